@@ -1,0 +1,1 @@
+"""The distributed lock, and (with the storefront) the cache strategies over it."""

@@ -1,0 +1,94 @@
+"""Options that several commands share, and how a command finds the system it is to work on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashsale.errors import UnreachableError
+
+StateDir = Annotated[
+    Path,
+    typer.Option(
+        "--state-dir",
+        envvar="FLASHSALE_STATE_DIR",
+        help="Where a stack keeps its data, logs and stack.json.",
+        show_default=True,
+    ),
+]
+LedgerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger-url", envvar="FLASHSALE_LEDGER_URL", help="The Redis that must lose nothing."
+    ),
+]
+CacheUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-url", envvar="FLASHSALE_CACHE_URL", help="The Redis that may lose everything."
+    ),
+]
+MySQLUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--mysql-url",
+        envvar="FLASHSALE_MYSQL_URL",
+        help="mysql://user:password@host:port/database of MySQL 8 or MariaDB.",
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", envvar="FLASHSALE_BASE_URL", help="Where the sale answers HTTP."),
+]
+
+DEFAULT_STATE_DIR = Path(".flashsale")
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The three stores of one system, by URL."""
+
+    ledger_url: str
+    cache_url: str
+    mysql_url: str
+
+
+def find_stores(
+    state_dir: Path,
+    ledger_url: str | None = None,
+    cache_url: str | None = None,
+    mysql_url: str | None = None,
+) -> Stores:
+    """The stores named by option or environment, else those of the stack in `state_dir`.
+
+    Raises UnreachableError where neither names one.
+    """
+    if ledger_url and cache_url and mysql_url:
+        return Stores(ledger_url, cache_url, mysql_url)
+    from flashsale.stack.state import read_state
+
+    state = read_state(state_dir)
+    if state is None:
+        raise UnreachableError(
+            f"no stack runs in {state_dir}; start one with `flashsale serve --detach`, "
+            "or give --ledger-url, --cache-url and --mysql-url"
+        )
+    return Stores(
+        ledger_url or state.ledger_url, cache_url or state.cache_url, mysql_url or state.mysql_url
+    )
+
+
+def find_base_url(state_dir: Path, base_url: str | None = None) -> str:
+    """The base URL given, else that of the stack in `state_dir`. Raises UnreachableError."""
+    if base_url:
+        return base_url.rstrip("/")
+    from flashsale.stack.state import read_state
+
+    state = read_state(state_dir)
+    if state is None:
+        raise UnreachableError(
+            f"no stack runs in {state_dir}; start one with `flashsale serve --detach`, "
+            "or give --base-url"
+        )
+    return state.base_url

@@ -1,0 +1,59 @@
+"""Every Redis key, spelled in one place. Roles: *ledger* must not be lost, *cache* may be."""
+
+STREAM_ORDERS = "stream.orders"
+"""Ledger stream: accepted orders on their way to MySQL (userId, voucherId, id, ms)."""
+
+STREAM_DEAD = "stream.orders.dead"
+"""Ledger stream: entries that can never become a row, with the reason."""
+
+GROUP = "g1"
+"""The order workers' consumer group on STREAM_ORDERS."""
+
+LOCK_FENCE = "lock:fence"
+"""Ledger counter: the fencing numbers of all locks."""
+
+CACHE_BOOT = "cache:boot"
+"""Cache string: present while the cache holds what `warm` put there."""
+
+LOADED_SALES = "seckill:sales"
+"""Ledger set: the ids of all vouchers whose sale was loaded."""
+
+
+def seckill_stock(voucher_id: int) -> str:
+    """Ledger string: units left."""
+    return f"seckill:stock:{voucher_id}"
+
+
+def seckill_order(voucher_id: int) -> str:
+    """Ledger set: ids of the users who hold an order; the family's tools read it."""
+    return f"seckill:order:{voucher_id}"
+
+
+def seckill_receipt(voucher_id: int) -> str:
+    """Ledger hash: user id → order id, written in the same script that sells."""
+    return f"seckill:receipt:{voucher_id}"
+
+
+def seckill_sale(voucher_id: int) -> str:
+    """Ledger hash: begin, end (Unix ms), state (open, paused, closed), initial (units)."""
+    return f"seckill:sale:{voucher_id}"
+
+
+def login_token(token: str) -> str:
+    """Ledger hash: the session behind a token (id, nickName, icon)."""
+    return f"login:token:{token}"
+
+
+def login_code(phone: str) -> str:
+    """Ledger hash: the pending phone code."""
+    return f"login:code:{phone}"
+
+
+def order_counter(day: str) -> str:
+    """Ledger counter: order numbers handed out on `day` (yyyy:MM:dd, UTC)."""
+    return f"icr:order:{day}"
+
+
+def order_lock(user_id: int) -> str:
+    """Cache string: the lock under which a user's order is written."""
+    return f"lock:order:{user_id}"

@@ -1,0 +1,92 @@
+"""The words that the sale, the storm and the judge share."""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What became of one claim. The values are those of the `x-outcome` header.
+
+    The last three are the storm's own: no server says them of itself.
+    """
+
+    SOLD = "sold"
+    SOLD_OUT = "sold_out"
+    DUPLICATE = "duplicate"
+    NOT_OPEN = "not_open"
+    ENDED = "ended"
+    PAUSED = "paused"
+    RATE_LIMITED = "rate_limited"
+    NOT_LOADED = "not_loaded"
+    SHED = "shed"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"  # a 4xx without an outcome: certainly not done
+    UNSENT = "unsent"  # no connection, or never written: certainly not done
+    INDETERMINATE = "indeterminate"  # sent, and no answer that could be read
+
+    @property
+    def is_expected(self) -> bool:
+        """True for an answer that a healthy sale gives."""
+        return self in _EXPECTED
+
+    @property
+    def is_indeterminate(self) -> bool:
+        """True where an order may or may not have come of it."""
+        return self in _INDETERMINATE
+
+
+_EXPECTED = frozenset(
+    {
+        Outcome.SOLD,
+        Outcome.SOLD_OUT,
+        Outcome.DUPLICATE,
+        Outcome.NOT_OPEN,
+        Outcome.ENDED,
+        Outcome.PAUSED,
+        Outcome.RATE_LIMITED,
+    }
+)
+_INDETERMINATE = frozenset({Outcome.UNKNOWN, Outcome.INDETERMINATE})
+
+
+class OrderStatus(StrEnum):
+    """Where an order is on its way from receipt to row."""
+
+    QUEUED = "QUEUED"
+    CONFIRMED = "CONFIRMED"
+    FAILED = "FAILED"
+
+
+class PayStatus:
+    """`tb_voucher_order.status`, the family's numbers."""
+
+    UNPAID = 1
+    PAID = 2
+    USED = 3
+    CANCELLED = 4
+    REFUNDING = 5
+    REFUNDED = 6
+
+
+LIVE_STATUSES = (PayStatus.UNPAID, PayStatus.PAID, PayStatus.USED, PayStatus.REFUNDING)
+"""An order in one of these holds a unit of stock and its user's one place."""
+
+
+class Verdict(StrEnum):
+    """What a run or a check amounts to."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INVALID = "invalid"
+    UNKNOWN = "unknown"
+
+
+ID_MAX = 2**63 - 1
+"""The largest id of a user, a voucher or an order: a signed 64-bit column."""
+
+
+def parse_id(text: str) -> int | None:
+    """The id written in `text`, or None unless it is decimal ASCII for 1 … 2^63−1."""
+    if not (0 < len(text) <= 19 and text.isascii() and text.isdigit()):
+        return None
+    number = int(text)
+    return number if 1 <= number <= ID_MAX else None

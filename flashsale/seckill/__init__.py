@@ -1,0 +1,1 @@
+"""The claim path: ids, gate, claim service, sale controls."""

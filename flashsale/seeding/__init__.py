@@ -1,0 +1,1 @@
+"""The data set, its bulk load, and warming."""

@@ -1,0 +1,1 @@
+"""Private Redis, MariaDB and nginx, and the supervisor that keeps them up."""

@@ -1,0 +1,1 @@
+"""The load: scenario, plan, wire, attacker, histogram, summary. Knows HTTP alone."""

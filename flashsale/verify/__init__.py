@@ -1,0 +1,1 @@
+"""The judge: a snapshot of what happened, checks over it, a verdict."""
