@@ -6,6 +6,9 @@ STREAM_ORDERS = "stream.orders"
 STREAM_DEAD = "stream.orders.dead"
 """Ledger stream: entries that can never become a row, with the reason."""
 
+DEAD_ORDERS = "stream.orders.dead:ids"
+"""Ledger hash: order id → reason, for every order in STREAM_DEAD."""
+
 GROUP = "g1"
 """The order workers' consumer group on STREAM_ORDERS."""
 

@@ -6,6 +6,7 @@ import click
 import typer
 
 from flashsale import __version__
+from flashsale.cli import replica, worker
 from flashsale.errors import ExitCode, FlashsaleError
 
 app = typer.Typer(
@@ -15,6 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+_PROCESSES = "Single processes, for containers"
 
 
 def _print_version(wanted: bool) -> None:
@@ -30,6 +33,10 @@ def _root(
     ),
 ) -> None:
     pass
+
+
+app.command("replica", rich_help_panel=_PROCESSES)(replica.command)
+app.command("worker", rich_help_panel=_PROCESSES)(worker.command)
 
 
 def main() -> None:

@@ -1,0 +1,57 @@
+"""Sessions: who is behind a token. Look-ups leave together, as claims do."""
+
+from collections.abc import Sequence
+
+from flashsale import keys
+from flashsale.errors import Indeterminate, Unavailable
+from flashsale.lua.scripts import script
+from flashsale.model import parse_id
+from flashsale.seckill.gate import Bounds, Gate, GateFull
+from flashsale.settings import SessionSettings
+from flashsale.storage.channel import Call, Channel
+
+TOKEN_LENGTH_MAX = 128
+_READ = script("session_read")
+
+
+class Sessions:
+    """The session look-ups of one replica."""
+
+    def __init__(self, ledger_url: str, settings: SessionSettings) -> None:
+        self._lifetime_ms = settings.lifetime_minutes * 60_000
+        self._refresh_ms = settings.refresh_interval_s * 1000
+        self._channel = Channel(
+            ledger_url,
+            connections_max=settings.calls_max,
+            timeout_s=settings.timeout_ms / 1000,
+        )
+        self.gate: Gate[str, int | None] = Gate(
+            self._read, Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
+        )
+
+    def __repr__(self) -> str:
+        return f"<Sessions {self.gate!r}>"
+
+    async def user_of(self, token: str) -> int | None:
+        """The id of the user behind `token`, None where there is no valid session.
+
+        Raises Unavailable when that cannot be known, since "no session" would be a lie.
+        """
+        if not 0 < len(token) <= TOKEN_LENGTH_MAX:
+            return None
+        try:
+            return await self.gate.enter(token)
+        except (GateFull, Indeterminate) as error:
+            raise Unavailable("sessions cannot be read") from error
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._channel.aclose()
+
+    async def _read(self, tokens: list[str]) -> Sequence[int | None]:
+        session_keys = [keys.login_token(token) for token in tokens]
+        call = Call(_READ, session_keys, (self._lifetime_ms, self._refresh_ms))
+        reply = (await self._channel.run([call]))[0]
+        if isinstance(reply, (Unavailable, Indeterminate)):
+            raise reply
+        return [parse_id(user_id) for user_id in reply]

@@ -1,0 +1,28 @@
+#!lua
+-- Set an entry aside: it can never become a row.
+--
+-- Guarantee: the dead letter is added and the entry acknowledged together, once; an entry that is
+-- no longer pending is left alone.
+--
+-- KEYS[1] stream    of accepted orders
+-- KEYS[2] dead      stream of dead letters
+-- KEYS[3] reasons   hash, order id -> reason
+-- ARGV[1] group
+-- ARGV[2] entry id
+-- ARGV[3] order id, "" where the entry has none that can be read
+-- ARGV[4] reason
+-- ARGV[5] … the dead letter's fields and values, alternating
+--
+-- Replies 1 set aside, 0 it was not pending
+
+local stream_key, dead_key, reasons_key = KEYS[1], KEYS[2], KEYS[3]
+local group, entry_id, order_id, reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+if redis.call('XACK', stream_key, group, entry_id) == 0 then
+  return 0
+end
+redis.call('XADD', dead_key, '*', 'entry', entry_id, 'reason', reason, unpack(ARGV, 5))
+if order_id ~= '' then
+  redis.call('HSET', reasons_key, order_id, reason)
+end
+return 1

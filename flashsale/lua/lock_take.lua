@@ -1,0 +1,26 @@
+#!lua
+-- Take locks: each of several, where it is free or already the same owner's.
+--
+-- Guarantee: a lock has one owner at a time. Taking it again as the same owner replaces the
+-- fencing number and extends the lease, so that an earlier self can neither renew nor release it.
+--
+-- KEYS    the locks, strings `owner fence`
+-- ARGV[1] owner, without a space
+-- ARGV[2] fencing number
+-- ARGV[3] lease, ms
+--
+-- Replies an array of 1 (taken) and 0 (another's), one a lock
+
+local owner, fence, lease_ms = ARGV[1], ARGV[2], ARGV[3]
+local mine = owner .. ' '
+local taken = {}
+for i = 1, #KEYS do
+  local holder = redis.call('GET', KEYS[i])
+  if holder and string.sub(holder, 1, #mine) ~= mine then
+    taken[i] = 0
+  else
+    redis.call('SET', KEYS[i], mine .. fence, 'PX', lease_ms)
+    taken[i] = 1
+  end
+end
+return taken

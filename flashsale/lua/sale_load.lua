@@ -1,0 +1,36 @@
+#!lua
+-- Load a sale: create its stock and its terms, once.
+--
+-- Guarantee: both are created or neither; a sale that is already loaded is left as it is, and a
+-- torn one (some of its keys without the others) is refused rather than mended by guess.
+--
+-- KEYS[1] stock     string, units left
+-- KEYS[2] sale      hash, begin, end, state, initial
+-- KEYS[3] order     set, ids of users who hold an order
+-- KEYS[4] receipt   hash, user id -> order id
+-- KEYS[5] sales     set, ids of all loaded vouchers
+-- ARGV[1] voucher id
+-- ARGV[2] units
+-- ARGV[3] begin, Unix ms
+-- ARGV[4] end, Unix ms
+--
+-- Replies 1 created, 0 already loaded, -1 torn: nothing was written
+
+local stock_key, sale_key, order_key, receipt_key, sales_key =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local voucher_id, units, begin_ms, end_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local has_stock = redis.call('EXISTS', stock_key) == 1
+local has_sale = redis.call('EXISTS', sale_key) == 1
+if has_stock and has_sale then
+  redis.call('SADD', sales_key, voucher_id)
+  return 0
+end
+if has_stock or has_sale or redis.call('EXISTS', order_key, receipt_key) > 0 then
+  return -1
+end
+
+redis.call('SET', stock_key, units)
+redis.call('HSET', sale_key, 'begin', begin_ms, 'end', end_ms, 'state', 'open', 'initial', units)
+redis.call('SADD', sales_key, voucher_id)
+return 1

@@ -1,0 +1,81 @@
+#!lua
+-- Sell: decide a batch of claims on one voucher, and write what was sold.
+--
+-- Guarantee: pair by pair, checked and written in order, so that pair n sees what pairs 1 … n-1
+-- did; atomic as a whole. A receipt outranks every state of the sale, so that a winner's retry
+-- and a replay of this very batch always learn the truth. Past the deadline nothing is sold: a
+-- batch that was torn from its caller cannot sell behind the caller's back.
+-- An error that begins with REFUSED is raised before the first write.
+--
+-- KEYS[1] stock     string, units left
+-- KEYS[2] order     set, ids of users who hold an order
+-- KEYS[3] receipt   hash, user id -> order id
+-- KEYS[4] sale      hash, begin and end (Unix ms), state (open, paused, closed)
+-- KEYS[5] stream    stream of accepted orders: userId, voucherId, id, ms
+-- ARGV[1] voucher id
+-- ARGV[2] deadline, Unix ms by this server's clock
+-- ARGV[3] … user id and order id, alternating; ids are strings throughout
+--
+-- Replies a flat array, code and order id for each pair:
+--   0 sold, the pair's own order id     1 sold out, ""      2 duplicate, the order id already held
+--   3 not begun, ""    4 ended, ""    5 not loaded, ""    6 paused, ""    7 past the deadline, ""
+
+local stock_key, order_key, receipt_key, sale_key, stream_key =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local voucher_id, deadline_ms = ARGV[1], tonumber(ARGV[2])
+
+if #KEYS ~= 5 or #ARGV < 4 or #ARGV % 2 ~= 0 or not deadline_ms then
+  return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs')
+end
+
+local expected = {'string', 'set', 'hash', 'hash', 'stream'}
+for i = 1, 5 do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= expected[i] then
+    return redis.error_reply('REFUSED key ' .. i .. ' is a ' .. found .. ', not a ' .. expected[i])
+  end
+end
+
+local stock = redis.call('GET', stock_key)
+local sale = redis.call('HMGET', sale_key, 'begin', 'end', 'state')
+local begin_ms, end_ms, state = tonumber(sale[1]), tonumber(sale[2]), sale[3]
+local loaded = stock and begin_ms and end_ms and state
+local left = tonumber(stock or 0)
+if not left or left ~= math.floor(left) then
+  return redis.error_reply('REFUSED the stock is not a whole number')
+end
+
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now_text = string.format('%.0f', now_ms)
+
+local function refusal()
+  if now_ms > deadline_ms then return 7 end
+  if state == 'paused' then return 6 end
+  if now_ms < begin_ms then return 3 end
+  if now_ms >= end_ms or state ~= 'open' then return 4 end
+  if left <= 0 then return 1 end
+  return nil
+end
+
+local replies = {}
+for i = 3, #ARGV, 2 do
+  local user_id, order_id = ARGV[i], ARGV[i + 1]
+  local code, held = 5, ''
+  if loaded then
+    held = redis.call('HGET', receipt_key, user_id)
+    code = held and 2 or refusal()
+    if not code then
+      redis.call('DECR', stock_key)
+      redis.call('SADD', order_key, user_id)
+      redis.call('HSET', receipt_key, user_id, order_id)
+      redis.call('XADD', stream_key, '*',
+        'userId', user_id, 'voucherId', voucher_id, 'id', order_id, 'ms', now_text)
+      left = left - 1
+      code, held = 0, order_id
+    end
+  end
+  replies[i - 2] = code
+  replies[i - 1] = held or ''
+end
+return replies

@@ -1,0 +1,110 @@
+"""The worker process: its parts wired together, its health and metrics on a port of their own."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import FrameType
+
+from prometheus_client import PROCESS_COLLECTOR
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+from redis.exceptions import RedisError
+
+from flashsale import logs
+from flashsale.cache.lock import Locks
+from flashsale.errors import UnreachableError
+from flashsale.orders.stream import OrderStream
+from flashsale.orders.worker import Worker
+from flashsale.settings import StoreSettings, WorkerSettings
+from flashsale.storage.mysql import engine
+from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client
+
+
+def make_worker(name: str, stores: StoreSettings, settings: WorkerSettings) -> Worker:
+    """A worker that consumes as `name`. Its ledger client waits longer than the stream blocks."""
+    ledger = sync_client(stores.ledger_url, timeout_s=settings.block_ms / 1000 + CALL_TIMEOUT_S)
+    locks = Locks(
+        sync_client(stores.cache_url),
+        owner=name,
+        lease_ms=settings.lock_lease_ms,
+        renew_ms=settings.lock_renew_ms,
+    )
+    return Worker(OrderStream(ledger, name), engine(stores.mysql_url), locks, settings)
+
+
+def run_worker(name: str, port: int, stores: StoreSettings) -> None:
+    """Work until SIGTERM or SIGINT; the batch in hand is finished first.
+
+    Raises UnreachableError if `port` is taken; 0 serves no health and no metrics.
+    """
+    logs.configure(name)
+    settings = WorkerSettings.load()
+    worker = make_worker(name, stores, settings)
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    watcher = OrderStream(sync_client(stores.ledger_url), name)
+    server = _serve(port, worker, watcher) if port else None
+    try:
+        worker.run(stop.is_set)
+    finally:
+        if server is not None:
+            server.shutdown()
+
+
+def _serve(port: int, worker: Worker, watcher: OrderStream) -> ThreadingHTTPServer:
+    registry = CollectorRegistry()
+    registry.register(PROCESS_COLLECTOR)
+    registry.register(_WorkerCollector(worker, watcher))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, kind, body = 200, "application/json", b'{"success":true}'
+            if self.path == "/metrics":
+                kind, body = CONTENT_TYPE_LATEST, generate_latest(registry)
+            elif self.path != "/healthz":
+                status, body = 404, b'{"success":false,"errorMsg":"Not found"}'
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+            pass
+
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except OSError as error:
+        raise UnreachableError(f"port {port} is taken; choose another with --port") from error
+    threading.Thread(target=server.serve_forever, name="worker-http", daemon=True).start()
+    return server
+
+
+class _WorkerCollector(Collector):
+    def __init__(self, worker: Worker, watcher: OrderStream) -> None:
+        self._worker = worker
+        self._watcher = watcher
+
+    def collect(self) -> Iterator[Metric]:
+        orders = CounterMetricFamily(
+            "flashsale_worker_orders", "Orders handled, by what became of them.", labels=["result"]
+        )
+        total = self._worker.total
+        for result in ("written", "repeated", "dead", "lost", "postponed"):
+            orders.add_metric([result], getattr(total, result))
+        yield orders
+        yield CounterMetricFamily("flashsale_worker_batches", "Batches.", total.batches)
+        yield CounterMetricFamily("flashsale_worker_failures", "Failures.", total.failures)
+        try:
+            lag, pending = self._watcher.lag()
+        except RedisError:
+            return
+        yield GaugeMetricFamily("flashsale_stream_lag", "Orders nobody was given.", lag)
+        yield GaugeMetricFamily("flashsale_stream_pending", "Orders given, not yet rows.", pending)

@@ -1,0 +1,135 @@
+"""The worker's side of the stream: what is due, what is done, what is set aside."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from flashsale import keys
+from flashsale.lua.scripts import script
+from flashsale.orders.entry import Entry, Malformed, Order, read_entry
+
+_DEAD_LETTER = script("dead_letter")
+_TRIM = script("stream_trim")
+LOST = "the entry was removed from the stream before it was read"
+
+Raw = Sequence[tuple[str, Mapping[str, str] | None]]
+
+
+class OrderStream:
+    """`stream.orders` as one consumer of the group sees it. Every call may raise RedisError."""
+
+    def __init__(self, ledger: Redis, consumer: str) -> None:
+        self._ledger = ledger
+        self._consumer = consumer
+        self._claim_cursor = "0-0"
+
+    def __repr__(self) -> str:
+        return f"<OrderStream consumer={self._consumer!r}>"
+
+    def ensure_group(self) -> None:
+        """Create stream and group where they are missing, from the very first entry on."""
+        try:
+            self._ledger.xgroup_create(keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    def pending(self, after: str, count: int) -> list[Entry]:
+        """Up to `count` of our own entries that were given to us and never acknowledged."""
+        return self._read(after, count, None)
+
+    def fresh(self, count: int, block_ms: int) -> list[Entry]:
+        """Up to `count` entries that nobody was given yet; waits `block_ms` for the first."""
+        return self._read(">", count, block_ms)
+
+    def take_over(self, idle_ms: int, count: int) -> tuple[list[Entry], list[str]]:
+        """Entries of others idle for longer than `idle_ms`, now ours, and the ids that are lost.
+
+        Goes on where the last call ended, so that all of the pending list is seen in turn.
+        """
+        cursor, claimed, lost = cast(
+            tuple[str, Raw, list[str]],
+            self._ledger.xautoclaim(
+                keys.STREAM_ORDERS,
+                keys.GROUP,
+                self._consumer,
+                min_idle_time=idle_ms,
+                start_id=self._claim_cursor,
+                count=count,
+            ),
+        )
+        self._claim_cursor = cursor
+        return _entries(claimed), list(lost)
+
+    def acknowledge(self, entry_ids: Sequence[str]) -> None:
+        """These are rows."""
+        if entry_ids:
+            self._ledger.xack(keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
+
+    def set_aside(self, entry: Entry, reason: str) -> bool:
+        """Move `entry` to the dead letters; False where it was not pending any more."""
+        order_id = str(entry.order_id) if isinstance(entry, Order) else ""
+        return self._dead_letter(entry.entry_id, order_id, reason, _fields(entry))
+
+    def journal_loss(self, entry_id: str) -> None:
+        """Note an entry that is gone: its group entry is gone with it, so there is no ack."""
+        self._ledger.xadd(keys.STREAM_DEAD, {"entry": entry_id, "reason": LOST})
+
+    def fence(self) -> int:
+        """The next fencing number."""
+        return self._ledger.incr(keys.LOCK_FENCE)
+
+    def trim(self, keep: int) -> int:
+        """Drop what every group has read and acknowledged, but for `keep` entries."""
+        return cast(int, self._ledger.eval(_TRIM.text, 1, keys.STREAM_ORDERS, str(keep)))
+
+    def lag(self) -> tuple[int, int]:
+        """Entries not yet given to the group, and entries given and not acknowledged."""
+        groups = self._ledger.xinfo_groups(keys.STREAM_ORDERS)
+        ours = next(group for group in groups if group["name"] == keys.GROUP)
+        return int(ours.get("lag") or 0), int(ours["pending"])
+
+    def _read(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
+        reply = self._ledger.xreadgroup(
+            keys.GROUP, self._consumer, {keys.STREAM_ORDERS: after}, count=count, block=block_ms
+        )
+        streams = cast("list[tuple[str, Raw]]", reply or [])
+        return _entries(streams[0][1]) if streams else []
+
+    def _dead_letter(
+        self, entry_id: str, order_id: str, reason: str, fields: Mapping[str, str]
+    ) -> bool:
+        flat = [part for field in fields.items() for part in field]
+        added = self._ledger.eval(
+            _DEAD_LETTER.text,
+            3,
+            keys.STREAM_ORDERS,
+            keys.STREAM_DEAD,
+            keys.DEAD_ORDERS,
+            keys.GROUP,
+            entry_id,
+            order_id,
+            reason,
+            *flat,
+        )
+        return bool(added == 1)
+
+
+def _entries(raw: Raw) -> list[Entry]:
+    return [
+        Malformed(entry_id, {}, LOST) if fields is None else read_entry(entry_id, fields)
+        for entry_id, fields in raw
+    ]
+
+
+def _fields(entry: Entry) -> Mapping[str, str]:
+    if isinstance(entry, Malformed):
+        return entry.fields
+    return {
+        "userId": str(entry.user_id),
+        "voucherId": str(entry.voucher_id),
+        "id": str(entry.order_id),
+        "ms": str(entry.accepted_ms),
+    }

@@ -1,0 +1,206 @@
+"""The order worker: stream → MySQL → ack, in batches, losing and doubling nothing.
+
+What it may rely on: an entry stays pending until it is acknowledged, and an order's id is unique.
+So everything is tried until it is a row, and acknowledged only then.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from redis.exceptions import RedisError, ResponseError
+from sqlalchemy import Engine
+
+from flashsale import keys
+from flashsale.cache.lock import Locks
+from flashsale.orders.backoff import Postponed
+from flashsale.orders.entry import Entry, Malformed, Order
+from flashsale.orders.persist import persist
+from flashsale.orders.stream import OrderStream
+from flashsale.settings import WorkerSettings
+
+log = structlog.get_logger(__name__)
+
+_START = "0"
+
+
+@dataclass
+class Counts:
+    """What a worker did. `repeated` were rows already; `postponed` will be tried again."""
+
+    read: int = 0
+    written: int = 0
+    repeated: int = 0
+    dead: int = 0
+    lost: int = 0
+    postponed: int = 0
+    batches: int = 0
+    failures: int = 0
+
+    def __iadd__(self, other: "Counts") -> "Counts":
+        for name, count in vars(other).items():
+            setattr(self, name, getattr(self, name) + count)
+        return self
+
+
+class Worker:
+    """One consumer of the group. `run_once()` handles at most one batch of each kind."""
+
+    def __init__(
+        self,
+        stream: OrderStream,
+        pool: Engine,
+        locks: Locks,
+        settings: WorkerSettings,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._pool = pool
+        self._locks = locks
+        self._settings = settings
+        self._now_s = now_s
+        self._postponed = Postponed(settings.retry_base_ms / 1000, settings.retry_max_ms / 1000)
+        self._cursor: str | None = _START  # in our own pending entries; None: all were seen
+        self._take_over_due_s = 0.0
+        self._trim_due_s = now_s() + settings.trim_interval_s
+        self._group_known = False
+        self.total = Counts()
+
+    def __repr__(self) -> str:
+        return f"<Worker {self._stream!r} postponed={len(self._postponed)} {self.total}>"
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Work until `stopped()`; a Redis that is away is waited for."""
+        failures = 0
+        while not stopped():
+            try:
+                self.run_once()
+                failures = 0
+            except RedisError as error:
+                failures += 1
+                self.total.failures += 1
+                self._cursor = _START  # a batch may have been given to us in the lost reply
+                log.warning("the ledger does not answer", error=str(error), failures=failures)
+                base_s, max_s = self._settings.retry_base_ms, self._settings.retry_max_ms
+                time.sleep(min(max_s, base_s * 2 ** min(failures, 10)) / 1000)
+
+    def run_once(self) -> Counts:
+        """Own pending entries, then those of the dead, then fresh ones. Raises RedisError."""
+        counts = Counts()
+        try:
+            self._ensure_group()
+            counts += self._work(self._own_pending())
+            counts += self._take_over()
+            counts += self._work(self._stream.fresh(self._settings.batch_rows_max, self._block()))
+            self._trim()
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            self._group_known = False
+        self.total += counts
+        return counts
+
+    def _ensure_group(self) -> None:
+        if not self._group_known:
+            self._stream.ensure_group()
+            self._group_known = True
+            self._cursor = _START
+
+    def _own_pending(self) -> Sequence[Entry]:
+        """The next of our own pending entries that are due, one page a call."""
+        now_s = self._now_s()
+        if self._cursor is None:
+            due_s = self._postponed.next_due_s(now_s)
+            if due_s is None or due_s > 0:
+                return []
+            self._cursor = _START
+        page = self._stream.pending(self._cursor, self._settings.batch_rows_max)
+        self._cursor = page[-1].entry_id if page else None
+        return [entry for entry in page if self._postponed.is_due(entry.entry_id, now_s)]
+
+    def _take_over(self) -> Counts:
+        counts = Counts()
+        now_s = self._now_s()
+        if now_s < self._take_over_due_s:
+            return counts
+        self._take_over_due_s = now_s + self._settings.claim_idle_ms / 4000
+        entries, lost = self._stream.take_over(
+            self._settings.claim_idle_ms, self._settings.batch_rows_max
+        )
+        for entry_id in lost:
+            log.error("an accepted order is gone from the stream", entry=entry_id)
+            self._stream.journal_loss(entry_id)
+        counts.lost = len(lost)
+        counts += self._work(entries)
+        return counts
+
+    def _block(self) -> int:
+        """How long to wait for fresh entries: not at all while older ones are to be looked at."""
+        if self._cursor is not None:
+            return 1
+        due_s = self._postponed.next_due_s(self._now_s())
+        longest = self._settings.block_ms
+        return longest if due_s is None else max(1, min(longest, int(due_s * 1000)))
+
+    def _trim(self) -> None:
+        if self._now_s() >= self._trim_due_s:
+            self._trim_due_s = self._now_s() + self._settings.trim_interval_s
+            self._stream.trim(self._settings.trim_keep_entries)
+
+    def _work(self, entries: Sequence[Entry]) -> Counts:
+        counts = Counts(read=len(entries))
+        if not entries:
+            return counts
+        orders = [entry for entry in entries if isinstance(entry, Order)]
+        for entry in entries:
+            if isinstance(entry, Malformed):
+                self._bury(entry, entry.reason, counts)
+        if orders:
+            self._under_lock(orders, counts)
+        return counts
+
+    def _under_lock(self, orders: Sequence[Order], counts: Counts) -> None:
+        names = list({keys.order_lock(order.user_id): None for order in orders})
+        fence = self._stream.fence()
+        try:
+            taken = dict(zip(names, self._locks.take(names, fence), strict=True))
+        except RedisError as error:
+            log.warning("writing without locks: the cache does not answer", error=str(error))
+            self._persist(orders, counts)
+            return
+        with self._locks.kept([name for name, ours in taken.items() if ours], fence):
+            mine: list[Order] = []
+            others: list[Order] = []
+            for order in orders:
+                (mine if taken[keys.order_lock(order.user_id)] else others).append(order)
+            self._postpone(others, counts)
+            if mine:
+                self._persist(mine, counts)
+
+    def _persist(self, orders: Sequence[Order], counts: Counts) -> None:
+        result = persist(self._pool, orders)
+        counts.batches += 1
+        counts.written += len(result.written)
+        counts.repeated += len(result.repeated)
+        self._stream.acknowledge([order.entry_id for order in result.done])
+        for order in result.done:
+            self._postponed.forget(order.entry_id)
+        for order, reason in result.rejected:
+            self._bury(order, reason, counts)
+        if result.waiting:
+            counts.failures += 1
+            log.warning("orders wait", orders=len(result.waiting), trouble=result.trouble)
+            self._postpone(result.waiting, counts)
+
+    def _bury(self, entry: Entry, reason: str, counts: Counts) -> None:
+        log.error("an accepted order was set aside", entry=entry.entry_id, reason=reason)
+        self._stream.set_aside(entry, reason)
+        self._postponed.forget(entry.entry_id)
+        counts.dead += 1
+
+    def _postpone(self, orders: Sequence[Order], counts: Counts) -> None:
+        now_s = self._now_s()
+        for order in orders:
+            self._postponed.postpone(order.entry_id, now_s)
+        counts.postponed += len(orders)

@@ -1,0 +1,119 @@
+"""Claims: one request to buy, through the gate to seckill.lua, and its answer.
+
+A batch leaves as one EVALSHA per voucher. What Redis refused is *shed* (certainly not done). A
+batch whose answer was lost is settled by replaying it (see settle.py); what stays open is
+*unknown*. Nothing here ever says that a claim failed when it may have succeeded.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from flashsale import keys
+from flashsale.errors import Indeterminate, Unavailable
+from flashsale.model import Outcome
+from flashsale.seckill.batch import SHED, Answer, Batch, Claim, make_batch, read_answers
+from flashsale.seckill.clock import LedgerClock
+from flashsale.seckill.gate import Bounds, Gate, GateFull
+from flashsale.seckill.ids import OrderIds
+from flashsale.seckill.settle import Settlement
+from flashsale.settings import ClaimSettings
+from flashsale.storage.channel import Channel
+
+
+class Claims:
+    """The claim service of one replica."""
+
+    def __init__(self, ledger_url: str, settings: ClaimSettings) -> None:
+        timeout_s = settings.timeout_ms / 1000
+        self._settings = settings
+        self._channel = Channel(ledger_url, connections_max=settings.calls_max, timeout_s=timeout_s)
+        self._side = Channel(
+            ledger_url, connections_max=settings.replay_calls_max, timeout_s=timeout_s
+        )
+        self.clock = LedgerClock(self._read_time)
+        self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block)
+        self._settlement = Settlement(self._side, self.clock)
+        self.gate: Gate[Claim, Answer | asyncio.Future[Answer]] = Gate(
+            self._send, Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
+        )
+        self.outcomes: Counter[Outcome] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Claims {self.gate!r} {self._ids!r} {dict(self.outcomes)}>"
+
+    async def claim(self, voucher_id: int, user_id: int) -> Answer:
+        """Buy one unit of `voucher_id` for `user_id`. Never raises for what the ledger did."""
+        now_s = asyncio.get_running_loop().time()
+        try:
+            answer = await self.gate.enter(Claim(voucher_id, user_id, now_s))
+            if isinstance(answer, asyncio.Future):
+                answer = await answer
+        except (GateFull, Unavailable):
+            answer = SHED
+        self.outcomes[answer.outcome] += 1
+        return answer
+
+    async def keep_time(self) -> None:
+        """Keep the deadline's clock true, for as long as the replica lives."""
+        while True:
+            await asyncio.sleep(self._settings.clock_interval_s)
+            try:
+                await self.clock.sync()
+            except (Unavailable, Indeterminate):
+                continue  # the last offset serves until Redis is back
+
+    async def drain(self) -> None:
+        """Wait for every settlement that is under way."""
+        await self._settlement.drain()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._channel.aclose()
+        await self._side.aclose()
+
+    async def _send(self, claims: list[Claim]) -> Sequence[Answer | asyncio.Future[Answer]]:
+        answers: list[Answer | asyncio.Future[Answer]] = [SHED] * len(claims)
+        lanes = self._by_voucher(claims)
+        if not lanes:
+            return answers
+        order_ids = await self._ids.take(sum(len(places) for places in lanes.values()))
+        deadline_ms = self.clock.now_ms() + self._settings.timeout_ms
+        batches, start = [], 0
+        for voucher_id, places in lanes.items():
+            users = [claims[place].user_id for place in places]
+            batch_ids = order_ids[start : start + len(places)]
+            batches.append(make_batch(voucher_id, users, batch_ids, deadline_ms))
+            start += len(places)
+        replies = await self._channel.run([batch.call for batch in batches])
+        for batch, places, reply in zip(batches, lanes.values(), replies, strict=True):
+            for place, answer in zip(places, self._answers(batch, reply), strict=True):
+                answers[place] = answer
+        return answers
+
+    def _by_voucher(self, claims: list[Claim]) -> dict[int, list[int]]:
+        """Places in `claims` by voucher; a claim that has waited too long is left out."""
+        too_old_s = asyncio.get_running_loop().time() - self._settings.queue_timeout_ms / 1000
+        lanes: dict[int, list[int]] = {}
+        for place, claim in enumerate(claims):
+            if claim.arrived_s >= too_old_s:
+                lanes.setdefault(claim.voucher_id, []).append(place)
+        return lanes
+
+    def _answers(self, batch: Batch, reply: Any) -> Sequence[Answer | asyncio.Future[Answer]]:
+        if isinstance(reply, Unavailable):
+            return [SHED] * len(batch.users)
+        if isinstance(reply, Indeterminate):
+            return self._settlement.start(batch)
+        return read_answers(reply)
+
+    async def _lease(self, day: str, size: int) -> int:
+        try:
+            return int(await self._side.ask("INCRBY", keys.order_counter(day), size))
+        except Indeterminate as error:  # numbers may be lost, none can be used twice
+            raise Unavailable(f"order ids could not be leased: {error}") from error
+
+    async def _read_time(self) -> tuple[int, int]:
+        seconds, micros = await self._side.ask("TIME")
+        return int(seconds), int(micros)

@@ -1,0 +1,100 @@
+"""The gate: what arrives while a call is in flight leaves together in the next one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from flashsale.errors import Indeterminate, Unavailable
+
+Item = TypeVar("Item")
+Reply = TypeVar("Reply")
+
+
+class GateFull(Exception):  # noqa: N818 - a bound that was met, not a bug
+    """The queue before the gate is full; nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much a gate takes: items in one call, calls in flight, items that may wait."""
+
+    batch_max: int
+    calls_max: int
+    queue_max: int
+
+
+class Gate(Generic[Item, Reply]):
+    """Batches single requests into calls, in order of arrival, within fixed bounds.
+
+    `send` takes a batch and answers one future-like list of replies, in the same order; what it
+    raises (Unavailable, Indeterminate) is raised to every caller of that batch.
+    """
+
+    def __init__(
+        self, send: Callable[[list[Item]], Awaitable[Sequence[Reply]]], bounds: Bounds
+    ) -> None:
+        self._send = send
+        self._bounds = bounds
+        self._queue: deque[tuple[Item, asyncio.Future[Reply]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flush_due = False
+        self.calls = 0
+        self.items = 0
+
+    def __repr__(self) -> str:
+        return f"<Gate waiting={self.waiting} in_flight={self.in_flight} {self._bounds}>"
+
+    @property
+    def waiting(self) -> int:
+        """Items that have not been sent."""
+        return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have not been answered."""
+        return len(self._tasks)
+
+    def enter(self, item: Item) -> asyncio.Future[Reply]:
+        """Queue `item`; the future brings its reply. Raises GateFull."""
+        if len(self._queue) >= self._bounds.queue_max:
+            raise GateFull
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        self._queue.append((item, future))
+        if not self._flush_due and len(self._tasks) < self._bounds.calls_max:
+            # Not at once: whoever is ready in this turn of the loop comes along.
+            self._flush_due = True
+            loop.call_soon(self._flush)
+        return future
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        while self._queue and len(self._tasks) < self._bounds.calls_max:
+            size = min(len(self._queue), self._bounds.batch_max)
+            batch = [self._queue.popleft() for _ in range(size)]
+            task = asyncio.get_running_loop().create_task(self._call(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._called)
+
+    def _called(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.result()
+        if self._queue and not self._flush_due:
+            self._flush()
+
+    async def _call(self, batch: list[tuple[Item, asyncio.Future[Reply]]]) -> None:
+        self.calls += 1
+        self.items += len(batch)
+        try:
+            replies = await self._send([item for item, _ in batch])
+        except (Unavailable, Indeterminate) as trouble:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(trouble)
+            return
+        for (_, future), reply in zip(batch, replies, strict=True):
+            if not future.done():  # its caller may have gone
+                future.set_result(reply)

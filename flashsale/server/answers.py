@@ -1,0 +1,97 @@
+"""What goes over the wire: the answer to every outcome, made once where it can be."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from flashsale.model import Outcome
+
+Header = tuple[bytes, bytes]
+_JSON: Header = (b"content-type", b"application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One HTTP answer, ready to send."""
+
+    status: int
+    body: bytes = b""
+    headers: list[Header] = field(default_factory=list)
+
+
+def ok(data: Any = None) -> Response:
+    """The family's envelope around `data`; absent where it is None."""
+    body = {"success": True} if data is None else {"success": True, "data": data}
+    return _with_body(200, orjson.dumps(body))
+
+
+def rejected(message: str, status: int = 200, *extra: Header) -> Response:
+    """The family's envelope around a rejection; a business rejection is HTTP 200."""
+    return _with_body(status, orjson.dumps({"success": False, "errorMsg": message}), *extra)
+
+
+def _with_body(status: int, body: bytes, *extra: Header) -> Response:
+    length = (b"content-length", str(len(body)).encode())
+    return Response(status, body, [_JSON, length, *extra])
+
+
+def empty(status: int, *extra: Header) -> Response:
+    """An answer without a body."""
+    return Response(status, b"", [(b"content-length", b"0"), *extra])
+
+
+RETRY_SOON: Header = (b"retry-after", b"1")
+UNAUTHORIZED = empty(401)
+NOT_FOUND = rejected("Not found", 404)
+BUSY = rejected("Busy, try again", 503, RETRY_SOON)
+
+
+def method_not_allowed(*allowed: str) -> Response:
+    """405, naming what is allowed."""
+    return rejected("Method not allowed", 405, (b"allow", ", ".join(allowed).encode()))
+
+
+def _outcome(outcome: Outcome) -> Header:
+    return (b"x-outcome", outcome.value.encode())
+
+
+_MESSAGES = {
+    Outcome.SOLD_OUT: "Insufficient inventory",
+    Outcome.NOT_OPEN: "Sale has not started",
+    Outcome.ENDED: "Sale has ended",
+    Outcome.PAUSED: "Sale is paused",
+}
+_FIXED = {
+    **{
+        outcome: rejected(message, 200, _outcome(outcome)) for outcome, message in _MESSAGES.items()
+    },
+    Outcome.SHED: rejected("Busy, try again", 503, RETRY_SOON, _outcome(Outcome.SHED)),
+}
+_DUPLICATE = rejected("Duplicate orders cannot be placed", 200, _outcome(Outcome.DUPLICATE))
+UNKNOWN_VOUCHER = rejected("Voucher does not exist", 404, _outcome(Outcome.NOT_LOADED))
+NOT_LOADED = rejected("Busy, try again", 503, RETRY_SOON, _outcome(Outcome.NOT_LOADED))
+_SOLD_HEADER = _outcome(Outcome.SOLD)
+
+
+def claimed(outcome: Outcome, order_id: str, retry_after_s: int) -> Response:
+    """The answer to a claim (the table of the design, section 3), but for one not loaded.
+
+    `retry_after_s` is when the status of an unknown outcome is final.
+    """
+    if outcome is Outcome.SOLD:
+        number = order_id.encode()
+        body = b'{"success":true,"data":' + number + b"}"
+        length = (b"content-length", str(len(body)).encode())
+        return Response(200, body, [_JSON, length, _SOLD_HEADER, (b"x-order-id", number)])
+    fixed = _FIXED.get(outcome)
+    if fixed is not None:
+        return fixed
+    order = (b"x-order-id", order_id.encode())
+    if outcome is Outcome.DUPLICATE:
+        return Response(200, _DUPLICATE.body, [*_DUPLICATE.headers, order])
+    if outcome is Outcome.UNKNOWN:
+        retry = (b"retry-after", str(retry_after_s).encode())
+        message = "Outcome unknown, ask for your order"
+        return rejected(message, 503, retry, _outcome(outcome), order)
+    raise KeyError(f"no answer is defined for the outcome {outcome!r}")

@@ -1,0 +1,102 @@
+"""What can be set, by component: defaults once, each with its meaning, units in the name.
+
+Every field is also an environment variable: `FLASHSALE_` and the prefix of its type, so
+`ClaimSettings.timeout_ms` is `FLASHSALE_CLAIM_TIMEOUT_MS`.
+"""
+
+from typing import Any, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flashsale.errors import UsageError
+
+
+class Settings(BaseSettings):
+    """Frozen settings whose first error is one line that names the field."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """Settings from what is given, else the environment, else the defaults.
+
+        Values of None count as not given. Raises UsageError with the field, what was found and
+        what was expected.
+        """
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]).lower()
+            prefix = str(cls.model_config.get("env_prefix", ""))
+            variable = f"{prefix}{field}".upper()
+            raise UsageError(f"{variable}: {first['msg']}, got {first['input']!r}") from error
+
+
+class StoreSettings(Settings):
+    """Where the three stores are."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_", frozen=True, extra="forbid")
+
+    ledger_url: str = Field(description="The Redis that must lose nothing.")
+    cache_url: str = Field(description="The Redis that may lose everything.")
+    mysql_url: str = Field(description="mysql://user:password@host:port/database.")
+
+
+class SessionSettings(Settings):
+    """Sessions and their look-up."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_SESSION_", frozen=True)
+
+    lifetime_minutes: int = Field(36_000, ge=1, description="How long an unused session lives.")
+    refresh_interval_s: int = Field(60, ge=1, description="A session's expiry moves this rarely.")
+    batch_max: int = Field(512, ge=1, le=5_000, description="Tokens in one look-up.")
+    calls_max: int = Field(1, ge=1, le=64, description="Look-ups in flight in one process.")
+    queue_max: int = Field(16_384, ge=1, description="Requests that may wait for a look-up.")
+    timeout_ms: int = Field(2_000, ge=1, description="A look-up that takes longer has failed.")
+
+
+class ClaimSettings(Settings):
+    """The claim path of one replica."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CLAIM_", frozen=True)
+
+    timeout_ms: int = Field(2_000, ge=10, description="From leaving the gate to the deadline.")
+    queue_timeout_ms: int = Field(2_000, ge=1, description="A claim that waited longer is shed.")
+    batch_max: int = Field(256, ge=1, le=2_000, description="Claims that leave together.")
+    calls_max: int = Field(1, ge=1, le=64, description="Batches in flight in one process.")
+    queue_max: int = Field(16_384, ge=1, description="Claims that may wait; one more is shed.")
+    replay_calls_max: int = Field(4, ge=1, le=64, description="Replays in flight in one process.")
+    id_block: int = Field(4_096, ge=1, le=1_000_000, description="Order ids leased at a time.")
+    clock_interval_s: float = Field(10.0, gt=0, description="How often Redis' clock is read.")
+
+
+class ReplicaSettings(Settings):
+    """One HTTP process."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_REPLICA_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    backlog: int = Field(4_096, ge=1, description="Connections that may wait to be accepted.")
+    body_bytes_max: int = Field(65_536, ge=1, description="A larger body is answered 413.")
+    header_bytes_max: int = Field(16_384, ge=256, description="Larger headers are answered 431.")
+    header_timeout_ms: int = Field(10_000, ge=1, description="How long a request's head may take.")
+    drain_timeout_s: float = Field(10.0, ge=0, description="How long SIGTERM waits for requests.")
+    status_threads_max: int = Field(16, ge=1, description="MySQL look-ups in flight.")
+
+
+class WorkerSettings(Settings):
+    """One order worker."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_WORKER_", frozen=True)
+
+    batch_rows_max: int = Field(500, ge=1, le=5_000, description="Orders in one transaction.")
+    block_ms: int = Field(2_000, ge=1, description="How long a read waits for new orders.")
+    lock_lease_ms: int = Field(30_000, ge=100, description="A user's lock, unless renewed.")
+    lock_renew_ms: int = Field(10_000, ge=10, description="How often the watchdog renews.")
+    claim_idle_ms: int = Field(35_000, ge=1, description="Another's entry idle longer is ours.")
+    retry_base_ms: int = Field(100, ge=1, description="First wait after a failure; it doubles.")
+    retry_max_ms: int = Field(5_000, ge=1, description="Longest wait after a failure.")
+    trim_keep_entries: int = Field(100_000, ge=0, description="Entries that trimming leaves.")
+    trim_interval_s: float = Field(10.0, gt=0, description="How often the stream is trimmed.")

@@ -1,0 +1,144 @@
+"""Scripts sent to one Redis over a few connections of its own, with every answer accounted for.
+
+redis-py's connection does the talking; its pool and its command layer are left out, since they
+cost more than the script (see ARCHITECTURE.md, "What a claim costs").
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from flashsale.errors import Indeterminate, Unavailable
+from flashsale.lua.scripts import Script
+from flashsale.storage.roles import async_client, trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One EVALSHA: a script with its keys and arguments, all strings."""
+
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[str | int]
+
+    def command(self) -> tuple[str | int, ...]:
+        """The words of the command."""
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+
+class Channel:
+    """At most `connections_max` conversations with one Redis; a caller waits for a free one."""
+
+    def __init__(self, url: str, *, connections_max: int, timeout_s: float) -> None:
+        self._pool = async_client(url, connections_max=connections_max).connection_pool
+        self._pool.connection_kwargs["socket_timeout"] = None  # one timeout, around the whole call
+        self._idle: deque[AbstractConnection] = deque()
+        self._free = asyncio.Semaphore(connections_max)
+        self._timeout_s = timeout_s
+
+    def __repr__(self) -> str:
+        return f"<Channel {self._pool!r} idle={len(self._idle)}>"
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        """The replies to `calls`, sent in one write and executed in order.
+
+        Each reply is the script's, or an Unavailable or Indeterminate *value* for that call
+        alone. Raises Unavailable if nothing was sent. NOSCRIPT is cured here by loading the
+        script and sending that call again, since it certainly was not executed.
+        """
+        async with self._free:
+            connection = await self._connected()
+            try:
+                replies = await self._exchange(connection, [call.command() for call in calls])
+                for i, reply in enumerate(replies):
+                    if isinstance(reply, NoScriptError):
+                        replies[i] = await self._load_and_run(connection, calls[i])
+            finally:
+                self._idle.append(connection)
+        return [trouble(r) if isinstance(r, RedisError) else r for r in replies]
+
+    async def ask(self, *command: str | int) -> Any:
+        """The reply to one plain command. Raises Unavailable or Indeterminate."""
+        return (await self.ask_all([command]))[0]
+
+    async def ask_all(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+        """The replies to plain commands sent in one write. Raises Unavailable or Indeterminate."""
+        async with self._free:
+            connection = await self._connected()
+            try:
+                replies = await self._exchange(connection, commands)
+            finally:
+                self._idle.append(connection)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise trouble(reply)
+            if isinstance(reply, Indeterminate):
+                raise reply
+        return replies
+
+    async def aclose(self) -> None:
+        """Close every idle connection."""
+        while self._idle:
+            await self._idle.pop().disconnect()
+
+    async def _connected(self) -> AbstractConnection:
+        connection = self._idle.pop() if self._idle else self._new_connection()
+        try:
+            if connection.is_connected and await connection.can_read():
+                await connection.disconnect()  # closed by the server, or bytes nobody asked for
+            if not connection.is_connected:
+                async with asyncio.timeout(self._timeout_s):
+                    await connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as error:
+            await connection.disconnect(nowait=True)
+            raise Unavailable(f"Redis cannot be reached: {error}") from error
+        return connection
+
+    def _new_connection(self) -> AbstractConnection:
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        return connection
+
+    async def _exchange(
+        self, connection: AbstractConnection, commands: Sequence[Sequence[str | int]]
+    ) -> list[Any]:
+        replies: list[Any] = []
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await connection.send_packed_command(
+                    b"".join(b"".join(connection.pack_command(*words)) for words in commands),
+                    check_health=False,
+                )
+                while len(replies) < len(commands):  # one by one: those read before a loss count
+                    replies += [await self._reply(connection)]
+        except (RedisError, OSError, TimeoutError) as error:
+            await connection.disconnect(nowait=True)
+            lost = Indeterminate(f"Redis did not answer: {error or type(error).__name__}")
+            replies += [lost] * (len(commands) - len(replies))
+        except BaseException:
+            await connection.disconnect(nowait=True)  # cancelled halfway: replies would be stale
+            raise
+        return replies
+
+    @staticmethod
+    async def _reply(connection: AbstractConnection) -> Any:
+        try:
+            return await connection.read_response(disconnect_on_error=False)
+        except BusyLoadingError as error:  # redis-py files it under lost connections; it is not
+            return error
+        except (RedisConnectionError, RedisTimeoutError):
+            raise
+        except RedisError as error:
+            return error
+
+    async def _load_and_run(self, connection: AbstractConnection, call: Call) -> Any:
+        loaded = (await self._exchange(connection, [("SCRIPT LOAD", call.script.text)]))[0]
+        if isinstance(loaded, (RedisError, Unavailable, Indeterminate)):
+            return Unavailable(f"the script {call.script.name} could not be loaded: {loaded}")
+        return (await self._exchange(connection, [call.command()]))[0]

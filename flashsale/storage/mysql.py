@@ -1,0 +1,80 @@
+"""The MySQL engine, and the one place where its driver's errors become ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from flashsale.errors import Indeterminate, Unavailable, UsageError
+
+DUPLICATE_KEY = 1062
+_LOST_DURING_QUERY = frozenset({2006, 2013, 2055, 4031})
+
+
+class Duplicate(Exception):  # noqa: N818 - a fact about the data, not a bug
+    """A row with this key exists already; the transaction was rolled back."""
+
+
+def engine(url: str, *, kept: int = 10, at_most: int = 50, wait_s: float = 30.0) -> Engine:
+    """A pooled engine: READ COMMITTED, UTC, utf8mb4, at most `at_most` connections.
+
+    Raises UsageError where `url` is not one of a MySQL.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise UsageError(
+            f"FLASHSALE_MYSQL_URL: expected mysql://user:password@host:port/database, got {url!r}"
+        ) from error
+    if not parsed.drivername.startswith(("mysql", "mariadb")):
+        raise UsageError(f"FLASHSALE_MYSQL_URL: expected mysql://…, got {parsed.drivername}://…")
+    return create_engine(
+        parsed.set(drivername="mysql+pymysql").update_query_dict({"charset": "utf8mb4"}),
+        isolation_level="READ COMMITTED",
+        pool_size=kept,
+        max_overflow=at_most - kept,
+        pool_timeout=wait_s,
+        pool_pre_ping=True,
+        connect_args={
+            "init_command": "SET time_zone = '+00:00'",
+            "connect_timeout": 5,
+            "read_timeout": 60,
+            "write_timeout": 60,
+        },
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors inside the block into Duplicate, Unavailable or Indeterminate."""
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise Unavailable(f"no MySQL connection was free: {error}") from error
+    except DBAPIError as error:
+        code = error_code(error)
+        if code == DUPLICATE_KEY:
+            raise Duplicate(str(error.orig)) from error
+        if code in _LOST_DURING_QUERY or error.connection_invalidated:
+            raise Indeterminate(f"MySQL went away: {error.orig}") from error
+        raise Unavailable(f"MySQL refused: {error.orig}") from error
+
+
+def error_code(error: DBAPIError) -> int:
+    """The server's error number, 0 where there is none."""
+    args = getattr(error.orig, "args", ())
+    return args[0] if args and isinstance(args[0], int) else 0
+
+
+@contextmanager
+def transaction(pool: Engine) -> Iterator[Connection]:
+    """One transaction, committed at the end of the block, rolled back by any error in it.
+
+    Raises Duplicate or Unavailable (nothing was written), or Indeterminate (the connection went
+    away: the COMMIT may have happened).
+    """
+    with translated(), pool.begin() as connection:
+        yield connection

@@ -1,0 +1,197 @@
+"""The tables, in the SQL that MySQL 8 and MariaDB 10.6 both take. All times are UTC."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.mysql import CHAR, DATE, DATETIME, DOUBLE, TINYINT
+from sqlalchemy.schema import SchemaItem
+
+from flashsale.storage.mysql import translated
+
+metadata = MetaData()
+
+
+def _moment(name: str, *, nullable: bool = True) -> Column[object]:
+    return Column(name, DATETIME(fsp=3), nullable=nullable)
+
+
+def _stamp(name: str, *, on_update: bool = False) -> Column[object]:
+    default = "CURRENT_TIMESTAMP(3)" + (" ON UPDATE CURRENT_TIMESTAMP(3)" if on_update else "")
+    return Column(name, DATETIME(fsp=3), nullable=False, server_default=text(default))
+
+
+def _stamps() -> tuple[Column[object], Column[object]]:
+    return _stamp("create_time"), _stamp("update_time", on_update=True)
+
+
+def _table(name: str, *items: SchemaItem) -> Table:
+    return Table(
+        name,
+        metadata,
+        *items,
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_unicode_ci",
+    )
+
+
+def _id(name: str = "id", *, generated: bool = False) -> Column[int]:
+    return Column(name, BigInteger, primary_key=True, autoincrement=generated)
+
+
+user = _table(
+    "tb_user",
+    _id(generated=True),
+    Column("phone", String(11), nullable=False),
+    Column("password", String(128), nullable=False, server_default=""),
+    Column("nick_name", String(32), nullable=False, server_default=""),
+    Column("icon", String(255), nullable=False, server_default=""),
+    *_stamps(),
+    UniqueConstraint("phone", name="uk_phone"),
+)
+
+user_info = _table(
+    "tb_user_info",
+    _id("user_id"),
+    Column("city", String(64), nullable=False, server_default=""),
+    Column("introduce", String(128)),
+    Column("fans", Integer, nullable=False, server_default="0"),
+    Column("followee", Integer, nullable=False, server_default="0"),
+    Column("gender", TINYINT, nullable=False, server_default="0"),
+    Column("birthday", DATE),
+    Column("credits", Integer, nullable=False, server_default="0"),
+    Column("level", TINYINT, nullable=False, server_default="0"),
+    *_stamps(),
+)
+
+shop_type = _table(
+    "tb_shop_type",
+    _id(generated=True),
+    Column("name", String(32), nullable=False),
+    Column("icon", String(255), nullable=False, server_default=""),
+    Column("sort", Integer, nullable=False, server_default="0"),
+    *_stamps(),
+)
+
+shop = _table(
+    "tb_shop",
+    _id(generated=True),
+    Column("name", String(128), nullable=False),
+    Column("type_id", BigInteger, nullable=False),
+    Column("images", String(1024), nullable=False, server_default=""),
+    Column("area", String(128)),
+    Column("address", String(255), nullable=False, server_default=""),
+    Column("x", DOUBLE, nullable=False),
+    Column("y", DOUBLE, nullable=False),
+    Column("avg_price", BigInteger),
+    Column("sold", Integer, nullable=False, server_default="0"),
+    Column("comments", Integer, nullable=False, server_default="0"),
+    Column("score", SmallInteger, nullable=False, server_default="0"),
+    Column("open_hours", String(32)),
+    *_stamps(),
+    Index("ix_shop_type", "type_id"),
+    Index("ix_shop_name", "name"),
+)
+
+blog = _table(
+    "tb_blog",
+    _id(generated=True),
+    Column("shop_id", BigInteger, nullable=False),
+    Column("user_id", BigInteger, nullable=False),
+    Column("title", String(255), nullable=False),
+    Column("images", String(2048), nullable=False, server_default=""),
+    Column("content", String(2048), nullable=False, server_default=""),
+    Column("liked", Integer, nullable=False, server_default="0"),
+    Column("comments", Integer, nullable=False, server_default="0"),
+    *_stamps(),
+    Index("ix_blog_liked", "liked"),
+)
+
+voucher = _table(
+    "tb_voucher",
+    _id(generated=True),
+    Column("shop_id", BigInteger, nullable=False),
+    Column("title", String(255), nullable=False),
+    Column("sub_title", String(255)),
+    Column("rules", String(1024)),
+    Column("pay_value", BigInteger, nullable=False),
+    Column("actual_value", BigInteger, nullable=False),
+    Column("type", TINYINT, nullable=False, server_default="0"),
+    Column("status", TINYINT, nullable=False, server_default="1"),
+    *_stamps(),
+    Index("ix_voucher_shop", "shop_id"),
+)
+
+seckill_voucher = _table(
+    "tb_seckill_voucher",
+    _id("voucher_id"),
+    Column("stock", Integer, nullable=False),
+    Column("initial_stock", Integer, nullable=False),
+    _moment("begin_time", nullable=False),
+    _moment("end_time", nullable=False),
+    *_stamps(),
+    CheckConstraint("stock >= 0", name="ck_stock"),
+)
+
+voucher_order = _table(
+    "tb_voucher_order",
+    _id(),
+    Column("user_id", BigInteger, nullable=False),
+    Column("voucher_id", BigInteger, nullable=False),
+    Column("pay_type", TINYINT, nullable=False, server_default="1"),
+    Column("status", TINYINT, nullable=False, server_default="1"),
+    _moment("create_time", nullable=False),
+    _stamp("persisted_at"),
+    _moment("pay_time"),
+    _moment("use_time"),
+    _moment("refund_time"),
+    _stamp("update_time", on_update=True),
+    Column(
+        "live",
+        TINYINT,
+        Computed("CASE WHEN status IN (4,6) THEN NULL ELSE 1 END", persisted=True),
+    ),
+    UniqueConstraint("user_id", "voucher_id", "live", name="uk_live_order"),
+    Index("ix_order_voucher", "voucher_id"),
+)
+
+sign = _table(
+    "tb_sign",
+    _id(generated=True),
+    Column("user_id", BigInteger, nullable=False),
+    Column("date", DATE, nullable=False),
+    UniqueConstraint("user_id", "date", name="uk_sign"),
+)
+
+stream_position = _table(
+    "tb_stream_position",
+    Column("stream", String(64), primary_key=True),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    _stamp("update_time", on_update=True),
+)
+
+dataset = _table(
+    "tb_dataset",
+    Column("id", CHAR(32), primary_key=True),
+    Column("seed", BigInteger, nullable=False),
+    _stamp("create_time"),
+)
+
+
+def create_all(engine: Engine) -> None:
+    """Create every table that is missing. Raises Unavailable where MySQL cannot be reached."""
+    with translated():
+        metadata.create_all(engine)
