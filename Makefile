@@ -1,0 +1,56 @@
+# make rehearse   install everything, run a whole sale under a storm of 2,000 users, judge it
+# make test       install everything, run the tests
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: rehearse test check format proofs bench services lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+rehearse: services
+	$(BIN)/flashsale rehearse stampede
+
+test: services
+	$(BIN)/pytest -n auto -m "not slow"
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/unit/test_architecture.py
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proofs: services
+	$(BIN)/pytest -m slow
+
+bench: services
+	$(BIN)/python -m benchmarks
+
+services: $(INSTALLED)
+	@$(BIN)/flashsale services install
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "flashsale needs Python 3.11 or newer: make PYTHON=python3.11 …" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "this Python has no venv: apt install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet pip-tools
+	echo '# Every package that `make` installs, by hash. Made by `make lock`.' > requirements.lock
+	$(BIN)/pip-compile --quiet --upgrade --allow-unsafe --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--strip-extras --extra dev --output-file - pyproject.toml >> requirements.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
