@@ -60,3 +60,23 @@ def order_counter(day: str) -> str:
 def order_lock(user_id: int) -> str:
     """Cache string: the lock under which a user's order is written."""
     return f"lock:order:{user_id}"
+
+
+_DATA_SET_KEYS = frozenset({STREAM_ORDERS, STREAM_DEAD, DEAD_ORDERS, LOADED_SALES})
+_DATA_SET_PREFIXES = (
+    "seckill:stock:",
+    "seckill:order:",
+    "seckill:receipt:",
+    "seckill:sale:",
+    "login:token:",
+    "login:code:",
+)
+
+
+def belongs_to_data_set(key: str) -> bool:
+    """True for a ledger key that goes when its data set is reset.
+
+    The counters behind order ids and fences stay: a replica that runs on holds a leased block of
+    numbers, and starting again from one would hand them out twice.
+    """
+    return key in _DATA_SET_KEYS or key.startswith(_DATA_SET_PREFIXES)

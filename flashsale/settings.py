@@ -31,6 +31,8 @@ class Settings(BaseSettings):
             field = ".".join(str(part) for part in first["loc"]).lower()
             prefix = str(cls.model_config.get("env_prefix", ""))
             variable = f"{prefix}{field}".upper()
+            if first["type"] == "missing":
+                raise UsageError(f"{variable} is not set; export it or give its option") from error
             raise UsageError(f"{variable}: {first['msg']}, got {first['input']!r}") from error
 
 
@@ -55,6 +57,16 @@ class SessionSettings(Settings):
     calls_max: int = Field(1, ge=1, le=64, description="Look-ups in flight in one process.")
     queue_max: int = Field(16_384, ge=1, description="Requests that may wait for a look-up.")
     timeout_ms: int = Field(2_000, ge=1, description="A look-up that takes longer has failed.")
+
+
+class LoginSettings(Settings):
+    """Phone codes."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LOGIN_", frozen=True)
+
+    code_lifetime_s: int = Field(120, ge=1, description="How long a code can be used.")
+    tries_max: int = Field(5, ge=1, description="Wrong codes after which a code is void.")
+    log_codes: bool = Field(False, description="Development only: print codes to the log.")
 
 
 class ClaimSettings(Settings):
@@ -83,7 +95,7 @@ class ReplicaSettings(Settings):
     header_bytes_max: int = Field(16_384, ge=256, description="Larger headers are answered 431.")
     header_timeout_ms: int = Field(10_000, ge=1, description="How long a request's head may take.")
     drain_timeout_s: float = Field(10.0, ge=0, description="How long SIGTERM waits for requests.")
-    status_threads_max: int = Field(16, ge=1, description="MySQL look-ups in flight.")
+    mysql_threads_max: int = Field(16, ge=1, description="MySQL transactions in flight.")
 
 
 class WorkerSettings(Settings):

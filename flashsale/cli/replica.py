@@ -17,10 +17,12 @@ def command(
     """Serve the sale from one process."""
     import uvloop
 
+    from flashsale import logs
     from flashsale.server.replica import Replica
     from flashsale.settings import StoreSettings
 
     stores = StoreSettings.load(ledger_url=ledger_url, cache_url=cache_url, mysql_url=mysql_url)
+    logs.configure(name)
 
     async def run() -> None:
         await Replica(name, port, stores).run()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from flashsale.model import parse_id
 
@@ -18,13 +17,6 @@ class Order:
     user_id: int
     voucher_id: int
     accepted_ms: int
-
-    @property
-    def created(self) -> datetime:
-        """When the script ran, UTC, to the millisecond."""
-        seconds, millis = divmod(self.accepted_ms, 1000)
-        moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
-        return moment.replace(microsecond=millis * 1000)
 
     @property
     def position(self) -> tuple[int, int]:

@@ -1,21 +1,15 @@
 """Where an order is: a row in MySQL, a receipt in the ledger, set aside, or nowhere."""
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
-from sqlalchemy import Engine, Row, Select, select
+from sqlalchemy import Row, Select, select
 
 from flashsale import keys
 from flashsale.model import OrderStatus
 from flashsale.storage.channel import Channel
-from flashsale.storage.mysql import transaction
+from flashsale.storage.database import Database
 from flashsale.storage.tables import seckill_voucher, voucher_order
-
-T = TypeVar("T")
-_SALES = keys.LOADED_SALES
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +26,12 @@ class Found:
 class OrderLookup:
     """Answers where a user's orders are; never another user's."""
 
-    def __init__(self, pool: Engine, ledger_url: str, *, threads_max: int) -> None:
-        self._pool = pool
-        self._ledger = Channel(ledger_url, connections_max=8, timeout_s=2.0)
-        self._threads = ThreadPoolExecutor(threads_max, thread_name_prefix="mysql")
+    def __init__(self, database: Database, ledger: Channel) -> None:
+        self._database = database
+        self._ledger = ledger
 
     def __repr__(self) -> str:
-        return f"<OrderLookup {self._pool!r}>"
+        return f"<OrderLookup {self._database!r}>"
 
     async def by_voucher(self, voucher_id: int, user_id: int) -> Found | None:
         """The user's own order of `voucher_id`, the live one first. Raises Unavailable."""
@@ -48,17 +41,19 @@ class OrderLookup:
             .order_by(voucher_order.c.live.desc(), voucher_order.c.create_time.desc())
             .limit(1)
         )
-        if row is not None:
+        if row is not None and row.live:
             return _confirmed(row)
         held = await self._ledger.ask("HGET", keys.seckill_receipt(voucher_id), user_id)
-        return await self._unconfirmed(int(held), voucher_id) if held else None
+        if held and (row is None or int(held) != row.id):
+            return await self._unconfirmed(int(held), voucher_id)
+        return _confirmed(row) if row is not None else None
 
     async def by_id(self, order_id: int, user_id: int) -> Found | None:
         """The user's order of that id, None where it is not theirs. Raises Unavailable."""
         row = await self._row(select(voucher_order).where(voucher_order.c.id == order_id))
         if row is not None:
             return _confirmed(row) if row.user_id == user_id else None
-        sales = [int(voucher_id) for voucher_id in await self._ledger.ask("SMEMBERS", _SALES)]
+        sales = [int(sale) for sale in await self._ledger.ask("SMEMBERS", keys.LOADED_SALES)]
         held = await self._ledger.ask_all(
             [("HGET", keys.seckill_receipt(voucher_id), user_id) for voucher_id in sales]
         )
@@ -77,27 +72,14 @@ class OrderLookup:
         await self._ledger.ask("PING")
         await self._row(select(1))
 
-    async def aclose(self) -> None:
-        """Close the connections and the threads."""
-        await self._ledger.aclose()
-        self._threads.shutdown()
-        self._pool.dispose()
-
     async def _unconfirmed(self, order_id: int, voucher_id: int) -> Found:
         reason = await self._ledger.ask("HGET", keys.DEAD_ORDERS, order_id)
         status = OrderStatus.FAILED if reason else OrderStatus.QUEUED
         return Found(status, order_id, voucher_id, reason=reason)
 
-    async def _row(self, query: "Select[tuple[object, ...]]") -> "Row[tuple[object, ...]] | None":
-        def fetch() -> "Row[tuple[object, ...]] | None":
-            with transaction(self._pool) as connection:
-                return connection.execute(query).first()
-
-        return await self._in_thread(fetch)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _row(self, query: Select[*tuple[Any, ...]]) -> Row[*tuple[Any, ...]] | None:
+        return await self._database.run(lambda connection: connection.execute(query).first())
 
 
-def _confirmed(row: "Row[tuple[object, ...]]") -> Found:
+def _confirmed(row: Row[*tuple[Any, ...]]) -> Found:
     return Found(OrderStatus.CONFIRMED, row.id, row.voucher_id, pay_status=row.status)

@@ -1,12 +1,15 @@
 """Orders to rows: one transaction a batch, and what MySQL knows of an order already.
 
-The statements are plain text and parameters, sent through the driver's own multi-row INSERT:
-this is where 20,000 orders a second have to pass.
+This is where 20,000 orders a second have to pass. The driver's own way with parameters costs
+more than MariaDB's work on the row, so the rows are written out here: numbers that were parsed
+as such, and a time that is made of one.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from sqlalchemy import Connection, Engine, select
 
@@ -15,9 +18,7 @@ from flashsale.orders.entry import Order, newest_position
 from flashsale.storage.mysql import transaction
 from flashsale.storage.tables import voucher_order
 
-_INSERT = (
-    "INSERT INTO tb_voucher_order (id, user_id, voucher_id, create_time) VALUES (%s, %s, %s, %s)"
-)
+_INSERT = "INSERT INTO tb_voucher_order (id, user_id, voucher_id, create_time) VALUES "
 _TAKE = "UPDATE tb_seckill_voucher SET stock = stock - %s WHERE voucher_id = %s AND stock >= %s"
 _POSITION = (
     "INSERT INTO tb_stream_position (stream, last_ms, last_seq) VALUES (%s, %s, %s) "
@@ -48,13 +49,24 @@ def write(pool: Engine, orders: Sequence[Order]) -> None:
     Raises Duplicate (some are rows already, or in conflict), ShortStock, Unavailable or
     Indeterminate; only after Indeterminate may the rows be there.
     """
-    rows = [(o.order_id, o.user_id, o.voucher_id, o.created) for o in orders]
+    rows = ",".join(map(_row, orders))
     units = Counter(order.voucher_id for order in orders)
     with transaction(pool) as connection:
-        connection.exec_driver_sql(_INSERT, rows)
+        connection.exec_driver_sql(_INSERT + rows)
         for voucher_id in sorted(units):  # one order of locking for all workers
             _take(connection, voucher_id, units[voucher_id])
         connection.exec_driver_sql(_POSITION, (keys.STREAM_ORDERS, *newest_position(orders)))
+
+
+def _row(order: Order) -> str:
+    seconds, millis = divmod(order.accepted_ms, 1000)
+    stamp = f"'{_second(seconds)}.{millis:03}'"
+    return f"({order.order_id},{order.user_id},{order.voucher_id},{stamp})"
+
+
+@lru_cache(maxsize=1024)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _take(connection: Connection, voucher_id: int, units: int) -> None:

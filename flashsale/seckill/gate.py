@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from flashsale.errors import Indeterminate, Unavailable
-
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 
@@ -28,8 +26,8 @@ class Bounds:
 class Gate(Generic[Item, Reply]):
     """Batches single requests into calls, in order of arrival, within fixed bounds.
 
-    `send` takes a batch and answers one future-like list of replies, in the same order; what it
-    raises (Unavailable, Indeterminate) is raised to every caller of that batch.
+    `send` takes a batch and answers a list of replies, in the same order; what it raises is
+    raised to every caller of that batch who has no answer yet.
     """
 
     def __init__(
@@ -90,11 +88,14 @@ class Gate(Generic[Item, Reply]):
         self.items += len(batch)
         try:
             replies = await self._send([item for item, _ in batch])
-        except (Unavailable, Indeterminate) as trouble:
+            for (_, future), reply in list(zip(batch, replies, strict=True)):
+                if not future.done():  # its caller may have gone
+                    future.set_result(reply)
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - a caller must never wait for ever, bug or not
             for _, future in batch:
                 if not future.done():
-                    future.set_exception(trouble)
-            return
-        for (_, future), reply in zip(batch, replies, strict=True):
-            if not future.done():  # its caller may have gone
-                future.set_result(reply)
+                    future.set_exception(error)

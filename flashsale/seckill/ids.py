@@ -15,6 +15,7 @@ from flashsale.errors import Unavailable
 
 EPOCH_S = 1_640_995_200
 COUNTER_MAX = 2**32 - 1
+_SECONDS_MAX = 2**31 - 1  # an id is a positive signed 64-bit number, until 2090
 
 Lease = Callable[[str, int], Awaitable[int]]
 """Leases n numbers of a day (yyyy:MM:dd); answers the last of them. Raises on failure."""
@@ -50,13 +51,16 @@ class OrderIds:
     async def take(self, count: int) -> list[str]:
         """`count` fresh ids, as text.
 
-        Raises Unavailable when no block can be leased or the day's counter is spent; nothing was
-        sold then.
+        Raises Unavailable when no block can be leased, the day's counter is spent or the clock is
+        beyond what an id can hold; nothing was sold then.
         """
         async with self._taking:
             return await self._take(Instant(int(self._now_s())), count)
 
     async def _take(self, instant: Instant, count: int) -> list[str]:
+        seconds = instant.unix_s - EPOCH_S
+        if not 0 <= seconds <= _SECONDS_MAX:
+            raise Unavailable(f"no order id can be made of the ledger's time {instant.unix_s}")
         day = instant.day
         if day != self._day:  # a new day, or a clock set back: the block is of another counter
             self._day, self._next, self._last = day, 0, -1
@@ -67,8 +71,7 @@ class OrderIds:
             until = min(self._last + 1, self._next + count - len(numbers))
             numbers += range(self._next, until)
             self._next = until
-        high = (instant.unix_s - EPOCH_S) << 32
-        return [str(high | number) for number in numbers]
+        return [str(seconds << 32 | number) for number in numbers]
 
     async def _refill(self, day: str, size: int) -> None:
         last = await self._lease(day, size)

@@ -67,18 +67,20 @@ class Settlement:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _settle(self, batch: Batch, futures: list[asyncio.Future[Answer]]) -> None:
-        for attempt in range(REPLAYS_MAX):
-            if attempt:
-                await self._until_past(batch.deadline_ms)
-            found = await self._replay(batch)
-            for future, answer in zip(futures, found, strict=True):
-                if answer is not None and not future.done():
-                    future.set_result(answer)
-            if all(future.done() for future in futures):
-                return
-        for future, order_id in zip(futures, batch.order_ids, strict=True):
-            if not future.done():
-                future.set_result(Answer(Outcome.UNKNOWN, order_id))
+        try:
+            for attempt in range(REPLAYS_MAX):
+                if attempt:
+                    await self._until_past(batch.deadline_ms)
+                found = await self._replay(batch)
+                for future, answer in zip(futures, found, strict=True):
+                    if answer is not None and not future.done():
+                        future.set_result(answer)
+                if all(future.done() for future in futures):
+                    return
+        finally:  # also where a reply cannot be read: nobody waits for ever
+            for future, order_id in zip(futures, batch.order_ids, strict=True):
+                if not future.done():
+                    future.set_result(Answer(Outcome.UNKNOWN, order_id))
 
     async def _replay(self, batch: Batch) -> Sequence[Answer | None]:
         self.replays += 1

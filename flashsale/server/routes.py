@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from flashsale.accounts.login import Login, is_phone
 from flashsale.accounts.sessions import Sessions
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import OrderStatus, Outcome, parse_id
@@ -25,6 +26,8 @@ from flashsale.server.request import Request
 from flashsale.server.router import Router
 from flashsale.settings import ClaimSettings
 
+_BAD_PHONE = rejected("Expected a phone number of 11 digits", 400)
+_WRONG_CODE = rejected("Wrong code")
 _BAD_ID = rejected("Expected an id from 1 to 9223372036854775807", 400)
 _UNREADY = rejected("Not ready", 503, RETRY_SOON)
 
@@ -101,6 +104,53 @@ def _described(found: Found) -> dict[str, Any]:
     if found.reason is not None:
         described["reason"] = found.reason
     return described
+
+
+@dataclass(frozen=True)
+class AccountRoutes:
+    """Signing in by phone code, and out."""
+
+    login: Login
+    sessions: Sessions
+
+    def mount(self, router: Router) -> None:
+        """Add the routes."""
+        router.add("POST", "/user/code", self.send_code)
+        router.add("POST", "/user/login", self.sign_in)
+        router.add("POST", "/user/logout", self.sign_out)
+        router.add("GET", "/user/me", self.me)
+
+    async def send_code(self, request: Request, tail: str) -> Response:
+        """Send a code; the answer is the same for known and unknown phones."""
+        phone = request.query("phone")
+        if not is_phone(phone):
+            return _BAD_PHONE
+        await self.login.send_code(phone)
+        return ok()
+
+    async def sign_in(self, request: Request, tail: str) -> Response:
+        """A session's token for a phone and its code."""
+        given = await request.json()
+        phone, code = given.get("phone"), given.get("code")
+        if not isinstance(phone, str) or not is_phone(phone):
+            return _BAD_PHONE
+        token = await self.login.sign_in(phone, code) if isinstance(code, str) else None
+        return _WRONG_CODE if token is None else ok(token)
+
+    async def sign_out(self, request: Request, tail: str) -> Response:
+        """End the session."""
+        if await self.sessions.user_of(request.token) is None:
+            return UNAUTHORIZED
+        await self.login.sign_out(request.token)
+        return ok()
+
+    async def me(self, request: Request, tail: str) -> Response:
+        """Who the session's user is."""
+        user_id = await self.sessions.user_of(request.token)
+        if user_id is None:
+            return UNAUTHORIZED
+        user = await self.login.user(request.token)
+        return UNAUTHORIZED if user is None else ok(user)
 
 
 @dataclass(frozen=True)
