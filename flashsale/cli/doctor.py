@@ -1,0 +1,90 @@
+"""`flashsale doctor`: what would break a promise or slow a storm, and the cure."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flashsale.cli.options import DEFAULT_STATE_DIR, CacheUrl, LedgerUrl, MySQLUrl, StateDir
+from flashsale.errors import ExitCode, FlashsaleError
+
+if TYPE_CHECKING:
+    from flashsale.stack.finding import Finding
+
+Json = Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")]
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def command(
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    ledger_url: LedgerUrl = None,
+    cache_url: CacheUrl = None,
+    mysql_url: MySQLUrl = None,
+    json: Json = False,
+) -> None:
+    """Examine machine, programs, and the stores of a running or external stack."""
+    from flashsale.stack.finding import failures
+    from flashsale.stack.machine import examine_binaries, examine_machine
+
+    findings = [
+        *examine_machine(state_dir),
+        *examine_binaries(),
+        *_examine_stores(state_dir, ledger_url, cache_url, mysql_url),
+    ]
+    _print_json(findings) if json else _print_table(findings)
+    if failures(findings):
+        raise typer.Exit(ExitCode.UNREACHABLE)
+
+
+def _examine_stores(
+    state_dir: Path, ledger_url: str | None, cache_url: str | None, mysql_url: str | None
+) -> list["Finding"]:
+    """The stores that are named, else those of the running stack, one by one."""
+    from flashsale.stack import policy
+    from flashsale.stack.finding import Finding, Grade
+    from flashsale.stack.state import read_state
+
+    state = read_state(state_dir)
+    if state:
+        ledger_url = ledger_url or state.ledger_url
+        cache_url = cache_url or state.cache_url
+        mysql_url = mysql_url or state.mysql_url
+    if cache_url == ledger_url:
+        cache_url = None  # one server in both roles is held to the ledger's policy
+    findings = []
+    stores = {
+        "ledger": (ledger_url, None, None),
+        "cache": (None, cache_url, None),
+        "mysql": (None, None, mysql_url),
+    }
+    for name, urls in stores.items():
+        try:
+            findings += policy.examine(*urls)
+        except FlashsaleError as error:
+            findings.append(Finding(name, "answers", "no", Grade.FAIL, str(error)))
+    return findings
+
+
+def _print_json(findings: Sequence["Finding"]) -> None:
+    import orjson
+
+    rows = [asdict(finding) for finding in findings]
+    typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+
+
+def _print_table(findings: Sequence["Finding"]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table()
+    for heading in ("subject", "what", "found", "verdict", "cure"):
+        drawn.add_column(heading, overflow="fold")
+    for finding in findings:
+        verdict = f"[{_STYLES[finding.grade]}]{finding.grade}"
+        texts = (escape(text) for text in (finding.subject, finding.name, finding.found))
+        drawn.add_row(*texts, verdict, escape(finding.cure))
+    Console().print(drawn)

@@ -1,0 +1,27 @@
+"""`flashsale services`: the programs that private servers run from."""
+
+import typer
+
+command = typer.Typer(
+    help="The Redis, MariaDB and nginx programs that private servers run from.",
+    no_args_is_help=True,
+)
+
+
+@command.command("install")
+def install() -> None:
+    """Fetch what is missing into a per-user cache: Debian and Ubuntu, no root, run twice safely."""
+    from flashsale.stack import packages
+
+    for binary in packages.install(lambda line: typer.echo(f"services: {line}")):
+        typer.echo(f"services: {binary.path} {binary.version_text}")
+
+
+@command.command("list")
+def list_() -> None:
+    """Show which programs are found, and where."""
+    from flashsale.stack import binaries
+
+    for program in binaries.PROGRAMS:
+        binary = binaries.find(program)
+        typer.echo(f"{program.name}  {binary.version_text}  {binary.path}")

@@ -1,0 +1,205 @@
+"""Where the services' programs are: on PATH, else in the tree that `services install` unpacked."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashsale.errors import UnreachableError
+
+_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/libexec")
+"""Where distributions put servers, and what an ordinary user's PATH lacks."""
+
+_TREE_FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
+
+_VERSION_TIMEOUT_S = 20
+
+_INSTALL_COMMANDS = {
+    "dnf": "sudo dnf install redis mariadb-server nginx",
+    "yum": "sudo yum install redis mariadb-server nginx",
+    "zypper": "sudo zypper install redis mariadb nginx",
+    "pacman": "sudo pacman -S redis mariadb nginx",
+    "apk": "sudo apk add redis mariadb nginx",
+    "brew": "brew install redis mariadb nginx",
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that the stack needs, the oldest version that will do, and who packages it."""
+
+    name: str
+    names: tuple[str, ...]
+    least: tuple[int, ...]
+    version_command: tuple[str, ...]
+    version_pattern: str
+    package_pattern: str
+
+
+REDIS = Program(
+    name="redis-server",
+    names=("redis-server",),
+    least=(7, 0),
+    version_command=("--version",),
+    version_pattern=r"Redis server v=(\d[\d.]*)",
+    package_pattern=r"^redis-server$",
+)
+MARIADB = Program(
+    name="mariadbd",
+    names=("mariadbd", "mysqld"),
+    least=(10, 6),
+    version_command=("--no-defaults", "--version"),
+    version_pattern=r"Ver (\d[\d.]*)-MariaDB",  # Oracle's mysqld prints no such word
+    package_pattern=r"^mariadb-server-core(-[0-9.]+)?$",
+)
+NGINX = Program(
+    name="nginx",
+    names=("nginx",),
+    least=(1, 18),
+    version_command=("-v",),
+    version_pattern=r"nginx/(\d[\d.]*)",
+    package_pattern=r"^nginx$",
+)
+PROGRAMS = (REDIS, MARIADB, NGINX)
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A program that was found and ran; `tree` is the unpacked root it came from, if any."""
+
+    path: Path
+    version: tuple[int, ...]
+    tree: Path | None = None
+
+    @property
+    def version_text(self) -> str:
+        """The version as people write it."""
+        return ".".join(map(str, self.version))
+
+    def environment(self) -> dict[str, str]:
+        """The environment to run it in: ours, with the unpacked libraries in reach."""
+        return _environment(self.tree)
+
+    def share(self, *names: str) -> Path | None:
+        """The first folder of `names` that exists under this program's own `share`."""
+        prefixes = [self.path.resolve().parent.parent, self.path.parent.parent, Path("/usr")]
+        folders = (prefix / "share" / name for prefix in prefixes for name in names)
+        return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def services_dir() -> Path:
+    """The per-user folder for unpacked services (FLASHSALE_SERVICES_DIR overrides it)."""
+    chosen = os.environ.get("FLASHSALE_SERVICES_DIR")
+    if chosen:
+        return Path(chosen).absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "flashsale" / "services"
+
+
+def services_tree() -> Path:
+    """The unpacked tree for this release and machine: a home may be shared between several."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        release = {}
+    name = f"{release.get('ID', 'linux')}-{release.get('VERSION_ID', '0')}-{platform.machine()}"
+    return services_dir() / name
+
+
+def look(program: Program) -> Binary | None:
+    """The program on PATH or in the unpacked tree, new enough and able to run; else None."""
+    return look_on_path(program) or look_in_tree(program, services_tree())
+
+
+def look_on_path(program: Program) -> Binary | None:
+    """The program that the system offers, if it is new enough and runs."""
+    return _first_good(program, _on_path(program), None)
+
+
+def look_in_tree(program: Program, tree: Path) -> Binary | None:
+    """The program unpacked below `tree`, if it is new enough and runs."""
+    return _first_good(program, _in_tree(program, tree), tree)
+
+
+def find(program: Program) -> Binary:
+    """Like `look`; raises UnreachableError with the cure where there is none."""
+    binary = look(program)
+    if binary is not None:
+        return binary
+    least = ".".join(map(str, program.least))
+    found = [*_on_path(program), *_in_tree(program, services_tree())]
+    seen = f" ({found[0]} is older or does not run)" if found else ""
+    raise UnreachableError(
+        f"{program.name} {least} or newer is missing{seen}; install it with {install_command()}"
+    )
+
+
+def install_command() -> str:
+    """The command that brings the missing programs onto this kind of system."""
+    if shutil.which("apt-get", path=_search_path()) and shutil.which("dpkg", path=_search_path()):
+        return "`flashsale services install`"
+    for tool, command in _INSTALL_COMMANDS.items():
+        if shutil.which(tool):
+            return f"`{command}`"
+    return "your package manager: Redis >= 7.0, MariaDB >= 10.6 and nginx, on PATH"
+
+
+def _search_path() -> str:
+    path = os.environ.get("PATH", "")
+    return os.pathsep.join([path, *_SYSTEM_FOLDERS]) if path else ""  # empty means: nowhere
+
+
+def _on_path(program: Program) -> Iterator[Path]:
+    path = _search_path()
+    for name in program.names:
+        found = shutil.which(name, path=path) if path else None
+        if found:
+            yield Path(found)
+
+
+def _in_tree(program: Program, tree: Path) -> Iterator[Path]:
+    for name in program.names:
+        for folder in _TREE_FOLDERS:
+            candidate = tree / folder / name
+            if candidate.exists():
+                yield candidate
+
+
+def _first_good(program: Program, paths: Iterator[Path], tree: Path | None) -> Binary | None:
+    for path in paths:
+        version = _version(program, path, tree)
+        if version is not None and version >= program.least:
+            return Binary(path, version, tree)
+    return None
+
+
+def _version(program: Program, path: Path, tree: Path | None) -> tuple[int, ...] | None:
+    """The version that the program prints; None where it does not run or is something else."""
+    try:
+        done = subprocess.run(
+            [path, *program.version_command],
+            env=_environment(tree),
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.search(program.version_pattern, done.stdout + done.stderr)
+    return tuple(int(part) for part in match[1].strip(".").split(".")) if match else None
+
+
+def _environment(tree: Path | None) -> dict[str, str]:
+    environment = dict(os.environ)
+    if tree is not None:
+        folders = [*sorted((tree / "usr/lib").glob("*-linux-*")), tree / "usr/lib"]
+        folders += sorted((tree / "lib").glob("*-linux-*"))
+        inherited = environment.get("LD_LIBRARY_PATH")
+        parts = [*map(str, folders), *([inherited] if inherited else [])]
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(parts)
+    return environment

@@ -1,0 +1,235 @@
+"""A private MariaDB: durable, strict, READ COMMITTED, and one user who owns one database."""
+
+import os
+import secrets
+import shutil
+import subprocess
+from pathlib import Path
+
+from flashsale.errors import UnreachableError
+from flashsale.stack import binaries, probe
+from flashsale.stack.binaries import Binary
+from flashsale.stack.port import Port
+from flashsale.stack.process import CommandLine, log_tail
+from flashsale.stack.service import Service
+from flashsale.stack.tether import tether
+
+DATABASE = "flashsale"
+USER = "flashsale"
+
+_BOOTSTRAP_TIMEOUT_S = 120
+_PLUGIN_PARENTS = ("lib/mysql", "lib64/mysql", "lib/mariadb", "lib64/mariadb", "lib")
+
+_CONF = """\
+[mysqld]
+basedir = "{basedir}"
+lc-messages-dir = "{messages}"
+plugin-dir = "{plugins}"
+datadir = "{data}"
+tmpdir = "{tmp}"
+socket = mysqld.sock
+pid-file = mysqld.pid
+init-file = "{init}"
+bind-address = {host}
+port = {port}
+
+# What an acknowledged order rests on
+innodb-flush-log-at-trx-commit = 1
+innodb-rollback-on-timeout = ON
+transaction-isolation = READ-COMMITTED
+sql-mode = STRICT_TRANS_TABLES,ONLY_FULL_GROUP_BY,NO_ZERO_IN_DATE,NO_ZERO_DATE,\
+ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION
+character-set-server = utf8mb4
+collation-server = utf8mb4_unicode_ci
+default-time-zone = +00:00
+
+# Many short transactions on few cores
+max-connections = 300
+back-log = 300
+thread-cache-size = 64
+skip-name-resolve
+skip-log-bin
+innodb-buffer-pool-size = {buffer_pool_mb}M
+innodb-log-file-size = {redo_log_mb}M
+innodb-lock-wait-timeout = 10
+innodb-flush-neighbors = 0
+innodb-adaptive-hash-index = OFF
+innodb-buffer-pool-dump-at-shutdown = OFF
+innodb-buffer-pool-load-at-startup = OFF
+performance-schema = OFF
+query-cache-type = OFF
+query-cache-size = 0
+key-buffer-size = 8M
+aria-pagecache-buffer-size = 16M
+max-allowed-packet = 64M
+"""
+
+_INIT = """\
+CREATE DATABASE IF NOT EXISTS `{database}`;
+CREATE USER IF NOT EXISTS '{user}'@'{host}' IDENTIFIED BY '{password}';
+ALTER USER '{user}'@'{host}' IDENTIFIED BY '{password}';
+GRANT ALL ON `{database}`.* TO '{user}'@'{host}';
+GRANT ALL ON `{database}\\_%`.* TO '{user}'@'{host}';
+"""
+"""Runs at every start, so the password lives in memory and in the init file (0600) alone."""
+
+_SYSTEM_TABLES = (
+    "mysql_system_tables.sql",
+    "mysql_performance_tables.sql",
+    "mysql_system_tables_data.sql",
+)
+
+_NO_ACCOUNTS = """\
+DELETE FROM global_priv WHERE user <> 'mariadb.sys';
+DELETE FROM proxies_priv;
+"""
+
+
+class MariaDBServer(Service):
+    """A private MariaDB on loopback, in `directory`; data survives a restart in it.
+
+    Its one user may do everything in the database `flashsale` and in those whose names begin
+    with `flashsale_`, and nothing elsewhere.
+    """
+
+    kind = "mariadb"
+    start_timeout_s = 60.0
+    stop_timeout_s = 30.0
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: Port | None = None,
+        log: Path | None = None,
+        buffer_pool_mb: int = 256,
+        redo_log_mb: int = 256,
+    ) -> None:
+        super().__init__("mariadb", directory, port=port, log=log)
+        self._password = secrets.token_urlsafe(24)
+        self._buffer_pool_mb = buffer_pool_mb
+        self._redo_log_mb = redo_log_mb
+
+    @property
+    def url(self) -> str:
+        return self.url_of(DATABASE)
+
+    def url_of(self, database: str) -> str:
+        """The URL of another database of this server; its name begins with `flashsale_`."""
+        return (
+            f"mysql+pymysql://{USER}:{self._password}@{self.port.host}:{self.port.number}"
+            f"/{database}?charset=utf8mb4"
+        )
+
+    def prepare(self) -> CommandLine:
+        binary = binaries.find(binaries.MARIADB)
+        messages = _messages(binary)
+        (self.directory / "tmp").mkdir(mode=0o700, exist_ok=True)
+        if not self._data.exists():
+            self._bootstrap(binary, messages)
+        conf = self._write_conf(binary, messages)
+        return CommandLine(
+            [binary.path, f"--defaults-file={conf}", *_as_root()],
+            binary.environment(),
+            self.directory,
+        )
+
+    def is_ready(self, timeout_s: float) -> bool:
+        """Whether our user can log in and ask: nobody else's server knows the password."""
+        return probe.mysql_answers(self.url, timeout_s)
+
+    @property
+    def _data(self) -> Path:
+        return self.directory / "data"
+
+    def _bootstrap(self, binary: Binary, messages: Path) -> None:
+        """Create the system tables, without the accounts that a fresh server comes with.
+
+        What mariadb-install-db does, less its shell: that script wants client programs which
+        nothing else here needs. The data folder appears under its name only when it is whole.
+        """
+        fresh = self.directory / "data-unfinished"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        arguments = [
+            f"--basedir={_basedir(binary)}",
+            f"--lc-messages-dir={messages}",
+            f"--datadir={fresh}",
+            f"--tmpdir={self.directory / 'tmp'}",
+            "--skip-log-bin",
+            "--max-allowed-packet=8M",
+            "--enforce-storage-engine=",
+            "--innodb-log-file-size=16M",
+            "--innodb-buffer-pool-size=32M",
+        ]
+        with self.log.open("ab") as log:
+            done = subprocess.run(
+                [binary.path, "--no-defaults", "--bootstrap", *_as_root(), *arguments],
+                input=_bootstrap_script(messages).encode(),
+                stdout=log,
+                stderr=log,
+                env=binary.environment(),
+                timeout=_BOOTSTRAP_TIMEOUT_S,
+                preexec_fn=tether(),
+                check=False,
+            )
+        if done.returncode != 0:
+            raise UnreachableError(
+                f"mariadb could not create its system tables; the end of {self.log}:\n"
+                f"{log_tail(self.log)}"
+            )
+        fresh.rename(self._data)
+
+    def _write_conf(self, binary: Binary, messages: Path) -> Path:
+        init = self.directory / "init.sql"
+        init.touch(mode=0o600)
+        init.write_text(
+            _INIT.format(database=DATABASE, user=USER, host=self.port.host, password=self._password)
+        )
+        conf = self.directory / "my.cnf"
+        conf.write_text(
+            _CONF.format(
+                basedir=_basedir(binary),
+                messages=messages,
+                plugins=_plugins(binary),
+                data=self._data,
+                tmp=self.directory / "tmp",
+                init=init,
+                host=self.port.host,
+                port=self.port.number,
+                buffer_pool_mb=self._buffer_pool_mb,
+                redo_log_mb=self._redo_log_mb,
+            )
+        )
+        return conf
+
+
+def _bootstrap_script(messages: Path) -> str:
+    tables = "".join((messages / name).read_text() for name in _SYSTEM_TABLES)
+    head = "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"
+    return f"{head}{tables}\n{_NO_ACCOUNTS}"
+
+
+def _as_root() -> list[str]:
+    """mariadbd refuses to run as root unless it is told to."""
+    return ["--user=root"] if os.geteuid() == 0 else []
+
+
+def _basedir(binary: Binary) -> Path:
+    return binary.tree / "usr" if binary.tree else binary.path.resolve().parent.parent
+
+
+def _messages(binary: Binary) -> Path:
+    """The folder of the error messages and of the system tables' SQL."""
+    folder = binary.share("mysql", "mariadb")
+    if folder is None or not (folder / _SYSTEM_TABLES[0]).exists():
+        raise UnreachableError(
+            f"{binary.path} came without {_SYSTEM_TABLES[0]}; install the whole package: "
+            f"{binaries.install_command()}"
+        )
+    return folder
+
+
+def _plugins(binary: Binary) -> Path:
+    folders = (_basedir(binary) / name / "plugin" for name in _PLUGIN_PARENTS)
+    return next((folder for folder in folders if folder.is_dir()), _basedir(binary))

@@ -1,0 +1,70 @@
+"""Is it there? One bounded question to a process on this machine, in its own protocol."""
+
+import socket
+import time
+
+_HEAD_BYTES_MAX = 8_192
+
+
+def http_status(host: str, port: int, path: str, timeout_s: float) -> int | None:
+    """The status of `GET path`; None where no whole status line came within the time."""
+    deadline = time.monotonic() + timeout_s
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+    try:
+        with socket.create_connection((host, port), timeout_s) as connection:
+            connection.sendall(request.encode())
+            return _status(_first_line(connection, deadline))
+    except OSError:
+        return None
+
+
+def redis_reply(host: str, port: int, timeout_s: float) -> str:
+    """What a Redis says to PING: `+PONG`, or an error while it loads; empty for no answer."""
+    try:
+        with socket.create_connection((host, port), timeout_s) as connection:
+            connection.settimeout(timeout_s)
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def mysql_answers(url: str, timeout_s: float) -> bool:
+    """Whether the user of `url` can log in and ask."""
+    import pymysql
+    from sqlalchemy.engine import make_url
+
+    parsed = make_url(url)
+    try:
+        connection = pymysql.connect(
+            host=parsed.host,
+            port=parsed.port or 3306,
+            user=parsed.username,
+            password=parsed.password or "",
+            database=parsed.database,
+            connect_timeout=max(1, round(timeout_s)),
+            read_timeout=timeout_s,
+            write_timeout=timeout_s,
+        )
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except (pymysql.MySQLError, OSError):
+        return False
+    return True
+
+
+def _first_line(connection: socket.socket, deadline: float) -> bytes:
+    head = b""
+    while b"\r\n" not in head and len(head) < _HEAD_BYTES_MAX:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        received = connection.recv(1_024)
+        if not received:
+            break
+        head += received
+    return head.partition(b"\r\n")[0]
+
+
+def _status(line: bytes) -> int | None:
+    parts = line.split(b" ", 2)
+    known = len(parts) >= 2 and parts[0].startswith(b"HTTP/1.") and parts[1].isdigit()
+    return int(parts[1]) if known else None

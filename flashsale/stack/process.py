@@ -1,0 +1,117 @@
+"""One child process: tethered to this one, logging to a file, and stopped for certain."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from flashsale.errors import UnreachableError
+from flashsale.stack.tether import tether
+
+_LOG_TAIL_LINES = 12
+_KILL_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What to run, where, in which environment, and how it is told to stop."""
+
+    arguments: Sequence[str | Path]
+    environment: Mapping[str, str]
+    directory: Path
+    stop_signal: signal.Signals = signal.SIGTERM
+    death_signal: signal.Signals = signal.SIGKILL  # what it gets when this process dies
+
+
+@dataclass
+class Process:
+    """A started child. It leads a session of its own, so Ctrl-C reaches this process alone."""
+
+    command: CommandLine
+    log: Path
+    _popen: subprocess.Popen[bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            try:
+                self._popen = subprocess.Popen(
+                    [str(argument) for argument in self.command.arguments],
+                    env=dict(self.command.environment),
+                    cwd=self.command.directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    preexec_fn=tether(self.command.death_signal),
+                )
+            except OSError as error:
+                raise UnreachableError(
+                    f"cannot run {self.command.arguments[0]}: {error.strerror}"
+                ) from None
+        self.started_at = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; reaps it otherwise. Negative: the signal that ended it."""
+        return self._popen.poll()
+
+    def listens_on(self, port: int) -> bool:
+        """Whether this very process listens there, and not a stranger who took the port."""
+        try:
+            sockets = psutil.Process(self.pid).net_connections("tcp")
+        except psutil.Error:
+            return False
+        return any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets)
+
+    def ask_to_stop(self) -> None:
+        """Send the stop signal and return at once."""
+        if self.exit_code is None:
+            self._popen.send_signal(self.command.stop_signal)
+
+    def stop(self, timeout_s: float) -> None:
+        """Ask, wait, then kill; afterwards nothing of the child's session is left."""
+        self.ask_to_stop()
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                self._popen.wait(timeout_s)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the child and whatever it started, at once. Also sweeps up after a dead child."""
+        self.strike()
+        self._popen.wait(_KILL_TIMEOUT_S)
+
+    def strike(self) -> None:
+        """Send SIGKILL to the child and whatever it started, and return at once."""
+        # A reaped leader's id names its group for as long as any of its children lives.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def log_tail(self) -> str:
+        """The last lines of its log, indented, for an error message."""
+        return log_tail(self.log)
+
+
+def log_tail(log: Path, lines: int = _LOG_TAIL_LINES) -> str:
+    """The last lines of a log file, indented; says so where there are none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 16_384))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        text = ""
+    tail = text.strip().splitlines()[-lines:]
+    return "\n".join(f"  {line}" for line in tail) or "  (its log is empty)"

@@ -1,0 +1,150 @@
+"""What every child of the stack has in common: a port, a log, readiness, an orderly end."""
+
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from flashsale.errors import UnreachableError
+from flashsale.stack.port import Port
+from flashsale.stack.process import CommandLine, Process
+
+_POLL_S = 0.02
+_PORT_TRIES = 3
+
+
+class Service(ABC):
+    """One server on one port of this machine, private to this user and tied to this process.
+
+    `with RedisServer(...) as server: server.url` starts it, waits until it answers, and leaves
+    nothing running. Start services from the main thread only (see `tether`).
+    """
+
+    kind: str
+    start_timeout_s: float = 30.0
+    stop_timeout_s: float = 15.0
+
+    def __init__(
+        self, name: str, directory: Path, *, port: Port | None = None, log: Path | None = None
+    ) -> None:
+        self.name = name
+        self.directory = directory.absolute()
+        self.port = port or Port.free()
+        self.log = (log or directory / f"{name}.log").absolute()
+        self.process: Process | None = None
+
+    def __repr__(self) -> str:
+        state = "stopped" if self.process is None else f"pid {self.process.pid}"
+        return f"{type(self).__name__}({self.name}, port {self.port.number}, {state})"
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where clients reach it."""
+
+    @abstractmethod
+    def prepare(self) -> CommandLine:
+        """Write what it needs into its directory; returns how to run it."""
+
+    @abstractmethod
+    def is_ready(self, timeout_s: float) -> bool:
+        """Whether it does its work now. Never raises for a server that does not answer."""
+
+    def is_alive(self, timeout_s: float) -> bool:
+        """Whether a restart would change nothing; the supervisor's periodic probe asks this."""
+        return self.is_ready(timeout_s)
+
+    def launch(self) -> Process:
+        """Start it and return at once."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.process = Process(self.prepare(), self.log)
+        return self.process
+
+    def await_ready(self, timeout_s: float | None = None) -> None:
+        """Wait for a launched server; raises UnreachableError with the tail of its own log."""
+        limit_s = self.start_timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + limit_s
+        while not self.serves():
+            process = self.process
+            if process is None or process.exit_code is not None:
+                code = None if process is None else process.exit_code
+                raise self._failed(f"ended at once (exit status {code})")
+            if time.monotonic() > deadline:
+                raise self._failed(f"was not ready within {limit_s:g} s")
+            time.sleep(_POLL_S)
+
+    def serves(self) -> bool:
+        """Whether our own child listens on the port and is ready: never a stranger's server."""
+        process = self.process
+        return (
+            process is not None
+            and process.exit_code is None
+            and process.listens_on(self.port.number)
+            and self.is_ready(timeout_s=1.0)
+        )
+
+    def settle(self) -> None:
+        """Wait for a launched server; where a stranger took its port meanwhile, move it.
+
+        After a failure nothing of it runs.
+        """
+        for tries_left in reversed(range(_PORT_TRIES)):
+            try:
+                self.await_ready()
+                break
+            except UnreachableError:
+                self.sweep()
+                if self.port.fixed or not tries_left or not self._port_was_taken():
+                    raise
+                self.port.close()
+                self.port = Port.free(self.port.host)
+                self.launch()
+            except BaseException:
+                self.sweep()
+                raise
+
+    def start(self) -> Self:
+        """Launch and wait until it answers. Raises UnreachableError; then nothing of it runs."""
+        self.launch()
+        self.settle()
+        return self
+
+    def ask_to_stop(self) -> None:
+        """Tell it to finish, and return at once."""
+        if self.process is not None:
+            self.process.ask_to_stop()
+
+    def stop(self) -> None:
+        """Stop it, by force where it must be, and give the port back. May be called twice."""
+        if self.process is not None:
+            self.process.stop(self.stop_timeout_s)
+        self.sweep()
+        self.port.close()
+
+    def sweep(self) -> None:
+        """End whatever is left of it, and forget its process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _port_was_taken(self) -> bool:
+        probe = Port.at(self.port.number, self.port.host)
+        if probe is not None:
+            probe.close()
+        return probe is None
+
+    def _failed(self, what: str) -> UnreachableError:
+        tail = self.process.log_tail() if self.process else ""
+        return UnreachableError(f"{self.name} {what}; the end of {self.log}:\n{tail}")

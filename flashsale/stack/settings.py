@@ -1,0 +1,65 @@
+"""What can be set about a stack, apart from the processes that sell."""
+
+from dataclasses import dataclass
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from flashsale.settings import Settings
+
+
+@dataclass(frozen=True)
+class ExternalStores:
+    """Stores that somebody else runs; None where the stack is to start a private one."""
+
+    ledger_url: str | None = None
+    cache_url: str | None = None
+    mysql_url: str | None = None
+
+
+class StackSettings(Settings):
+    """One stack on this machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLASHSALE_STACK_", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    host: str = Field("127.0.0.1", description="The address that nginx listens on.")
+    port: int = Field(8080, ge=0, le=65_535, description="nginx's port; 0 takes a free one.")
+    replicas: int = Field(3, ge=1, le=64, description="HTTP processes behind nginx.")
+    workers: int = Field(1, ge=1, le=64, description="Order workers.")
+    replica_port: int = Field(
+        8081, ge=0, le=65_000, description="The first replica's port, where it is free."
+    )
+
+    start_timeout_s: float = Field(60.0, gt=0, description="How long a child may take to start.")
+    drain_timeout_s: float = Field(15.0, gt=0, description="How long a child may take to stop.")
+    probe_interval_s: float = Field(30.0, gt=0, description="How often every child is asked.")
+    probe_timeout_s: float = Field(5.0, gt=0, description="How long a child may take to answer.")
+    probe_failures_max: int = Field(
+        3, ge=1, description="A child that fails this often in a row is restarted."
+    )
+    restart_base_ms: int = Field(200, ge=1, description="First wait before a restart; it doubles.")
+    restart_max_ms: int = Field(10_000, ge=1, description="Longest wait before a restart.")
+    restart_reset_s: float = Field(
+        30.0, gt=0, description="A child that ran this long starts over with the first wait."
+    )
+    restart_warn_after: int = Field(
+        5, ge=1, description="Quick deaths in a row after which the supervisor says so."
+    )
+    log_bytes_max: int = Field(10_485_760, ge=4_096, description="A longer log is rolled.")
+    log_files_max: int = Field(3, ge=1, le=100, description="Rolled logs that are kept.")
+
+    ledger_memory_mb: int = Field(2_048, ge=16, description="The private ledger refuses beyond.")
+    cache_memory_mb: int = Field(256, ge=16, description="The private cache evicts beyond.")
+    mariadb_buffer_pool_mb: int = Field(256, ge=16, description="MariaDB's page cache.")
+    mariadb_redo_log_mb: int = Field(256, ge=16, description="MariaDB's redo log.")
+
+    nginx_workers: int = Field(1, ge=1, le=64, description="nginx's worker processes.")
+    nginx_connections: int = Field(
+        16_384, ge=64, description="Connections of one nginx worker, both sides counted."
+    )
+    nginx_upstream_keepalive: int = Field(
+        700, ge=1, description="Idle connections to replicas that one nginx worker keeps."
+    )
+    nginx_access_log: bool = Field(False, description="Whether nginx logs every request.")

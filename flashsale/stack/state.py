@@ -1,0 +1,141 @@
+"""How a running stack describes itself: `stack.json`, and the lock that says it is alive."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flashsale.errors import UnreachableError, UsageError
+
+SCHEMA = 1
+
+_STATE = "stack.json"
+_LOCK = "serve.lock"
+_LOCK_PATIENCE_S = 1.0
+
+
+@dataclass(frozen=True)
+class ChildState:
+    """One process of the stack."""
+
+    name: str
+    kind: str  # redis-ledger, redis-cache, mariadb, nginx, replica, worker
+    pid: int
+    port: int | None
+    url: str | None
+    log: str
+    restarts: int
+
+
+@dataclass(frozen=True)
+class StackState:
+    """A whole stack: where its parts are reached, and who runs them."""
+
+    schema: int
+    pid: int  # of the supervisor
+    started_at: str  # ISO 8601, UTC
+    ready: bool
+    base_url: str
+    ledger_url: str
+    cache_url: str
+    mysql_url: str
+    children: tuple[ChildState, ...]
+
+
+def read_state(state_dir: Path) -> StackState | None:
+    """The stack that runs from `state_dir`; None where there is none or its supervisor is dead."""
+    try:
+        fields = json.loads((state_dir / _STATE).read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA or not is_served(state_dir):
+        return None
+    children = tuple(ChildState(**child) for child in fields.pop("children"))
+    return StackState(**fields, children=children)
+
+
+def write_state(state_dir: Path, state: StackState) -> None:
+    """Replace `stack.json` in one step; it holds passwords, so only this user may read it."""
+    place = state_dir / _STATE
+    fresh = state_dir / f"{_STATE}.{os.getpid()}"
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(asdict(state), file, indent=2)
+    fresh.replace(place)
+
+
+def remove_state(state_dir: Path) -> None:
+    """Forget the stack: it runs no more."""
+    (state_dir / _STATE).unlink(missing_ok=True)
+
+
+def make_state_dir(state_dir: Path) -> Path:
+    """Create the folder and its `logs`, for this user alone; returns `logs`."""
+    logs = state_dir / "logs"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        logs.mkdir(exist_ok=True, mode=0o700)
+        (state_dir / _LOCK).touch(mode=0o600)
+    except OSError as error:
+        raise UnreachableError(
+            f"cannot write {state_dir} ({error.strerror}); choose another folder with --state-dir"
+        ) from None
+    return logs
+
+
+def supervisor_pid(state_dir: Path) -> int | None:
+    """Who holds this folder, also while the stack is still starting; None where nobody does."""
+    if not is_served(state_dir):
+        return None
+    try:
+        return int((state_dir / _LOCK).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def already_served(state_dir: Path) -> UsageError:
+    """The error for a second `serve` in one folder."""
+    return UsageError(
+        f"a stack already runs in {state_dir} (process {supervisor_pid(state_dir) or 'unknown'}); "
+        f"stop it with `flashsale stop --state-dir {state_dir}`, or choose another --state-dir"
+    )
+
+
+def is_served(state_dir: Path) -> bool:
+    """Whether a supervisor holds this folder. The lock ends with its process, however it ends."""
+    try:
+        with (state_dir / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@contextmanager
+def served(state_dir: Path) -> Iterator[None]:
+    """Hold this folder as its one supervisor. Raises UsageError where there is another."""
+    make_state_dir(state_dir)
+    with (state_dir / _LOCK).open("a+") as lock:
+        _lock_patiently(lock.fileno(), state_dir)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _lock_patiently(lock: int, state_dir: Path) -> None:
+    """A reader of the state holds the lock for an instant too: that is no other supervisor."""
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise already_served(state_dir) from None
+            time.sleep(0.02)

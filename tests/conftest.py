@@ -1,0 +1,95 @@
+"""Real servers for the tests: private, on free ports, one set per test process, gone afterwards.
+
+`make test` runs `flashsale services install` first; where the programs are missing, these
+fixtures fail with the command that brings them.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import Engine, create_engine, text
+
+from flashsale.stack.mariadb import MariaDBServer
+from flashsale.stack.redis import RedisRole, RedisServer
+
+
+@pytest.fixture(scope="session")
+def ledger_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A ledger with the policy that sales rest on."""
+    with RedisServer(RedisRole.LEDGER, tmp_path_factory.mktemp("ledger")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cache_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A cache that evicts."""
+    with RedisServer(RedisRole.CACHE, tmp_path_factory.mktemp("cache")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDBServer]:
+    """A MariaDB with an empty database."""
+    directory = tmp_path_factory.mktemp("mariadb")
+    with MariaDBServer(directory, buffer_pool_mb=64, redo_log_mb=16) as server:
+        yield server
+
+
+@pytest.fixture
+def ledger_url(ledger_server: RedisServer) -> str:
+    """The ledger, empty, without scripts."""
+    return _flushed(ledger_server.url)
+
+
+@pytest.fixture
+def cache_url(cache_server: RedisServer) -> str:
+    """The cache, empty."""
+    return _flushed(cache_server.url)
+
+
+@pytest.fixture(scope="session")
+def _schema(mariadb: MariaDBServer) -> Iterator[Engine]:
+    from flashsale.storage import mysql, tables
+
+    engine = mysql.engine(mariadb.url)
+    tables.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def mysql_url(mariadb: MariaDBServer, _schema: Engine) -> str:
+    """A database with every table, all empty."""
+    from flashsale.storage import tables
+
+    names = [table.name for table in tables.metadata.sorted_tables]
+    with _schema.begin() as connection:
+        used = [n for n in names if connection.execute(text(f"SELECT 1 FROM {n} LIMIT 1")).first()]
+        connection.execute(text("SET foreign_key_checks = 0"))
+        for name in used:
+            connection.execute(text(f"TRUNCATE TABLE {name}"))
+        connection.execute(text("SET foreign_key_checks = 1"))
+    return mariadb.url
+
+
+@pytest.fixture
+def blank_mysql_url(mariadb: MariaDBServer, tmp_path: Path) -> Iterator[str]:
+    """A database of this test's own, without any table."""
+    name = f"flashsale_{tmp_path.name}"[:60].replace("-", "_").lower()
+    engine = create_engine(mariadb.url)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE DATABASE `{name}`"))
+    yield mariadb.url_of(name)
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP DATABASE `{name}`"))
+    engine.dispose()
+
+
+def _flushed(url: str) -> str:
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+        client.script_flush()
+        client.config_resetstat()
+    return url
