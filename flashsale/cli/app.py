@@ -1,18 +1,27 @@
 """The command tree, and the one place where an error becomes a line and an exit code."""
 
 import sys
+from typing import NoReturn
 
-import click
 import typer
 
 from flashsale import __version__
-from flashsale.cli import replica, worker
+from flashsale.cli import (
+    doctor,
+    replica,
+    seed,
+    serve,
+    services,
+    status,
+    stop,
+    warm,
+    worker,
+)
 from flashsale.errors import ExitCode, FlashsaleError
 
 app = typer.Typer(
     name="flashsale",
     help="Run a flash sale, storm it, and prove that nothing was oversold, sold twice or lost.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -26,29 +35,41 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", help="Print the version.", is_eager=True, callback=_print_version
     ),
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
+app.command("serve")(serve.command)
+app.command("status")(status.command)
+app.command("stop")(stop.command)
+app.command("doctor")(doctor.command)
+app.add_typer(services.command, name="services")
+app.command("seed")(seed.command)
+app.command("warm")(warm.command)
 app.command("replica", rich_help_panel=_PROCESSES)(replica.command)
 app.command("worker", rich_help_panel=_PROCESSES)(worker.command)
 
 
 def main() -> None:
-    """Run the command line; never shows a traceback for what a user caused."""
+    """Run the command line; what a user caused ends in one line, never in a traceback."""
     try:
         code = app(standalone_mode=False)
     except FlashsaleError as error:
-        typer.echo(f"flashsale: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.USAGE)
-    except (click.Abort, KeyboardInterrupt):
+        _fail(str(error), error.exit_code)
+    except typer.TyperException as error:  # a wrong flag or argument
+        _fail(error.format_message(), ExitCode.USAGE)
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)
-    sys.exit(code or 0)
+    sys.exit(code or ExitCode.PASS)
+
+
+def _fail(message: str, code: ExitCode) -> NoReturn:
+    typer.echo(f"flashsale: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,129 @@
+"""What a database already holds: one data set, and which sales. A different one is refused."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from redis import Redis
+from sqlalchemy import Connection, Engine, insert, select, text
+
+from flashsale import keys
+from flashsale.errors import UsageError
+from flashsale.seeding.settings import SeedSettings
+from flashsale.storage.mysql import transaction, translated
+from flashsale.storage.tables import dataset, seckill_voucher, voucher
+
+SALE_VOUCHER = 1
+"""`tb_voucher.type` of a voucher that is sold in a sale."""
+
+_LOCK = "CONCAT('flashsale.seed.', MD5(DATABASE()))"
+_CURE = "; give the same, or start anew with --reset"
+
+
+@contextmanager
+def alone(pool: Engine) -> Iterator[None]:
+    """Be the only seeding of this database, so that nobody adds the rows found missing here.
+
+    Raises UsageError where another one is at work.
+    """
+    with translated():
+        connection = pool.connect()
+        connection.detach()  # closing it ends its session, and with that the lock
+    with connection:
+        with translated():
+            held = connection.execute(text(f"SELECT GET_LOCK({_LOCK}, 0)")).scalar()
+            connection.rollback()
+        if held != 1:
+            raise UsageError("another `flashsale seed` is at work on this database; wait for it")
+        yield
+
+
+def check_same(connection: Connection, ledger: Redis, asked: SeedSettings, now: datetime) -> int:
+    """How many of the sales exist and have ended. Writes nothing.
+
+    Raises UsageError where the database or the ledger holds what `asked` contradicts.
+    """
+    seeds = connection.execute(select(dataset.c.seed)).scalars().all()
+    if seeds and asked.seed not in seeds:
+        raise UsageError(f"--seed: this data set was made with {seeds[0]}, not {asked.seed}{_CURE}")
+    _check_ordinary(connection, asked)
+    known = _check_terms(connection, asked)
+    _check_ledger(ledger, asked, known)
+    return sum(end <= now for end in known.values())
+
+
+def dataset_id(pool: Engine, seed: int) -> str:
+    """The id of the data set in this database; a new one where there is none."""
+    with transaction(pool) as connection:
+        query = select(dataset.c.id).order_by(dataset.c.create_time)
+        found = connection.execute(query).scalars().first()
+        if found is not None:
+            return str(found)
+        fresh = secrets.token_hex(16)
+        connection.execute(insert(dataset).values(id=fresh, seed=seed))
+        return fresh
+
+
+def _check_ordinary(connection: Connection, asked: SeedSettings) -> None:
+    others = connection.execute(
+        select(voucher.c.id)
+        .where(voucher.c.id.between(*_range(asked)), voucher.c.type != SALE_VOUCHER)
+        .order_by(voucher.c.id)
+    )
+    first = others.scalars().first()
+    if first is not None:
+        raise UsageError(
+            f"--first-voucher: {first} is an ordinary voucher; choose ids beyond it, or --reset"
+        )
+
+
+def _check_terms(connection: Connection, asked: SeedSettings) -> dict[int, datetime]:
+    """The sales that exist, each with its end."""
+    sale = seckill_voucher.c
+    rows = connection.execute(
+        select(sale.voucher_id, sale.initial_stock, sale.begin_time, sale.end_time)
+        .where(sale.voucher_id.between(*_range(asked)))
+        .order_by(sale.voucher_id)
+    ).all()
+    units = asked.voucher_units
+    for row in rows:
+        wanted = units[row.voucher_id]
+        if row.initial_stock != wanted:
+            raise UsageError(
+                f"--units: voucher {row.voucher_id} exists with {row.initial_stock} units, "
+                f"not {wanted}{_CURE}"
+            )
+        for flag, given, has in (
+            ("--begin", asked.begin, row.begin_time),
+            ("--end", asked.end, row.end_time),
+        ):
+            if given is not None and given != has.replace(tzinfo=UTC):
+                raise UsageError(
+                    f"{flag}: voucher {row.voucher_id} exists with {has.isoformat()}Z, "
+                    f"not {given.isoformat()}{_CURE}"
+                )
+    return {row.voucher_id: row.end_time.replace(tzinfo=UTC) for row in rows}
+
+
+def _check_ledger(ledger: Redis, asked: SeedSettings, known: dict[int, datetime]) -> None:
+    """A sale that the ledger has and MySQL has not is a leftover, and would sell its old stock."""
+    unknown = [voucher_id for voucher_id in asked.voucher_units if voucher_id not in known]
+    pipeline = ledger.pipeline(transaction=False)
+    for voucher_id in unknown:
+        pipeline.exists(
+            keys.seckill_stock(voucher_id),
+            keys.seckill_sale(voucher_id),
+            keys.seckill_order(voucher_id),
+            keys.seckill_receipt(voucher_id),
+        )
+    for voucher_id, found in zip(unknown, pipeline.execute(), strict=True):
+        if found:
+            raise UsageError(
+                f"the ledger holds a sale of voucher {voucher_id} that MySQL does not know; "
+                "clear it with --reset, or choose another --first-voucher"
+            )
+
+
+def _range(asked: SeedSettings) -> tuple[int, int]:
+    return asked.first_voucher, asked.first_voucher + asked.vouchers - 1

@@ -1,0 +1,90 @@
+"""What one `seed` run is asked for: defaults once, and bounds that say what was expected."""
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+
+from flashsale.errors import UsageError
+from flashsale.model import ID_MAX
+
+UNITS_MAX = 2**31 - 1
+"""The largest stock of one voucher: a signed 32-bit column."""
+
+_BOUNDS = {
+    "users": (1, 10_000_000),
+    "shops": (1, 1_000_000),
+    "vouchers": (1, 100_000),
+    "first_voucher": (1, ID_MAX - 100_000),
+    "units": (0, UNITS_MAX),
+    "seed": (0, ID_MAX),
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """When a sale is open, in UTC."""
+
+    begin: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class SeedSettings:
+    """The size of a data set and the terms of its sales. Raises UsageError, naming the flag."""
+
+    users: int = 1_005
+    shops: int = 14
+    vouchers: int = 1
+    first_voucher: int = 1
+    units: int = 100  # of all vouchers together
+    begin: datetime | None = None  # None: an hour ago
+    end: datetime | None = None  # None: a week ahead
+    seed: int = 1
+    reset: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            low, high = _BOUNDS.get(field.name, (None, None))
+            value = getattr(self, field.name)
+            if low is not None and high is not None and not low <= value <= high:
+                flag = field.name.replace("_", "-")
+                raise UsageError(f"--{flag}: expected {low:,} to {high:,}, got {value:,}")
+        for flag, moment in (("--begin", self.begin), ("--end", self.end)):
+            if moment is not None and moment.tzinfo is None:
+                raise UsageError(f"{flag}: expected a time with its offset, got {moment}")
+        if self.begin and self.end and self.end <= self.begin:
+            raise UsageError(f"--end: expected a time after --begin, got {self.end}")
+
+    @property
+    def voucher_units(self) -> dict[int, int]:
+        """The units of each voucher, by its id."""
+        shares = spread(self.units, self.vouchers)
+        return {self.first_voucher + j: share for j, share in enumerate(shares)}
+
+    def window(self, now: datetime) -> Window:
+        """When the sales are open, for what was given and the hour it is."""
+        begin = self.begin or now.replace(microsecond=0) - timedelta(hours=1)
+        end = self.end or max(begin, now.replace(microsecond=0)) + timedelta(days=7)
+        if end <= begin:
+            raise UsageError(f"--end: expected a time after the begin {begin}, got {end}")
+        return Window(begin.astimezone(UTC), end.astimezone(UTC))
+
+
+def spread(units: int, vouchers: int) -> list[int]:
+    """`units` over `vouchers` as evenly as whole numbers go; the first ones get the rest."""
+    share, rest = divmod(units, vouchers)
+    return [share + (j < rest) for j in range(vouchers)]
+
+
+def parse_moment(flag: str, text: str | None) -> datetime | None:
+    """The ISO 8601 time in `text`, UTC unless it carries an offset. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        offset_known = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        utc = offset_known.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{flag}: expected a time such as 2030-01-31T10:00:00Z, got {text!r}"
+        ) from None
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)  # the column keeps milliseconds
