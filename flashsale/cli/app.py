@@ -1,6 +1,8 @@
 """The command tree, and the one place where an error becomes a line and an exit code."""
 
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -8,12 +10,15 @@ import typer
 from flashsale import __version__
 from flashsale.cli import (
     doctor,
+    rehearse,
     replica,
     seed,
     serve,
     services,
     status,
     stop,
+    storm,
+    verify,
     warm,
     worker,
 )
@@ -46,6 +51,7 @@ def _root(
         typer.echo(context.get_help())
 
 
+app.command("rehearse")(rehearse.command)
 app.command("serve")(serve.command)
 app.command("status")(status.command)
 app.command("stop")(stop.command)
@@ -53,12 +59,23 @@ app.command("doctor")(doctor.command)
 app.add_typer(services.command, name="services")
 app.command("seed")(seed.command)
 app.command("warm")(warm.command)
+app.command("storm")(storm.command)
+app.command("verify")(verify.command)
 app.command("replica", rich_help_panel=_PROCESSES)(replica.command)
 app.command("worker", rich_help_panel=_PROCESSES)(worker.command)
 
 
+class _Terminated(BaseException):
+    """SIGTERM, raised where it arrives, so that every `finally` on the way out is run."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
 def main() -> None:
     """Run the command line; what a user caused ends in one line, never in a traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)
     except FlashsaleError as error:
@@ -67,6 +84,8 @@ def main() -> None:
         _fail(error.format_message(), ExitCode.USAGE)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)
+    except _Terminated:
+        sys.exit(ExitCode.TERMINATED)
     sys.exit(code or ExitCode.PASS)
 
 

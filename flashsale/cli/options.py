@@ -17,6 +17,15 @@ StateDir = Annotated[
         show_default=True,
     ),
 ]
+RunStateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        envvar="FLASHSALE_STATE_DIR",
+        help="The state folder of the stack that was stormed.",
+        show_default="the run's own, else .flashsale",
+    ),
+]
 LedgerUrl = Annotated[
     str | None,
     typer.Option(
@@ -43,6 +52,7 @@ BaseUrl = Annotated[
 ]
 
 DEFAULT_STATE_DIR = Path(".flashsale")
+_STACK_OF_RUN = "stack"
 
 
 @dataclass(frozen=True)
@@ -92,3 +102,18 @@ def find_base_url(state_dir: Path, base_url: str | None = None) -> str:
             "or give --base-url"
         )
     return state.base_url
+
+
+def record_stack(run_dir: Path, state_dir: Path) -> None:
+    """Note in a run's folder which stack it stormed, so that `verify` finds it again."""
+    (run_dir / _STACK_OF_RUN).write_text(f"{state_dir.absolute()}\n")
+
+
+def stack_of(run_dir: Path, state_dir: Path | None) -> Path:
+    """The state folder that was given, else the one that the run stormed, else the default."""
+    if state_dir is not None:
+        return state_dir
+    try:
+        return Path((run_dir / _STACK_OF_RUN).read_text().strip())
+    except OSError:
+        return DEFAULT_STATE_DIR

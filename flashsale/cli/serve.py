@@ -14,19 +14,19 @@ from flashsale.cli.options import DEFAULT_STATE_DIR, CacheUrl, LedgerUrl, MySQLU
 if TYPE_CHECKING:
     from flashsale.stack.settings import ExternalStores, StackSettings
 
+# The defaults are those of StackSettings; a test holds the two together.
 Port = Annotated[
-    int | None, typer.Option("--port", help="nginx's port [default: 8080]; 0 takes a free one.")
+    int | None, typer.Option(help="nginx's port; 0 takes a free one.", show_default="8080")
 ]
 Host = Annotated[
-    str | None, typer.Option("--host", help="The address nginx listens on [default: 127.0.0.1].")
+    str | None, typer.Option(help="The address that nginx listens on.", show_default="127.0.0.1")
 ]
 Replicas = Annotated[
-    int | None, typer.Option("--replicas", help="HTTP processes behind nginx [default: 3].")
+    int | None, typer.Option(help="HTTP processes behind nginx.", show_default="3")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", help="Order workers [default: 1].")]
+Workers = Annotated[int | None, typer.Option(help="Order workers.", show_default="1")]
 ProbeInterval = Annotated[
-    float | None,
-    typer.Option("--probe-interval", help="Seconds between health probes [default: 30]."),
+    float | None, typer.Option(help="Seconds between health probes.", show_default="30")
 ]
 Detach = Annotated[
     bool, typer.Option("--detach", "-d", help="Return when it is ready; `flashsale stop` ends it.")

@@ -2,7 +2,8 @@
 -- Set an entry aside: it can never become a row.
 --
 -- Guarantee: the dead letter is added and the entry acknowledged together, once; an entry that is
--- no longer pending is left alone.
+-- no longer pending is left alone. What cannot be set aside stays pending.
+-- An error that begins with REFUSED is raised before the first write.
 --
 -- KEYS[1] stream    of accepted orders
 -- KEYS[2] dead      stream of dead letters
@@ -17,6 +18,18 @@
 
 local stream_key, dead_key, reasons_key = KEYS[1], KEYS[2], KEYS[3]
 local group, entry_id, order_id, reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+if #KEYS ~= 3 or #ARGV < 4 or #ARGV % 2 ~= 0 then
+  return redis.error_reply('REFUSED dead_letter.lua takes 3 keys, 4 arguments and field pairs')
+end
+
+local expected = {'stream', 'stream', 'hash'}
+for i = 1, 3 do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= expected[i] then
+    return redis.error_reply('REFUSED key ' .. i .. ' is a ' .. found .. ', not a ' .. expected[i])
+  end
+end
 
 if redis.call('XACK', stream_key, group, entry_id) == 0 then
   return 0

@@ -3,6 +3,7 @@
 --
 -- Guarantee: both are created or neither; a sale that is already loaded is left as it is, and a
 -- torn one (some of its keys without the others) is refused rather than mended by guess.
+-- An error that begins with REFUSED is raised before the first write.
 --
 -- KEYS[1] stock     string, units left
 -- KEYS[2] sale      hash, begin, end, state, initial
@@ -19,6 +20,23 @@
 local stock_key, sale_key, order_key, receipt_key, sales_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local voucher_id, units, begin_ms, end_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+if #KEYS ~= 5 or #ARGV ~= 4 then
+  return redis.error_reply('REFUSED sale_load.lua takes 5 keys and 4 arguments')
+end
+for i = 2, 4 do
+  if ARGV[i] ~= '0' and not string.match(ARGV[i], '^[1-9]%d*$') then
+    return redis.error_reply('REFUSED argument ' .. i .. ' is not a whole number from 0 up')
+  end
+end
+
+local expected = {'string', 'hash', 'set', 'hash', 'set'}
+for i = 1, 5 do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= expected[i] then
+    return redis.error_reply('REFUSED key ' .. i .. ' is a ' .. found .. ', not a ' .. expected[i])
+  end
+end
 
 local has_stock = redis.call('EXISTS', stock_key) == 1
 local has_sale = redis.call('EXISTS', sale_key) == 1

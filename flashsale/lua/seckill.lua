@@ -22,7 +22,8 @@
 
 local stock_key, order_key, receipt_key, sale_key, stream_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local voucher_id, deadline_ms = ARGV[1], tonumber(ARGV[2])
+local voucher_id = ARGV[1]
+local deadline_ms = tonumber(string.match(ARGV[2] or '', '^%d+$'))
 
 if #KEYS ~= 5 or #ARGV < 4 or #ARGV % 2 ~= 0 or not deadline_ms then
   return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs')
@@ -41,7 +42,9 @@ local sale = redis.call('HMGET', sale_key, 'begin', 'end', 'state')
 local begin_ms, end_ms, state = tonumber(sale[1]), tonumber(sale[2]), sale[3]
 local loaded = stock and begin_ms and end_ms and state
 local left = tonumber(stock or 0)
-if not left or left ~= math.floor(left) then
+-- DECR takes less than tonumber: '007', '1e3' and ' 5' have to be refused here, not by DECR.
+local whole = stock and string.match(stock, '^%-?%d+$') and string.format('%.0f', left) == stock
+if stock and not whole then
   return redis.error_reply('REFUSED the stock is not a whole number')
 end
 
@@ -66,11 +69,12 @@ for i = 3, #ARGV, 2 do
     held = redis.call('HGET', receipt_key, user_id)
     code = held and 2 or refusal()
     if not code then
+      -- First the one write that can still fail: a stream whose ids are spent takes no entry.
+      redis.call('XADD', stream_key, '*',
+        'userId', user_id, 'voucherId', voucher_id, 'id', order_id, 'ms', now_text)
       redis.call('DECR', stock_key)
       redis.call('SADD', order_key, user_id)
       redis.call('HSET', receipt_key, user_id, order_id)
-      redis.call('XADD', stream_key, '*',
-        'userId', user_id, 'voucherId', voucher_id, 'id', order_id, 'ms', now_text)
       left = left - 1
       code, held = 0, order_id
     end

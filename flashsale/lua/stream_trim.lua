@@ -15,15 +15,14 @@ if redis.call('XLEN', stream_key) <= keep then
   return 0
 end
 
-local function parts(id)
+-- An id as text that sorts as its number does: a Lua number would round its last digits.
+local function sortable(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
+  return string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #seq) .. seq
 end
 
 local function older(a, b)
-  local a_ms, a_seq = parts(a)
-  local b_ms, b_seq = parts(b)
-  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
+  return sortable(a) < sortable(b)
 end
 
 local newest_to_go = redis.call('XRANGE', stream_key, '-', '+', 'COUNT',

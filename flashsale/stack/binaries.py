@@ -37,7 +37,7 @@ class Program:
     least: tuple[int, ...]
     version_command: tuple[str, ...]
     version_pattern: str
-    package_pattern: str
+    package_patterns: tuple[str, ...]  # each names one package of every release
 
 
 REDIS = Program(
@@ -46,7 +46,7 @@ REDIS = Program(
     least=(7, 0),
     version_command=("--version",),
     version_pattern=r"Redis server v=(\d[\d.]*)",
-    package_pattern=r"^redis-server$",
+    package_patterns=(r"^redis-server$", r"^redis-tools$"),  # the former links into the latter
 )
 MARIADB = Program(
     name="mariadbd",
@@ -54,7 +54,7 @@ MARIADB = Program(
     least=(10, 6),
     version_command=("--no-defaults", "--version"),
     version_pattern=r"Ver (\d[\d.]*)-MariaDB",  # Oracle's mysqld prints no such word
-    package_pattern=r"^mariadb-server-core(-[0-9.]+)?$",
+    package_patterns=(r"^mariadb-server-core(-[0-9.]+)?$",),
 )
 NGINX = Program(
     name="nginx",
@@ -62,7 +62,7 @@ NGINX = Program(
     least=(1, 18),
     version_command=("-v",),
     version_pattern=r"nginx/(\d[\d.]*)",
-    package_pattern=r"^nginx$",
+    package_patterns=(r"^nginx$",),
 )
 PROGRAMS = (REDIS, MARIADB, NGINX)
 

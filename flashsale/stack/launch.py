@@ -84,8 +84,7 @@ def stop_stack(state_dir: Path, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
         return False
     state = read_state(state_dir)
     _end(pid, state_dir, timeout_s)
-    if state:
-        _await_gone([child.pid for child in state.children])
+    _await_gone([pid, *(child.pid for child in (state.children if state else ()))])
     return True
 
 
@@ -147,7 +146,7 @@ def _has_ended(pid: int, state_dir: Path, timeout_s: float) -> bool:
 
 
 def _await_gone(pids: Sequence[int]) -> None:
-    """Wait for the children of a killed supervisor, which the kernel ends one by one."""
+    """Wait until the last of them has left the process table, but for zombies of other parents."""
     deadline = time.monotonic() + _KILL_TIMEOUT_S
     while any(map(_lives, pids)) and time.monotonic() < deadline:
         time.sleep(_POLL_S)

@@ -64,7 +64,7 @@ class NginxServer(Service):
     def prepare(self) -> CommandLine:
         binary = binaries.find(binaries.NGINX)
         conf = self.directory / "nginx.conf"
-        conf.write_text(self._render())
+        conf.write_text(self.render())
         return CommandLine(
             [binary.path, "-e", "stderr", "-p", self.directory, "-c", conf],
             binary.environment(),
@@ -88,7 +88,8 @@ class NginxServer(Service):
         )
         return status is not None
 
-    def _render(self) -> str:
+    def render(self) -> str:
+        """The whole configuration file."""
         import jinja2
 
         template = shipped("deploy/nginx.conf.j2").read_text()

@@ -78,7 +78,8 @@ def _replace_tree(programs: Sequence[Program], say: Say) -> None:
         apt = Apt(work / "apt")
         say("reading the distribution's package lists")
         apt.update()
-        packages = apt.closure([apt.package_of(program) for program in programs])
+        patterns = [pattern for program in programs for pattern in program.package_patterns]
+        packages = apt.closure([apt.package(pattern) for pattern in patterns])
         say(f"fetching {len(packages)} packages: {', '.join(p.split('=')[0] for p in packages)}")
         tree = work / "tree"
         tree.mkdir()
@@ -148,17 +149,17 @@ class Apt:
                 "sources, or install redis-server, mariadb-server and nginx as root"
             )
 
-    def package_of(self, program: Program) -> str:
-        """The package that holds a program in this release: some carry a version in the name."""
+    def package(self, pattern: str) -> str:
+        """The package of that name in this release: some carry a version in it."""
         found = _run(
-            ["apt-cache", "-c", self._conf, "search", "--names-only", program.package_pattern],
+            ["apt-cache", "-c", self._conf, "search", "--names-only", pattern],
             _UPDATE_TIMEOUT_S,
             "apt-cache search failed",
         )
         names = [line.split()[0] for line in found.splitlines() if line]
         if not names:
             raise UnreachableError(
-                f"this release has no package for {program.name}; install it by hand, on PATH"
+                f"this release has no package {pattern.strip('^$')}; install the programs by hand"
             )
         return max(names, key=_release)
 
@@ -166,14 +167,15 @@ class Apt:
         """`name=version` of each package to unpack: those named and what this system lacks.
 
         apt decides against the system's own status. Where that is broken or held, it decides
-        against an empty one and what dpkg calls installed is left out.
+        against an empty one, and what dpkg calls installed is left out. (The packages named are
+        wanted in any case: what the system has of them is too old or out of reach.)
         """
         try:
             return self._simulate(self._conf, packages)
         except UnreachableError:
-            present = _installed()
             every = self._simulate(self._blank_conf, packages)
-            return [package for package in every if package.split("=")[0] not in present]
+            left_out = _installed() - set(packages)
+            return [package for package in every if package.split("=")[0] not in left_out]
 
     def download(self, packages: Sequence[str]) -> list[Path]:
         """Fetch and verify the archives; returns their paths."""
@@ -188,7 +190,7 @@ class Apt:
 
     def _simulate(self, conf: Path, packages: Sequence[str]) -> list[str]:
         told = _run(
-            ["apt-get", "-c", conf, "-s", "--no-install-recommends", "install", *packages],
+            ["apt-get", "-c", conf, "-s", "--reinstall", "install", *packages],
             _UPDATE_TIMEOUT_S,
             "apt-get cannot resolve the packages",
         )

@@ -11,7 +11,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from flashsale.errors import Indeterminate, Unavailable, UsageError
 
 DUPLICATE_KEY = 1062
-_LOST_DURING_QUERY = frozenset({2006, 2013, 2055, 4031})
+_LOST_DURING_QUERY = frozenset({1053, 1927, 2006, 2013, 2055, 3169, 4031})
+"""The connection went away or was killed under a statement, a COMMIT perhaps."""
 
 
 class Duplicate(Exception):  # noqa: N818 - a fact about the data, not a bug

@@ -20,7 +20,16 @@ from flashsale.lua.scripts import REFUSED
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 5.0
 
-_REFUSED_BEFORE_EXECUTION = (REFUSED, "NOSCRIPT", "LOADING", "OOM", "MISCONF", "READONLY", "BUSY ")
+_REFUSED_BEFORE_EXECUTION = (
+    REFUSED,
+    "NOSCRIPT",
+    "LOADING",
+    "OOM",
+    "MISCONF",
+    "READONLY",
+    "NOREPLICAS",
+    "BUSY ",
+)
 _NOT_EXECUTED = (NoScriptError, BusyLoadingError, OutOfMemoryError, ReadOnlyError)
 
 

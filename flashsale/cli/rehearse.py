@@ -1,0 +1,138 @@
+"""`flashsale rehearse`: the whole of it on a fresh private stack, one verdict, one exit code."""
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
+from flashsale.errors import UsageError
+
+if TYPE_CHECKING:
+    from flashsale.stack.state import StackState
+    from flashsale.storm.scenario import Scenario
+
+REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
+_STORMED_IN_VAIN = "the storm was cut short, so there is nothing to judge"
+
+
+def command(
+    scenario: Annotated[str, typer.Argument(help="A built-in scenario, or the path of a .toml.")],
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the stack up, to look at or to break.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run folder.", show_default="runs/SCENARIO-TIME"),
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="The stack's own folder; it must not exist yet.",
+            show_default=f"{REHEARSALS}/SCENARIO-…",
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
+) -> None:
+    """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
+    from flashsale.storm.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    folder = state_dir or REHEARSALS / f"{loaded.name}-{secrets.token_hex(4)}"
+    if folder.exists():
+        raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
+    with _stack(folder, keep) as state:
+        _prepare(loaded, folder, state)
+        code = _storm_and_judge(loaded, folder, state, out, quiet)
+        if keep:
+            _tell_where(folder, state)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _stack(folder: Path, keep: bool) -> "Iterator[StackState]":
+    """A stack of its own; gone at the end with its folder, unless it is to be kept.
+
+    An error takes down a stack that was to be kept, too; a verdict, whatever it is, does not.
+    """
+    from flashsale.stack.launch import start_detached, stop_stack
+
+    _say(f"starting a private stack in {folder}")
+    kept = False
+    try:
+        yield start_detached(folder, ["--port", "0"], tied=not keep)
+        kept = keep
+    finally:
+        if not kept:
+            stop_stack(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(scenario: "Scenario", folder: Path, state: "StackState") -> None:
+    from flashsale.cli.progress import shown
+    from flashsale.cli.seed import TOKENS
+    from flashsale.seeding.load import seed
+    from flashsale.seeding.settings import SeedSettings
+    from flashsale.seeding.warm import warm
+
+    settings = SeedSettings(
+        users=scenario.load.users,
+        vouchers=scenario.sale.vouchers,
+        first_voucher=scenario.sale.first_voucher,
+        units=scenario.sale.units,
+    )
+    stores = _stores(state)
+    _say(f"seeding {settings.users:,} users and {settings.units:,} units, warming the sale")
+    with shown("seed") as progress:
+        seed(settings, stores, folder / TOKENS, progress)
+        warm(stores, progress)
+
+
+def _storm_and_judge(
+    scenario: "Scenario", folder: Path, state: "StackState", out: Path | None, quiet: bool
+) -> int:
+    from rich.console import Console
+
+    from flashsale.cli.seed import TOKENS
+    from flashsale.cli.storm import StormRequest, print_run, run_storm
+    from flashsale.cli.verdict_view import show
+    from flashsale.cli.verify import run_verdict, run_verify
+
+    _say(f"storming {state.base_url}")
+    stores = _stores(state)
+    run = run_storm(
+        StormRequest(
+            scenario=scenario,
+            base_url=state.base_url,
+            tokens=folder / TOKENS,
+            stores=stores,
+            state_dir=folder,
+            out=out,
+            quiet=quiet,
+        )
+    )
+    print_run(run)
+    if run.summary.load.interrupted_by is not None:
+        _say(_STORMED_IN_VAIN)
+        return run.summary.exit_code
+    judgement = run_verify(run.folder.path, stores)
+    verdict, code = run_verdict(run.folder.path, judgement)
+    show(judgement, Console(), verdict, code)
+    return code
+
+
+def _tell_where(folder: Path, state: "StackState") -> None:
+    _say(f"the stack is kept at {state.base_url}; its stores are in {folder / 'stack.json'}")
+    _say(f"stop it with: flashsale stop --state-dir {folder}")
+
+
+def _stores(state: "StackState") -> Stores:
+    return Stores(state.ledger_url, state.cache_url, state.mysql_url)
+
+
+def _say(line: str) -> None:
+    typer.echo(f"rehearse: {line}", err=True)

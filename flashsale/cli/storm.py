@@ -1,0 +1,157 @@
+"""`flashsale storm`: the load of a scenario on a running sale, its record and its report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flashsale.cli.options import (
+    DEFAULT_STATE_DIR,
+    BaseUrl,
+    CacheUrl,
+    LedgerUrl,
+    MySQLUrl,
+    StateDir,
+    Stores,
+    find_base_url,
+    find_stores,
+    record_stack,
+)
+from flashsale.errors import NothingJudgedError, UnreachableError
+
+if TYPE_CHECKING:
+    from flashsale.storm.runfolder import RunFolder
+    from flashsale.storm.scenario import Scenario
+    from flashsale.storm.summary import Summary
+
+TOKENS = "tokens.csv"
+
+
+def command(
+    scenario: Annotated[str, typer.Argument(help="A built-in scenario, or the path of a .toml.")],
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="The users' tokens.", show_default=f"{TOKENS} in the state folder"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run folder.", show_default="runs/SCENARIO-TIME"),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
+    base_url: BaseUrl = None,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    ledger_url: LedgerUrl = None,
+    cache_url: CacheUrl = None,
+    mysql_url: MySQLUrl = None,
+) -> None:
+    """Storm the sale with a scenario's load, and record every attempt.
+
+    Every connection is up before the first claim leaves. Latency runs from the instant that the
+    plan gives a claim, not from its send. Works on any server of the family: give --base-url and
+    --tokens.
+    """
+    from flashsale.storm.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    request = StormRequest(
+        scenario=loaded,
+        base_url=find_base_url(state_dir, base_url),
+        tokens=tokens or state_dir / TOKENS,
+        stores=_stores_if_known(state_dir, ledger_url, cache_url, mysql_url),
+        state_dir=state_dir,
+        out=out,
+        quiet=quiet,
+    )
+    run = run_storm(request)
+    print_run(run)
+    raise typer.Exit(run.summary.exit_code)
+
+
+@dataclass(frozen=True)
+class StormRequest:
+    """What a storm is asked for.
+
+    Without `stores` no baseline is taken; with `state_dir`, `verify` finds its stack by itself.
+    """
+
+    scenario: "Scenario"
+    base_url: str
+    tokens: Path
+    stores: Stores | None = None
+    state_dir: Path | None = None
+    out: Path | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class StormRun:
+    """A storm that is over, and where its files are."""
+
+    summary: "Summary"
+    folder: "RunFolder"
+
+
+def run_storm(request: StormRequest) -> StormRun:
+    """Preflight, baseline, storm and reports, with live progress on standard error.
+
+    A run that went wrong is returned, with its exit code in the summary; what kept it from being
+    run is raised (UsageError, UnreachableError).
+    """
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+
+    from flashsale.report.console import LiveProgress
+    from flashsale.report.files import write_reports
+    from flashsale.storm.run import Order, storm
+    from flashsale.storm.runfolder import create_run_folder
+    from flashsale.storm.selfwatch import ensure_descriptors
+    from flashsale.storm.target import Target
+    from flashsale.storm.tokens import read_tokens
+
+    scenario = request.scenario
+    tokens = read_tokens(request.tokens, scenario.load.users)
+    ensure_descriptors(scenario.load.connections)
+    target = Target.at(request.base_url)
+    target.preflight(scenario.sale.first_voucher, next(iter(tokens.values())))
+    folder = create_run_folder(scenario.name, request.out, datetime.now(UTC))
+    _take_baseline(request, folder)
+    if request.state_dir is not None:
+        record_stack(folder.path, request.state_dir)
+    with LiveProgress(Console(stderr=True), request.quiet) as show:
+        finished = storm(Order(scenario, target, folder), tokens, show)
+    write_reports(folder, finished.summary, finished.figures)
+    return StormRun(finished.summary, folder)
+
+
+def print_run(run: StormRun) -> None:
+    """The table of a run, on standard output."""
+    from rich.console import Console
+
+    from flashsale.report.console import print_summary
+
+    print_summary(Console(), run.summary, run.folder.path)
+
+
+def _stores_if_known(
+    state_dir: Path, ledger_url: str | None, cache_url: str | None, mysql_url: str | None
+) -> Stores | None:
+    try:
+        return find_stores(state_dir, ledger_url, cache_url, mysql_url)
+    except UnreachableError:
+        return None
+
+
+def _take_baseline(request: StormRequest, folder: "RunFolder") -> None:
+    """Write baseline.json; a storm goes on without it, and verify says what it cannot judge."""
+    from flashsale.verify import baseline
+
+    try:
+        if request.stores is None:
+            raise UnreachableError("the stores are not known")
+        vouchers = list(request.scenario.sale.voucher_ids)
+        taken = baseline.take(request.stores.ledger_url, request.stores.mysql_url, vouchers)
+        folder.baseline.write_bytes(taken.to_json())
+    except (UnreachableError, NothingJudgedError) as error:
+        typer.echo(f"storm: no baseline, so verify will judge less: {error}", err=True)

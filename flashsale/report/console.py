@@ -1,0 +1,226 @@
+"""A run in the terminal: one line while it storms, a table a person can read at a glance after."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from flashsale.errors import ExitCode
+from flashsale.model import Outcome, Verdict
+from flashsale.report.number import ms, plural, share
+from flashsale.storm.progress import Progress
+from flashsale.storm.selfwatch import Health
+from flashsale.storm.summary import Latency, Summary
+
+_COLOURS = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "red",
+    Verdict.INVALID: "yellow",
+    Verdict.UNKNOWN: "yellow",
+}
+_TTY_INTERVAL_S, _PLAIN_INTERVAL_S = 0.25, 1.0
+_COST_SHARE_MAX = 0.01
+_QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
+
+
+class LiveProgress:
+    """Shows a storm under way: a line that renews itself in a terminal, plain lines elsewhere.
+
+    It runs inside the storm's loop, so it measures itself, and comes round so rarely that it
+    costs at most 1 % of a core.
+    """
+
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._interval_s = _TTY_INTERVAL_S if console.is_terminal else _PLAIN_INTERVAL_S
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._next_s = 0.0
+        self._before = (0.0, 0)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal and not self._quiet:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        begun = time.monotonic()
+        if self._quiet or begun < self._next_s:
+            return
+        line = Text(self._line(progress), no_wrap=True, overflow="ellipsis")
+        if self._live.is_started:
+            self._live.update(line, refresh=True)
+        else:
+            self._console.print(line)
+        cost_s = time.monotonic() - begun
+        self._next_s = begun + max(self._interval_s, cost_s / _COST_SHARE_MAX)
+
+    def _line(self, progress: Progress) -> str:
+        elapsed_s, settled = self._before
+        passed_s = progress.elapsed_s - elapsed_s
+        rate = (progress.settled - settled) / passed_s if passed_s > 0 else 0.0
+        self._before = progress.elapsed_s, progress.settled
+        outcomes = "  ".join(
+            f"{outcome} {count:,}"
+            for outcome in Outcome
+            if (count := progress.outcomes.get(outcome, 0))
+        )
+        return (
+            f"storm {progress.elapsed_s:5.1f} s  {progress.settled:,} of {progress.planned:,}  "
+            f"in flight {progress.in_flight:,}  {rate:,.0f}/s  {outcomes}"
+        )
+
+
+def print_summary(console: Console, summary: Summary, folder: Path) -> None:
+    """The whole run: outcomes and latencies, thresholds, checks, generator, verdict."""
+    console.print()
+    console.print(_heading(summary))
+    console.print(_outcomes(summary))
+    if summary.load.errors:
+        console.print(Padding(_errors(summary), (0, 0, 1, 2)))
+    if summary.thresholds:
+        console.print(_thresholds(summary))
+    if summary.verify.checks:
+        console.print(_checks(summary))
+    console.print(Padding(_closing(summary, folder), (0, 0, 1, 2)))
+
+
+def _heading(summary: Summary) -> Padding:
+    load = summary.load
+    text = Text.assemble((f"{summary.scenario}  ", "bold"), (summary.question, "italic"), "\n")
+    text.append(
+        f"{plural(load.users, 'user')} over {plural(load.connections, 'connection')}"
+        f"{' (closed)' if load.closed else ''}, seed {summary.seed}, "
+        f"{load.duration_s:.2f} s, {load.rate_per_s:,.0f} answers/s, {summary.base_url}",
+        style="dim",
+    )
+    return Padding(text, (0, 0, 0, 2))
+
+
+def _outcomes(summary: Summary) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=True, header_style="dim")
+    table.add_column("")
+    table.add_column("attempts", justify="right")
+    table.add_column("share", justify="right")
+    for name in (*_QUANTILES, "max"):
+        table.add_column(f"{name} ms" if name == "p50" else name, justify="right")
+    for name, count in summary.load.outcomes.items():
+        latency = summary.latency_ms.by_outcome.get(name)
+        table.add_row(
+            Text(name.replace("_", " "), style=_outcome_style(Outcome(name))),
+            f"{count:,}",
+            share(count, summary.load.planned),
+            *(_cells(latency, 0) if latency else ["–"] * (len(_QUANTILES) + 1)),
+        )
+    table.add_section()
+    figures = summary.latency_ms
+    for name, latency in (("response", figures.response), ("service", figures.service)):
+        cells = _cells(latency, figures.censored)
+        table.add_row(Text(name, style="bold"), f"{latency.count:,}", "", *cells)
+    return table
+
+
+def _outcome_style(outcome: Outcome) -> str:
+    if outcome is Outcome.SOLD:
+        return "green"
+    return "" if outcome.is_expected else "yellow"
+
+
+def _cells(latency: Latency, censored: int) -> list[str]:
+    """The percentiles; where attempts that were given up on reach into one, it is a bound."""
+    values = latency.model_dump(by_alias=True)
+    known_percent = 100 * (1 - censored / latency.count) if latency.count else 100.0
+    cells = []
+    for name, percentile in (*_QUANTILES.items(), ("max", 100.0)):
+        bound = "≥ " if percentile > known_percent and values[name] is not None else ""
+        cells.append(f"{bound}{ms(values[name])}")
+    return cells
+
+
+def _errors(summary: Summary) -> Text:
+    load = summary.load
+    listed = ", ".join(f"{name} {count:,}" for name, count in load.errors.items())
+    text = Text(f"errors: {listed}", style="yellow")
+    if load.indeterminate:
+        text.append(
+            f"\n{load.resolved:,} of {plural(load.indeterminate, 'indeterminate attempt')} "
+            "resolved through the status route"
+        )
+    return text
+
+
+def _thresholds(summary: Summary) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="dim")
+    for name in ("threshold", "demanded", "found", ""):
+        table.add_column(name)
+    for figure in summary.thresholds:
+        table.add_row(figure.metric, figure.condition, figure.detail, _verdict(figure.verdict))
+    return table
+
+
+def _checks(summary: Summary) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="dim")
+    for name in ("check", "", "detail"):
+        table.add_column(name, overflow="fold")
+    for check in summary.verify.checks:
+        table.add_row(check.name, _verdict(check.verdict), Text(check.detail))
+    return table
+
+
+def _closing(summary: Summary, folder: Path) -> Table:
+    rows = Table.grid(padding=(0, 2))
+    rows.add_row("generator", _generator(summary))
+    for complaint in summary.generator.complaints:
+        rows.add_row("", Text(complaint, style="yellow"))
+    if summary.load.interrupted_by is not None:
+        rows.add_row("", Text("interrupted: what stands here is a part", style="yellow"))
+    orders = summary.orders
+    if orders.persisted is not None:
+        drain = "" if orders.drain_s is None else f", drained in {orders.drain_s:.1f} s"
+        rows.add_row("orders", f"{orders.accepted:,} accepted, {orders.persisted:,} rows{drain}")
+    rows.add_row("verdict", _verdict_line(summary))
+    rows.add_row("run", str(folder))
+    return rows
+
+
+def _generator(summary: Summary) -> Text:
+    generator = summary.generator
+    valid = generator.verdict is Health.VALID
+    text = Text(generator.verdict.upper(), style="green" if valid else "bold yellow")
+    facts = [f"{generator.cpu_share:.0%} of a core"]
+    if generator.cpu_us_per_request is not None:
+        facts.insert(0, f"{generator.cpu_us_per_request:.1f} µs CPU a request")
+    lag = generator.start_lag_ms
+    if lag.count:
+        facts.append(f"start lag p50 {ms(lag.p50)} max {ms(lag.max)} ms")
+    facts.append(f"loop lag max {ms(generator.loop_lag_ms.max)} ms")
+    return text.append("  " + ", ".join(facts), style="default")
+
+
+def _verdict_line(summary: Summary) -> Text:
+    text = _verdict(summary.verdict)
+    if summary.exit_code:
+        name = ExitCode(summary.exit_code).name.lower().replace("_", " ")
+        text.append(f"  exit {summary.exit_code}, {name}", style="not bold")
+    elif not summary.verify.checks:
+        text.append("  of the load; `flashsale verify` judges the sale", style="not bold")
+    return text
+
+
+def _verdict(verdict: Verdict) -> Text:
+    return Text(verdict.upper(), style=f"bold {_COLOURS[verdict]}")

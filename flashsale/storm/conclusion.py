@@ -1,0 +1,126 @@
+"""The conclusion of a storm: its figures, its health and its thresholds become one summary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flashsale.errors import ExitCode
+from flashsale.model import Outcome, Verdict
+from flashsale.storm.figures import Figures
+from flashsale.storm.histogram import Histogram
+from flashsale.storm.scenario import Scenario
+from flashsale.storm.selfwatch import Health, SelfReport, complaints
+from flashsale.storm.summary import (
+    GeneratorFigures,
+    Latency,
+    LatencyFigures,
+    LoadFigures,
+    OrderFigures,
+    Summary,
+    ThresholdFigures,
+)
+from flashsale.storm.thresholds import Judgement, judge
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the figures do not say of themselves."""
+
+    run: str
+    base_url: str
+    plan_hash: str
+    started_at: str
+    connect: Histogram
+    resolved: int
+    interrupted_by: ExitCode | None
+
+
+def conclude(
+    scenario: Scenario, figures: Figures, report: SelfReport, circumstances: Circumstances
+) -> Summary:
+    """The summary of a run, judged by what the storm alone can know. Pure."""
+    return Summary(
+        run=circumstances.run,
+        scenario=scenario.name,
+        question=scenario.question,
+        seed=scenario.load.seed,
+        plan_hash=circumstances.plan_hash,
+        base_url=circumstances.base_url,
+        started_at=circumstances.started_at,
+        verdict=Verdict.UNKNOWN,
+        exit_code=ExitCode.NOTHING_JUDGED,
+        load=_load(scenario, figures, circumstances),
+        latency_ms=_latency(figures),
+        generator=_generator(scenario, figures, report, circumstances),
+        orders=OrderFigures(
+            accepted=figures.outcomes[Outcome.SOLD],
+            rejected=sum(figures.outcomes[outcome] for outcome in _REFUSALS),
+        ),
+        thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
+    ).judged()
+
+
+_REFUSALS = [outcome for outcome in Outcome if outcome.is_expected and outcome is not Outcome.SOLD]
+
+
+def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) -> LoadFigures:
+    return LoadFigures(
+        users=scenario.load.users,
+        connections=scenario.load.connections,
+        closed=scenario.load.closed,
+        planned=figures.planned,
+        sent=figures.sent,
+        duration_s=round(figures.duration_s, 6),
+        rate_per_s=round(figures.rate_per_s, 1),
+        outcomes={outcome.value: n for outcome in Outcome if (n := figures.outcomes[outcome])},
+        errors=dict(sorted(figures.errors.items())),
+        indeterminate=sum(n for outcome, n in figures.outcomes.items() if outcome.is_indeterminate),
+        resolved=circumstances.resolved,
+        interrupted_by=circumstances.interrupted_by,
+    )
+
+
+def _latency(figures: Figures) -> LatencyFigures:
+    by_outcome = {outcome.value: figures.latency("response", outcome) for outcome in Outcome}
+    return LatencyFigures(
+        response=Latency.of(figures.latency("response")),
+        service=Latency.of(figures.latency("service")),
+        by_outcome={name: Latency.of(found) for name, found in by_outcome.items() if found.count},
+        censored=figures.censored,
+        lost=figures.lost,
+    )
+
+
+def _generator(
+    scenario: Scenario, figures: Figures, report: SelfReport, circumstances: Circumstances
+) -> GeneratorFigures:
+    found = complaints(
+        planned=figures.planned,
+        sent=figures.sent,
+        open_run=not scenario.load.closed and scenario.load.spread_ms > 0,
+        start_lag=figures.start_lag,
+        response=figures.latency("response"),
+    )
+    per_request = report.cpu_ns / 1000 / figures.sent if figures.sent else None
+    return GeneratorFigures(
+        verdict=Health.INVALID if found else Health.VALID,
+        complaints=found,
+        cpu_us_per_request=None if per_request is None else round(per_request, 2),
+        cpu_share=round(report.cpu_share, 3),
+        start_lag_ms=Latency.of(figures.start_lag),
+        loop_lag_ms=Latency.of(report.loop_lag),
+        connect_ms=Latency.of(circumstances.connect),
+        descriptors_limit=report.descriptors_limit,
+    )
+
+
+def _thresholds(judgements: Sequence[Judgement]) -> list[ThresholdFigures]:
+    return [
+        ThresholdFigures(
+            metric=judgement.threshold.name,
+            condition=judgement.threshold.condition,
+            verdict=judgement.verdict,
+            value=judgement.value,
+            detail=judgement.detail,
+        )
+        for judgement in judgements
+    ]

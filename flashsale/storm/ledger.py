@@ -1,0 +1,91 @@
+"""The storm's record of its attempts: three instants and an answer each, allocated beforehand.
+
+Instants are `monotonic_ns`, as read; they become µs after the barrier only when they are written
+or counted, in bulk. This is what every later figure is computed from.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+
+from flashsale.storm.answer import Answer
+from flashsale.storm.histogram import Histogram
+
+NEVER = -1
+"""An instant that has not come."""
+
+CENSORED, LOST = "censored", "lost"
+_CENSORED_BY = frozenset({"timeout", "deadline", "interrupted"})
+"""Errors of attempts that the storm stopped waiting for: the true latency is longer."""
+
+
+class Ledger:
+    """What became of each attempt of a plan."""
+
+    def __init__(self, attempts: int) -> None:
+        self.due_ns = array("q", [NEVER]) * attempts
+        self.sent_ns = array("q", [NEVER]) * attempts
+        self.done_ns = array("q", [NEVER]) * attempts
+        self.answers: list[Answer | None] = [None] * attempts
+        self.arrivals: list[int] = []  # attempts in the order in which their answers came
+        self.origin_ns = 0
+        self.barrier_unix_us = 0
+
+    def __repr__(self) -> str:
+        return f"<Ledger attempts={len(self.answers)} open={self.open}>"
+
+    def settle(self, attempt: int, at_ns: int, answer: Answer) -> int:
+        """Record the first and only outcome of `attempt`; how many have one now."""
+        self.done_ns[attempt] = at_ns
+        self.answers[attempt] = answer
+        self.arrivals.append(attempt)
+        return len(self.arrivals)
+
+    @property
+    def open(self) -> int:
+        """Attempts without an outcome."""
+        return len(self.answers) - len(self.arrivals)
+
+    @property
+    def sent(self) -> int:
+        """Attempts written to a connection."""
+        return len(self.sent_ns) - self.sent_ns.count(NEVER)
+
+    def settled(self, since: int = 0) -> Iterator[tuple[int, Answer]]:
+        """Attempts with their answers, in order of arrival, from the `since`th on."""
+        for attempt in self.arrivals[since:]:
+            answer = self.answers[attempt]
+            assert answer is not None
+            yield attempt, answer
+
+    def after_barrier_us(self, instant_ns: int) -> int | None:
+        """`instant_ns` in µs after the barrier, None if it never came."""
+        return None if instant_ns == NEVER else (instant_ns - self.origin_ns) // 1000
+
+    def latencies_us(self, attempts: Sequence[int], since: "array[int]") -> list[int]:
+        """From `since` (`due_ns` or `sent_ns`) to the outcome, for attempts that were sent."""
+        done = self.done_ns
+        return [(done[i] - since[i]) // 1000 for i in attempts]
+
+    def start_lag(self) -> Histogram:
+        """How late attempts were sent, compared with the plan."""
+        pairs = zip(self.sent_ns, self.due_ns, strict=True)
+        return Histogram((sent - due) // 1000 for sent, due in pairs if sent != NEVER)
+
+    def by_label(self) -> dict[str, list[int]]:
+        """The attempts that were sent, under what their latency says.
+
+        1. answered: the outcome; the latency is what the caller saw.
+        2. CENSORED: the storm stopped waiting, so the latency is a lower bound.
+        3. LOST: the connection broke, so there is no answer to have a latency.
+        """
+        labels: dict[str, list[int]] = {}
+        for attempt, answer in self.settled():
+            if self.sent_ns[attempt] != NEVER:
+                labels.setdefault(_label(answer), []).append(attempt)
+        return labels
+
+
+def _label(answer: Answer) -> str:
+    if answer.status is not None:
+        return answer.outcome.value
+    return CENSORED if answer.error in _CENSORED_BY else LOST

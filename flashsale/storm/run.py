@@ -1,0 +1,164 @@
+"""A storm from scenario to summary: the phases in their order, and the files that each leaves.
+
+plan on disk → connect → barrier → fire → drain → figures → resolve → summary.json, .hgrm, .hlog
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import uvloop
+
+from flashsale.errors import UnreachableError
+from flashsale.storm.answer import MESSAGES
+from flashsale.storm.attacker import Arsenal, Attacker, Records
+from flashsale.storm.attempts import AttemptsFile
+from flashsale.storm.conclusion import Circumstances, conclude
+from flashsale.storm.figures import Figures
+from flashsale.storm.histogram import Histogram
+from flashsale.storm.interrupts import Interrupts, interrupts
+from flashsale.storm.ledger import Ledger
+from flashsale.storm.plan import plan_stampede
+from flashsale.storm.progress import ShowProgress
+from flashsale.storm.resolver import Question, Resolver
+from flashsale.storm.runfolder import RunFolder
+from flashsale.storm.scenario import Scenario
+from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors
+from flashsale.storm.summary import Summary
+from flashsale.storm.target import Target
+from flashsale.storm.wire import Reader
+
+_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to storm, how, and where to leave the record."""
+
+    scenario: Scenario
+    target: Target
+    folder: RunFolder
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A storm that is over: its summary, and the figures that charts are drawn from."""
+
+    summary: Summary
+    figures: Figures
+
+
+def storm(order: Order, tokens: Mapping[int, str], show: ShowProgress) -> Finished:
+    """Run the storm for the first users in `tokens` (user id → token).
+
+    Ctrl-C and SIGTERM end it early with everything written; the summary then carries the exit
+    code. Raises UnreachableError where the barrier cannot open, UsageError where the system does
+    not allow enough open files.
+    """
+    ensure_descriptors(order.scenario.load.connections)
+    with interrupts() as taken, AttemptsFile(order.folder.attempts) as attempts:
+        return _Storm(order, tokens, attempts, taken).run(show)
+
+
+class _Storm:
+    def __init__(
+        self, order: Order, tokens: Mapping[int, str], attempts: AttemptsFile, taken: Interrupts
+    ) -> None:
+        self._scenario, self._target, self._folder = order.scenario, order.target, order.folder
+        self._tokens, self._attempts, self._taken = tokens, attempts, taken
+        self._plan = plan_stampede(self._scenario.load, self._scenario.sale, list(tokens))
+        self._ledger, self._watch = Ledger(len(self._plan)), SelfWatch()
+
+    def run(self, show: ShowProgress) -> Finished:
+        self._attempts.write_plan(self._header(), self._plan)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            attacker = self._attacker(show)
+            try:
+                runner.run(self._attack(attacker))
+            except UnreachableError:
+                self._write_end()
+                raise
+            with self._watch.counting():
+                figures = Figures(self._ledger)
+            resolved = runner.run(self._resolve()) if self._taken.exit_code is None else 0
+        self._write_end()
+        connect = Histogram(attacker.lanes.connect_us)
+        summary = self._conclude(figures, connect, resolved)
+        summary.write(self._folder.summary)
+        self._folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
+        self._folder.hlog.write_text(figures.hlog(), encoding="utf-8")
+        return Finished(summary, figures)
+
+    def _attacker(self, show: ShowProgress) -> Attacker:
+        claims = zip(self._plan.users, self._plan.vouchers, strict=True)
+        arsenal = Arsenal(
+            target=self._target,
+            plan=self._plan,
+            requests=[self._target.claim(voucher, self._tokens[user]) for user, voucher in claims],
+            timeouts=self._scenario.timeouts,
+            reader=Reader({**MESSAGES, **self._scenario.messages}),
+        )
+        return Attacker(arsenal, Records(self._ledger, self._attempts, self._watch), show)
+
+    async def _attack(self, attacker: Attacker) -> None:
+        loop = asyncio.get_running_loop()
+        # Not from within the handler: a signal may come between any two steps of a callback.
+        with self._taken.told(lambda: loop.call_soon_threadsafe(attacker.stop)):
+            await attacker.run()
+
+    async def _resolve(self) -> int:
+        loop = asyncio.get_running_loop()
+        resolver = Resolver(
+            self._target.base_url,
+            self._scenario.timeouts.resolve_ms,
+            self._attempts.write_resolved,
+        )
+        asking = loop.create_task(resolver.run(self._questions()))
+        with self._taken.told(lambda: loop.call_soon_threadsafe(asking.cancel)):
+            await asyncio.wait([asking])
+        if not asking.cancelled():
+            asking.result()
+        return resolver.answered
+
+    def _questions(self) -> list[Question]:
+        grace_ns = self._scenario.timeouts.claim_ms * _MS
+        return [
+            Question(
+                attempt=i,
+                voucher=self._plan.vouchers[i],
+                token=self._tokens[self._plan.users[i]],
+                not_before_ns=self._ledger.sent_ns[i] + grace_ns,
+            )
+            for i, answer in self._ledger.settled()
+            if answer.outcome.is_indeterminate
+        ]
+
+    def _conclude(self, figures: Figures, connect: Histogram, resolved: int) -> Summary:
+        started = self._ledger.barrier_unix_us / 1e6 or datetime.now(UTC).timestamp()
+        circumstances = Circumstances(
+            run=self._folder.name,
+            base_url=self._target.base_url,
+            plan_hash=self._plan.digest,
+            started_at=datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
+            connect=connect,
+            resolved=resolved,
+            interrupted_by=self._taken.exit_code,
+        )
+        return conclude(self._scenario, figures, self._watch.report(), circumstances)
+
+    def _header(self) -> dict[str, object]:
+        return {
+            "run": self._folder.name,
+            "scenario": self._scenario.name,
+            "seed": self._scenario.load.seed,
+            "plan_hash": self._plan.digest,
+            "base_url": self._target.base_url,
+            "vouchers": list(self._scenario.sale.voucher_ids),
+            "planned": len(self._plan),
+            "barrier_unix_us": None,
+        }
+
+    def _write_end(self) -> None:
+        interrupted = self._taken.exit_code is not None
+        self._attempts.write_end(len(self._plan), self._ledger.sent, interrupted)

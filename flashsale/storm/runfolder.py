@@ -1,0 +1,98 @@
+"""The folder of one run: its files by name, and `latest` beside it."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+from flashsale.errors import UsageError
+
+RUNS = Path("runs")
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run leaves its files."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def attempts(self) -> Path:
+        """Plan and outcome of each attempt."""
+        return self.path / "attempts.jsonl"
+
+    @property
+    def baseline(self) -> Path:
+        """The stores before the barrier, where they could be reached."""
+        return self.path / "baseline.json"
+
+    @property
+    def summary(self) -> Path:
+        """The figures and the verdict."""
+        return self.path / "summary.json"
+
+    @property
+    def hgrm(self) -> Path:
+        """Percentile distribution of the response latency."""
+        return self.path / "latency.hgrm"
+
+    @property
+    def hlog(self) -> Path:
+        """Latencies by second, clock and outcome."""
+        return self.path / "latency.hlog"
+
+    @property
+    def junit(self) -> Path:
+        """The verdict as a CI server reads it."""
+        return self.path / "junit.xml"
+
+    @property
+    def report(self) -> Path:
+        """The verdict as a browser shows it."""
+        return self.path / "report.html"
+
+
+def create_run_folder(scenario: str, out: Path | None, now: datetime) -> RunFolder:
+    """A new folder: `out`, or `runs/<scenario>-<UTC time>`, to which `runs/latest` then points.
+
+    Two runs in the same second get names of their own. Raises UsageError where `out` already
+    holds a run, or the folder cannot be made.
+    """
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            folder = RunFolder(out.resolve())
+            if folder.attempts.exists():
+                raise UsageError(f"--out {out} already holds a run; give another folder")
+            return folder
+        folder = RunFolder(_make_unique(RUNS, f"{scenario}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"))
+        _point_latest_to(folder)
+    except OSError as error:
+        raise UsageError(f"cannot make a run folder in {out or RUNS}: {error.strerror}") from error
+    return folder
+
+
+def _make_unique(parent: Path, name: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("unreachable")
+
+
+def _point_latest_to(folder: RunFolder) -> None:
+    """Replace the link in one step: a reader finds the old run or the new one."""
+    draft = folder.path.parent / f".{LATEST}-{secrets.token_hex(4)}"
+    draft.symlink_to(folder.name)
+    draft.replace(folder.path.parent / LATEST)

@@ -1,0 +1,233 @@
+"""summary.json: the figures of a run and its verdict, in a versioned form that others build on.
+
+The storm writes it; `verify` fills in what it found (`with_verify`) and the verdict is drawn again.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from flashsale.errors import ExitCode, worst
+from flashsale.model import Outcome, Verdict
+from flashsale.storm.histogram import Histogram
+from flashsale.storm.selfwatch import Health
+
+_PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Latency(_Part):
+    """A distribution in ms. A percentile is null without enough samples behind it."""
+
+    count: int
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    p999: float | None = Field(validation_alias="p99.9", serialization_alias="p99.9")
+    max: float | None
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> Self:
+        """The statistics of `histogram`."""
+        some = bool(histogram.count)
+        p50, p90, p95, p99, p999 = map(_ms, histogram.percentiles_us(*_PERCENTILES))
+        return cls(
+            count=histogram.count,
+            mean=_ms(histogram.mean_us if some else None),
+            max=_ms(histogram.max_us if some else None),
+            p50=p50, p90=p90, p95=p95, p99=p99, p999=p999,
+        )  # fmt: skip
+
+
+class PersistedLatency(Latency):
+    """From acceptance to row, with the offset of the two clocks that it is read from."""
+
+    clock_offset_ms: float | None = None
+    clock_error_ms: float | None = None
+
+
+class LoadFigures(_Part):
+    """What was planned and what came of it. `errors` counts what went wrong, by kind."""
+
+    users: int
+    connections: int
+    closed: bool
+    planned: int
+    sent: int
+    duration_s: float
+    rate_per_s: float
+    outcomes: dict[str, int]
+    errors: dict[str, int]
+    indeterminate: int
+    resolved: int
+    interrupted_by: int | None = None  # an exit code: 130 or 143
+
+
+class LatencyFigures(_Part):
+    """Response runs from the planned instant, service from the send; `persisted` is verify's.
+
+    Attempts that the storm stopped waiting for are in both, as long as they were waited for:
+    `censored` of them, so that a percentile that reaches them is a lower bound.
+    """
+
+    response: Latency
+    service: Latency
+    persisted: PersistedLatency | None = None
+    by_outcome: dict[str, Latency]
+    censored: int
+    lost: int
+
+
+class GeneratorFigures(_Part):
+    """How the storm itself did."""
+
+    verdict: Health
+    complaints: list[str]
+    cpu_us_per_request: float | None
+    cpu_share: float
+    start_lag_ms: Latency
+    loop_lag_ms: Latency
+    connect_ms: Latency
+    descriptors_limit: int
+
+
+class OrderFigures(_Part):
+    """Orders acknowledged, found as rows, and refused for a reason of the sale."""
+
+    accepted: int
+    persisted: int | None = None
+    rejected: int
+    drain_s: float | None = None
+
+
+class Check(_Part):
+    """One invariant of the sale; `findings` is verify's own, in detail."""
+
+    name: str
+    verdict: Verdict
+    detail: str = ""
+    findings: list[Any] = []
+
+
+class VerifyFigures(_Part):
+    """What the judge found; `unknown` and no checks until it was asked."""
+
+    verdict: Verdict = Verdict.UNKNOWN
+    reason: str | None = None
+    checks: list[Check] = []
+
+
+class ThresholdFigures(_Part):
+    """One demand of the scenario; `value` in µs, samples, shares of 1 or per second."""
+
+    metric: str
+    condition: str
+    verdict: Verdict
+    value: float | None
+    detail: str
+
+
+class Summary(_Part):
+    """A run, whole. Two are comparable when their `plan_hash` is equal."""
+
+    schema_version: Literal[1] = Field(
+        default=1, validation_alias="schema", serialization_alias="schema"
+    )
+    run: str
+    scenario: str
+    question: str
+    seed: int
+    plan_hash: str
+    base_url: str
+    started_at: str
+    verdict: Verdict
+    exit_code: int
+    load: LoadFigures
+    latency_ms: LatencyFigures
+    generator: GeneratorFigures
+    orders: OrderFigures
+    verify: VerifyFigures = VerifyFigures()
+    thresholds: list[ThresholdFigures]
+
+    def judged(self) -> Self:
+        """The same figures with the verdict and exit code that follow from them."""
+        code = exit_code_of(self)
+        return self.model_copy(update={"exit_code": int(code), "verdict": verdict_of(self, code)})
+
+    def with_verify(self, judgement: Mapping[str, Any]) -> Self:
+        """The run as the judge found it, judged again; `judgement` is verify's document.
+
+        Raises ValueError where it is not one.
+        """
+        verify = VerifyFigures(
+            verdict=judgement["verdict"], reason=judgement["reason"], checks=judgement["checks"]
+        )
+        found = judgement["orders"]
+        orders = {"persisted": found["persisted"], "drain_s": found["drain_s"]}
+        persisted = judgement["latency_ms"]["persisted"]
+        latency = {"persisted": persisted and PersistedLatency.model_validate(persisted)}
+        return self.model_copy(
+            update={
+                "verify": verify,
+                "orders": self.orders.model_copy(update=orders),
+                "latency_ms": self.latency_ms.model_copy(update=latency),
+            }
+        ).judged()
+
+    def write(self, path: Path) -> None:
+        """Write summary.json so that a reader sees the old one or the new one, never half."""
+        document = self.model_dump(mode="json", by_alias=True)
+        draft = path.with_suffix(".tmp")
+        draft.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        draft.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The summary at `path`. Raises OSError, and ValueError where it is not one."""
+        return cls.model_validate_json(path.read_bytes())
+
+
+def exit_code_of(summary: Summary) -> ExitCode:
+    """What the process that made or judged this run is to exit with. Pure."""
+    codes = [ExitCode.PASS]
+    if summary.verify.verdict is Verdict.FAIL:
+        codes.append(ExitCode.VIOLATION)
+    if summary.load.interrupted_by is not None:
+        codes.append(ExitCode(summary.load.interrupted_by))
+    unjudged = summary.verify.verdict is Verdict.UNKNOWN and summary.verify.checks
+    if unjudged or not _answered_as_a_sale(summary.load.outcomes):
+        codes.append(ExitCode.NOTHING_JUDGED)
+    if summary.generator.verdict is Health.INVALID:
+        codes.append(ExitCode.INVALID_RUN)
+    if any(threshold.verdict is not Verdict.PASS for threshold in summary.thresholds):
+        codes.append(ExitCode.THRESHOLD)
+    return worst(*codes)
+
+
+def verdict_of(summary: Summary, code: ExitCode) -> Verdict:
+    """The verdict in one word; an invalid or interrupted run is never a pass."""
+    match code:
+        case ExitCode.PASS:
+            return Verdict.PASS
+        case ExitCode.VIOLATION | ExitCode.THRESHOLD:
+            return Verdict.FAIL
+        case ExitCode.INVALID_RUN | ExitCode.INTERRUPTED | ExitCode.TERMINATED:
+            return Verdict.INVALID
+        case _:
+            return Verdict.UNKNOWN
+
+
+def _answered_as_a_sale(outcomes: Mapping[str, int]) -> bool:
+    return any(outcomes.get(outcome.value) for outcome in Outcome if outcome.is_expected)
+
+
+def _ms(value_us: float | None) -> float | None:
+    return None if value_us is None else round(value_us / 1000, 3)

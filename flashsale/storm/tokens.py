@@ -1,0 +1,44 @@
+"""The tokens file that `seed` writes: who may buy, and with which session."""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from flashsale.errors import UsageError
+from flashsale.model import parse_id
+
+HEAD = "user_id,token"
+_TOKEN = re.compile(r"[!-+\--~]{1,512}")  # visible ASCII without a comma: safe inside a header
+
+
+def read_tokens(path: Path, users: int) -> dict[int, str]:
+    """The first `users` user ids with their tokens, in the file's order.
+
+    Raises UsageError where the file is missing, too short or malformed; the line names the cure.
+    """
+    cure = f"run `flashsale seed --users {users}`"
+    try:
+        with path.open(encoding="utf-8") as lines:
+            if next(lines, "").strip() != HEAD:
+                raise UsageError(f"{path}, line 1: expected {HEAD!r}; {cure}")
+            tokens = dict(_rows(islice(lines, users), path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"tokens file {path}: {reason}; {cure}") from error
+    if len(tokens) < users:
+        raise UsageError(f"{path} has tokens of {len(tokens):,} users, not {users:,}; {cure}")
+    return tokens
+
+
+def _rows(lines: Iterator[str], path: Path) -> Iterator[tuple[int, str]]:
+    seen: set[int] = set()
+    for number, line in enumerate(lines, start=2):
+        user, _, token = line.strip().partition(",")
+        user_id = parse_id(user)
+        if user_id is None or not _TOKEN.fullmatch(token):
+            raise UsageError(f"{path}, line {number}: expected a user id, a comma and a token")
+        if user_id in seen:
+            raise UsageError(f"{path}, line {number}: user {user_id} stands there twice")
+        seen.add(user_id)
+        yield user_id, token

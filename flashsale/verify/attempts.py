@@ -1,0 +1,225 @@
+"""The storm's own record of what it asked and was told: attempts.jsonl, read line by line."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from flashsale.errors import NothingJudgedError
+from flashsale.model import ID_MAX, parse_id
+from flashsale.verify import ATTEMPTS_FILE
+from flashsale.verify.claims import (
+    GARBLED,
+    NEVER,
+    NO_ORDER,
+    OUTCOMES,
+    UNANSWERED,
+    Claims,
+    column,
+)
+
+SCHEMA = 1
+
+_CODES = {str(outcome): code for code, outcome in enumerate(OUTCOMES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """One run's record. `complete` is False where the storm did not live to end it."""
+
+    run: str
+    scenario: str
+    claims: dict[int, Claims]
+    complete: bool = True
+
+    @property
+    def vouchers(self) -> tuple[int, ...]:
+        """The vouchers of the plan, ascending: what is judged."""
+        return tuple(sorted(self.claims))
+
+    @property
+    def planned(self) -> int:
+        """How many claims were planned."""
+        return sum(len(claims) for claims in self.claims.values())
+
+
+def read_attempts(run_dir: Path) -> Attempts:
+    """Read `run_dir`/attempts.jsonl.
+
+    A last line without its end is what a crash leaves and is passed over. Raises
+    NothingJudgedError where there is no file, no header, or any other line is malformed; the
+    message names the line.
+    """
+    path = run_dir / ATTEMPTS_FILE
+    try:
+        with path.open("rb") as lines:
+            return parse_attempts(lines, str(path))
+    except OSError as error:
+        raise NothingJudgedError(
+            f"{path}: no attempts to judge ({error.strerror}); name the folder of a storm's run"
+        ) from error
+
+
+def parse_attempts(lines: Iterable[bytes], name: str = ATTEMPTS_FILE) -> Attempts:
+    """The record in `lines`, each with its newline. Raises as read_attempts does."""
+    record = _Record()
+    number = 0
+    for number, line in enumerate(lines, 1):
+        try:
+            record.take(orjson.loads(line))
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+            if not line.endswith(b"\n"):
+                break  # torn by a crash in the middle of a write
+            raise NothingJudgedError(f"{name} line {number}: {_reason(error)}") from error
+    try:
+        return record.finish()
+    except ValueError as error:
+        raise NothingJudgedError(f"{name} line {number}: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, orjson.JSONDecodeError):
+        return f"not JSON ({error})"
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]!r}"
+    return str(error)
+
+
+class _Record:
+    """Takes the lines one by one; claims are numbered by their place in the plan."""
+
+    def __init__(self) -> None:
+        self._header: dict[str, Any] = {}
+        self._all = Claims()
+        self._voucher = column()
+        self._answered = bytearray()
+        self._barrier = self._ended = False
+        self._kinds = {
+            "plan": self._plan,
+            "result": self._result,
+            "resolved": self._resolved,
+            "barrier": self._open_barrier,
+            "end": self._end,
+        }
+
+    def take(self, line: dict[str, Any]) -> None:
+        kind = line["kind"]
+        if not self._header:
+            self._begin(line)
+        elif kind in self._kinds:
+            self._kinds[kind](line)
+        else:
+            raise ValueError(f"kind {kind!r} is not known here")
+
+    def finish(self) -> Attempts:
+        if not self._header:
+            raise ValueError("expected a header")
+        planned = len(self._all)
+        if self._barrier and planned != self._header["planned"]:
+            raise ValueError(f"the header plans {self._header['planned']} attempts, not {planned}")
+        claims = {voucher: Claims() for voucher in self._header["vouchers"]}
+        claims.update(_by_voucher(self._all, self._voucher))
+        header = self._header
+        return Attempts(str(header["run"]), str(header["scenario"]), claims, self._ended)
+
+    def _begin(self, line: dict[str, Any]) -> None:
+        if line["kind"] != "header" or line["schema"] != SCHEMA:
+            raise ValueError(f"expected a header of schema {SCHEMA}")
+        for name in ("run", "scenario", "planned", "vouchers"):
+            line[name]
+        if not all(type(voucher) is int and voucher > 0 for voucher in line["vouchers"]):
+            raise ValueError("vouchers: expected positive integers")
+        self._header = line
+
+    def _plan(self, line: dict[str, Any]) -> None:
+        if self._barrier:
+            raise ValueError("a plan after the barrier")
+        user, voucher = line["user"], line["voucher"]
+        if line["i"] != len(self._voucher):
+            raise ValueError(f"i: expected {len(self._voucher)}, got {line['i']!r}")
+        if not (
+            type(user) is type(voucher) is int and 0 < user <= ID_MAX and 0 < voucher <= ID_MAX
+        ):
+            raise ValueError("user and voucher: expected positive integers")
+        self._voucher.append(voucher)
+        claims = self._all
+        claims.user.append(user)
+        claims.sent_us.append(NEVER)
+        claims.done_us.append(NEVER)
+        claims.outcome.append(UNANSWERED)
+        claims.order.append(NO_ORDER)
+        claims.resolved.append(NO_ORDER)
+        self._answered.append(0)
+
+    def _open_barrier(self, line: dict[str, Any]) -> None:
+        line["unix_us"]
+        self._barrier = True
+
+    def _result(self, line: dict[str, Any]) -> None:
+        i = self._planned(line["i"])
+        if self._answered[i]:
+            raise ValueError(f"attempt {i} has a result already")
+        self._answered[i] = 1
+        order = line.get("order")
+        claims = self._all
+        claims.outcome[i] = _code(line["outcome"])
+        claims.sent_us[i] = _instant(line, "sent_us")
+        claims.done_us[i] = _instant(line, "done_us")
+        if order is not None:
+            claims.order[i] = _order_id(order)
+            if claims.order[i] == GARBLED:
+                claims.garbled[i] = order
+
+    def _resolved(self, line: dict[str, Any]) -> None:
+        i = self._planned(line["i"])
+        outcome, order = line["outcome"], line["order"]
+        if outcome not in ("sold", "none"):
+            raise ValueError(f"outcome: expected sold or none, got {outcome!r}")
+        if outcome == "sold":
+            self._all.resolved[i] = GARBLED if order is None else _order_id(order)
+
+    def _end(self, line: dict[str, Any]) -> None:
+        self._ended = not line["interrupted"]
+
+    def _planned(self, i: int) -> int:
+        if type(i) is not int or not 0 <= i < len(self._voucher):
+            raise ValueError(f"i: attempt {i!r} is not in the plan")
+        return i
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 < value <= ID_MAX
+
+
+def _instant(line: dict[str, Any], name: str) -> int:
+    value = line[name]
+    if value is None:
+        return NEVER
+    if type(value) is not int:
+        raise ValueError(f"{name}: expected microseconds, got {value!r}")
+    return value
+
+
+def _order_id(text: Any) -> int:
+    if not isinstance(text, str):
+        raise ValueError(f"order: expected text, got {text!r}")
+    return parse_id(text) or GARBLED
+
+
+def _code(outcome: str) -> int:
+    try:
+        return _CODES[outcome]
+    except KeyError:
+        raise ValueError(f"outcome {outcome!r} is not known") from None
+
+
+def _by_voucher(every: Claims, vouchers: Sequence[int]) -> dict[int, Claims]:
+    distinct = set(vouchers)
+    if len(distinct) == 1:
+        return {distinct.pop(): every}
+    places: dict[int, list[int]] = {voucher: [] for voucher in distinct}
+    for i, voucher in enumerate(vouchers):
+        places[voucher].append(i)
+    return {voucher: every.select(chosen) for voucher, chosen in places.items()}

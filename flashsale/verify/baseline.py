@@ -1,0 +1,214 @@
+"""What was there before the run, so that earlier runs do not disturb the judgement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from flashsale.errors import NothingJudgedError
+from flashsale.verify.connection import connect
+from flashsale.verify.database import Rows, Shelf
+from flashsale.verify.ledger import LedgerSale
+from flashsale.verify.observation import Clocks, Observation, Position, observe
+
+BASELINE_FILE = "baseline.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SaleBefore:
+    """One sale before the run. Its orders are known by id, so that no clock has to be trusted.
+
+    `live` and `ended` are rows; `queued` are receipts that were no rows yet. `unsettled` are users
+    on whom order set, receipts and rows did not agree: whatever came of them is not this run's.
+    """
+
+    shelf: Shelf | None = None
+    redis_stock: int | None = None
+    redis_initial: int | None = None
+    begin_ms: int | None = None
+    end_ms: int | None = None
+    members: int = 0
+    gives_receipts: bool = False
+    live: frozenset[int] = frozenset()
+    ended: frozenset[int] = frozenset()
+    queued: frozenset[int] = frozenset()
+    unsettled: frozenset[int] = frozenset()
+
+    def knows(self, order: int) -> bool:
+        """True for an order that existed before the run."""
+        return order in self.live or order in self.ended or order in self.queued
+
+    @property
+    def mysql_drift(self) -> int:
+        """Units that were missing from MySQL's books already."""
+        return self.shelf.initial - self.shelf.stock - len(self.live) if self.shelf else 0
+
+    @property
+    def redis_drift(self) -> int:
+        """Units that were missing from the ledger's books already."""
+        if self.redis_stock is None or self.redis_initial is None:
+            return 0
+        return self.redis_initial - self.redis_stock - self.members
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Both stores before the barrier."""
+
+    dataset: str | None
+    sales: Mapping[int, SaleBefore]
+    position: Position = field(default_factory=Position)
+    trimmed: int = 0
+    stream_exists: bool = False
+    clocks: Clocks | None = None
+
+    def to_json(self) -> bytes:
+        """The content of baseline.json."""
+        document = {
+            "schema": SCHEMA,
+            "taken_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "dataset": self.dataset,
+            "clocks": self.clocks,
+            "stream": {
+                "exists": self.stream_exists,
+                "last_entry": self.position.entry,
+                "trimmed": self.trimmed,
+            },
+            "dead_letters": {"last_entry": self.position.dead},
+            "vouchers": {str(v): _sale_to_json(sale) for v, sale in self.sales.items()},
+        }
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+
+
+def take(ledger_url: str, mysql_url: str, vouchers: Sequence[int]) -> Baseline:
+    """The baseline of the sales of `vouchers`, read now: before the first claim is sent.
+
+    Raises UnreachableError where a store does not answer, NothingJudgedError where the sales are
+    being sold from already, so that before and after cannot be told apart.
+    """
+    with connect(ledger_url, mysql_url) as stores:
+        return baseline_of(observe(stores, vouchers))
+
+
+def baseline_of(observation: Observation) -> Baseline:
+    """The baseline that `observation` makes. Pure."""
+    if not observation.still:
+        raise NothingJudgedError("the sale moves already: no baseline could be taken before it")
+    queue = observation.queue
+    if queue.backlog.total and not all(s.gives_receipts for s in observation.ledger.values()):
+        raise NothingJudgedError(
+            "orders of an earlier run are still queued, and without receipts they cannot be told "
+            "from new ones; wait until they are rows"
+        )
+    return Baseline(
+        dataset=observation.dataset,
+        sales={
+            voucher: _sale_before(observation.shelves.get(voucher), rows, ledger)
+            for voucher, rows in observation.rows.items()
+            if (ledger := observation.ledger.get(voucher)) is not None
+        },
+        position=Position(queue.last_entry, queue.dead_last),
+        trimmed=queue.trimmed,
+        stream_exists=queue.exists,
+        clocks=observation.clocks,
+    )
+
+
+def _sale_before(shelf: Shelf | None, rows: Rows, ledger: LedgerSale) -> SaleBefore:
+    live = {rows.order[row]: rows.user[row] for row in rows.live()}
+    every = set(rows.order)
+    return SaleBefore(
+        shelf=shelf,
+        redis_stock=ledger.stock,
+        redis_initial=ledger.initial,
+        begin_ms=ledger.begin_ms,
+        end_ms=ledger.end_ms,
+        members=len(ledger.members),
+        gives_receipts=ledger.gives_receipts,
+        live=frozenset(live),
+        ended=frozenset(every - live.keys()),
+        queued=frozenset(ledger.receipts.values()) - every,
+        unsettled=_unsettled(ledger, {user: order for order, user in live.items()}),
+    )
+
+
+def _unsettled(ledger: LedgerSale, live: Mapping[int, int]) -> frozenset[int]:
+    users = ledger.members ^ live.keys()
+    if ledger.gives_receipts:
+        users = users | {u for u, _ in ledger.receipts.items() ^ live.items()}
+    return frozenset(users)
+
+
+def read_baseline(run_dir: Path) -> Baseline | None:
+    """The baseline in `run_dir`, None where the storm could not take one.
+
+    Raises NothingJudgedError for a file that is not one.
+    """
+    path = run_dir / BASELINE_FILE
+    try:
+        return from_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NothingJudgedError(f"{path}: not a baseline of schema {SCHEMA} ({error})") from error
+
+
+def from_json(text: bytes) -> Baseline:
+    """What to_json wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    document = orjson.loads(text)
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"schema {document['schema']!r}")
+    stream, clocks = document["stream"], document["clocks"]
+    return Baseline(
+        dataset=document["dataset"],
+        sales={int(v): _sale_from_json(sale) for v, sale in document["vouchers"].items()},
+        position=Position(stream["last_entry"], document["dead_letters"]["last_entry"]),
+        trimmed=stream["trimmed"],
+        stream_exists=stream["exists"],
+        clocks=Clocks(**clocks) if clocks else None,
+    )
+
+
+def _sale_to_json(sale: SaleBefore) -> dict[str, Any]:
+    shelf = sale.shelf
+    return {
+        "initial": shelf.initial if shelf else None,
+        "mysql_stock": shelf.stock if shelf else None,
+        "mysql_window_ms": [shelf.begin_ms, shelf.end_ms] if shelf else None,
+        "redis_initial": sale.redis_initial,
+        "redis_stock": sale.redis_stock,
+        "redis_window_ms": [sale.begin_ms, sale.end_ms],
+        "members": sale.members,
+        "gives_receipts": sale.gives_receipts,
+        "orders": len(sale.live),
+        "live": _as_text(sale.live),
+        "ended": _as_text(sale.ended),
+        "queued": _as_text(sale.queued),
+        "unsettled_users": sorted(sale.unsettled),
+    }
+
+
+def _sale_from_json(sale: Mapping[str, Any]) -> SaleBefore:
+    initial, stock, window = sale["initial"], sale["mysql_stock"], sale["mysql_window_ms"]
+    begin_ms, end_ms = sale["redis_window_ms"]
+    return SaleBefore(
+        shelf=Shelf(initial, stock, *window) if window else None,
+        redis_stock=sale["redis_stock"],
+        redis_initial=sale["redis_initial"],
+        begin_ms=begin_ms,
+        end_ms=end_ms,
+        members=sale["members"],
+        gives_receipts=sale["gives_receipts"],
+        live=frozenset(map(int, sale["live"])),
+        ended=frozenset(map(int, sale["ended"])),
+        queued=frozenset(map(int, sale["queued"])),
+        unsettled=frozenset(sale["unsettled_users"]),
+    )
+
+
+def _as_text(orders: frozenset[int]) -> list[str]:
+    return [str(order) for order in sorted(orders)]

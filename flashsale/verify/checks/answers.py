@@ -1,0 +1,117 @@
+"""Answers: "duplicate" and "sold out" are claims about the sale, and have to be true."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from flashsale.verify.claims import DUPLICATE, GARBLED, NEVER, NO_ORDER, SOLD, SOLD_OUT
+from flashsale.verify.finding import Finding, Offence, doubt, remark, violation
+from flashsale.verify.snapshot import Sale, Snapshot
+
+
+def duplicate_truthful(snapshot: Snapshot) -> list[Finding]:
+    """Who was told "duplicate" has that order, in any status, and had it by then.
+
+    An order that is no row yet cannot be judged while the queue holds any.
+    """
+    sales = snapshot.sales
+    late = doubt if not snapshot.drained else violation
+    return [
+        *violation("told of another's order", (o for s in sales for o in _not_theirs(s))),
+        *late("told of an order that is no row", (o for s in sales for o in _no_such_order(s))),
+        *violation("told of it before it was sold", (o for s in sales for o in _too_early(s))),
+    ]
+
+
+def _not_theirs(sale: Sale) -> Iterator[Offence]:
+    claims = sale.claims
+    for k in claims.told(DUPLICATE):
+        user, order = claims.user[k], claims.order[k]
+        row = sale.row_of.get(order)
+        if order == GARBLED:
+            yield sale.offence(f"told of {claims.garbled[k][:40]!r}, which is no order id", user)
+        elif row is not None and sale.rows.user[row] != user:
+            yield sale.offence(f"the order is of user {sale.rows.user[row]}", user, order)
+
+
+def _no_such_order(sale: Sale) -> Iterator[Offence]:
+    claims = sale.claims
+    for k in claims.told(DUPLICATE):
+        user, order = claims.user[k], claims.order[k]
+        if order == NO_ORDER and user not in sale.holders:
+            yield sale.offence("told “duplicate” without holding any order", user)
+        elif order > 0 and order not in sale.row_of:
+            yield sale.offence("told “duplicate”, but there is no such order", user, order)
+
+
+def _too_early(sale: Sale) -> Iterator[Offence]:
+    """Answers that arrived before the one claim was sent that could have sold the order."""
+    claims = sale.claims
+    for k in claims.told(DUPLICATE):
+        user, order, done = claims.user[k], claims.order[k], claims.done_us[k]
+        sold = sale.told_sold.get(order)
+        if sold is None or done == NEVER or sale.open_claims.get(user, 0):
+            continue
+        sent = claims.sent_us[sold]
+        if claims.user[sold] == user and sent > done:
+            yield sale.offence(
+                f"told of it {sent - done:,} µs before it was asked for", user, order
+            )
+
+
+def sold_out_truthful(snapshot: Snapshot) -> list[Finding]:
+    """No claim that was sent after a "sold out" answer had arrived is sold.
+
+    Both instants are the storm's, on one clock. A unit that came back within the run can be sold
+    again, at an instant which that clock does not know, so each such unit excuses one sale.
+    Cannot judge a restock without a baseline.
+    """
+    late = [(sale, sum(1 for _ in _sold_after(sale))) for sale in snapshot.sales]
+    guilty = [sale for sale, count in late if count > sale.returned]
+    return [
+        *violation(
+            "sold after “sold out”", (o for s in guilty if s.before for o in _sold_after(s))
+        ),
+        *doubt(
+            "sold after “sold out”; no baseline, so a restock cannot be excluded",
+            (o for s in guilty if not s.before for o in _sold_after(s)),
+        ),
+        *remark(
+            "sold after “sold out”, of units that came back",
+            (
+                sale.offence(f"{count:,} orders, {sale.returned:,} units returned")
+                for sale, count in late
+                if 0 < count <= sale.returned
+            ),
+        ),
+    ]
+
+
+def _sold_after(sale: Sale) -> Iterator[Offence]:
+    claims = sale.claims
+    arrivals = [
+        (claims.done_us[k], claims.user[k])
+        for k in claims.told(SOLD_OUT)
+        if claims.done_us[k] != NEVER
+    ]
+    if not arrivals:
+        return
+    arrived, witness = min(arrivals)
+    for k, order in _sales(sale):
+        late = claims.sent_us[k] - arrived
+        if claims.sent_us[k] != NEVER and late > 0:
+            detail = f"sent {late:,} µs after user {witness} had been told “sold out”"
+            yield sale.offence(detail, claims.user[k], order or None)
+
+
+def _sales(sale: Sale) -> Iterator[tuple[int, int]]:
+    """Claims that sold, by their answer or because no other claim can have made the order."""
+    claims = sale.claims
+    yield from ((k, max(claims.order[k], NO_ORDER)) for k in claims.told(SOLD))
+    if not any(True for _ in claims.open()):
+        return
+    asked = Counter(claims.user)
+    for k in claims.open():
+        user = claims.user[k]
+        row = sale.live_of.get(user)
+        if row is not None and asked[user] == 1 and sale.is_new(sale.rows.order[row]):
+            yield k, sale.rows.order[row]

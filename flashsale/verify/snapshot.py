@@ -1,0 +1,219 @@
+"""Everything the judge knows, frozen: what was asked and told, what was there, what is there."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+
+from flashsale.verify.attempts import Attempts
+from flashsale.verify.baseline import Baseline, SaleBefore
+from flashsale.verify.claims import SOLD, Claims
+from flashsale.verify.connection import Connections
+from flashsale.verify.database import Rows, Shelf, read_owners
+from flashsale.verify.finding import Offence
+from flashsale.verify.ledger import LedgerSale
+from flashsale.verify.observation import Clocks, Observation, Position, observe
+from flashsale.verify.queue import Queue
+
+
+@dataclass(frozen=True)
+class Sale:
+    """One voucher's sale from all sides. `before` is None where there is no baseline."""
+
+    voucher: int
+    claims: Claims
+    rows: Rows
+    shelf: Shelf | None
+    ledger: LedgerSale
+    before: SaleBefore | None
+
+    @cached_property
+    def row_of(self) -> Mapping[int, int]:
+        """Position in `rows` by order id."""
+        return {order: row for row, order in enumerate(self.rows.order)}
+
+    @cached_property
+    def live_of(self) -> Mapping[int, int]:
+        """Position in `rows` of each user's live order."""
+        users = self.rows.user
+        return {users[row]: row for row in self.rows.live()}
+
+    @cached_property
+    def holders(self) -> frozenset[int]:
+        """Users with an order of any status."""
+        return frozenset(self.rows.user)
+
+    @cached_property
+    def promised(self) -> Mapping[int, int]:
+        """Position in `claims` by the order id that a user was told of."""
+        return {order: k for k, order in self.claims.promised() if order}
+
+    @cached_property
+    def told_sold(self) -> Mapping[int, int]:
+        """`promised`, less those that only the status route told of."""
+        outcome = self.claims.outcome
+        return {order: k for order, k in self.promised.items() if outcome[k] == SOLD}
+
+    @cached_property
+    def open_claims(self) -> Mapping[int, int]:
+        """How many claims of each user may have sold an order that nobody was told of."""
+        users = self.claims.user
+        unanswered = Counter(users[k] for k in self.claims.open())
+        if unanswered:
+            resolved = self.promised.keys() - self.told_sold.keys()
+            unanswered.subtract(users[self.promised[order]] for order in resolved)
+        return unanswered
+
+    @cached_property
+    def answers_of(self) -> Mapping[int, int]:
+        """What each user was told, as a bit for each outcome."""
+        answers: dict[int, int] = {}
+        for user, code in zip(self.claims.user, self.claims.outcome, strict=True):
+            answers[user] = answers.get(user, 0) | 1 << code
+        return answers
+
+    @cached_property
+    def rowless(self) -> Mapping[int, int]:
+        """User and order id of those who were given an order, by word or receipt, but no row.
+
+        A user with a live row of another id is left out: that is one order under two ids.
+        """
+        users, rows, live = self.claims.user, self.row_of, self.live_of
+        told = ((users[k], order) for order, k in self.promised.items())
+        return {
+            user: order
+            for user, order in chain(self.ledger.receipts.items(), told)
+            if order not in rows and user not in live
+        }
+
+    @property
+    def units_held(self) -> int:
+        """Units that are gone: live orders, and orders that are rows yet to be."""
+        return sum(1 for _ in self.rows.live()) + len(self.rowless)
+
+    @property
+    def initial(self) -> int | None:
+        """The units on sale, restocks included: MySQL's word, else the ledger's."""
+        return self.shelf.initial if self.shelf else self.ledger.initial
+
+    @property
+    def restocked(self) -> int:
+        """Units added since the baseline."""
+        if self.initial is None or self.before is None or self.before.shelf is None:
+            return 0
+        return max(0, self.initial - self.before.shelf.initial)
+
+    @cached_property
+    def returned(self) -> int:
+        """Units that came back into stock since the baseline; at which instants is not known."""
+        ended = self.before.ended if self.before else frozenset()
+        cancelled = sum(
+            1
+            for row, order in enumerate(self.rows.order)
+            if not self.rows.is_live(row) and order not in ended
+        )
+        unsettled = self.before.unsettled if self.before else frozenset()
+        settled_since = sum(1 for user in unsettled if user not in self.ledger.members)
+        return cancelled + self.restocked + settled_since
+
+    def is_new(self, order: int) -> bool:
+        """True for an order of this run; without a baseline, for one that the run was told of."""
+        return not self.before.knows(order) if self.before else order in self.promised
+
+    def new_rows(self) -> Iterator[int]:
+        """Positions in `rows` of this run's orders."""
+        return (row for row, order in enumerate(self.rows.order) if self.is_new(order))
+
+    def offence(self, detail: str, user: int | None = None, order: int | None = None) -> Offence:
+        """An offence in this sale, named in full."""
+        named = [f"order {order}"] if order else []
+        named += [f"user {user}"] if user else []
+        text = f"{', '.join([*named, f'voucher {self.voucher}'])}: {detail}"
+        return Offence(text, self.voucher, user, order)
+
+    def row_offence(self, row: int, detail: str) -> Offence:
+        """An offence of the order at `row`."""
+        return self.offence(detail, self.rows.user[row], self.rows.order[row])
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The whole run. `strays` are orders promised to users that MySQL has under other vouchers."""
+
+    sales: tuple[Sale, ...]
+    queue: Queue
+    still: bool = True
+    dataset: str | None = None
+    before: Baseline | None = None
+    clocks: Clocks | None = None
+    strays: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def drained(self) -> bool:
+        """True where every order has left the queue, so that what is no row now never will be."""
+        return self.queue.backlog.total == 0
+
+    @property
+    def accepted(self) -> int:
+        """How many orders users were told of as sold, each counted once."""
+        named = sum(len(sale.told_sold) for sale in self.sales)
+        unnamed = sum(1 for sale in self.sales for k in sale.claims.told(SOLD) if not _id(sale, k))
+        return named + unnamed
+
+    @property
+    def persisted(self) -> int:
+        """How many of this run's orders are rows."""
+        return sum(1 for sale in self.sales for _ in sale.new_rows())
+
+    @property
+    def returns_owed(self) -> int:
+        """Orders that MySQL has ended while the ledger has still to give back their unit."""
+        return sum(_returns_owed(sale) for sale in self.sales)
+
+
+def _id(sale: Sale, k: int) -> bool:
+    return sale.claims.order[k] > 0
+
+
+def _returns_owed(sale: Sale) -> int:
+    unsettled = sale.before.unsettled if sale.before else frozenset()
+    return sum(
+        1
+        for user, order in sale.ledger.receipts.items()
+        if (row := sale.row_of.get(order)) is not None
+        and not sale.rows.is_live(row)
+        and user not in unsettled
+    )
+
+
+def join(attempts: Attempts, before: Baseline | None, seen: Observation) -> Snapshot:
+    """The snapshot that these three make. Pure."""
+    return Snapshot(
+        sales=tuple(
+            Sale(
+                voucher=voucher,
+                claims=claims,
+                rows=seen.rows.get(voucher) or Rows(),
+                shelf=seen.shelves.get(voucher),
+                ledger=seen.ledger.get(voucher) or LedgerSale(),
+                before=before.sales.get(voucher) if before else None,
+            )
+            for voucher, claims in sorted(attempts.claims.items())
+        ),
+        queue=seen.queue,
+        still=seen.still,
+        dataset=seen.dataset,
+        before=before,
+        clocks=seen.clocks,
+    )
+
+
+def read_snapshot(stores: Connections, attempts: Attempts, before: Baseline | None) -> Snapshot:
+    """Read both stores and join them with the record and the baseline."""
+    since = before.position if before else Position()
+    snapshot = join(attempts, before, observe(stores, attempts.vouchers, since))
+    missing = [
+        order for sale in snapshot.sales for order in sale.promised if order not in sale.row_of
+    ]
+    return replace(snapshot, strays=read_owners(stores.database, missing))
