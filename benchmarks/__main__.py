@@ -5,7 +5,7 @@ import importlib
 
 from rich.console import Console
 
-NAMES = ("worker",)
+NAMES = ("whole", "worker")
 
 
 def main() -> None:

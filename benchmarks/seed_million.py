@@ -76,10 +76,8 @@ def measure(runs: int) -> Section:
 
 def _driver_seconds(stores: StoreSettings) -> float:
     """What the users alone take where the driver escapes every value; from a tenth of them."""
-    dataset, pool = (
-        Dataset(_SETTINGS, _SETTINGS.window(datetime.now(UTC))),
-        engine(stores.mysql_url),
-    )
+    dataset = Dataset(_SETTINGS, _SETTINGS.window(datetime.now(UTC)))
+    pool = engine(stores.mysql_url)
     with transaction(pool) as connection:
         connection.exec_driver_sql(f"TRUNCATE TABLE {tables.user.name}")
     columns = ("id", "phone", "nick_name", "icon")

@@ -9,10 +9,21 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, create_engine, text
 
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.redis import RedisRole, RedisServer
+
+# The same examples in every run, nothing written down, and no failure for a busy machine.
+settings.register_profile(
+    "flashsale",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("flashsale")
 
 
 @pytest.fixture(scope="session")

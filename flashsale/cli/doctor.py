@@ -1,6 +1,6 @@
 """`flashsale doctor`: what would break a promise or slow a storm, and the cure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from flashsale.cli.options import DEFAULT_STATE_DIR, CacheUrl, LedgerUrl, MySQLU
 from flashsale.errors import ExitCode, FlashsaleError
 
 if TYPE_CHECKING:
+    from flashsale.stack.binaries import Program
     from flashsale.stack.finding import Finding
 
 Json = Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")]
@@ -31,12 +32,25 @@ def command(
 
     findings = [
         *examine_machine(state_dir),
-        *examine_binaries(),
+        *examine_binaries(_wanted_programs(ledger_url, cache_url, mysql_url)),
         *_examine_stores(state_dir, ledger_url, cache_url, mysql_url),
     ]
     _print_json(findings) if json else _print_table(findings)
     if failures(findings):
         raise typer.Exit(ExitCode.UNREACHABLE)
+
+
+def _wanted_programs(
+    ledger_url: str | None, cache_url: str | None, mysql_url: str | None
+) -> Iterator["Program"]:
+    """nginx always; the stores' programs only where a private one would be started."""
+    from flashsale.stack import binaries
+
+    if not (ledger_url and cache_url):
+        yield binaries.REDIS
+    if not mysql_url:
+        yield binaries.MARIADB
+    yield binaries.NGINX
 
 
 def _examine_stores(

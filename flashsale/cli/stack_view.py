@@ -76,7 +76,8 @@ class LiveWatcher(PlainWatcher):
             super().say(line)
             return
         with suppress(OSError):
-            self._live.console.print(f"{datetime.now():%H:%M:%S} {line}", markup=False)
+            line = f"{datetime.now():%H:%M:%S} {line}"
+            self._live.console.print(line, markup=False, highlight=False)
 
     def show(self, stack: "Stack") -> None:
         rows = [
@@ -108,8 +109,10 @@ class LiveWatcher(PlainWatcher):
 
 
 def _live(drawn: "Table") -> "Live":
+    from rich.console import Console
     from rich.live import Live
 
-    live = Live(drawn, auto_refresh=False)  # no thread: it draws when it is told to
+    # No thread: it draws when it is told to. In the end the events stay, the table goes.
+    live = Live(drawn, console=Console(), auto_refresh=False, transient=True)
     live.start()
     return live

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flashsale.model import parse_id
+from flashsale.model import ID_MAX, parse_id
 
 _MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999, DATETIME's end
 
@@ -48,6 +48,8 @@ def read_entry(entry_id: str, fields: Mapping[str, str]) -> Entry:
         return Malformed(entry_id, fields, f"no valid {', '.join(bad)}")
     if accepted_ms > _MS_MAX:
         return Malformed(entry_id, fields, "no valid ms")
+    if not all(int(part) <= ID_MAX for part in entry_id.split("-")):
+        return Malformed(entry_id, fields, "no valid entry id")  # its position fits no column
     return Order(entry_id, order_id, user_id, voucher_id, accepted_ms)
 
 

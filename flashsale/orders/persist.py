@@ -71,10 +71,10 @@ def _sifted(pool: Engine, orders: Sequence[Order], result: Persisted) -> list[Or
     known = rows.known(pool, orders)
     rest = []
     for order in orders:
-        if order.order_id in known.same:
+        if order in known.same:
             result.repeated.append(order)
-        elif order.order_id in known.conflicts:
-            result.rejected.append((order, known.conflicts[order.order_id]))
+        elif order in known.conflicts:
+            result.rejected.append((order, known.conflicts[order]))
         else:
             rest.append(order)
     return rest

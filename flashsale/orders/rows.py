@@ -6,7 +6,7 @@ as such, and a time that is made of one.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,7 +19,6 @@ from flashsale.storage.mysql import transaction
 from flashsale.storage.tables import voucher_order
 
 _INSERT = "INSERT INTO tb_voucher_order (id, user_id, voucher_id, create_time) VALUES "
-_TAKE = "UPDATE tb_seckill_voucher SET stock = stock - %s WHERE voucher_id = %s AND stock >= %s"
 _POSITION = (
     "INSERT INTO tb_stream_position (stream, last_ms, last_seq) VALUES (%s, %s, %s) "
     "ON DUPLICATE KEY UPDATE "
@@ -37,10 +36,10 @@ class ShortStock(Exception):  # noqa: N818 - a fact about the data, not a bug
 class Known:
     """What MySQL already has for a batch."""
 
-    same: frozenset[int]
-    """Order ids that are rows, with the same user and voucher."""
-    conflicts: dict[int, str]
-    """Order ids that can never become rows, with the reason."""
+    same: frozenset[Order]
+    """Orders that are rows, with the same user and voucher."""
+    conflicts: dict[Order, str]
+    """Orders that can never become rows, with the reason."""
 
 
 def write(pool: Engine, orders: Sequence[Order]) -> None:
@@ -53,8 +52,7 @@ def write(pool: Engine, orders: Sequence[Order]) -> None:
     units = Counter(order.voucher_id for order in orders)
     with transaction(pool) as connection:
         connection.exec_driver_sql(_INSERT + rows)
-        for voucher_id in sorted(units):  # one order of locking for all workers
-            _take(connection, voucher_id, units[voucher_id])
+        _take(connection, units)
         connection.exec_driver_sql(_POSITION, (keys.STREAM_ORDERS, *newest_position(orders)))
 
 
@@ -69,9 +67,21 @@ def _second(unix_s: int) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _take(connection: Connection, voucher_id: int, units: int) -> None:
-    if connection.exec_driver_sql(_TAKE, (units, voucher_id, units)).rowcount != 1:
-        raise ShortStock(f"voucher {voucher_id} has fewer than {units} units in MySQL")
+def _take(connection: Connection, units: Mapping[int, int]) -> None:
+    """Take the units of every voucher in one statement, or raise ShortStock.
+
+    One statement a voucher is 110 round trips under 110 vouchers. The primary key is read in
+    ascending order, so that all workers lock the sales in the same one.
+    """
+    share = " ".join(f"WHEN {voucher} THEN {count}" for voucher, count in units.items())
+    share = f"CASE voucher_id {share} END"
+    vouchers = ",".join(map(str, sorted(units)))
+    taken = connection.exec_driver_sql(
+        f"UPDATE tb_seckill_voucher SET stock = stock - {share} "  # noqa: S608 - numbers alone
+        f"WHERE voucher_id IN ({vouchers}) AND stock >= {share}"
+    )
+    if taken.rowcount != len(units):
+        raise ShortStock(f"MySQL has fewer units than {dict(units)}, by voucher")
 
 
 def known(pool: Engine, orders: Sequence[Order]) -> Known:
@@ -105,9 +115,9 @@ def compare(
         row = by_id.get(order.order_id)
         holder = held.get(place)
         if row == place:
-            same.add(order.order_id)
+            same.add(order)
         elif row is not None:
-            conflicts[order.order_id] = f"id taken by user {row[0]}, voucher {row[1]}"
+            conflicts[order] = f"id taken by user {row[0]}, voucher {row[1]}"
         elif holder is not None:
-            conflicts[order.order_id] = f"user holds order {holder} of this voucher"
+            conflicts[order] = f"user holds order {holder} of this voucher"
     return Known(frozenset(same), conflicts)

@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -54,7 +55,7 @@ def examine_machine(state_dir: Path) -> list[Finding]:
     ]  # fmt: skip
 
 
-def examine_binaries(wanted: tuple[binaries.Program, ...] = binaries.PROGRAMS) -> list[Finding]:
+def examine_binaries(wanted: Iterable[binaries.Program]) -> list[Finding]:
     """Whether each program is found, new enough and able to run."""
     return [_examine_binary(program) for program in wanted]
 

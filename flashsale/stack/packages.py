@@ -50,6 +50,7 @@ Acquire::http::Timeout "20";
 Acquire::https::Timeout "20";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::IndexTargets::deb::CNF::DefaultEnabled "false";
 """
 """Read after the system's own configuration, so mirrors and proxies stay and hooks that need
 root go. The sandbox user is for root alone: `_apt` may not read a home folder."""

@@ -49,8 +49,15 @@ class Port:
 
     @classmethod
     def at(cls, number: int, host: str = LOOPBACK, *, fixed: bool = True) -> Self | None:
-        """This very port, or None where somebody listens on it or has reserved it."""
-        reservation = _bound(host, number) or _bound_beside_old_connections(host, number)
+        """This very port, or None where somebody listens on it or has reserved it.
+
+        Only a fixed port is taken beside the old connections of its last server: another stack
+        that has reserved it and does not listen yet looks the same. There nginx finds out when it
+        binds; a replica would not (its server shares ports), so it takes another port instead.
+        """
+        reservation = _bound(host, number)
+        if reservation is None and fixed:
+            reservation = _bound_beside_old_connections(host, number)
         return None if reservation is None else cls(reservation, fixed=fixed)
 
     @property

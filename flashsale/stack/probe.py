@@ -61,7 +61,8 @@ def _first_line(connection: socket.socket, deadline: float) -> bytes:
         if not received:
             break
         head += received
-    return head.partition(b"\r\n")[0]
+    line, end, _ = head.partition(b"\r\n")
+    return line if end else b""
 
 
 def _status(line: bytes) -> int | None:

@@ -38,7 +38,6 @@ class Process:
     _popen: subprocess.Popen[bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             try:
                 self._popen = subprocess.Popen(

@@ -56,9 +56,15 @@ class Service(ABC):
         return self.is_ready(timeout_s)
 
     def launch(self) -> Process:
-        """Start it and return at once."""
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.process = Process(self.prepare(), self.log)
+        """Start it and return at once. Raises UnreachableError where that cannot be."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.process = Process(self.prepare(), self.log)
+        except OSError as error:
+            raise UnreachableError(
+                f"{self.name} cannot be started in {self.directory}: {error.strerror}"
+            ) from None
         return self.process
 
     def await_ready(self, timeout_s: float | None = None) -> None:

@@ -50,12 +50,11 @@ def read_state(state_dir: Path) -> StackState | None:
     """The stack that runs from `state_dir`; None where there is none or its supervisor is dead."""
     try:
         fields = json.loads((state_dir / _STATE).read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA or not is_served(state_dir):
-        return None
-    children = tuple(ChildState(**child) for child in fields.pop("children"))
-    return StackState(**fields, children=children)
+        children = tuple(ChildState(**child) for child in fields.pop("children"))
+        state = StackState(**fields, children=children)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None  # none, or not one of ours
+    return state if state.schema == SCHEMA and is_served(state_dir) else None
 
 
 def write_state(state_dir: Path, state: StackState) -> None:

@@ -109,11 +109,10 @@ class Supervisor:
             while self._stopped is None:
                 before = [member.phase for member in self._stack.members]
                 now = time.monotonic()
-                if self.run_once(now, asking).changed:
-                    self._stack.write_state()
+                changed = self.run_once(now, asking).changed
+                self._keep_files(now, changed)
                 if before != [member.phase for member in self._stack.members]:
                     self._watcher.show(self._stack)
-                self._roll_logs(now)
                 time.sleep(_TICK_S)
         raise self._stopped
 
@@ -180,12 +179,17 @@ class Supervisor:
             process.kill()  # the next round finds it dead
         return True
 
-    def _roll_logs(self, now: float) -> None:
-        if now < self._roll_at:
-            return
-        self._roll_at = now + _ROLL_INTERVAL_S
-        for log in self._stack.logs.glob("*.log"):
-            roll(log, self._settings.log_bytes_max, self._settings.log_files_max)
+    def _keep_files(self, now: float, changed: bool) -> None:
+        """Tell `stack.json` what changed, and roll long logs; a full disk is no reason to end."""
+        try:
+            if changed:
+                self._stack.write_state()
+            if now >= self._roll_at:
+                self._roll_at = now + _ROLL_INTERVAL_S
+                for log in self._stack.logs.glob("*.log"):
+                    roll(log, self._settings.log_bytes_max, self._settings.log_files_max)
+        except OSError as error:
+            self._watcher.say(f"cannot write {self._stack.state_dir}: {error.strerror}")
 
     def _shut_down(self) -> None:
         with _handling(lambda signum, frame: self._stack.kill()):  # a second signal: no patience
