@@ -13,7 +13,7 @@ rehearse: services
 	$(BIN)/flashsale rehearse stampede
 
 test: services
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -46,11 +46,12 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@touch $@
 
 lock: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet pip-tools
-	echo '# Every package that `make` installs, by hash. Made by `make lock`.' > requirements.lock
-	$(BIN)/pip-compile --quiet --upgrade --allow-unsafe --generate-hashes --no-header \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--strip-extras --extra dev --output-file - pyproject.toml >> requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	echo '# Every package that `make` installs, by hash, for every Python. Made by `make lock`.' \
+		> requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --extra dev pyproject.toml \
+		>> requirements.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
