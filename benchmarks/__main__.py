@@ -5,7 +5,7 @@ import importlib
 
 from rich.console import Console
 
-NAMES = ("whole", "worker")
+NAMES = ("peers", "whole", "generator", "worker", "seed_million", "verify_million")
 
 
 def main() -> None:

@@ -3,10 +3,8 @@
 `python -m benchmarks.bare PORT` serves it until it is told to stop.
 """
 
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server.embed import Server
 
+from benchmarks.ports import await_port, free_port
 from flashsale.server.request import Receive, Scope, Send
 
 _BODY = b'{"success":true,"data":515385561440059393}'
@@ -62,26 +61,14 @@ class BareServer:
 @contextmanager
 def bare_server() -> Iterator[BareServer]:
     """Serve the bare answer on a free port for the time of the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.bare", str(port)])
     try:
-        _await_port(port)
+        await_port(port)
         yield BareServer(process.pid, f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
         process.wait()
-
-
-def _await_port(port: int) -> None:
-    give_up = time.monotonic() + 20
-    while time.monotonic() < give_up:
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError(f"nothing listens on {port}")
 
 
 if __name__ == "__main__":

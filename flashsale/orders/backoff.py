@@ -1,5 +1,6 @@
 """When an order that could not be written is due again: pure, and bounded both ways."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 
@@ -23,6 +24,12 @@ class Postponed:
     def forget(self, entry_id: str) -> None:
         """The entry is done."""
         self._due.pop(entry_id, None)
+
+    def forget_others(self, ours: Container[str], due_by_s: float) -> None:
+        """Forget what was due by then and is not `ours`: somebody else has finished it."""
+        for entry_id, (_, due_s) in list(self._due.items()):
+            if due_s <= due_by_s and entry_id not in ours:
+                del self._due[entry_id]
 
     def is_due(self, entry_id: str, now_s: float) -> bool:
         """True where nothing stands against trying it now."""

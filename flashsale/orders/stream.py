@@ -1,20 +1,30 @@
 """The worker's side of the stream: what is due, what is done, what is set aside."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from flashsale import keys
 from flashsale.lua.scripts import script
-from flashsale.orders.entry import Entry, Malformed, Order, read_entry
+from flashsale.model import parse_id
+from flashsale.orders.entry import Entry, Malformed, read_entry
 
 _DEAD_LETTER = script("dead_letter")
 _TRIM = script("stream_trim")
 LOST = "the entry was removed from the stream before it was read"
 
 Raw = Sequence[tuple[str, Mapping[str, str] | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Entries that were just given to us, and the fencing number for their locks."""
+
+    entries: Sequence[Entry]
+    fence: int
 
 
 class OrderStream:
@@ -68,10 +78,28 @@ class OrderStream:
         if entry_ids:
             self._ledger.xack(keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
 
+    def acknowledge_and_read(self, entry_ids: Sequence[str], count: int) -> Fresh:
+        """These are rows; and what comes next, without waiting for it, in one round trip.
+
+        Behind a storm's claims and their fsyncs, three round trips a batch were three quarters of
+        a worker's time.
+        """
+        pipeline = self._ledger.pipeline(transaction=False)
+        pipeline.xack(keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
+        pipeline.incr(keys.LOCK_FENCE)
+        pipeline.xreadgroup(keys.GROUP, self._consumer, {keys.STREAM_ORDERS: ">"}, count=count)
+        replies = pipeline.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        _, fence, streams = replies
+        return Fresh(_first_stream(streams), fence)
+
     def set_aside(self, entry: Entry, reason: str) -> bool:
         """Move `entry` to the dead letters; False where it was not pending any more."""
-        order_id = str(entry.order_id) if isinstance(entry, Order) else ""
-        return self._dead_letter(entry.entry_id, order_id, reason, _fields(entry))
+        fields = _fields(entry)
+        order_id = parse_id(fields.get("id", ""))
+        return self._dead_letter(entry.entry_id, str(order_id or ""), reason, fields)
 
     def journal_loss(self, entry_id: str) -> None:
         """Note an entry that is gone: its group entry is gone with it, so there is no ack."""
@@ -87,16 +115,16 @@ class OrderStream:
 
     def lag(self) -> tuple[int, int]:
         """Entries not yet given to the group, and entries given and not acknowledged."""
-        groups = self._ledger.xinfo_groups(keys.STREAM_ORDERS)
-        ours = next(group for group in groups if group["name"] == keys.GROUP)
-        return int(ours.get("lag") or 0), int(ours["pending"])
+        for group in self._ledger.xinfo_groups(keys.STREAM_ORDERS):
+            if group["name"] == keys.GROUP:
+                return int(group.get("lag") or 0), int(group["pending"])
+        return self._ledger.xlen(keys.STREAM_ORDERS), 0
 
     def _read(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
         reply = self._ledger.xreadgroup(
             keys.GROUP, self._consumer, {keys.STREAM_ORDERS: after}, count=count, block=block_ms
         )
-        streams = cast("list[tuple[str, Raw]]", reply or [])
-        return _entries(streams[0][1]) if streams else []
+        return _first_stream(reply)
 
     def _dead_letter(
         self, entry_id: str, order_id: str, reason: str, fields: Mapping[str, str]
@@ -117,9 +145,14 @@ class OrderStream:
         return bool(added == 1)
 
 
+def _first_stream(reply: object) -> list[Entry]:
+    streams = cast("list[tuple[str, Raw]]", reply or [])
+    return _entries(streams[0][1]) if streams else []
+
+
 def _entries(raw: Raw) -> list[Entry]:
     return [
-        Malformed(entry_id, {}, LOST) if fields is None else read_entry(entry_id, fields)
+        read_entry(entry_id, fields) if fields else Malformed(entry_id, {}, LOST)
         for entry_id, fields in raw
     ]
 

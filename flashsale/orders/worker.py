@@ -17,7 +17,7 @@ from flashsale.cache.lock import Locks
 from flashsale.orders.backoff import Postponed
 from flashsale.orders.entry import Entry, Malformed, Order
 from flashsale.orders.persist import persist
-from flashsale.orders.stream import OrderStream
+from flashsale.orders.stream import Fresh, OrderStream
 from flashsale.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -62,9 +62,13 @@ class Worker:
         self._now_s = now_s
         self._postponed = Postponed(settings.retry_base_ms / 1000, settings.retry_max_ms / 1000)
         self._cursor: str | None = _START  # in our own pending entries; None: all were seen
+        self._seen: set[str] = set()  # of our own pending entries, since the cursor was at _START
+        self._seen_since_s = now_s()
         self._take_over_due_s = 0.0
         self._trim_due_s = now_s() + settings.trim_interval_s
         self._group_known = False
+        self._ahead: Fresh | None = None  # read together with the last acknowledgement
+        self._stopping = False  # then nothing is read ahead any more
         self.total = Counts()
 
     def __repr__(self) -> str:
@@ -73,13 +77,17 @@ class Worker:
     def run(self, stopped: Callable[[], bool]) -> None:
         """Work until `stopped()`; a Redis that is away is waited for."""
         failures = 0
-        while not stopped():
+        while True:
+            self._stopping = stopped()
+            if self._stopping and not self._ahead:
+                return
             try:
                 self.run_once()
                 failures = 0
             except RedisError as error:
                 failures += 1
                 self.total.failures += 1
+                self._ahead = None  # still pending, so it is found again
                 self._cursor = _START  # a batch may have been given to us in the lost reply
                 log.warning("the ledger does not answer", error=str(error), failures=failures)
                 base_s, max_s = self._settings.retry_base_ms, self._settings.retry_max_ms
@@ -92,7 +100,7 @@ class Worker:
             self._ensure_group()
             counts += self._work(self._own_pending())
             counts += self._take_over()
-            counts += self._work(self._stream.fresh(self._settings.batch_rows_max, self._block()))
+            counts += self._fresh()
             self._trim()
         except ResponseError as error:
             if not str(error).startswith("NOGROUP"):
@@ -100,6 +108,13 @@ class Worker:
             self._group_known = False
         self.total += counts
         return counts
+
+    def _fresh(self) -> Counts:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.entries:
+            return self._work(ahead.entries, ahead.fence, read_ahead=True)
+        entries = self._stream.fresh(self._settings.batch_rows_max, self._block())
+        return self._work(entries, read_ahead=True)
 
     def _ensure_group(self) -> None:
         if not self._group_known:
@@ -115,8 +130,14 @@ class Worker:
             if due_s is None or due_s > 0:
                 return []
             self._cursor = _START
+        if self._cursor == _START:
+            self._seen.clear()
+            self._seen_since_s = now_s
         page = self._stream.pending(self._cursor, self._settings.batch_rows_max)
+        self._seen.update(entry.entry_id for entry in page)
         self._cursor = page[-1].entry_id if page else None
+        if self._cursor is None:  # what was due and is not pending, another worker took and wrote
+            self._postponed.forget_others(self._seen, self._seen_since_s)
         return [entry for entry in page if self._postponed.is_due(entry.entry_id, now_s)]
 
     def _take_over(self) -> Counts:
@@ -148,7 +169,9 @@ class Worker:
             self._trim_due_s = self._now_s() + self._settings.trim_interval_s
             self._stream.trim(self._settings.trim_keep_entries)
 
-    def _work(self, entries: Sequence[Entry]) -> Counts:
+    def _work(
+        self, entries: Sequence[Entry], fence: int | None = None, *, read_ahead: bool = False
+    ) -> Counts:
         counts = Counts(read=len(entries))
         if not entries:
             return counts
@@ -157,41 +180,48 @@ class Worker:
             if isinstance(entry, Malformed):
                 self._bury(entry, entry.reason, counts)
         if orders:
-            self._under_lock(orders, counts)
+            done = self._under_lock(orders, fence or self._stream.fence(), counts)
+            self._acknowledge(done, read_ahead=read_ahead)
         return counts
 
-    def _under_lock(self, orders: Sequence[Order], counts: Counts) -> None:
+    def _acknowledge(self, orders: Sequence[Order], *, read_ahead: bool) -> None:
+        entry_ids = [order.entry_id for order in orders]
+        if entry_ids and read_ahead and not self._stopping:
+            count = self._settings.batch_rows_max
+            self._ahead = self._stream.acknowledge_and_read(entry_ids, count)
+        else:
+            self._stream.acknowledge(entry_ids)
+        for entry_id in entry_ids:
+            self._postponed.forget(entry_id)
+
+    def _under_lock(self, orders: Sequence[Order], fence: int, counts: Counts) -> Sequence[Order]:
+        """Make `orders` rows under their users' locks; those that are, whoever wrote them."""
         names = list({keys.order_lock(order.user_id): None for order in orders})
-        fence = self._stream.fence()
         try:
             taken = dict(zip(names, self._locks.take(names, fence), strict=True))
         except RedisError as error:
             log.warning("writing without locks: the cache does not answer", error=str(error))
-            self._persist(orders, counts)
-            return
+            return self._persist(orders, counts)
         with self._locks.kept([name for name, ours in taken.items() if ours], fence):
             mine: list[Order] = []
             others: list[Order] = []
             for order in orders:
                 (mine if taken[keys.order_lock(order.user_id)] else others).append(order)
             self._postpone(others, counts)
-            if mine:
-                self._persist(mine, counts)
+            return self._persist(mine, counts) if mine else []
 
-    def _persist(self, orders: Sequence[Order], counts: Counts) -> None:
+    def _persist(self, orders: Sequence[Order], counts: Counts) -> Sequence[Order]:
         result = persist(self._pool, orders)
         counts.batches += 1
         counts.written += len(result.written)
         counts.repeated += len(result.repeated)
-        self._stream.acknowledge([order.entry_id for order in result.done])
-        for order in result.done:
-            self._postponed.forget(order.entry_id)
         for order, reason in result.rejected:
             self._bury(order, reason, counts)
         if result.waiting:
             counts.failures += 1
             log.warning("orders wait", orders=len(result.waiting), trouble=result.trouble)
             self._postpone(result.waiting, counts)
+        return result.done
 
     def _bury(self, entry: Entry, reason: str, counts: Counts) -> None:
         log.error("an accepted order was set aside", entry=entry.entry_id, reason=reason)

@@ -1,0 +1,58 @@
+"""A target that costs next to nothing: nginx with `return 200` and a sold claim's answer."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.ports import await_port, free_port
+from flashsale.stack import binaries
+
+_CONF = """worker_processes 1; daemon off; pid {folder}/pid; error_log stderr crit; {user}
+worker_rlimit_nofile 16384;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off; keepalive_requests 1000000; keepalive_timeout 300s;
+    client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+    uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        default_type application/json;
+        location / {{
+            add_header x-outcome sold; add_header x-order-id 515385561440059393;
+            return 200 '{{"success":true,"data":515385561440059393}}';
+        }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class NullTarget:
+    """Where it answers, and the process that does."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def null_target() -> Iterator[NullTarget]:
+    """Serve it for the time of the block."""
+    binary = binaries.find(binaries.NGINX)
+    with tempfile.TemporaryDirectory(prefix="flashsale-null-") as name:
+        folder, port = Path(name), free_port()
+        user = "user root;" if os.geteuid() == 0 else ""
+        conf = folder / "nginx.conf"
+        conf.write_text(_CONF.format(folder=folder, port=port, user=user))
+        process = subprocess.Popen(
+            [binary.path, "-e", "stderr", "-p", name, "-c", conf], env=binary.environment()
+        )
+        try:
+            await_port(port)
+            yield NullTarget(f"http://127.0.0.1:{port}", process.pid)
+        finally:
+            process.terminate()
+            process.wait()
