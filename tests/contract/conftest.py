@@ -1,0 +1,48 @@
+"""Tests against real Redis and MariaDB. Async ones run on the loop that the replicas run on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from flashsale.stack.redis import RedisRole, RedisServer
+from flashsale.storage.mysql import engine
+from flashsale.storage.roles import sync_client
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """uvloop, as in a replica."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Redis]:
+    """The ledger, empty, by the client of its role."""
+    with sync_client(ledger_url) as client:
+        yield client
+
+
+@pytest.fixture
+def cache(cache_url: str) -> Iterator[Redis]:
+    """The cache, empty."""
+    with sync_client(cache_url) as client:
+        yield client
+
+
+@pytest.fixture
+def pool(mysql_url: str) -> Iterator[Engine]:
+    """MariaDB with every table, all empty."""
+    pool = engine(mysql_url)
+    yield pool
+    pool.dispose()
+
+
+@pytest.fixture
+def own_ledger(tmp_path: Path) -> Iterator[RedisServer]:
+    """A ledger of this test's own: to be stopped, starved or reconfigured."""
+    with RedisServer(RedisRole.LEDGER, tmp_path / "own-ledger") as server:
+        yield server

@@ -1,0 +1,164 @@
+"""nginx as the stack runs it: what it sends on, what it never repeats, what it keeps to itself."""
+
+import http.client
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+from fake_replicas import FakeReplica
+
+from flashsale.stack.nginx import Balancing, NginxServer
+from flashsale.stack.port import Port
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def _ask(
+    server: NginxServer, method: str, path: str, body: bytes | None = None, **headers: str
+) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port.number, timeout=20)
+    connection.request(method, path, body, headers)
+    response = connection.getresponse()
+    answer = Answer(
+        response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+    )
+    connection.close()
+    return answer
+
+
+@pytest.fixture
+def replica() -> Iterator[FakeReplica]:
+    with FakeReplica() as fake:
+        yield fake
+
+
+@pytest.fixture
+def nginx(tmp_path: Path, replica: FakeReplica) -> Iterator[NginxServer]:
+    with NginxServer(tmp_path, Balancing(replica_ports=(replica.port,))) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("method", "received"), [("POST", 1), ("PUT", 1), ("DELETE", 1), ("PATCH", 1), ("GET", 2)]
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_only_a_read_is_sent_again_when_its_replica_breaks_off(
+    tmp_path: Path, method: str, received: int, workers: int
+) -> None:
+    """A claim that a replica may have executed reaches no second one."""
+    with FakeReplica("break off") as one, FakeReplica("break off") as two:
+        balancing = Balancing(replica_ports=(one.port, two.port), workers=workers)
+        with NginxServer(tmp_path, balancing) as server:
+            answer = _ask(server, method, "/voucher-order/seckill/1")
+        assert answer.status == 502
+        assert len(one.requests + two.requests) == received
+
+
+def test_a_stale_kept_connection_does_not_repeat_a_claim(
+    tmp_path: Path, replica: FakeReplica
+) -> None:
+    with NginxServer(tmp_path, Balancing(replica_ports=(replica.port,))) as server:
+        assert _ask(server, "POST", "/claim").status == 200
+        replica.mode = "break off"
+        assert _ask(server, "POST", "/claim").status == 502
+    assert len(replica.requests) == 2
+
+
+def test_a_dead_replica_costs_a_claim_nothing(tmp_path: Path, replica: FakeReplica) -> None:
+    dead = Port.free()  # reserved: certainly nobody listens
+    with NginxServer(tmp_path, Balancing(replica_ports=(dead.number, replica.port))) as server:
+        statuses = [_ask(server, "POST", "/claim").status for _ in range(8)]
+    dead.close()
+    assert statuses == [200] * 8
+    assert len(replica.requests) == 8
+
+
+def test_connections_to_replicas_are_kept(nginx: NginxServer, replica: FakeReplica) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", nginx.port.number, timeout=20)
+    for _ in range(1_100):  # beyond nginx's default of 1,000 requests per connection
+        connection.request("POST", "/claim")
+        connection.getresponse().read()
+    connection.close()
+    assert len(replica.requests) == 1_100
+    assert replica.connections == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/readyz", "//metrics", "/%6detrics", "/x/../readyz", "/metrics?a=b"]
+)
+def test_a_replicas_own_affairs_are_not_shown(
+    nginx: NginxServer, replica: FakeReplica, path: str
+) -> None:
+    answer = _ask(nginx, "GET", path)
+    assert answer.status == 404
+    assert answer.body == b'{"success":false,"errorMsg":"Not found"}'
+    assert replica.requests == []
+
+
+def test_health_is_shown(nginx: NginxServer) -> None:
+    assert _ask(nginx, "GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "body", "headers"),
+    [
+        (413, "/claim", b"x" * 65_537, {}),
+        (431, "/claim", None, {"h": "x" * 9_000}),
+        (414, "/" + "x" * 9_000, None, {}),
+        (400, "/claim", None, {"Host": "a b"}),
+    ],
+)
+def test_what_is_too_large_or_malformed_is_refused_in_the_envelope(
+    nginx: NginxServer,
+    replica: FakeReplica,
+    status: int,
+    path: str,
+    body: bytes | None,
+    headers: dict[str, str],
+) -> None:
+    answer = _ask(nginx, "POST", path, body, **headers)
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.body.startswith(b'{"success":false,"errorMsg":')
+    assert replica.requests == []
+
+
+def test_a_body_of_the_greatest_length_passes(nginx: NginxServer) -> None:
+    assert _ask(nginx, "POST", "/claim", b"x" * 65_536).status == 200
+
+
+def test_pages_are_compressed_and_claims_are_not(nginx: NginxServer) -> None:
+    page = _ask(nginx, "GET", "/page", **{"Accept-Encoding": "gzip"})
+    claim = _ask(nginx, "POST", "/claim", **{"Accept-Encoding": "gzip"})
+    assert page.headers["content-encoding"] == "gzip"
+    assert len(page.body) < 500
+    assert "content-encoding" not in claim.headers
+
+
+def test_its_version_is_its_own_affair(nginx: NginxServer) -> None:
+    assert _ask(nginx, "GET", "/healthz").headers["server"] == "nginx"
+
+
+def test_its_workers_end_with_it(tmp_path: Path, replica: FakeReplica) -> None:
+    server = NginxServer(tmp_path, Balancing(replica_ports=(replica.port,), workers=2)).start()
+    assert server.process
+    workers = psutil.Process(server.process.pid).children()
+    server.process.kill()  # SIGKILL of the master alone would leave them behind
+    gone, alive = psutil.wait_procs(workers, timeout=5)
+    server.stop()
+    assert len(gone) == 2
+    assert alive == []
+
+
+def test_without_a_healthy_replica_it_is_alive_and_not_ready(
+    nginx: NginxServer, replica: FakeReplica
+) -> None:
+    replica.__exit__(None, None, None)
+    assert not nginx.is_ready(timeout_s=5)
+    assert nginx.is_alive(timeout_s=5)

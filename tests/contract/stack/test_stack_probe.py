@@ -1,0 +1,88 @@
+"""Probes are bounded: silence, noise and slow drips are no answer, and cost no more than said."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from flashsale.stack import probe
+
+
+@contextmanager
+def _server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """One connection is accepted and given to `serve`; yields the port."""
+
+    def accept() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            serve(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+def _drip(connection: socket.socket) -> None:
+    try:
+        for byte in b"HTTP/1.1 200 OK":
+            connection.sendall(bytes([byte]))
+            time.sleep(0.1)
+    except OSError:
+        return  # the asker has left
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", 200),
+        (b"HTTP/1.0 503 Service Unavailable\r\n\r\n", 503),
+        (b"HTTP/1.1 204\r\n\r\n", 204),
+        (b"-ERR unknown command\r\n", None),
+        (b"HTTP/1.1 OK\r\n\r\n", None),
+        (b"HTTP/1.1 2", None),
+        (b"", None),
+        (b"\x00" * 20_000, None),
+    ],
+)
+def test_a_status_is_read_or_there_is_none(answer: bytes, status: int | None) -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1_024)
+        connection.sendall(answer)
+
+    with _server(serve) as port:
+        assert probe.http_status("127.0.0.1", port, "/healthz", 2) == status
+
+
+def test_a_slow_drip_is_no_answer() -> None:
+    with _server(_drip) as port:
+        started = time.monotonic()
+        assert probe.http_status("127.0.0.1", port, "/", 0.3) is None
+        assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    "ask", [probe.redis_reply, lambda *a: probe.http_status(*a[:2], "/", a[2])]
+)
+def test_silence_ends_with_the_timeout(ask: Callable[[str, int, float], object]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        assert not ask("127.0.0.1", silent.getsockname()[1], 0.2)
+        assert time.monotonic() - started < 1
+
+
+def test_a_silent_mysql_is_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mysql://u:p@127.0.0.1:{silent.getsockname()[1]}/db"
+        started = time.monotonic()
+        assert not probe.mysql_answers(url, 0.3)
+        assert time.monotonic() - started < 3
+
+
+def test_a_redis_answers(ledger_url: str) -> None:
+    host, port = ledger_url.removeprefix("redis://").removesuffix("/0").split(":")
+    assert probe.redis_reply(host, int(port), 2) == "+PONG"
