@@ -51,6 +51,7 @@ def command(
     plan gives a claim, not from its send. Works on any server of the family: give --base-url and
     --tokens.
     """
+    from flashsale.storm.interrupts import ignore_signals
     from flashsale.storm.scenario import load_scenario
 
     loaded = load_scenario(scenario)
@@ -64,6 +65,8 @@ def command(
         quiet=quiet,
     )
     run = run_storm(request)
+    if run.summary.load.interrupted_by is not None:
+        ignore_signals()  # all is written; an impatient user gets the table and the exit code
     print_run(run)
     raise typer.Exit(run.summary.exit_code)
 
@@ -104,7 +107,8 @@ def run_storm(request: StormRequest) -> StormRun:
 
     from flashsale.report.console import LiveProgress
     from flashsale.report.files import write_reports
-    from flashsale.storm.run import Order, storm
+    from flashsale.storm.interrupts import interrupts
+    from flashsale.storm.run import Assignment, storm
     from flashsale.storm.runfolder import create_run_folder
     from flashsale.storm.selfwatch import ensure_descriptors
     from flashsale.storm.target import Target
@@ -119,9 +123,10 @@ def run_storm(request: StormRequest) -> StormRun:
     _take_baseline(request, folder)
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
-    with LiveProgress(Console(stderr=True), request.quiet) as show:
-        finished = storm(Order(scenario, target, folder), tokens, show)
-    write_reports(folder, finished.summary, finished.figures)
+    with interrupts():
+        with LiveProgress(Console(stderr=True), request.quiet) as show:
+            finished = storm(Assignment(scenario, target, folder), tokens, show)
+        write_reports(folder, finished.summary, finished.figures)
     return StormRun(finished.summary, folder)
 
 
@@ -145,11 +150,11 @@ def _stores_if_known(
 
 def _take_baseline(request: StormRequest, folder: "RunFolder") -> None:
     """Write baseline.json; a storm goes on without it, and verify says what it cannot judge."""
-    from flashsale.verify import baseline
-
     try:
         if request.stores is None:
             raise UnreachableError("the stores are not known")
+        from flashsale.verify import baseline
+
         vouchers = list(request.scenario.sale.voucher_ids)
         taken = baseline.take(request.stores.ledger_url, request.stores.mysql_url, vouchers)
         folder.baseline.write_bytes(taken.to_json())

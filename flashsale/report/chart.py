@@ -74,7 +74,9 @@ def timeline_chart(timeline: Timeline) -> Chart:
         flat = ((edges[slot + side], heights[slot]) for slot in range(slots) for side in (0, 1))
         return _points(flat)
 
-    x_ticks = [Tick(x(n * right), f"{n * right:.3g} s") for n in range(floor(span_s / right) + 1)]
+    x_ticks = [
+        Tick(x(n * right), f"{n * right:.3g} s") for n in range(floor(span_s / right + 1e-9) + 1)
+    ]
     lines = [Line("sent", steps(timeline.sent)), Line("answered", steps(timeline.answered))]
     y_title = f"per {timeline.slot_us // 1000} ms"
     return Chart(x_ticks, _y_ticks(top), y_title, lines)

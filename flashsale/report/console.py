@@ -63,10 +63,13 @@ class LiveProgress:
         if self._quiet or begun < self._next_s:
             return
         line = Text(self._line(progress), no_wrap=True, overflow="ellipsis")
-        if self._live.is_started:
-            self._live.update(line, refresh=True)
-        else:
-            self._console.print(line)
+        try:
+            if self._live.is_started:
+                self._live.update(line, refresh=True)
+            else:
+                self._console.print(line)
+        except (OSError, SystemExit):  # rich exits where nobody reads on: no reason to stop
+            self._quiet = True
         cost_s = time.monotonic() - begun
         self._next_s = begun + max(self._interval_s, cost_s / _COST_SHARE_MAX)
 

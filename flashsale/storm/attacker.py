@@ -28,8 +28,8 @@ from flashsale.storm.target import Target
 from flashsale.storm.wire import IDLE, Connection, Reader
 
 TICK_S = 0.020
-SWEEP_TICKS = 5
-UNWRITTEN_MAX = 1_024
+SWEEP_NS = 100_000_000
+UNTENDED_MAX = 1_024
 """Outcomes that a crash can cost, even where answers come so fast that no timer gets its turn."""
 
 INTERRUPT_GRACE_S = 1.0
@@ -130,7 +130,7 @@ class Attacker:
         self._attempts.write_barrier(ledger.barrier_unix_us)
         for i in self._plan.first_attempts:
             self._due[i] = origin + self._plan.at_us[i] * 1000
-        self._ticks, self._tick_due_ns = 0, origin
+        self._sweep_due_ns = self._tick_due_ns = origin
         self._loop.call_soon(self._tick)
         self._fire()
 
@@ -182,8 +182,8 @@ class Attacker:
         if following != LAST:
             self._due[following] = at_ns
             self._send(connection, following)
-        if not settled % UNWRITTEN_MAX:
-            self._attempts.write_results(self._ledger)
+        if not settled % UNTENDED_MAX:
+            self._tend(at_ns)
 
     def failed(self, connection: Connection, attempt: int, at_ns: int, error: str) -> None:
         """The attempt is indeterminate; the chain goes on over a new connection."""
@@ -200,18 +200,21 @@ class Attacker:
     def _tick(self) -> None:
         now = monotonic_ns()
         self._watch.late_by(now - self._tick_due_ns)
-        self._attempts.write_results(self._ledger)
-        if self._ticks % SWEEP_TICKS == 0:
-            self._sweep(now)
-            self._show(self._progress(now))
-        self._ticks += 1
+        self._tend(now)
         if not self._over.is_set():
             self._tick_due_ns = monotonic_ns() + round(TICK_S * 1e9)
             self._loop.call_later(TICK_S, self._tick)
 
-    def _sweep(self, now: int) -> None:
+    def _tend(self, now: int) -> None:
+        self._attempts.write_results(self._ledger)
+        if now >= self._sweep_due_ns:
+            self._sweep_due_ns = now + SWEEP_NS
+            waiting = list(self.lanes.in_flight())
+            self._sweep(now, waiting)
+            self._show(self._progress(now, len(waiting)))
+
+    def _sweep(self, now: int, waiting: Sequence[Connection]) -> None:
         """Give up on what is overdue: an interrupted storm, the run, the drain, one answer."""
-        waiting = list(self.lanes.in_flight())
         if self._halt_at_ns is not None:
             if now >= self._halt_at_ns:
                 self._give_up(now, "interrupted")
@@ -251,12 +254,12 @@ class Attacker:
         for task in self._reviving:
             task.cancel()
 
-    def _progress(self, now: int) -> Progress:
+    def _progress(self, now: int, in_flight: int) -> Progress:
         return Progress(
             elapsed_s=(now - self._ledger.origin_ns) / 1e9,
             planned=len(self._plan),
             settled=len(self._ledger.arrivals),
-            in_flight=sum(1 for _ in self.lanes.in_flight()),
+            in_flight=in_flight,
             outcomes=self._attempts.outcomes,
         )
 

@@ -83,10 +83,10 @@ class Histogram:
 
     def percentiles_us(self, *percentiles: float) -> list[int | None]:
         """The value at each of the ascending `percentiles`, None without the samples for it."""
-        values = self._values_at([ceil(p / 100 * self.count - 1e-9) for p in percentiles])
+        steps = self._steps_to([ceil(p / 100 * self.count - 1e-9) for p in percentiles])
         return [
             value if self.count * (1 - p / 100) >= SAMPLES_BEYOND - 1e-9 else None
-            for p, value in zip(percentiles, values, strict=True)
+            for p, (value, _) in zip(percentiles, steps, strict=True)
         ]
 
     def spectrum(self) -> list[tuple[float, int, int]]:
@@ -95,8 +95,12 @@ class Histogram:
             return []
         shares = list(_shares(self.count))
         ranks = [max(1, ceil(share * self.count - 1e-9)) for share in shares]
-        values = self._values_at(ranks)
-        return [*zip(shares, values, ranks, strict=True), (1.0, self.max_us, self.count)]
+        steps = []
+        for share, (value, samples) in zip(shares, self._steps_to(ranks), strict=True):
+            steps.append((share, value, samples))
+            if samples == self.count:
+                break
+        return [*steps, (1.0, self.max_us, self.count)]
 
     def encoded(self) -> str:
         """The compressed form (V2, base64) that HdrHistogram's other implementations read."""
@@ -119,16 +123,17 @@ class Histogram:
         ]
         return "\n".join(lines) + "\n"
 
-    def _values_at(self, ranks: list[int]) -> list[int]:
-        """The value of the sample at each ascending rank (1 is the smallest)."""
-        values: list[int] = []
+    def _steps_to(self, ranks: list[int]) -> list[tuple[int, int]]:
+        """For the sample at each ascending rank (1 is the smallest), its value and how many
+        samples lie at or below that."""
+        steps: list[tuple[int, int]] = []
         ascending, seen, lowest = iter(sorted(self._buckets.items())), 0, 0
         for rank in ranks:
             while seen < rank:
                 lowest, samples = next(ascending)
                 seen += samples
-            values.append(min(bucket_of(lowest)[1], self.max_us))
-        return values
+            steps.append((min(bucket_of(lowest)[1], self.max_us), seen))
+        return steps
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:

@@ -58,3 +58,9 @@ def interrupts() -> Iterator[Interrupts]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """Ignore both signals for the rest of the process, which is short: the work is done."""
+    for number in _EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)

@@ -73,13 +73,18 @@ def plan_stampede(load: Load, sale: Sale, user_ids: Sequence[int]) -> Plan:
     random = Random(load.seed)
     users = array("q", user_ids[: load.users])
     random.shuffle(users)
-    buyers, width = range(load.users), load.connections
+    count, width = load.users, load.connections
     starts = sorted(int(random.random() * load.spread_ms * 1000) for _ in range(width))
     return Plan(
         users=users,
-        vouchers=array("q", (sale.first_voucher + i % sale.vouchers for i in buyers)),
-        connections=array("q", (i % width for i in buyers)),
-        at_us=array("q", (starts[i % width] for i in buyers)),
-        following=array("q", (i + width if i + width < load.users else LAST for i in buyers)),
+        vouchers=_in_turn(sale.voucher_ids, count),
+        connections=_in_turn(range(width), count),
+        at_us=_in_turn(starts, count),
+        following=array("q", range(width, count)) + array("q", [LAST]) * width,
         connection_count=width,
     )
+
+
+def _in_turn(values: Sequence[int], count: int) -> "array[int]":
+    """`values` over and over, `count` in all."""
+    return (array("q", values) * (count // len(values) + 1))[:count]

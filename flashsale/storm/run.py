@@ -33,7 +33,7 @@ _MS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Order:
+class Assignment:
     """What to storm, how, and where to leave the record."""
 
     scenario: Scenario
@@ -49,23 +49,31 @@ class Finished:
     figures: Figures
 
 
-def storm(order: Order, tokens: Mapping[int, str], show: ShowProgress) -> Finished:
+def storm(assignment: Assignment, tokens: Mapping[int, str], show: ShowProgress) -> Finished:
     """Run the storm for the first users in `tokens` (user id → token).
 
     Ctrl-C and SIGTERM end it early with everything written; the summary then carries the exit
     code. Raises UnreachableError where the barrier cannot open, UsageError where the system does
     not allow enough open files.
     """
-    ensure_descriptors(order.scenario.load.connections)
-    with interrupts() as taken, AttemptsFile(order.folder.attempts) as attempts:
-        return _Storm(order, tokens, attempts, taken).run(show)
+    ensure_descriptors(assignment.scenario.load.connections)
+    with interrupts() as taken, AttemptsFile(assignment.folder.attempts) as attempts:
+        return _Storm(assignment, tokens, attempts, taken).run(show)
 
 
 class _Storm:
     def __init__(
-        self, order: Order, tokens: Mapping[int, str], attempts: AttemptsFile, taken: Interrupts
+        self,
+        assignment: Assignment,
+        tokens: Mapping[int, str],
+        attempts: AttemptsFile,
+        taken: Interrupts,
     ) -> None:
-        self._scenario, self._target, self._folder = order.scenario, order.target, order.folder
+        self._scenario, self._target, self._folder = (
+            assignment.scenario,
+            assignment.target,
+            assignment.folder,
+        )
         self._tokens, self._attempts, self._taken = tokens, attempts, taken
         self._plan = plan_stampede(self._scenario.load, self._scenario.sale, list(tokens))
         self._ledger, self._watch = Ledger(len(self._plan)), SelfWatch()
@@ -91,11 +99,11 @@ class _Storm:
         return Finished(summary, figures)
 
     def _attacker(self, show: ShowProgress) -> Attacker:
-        claims = zip(self._plan.users, self._plan.vouchers, strict=True)
+        tokens = map(self._tokens.__getitem__, self._plan.users)
         arsenal = Arsenal(
             target=self._target,
             plan=self._plan,
-            requests=[self._target.claim(voucher, self._tokens[user]) for user, voucher in claims],
+            requests=self._target.claims(zip(self._plan.vouchers, tokens, strict=True)),
             timeouts=self._scenario.timeouts,
             reader=Reader({**MESSAGES, **self._scenario.messages}),
         )

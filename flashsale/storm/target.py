@@ -1,6 +1,9 @@
 """The target: where claims go, the bytes of one, and whether anybody answers there at all."""
 
+import re
 import socket
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
@@ -8,6 +11,9 @@ from flashsale.errors import UnreachableError, UsageError
 
 _PREFLIGHT_TIMEOUT_S = 5.0
 CLAIM_PATH = "/voucher-order/seckill/{voucher}"
+_BASE_URL = re.compile(r"http://[^/?#@\s]+(/[^?#\s]*)?")
+_TAIL = b"\r\ncontent-length: 0\r\n\r\n"
+_FORM = "http://host:port (TLS is not spoken here)"
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,21 @@ class Target:
         prefix = parts.path.rstrip("/")
         return cls(base_url.rstrip("/"), parts.netloc, prefix, family, str(address[0]), port)
 
-    def claim(self, voucher: int, token: str) -> bytes:
-        """The bytes of one claim."""
-        return (
-            f"POST {self.prefix}{CLAIM_PATH.format(voucher=voucher)} HTTP/1.1\r\n"
-            f"host: {self.authority}\r\n"
-            f"authorization: {token}\r\n"
-            "content-length: 0\r\n\r\n"
-        ).encode("ascii")
+    def claims(self, claims: Iterable[tuple[int, str]]) -> list[bytes]:
+        """The bytes of each claim, given as voucher and token."""
+        heads: dict[int, bytes] = {}
+        requests = []
+        for voucher, token in claims:
+            head = heads.get(voucher)
+            if head is None:
+                head = heads[voucher] = self._head(voucher)
+            requests.append(head + token.encode("ascii") + _TAIL)
+        return requests
+
+    def _head(self, voucher: int) -> bytes:
+        path = self.prefix + CLAIM_PATH.format(voucher=voucher)
+        head = f"POST {path} HTTP/1.1\r\nhost: {self.authority}\r\nauthorization: "
+        return head.encode("ascii")
 
     def preflight(self, voucher: int, token: str) -> None:
         """See that the target answers and knows the tokens, before anything is planned on it.
@@ -77,14 +90,9 @@ class Target:
 
 
 def _parsed(base_url: str) -> SplitResult:
-    try:
-        parts = urlsplit(base_url)
-        parts.port  # noqa: B018 - raises for a port that is no number
-    except ValueError as error:
-        raise UsageError(f"--base-url: found {base_url!r}, expected {_FORM}") from error
-    if parts.scheme != "http" or not parts.hostname or parts.query or not base_url.isascii():
-        raise UsageError(f"--base-url: found {base_url!r}, expected {_FORM}")
-    return parts
-
-
-_FORM = "http://host:port (TLS is not spoken here)"
+    if base_url.isascii() and _BASE_URL.fullmatch(base_url):
+        with suppress(ValueError):
+            parts = urlsplit(base_url)
+            if parts.hostname and parts.port != 0:  # reading it raises for what is no port
+                return parts
+    raise UsageError(f"--base-url: found {base_url!r}, expected {_FORM}")

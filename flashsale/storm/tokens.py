@@ -6,10 +6,11 @@ from itertools import islice
 from pathlib import Path
 
 from flashsale.errors import UsageError
-from flashsale.model import parse_id
+from flashsale.model import ID_MAX
 
 HEAD = "user_id,token"
-_TOKEN = re.compile(r"[!-+\--~]{1,512}")  # visible ASCII without a comma: safe inside a header
+_ROW = re.compile(r"([0-9]{1,19}),([!-+\--~]{1,512})\s*")
+"""A user id and a token of visible ASCII without a comma, which is safe inside a header."""
 
 
 def read_tokens(path: Path, users: int) -> dict[int, str]:
@@ -34,11 +35,11 @@ def read_tokens(path: Path, users: int) -> dict[int, str]:
 def _rows(lines: Iterator[str], path: Path) -> Iterator[tuple[int, str]]:
     seen: set[int] = set()
     for number, line in enumerate(lines, start=2):
-        user, _, token = line.strip().partition(",")
-        user_id = parse_id(user)
-        if user_id is None or not _TOKEN.fullmatch(token):
+        row = _ROW.fullmatch(line)
+        user_id = int(row[1]) if row else 0
+        if row is None or not 1 <= user_id <= ID_MAX:
             raise UsageError(f"{path}, line {number}: expected a user id, a comma and a token")
         if user_id in seen:
             raise UsageError(f"{path}, line {number}: user {user_id} stands there twice")
         seen.add(user_id)
-        yield user_id, token
+        yield user_id, row[2]

@@ -88,12 +88,12 @@ class ScriptedSale:
     def open(self) -> Iterator["ScriptedSale"]:
         """Answer for as long as this lasts."""
         loop = asyncio.new_event_loop()
-        listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        listening = socket.create_server(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
         try:
-            serving = loop.create_server(lambda: _Visitor(self), sock=listening)
+            serving = loop.create_server(lambda: _Visitor(self), sock=listening, backlog=4096)
             self._server = asyncio.run_coroutine_threadsafe(serving, loop).result()
             self._loop = loop
             yield self

@@ -1,0 +1,264 @@
+"""`flashsale storm` as a user runs it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from rig.scripted_sale import SOLD_OUT, Act, Claim, ScriptedSale, http, sell
+
+from flashsale.storm.summary import Summary
+
+SCENARIO = """# Does it hold?
+schema = 1
+name = "tiny"
+[sale]
+units = 10
+[load]
+model = "stampede"
+users = 60
+connections = 20
+[timeouts]
+claim_ms = 1
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A folder with a scenario and tokens for it."""
+    (tmp_path / "tiny.toml").write_text(SCENARIO)
+    rows = "".join(f"{user},token-{user}\n" for user in range(1, 2001))
+    (tmp_path / "tokens.csv").write_text("user_id,token\n" + rows)
+    return tmp_path
+
+
+@pytest.fixture
+def sale() -> Iterator[ScriptedSale]:
+    """A healthy sale of ten units."""
+    with ScriptedSale(sell(units=10)).open() as sale:
+        yield sale
+
+
+def begin(desk: Path, *arguments: str) -> "subprocess.Popen[str]":
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("FLASHSALE_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "flashsale", "storm", *arguments],
+        cwd=desk,
+        env={**environment, "COLUMNS": "120", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def storm(desk: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    process = begin(desk, *arguments)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def on(sale: ScriptedSale, scenario: str = "tiny.toml") -> list[str]:
+    return [scenario, "--base-url", sale.base_url, "--tokens", "tokens.csv"]
+
+
+def test_a_storm_leaves_a_table_and_a_run_folder(desk: Path, sale: ScriptedSale) -> None:
+    done = storm(desk, *on(sale))
+    assert done.returncode == 0, done.stderr
+    assert "tiny  Does it hold?" in done.stdout
+    assert "PASS" in done.stdout
+    latest = desk / "runs" / "latest"
+    assert f"runs/{latest.resolve().name}" in done.stdout
+    assert {path.name for path in latest.iterdir()} >= {
+        "summary.json",
+        "attempts.jsonl",
+        "latency.hgrm",
+        "latency.hlog",
+        "junit.xml",
+        "report.html",
+    }
+    summary = Summary.read(latest / "summary.json")
+    assert summary.load.outcomes == {"sold": 10, "sold_out": 50}
+    assert summary.run == latest.resolve().name
+    assert "storm: no baseline" in done.stderr
+    assert "of 60  in flight" in done.stderr
+
+
+def test_a_built_in_scenario_goes_by_name_and_out_names_the_folder(
+    desk: Path, sale: ScriptedSale
+) -> None:
+    done = storm(desk, *on(sale, "stampede"), "--quiet", "--out", "here")
+    assert done.returncode == 0, done.stderr
+    assert Summary.read(desk / "here" / "summary.json").load.sent == 2000
+    assert "of 2,000  in flight" not in done.stderr
+    again = storm(desk, *on(sale, "stampede"), "--out", "here")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == "flashsale: --out here already holds a run; give another folder\n"
+
+
+def test_two_storms_at_once_keep_apart(desk: Path, sale: ScriptedSale) -> None:
+    both = [begin(desk, *on(sale)) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0].count("PASS") for process in both] == [1, 1]
+    runs = [path for path in (desk / "runs").iterdir() if not path.is_symlink()]
+    assert len(runs) == 2
+    assert [Summary.read(run / "summary.json").load.sent for run in runs] == [60, 60]
+
+
+# What a user can get wrong: one line, an exit code, no run folder.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nosuch"], 2, "no scenario 'nosuch'; built in: "),
+        (["./none.toml"], 2, "scenario none.toml: No such file or directory"),
+        (["broken.toml"], 2, "broken.toml: load.userz: no such key, did you mean 'users'?"),
+        (["tiny.toml", "--base-url", "nonsense"], 2, "--base-url: found 'nonsense', expected"),
+        (["tiny.toml", "--base-url", "https://127.0.0.1:1"], 2, "TLS is not spoken here"),
+        (["tiny.toml", "--base-url", "http://127.0.0.1:1"], 7, "nothing answers at http://127.0."),
+        (["tiny.toml"], 7, "no stack runs in .flashsale; start one with"),
+        (["tiny.toml", "--tokens", "no.csv"], 2, "tokens file no.csv: No such file or directory"),
+        (["huge.toml"], 2, "tokens.csv has tokens of 2,000 users, not 2,001; run `flashsale seed"),
+        (["tiny.toml", "--nonsense"], 2, "No such option"),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    desk: Path, sale: ScriptedSale, arguments: list[str], code: int, message: str
+) -> None:
+    (desk / "broken.toml").write_text(SCENARIO.replace("users =", "userz ="))
+    (desk / "huge.toml").write_text(SCENARIO.replace("users = 60", "users = 2001"))
+    given = list(arguments)
+    if given and "--tokens" not in given:
+        given += ["--tokens", "tokens.csv"]
+    if given and "--base-url" not in given and arguments != ["tiny.toml"]:
+        given += ["--base-url", sale.base_url]
+    done = storm(desk, *given)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert done.stderr.startswith("flashsale: ")
+    assert done.stderr.count("\n") == 1
+    assert not (desk / "runs").exists()
+    assert sale.claims == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "message"),
+    [
+        (http(401), 2, "does not know the tokens; run `flashsale seed` again"),
+        (http(502), 7, "/healthz answers 502; wait until"),
+    ],
+)
+def test_a_target_that_is_not_ready_is_found_before_the_storm(
+    desk: Path, reply: bytes, code: int, message: str
+) -> None:
+    with ScriptedSale(lambda _: Act(reply)).open() as sale:
+        done = storm(desk, *on(sale))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert sale.claims == []
+
+
+def test_a_foreign_server_without_our_health_route_is_stormed_all_the_same(desk: Path) -> None:
+    script: Callable[[Claim], Act] = lambda c: Act(SOLD_OUT if c.method == "POST" else http(404))  # noqa: E731
+    with ScriptedSale(script).open() as sale:
+        assert storm(desk, *on(sale)).returncode == 0
+
+
+# Verdicts.
+
+
+def test_a_threshold_that_does_not_hold_is_exit_4(desk: Path, sale: ScriptedSale) -> None:
+    text = SCENARIO + '[thresholds]\n"buy.sold.count" = "== 11"\n"buy.sold_out.count" = "== 50"\n'
+    (desk / "tiny.toml").write_text(text)
+    done = storm(desk, *on(sale))
+    assert done.returncode == 4
+    assert "exit 4, threshold" in done.stdout
+    assert Counter(line.split()[-1] for line in done.stdout.splitlines() if "count" in line) == {
+        "FAIL": 1,
+        "PASS": 1,
+    }
+
+
+def test_a_sale_that_refuses_everybody_is_nothing_to_judge(desk: Path) -> None:
+    script = lambda claim: Act(http(403 if claim.method == "POST" else 200))  # noqa: E731
+    with ScriptedSale(script).open() as sale:
+        done = storm(desk, *on(sale))
+    assert done.returncode == 8
+    assert "refused" in done.stdout
+    assert "UNKNOWN" in done.stdout
+
+
+# Signals.
+
+
+@pytest.fixture
+def slow_sale(desk: Path) -> Iterator[ScriptedSale]:
+    """A sale that answers 30 of 600 claims and leaves 20, one a connection, without an answer."""
+    (desk / "tiny.toml").write_text(SCENARIO.replace("users = 60", "users = 600"))
+
+    def script(claim: Claim) -> Act:
+        if claim.method != "POST":
+            return Act(http(200))
+        return Act(SOLD_OUT) if claim.number < 30 else Act()
+
+    with ScriptedSale(script).open() as sale:
+        yield sale
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+def test_a_signal_leaves_a_partial_report(
+    desk: Path, slow_sale: ScriptedSale, number: signal.Signals, code: int
+) -> None:
+    process = begin(desk, *on(slow_sale))
+    assert slow_sale.reached(50)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert "interrupted: what stands here is a part" in out
+    assert "Traceback" not in err
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert summary.load.outcomes == {"sold_out": 30, "unsent": 550, "indeterminate": 20}
+    assert summary.exit_code == code
+    lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
+    end = {"kind": "end", "planned": 600, "sent": 50, "interrupted": True}
+    assert orjson.loads(lines[-1]) == end
+
+
+def test_an_impatient_user_does_no_harm(desk: Path, slow_sale: ScriptedSale) -> None:
+    process = begin(desk, *on(slow_sale))
+    assert slow_sale.reached(50)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(0.01)
+        except subprocess.TimeoutExpired:
+            continue
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
+    kinds = Counter(orjson.loads(line)["kind"] for line in lines)
+    assert kinds == {"header": 1, "plan": 600, "barrier": 1, "result": 600, "end": 1}
+
+
+def test_a_killed_storm_leaves_its_plan_and_what_it_knew(
+    desk: Path, slow_sale: ScriptedSale
+) -> None:
+    process = begin(desk, *on(slow_sale))
+    assert slow_sale.reached(50)
+    process.kill()
+    process.communicate(timeout=30)
+    lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
+    kinds = Counter(orjson.loads(line)["kind"] for line in lines)
+    assert (kinds["plan"], kinds["barrier"], kinds["end"]) == (600, 1, 0)
+    assert kinds["result"] <= 30
+    assert not (desk / "runs/latest/summary.json").exists()

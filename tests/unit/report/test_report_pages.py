@@ -1,0 +1,269 @@
+"""The three faces of a run: terminal, CI server, browser."""
+
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from flashsale.errors import ExitCode
+from flashsale.model import Outcome
+from flashsale.report.console import LiveProgress, print_summary
+from flashsale.report.html import html
+from flashsale.report.junit import junit
+from flashsale.storm.answer import Answer, indeterminate, unsent
+from flashsale.storm.conclusion import Circumstances, conclude
+from flashsale.storm.figures import Figures
+from flashsale.storm.histogram import Histogram
+from flashsale.storm.ledger import Ledger
+from flashsale.storm.progress import Progress
+from flashsale.storm.scenario import parse_scenario
+from flashsale.storm.selfwatch import SelfReport
+from flashsale.storm.summary import Summary
+
+SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)
+
+
+def run_of(
+    *answers: Answer, threshold: str = "== 30", interrupted_by: ExitCode | None = None
+) -> tuple[Summary, Figures]:
+    ledger = Ledger(len(answers))
+    ledger.origin_ns = 1
+    for i, answer in enumerate(answers):
+        ledger.due_ns[i] = 1
+        if answer.outcome is not Outcome.UNSENT:
+            ledger.sent_ns[i] = 1 + i * 1000
+        ledger.settle(i, 50_000_001 + i * 1_000_000, answer)
+    scenario = parse_scenario(
+        f"""# Is <it> & "good"?
+        schema = 1
+        name = "tiny"
+        [sale]
+        units = 30
+        [load]
+        model = "stampede"
+        users = 100
+        connections = 10
+        [thresholds]
+        "buy.sold.count" = "{threshold}"
+        """,
+        "",
+    )
+    figures = Figures(ledger)
+    summary = conclude(
+        scenario,
+        figures,
+        SelfReport(1_000_000, 2_000_000, Histogram([5]), 1024),
+        Circumstances("tiny-1", "http://x", "abc", "2026-01-01", Histogram([7]), 1, interrupted_by),
+    )
+    return summary, figures
+
+
+def verified(summary: Summary, verdict: str) -> Summary:
+    return summary.with_verify(
+        {
+            "verdict": verdict,
+            "reason": None,
+            "orders": {"persisted": 29, "drain_s": 0.3},
+            "latency_ms": {"persisted": None},
+            "checks": [
+                {"name": "no_oversell", "verdict": "pass", "detail": "30 live of 30"},
+                {"name": "accepted_persisted", "verdict": verdict, "detail": "order <7> is no row"},
+            ],
+        }
+    )
+
+
+GOOD, GOOD_FIGURES = run_of(*[SOLD] * 30, *[GONE] * 70)
+BAD, BAD_FIGURES = run_of(
+    *[SOLD] * 29, *[GONE] * 68, indeterminate("timeout"), indeterminate("reset"), unsent("connect")
+)
+
+
+def shown(summary: Summary, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_summary(console, summary, Path("r/1"))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in text.splitlines())
+    return text
+
+
+def test_the_table_tells_outcomes_latencies_health_and_verdict() -> None:
+    text = shown(GOOD)
+    assert "100 users over 10 connections (closed)" in text
+    assert "sold" in text
+    assert "30.0 %" in text
+    assert "70.0 %" in text
+    assert "VALID" in text
+    assert "PASS" in text
+    assert "r/1" in text
+    assert "response" in text
+    assert "99.0" in text  # the p50, and no p99 of 100 samples
+    assert "≥" not in text
+    assert "errors" not in text
+    assert "interrupted" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_table_fits_the_terminal(width: int) -> None:
+    assert "PASS" in shown(GOOD, width)
+
+
+def test_trouble_is_said_in_words() -> None:
+    text = shown(BAD, 120)
+    assert "errors: connect 1, reset 1, timeout 1" in text
+    assert "1 of 2 indeterminate attempts resolved" in text
+    assert "INVALID" in text
+    assert "99 of 100 planned attempts were sent" in text
+    assert "exit 6, invalid run" in text
+    assert "≥ " in text  # the maximum is a bound: one attempt was given up on
+    assert "FAIL" in text  # the threshold
+
+
+def test_checks_and_rows_are_shown_once_verify_has_been() -> None:
+    text = shown(verified(GOOD, "fail"), 120)
+    assert "accepted_persisted" in text
+    assert "order <7> is no row" in text
+    assert "30 accepted, 29 rows, drained in 0.3 s" in text
+    assert "exit 3, violation" in text
+
+
+def test_an_interrupted_run_says_so() -> None:
+    summary, _ = run_of(SOLD, unsent("interrupted"), interrupted_by=ExitCode.INTERRUPTED)
+    text = shown(summary)
+    assert "interrupted: what stands here is a part" in text
+    assert "exit 130" in text
+
+
+def progress(elapsed_s: float, settled: int) -> Progress:
+    return Progress(elapsed_s, 2000, settled, 300, {Outcome.SOLD: 100, Outcome.SOLD_OUT: 900})
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
+    file = io.StringIO()
+    with LiveProgress(Console(file=file, width=120)) as show:
+        show(progress(0.5, 1000))
+        show(progress(0.6, 1200))  # too soon after the first
+    (line,) = file.getvalue().splitlines()
+    words = "storm 0.5 s 1,000 of 2,000 in flight 300 2,000/s sold 100 sold_out 900"
+    assert " ".join(line.split()) == words
+
+
+def test_progress_renews_one_line_in_a_terminal_and_leaves_nothing_behind() -> None:
+    file = io.StringIO()
+    with LiveProgress(Console(file=file, width=120, force_terminal=True)) as show:
+        show(progress(0.5, 1000))
+    assert "1,000 of 2,000" in file.getvalue()
+    assert file.getvalue().endswith("\x1b[2K")  # the line is erased
+
+
+def test_progress_that_costs_much_comes_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, clock = io.StringIO(), [0.0]
+    console = Console(file=file, width=120)
+    monkeypatch.setattr("flashsale.report.console.time.monotonic", lambda: clock[0])
+
+    def print_slowly(_: object) -> None:
+        clock[0] += 0.05
+        file.write("shown\n")
+
+    monkeypatch.setattr(console, "print", print_slowly)
+    with LiveProgress(console) as show:
+        for tenth in range(1000):
+            clock[0] = max(clock[0], tenth / 10)
+            show(progress(clock[0], tenth))
+    assert file.getvalue().count("shown") == 20  # 0.05 s each, a hundredth of 100 s
+
+
+def test_quiet_progress_is_silent() -> None:
+    file = io.StringIO()
+    with LiveProgress(Console(file=file, force_terminal=True), quiet=True) as show:
+        show(progress(0.5, 1000))
+    assert file.getvalue() == ""
+
+
+def parsed(document: bytes) -> ElementTree.Element:
+    return ElementTree.fromstring(document)  # noqa: S314 - our own document
+
+
+class Closed(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_storm_outlives_whoever_watched_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=Closed(), width=120)
+
+    def as_rich_does() -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(console, "on_broken_pipe", as_rich_does)
+    with LiveProgress(console) as show:
+        show(progress(0.5, 1000))
+        show(progress(5.0, 1200))
+
+
+def test_junit_has_a_case_for_each_demand() -> None:
+    suite = parsed(junit(verified(BAD, "unknown")))
+    cases = {case.get("name"): [child.tag for child in case] for case in suite}
+    assert cases == {
+        "load as planned": ["error"],
+        "verdict": ["error"],
+        "buy.sold.count == 30": ["failure"],
+        "no_oversell": [],
+        "accepted_persisted": ["error"],
+    }
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("5", "1", "3")
+
+
+def test_junit_of_a_good_run_has_neither_failure_nor_error() -> None:
+    suite = parsed(junit(GOOD))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "0", "0")
+    assert not suite.findall(".//failure")
+
+
+class Page(HTMLParser):
+    """What a browser would find: text, and whatever could reach out of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.tags = "", []
+        self.reaching: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.reaching += [name for name, _ in attrs if name in ("src", "href", "onload")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_one_offline_file_with_both_charts() -> None:
+    page = Page(html(GOOD, GOOD_FIGURES))
+    assert page.reaching == []
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert page.tags.count("svg") == 2
+    assert page.tags.count("polyline") == 4
+    assert 'Is <it> & "good"?' in page.text  # escaped in the source, read as it was written
+    assert "<it>" not in html(GOOD)
+    assert "url(" not in html(GOOD, GOOD_FIGURES)
+
+
+def test_the_page_tells_of_trouble_and_of_checks() -> None:
+    page = Page(html(verified(BAD, "fail"), BAD_FIGURES))
+    assert "99 of 100 planned attempts were sent" in page.text
+    assert "1 attempts were given up on" in page.text
+    assert "order <7> is no row" in page.text
+    assert "accepted_persisted" in page.text
+    assert "invalid" in page.text
+
+
+def test_a_run_without_figures_or_samples_has_tables_only() -> None:
+    assert "svg" not in Page(html(GOOD)).tags
+    summary, figures = run_of(unsent("barrier"), unsent("barrier"))
+    assert "svg" not in Page(html(summary, figures)).tags

@@ -1,0 +1,135 @@
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from flashsale.model import Outcome
+from flashsale.storm import attempts as module
+from flashsale.storm.answer import Answer, indeterminate, unsent
+from flashsale.storm.attempts import AttemptsFile, read_ledger
+from flashsale.storm.ledger import Ledger
+from flashsale.storm.plan import Plan, plan_stampede
+from flashsale.storm.scenario import Load, Sale
+
+ORIGIN_NS = 5_000_000_000_000
+HEADER = {"run": "r", "scenario": "s", "vouchers": [1], "planned": 4, "barrier_unix_us": None}
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return plan_stampede(Load(model="stampede", users=4, connections=2), Sale(units=1), range(1, 5))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def filled() -> Ledger:
+    ledger = Ledger(4)
+    ledger.origin_ns = ORIGIN_NS
+    for i, sent_us in ((0, 10), (1, 20), (2, 300)):
+        ledger.due_ns[i] = ORIGIN_NS + 1000 * (sent_us - 1)
+        ledger.sent_ns[i] = ORIGIN_NS + 1000 * sent_us
+    ledger.due_ns[3] = ORIGIN_NS + 400_000
+    ledger.settle(1, ORIGIN_NS + 250_999, Answer(Outcome.SOLD_OUT, 200))
+    ledger.settle(0, ORIGIN_NS + 300_000, Answer(Outcome.SOLD, 200, "515385561440059393"))
+    ledger.settle(2, ORIGIN_NS + 900_000, indeterminate("reset"))
+    ledger.settle(3, ORIGIN_NS + 950_000, unsent("connect"))
+    return ledger
+
+
+def test_the_file_holds_the_run_as_its_contract_says(tmp_path: Path, plan: Plan) -> None:
+    path = tmp_path / "attempts.jsonl"
+    with AttemptsFile(path) as attempts:
+        attempts.write_plan(dict(HEADER), plan)
+        attempts.write_barrier(123)
+        attempts.write_results(filled())
+        attempts.write_resolved(2, "none", None)
+        attempts.write_end(4, 3, interrupted=False)
+    header, *plans = lines(path)[:5]
+    assert header == {"kind": "header", "schema": 1, **HEADER}
+    assert plans == [
+        {"kind": "plan", "i": i, "user": plan.users[i], "voucher": 1, "conn": i % 2, "at_us": 0}
+        for i in range(4)
+    ]
+    sold = {"outcome": "sold", "status": 200, "order": "515385561440059393"}
+    gone = {"outcome": "sold_out", "status": 200, "order": None}
+    lost = {"outcome": "indeterminate", "status": None, "order": None, "error": "reset"}
+    never = {"outcome": "unsent", "status": None, "order": None, "error": "connect"}
+    assert lines(path)[5:] == [
+        {"kind": "barrier", "unix_us": 123},
+        {"kind": "result", "i": 1, "due_us": 19, "sent_us": 20, "done_us": 250, **gone},
+        {"kind": "result", "i": 0, "due_us": 9, "sent_us": 10, "done_us": 300, **sold},
+        {"kind": "result", "i": 2, "due_us": 299, "sent_us": 300, "done_us": 900, **lost},
+        {"kind": "result", "i": 3, "due_us": 400, "sent_us": None, "done_us": 950, **never},
+        {"kind": "resolved", "i": 2, "outcome": "none", "order": None},
+        {"kind": "end", "planned": 4, "sent": 3, "interrupted": False},
+    ]
+
+
+def test_the_plan_is_on_disk_before_anything_else_happens(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / "attempts.jsonl", []
+    monkeypatch.setattr(module.os, "fsync", lambda _: synced.append(len(lines(path))))
+    with AttemptsFile(path) as attempts:
+        attempts.write_plan(dict(HEADER), plan)
+        assert synced == [5, 5]  # the file, then the folder that names it
+
+
+def test_results_are_written_once_and_as_they_come(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "attempts.jsonl", filled()
+    ledger.arrivals, later = ledger.arrivals[:2], ledger.arrivals[2:]
+    with AttemptsFile(path) as attempts:
+        attempts.write_results(ledger)
+        attempts.write_results(ledger)
+        assert [line["i"] for line in lines(path)] == [1, 0]
+        assert attempts.outcomes == {Outcome.SOLD: 1, Outcome.SOLD_OUT: 1}
+        ledger.arrivals += later
+        attempts.write_results(ledger)
+        assert [line["i"] for line in lines(path)] == [1, 0, 2, 3]
+
+
+def test_a_file_of_attempts_is_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "attempts.jsonl").touch()
+    with pytest.raises(FileExistsError):
+        AttemptsFile(tmp_path / "attempts.jsonl")
+
+
+def written(path: Path, plan: Plan, ledger: Ledger) -> bytes:
+    with AttemptsFile(path) as attempts:
+        attempts.write_plan(dict(HEADER), plan)
+        attempts.write_barrier(123)
+        attempts.write_results(ledger)
+    return path.read_bytes()
+
+
+def test_the_ledger_can_be_read_back(tmp_path: Path, plan: Plan) -> None:
+    path, ledger = tmp_path / "attempts.jsonl", filled()
+    written(path, plan, ledger)
+    again = read_ledger(path)
+    assert (again.answers, again.arrivals) == (ledger.answers, ledger.arrivals)
+    assert again.barrier_unix_us == 123
+    for mine, other in ((ledger.due_ns, again.due_ns), (ledger.sent_ns, again.sent_ns)):
+        assert [ledger.after_barrier_us(t) for t in mine] == [
+            again.after_barrier_us(t) for t in other
+        ]
+    assert again.by_label() == ledger.by_label()
+
+
+def test_what_a_crash_tore_is_left_out(tmp_path: Path, plan: Plan) -> None:
+    path = tmp_path / "attempts.jsonl"
+    data = written(path, plan, filled())
+    path.write_bytes(data[:-5])
+    again = read_ledger(path)
+    assert again.arrivals == [1, 0, 2]
+    assert again.open == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{}\n", b"nothing\n", b'{"kind":"plan"}\n'])
+def test_what_is_no_file_of_attempts_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "attempts.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError):
+        read_ledger(path)

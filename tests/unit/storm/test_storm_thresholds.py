@@ -1,0 +1,98 @@
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from flashsale.model import Outcome, Verdict
+from flashsale.storm.histogram import Histogram
+from flashsale.storm.thresholds import judge, metrics, parse_threshold
+
+
+@dataclass
+class Figures:
+    planned: int = 2000
+    outcomes: Counter[Outcome] = field(
+        default_factory=lambda: Counter({Outcome.SOLD: 100, Outcome.SOLD_OUT: 1899})
+    )
+    rate_per_s: float = 12_345.6
+    start_lag: Histogram = field(default_factory=lambda: Histogram([10_000] * 1000))
+
+    def latency(self, clock: str, outcome: Outcome | None) -> Histogram:
+        if outcome is Outcome.SOLD:
+            return Histogram([2_000] * 100)
+        if outcome is not None:
+            return Histogram()
+        return Histogram([50_000 if clock == "response" else 5_000] * 2000)
+
+
+@pytest.mark.parametrize(
+    ("metric", "condition", "holds", "shown"),
+    [
+        ("buy.response.p99", "< 51ms", True, "50.0 ms"),
+        ("buy.response.p99", "<50ms", False, "50.0 ms"),
+        ("buy.service.p50", " <= 5.003 ms ", True, "5.0 ms"),
+        ("buy.response.max", "== 50000us", True, "50.0 ms"),
+        ("buy.response.mean", "> 0.1s", False, "50.0 ms"),
+        ("buy.sold.response.p90", "< 2.1ms", True, "2.0 ms"),
+        ("buy.sold.count", "== 100", True, "100"),
+        ("buy.sold.count", "> 100", False, "100"),
+        ("buy.sold.share", ">= 5%", True, "5.00%"),
+        ("buy.unknown.share", "<= 0%", True, "0.00%"),
+        ("buy.unknown.count", "== 0", True, "0"),
+        ("rate", ">= 10000/s", True, "12,346/s"),
+        ("rate", ">= 20000/s", False, "12,346/s"),
+        ("start_lag.p95", "< 5ms", False, "10.0 ms"),
+    ],
+)
+def test_a_threshold_is_compared_in_its_own_unit(
+    metric: str, condition: str, holds: bool, shown: str
+) -> None:
+    judgement = judge(parse_threshold(metric, condition), Figures())
+    assert judgement.verdict is (Verdict.PASS if holds else Verdict.FAIL)
+    assert judgement.detail == shown
+
+
+@pytest.mark.parametrize(
+    ("metric", "detail"),
+    [
+        ("buy.duplicate.response.p50", "no samples"),
+        ("buy.duplicate.service.max", "no samples"),
+        ("buy.sold.response.p99", "100 samples, and p99 needs 1,000"),
+        ("buy.response.p99.9", "2,000 samples, and p99.9 needs 10,000"),
+    ],
+)
+def test_silence_is_not_a_pass(metric: str, detail: str) -> None:
+    judgement = judge(parse_threshold(metric, "< 1000s"), Figures())
+    assert judgement.verdict is Verdict.FAIL
+    assert judgement.value is None
+    assert judgement.detail == detail
+
+
+@pytest.mark.parametrize(
+    ("metric", "condition", "message"),
+    [
+        ("buy.respons.p99", "< 1ms", "did you mean 'buy.response.p99'"),
+        ("buy.response.p98", "< 1ms", "no metric 'buy.response.p98'"),
+        ("buy.count", "> 1", "no metric 'buy.count'"),
+        ("", "> 1", "no metric ''"),
+        ("buy.response.p99", "500ms", "expected a duration"),
+        ("buy.response.p99", "< 500", "expected a duration"),
+        ("buy.response.p99", "< -1ms", "expected a duration"),
+        ("buy.response.p99", "< 5 ms and > 1 ms", "expected a duration"),
+        ("buy.response.p99", 500, "found 500, expected a duration"),
+        ("buy.sold.count", "== 5%", "expected a number"),
+        ("buy.sold.share", "== 5", "expected a share"),
+        ("rate", "> 5", "expected a rate"),
+    ],
+)
+def test_a_threshold_that_cannot_be_judged_is_refused_at_once(
+    metric: str, condition: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_threshold(metric, condition)
+
+
+def test_every_metric_can_be_demanded_and_judged() -> None:
+    conditions = {"latency": "< 1ms", "count": "< 1", "share": "< 1%", "rate": "< 1/s"}
+    for name, metric in metrics().items():
+        assert judge(parse_threshold(name, conditions[metric.kind]), Figures()).verdict
