@@ -95,6 +95,9 @@ class ReplicaSettings(Settings):
     header_bytes_max: int = Field(16_384, ge=256, description="Larger headers are answered 431.")
     header_timeout_ms: int = Field(10_000, ge=1, description="How long a request's head may take.")
     drain_timeout_s: float = Field(10.0, ge=0, description="How long SIGTERM waits for requests.")
+    niceness: int = Field(
+        10, ge=0, le=19, description="How far it gives way to stores and workers."
+    )
     mysql_threads_max: int = Field(16, ge=1, description="MySQL transactions in flight.")
 
 

@@ -53,7 +53,8 @@ def _verdict(judgement: "Judgement", run_verdict: Verdict, exit_code: ExitCode) 
 
 def _orders(judgement: "Judgement") -> str:
     drained = "" if judgement.drain_s is None else f", the last row {judgement.drain_s:.3f} s later"
-    return f"orders {judgement.accepted:,} accepted, {judgement.persisted:,} rows{drained}"
+    open_ = f", {judgement.unanswered:,} claims without an answer" if judgement.unanswered else ""
+    return f"orders {judgement.accepted:,} accepted{open_}, {judgement.persisted:,} rows{drained}"
 
 
 def _latency(latency: dict[str, Any]) -> str:

@@ -106,6 +106,7 @@ def _open_database(url: str) -> Database:
         charset="utf8mb4",
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
+        autocommit=True,
         init_command="SET time_zone = '+00:00'",
     )
 

@@ -100,17 +100,22 @@ def read_shelves(database: Database, vouchers: Sequence[int]) -> dict[int, Shelf
 
 
 def read_rows(database: Database, vouchers: Sequence[int]) -> dict[int, Rows]:
-    """Every order of each voucher, in any status."""
+    """Every order of each voucher, in any status.
+
+    A row comes as one text: the driver spends its time by the column, in Python, and a million
+    rows are read in half the time so.
+    """
     query = (
-        "SELECT voucher_id, id, user_id, status, "  # noqa: S608 - the only insertions are ours
-        f"{_UNIX_MS.format('create_time')}, {_UNIX_MS.format('persisted_at')} "
+        "SELECT CONCAT_WS(' ', voucher_id, id, user_id, status, "  # noqa: S608 - all ours
+        f"{_UNIX_MS.format('create_time')}, {_UNIX_MS.format('persisted_at')}) "
         "FROM tb_voucher_order WHERE voucher_id IN %s"
     )
     orders = {voucher: Rows() for voucher in vouchers}
     with database.cursor(SSCursor) as cursor:
         cursor.execute(query, (tuple(vouchers),))
         while batch := cursor.fetchmany(_FETCH_ROWS):
-            for voucher, *row in batch:
+            for (text,) in batch:
+                voucher, *row = map(int, text.split())
                 orders[voucher].append(row)
     return orders
 

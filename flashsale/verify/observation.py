@@ -68,7 +68,8 @@ def observe(
     The queue comes before MySQL: an order that had left it by then is in MySQL's view.
     """
     for attempt in range(_TRIES):
-        time.sleep(_TRY_PAUSE_S * bool(attempt))
+        if attempt:
+            time.sleep(_TRY_PAUSE_S)
         observation = _observe(stores, vouchers, since or Position())
         if observation.still:
             break

@@ -121,6 +121,10 @@ class Sale:
         """True for an order of this run; without a baseline, for one that the run was told of."""
         return not self.before.knows(order) if self.before else order in self.promised
 
+    def was_rowless(self, order: int) -> bool:
+        """True for an order that was no row before the run: what became of it is not the run's."""
+        return self.before is not None and order in self.before.queued
+
     def new_rows(self) -> Iterator[int]:
         """Positions in `rows` of this run's orders."""
         return (row for row, order in enumerate(self.rows.order) if self.is_new(order))
@@ -160,6 +164,11 @@ class Snapshot:
         named = sum(len(sale.told_sold) for sale in self.sales)
         unnamed = sum(1 for sale in self.sales for k in sale.claims.told(SOLD) if not _id(sale, k))
         return named + unnamed
+
+    @property
+    def unanswered(self) -> int:
+        """How many claims may or may not have sold, as far as their own answers tell."""
+        return sum(1 for sale in self.sales for _ in sale.claims.open())
 
     @property
     def persisted(self) -> int:

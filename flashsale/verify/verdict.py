@@ -45,6 +45,7 @@ class Judgement:
     checks: tuple[Judged, ...]
     reason: str | None = None
     accepted: int | None = None
+    unanswered: int | None = None
     persisted: int | None = None
     drain_s: float | None = None
     waited_s: float = 0.0
@@ -64,6 +65,7 @@ class Judgement:
             "reason": self.reason,
             "orders": {
                 "accepted": self.accepted,
+                "unanswered": self.unanswered,
                 "persisted": self.persisted,
                 "drain_s": self.drain_s,
             },
@@ -93,6 +95,7 @@ def judge(snapshot: Snapshot) -> Judgement:
         checks=checks,
         reason=reason,
         accepted=snapshot.accepted,
+        unanswered=snapshot.unanswered,
         persisted=snapshot.persisted,
         drain_s=drain_s(snapshot),
         latency_ms=persisted_latency(snapshot),

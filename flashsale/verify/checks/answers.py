@@ -19,6 +19,7 @@ def duplicate_truthful(snapshot: Snapshot) -> list[Finding]:
         *violation("told of another's order", (o for s in sales for o in _not_theirs(s))),
         *late("told of an order that is no row", (o for s in sales for o in _no_such_order(s))),
         *violation("told of it before it was sold", (o for s in sales for o in _too_early(s))),
+        *remark("told of an order that was no row before the run", _lost_before(snapshot)),
     ]
 
 
@@ -39,8 +40,17 @@ def _no_such_order(sale: Sale) -> Iterator[Offence]:
         user, order = claims.user[k], claims.order[k]
         if order == NO_ORDER and user not in sale.holders:
             yield sale.offence("told “duplicate” without holding any order", user)
-        elif order > 0 and order not in sale.row_of:
+        elif order > 0 and order not in sale.row_of and not sale.was_rowless(order):
             yield sale.offence("told “duplicate”, but there is no such order", user, order)
+
+
+def _lost_before(snapshot: Snapshot) -> Iterator[Offence]:
+    for sale in snapshot.sales:
+        claims = sale.claims
+        for k in claims.told(DUPLICATE):
+            order = claims.order[k]
+            if order not in sale.row_of and sale.was_rowless(order):
+                yield sale.offence("still no row", claims.user[k], order)
 
 
 def _too_early(sale: Sale) -> Iterator[Offence]:

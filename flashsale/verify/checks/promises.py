@@ -36,8 +36,13 @@ def _lost(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
         user = sale.claims.user[k]
         if not order and user not in sale.holders:
             yield sale.offence("no row of this user", user)
-        elif order and order not in sale.row_of and order not in snapshot.strays:
+        elif order and order not in sale.row_of and not _is_elsewhere(snapshot, sale, order):
             yield sale.offence(_fate(snapshot, sale, user, order), user, order)
+
+
+def _is_elsewhere(snapshot: Snapshot, sale: Sale, order: int) -> bool:
+    """Another check or another run answers for the order."""
+    return order in snapshot.strays or sale.was_rowless(order)
 
 
 def _fate(snapshot: Snapshot, sale: Sale, user: int, order: int) -> str:

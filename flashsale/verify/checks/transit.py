@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from flashsale import keys
 from flashsale.model import Verdict
 from flashsale.verify.finding import EXAMPLES_MAX, Finding, Offence, doubt, violation
 from flashsale.verify.queue import Entry
@@ -20,7 +21,7 @@ def queue_empty(snapshot: Snapshot) -> list[Finding]:
         *violation("lost from the queue", _losses(snapshot)),
     ]
     if not queue.exists and snapshot.accepted and not findings:
-        findings += doubt("no queue to look at", [Offence("there is no stream.orders")])
+        findings += doubt("no queue to look at", [Offence(f"there is no {keys.STREAM_ORDERS}")])
     return findings
 
 
@@ -47,4 +48,4 @@ def _losses(snapshot: Snapshot) -> Iterator[Offence]:
     existed = before is not None and before.stream_exists
     written = any(sale.ledger.receipts for sale in snapshot.sales)
     if not queue.exists and (existed or (written and snapshot.accepted)):
-        yield Offence("stream.orders is gone, and with it whatever was unread")
+        yield Offence(f"{keys.STREAM_ORDERS} is gone, and with it whatever was unread")

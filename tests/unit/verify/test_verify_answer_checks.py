@@ -1,0 +1,246 @@
+"""Answers: a good history and a broken one for every rule about "duplicate" and "sold out"."""
+
+import pytest
+from sale_world import World, broken, doubts, findings, together, violations
+
+from flashsale.model import Outcome, PayStatus, Verdict
+from flashsale.verify.claims import GARBLED, NEVER
+from flashsale.verify.queue import Backlog, Queue
+
+QUEUED = Queue(exists=True, last_entry="9-0", backlog=Backlog(undelivered=1))
+
+
+@pytest.fixture
+def world() -> World:
+    """Two units; the first is sold to user 1, who asks again."""
+    world = World(units=2)
+    world.buy(1, 101)
+    world.say(1, Outcome.DUPLICATE, 101)
+    return world
+
+
+# duplicate_truthful
+
+
+def test_a_duplicate_that_names_the_users_order_is_true(world: World) -> None:
+    assert broken(world.snapshot()) == set()
+
+
+@pytest.mark.parametrize("status", [PayStatus.CANCELLED, PayStatus.REFUNDED])
+def test_an_order_that_has_ended_since_still_makes_it_true(world: World, status: int) -> None:
+    world.end(101, status)
+    assert broken(world.snapshot()) == set()
+
+
+def test_a_duplicate_without_such_an_order_is_named(world: World) -> None:
+    world.say(2, Outcome.DUPLICATE, 777)
+    found = violations(world.snapshot(), "duplicate_truthful")
+    assert "order 777, user 2, voucher 1: told “duplicate”, but there is no such order" in found
+
+
+def test_a_duplicate_whose_row_is_gone_is_named(world: World) -> None:
+    world.rows.clear()
+    assert "order 101, user 1" in violations(world.snapshot(), "duplicate_truthful")
+
+
+def test_a_duplicate_that_names_anothers_order_is_named(world: World) -> None:
+    world.say(2, Outcome.DUPLICATE, 101)
+    found = violations(world.snapshot(), "duplicate_truthful")
+    assert "order 101, user 2, voucher 1: the order is of user 1" in found
+
+
+def test_a_duplicate_that_names_garbage_is_named(world: World) -> None:
+    world.say(1, Outcome.DUPLICATE, GARBLED, garbled="none")
+    found = violations(world.snapshot(), "duplicate_truthful")
+    assert "user 1, voucher 1: told of 'none', which is no order id" in found
+
+
+def test_a_duplicate_without_an_id_needs_any_order_of_the_user(world: World) -> None:
+    world.say(1, Outcome.DUPLICATE)
+    assert not violations(world.snapshot(), "duplicate_truthful")
+    world.say(2, Outcome.DUPLICATE)
+    found = violations(world.snapshot(), "duplicate_truthful")
+    assert "user 2, voucher 1: told “duplicate” without holding any order" in found
+
+
+def test_a_duplicate_of_an_order_from_before_is_true(world: World) -> None:
+    world.claims.clear()
+    world.start()
+    world.say(1, Outcome.DUPLICATE, 101)
+    assert broken(world.snapshot()) == set()
+
+
+def test_an_order_that_an_earlier_run_lost_is_remarked_not_judged(world: World) -> None:
+    world.rows.clear()
+    world.claims.clear()
+    world.start()
+    world.say(1, Outcome.DUPLICATE, 101)
+    world.say(1, Outcome.INDETERMINATE, resolved=101)
+    assert broken(world.snapshot()) == set()
+    (remark,) = findings(world.snapshot(), "duplicate_truthful", Verdict.PASS)
+    assert "order 101, user 1, voucher 1: still no row" in str(remark)
+
+
+def test_an_order_that_was_still_queued_before_the_run_and_is_a_row_now_is_true() -> None:
+    world = World(units=2)
+    world.sell_in_ledger(1, 101)
+    world.start()
+    world.persist(1, 101)
+    world.say(1, Outcome.DUPLICATE, 101)
+    assert broken(world.snapshot()) == set()
+    assert not findings(world.snapshot(), "duplicate_truthful", Verdict.PASS)
+
+
+def test_an_order_that_was_a_row_before_the_run_must_still_be_one(world: World) -> None:
+    world.claims.clear()
+    world.start()
+    world.say(1, Outcome.DUPLICATE, 101)
+    world.rows.clear()
+    assert "order 101" in violations(world.snapshot(), "duplicate_truthful")
+
+
+def test_while_orders_are_queued_a_missing_one_is_in_doubt(world: World) -> None:
+    world.rows.clear()
+    assert not violations(world.snapshot(QUEUED), "duplicate_truthful")
+    assert "order 101" in doubts(world.snapshot(QUEUED), "duplicate_truthful")
+
+
+def test_a_duplicate_before_the_order_was_asked_for_is_named() -> None:
+    world = World(units=2)
+    world.say(1, Outcome.DUPLICATE, 101, sent_us=0, done_us=50)
+    world.say(1, Outcome.SOLD, 101, sent_us=60, done_us=70)
+    world.sell(1, 101)
+    found = violations(world.snapshot(), "duplicate_truthful")
+    assert "order 101, user 1, voucher 1: told of it 10 µs before it was asked for" in found
+
+
+@pytest.mark.parametrize(("sent_us", "done_us"), [(50, 70), (40, 70), (NEVER, NEVER)])
+def test_claims_that_overlap_may_be_answered_in_any_order(sent_us: int, done_us: int) -> None:
+    world = World(units=2)
+    world.say(1, Outcome.DUPLICATE, 101, sent_us=0, done_us=50)
+    world.say(1, Outcome.SOLD, 101, sent_us=sent_us, done_us=done_us)
+    world.sell(1, 101)
+    assert broken(world.snapshot()) == set()
+
+
+def test_a_duplicate_that_arrived_at_no_known_instant_may_have_come_late() -> None:
+    world = World(units=2)
+    world.say(1, Outcome.SOLD, 101, sent_us=60, done_us=70)
+    world.say(1, Outcome.DUPLICATE, 101, sent_us=65, done_us=NEVER)
+    world.sell(1, 101)
+    assert broken(world.snapshot()) == set()
+
+
+# sold_out_truthful
+
+
+def _sold_out_then_sold(sent_us: int) -> World:
+    world = World(units=1)
+    world.say(9, Outcome.SOLD_OUT, sent_us=0, done_us=100)
+    world.say(1, Outcome.SOLD, 101, sent_us=sent_us, done_us=sent_us + 50)
+    world.sell(1, 101)
+    return world
+
+
+def test_a_sale_sent_after_a_sold_out_arrived_is_named() -> None:
+    found = violations(_sold_out_then_sold(130).snapshot(), "sold_out_truthful")
+    assert "order 101, user 1, voucher 1: sent 30 µs after user 9 had been told “sold out”" in found
+
+
+def test_a_microsecond_is_late_enough() -> None:
+    assert "sent 1 µs after" in violations(_sold_out_then_sold(101).snapshot(), "sold_out_truthful")
+
+
+@pytest.mark.parametrize("sent_us", [50, 100])
+def test_a_sale_that_was_under_way_by_then_is_fine(sent_us: int) -> None:
+    assert broken(_sold_out_then_sold(sent_us).snapshot()) == set()
+
+
+def test_another_vouchers_sold_out_says_nothing() -> None:
+    world = World(units=2)
+    world.buy(1, 101)
+    other = World(units=0, voucher=2)
+    other.say(9, Outcome.SOLD_OUT, sent_us=0, done_us=1)
+    assert broken(together([other, world])) == set()
+
+
+def test_the_earliest_sold_out_counts() -> None:
+    world = _sold_out_then_sold(130)
+    world.say(8, Outcome.SOLD_OUT, sent_us=200, done_us=300)
+    assert "after user 9" in violations(world.snapshot(), "sold_out_truthful")
+
+
+def test_an_unanswered_claim_that_sold_late_is_named() -> None:
+    world = _sold_out_then_sold(130)
+    world.claims[1].outcome = Outcome.INDETERMINATE
+    world.claims[1].order = 0
+    assert "order 101, user 1" in violations(world.snapshot(), "sold_out_truthful")
+
+
+def test_an_unanswered_claim_beside_an_earlier_one_is_not_blamed() -> None:
+    world = _sold_out_then_sold(130)
+    world.claims[1].outcome = Outcome.INDETERMINATE
+    world.claims[1].order = 0
+    world.say(1, Outcome.INDETERMINATE, sent_us=10, done_us=20)
+    assert broken(world.snapshot()) == set()
+
+
+def test_a_returned_unit_may_be_sold_after_sold_out() -> None:
+    world = World(units=1)
+    world.buy(5, 105)
+    world.say(9, Outcome.SOLD_OUT, sent_us=30, done_us=100)
+    world.end(105)
+    world.say(1, Outcome.SOLD, 101, sent_us=130, done_us=150)
+    world.sell(1, 101)
+    assert broken(world.snapshot()) == set()
+    (remark,) = findings(world.snapshot(), "sold_out_truthful", Verdict.PASS)
+    assert "voucher 1: 1 orders, 1 units returned" in str(remark)
+
+
+def test_an_order_of_before_that_was_cancelled_in_the_run_returns_its_unit() -> None:
+    world = World(units=1)
+    world.sell(5, 105)
+    world.start()
+    world.say(9, Outcome.SOLD_OUT, sent_us=0, done_us=100)
+    world.end(105)
+    world.say(1, Outcome.SOLD, 101, sent_us=130, done_us=150)
+    world.sell(1, 101)
+    assert broken(world.snapshot()) == set()
+
+
+def test_an_order_that_had_ended_before_the_run_returns_nothing() -> None:
+    world = World(units=1)
+    world.sell(5, 105)
+    world.end(105)
+    world.start()
+    world.say(9, Outcome.SOLD_OUT, sent_us=0, done_us=100)
+    world.say(1, Outcome.SOLD, 101, sent_us=130, done_us=150)
+    world.sell(1, 101)
+    assert "order 101" in violations(world.snapshot(), "sold_out_truthful")
+
+
+def test_a_restock_may_be_sold_after_sold_out() -> None:
+    world = World(units=0)
+    world.say(9, Outcome.SOLD_OUT, sent_us=0, done_us=100)
+    world.restock(1)
+    world.say(1, Outcome.SOLD, 101, sent_us=130, done_us=150)
+    world.sell(1, 101)
+    assert broken(world.snapshot()) == set()
+
+
+def test_more_sales_than_returned_units_are_named() -> None:
+    world = World(units=2)
+    world.say(9, Outcome.SOLD_OUT, sent_us=0, done_us=100)
+    world.restock(1)
+    for user in (1, 2):
+        world.say(user, Outcome.SOLD, 100 + user, sent_us=130, done_us=150)
+        world.sell(user, 100 + user)
+    (finding,) = findings(world.snapshot(), "sold_out_truthful", Verdict.FAIL)
+    assert finding.total == 2
+
+
+def test_without_a_baseline_a_late_sale_may_be_a_restock() -> None:
+    world = _sold_out_then_sold(130)
+    world.before = None
+    assert not violations(world.snapshot(), "sold_out_truthful")
+    assert "order 101" in doubts(world.snapshot(), "sold_out_truthful")

@@ -1,0 +1,208 @@
+"""Reading attempts.jsonl: every kind of line, a torn end, and every way to be malformed."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from flashsale.errors import ExitCode, NothingJudgedError
+from flashsale.model import Outcome
+from flashsale.verify.attempts import parse_attempts, read_attempts
+from flashsale.verify.claims import GARBLED, NEVER, NO_ORDER, OUTCOMES, Claims
+
+BIG = 2**63 - 1
+HEADER = {
+    "kind": "header",
+    "schema": 1,
+    "run": "r-1",
+    "scenario": "s",
+    "vouchers": [1],
+    "planned": 2,
+}
+BARRIER = {"kind": "barrier", "unix_us": 1}
+END = {"kind": "end", "planned": 2, "sent": 2, "interrupted": False}
+
+
+def plan(i: int, user: int, voucher: int = 1) -> dict[str, Any]:
+    return {"kind": "plan", "i": i, "user": user, "voucher": voucher, "conn": 0, "at_us": 0}
+
+
+def result(i: int, outcome: str = "sold", **more: Any) -> dict[str, Any]:
+    line = {"kind": "result", "i": i, "sent_us": 5, "done_us": 9, "outcome": outcome}
+    return {**line, "status": 200, "order": None, **more}
+
+
+def lines(*records: dict[str, Any]) -> list[bytes]:
+    return [orjson.dumps(record) + b"\n" for record in records]
+
+
+def good(*extra: dict[str, Any]) -> list[bytes]:
+    return lines(HEADER, plan(0, 10), plan(1, 11), BARRIER, *extra)
+
+
+def claims(content: list[bytes], voucher: int = 1) -> Claims:
+    return parse_attempts(content).claims[voucher]
+
+
+def test_a_whole_run() -> None:
+    attempts = parse_attempts(
+        good(result(1, order=str(BIG)), result(0, "sold_out", sent_us=7, done_us=8), END)
+    )
+    assert (attempts.run, attempts.vouchers, attempts.planned) == ("r-1", (1,), 2)
+    assert attempts.complete
+    found = attempts.claims[1]
+    assert [OUTCOMES[code] for code in found.outcome] == [Outcome.SOLD_OUT, Outcome.SOLD]
+    assert list(found.order) == [NO_ORDER, BIG]
+    assert list(found.sent_us) == [7, 5]
+    assert list(found.done_us) == [8, 9]
+
+
+def test_claims_are_sorted_by_voucher() -> None:
+    attempts = parse_attempts(
+        lines({**HEADER, "vouchers": [1, 2, 3]}, plan(0, 10, 2), plan(1, 11), result(0))
+    )
+    assert attempts.vouchers == (1, 2, 3)
+    assert [list(attempts.claims[v].user) for v in (1, 2, 3)] == [[11], [10], []]
+    assert OUTCOMES[attempts.claims[2].outcome[0]] is Outcome.SOLD
+
+
+def test_a_plan_without_a_result_is_indeterminate() -> None:
+    found = claims(good(result(0)))
+    assert OUTCOMES[found.outcome[1]] is Outcome.INDETERMINATE
+    assert (found.sent_us[1], found.done_us[1]) == (NEVER, NEVER)
+    assert list(found.open()) == [1]
+
+
+def test_what_was_never_sent_has_no_instants() -> None:
+    found = claims(good(result(0, "unsent", sent_us=None, done_us=None)))
+    assert (found.sent_us[0], found.done_us[0]) == (NEVER, NEVER)
+
+
+def test_the_first_outcome_stays_on_record_beside_the_resolution() -> None:
+    resolved = {"kind": "resolved", "i": 0, "outcome": "sold", "order": "77"}
+    found = claims(good(result(0, "unknown", order="55"), resolved))
+    assert OUTCOMES[found.outcome[0]] is Outcome.UNKNOWN
+    assert (found.order[0], found.resolved[0]) == (55, 77)
+    assert list(found.promised()) == [(0, 77)]
+
+
+def test_resolved_to_none_promises_nothing() -> None:
+    resolved = {"kind": "resolved", "i": 0, "outcome": "none", "order": None}
+    assert list(claims(good(result(0, "unknown"), resolved)).promised()) == []
+
+
+def test_resolved_to_an_order_without_an_id_is_still_a_promise() -> None:
+    resolved = {"kind": "resolved", "i": 0, "outcome": "sold", "order": None}
+    assert list(claims(good(result(0, "unknown"), resolved)).promised()) == [(0, NO_ORDER)]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1e3", "", "9223372036854775808", "٣"])
+def test_an_order_id_that_is_none_is_kept_as_text(text: str) -> None:
+    found = claims(good(result(0, order=text)))
+    assert (found.order[0], found.garbled[0]) == (GARBLED, text)
+
+
+def test_garbled_ids_stay_with_their_claim() -> None:
+    content = lines(
+        {**HEADER, "vouchers": [1, 2]}, plan(0, 10, 2), plan(1, 11), result(1, order="x")
+    )
+    assert parse_attempts(content).claims[1].garbled == {0: "x"}
+    assert parse_attempts(content).claims[2].garbled == {}
+
+
+@pytest.mark.parametrize("cut", [1, 10, 40])
+def test_a_torn_last_line_is_passed_over(cut: int) -> None:
+    content = good(result(0), result(1))
+    content[-1] = content[-1][:-cut]
+    attempts = parse_attempts(content)
+    torn = OUTCOMES[attempts.claims[1].outcome[1]]
+    assert torn is (Outcome.SOLD if cut == 1 else Outcome.INDETERMINATE)
+    assert not attempts.complete
+
+
+def test_a_storm_that_died_while_planning_has_fewer_claims() -> None:
+    content = lines(HEADER, plan(0, 10), plan(1, 11))
+    content[-1] = content[-1][:20]
+    assert parse_attempts(content).planned == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "number", "reason"),
+    [
+        (b"{]\n", 5, "not JSON"),
+        (b"[]\n", 5, ""),
+        (b'{"kind":"dance"}\n', 5, "kind 'dance' is not known here"),
+        (b'{"i":0}\n', 5, "no 'kind'"),
+        (*lines(plan(2, 12)), 5, "a plan after the barrier"),
+        (*lines(result(2)), 5, "i: attempt 2 is not in the plan"),
+        (*lines(result(-1)), 5, "i: attempt -1 is not in the plan"),
+        (*lines(result(True)), 5, "i: attempt True is not in the plan"),
+        (*lines(result(0, "bought")), 5, "outcome 'bought' is not known"),
+        (*lines(result(0, order=7)), 5, "order: expected text, got 7"),
+        (*lines(result(0, sent_us="now")), 5, "sent_us: expected microseconds, got 'now'"),
+        (b'{"kind":"result","i":0,"outcome":"sold"}\n', 5, "no 'sent_us'"),
+        (*lines({"kind": "resolved", "i": 0, "outcome": "maybe", "order": None}), 5, "outcome"),
+    ],
+)
+def test_a_malformed_line_is_named(line: bytes, number: int, reason: str) -> None:
+    content = [*good(), line, *lines(result(1))]
+    with pytest.raises(NothingJudgedError) as raised:
+        parse_attempts(content)
+    assert f"line {number}: {reason}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_code == ExitCode.NOTHING_JUDGED
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (plan(5, 12), "i: expected 1, got 5"),
+        (plan(1, 0), "user and voucher: expected positive integers"),
+        (plan(1, 7, True), "user and voucher: expected positive integers"),
+        (plan(1, 2**63), "user and voucher: expected positive integers"),
+    ],
+)
+def test_a_malformed_plan_is_named(line: dict[str, Any], reason: str) -> None:
+    with pytest.raises(NothingJudgedError, match=f"line 3: {reason}"):
+        parse_attempts(lines(HEADER, plan(0, 10), line, BARRIER))
+
+
+def test_a_second_result_is_malformed() -> None:
+    with pytest.raises(NothingJudgedError, match="line 6: attempt 0 has a result already"):
+        parse_attempts(good(result(0), result(0)))
+
+
+def test_a_plan_shorter_than_promised_is_no_record_to_judge_by() -> None:
+    with pytest.raises(NothingJudgedError, match="the header plans 2 attempts, not 1"):
+        parse_attempts(lines(HEADER, plan(0, 10), BARRIER))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        plan(0, 10),
+        {**HEADER, "schema": 2},
+        {**HEADER, "vouchers": ["1"]},
+        {k: v for k, v in HEADER.items() if k != "planned"},
+    ],
+)
+def test_a_record_begins_with_a_header(first: dict[str, Any]) -> None:
+    with pytest.raises(NothingJudgedError, match="line 1: "):
+        parse_attempts(lines(first))
+
+
+def test_an_empty_file_is_no_record(tmp_path: Path) -> None:
+    (tmp_path / "attempts.jsonl").touch()
+    with pytest.raises(NothingJudgedError, match="expected a header"):
+        read_attempts(tmp_path)
+
+
+def test_a_folder_without_attempts_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NothingJudgedError, match="no attempts to judge"):
+        read_attempts(tmp_path / "nothing")
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "attempts.jsonl").write_bytes(b"".join(good(result(0, order="7"))))
+    assert read_attempts(tmp_path).claims[1].order[0] == 7
