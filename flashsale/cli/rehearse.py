@@ -89,6 +89,7 @@ def _prepare(scenario: "Scenario", folder: Path, state: "StackState") -> None:
     _say(f"seeding {settings.users:,} users and {settings.units:,} units, warming the sale")
     with shown("seed") as progress:
         seed(settings, stores, folder / TOKENS, progress)
+    with shown("warm") as progress:
         warm(stores, progress)
 
 
@@ -100,7 +101,7 @@ def _storm_and_judge(
     from flashsale.cli.seed import TOKENS
     from flashsale.cli.storm import StormRequest, print_run, run_storm
     from flashsale.cli.verdict_view import show
-    from flashsale.cli.verify import run_verdict, run_verify
+    from flashsale.cli.verify import render, run_verdict, run_verify
 
     _say(f"storming {state.base_url}")
     stores = _stores(state)
@@ -122,6 +123,7 @@ def _storm_and_judge(
     judgement = run_verify(run.folder.path, stores)
     verdict, code = run_verdict(run.folder.path, judgement)
     show(judgement, Console(), verdict, code)
+    render(run.folder.path)
     return code
 
 

@@ -64,7 +64,7 @@ def command(
         from flashsale.cli.verdict_view import show
 
         show(judgement, Console(), *run_verdict(run, judgement))
-    _render(run)
+    render(run)
     raise typer.Exit(run_verdict(run, judgement)[1])
 
 
@@ -112,7 +112,7 @@ def _record(run_dir: Path, judgement: "Judgement") -> None:
     summary.with_verify(document).write(run_dir / SUMMARY_FILE)
 
 
-def _render(run_dir: Path) -> None:
+def render(run_dir: Path) -> None:
     """Draw the run's reports again, now that there is a judgement to put into them."""
     summary = _read_summary(run_dir)
     if summary is not None:

@@ -12,7 +12,7 @@ from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
 from flashsale.stack.process import CommandLine, log_tail
 from flashsale.stack.service import Service
-from flashsale.stack.tether import tether
+from flashsale.stack.tether import tether, undisturbed_fork
 
 DATABASE = "flashsale"
 USER = "flashsale"
@@ -163,17 +163,23 @@ class MariaDBServer(Service):
             "--innodb-buffer-pool-size=32M",
         ]
         with self.log.open("ab") as log:
-            done = subprocess.run(
-                [binary.path, "--no-defaults", "--bootstrap", *_as_root(), *arguments],
-                input=_bootstrap_script(messages).encode(),
-                stdout=log,
-                stderr=log,
-                env=binary.environment(),
-                timeout=_BOOTSTRAP_TIMEOUT_S,
-                preexec_fn=tether(),
-                check=False,
-            )
-        if done.returncode != 0:
+            with undisturbed_fork():
+                bootstrap = subprocess.Popen(
+                    [binary.path, "--no-defaults", "--bootstrap", *_as_root(), *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    env=binary.environment(),
+                    preexec_fn=tether(),
+                )
+            with bootstrap:
+                try:
+                    script = _bootstrap_script(messages).encode()
+                    bootstrap.communicate(script, timeout=_BOOTSTRAP_TIMEOUT_S)
+                except BaseException:
+                    bootstrap.kill()
+                    raise
+        if bootstrap.returncode != 0:
             raise UnreachableError(
                 f"mariadb could not create its system tables; the end of {self.log}:\n"
                 f"{log_tail(self.log)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from flashsale.errors import UnreachableError
-from flashsale.stack.tether import tether
+from flashsale.stack.tether import tether, undisturbed_fork
 
 _LOG_TAIL_LINES = 12
 _KILL_TIMEOUT_S = 10
@@ -40,16 +40,17 @@ class Process:
     def __post_init__(self) -> None:
         with self.log.open("ab") as log:
             try:
-                self._popen = subprocess.Popen(
-                    [str(argument) for argument in self.command.arguments],
-                    env=dict(self.command.environment),
-                    cwd=self.command.directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    preexec_fn=tether(self.command.death_signal),
-                )
+                with undisturbed_fork():
+                    self._popen = subprocess.Popen(
+                        [str(argument) for argument in self.command.arguments],
+                        env=dict(self.command.environment),
+                        cwd=self.command.directory,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
+                        preexec_fn=tether(self.command.death_signal),
+                    )
             except OSError as error:
                 raise UnreachableError(
                     f"cannot run {self.command.arguments[0]}: {error.strerror}"

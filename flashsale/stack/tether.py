@@ -4,9 +4,11 @@ import ctypes
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _PR_SET_PDEATHSIG = 1
+_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DESCRIPTORS_MAX = 1_048_576  # some limits are a billion, and programs size tables by them
 
 
@@ -24,9 +26,24 @@ def tether(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
         prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
         if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
         raise_descriptor_limit()
 
     return bind
+
+
+@contextmanager
+def undisturbed_fork() -> Iterator[None]:
+    """Hold signals back while a tethered child is forked.
+
+    What a handler raises inside the hooks that run around a fork is printed and lost, so a Ctrl-C
+    in that moment would do nothing.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def raise_descriptor_limit() -> int:

@@ -97,6 +97,7 @@ def test_two_stampedes_at_once_keep_the_promise(tmp_path: Path) -> None:
         verdicts = [check["verdict"] for check in summary["verify"]["checks"]]
         assert verdicts == ["pass"] * CHECKS
         assert list((folder / ".flashsale/rehearsals").iterdir()) == []
+        assert "no_oversell" in (folder / "runs/latest/junit.xml").read_text()
 
 
 @pytest.fixture
