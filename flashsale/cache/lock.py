@@ -12,6 +12,7 @@ from typing import cast
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+from flashsale.errors import UsageError
 from flashsale.lua.scripts import Script, script
 
 _TAKE = script("lock_take")
@@ -27,6 +28,9 @@ class Locks:
     """
 
     def __init__(self, cache: Redis, owner: str, *, lease_ms: int, renew_ms: int) -> None:
+        """Locks taken as `owner`, one word. Raises UsageError where it is none."""
+        if owner.split() != [owner]:
+            raise UsageError(f"a worker's name is one word, got {owner!r}")
         self._cache = cache
         self._owner = owner
         self._lease_ms = lease_ms

@@ -111,7 +111,7 @@ class Worker:
 
     def _fresh(self) -> Counts:
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.entries:
+        if ahead is not None:
             return self._work(ahead.entries, ahead.fence, read_ahead=True)
         entries = self._stream.fresh(self._settings.batch_rows_max, self._block())
         return self._work(entries, read_ahead=True)
@@ -138,7 +138,12 @@ class Worker:
         self._cursor = page[-1].entry_id if page else None
         if self._cursor is None:  # what was due and is not pending, another worker took and wrote
             self._postponed.forget_others(self._seen, self._seen_since_s)
-        return [entry for entry in page if self._postponed.is_due(entry.entry_id, now_s)]
+        ahead = {entry.entry_id for entry in self._ahead.entries} if self._ahead else ()
+        return [
+            entry
+            for entry in page
+            if entry.entry_id not in ahead and self._postponed.is_due(entry.entry_id, now_s)
+        ]
 
     def _take_over(self) -> Counts:
         counts = Counts()
@@ -188,7 +193,8 @@ class Worker:
         entry_ids = [order.entry_id for order in orders]
         if entry_ids and read_ahead and not self._stopping:
             count = self._settings.batch_rows_max
-            self._ahead = self._stream.acknowledge_and_read(entry_ids, count)
+            ahead = self._stream.acknowledge_and_read(entry_ids, count)
+            self._ahead = ahead if ahead.entries else None
         else:
             self._stream.acknowledge(entry_ids)
         for entry_id in entry_ids:

@@ -41,14 +41,16 @@ class App:
             raise NotImplementedError(f"no {scope['type']} here")
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.in_flight += 1
-        route = "unknown"
+        self.in_flight += 1  # until the answer has left: a drain waits for it
         try:
             route, handler, tail = self._router.find(scope["method"], scope["path"])
             response = await self._respond(handler, tail, scope, receive)
+            self.answers[route, response.status] += 1
+            await self._send(response, send)
         finally:
             self.in_flight -= 1
-        self.answers[route, response.status] += 1
+
+    async def _send(self, response: Response, send: Send) -> None:
         headers = [*response.headers, _CLOSE] if self.draining else response.headers
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})

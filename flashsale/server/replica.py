@@ -35,6 +35,7 @@ from flashsale.storage.database import Database
 from flashsale.storage.mysql import engine
 
 log = structlog.get_logger(__name__)
+_STOP_TIMEOUT_S = 1.0
 
 
 class Replica:
@@ -81,7 +82,7 @@ class Replica:
         if not ended_early:
             await self._drain()
             server.stop()
-            await serving
+            await _ended(serving)
         time_keeper.cancel()
         stopping.cancel()
         await self._close()
@@ -127,6 +128,15 @@ class Replica:
         await self._claims.aclose()
         await self._ledger.aclose()
         self._database.close()
+
+
+async def _ended(serving: asyncio.Task[None]) -> None:
+    """Wait for a server that was told to stop; it waits for silent clients, and we do not."""
+    _, silent = await asyncio.wait({serving}, timeout=_STOP_TIMEOUT_S)
+    if silent:
+        log.warning("cut off clients that neither finished their request nor left")
+        serving.cancel()
+        await asyncio.wait({serving}, timeout=_STOP_TIMEOUT_S)
 
 
 def _line(error: object) -> str:

@@ -13,6 +13,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_LENGTH_DIGITS_MAX = 18  # Python refuses to read a number of thousands of digits
+
 
 class Refused(Exception):  # noqa: N818 - carries the answer, is no bug
     """The request breaks a limit or its own form; `response` says which."""
@@ -36,12 +38,15 @@ class Request:
         self._body_bytes_max = limits.body_bytes_max
         self.token = ""
         self._declared = 0  # bytes of body announced; -1: chunked, length unknown
-        size, length, chunked = len(self.path), None, False
+        size, chunked = len(self.path), False
+        length: bytes | None = None
         for name, value in scope["headers"]:
             size += len(name) + len(value)
             if name == b"authorization":
                 self.token = value.decode("latin-1")
             elif name == b"content-length":
+                if length not in (None, value):
+                    raise Refused(rejected("Two values of Content-Length", 400))
                 length = value
             elif name == b"transfer-encoding":
                 chunked = True
@@ -57,7 +62,7 @@ class Request:
             return -1
         if not length.isdigit():
             raise Refused(rejected("Content-Length is not a number", 400))
-        if int(length) > self._body_bytes_max:
+        if len(length) > _LENGTH_DIGITS_MAX or int(length) > self._body_bytes_max:
             raise Refused(rejected("Body too large", 413))
         return int(length)
 
@@ -85,7 +90,7 @@ class Request:
     async def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises Refused with 415 or 400."""
         kinds = [value for name, value in self.scope["headers"] if name == b"content-type"]
-        if not kinds or not kinds[0].lower().startswith(b"application/json"):
+        if not kinds or kinds[0].partition(b";")[0].strip().lower() != b"application/json":
             raise Refused(rejected("Expected application/json", 415))
         try:
             value = orjson.loads(await self.body())

@@ -78,7 +78,11 @@ class Relay:
         if self.refuse:
             client.close()
             return
-        answers, server = await asyncio.open_connection(*self._target)
+        try:
+            answers, server = await asyncio.open_connection(*self._target)
+        except OSError:  # nobody there: the client finds out as it would without a relay
+            client.close()
+            return
         pair, gate = (client, server), asyncio.Event()
         if not self._holds_new:
             gate.set()

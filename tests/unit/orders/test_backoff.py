@@ -1,0 +1,70 @@
+"""Not-before times: doubling, bounded, one entry at a time."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flashsale.orders.backoff import Postponed
+
+
+def test_waits_double_up_to_the_maximum() -> None:
+    postponed = Postponed(base_s=0.1, max_s=1.0)
+    now_s, waits = 100.0, []
+    for _ in range(6):
+        postponed.postpone("1-1", now_s)
+        wait_s = postponed.next_due_s(now_s)
+        assert wait_s is not None
+        waits.append(round(wait_s, 6))
+        now_s += wait_s
+        assert postponed.is_due("1-1", now_s)
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+def test_not_due_before_its_time() -> None:
+    postponed = Postponed(base_s=1.0, max_s=8.0)
+    postponed.postpone("1-1", 100.0)
+    assert not postponed.is_due("1-1", 100.999)
+    assert postponed.is_due("1-1", 101.0)
+
+
+def test_one_stuck_entry_holds_up_nobody() -> None:
+    postponed = Postponed(base_s=1.0, max_s=8.0)
+    postponed.postpone("1-1", 100.0)
+    assert postponed.is_due("1-2", 100.0)
+    postponed.postpone("1-2", 107.0)
+    assert postponed.next_due_s(107.0) == 0.0, "the first of them counts"
+
+
+def test_what_is_done_is_forgotten_with_its_tries() -> None:
+    postponed = Postponed(base_s=1.0, max_s=8.0)
+    for _ in range(3):
+        postponed.postpone("1-1", 100.0)
+    postponed.forget("1-1")
+    postponed.forget("never seen")
+    assert len(postponed) == 0
+    assert postponed.next_due_s(100.0) is None
+    postponed.postpone("1-1", 100.0)
+    assert postponed.next_due_s(100.0) == pytest.approx(1.0)
+
+
+@given(st.integers(1, 2000), st.floats(0.001, 10), st.floats(0.001, 100))
+def test_any_number_of_tries_stays_bounded(tries: int, base_s: float, max_s: float) -> None:
+    postponed = Postponed(base_s, max_s)
+    for _ in range(tries):
+        postponed.postpone("1-1", 0.0)
+    wait_s = postponed.next_due_s(0.0)
+    assert wait_s is not None
+    assert 0 < wait_s <= max_s
+
+
+def test_what_another_finished_is_forgotten_and_nothing_else() -> None:
+    """Of three that are due, one is not among ours any more; a fourth is not due yet."""
+    postponed = Postponed(base_s=1.0, max_s=8.0)
+    for entry_id, now_s in (("1-1", 100.0), ("1-2", 100.0), ("1-3", 101.0), ("1-4", 105.0)):
+        postponed.postpone(entry_id, now_s)
+    postponed.forget_others({"1-2"}, due_by_s=101.5)
+    assert len(postponed) == 3
+    assert postponed.is_due("1-1", 0.0), "forgotten: nothing stands against it"
+    assert not postponed.is_due("1-2", 100.5)
+    assert not postponed.is_due("1-3", 101.5), "it was postponed while the list was being read"
+    assert not postponed.is_due("1-4", 105.5)

@@ -1,0 +1,41 @@
+"""A batch: what goes to seckill.lua, and what its reply means."""
+
+import pytest
+
+from flashsale.lua.scripts import CLAIM_OUTCOMES
+from flashsale.model import ID_MAX, Outcome
+from flashsale.seckill.batch import Answer, make_batch, read_answers
+
+
+def test_words_of_the_call() -> None:
+    call = make_batch(7, [1, 2], ["11", "12"], 99).call
+    assert call.args == [7, 99, 1, "11", 2, "12"]
+    assert call.keys == (
+        "seckill:stock:7",
+        "seckill:order:7",
+        "seckill:receipt:7",
+        "seckill:sale:7",
+        "stream.orders",
+    )
+    assert call.command() == ("EVALSHA", call.script.sha, 5, *call.keys, *call.args)
+
+
+def test_a_user_without_an_id_is_a_bug() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        make_batch(7, [1, 2], ["11"], 99)
+
+
+def test_every_code_has_its_outcome() -> None:
+    flat = [part for code in CLAIM_OUTCOMES for part in (code, "id")]
+    assert [a.outcome for a in read_answers(flat)] == list(CLAIM_OUTCOMES.values())
+    assert read_answers([0, str(ID_MAX)]) == [Answer(Outcome.SOLD, str(ID_MAX))]
+
+
+def test_unknown_code_raises() -> None:
+    with pytest.raises(KeyError):
+        read_answers([8, ""])
+
+
+def test_half_a_pair_raises() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        read_answers([0, "1", 2])

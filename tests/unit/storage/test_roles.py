@@ -1,0 +1,68 @@
+"""Which errors certainly did nothing, and which may have done something."""
+
+import pytest
+from redis.exceptions import (
+    BusyLoadingError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from flashsale.errors import Indeterminate, Unavailable, UsageError
+from flashsale.lua.scripts import REFUSED
+from flashsale.storage.roles import async_client, sync_client, trouble
+
+CERTAINLY_NOT_DONE: list[RedisError] = [
+    NoScriptError("No matching script. Please use EVAL."),
+    BusyLoadingError("Redis is loading the dataset in memory"),
+    OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+    ReadOnlyError("Can not run script with write flag on readonly replica."),
+    ResponseError("MISCONF Redis is configured to save RDB snapshots, but it's failing"),
+    ResponseError("BUSY Redis is busy running a script. You can only call SCRIPT KILL"),
+    ResponseError("NOREPLICAS Not enough good replicas to write."),
+    ResponseError(f"{REFUSED} key 1 is a list, not a string"),
+]
+MAYBE_DONE: list[RedisError] = [
+    ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+    ResponseError("ERR value is not an integer or out of range script: ab, on @user_script:70."),
+    ResponseError("BUSYGROUP Consumer Group name already exists"),
+    ResponseError("a text with OOM, LOADING and REFUSED, but not at its start"),
+    RedisConnectionError("Connection closed by server."),
+    RedisTimeoutError("Timeout reading from socket"),
+    RedisError(),
+]
+
+
+@pytest.mark.parametrize("error", CERTAINLY_NOT_DONE, ids=lambda e: str(e)[:20])
+def test_refused_before_execution_is_unavailable(error: RedisError) -> None:
+    assert type(trouble(error)) is Unavailable
+
+
+@pytest.mark.parametrize("error", MAYBE_DONE, ids=lambda e: str(e)[:20])
+def test_everything_else_is_indeterminate(error: RedisError) -> None:
+    assert type(trouble(error)) is Indeterminate
+
+
+def test_trouble_says_what_it_was() -> None:
+    assert "Timeout reading" in str(trouble(RedisTimeoutError("Timeout reading from socket")))
+    assert "RedisError" in str(trouble(RedisError()))
+
+
+@pytest.mark.parametrize("make", [sync_client, async_client])
+@pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis://h:port/0"])
+def test_a_url_of_something_else_is_the_users_error(make: object, url: str) -> None:
+    with pytest.raises(UsageError, match="expected redis://"):
+        make(url)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("make", [sync_client, async_client])
+def test_clients_never_retry(make: object) -> None:
+    """A retry could sell twice; RESP3 pools fail after an idle connection was closed."""
+    pool = make("redis://127.0.0.1:1/0").connection_pool  # type: ignore[operator]
+    connection = pool.make_connection()
+    assert connection.retry._retries == 0
+    assert int(connection.protocol) == 2

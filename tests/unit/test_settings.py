@@ -1,0 +1,67 @@
+"""Settings: given, else the environment, else the default; a wrong one is one line."""
+
+import pytest
+from pydantic import ValidationError
+
+from flashsale.errors import UsageError
+from flashsale.settings import ClaimSettings, StoreSettings, WorkerSettings
+
+
+def test_given_outranks_environment_outranks_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ClaimSettings.load().timeout_ms == 2000
+    monkeypatch.setenv("FLASHSALE_CLAIM_TIMEOUT_MS", "300")
+    assert ClaimSettings.load().timeout_ms == 300
+    assert ClaimSettings.load(timeout_ms=None).timeout_ms == 300, "None is not given"
+    assert ClaimSettings.load(timeout_ms=400).timeout_ms == 400
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValidationError):
+        ClaimSettings.load().timeout_ms = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("FLASHSALE_CLAIM_BATCH_MAX", "0", "0"),
+        ("FLASHSALE_CLAIM_BATCH_MAX", "2001", "2001"),
+        ("FLASHSALE_CLAIM_BATCH_MAX", "many", "many"),
+        ("FLASHSALE_CLAIM_CLOCK_INTERVAL_S", "0", "0"),
+        ("FLASHSALE_CLAIM_TIMEOUT_MS", "-5", "-5"),
+    ],
+)
+def test_a_wrong_value_names_the_variable_and_what_was_found(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError) as raised:
+        ClaimSettings.load()
+    message = str(raised.value)
+    assert message.startswith(name)
+    assert told in message
+    assert "\n" not in message
+
+
+def test_a_missing_store_is_named() -> None:
+    with pytest.raises(UsageError, match="FLASHSALE_LEDGER_URL is not set"):
+        StoreSettings.load()
+
+
+def test_a_setting_nobody_knows_is_an_error() -> None:
+    with pytest.raises(UsageError):
+        StoreSettings.load(ledger_url="x", cache_url="x", mysql_url="x", nonsense=1)
+
+
+def test_the_watchdog_renews_in_time() -> None:
+    """The lease has time for two more tries (cache/lock.py)."""
+    defaults = WorkerSettings.load()
+    assert defaults.lock_renew_ms * 3 <= defaults.lock_lease_ms
+    assert defaults.claim_idle_ms > defaults.lock_lease_ms, "a living holder is not robbed"
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("FLASHSALE_")]:
+        monkeypatch.delenv(name)
