@@ -1,8 +1,8 @@
 #!lua
 -- Sell: decide a batch of claims on one voucher, and write what was sold.
 --
--- Guarantee: pair by pair, checked and written in order, so that pair n sees what pairs 1 … n-1
--- did; atomic as a whole. A receipt outranks every state of the sale, so that a winner's retry
+-- Guarantee: decided pair by pair, in order, so that pair n sees what pairs 1 … n-1 did; then
+-- written together, atomic as a whole. A receipt outranks every state of the sale, so that a winner's retry
 -- and a replay of this very batch always learn the truth. Past the deadline nothing is sold: a
 -- batch that was torn from its caller cannot sell behind the caller's back.
 -- An error that begins with REFUSED is raised before the first write.
@@ -14,18 +14,19 @@
 -- KEYS[5] stream    stream of accepted orders: userId, voucherId, id, ms
 -- ARGV[1] voucher id
 -- ARGV[2] deadline, Unix ms by this server's clock
--- ARGV[3] … user id and order id, alternating; ids are strings throughout
+-- ARGV[3] … user id and order id, alternating, at most 3000 pairs; ids are strings throughout
 --
 -- Replies a flat array, code and order id for each pair:
 --   0 sold, the pair's own order id     1 sold out, ""      2 duplicate, the order id already held
---   3 not begun, ""    4 ended, ""    5 not loaded, ""    6 paused, ""    7 past the deadline, ""
+--   3 not begun, ""    4 ended, ""    5 not loaded, ""    6 paused, ""
+--   7 past the deadline, or the stream takes no more entries, ""
 
 local stock_key, order_key, receipt_key, sale_key, stream_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local voucher_id = ARGV[1]
 local deadline_ms = tonumber(string.match(ARGV[2] or '', '^%d+$'))
 
-if #KEYS ~= 5 or #ARGV < 4 or #ARGV % 2 ~= 0 or not deadline_ms then
+if #KEYS ~= 5 or #ARGV < 4 or #ARGV > 6002 or #ARGV % 2 ~= 0 or not deadline_ms then
   return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs')
 end
 
@@ -61,25 +62,49 @@ local function refusal()
   return nil
 end
 
-local replies = {}
-for i = 3, #ARGV, 2 do
-  local user_id, order_id = ARGV[i], ARGV[i + 1]
+local users = {}
+for i = 3, #ARGV, 2 do users[#users + 1] = ARGV[i] end
+local receipts = loaded and redis.call('HMGET', receipt_key, unpack(users)) or {}
+
+local replies, fresh, places = {}, {}, {}
+for n = 1, #users do
+  local user_id, order_id = users[n], ARGV[2 * n + 2]
   local code, held = 5, ''
   if loaded then
-    held = redis.call('HGET', receipt_key, user_id)
+    held = receipts[n] or fresh[user_id]
     code = held and 2 or refusal()
     if not code then
-      -- First the one write that can still fail: a stream whose ids are spent takes no entry.
-      redis.call('XADD', stream_key, '*',
-        'userId', user_id, 'voucherId', voucher_id, 'id', order_id, 'ms', now_text)
-      redis.call('DECR', stock_key)
-      redis.call('SADD', order_key, user_id)
-      redis.call('HSET', receipt_key, user_id, order_id)
-      left = left - 1
       code, held = 0, order_id
+      fresh[user_id] = order_id
+      places[#places + 1] = n
+      left = left - 1
     end
   end
-  replies[i - 2] = code
-  replies[i - 1] = held or ''
+  replies[2 * n - 1] = code
+  replies[2 * n] = held or ''
+end
+
+-- First the one write that can still fail: a stream whose ids are spent takes no entry. What does
+-- not reach the stream is not sold.
+local buyers, orders = {}, {}
+for k, n in ipairs(places) do
+  local user_id, order_id = users[n], ARGV[2 * n + 2]
+  local added = redis.pcall('XADD', stream_key, '*',
+    'userId', user_id, 'voucherId', voucher_id, 'id', order_id, 'ms', now_text)
+  if type(added) == 'table' and added.err then
+    if k == 1 then return redis.error_reply('REFUSED ' .. added.err) end
+    for m = n, #users do
+      if fresh[users[m]] then replies[2 * m - 1], replies[2 * m] = 7, '' end
+    end
+    break
+  end
+  buyers[#buyers + 1] = user_id
+  orders[#orders + 1] = user_id
+  orders[#orders + 1] = order_id
+end
+if #buyers > 0 then
+  redis.call('DECRBY', stock_key, #buyers)
+  redis.call('SADD', order_key, unpack(buyers))
+  redis.call('HSET', receipt_key, unpack(orders))
 end
 return replies

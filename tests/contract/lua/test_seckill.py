@@ -364,3 +364,34 @@ def test_large_stocks_count_exactly(ledger: Redis, units: int) -> None:
     open_sale(ledger, units=units)
     assert claim(ledger, (7, 1001)) == [(SOLD, "1001")]
     assert stock(ledger) == units - 1
+
+
+# The stream's end ---------------------------------------------------------------------------------
+
+
+def test_a_stream_that_fills_up_in_the_middle_sells_no_further(ledger: Redis) -> None:
+    """Three entries fit: three are sold, whoever came after is told 7, and the books balance."""
+    open_sale(ledger, units=10)
+    ledger.xadd(keys.STREAM_ORDERS, {"voucherId": "9"}, id=f"{2**64 - 1}-{2**64 - 4}")
+    answers = claim(ledger, (1, 11), (2, 12), (1, 13), (3, 14), (4, 15), (4, 16), (2, 17))
+    assert answers == [
+        (SOLD, "11"),
+        (SOLD, "12"),
+        (DUPLICATE, "11"),
+        (SOLD, "14"),
+        (LATE, ""),
+        (LATE, ""),
+        (LATE, ""),
+    ]
+    assert sold(ledger) == {"1": "11", "2": "12", "3": "14"}
+    assert stock(ledger) == 7
+
+
+def test_more_pairs_than_one_call_takes(ledger: Redis) -> None:
+    open_sale(ledger, units=10_000)
+    before = everything(ledger)
+    with pytest.raises(ResponseError, match="REFUSED"):
+        claim(ledger, *((user, user) for user in range(1, 3_002)))
+    assert everything(ledger) == before
+    assert len(claim(ledger, *((user, user) for user in range(1, 3_001)))) == 3_000
+    assert stock(ledger) == 7_000
