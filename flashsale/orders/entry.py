@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flashsale.model import ID_MAX, parse_id
 
 _MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999, DATETIME's end
+_SHORT_ID = 19  # no part of a shorter entry id can exceed 2^63-1
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """An accepted order, as seckill.lua put it on the stream."""
 
     entry_id: str
@@ -39,20 +40,25 @@ Entry = Order | Malformed
 
 def read_entry(entry_id: str, fields: Mapping[str, str]) -> Entry:
     """The order in a stream entry, or why there is none. Pure."""
-    numbers = [parse_id(fields.get(name, "")) for name in ("id", "userId", "voucherId", "ms")]
-    order_id, user_id, voucher_id, accepted_ms = numbers
-    if order_id is None or user_id is None or voucher_id is None or accepted_ms is None:
-        bad = [
-            n for n, v in zip(("id", "userId", "voucherId", "ms"), numbers, strict=True) if not v
-        ]
-        return Malformed(entry_id, fields, f"no valid {', '.join(bad)}")
-    if accepted_ms > _MS_MAX:
-        return Malformed(entry_id, fields, "no valid ms")
-    if not all(int(part) <= ID_MAX for part in entry_id.split("-")):
-        return Malformed(entry_id, fields, "no valid entry id")  # its position fits no column
-    return Order(entry_id, order_id, user_id, voucher_id, accepted_ms)
+    order_id = parse_id(fields.get("id", ""))
+    user_id = parse_id(fields.get("userId", ""))
+    voucher_id = parse_id(fields.get("voucherId", ""))
+    accepted_ms = parse_id(fields.get("ms", ""))
+    if order_id and user_id and voucher_id and accepted_ms and accepted_ms <= _MS_MAX:
+        if _fits(entry_id):
+            return Order(entry_id, order_id, user_id, voucher_id, accepted_ms)
+        return Malformed(entry_id, fields, "no valid entry id")
+    valid_ms = accepted_ms and accepted_ms <= _MS_MAX
+    found = {"id": order_id, "userId": user_id, "voucherId": voucher_id, "ms": valid_ms}
+    missing = ", ".join(name for name, number in found.items() if not number)
+    return Malformed(entry_id, fields, f"no valid {missing}")
+
+
+def _fits(entry_id: str) -> bool:
+    """Whether the position fits its columns; what a clock makes always does."""
+    return len(entry_id) < _SHORT_ID or all(int(part) <= ID_MAX for part in entry_id.split("-"))
 
 
 def newest_position(orders: Sequence[Order]) -> tuple[int, int]:
-    """The place of the newest of `orders`, which must not be empty."""
-    return max(order.position for order in orders)
+    """The place of the newest of `orders`, which are in the stream's order and not empty."""
+    return orders[-1].position

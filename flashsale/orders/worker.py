@@ -202,18 +202,20 @@ class Worker:
 
     def _under_lock(self, orders: Sequence[Order], fence: int, counts: Counts) -> Sequence[Order]:
         """Make `orders` rows under their users' locks; those that are, whoever wrote them."""
-        names = list({keys.order_lock(order.user_id): None for order in orders})
+        names = list(dict.fromkeys(keys.order_lock(order.user_id) for order in orders))
         try:
-            taken = dict(zip(names, self._locks.take(names, fence), strict=True))
+            taken = self._locks.take(names, fence)
         except RedisError as error:
             log.warning("writing without locks: the cache does not answer", error=str(error))
             return self._persist(orders, counts)
-        with self._locks.kept([name for name, ours in taken.items() if ours], fence):
-            mine: list[Order] = []
-            others: list[Order] = []
-            for order in orders:
-                (mine if taken[keys.order_lock(order.user_id)] else others).append(order)
-            self._postpone(others, counts)
+        ours = {name for name, is_ours in zip(names, taken, strict=True) if is_ours}
+        with self._locks.kept(list(ours), fence):
+            mine = orders
+            if len(ours) < len(names):
+                mine = [o for o in orders if keys.order_lock(o.user_id) in ours]
+                self._postpone(
+                    [o for o in orders if keys.order_lock(o.user_id) not in ours], counts
+                )
             return self._persist(mine, counts) if mine else []
 
     def _persist(self, orders: Sequence[Order], counts: Counts) -> Sequence[Order]:

