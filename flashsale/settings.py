@@ -93,7 +93,12 @@ class ReplicaSettings(Settings):
     backlog: int = Field(4_096, ge=1, description="Connections that may wait to be accepted.")
     body_bytes_max: int = Field(65_536, ge=1, description="A larger body is answered 413.")
     header_bytes_max: int = Field(16_384, ge=256, description="Larger headers are answered 431.")
-    header_timeout_ms: int = Field(10_000, ge=1, description="How long a request's head may take.")
+    header_timeout_ms: int = Field(
+        75_000,
+        ge=1,
+        description="How long a request's head may take, and a connection be idle: longer than "
+        "nginx keeps it, or nginx sends a claim into a connection that is just being closed.",
+    )
     drain_timeout_s: float = Field(10.0, ge=0, description="How long SIGTERM waits for requests.")
     niceness: int = Field(
         10, ge=0, le=19, description="How far it gives way to stores and workers."
