@@ -62,6 +62,40 @@ def order_lock(user_id: int) -> str:
     return f"lock:order:{user_id}"
 
 
+def lock(name: str) -> str:
+    """Cache string: the lock `name`, `owner fence`."""
+    return f"lock:{name}"
+
+
+def lock_wake(name: str) -> str:
+    """Cache list: one element when the lock `name` was given back, for the next in line."""
+    return f"wake:{name}"
+
+
+_ENTRY = "cache:{}:{}"
+_ENTRY_LOCK = "lock:{}:{}"
+
+
+def cache_entry(kind: str, entry_id: int | str) -> str:
+    """Cache string: one thing of a kind, `{"expireTime":…,"data":…}`."""
+    return _ENTRY.format(kind, entry_id)
+
+
+def cache_lock(kind: str, entry_id: int | str) -> str:
+    """Cache string: the token of whoever loads that thing now."""
+    return _ENTRY_LOCK.format(kind, entry_id)
+
+
+def bloom(name: str) -> tuple[str, str, str]:
+    """Cache hash and two strings: what a filter is, and its two generations."""
+    return f"bloom:{name}", f"bloom:0:{name}", f"bloom:1:{name}"
+
+
+def bloom_fill(name: str) -> str:
+    """Cache string: the bitmap of a filter that is being rebuilt."""
+    return f"bloom:fill:{name}"
+
+
 _DATA_SET_KEYS = frozenset({STREAM_ORDERS, STREAM_DEAD, DEAD_ORDERS, LOADED_SALES})
 _DATA_SET_PREFIXES = (
     "seckill:stock:",

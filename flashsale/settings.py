@@ -6,7 +6,7 @@ Every field is also an environment variable: `FLASHSALE_` and the prefix of its 
 
 from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flashsale.errors import UsageError
@@ -31,6 +31,8 @@ class Settings(BaseSettings):
             field = ".".join(str(part) for part in first["loc"]).lower()
             prefix = str(cls.model_config.get("env_prefix", ""))
             variable = f"{prefix}{field}".upper()
+            if not field:  # a rule between fields
+                raise UsageError(f"{prefix}…: {first['msg']}") from error
             if first["type"] == "missing":
                 raise UsageError(f"{variable} is not set; export it or give its option") from error
             raise UsageError(f"{variable}: {first['msg']}, got {first['input']!r}") from error
@@ -115,3 +117,66 @@ class WorkerSettings(Settings):
     retry_max_ms: int = Field(5_000, ge=1, description="Longest wait after a failure.")
     trim_keep_entries: int = Field(100_000, ge=0, description="Entries that trimming leaves.")
     trim_interval_s: float = Field(10.0, gt=0, description="How often the stream is trimmed.")
+
+
+class CacheSettings(Settings):
+    """The cached reads of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CACHE_", frozen=True)
+
+    timeout_ms: int = Field(500, ge=1, description="A call to the cache that takes longer failed.")
+    batch_max: int = Field(256, ge=1, le=2_000, description="Reads that leave together.")
+    calls_max: int = Field(1, ge=1, le=64, description="Batches of reads in flight.")
+    queue_max: int = Field(16_384, ge=1, description="Reads that may wait; one more is refused.")
+    jitter: float = Field(0.1, ge=0, lt=1, description="A lifetime varies by this share of it.")
+    null_ttl_s: int = Field(120, ge=1, description='How long "there is none" is remembered.')
+    lease_ms: int = Field(10_000, ge=10, description="How long a loader may hold a thing's lock.")
+    load_timeout_ms: int = Field(5_000, ge=1, description="A load that takes longer has failed.")
+    loads_max: int = Field(16, ge=1, description="Loads at a time.")
+    loads_waiting_max: int = Field(4_096, ge=0, description="Loads that may wait for their turn.")
+    loads_wait_ms: int = Field(3_000, ge=0, description="How long a load waits for its turn.")
+    retry_ms: int = Field(50, ge=1, description="How often a reader asks for another's load.")
+    wait_ms: int = Field(3_000, ge=0, description="After that it loads by itself.")
+    rebuilds_max: int = Field(1_024, ge=1, description="Rebuilds behind stale answers at a time.")
+    rebuild_pause_ms: int = Field(1_000, ge=0, description="Rest of a key whose rebuild failed.")
+    probe_ms: int = Field(250, ge=1, description="How often a cache that failed is tried again.")
+    owed_max: int = Field(10_000, ge=1, description="Deletes owed to a cache that is away.")
+    keep_interval_s: float = Field(5.0, gt=0, description="How often owed deletes are retried.")
+
+    @model_validator(mode="after")
+    def _lease_outlives_load(self) -> Self:
+        if self.lease_ms <= self.loads_wait_ms + self.load_timeout_ms:
+            raise ValueError("lease_ms must be longer than loads_wait_ms + load_timeout_ms")
+        return self
+
+
+class BloomSettings(Settings):
+    """The size of the filters, and how they are rebuilt."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_BLOOM_", frozen=True)
+
+    false_positives: float = Field(0.01, gt=0, lt=0.5, description="Share at full capacity.")
+    headroom: float = Field(1.5, ge=1, description="Capacity, as a multiple of the seeded count.")
+    capacity_min: int = Field(10_000, ge=1, description="No filter is made for fewer ids.")
+    module: bool = Field(True, description="Use the server's BF.* commands where it has them.")
+    settle_ms: int = Field(2_000, ge=0, description="Longest transaction that adds an id.")
+    chunk_bytes: int = Field(262_144, ge=1_024, description="Bitmap sent in one call.")
+
+
+class LockSettings(Settings):
+    """The general lock."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LOCK_", frozen=True)
+
+    lease_ms: int = Field(30_000, ge=100, description="A lock's life, unless renewed.")
+    renew_ms: int = Field(10_000, ge=10, description="How often the watchdog renews.")
+    wait_ms: int = Field(10_000, ge=0, description="How long to wait for a lock.")
+    poll_ms: int = Field(1_000, ge=10, description="How often a waiter looks without being told.")
+    timeout_ms: int = Field(2_000, ge=1, description="A call that takes longer has failed.")
+    waiters_max: int = Field(64, ge=1, description="Locks that one process may wait for.")
+
+    @model_validator(mode="after")
+    def _renewal_has_two_tries(self) -> Self:
+        if self.lease_ms < 2 * self.renew_ms:
+            raise ValueError("lease_ms must be at least twice renew_ms")
+        return self
