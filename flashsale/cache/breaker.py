@@ -14,6 +14,7 @@ class Breaker:
         self._probe = probe
         self._interval_s = interval_s
         self._probing: asyncio.Task[None] | None = None
+        self._closed = False
         self.is_open = False
         self.opened = 0
 
@@ -26,10 +27,12 @@ class Breaker:
             return
         self.is_open = True
         self.opened += 1
-        self._probing = asyncio.get_running_loop().create_task(self._probe_until_found())
+        if not self._closed:
+            self._probing = asyncio.get_running_loop().create_task(self._probe_until_found())
 
     async def aclose(self) -> None:
-        """Stop probing."""
+        """Stop probing, for good."""
+        self._closed = True
         if self._probing is not None:
             self._probing.cancel()
             with suppress(asyncio.CancelledError):

@@ -145,13 +145,25 @@ class CacheClient:
 
     async def aclose(self) -> None:
         """Let loads, rebuilds and updates end, each bounded by its own time-out; then close."""
-        while self._background or any(kind.is_loading for kind in self.kinds.values()):
+        while self._is_busy:
             await asyncio.gather(*self._background, return_exceptions=True)
             for kind in self.kinds.values():
                 await kind.land()
+            await self.reads.drain()
+            await self.calls.drain()
+            await asyncio.sleep(0)  # whoever was answered goes on
         await self.breaker.aclose()
         for channel in (self._reading, self._calling, self._probing):
             await channel.aclose()
+
+    @property
+    def _is_busy(self) -> bool:
+        gates = (self.reads, self.calls)
+        return (
+            bool(self._background)
+            or any(kind.is_loading for kind in self.kinds.values())
+            or any(gate.waiting or gate.in_flight for gate in gates)
+        )
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)

@@ -57,22 +57,26 @@ class Flights:
 
         Raises what `fly` raises.
         """
-        # Twice, since what we join may prove too old for us; then by ourselves, so that an
-        # endless row of updates cannot keep a reader waiting for ever.
-        for _ in range(2):
-            flight = self._open.get(key)
-            is_ours = flight is None
-            if flight is None:
-                flight = self._open[key] = self._start(key, fly)
-            joined_at = flight.operations
+        flight, is_ours = self._join(key, fly)
+        joined_at = flight.operations
+        landed = await asyncio.shield(flight.landed)
+        if joined_at >= landed.as_of:
+            # Too old for us. Whatever flies now began after that one had landed, and so after we
+            # came: at most two flights for anybody.
+            flight, is_ours = self._join(key, fly)
             landed = await asyncio.shield(flight.landed)
-            if joined_at < landed.as_of:
-                return landed, is_ours
-        return await asyncio.shield(self._start(key, fly).landed), True
+        return landed, is_ours
 
     async def land(self) -> None:
         """Wait for every flight under way; their trouble is their readers'."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _join(self, key: str, fly: Fly) -> tuple[Flight, bool]:
+        flight = self._open.get(key)
+        if flight is not None:
+            return flight, False
+        flight = self._open[key] = self._start(key, fly)
+        return flight, True
 
     def _start(self, key: str, fly: Fly) -> Flight:
         loop = asyncio.get_running_loop()
@@ -100,5 +104,4 @@ class Flights:
 
     def _close(self, key: str, flight: Flight) -> None:
         """Before the result is out: whoever comes now would be too late for it."""
-        if self._open.get(key) is flight:
-            del self._open[key]
+        assert self._open.pop(key) is flight
