@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- Measure a Bloom filter: how much of it is in use.
 --
 -- Guarantee: reads no more than the sample, however large the filter is.

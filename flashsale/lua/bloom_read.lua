@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- Read entries behind a Bloom filter: what is cached, else what the filter says of the id.
 --
 -- Guarantee: a filter that is absent or damaged says "unknown", never "no". With no entry keys
