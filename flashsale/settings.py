@@ -124,7 +124,7 @@ class CacheSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_CACHE_", frozen=True)
 
-    timeout_ms: int = Field(500, ge=1, description="A call to the cache that takes longer failed.")
+    timeout_ms: int = Field(1_000, ge=1, description="A longer call to the cache has failed.")
     batch_max: int = Field(256, ge=1, le=2_000, description="Reads that leave together.")
     calls_max: int = Field(1, ge=1, le=64, description="Batches of reads in flight.")
     queue_max: int = Field(16_384, ge=1, description="Reads that may wait; one more is refused.")

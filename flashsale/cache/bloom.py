@@ -31,7 +31,8 @@ _MEASURE = script("bloom_measure")
 
 _BITS = "bits"
 _MODULE = "bf"
-_ADDED_AT_ONCE = 500
+_IDS_AT_ONCE = 500  # a script holds up everybody else
+_VERDICTS = {1: True, 0: False, -1: None}
 _BUILT_AT_ONCE = 1_000  # between two turns of the loop
 _FILL_LIFE_MS = 600_000
 _SAMPLE_BYTES = 131_072
@@ -71,8 +72,11 @@ class Bloom:
 
         Raises Unavailable or Indeterminate, which also mean unknown.
         """
-        verdicts = {1: True, 0: False, -1: None}
-        return [verdicts[reply] for reply in await self._ask(self.read_call((), ids))]
+        verdicts: list[bool | None] = []
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            replies = await self._ask(self.read_call((), ids[start : start + _IDS_AT_ONCE]))
+            verdicts += [_VERDICTS[reply] for reply in replies]
+        return verdicts
 
     async def add(self, ids: Iterable[Id]) -> None:
         """Add new ids: before their COMMIT, and once more after it where that costs little.
@@ -81,8 +85,8 @@ class Bloom:
         must not be committed. Where there is no filter, there is nothing to do.
         """
         pairs = [hashes_of(entry_id) for entry_id in ids]
-        for start in range(0, len(pairs), _ADDED_AT_ONCE):
-            flat = [word for pair in pairs[start : start + _ADDED_AT_ONCE] for word in pair]
+        for start in range(0, len(pairs), _IDS_AT_ONCE):
+            flat = [word for pair in pairs[start : start + _IDS_AT_ONCE] for word in pair]
             try:
                 await self._ask(Call(_ADD, self._keys, flat))
             except Indeterminate as error:

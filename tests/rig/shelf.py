@@ -68,6 +68,7 @@ class _Write:
 @asynccontextmanager
 async def client(url: str, **given: Any) -> AsyncIterator[CacheClient]:
     """A client with quick settings, closed at the end."""
+    given.setdefault("timeout_ms", 5_000)  # tests share their cores
     blooms = BloomSettings.load(settle_ms=0)
     made = CacheClient(url, CacheSettings.load(**given), blooms)
     try:
