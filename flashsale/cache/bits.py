@@ -74,11 +74,10 @@ class Bitmap:
         count = 0
         for entry_id in ids:
             digest = xxh3_128_intdigest(str(entry_id).encode())
-            place, step = digest & _MASK, (digest >> 64) & _MASK | 1
+            place, step = (digest & _MASK) % bits, ((digest >> 64) & _MASK | 1) % bits
             for _ in rounds:
-                bit = place % bits
-                data[bit >> 3] |= 128 >> (bit & 7)  # Redis counts from the highest bit
-                place += step
+                data[place >> 3] |= 128 >> (place & 7)  # Redis counts from the highest bit
+                place = (place + step) % bits
             count += 1
         return count
 

@@ -1,27 +1,11 @@
-"""Caches to be read, killed and paused. Async tests run on the loop that the replicas run on."""
+"""A cache to be killed and paused."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from redis import Redis
 
 from flashsale.stack.redis import RedisRole, RedisServer
-from flashsale.storage.roles import sync_client
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """uvloop, as in a replica."""
-    return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture
-def cache(cache_url: str) -> Iterator[Redis]:
-    """The cache, empty, by the client of its role."""
-    with sync_client(cache_url) as client:
-        yield client
 
 
 @pytest.fixture
