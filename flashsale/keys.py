@@ -52,6 +52,16 @@ def login_code(phone: str) -> str:
     return f"login:code:{phone}"
 
 
+def login_budget(what: str, whose: str) -> str:
+    """Ledger string: how often `whose` (a phone, an address) did `what` in its current window."""
+    return f"login:budget:{what}:{whose}"
+
+
+def sign(user_id: int, month: str) -> str:
+    """Ledger bitmap: the days of `month` (yyyyMM, UTC) on which a user signed in, from bit 0."""
+    return f"sign:{user_id}:{month}"
+
+
 def order_counter(day: str) -> str:
     """Ledger counter: order numbers handed out on `day` (yyyy:MM:dd, UTC)."""
     return f"icr:order:{day}"
@@ -104,6 +114,8 @@ _DATA_SET_PREFIXES = (
     "seckill:sale:",
     "login:token:",
     "login:code:",
+    "login:budget:",
+    "sign:",
 )
 
 

@@ -7,6 +7,9 @@ Every field is also an environment variable: `FLASHSALE_` and the prefix of its 
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
+
+
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flashsale.errors import UsageError
@@ -68,7 +71,25 @@ class LoginSettings(Settings):
 
     code_lifetime_s: int = Field(120, ge=1, description="How long a code can be used.")
     tries_max: int = Field(5, ge=1, description="Wrong codes after which a code is void.")
+    budget_window_s: int = Field(600, ge=1, description="The span that the budgets are for.")
+    phone_codes_max: int = Field(5, ge=1, description="Codes for one phone in that span.")
+    address_codes_max: int = Field(100, ge=1, description="Codes asked for by one address.")
+    address_tries_max: int = Field(200, ge=1, description="Codes tried by one address.")
+    sender: str = Field(
+        "", description="package.module:function, async, that brings a code to a phone."
+    )
+    sender_timeout_ms: int = Field(5_000, ge=1, description="A slower sender has failed.")
     log_codes: bool = Field(False, description="Development only: print codes to the log.")
+
+
+class OperatorSettings(Settings):
+    """Who may create and change shops and vouchers."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_OPERATOR_", frozen=True)
+
+    token: SecretStr = Field(
+        SecretStr(""), description="What an operator sends as `authorization`; unset: nobody may."
+    )
 
 
 class ClaimSettings(Settings):
@@ -101,6 +122,10 @@ class ReplicaSettings(Settings):
         10, ge=0, le=19, description="How far it gives way to stores and workers."
     )
     mysql_threads_max: int = Field(16, ge=1, description="MySQL transactions in flight.")
+    trusted_proxies: str = Field(
+        "",
+        description="Networks, by comma, that may name a client's address; loopback always may.",
+    )
 
 
 class WorkerSettings(Settings):
@@ -180,3 +205,16 @@ class LockSettings(Settings):
         if self.lease_ms < 2 * self.renew_ms:
             raise ValueError("lease_ms must be at least twice renew_ms")
         return self
+
+
+class LifecycleSettings(Settings):
+    """Orders after they are rows, and the sweeper that looks after them in every worker."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_ORDER_", frozen=True)
+
+    unpaid_timeout_s: int = Field(1_800, ge=1, description="An order unpaid for longer is void.")
+    sweep_interval_s: float = Field(5.0, gt=0, description="How often the sweeper looks.")
+    sweep_rows_max: int = Field(500, ge=1, le=5_000, description="Orders in one of its steps.")
+    rescan_interval_s: float = Field(
+        600.0, gt=0, description="How often it looks again at orders it has passed."
+    )

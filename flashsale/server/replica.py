@@ -14,18 +14,27 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
 
+from flashsale.accounts.attendance import Attendance
 from flashsale.accounts.login import Login
+from flashsale.accounts.sender import Sender, bounded, load_sender, log_code
 from flashsale.accounts.sessions import Sessions
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims
+from flashsale.server.address import ClientAddresses, parse_networks
 from flashsale.server.app import App
+from flashsale.server.caller import Callers
 from flashsale.server.metrics import Metrics
 from flashsale.server.router import Router
-from flashsale.server.routes import AccountRoutes, ProcessRoutes, SaleRoutes
+from flashsale.server.routes.accounts import AccountRoutes
+from flashsale.server.routes.order import OrderRoutes
+from flashsale.server.routes.process import ProcessRoutes
+from flashsale.server.routes.sale import SaleRoutes
 from flashsale.settings import (
     ClaimSettings,
     LoginSettings,
+    OperatorSettings,
     ReplicaSettings,
     SessionSettings,
     StoreSettings,
@@ -44,21 +53,39 @@ class Replica:
         self._name = name
         self._port = port
         self._settings = ReplicaSettings.load()
-        claim_settings = ClaimSettings.load()
         session_settings = SessionSettings.load()
+        self._claim_settings = ClaimSettings.load()
         self._sessions = Sessions(stores.ledger_url, session_settings)
-        self._claims = Claims(stores.ledger_url, claim_settings)
+        self._claims = Claims(stores.ledger_url, self._claim_settings)
         self._database = Database(
             engine(stores.mysql_url), threads_max=self._settings.mysql_threads_max
         )
         self._ledger = Channel(stores.ledger_url, connections_max=8, timeout_s=2.0)
-        orders = OrderLookup(self._database, self._ledger)
+        self._callers = Callers(self._sessions, OperatorSettings.load())
         router = Router()
         self.app = App(router, self._settings)
-        SaleRoutes(self._sessions, self._claims, orders, claim_settings).mount(router)
-        login = Login(self._database, self._ledger, LoginSettings.load(), session_settings)
-        AccountRoutes(login, self._sessions).mount(router)
+        self._mount_sale(router)
+        self._mount_accounts(router, session_settings)
+
+    def _mount_sale(self, router: Router) -> None:
+        orders = OrderLookup(self._database, self._ledger)
+        lifecycle = Lifecycle(
+            self._database,
+            self._ledger,
+            orders,
+            self._claims.clock,
+            self._claim_settings.timeout_ms,
+        )
+        SaleRoutes(self._sessions, self._claims, orders, self._claim_settings).mount(router)
+        OrderRoutes(self._callers, orders, lifecycle).mount(router)
         ProcessRoutes(orders, Metrics(self.app, self._claims, self._sessions)).mount(router)
+
+    def _mount_accounts(self, router: Router, sessions: SessionSettings) -> None:
+        settings = LoginSettings.load()
+        login = Login(self._database, self._ledger, settings, sessions, _senders(settings))
+        attendance = Attendance(self._ledger, self._claims.clock.now_s)
+        addresses = ClientAddresses(parse_networks(self._settings.trusted_proxies))
+        AccountRoutes(self._callers, login, attendance, addresses).mount(router)
 
     def __repr__(self) -> str:
         return f"<Replica {self._name} port={self._port} {self.app!r}>"
@@ -144,6 +171,17 @@ def _give_way(niceness: int) -> None:
     if os.getsid(0) == os.getpid():
         with suppress(OSError):
             Path("/proc/self/autogroup").write_text(f"{os.nice(0)}\n")
+
+
+def _senders(settings: LoginSettings) -> list[Sender]:
+    """Where phone codes go: to the log, to the sender that is set, to both, or nowhere."""
+    senders: list[Sender] = [log_code] if settings.log_codes else []
+    if settings.sender:
+        sender = load_sender(settings.sender)
+        senders.append(bounded(sender, timeout_s=settings.sender_timeout_ms / 1000))
+    if not senders:
+        log.warning("phone codes go nowhere: set FLASHSALE_LOGIN_SENDER or _LOG_CODES")
+    return senders
 
 
 def _calm_collector() -> None:

@@ -85,7 +85,7 @@ class Request:
     async def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises Refused with 415 or 400."""
         kinds = [value for name, value in self.scope["headers"] if name == b"content-type"]
-        if not kinds or not kinds[0].lower().startswith(b"application/json"):
+        if not kinds or kinds[0].partition(b";")[0].strip().lower() != b"application/json":
             raise Refused(rejected("Expected application/json", 415))
         try:
             value = orjson.loads(await self.body())
@@ -97,5 +97,5 @@ class Request:
 
     def query(self, name: str) -> str:
         """One query parameter, "" where it is absent."""
-        fields = parse_qs(self.scope["query_string"].decode("latin-1"))
-        return str(fields.get(name, [""])[0])
+        query: bytes = self.scope["query_string"]
+        return parse_qs(query.decode("utf-8", "replace")).get(name, [""])[0]

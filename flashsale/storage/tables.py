@@ -119,6 +119,13 @@ blog = _table(
     Index("ix_blog_liked", "liked"),
 )
 
+blog_like = _table(
+    "tb_blog_like",
+    _id("user_id"),
+    _id("blog_id"),
+    _stamp("create_time"),
+)
+
 voucher = _table(
     "tb_voucher",
     _id(generated=True),
@@ -165,6 +172,14 @@ voucher_order = _table(
     ),
     UniqueConstraint("user_id", "voucher_id", "live", name="uk_live_order"),
     Index("ix_order_voucher", "voucher_id"),
+)
+
+order_return = _table(  # units of cancelled orders that the ledger is still to be given back
+    "tb_order_return",
+    _id("order_id"),
+    Column("user_id", BigInteger, nullable=False),
+    Column("voucher_id", BigInteger, nullable=False),
+    _stamp("create_time"),
 )
 
 sign = _table(

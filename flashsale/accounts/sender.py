@@ -1,0 +1,52 @@
+"""What brings a code to a phone: a function of somebody else's, named by a setting."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+
+import structlog
+
+from flashsale.errors import Unavailable, UsageError
+
+Sender = Callable[[str, str], Awaitable[None]]
+"""Brings a code to a phone: (phone, code). What it raises means that the code did not go out."""
+
+log = structlog.get_logger(__name__)
+
+
+async def log_code(phone: str, code: str) -> None:
+    """The development sender: the code goes to the log."""
+    log.info("a code, logged for development", phone=phone, code=code)
+
+
+def load_sender(path: str) -> Sender:
+    """The function that `path`, package.module:function, names.
+
+    Raises UsageError where there is none, or it is not async.
+    """
+    module_name, _, name = path.partition(":")
+    problem = "expected package.module:function of an async function"
+    if not (module_name and name):
+        raise UsageError(f"FLASHSALE_LOGIN_SENDER: {problem}, got {path!r}")
+    try:
+        sender: Sender = getattr(import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"FLASHSALE_LOGIN_SENDER: {problem}; {error}") from error
+    if not inspect.iscoroutinefunction(sender):
+        raise UsageError(f"FLASHSALE_LOGIN_SENDER: {problem}, got {path!r}")
+    return sender
+
+
+def bounded(sender: Sender, *, timeout_s: float) -> Sender:
+    """`sender` within a time, its failure a plain Unavailable."""
+
+    async def send(phone: str, code: str) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await sender(phone, code)
+        except Exception as error:
+            log.exception("a code could not be sent")
+            raise Unavailable("the code could not be sent") from error
+
+    return send
