@@ -67,6 +67,21 @@ def order_counter(day: str) -> str:
     return f"icr:order:{day}"
 
 
+def shop_geo(type_id: int) -> str:
+    """Cache geo set: ids of the shops of a type, and 0, which is no shop, so that it exists."""
+    return f"shop:geo:{type_id}"
+
+
+def shop_geo_build(type_id: int, token: str) -> str:
+    """Cache geo set: one that is being built, to take the place of `shop_geo`."""
+    return f"shop:geo:{type_id}:{token}"
+
+
+def shop_geo_lock(type_id: int) -> str:
+    """Cache string: the token of who builds `shop_geo`; whoever changes a shop deletes it."""
+    return f"lock:shop:geo:{type_id}"
+
+
 def order_lock(user_id: int) -> str:
     """Cache string: the lock under which a user's order is written."""
     return f"lock:order:{user_id}"
@@ -117,6 +132,19 @@ _DATA_SET_PREFIXES = (
     "login:budget:",
     "sign:",
 )
+
+
+_PAGE_PREFIXES = ("cache:", "shop:geo:", "lock:shop", "lock:blog", "lock:voucher")
+
+
+def belongs_to_pages(key: str) -> bool:
+    """True for a cache key that holds something read from MySQL, or the lock of who reads it."""
+    return key.startswith(_PAGE_PREFIXES)
+
+
+def belongs_to_cache(key: str) -> bool:
+    """True for a cache key that goes when its data set is reset. Locks of orders stay."""
+    return belongs_to_pages(key) or key.startswith("bloom:")
 
 
 def belongs_to_data_set(key: str) -> bool:

@@ -6,10 +6,7 @@ Every field is also an environment variable: `FLASHSALE_` and the prefix of its 
 
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
-
-
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flashsale.errors import UsageError
@@ -218,3 +215,18 @@ class LifecycleSettings(Settings):
     rescan_interval_s: float = Field(
         600.0, gt=0, description="How often it looks again at orders it has passed."
     )
+
+
+class CatalogSettings(Settings):
+    """Shops, vouchers and blogs, and how long the cache may answer for MySQL."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CATALOG_", frozen=True)
+
+    hot_shops: int = Field(8, ge=0, le=10_000, description="The most sold shops, kept warm.")
+    shop_ttl_s: float = Field(1_800, gt=0, description="How long a shop's or a blog's entry lives.")
+    list_ttl_s: float = Field(30, gt=0, description="How far a list may lag behind MySQL.")
+    likes_ttl_s: float = Field(600, gt=0, description="How long a user's likes are kept.")
+    geo_ttl_s: int = Field(3_600, ge=1, description="How long a type's geo index lives.")
+    geo_lease_ms: int = Field(10_000, ge=1, description="How long one may take to be built.")
+    radius_m: int = Field(20_000, ge=1, le=20_100_000, description="How far `near` reaches.")
+    warm_check_s: float = Field(5, gt=0, description="How often the cache is seen to be warm.")

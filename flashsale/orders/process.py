@@ -22,7 +22,6 @@ from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, 
 from flashsale.storage.mysql import engine
 from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client
 
-
 _SWEEP_END_S = 5.0  # a sweep that takes longer is left: each of its steps happens once
 
 

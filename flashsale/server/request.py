@@ -1,17 +1,18 @@
 """One request as the routes see it: read from the ASGI scope once, within the limits."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-from urllib.parse import parse_qs
+from typing import Any, TypeVar
 
 import orjson
 
+from flashsale.catalog.form import Form, Malformed, read
 from flashsale.server.answers import Response, rejected
 from flashsale.settings import ReplicaSettings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+F = TypeVar("F", bound=Form)
 
 
 class Refused(Exception):  # noqa: N818 - carries the answer, is no bug
@@ -95,7 +96,9 @@ class Request:
             raise Refused(rejected("Expected a JSON object", 400))
         return value
 
-    def query(self, name: str) -> str:
-        """One query parameter, "" where it is absent."""
-        query: bytes = self.scope["query_string"]
-        return parse_qs(query.decode("utf-8", "replace")).get(name, [""])[0]
+    async def form(self, kind: type[F]) -> F:
+        """The body as a form. Raises Refused with 415 or 400."""
+        try:
+            return read(kind, await self.json())
+        except Malformed as malformed:
+            raise Refused(rejected(str(malformed), 400)) from malformed

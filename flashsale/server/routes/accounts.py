@@ -9,6 +9,7 @@ from flashsale.accounts.login import Login, is_phone
 from flashsale.server.address import ClientAddresses
 from flashsale.server.answers import UNAUTHORIZED, Response, ok, rejected, too_many
 from flashsale.server.caller import Callers
+from flashsale.server.query import Query
 from flashsale.server.request import Request
 from flashsale.server.router import Router
 
@@ -38,7 +39,7 @@ class AccountRoutes:
 
     async def send_code(self, request: Request, segment: str) -> Response:
         """Send a code; the answer is the same for known and unknown phones."""
-        phone = request.query("phone")
+        phone = Query(request).text("phone", 32)
         if not is_phone(phone):
             return _BAD_PHONE
         wait = await self.login.send_code(phone, self.addresses.of(request.scope))
