@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
+from urllib.parse import parse_qs
 
 import orjson
 
@@ -26,7 +27,16 @@ class Refused(Exception):  # noqa: N818 - carries the answer, is no bug
 class Request:
     """Method, path, token and body of a request."""
 
-    __slots__ = ("_body_bytes_max", "_declared", "_receive", "method", "path", "scope", "token")
+    __slots__ = (
+        "_body_bytes_max",
+        "_declared",
+        "_fields",
+        "_receive",
+        "method",
+        "path",
+        "scope",
+        "token",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, limits: ReplicaSettings) -> None:
         """Read the head. Raises Refused with 400, 413 or 431."""
@@ -35,6 +45,7 @@ class Request:
         self.path: str = scope["path"]
         self._receive = receive
         self._body_bytes_max = limits.body_bytes_max
+        self._fields: dict[str, list[str]] | None = None
         self.token = ""
         self._declared = 0  # bytes of body announced; -1: chunked, length unknown
         size, length, chunked = len(self.path), None, False
@@ -95,6 +106,13 @@ class Request:
         if not isinstance(value, dict):
             raise Refused(rejected("Expected a JSON object", 400))
         return value
+
+    def query(self, name: str) -> str:
+        """One query parameter, the first of several, "" where it is absent."""
+        if self._fields is None:
+            query: bytes = self.scope["query_string"]
+            self._fields = parse_qs(query.decode("utf-8", "replace"))
+        return self._fields.get(name, [""])[0]
 
     async def form(self, kind: type[F]) -> F:
         """The body as a form. Raises Refused with 415 or 400."""
