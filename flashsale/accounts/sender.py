@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from importlib import import_module
+from pkgutil import resolve_name
 
 import structlog
 
@@ -25,13 +25,10 @@ def load_sender(path: str) -> Sender:
 
     Raises UsageError where there is none, or it is not async.
     """
-    module_name, _, name = path.partition(":")
     problem = "expected package.module:function of an async function"
-    if not (module_name and name):
-        raise UsageError(f"FLASHSALE_LOGIN_SENDER: {problem}, got {path!r}")
     try:
-        sender: Sender = getattr(import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
+        sender: Sender = resolve_name(path)
+    except (ValueError, ImportError, AttributeError) as error:
         raise UsageError(f"FLASHSALE_LOGIN_SENDER: {problem}; {error}") from error
     if not inspect.iscoroutinefunction(sender):
         raise UsageError(f"FLASHSALE_LOGIN_SENDER: {problem}, got {path!r}")
