@@ -45,7 +45,6 @@ class Request:
         self.path: str = scope["path"]
         self._receive = receive
         self._body_bytes_max = limits.body_bytes_max
-        self._fields: dict[str, list[str]] | None = None
         self.token = ""
         self._declared = 0  # bytes of body announced; -1: chunked, length unknown
         size, length, chunked = len(self.path), None, False
@@ -109,10 +108,12 @@ class Request:
 
     def query(self, name: str) -> str:
         """One query parameter, the first of several, "" where it is absent."""
-        if self._fields is None:
+        try:
+            fields = self._fields
+        except AttributeError:  # the first to ask; a claim never does, and does not pay for it
             query: bytes = self.scope["query_string"]
-            self._fields = parse_qs(query.decode("utf-8", "replace"))
-        return self._fields.get(name, [""])[0]
+            fields = self._fields = parse_qs(query.decode("utf-8", "replace"))
+        return fields.get(name, [""])[0]
 
     async def form(self, kind: type[F]) -> F:
         """The body as a form. Raises Refused with 415 or 400."""

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from flashsale.accounts.sessions import Sessions
+from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import OrderStatus, Outcome, parse_id
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims
@@ -43,13 +44,23 @@ class SaleRoutes:
             return BAD_ID
         if request.has_body:
             await request.body()  # nothing in it matters, but its bounds do
-        user_id = await self.sessions.user_of(request.token)
+        try:
+            user_id = await self.sessions.user_of(request.token)
+        except Unavailable:  # no claim was sent: certainly not done, and the answer says so
+            return claimed(Outcome.SHED, "", self._final_after_s())
         if user_id is None:
             return UNAUTHORIZED
         outcome, order_id = await self.claims.claim(voucher_id, user_id)
         if outcome is Outcome.NOT_LOADED:
-            return NOT_LOADED if await self.orders.voucher_exists(voucher_id) else UNKNOWN_VOUCHER
+            return await self._not_loaded(voucher_id)
         return claimed(outcome, order_id, self._final_after_s())
+
+    async def _not_loaded(self, voucher_id: int) -> Response:
+        try:
+            known = await self.orders.voucher_exists(voucher_id)
+        except (Unavailable, Indeterminate):
+            known = True  # for all that can be told now
+        return NOT_LOADED if known else UNKNOWN_VOUCHER
 
     def _final_after_s(self) -> int:
         return math.ceil(self.settings.timeout_ms / 1000) + 1
