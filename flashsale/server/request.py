@@ -27,6 +27,8 @@ class Refused(Exception):  # noqa: N818 - carries the answer, is no bug
 class Request:
     """Method, path, token and body of a request."""
 
+    _fields: dict[str, list[str]]
+
     __slots__ = (
         "_body_bytes_max",
         "_declared",
@@ -112,7 +114,7 @@ class Request:
             fields = self._fields
         except AttributeError:  # the first to ask; a claim never does, and does not pay for it
             query: bytes = self.scope["query_string"]
-            fields = self._fields = parse_qs(query.decode("utf-8", "replace"))
+            self._fields = fields = parse_qs(query.decode("utf-8", "replace"))
         return fields.get(name, [""])[0]
 
     async def form(self, kind: type[F]) -> F:
