@@ -40,7 +40,7 @@ class Budgets:
     def __repr__(self) -> str:
         return f"<Budgets window={self._window_s} s>"
 
-    async def take(self, *budgets: Budget) -> Wait | None:
+    async def take(self, budgets: Sequence[Budget]) -> Wait | None:
         """One from each of `budgets`; a Wait where one is spent. Raises Unavailable, Indeterminate.
 
         The window begins with the first take, so at its edge twice the limit can pass.

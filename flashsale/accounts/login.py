@@ -5,7 +5,6 @@ tells whether a phone is known.
 """
 
 import secrets
-from collections.abc import Sequence
 
 import structlog
 from sqlalchemy import Connection, insert, select
@@ -40,27 +39,29 @@ class Login:
         ledger: Channel,
         settings: LoginSettings,
         sessions: SessionSettings,
-        senders: Sequence[Sender] = (),
+        sender: Sender | None = None,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._settings = settings
         self._budgets = Budgets(ledger, window_s=settings.budget_window_s)
         self._lifetime_ms = sessions.lifetime_minutes * 60_000
-        self._senders = senders
+        self._sender = sender
 
     def __repr__(self) -> str:
         return f"<Login {self._settings!r}>"
 
-    async def send_code(self, phone: str, address: str) -> Wait | None:
+    async def send_code(self, phone: str, address: str | None = None) -> Wait | None:
         """Make a code of six digits for `phone` and send it; an earlier one is void.
 
-        A Wait, and no code, where the phone or the address that asks has had its share.
+        A Wait, and no code, where the phone or the address that asks has had its share. Who asks
+        from no address draws on the phone's budget alone.
         """
-        wait = await self._budgets.take(
-            Budget("phone", phone, self._settings.phone_codes_max),
-            Budget("address", subscriber(address), self._settings.address_codes_max),
-        )
+        budgets = [Budget("phone", phone, self._settings.phone_codes_max)]
+        if address is not None:
+            limit = self._settings.address_codes_max
+            budgets.append(Budget("address", subscriber(address), limit))
+        wait = await self._budgets.take(budgets)
         if wait is not None:
             return wait
         code = f"{secrets.randbelow(10**6):06}"
@@ -74,20 +75,22 @@ class Login:
                 ("EXEC",),
             ]
         )
-        for send in self._senders:
-            await send(phone, code)
+        if self._sender is None:
+            log.warning("a code reaches nobody: set FLASHSALE_LOGIN_SENDER, or _LOG_CODES")
+        else:
+            await self._sender(phone, code)
         return None
 
-    async def sign_in(self, phone: str, code: str, address: str) -> str | Wait | None:
+    async def sign_in(self, phone: str, code: str, address: str | None = None) -> str | Wait | None:
         """The token of a new session; None for a wrong code. A new phone becomes a new user.
 
         A Wait, and no look at the code, for an address that has tried too many.
         """
-        wait = await self._budgets.take(
-            Budget("tries", subscriber(address), self._settings.address_tries_max)
-        )
-        if wait is not None:
-            return wait
+        if address is not None:
+            limit = self._settings.address_tries_max
+            wait = await self._budgets.take([Budget("tries", subscriber(address), limit)])
+            if wait is not None:
+                return wait
         if not await self._is_right(phone, code):
             return None
         user_id, nick_name, icon = await self._find_or_create(phone)

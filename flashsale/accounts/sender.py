@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 import structlog
 
 from flashsale.errors import Unavailable, UsageError
+from flashsale.settings import LoginSettings
 
 Sender = Callable[[str, str], Awaitable[None]]
 """Brings a code to a phone: (phone, code). What it raises means that the code did not go out."""
@@ -18,6 +19,25 @@ log = structlog.get_logger(__name__)
 async def log_code(phone: str, code: str) -> None:
     """The development sender: the code goes to the log."""
     log.info("a code, logged for development", phone=phone, code=code)
+
+
+def sender_for(settings: LoginSettings) -> Sender | None:
+    """Where codes go by `settings`: to the log, to a sender, to both, or nowhere.
+
+    Raises UsageError for a sender that is not there.
+    """
+    senders: list[Sender] = [log_code] if settings.log_codes else []
+    if settings.sender:
+        sender = load_sender(settings.sender)
+        senders.append(bounded(sender, timeout_s=settings.sender_timeout_ms / 1000))
+    if not senders:
+        return None
+
+    async def send(phone: str, code: str) -> None:
+        for each in senders:
+            await each(phone, code)
+
+    return send
 
 
 def load_sender(path: str) -> Sender:

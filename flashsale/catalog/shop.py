@@ -93,6 +93,7 @@ class Shops:
         settings: CatalogSettings,
     ) -> None:
         self._database = database
+        self._cache = cache
         self._geo = geo
         self._types = types
         self.ids = cache.bloom("shop")
@@ -145,11 +146,11 @@ class Shops:
 
     async def create(self, new: NewShop) -> int | None:
         """The id of a new shop, None where its type does not exist. Runs to its end."""
-        return await asyncio.shield(asyncio.ensure_future(self._create(new)))
+        return await asyncio.shield(self._cache.start(self._create(new)))
 
     async def change(self, change: ShopChange) -> Changed:
         """Change a shop, then drop what the cache holds of it. Runs to its end."""
-        return await asyncio.shield(asyncio.ensure_future(self._change(change)))
+        return await asyncio.shield(self._cache.start(self._change(change)))
 
     async def _create(self, new: NewShop) -> int | None:
         loop = asyncio.get_running_loop()

@@ -75,6 +75,7 @@ class Vouchers:
         settings: CatalogSettings,
     ) -> None:
         self._database = database
+        self._cache = cache
         self._opening = opening
         self._lists = cache.entries(
             "voucher-list",
@@ -104,7 +105,7 @@ class Vouchers:
 
         Runs to its end even if the caller goes away.
         """
-        return await asyncio.shield(asyncio.ensure_future(self._create_sale(new)))
+        return await asyncio.shield(self._cache.start(self._create_sale(new)))
 
     async def _create_sale(self, new: NewSale) -> int | None:
         def write(connection: Connection) -> int | None:

@@ -17,7 +17,7 @@ from granian.server.embed import Server
 
 from flashsale.accounts.attendance import Attendance
 from flashsale.accounts.login import Login
-from flashsale.accounts.sender import Sender, bounded, load_sender, log_code
+from flashsale.accounts.sender import sender_for
 from flashsale.accounts.sessions import Sessions
 from flashsale.cache.client import CacheClient
 from flashsale.cache.task_lock import TaskLocks
@@ -100,7 +100,7 @@ class Replica:
 
     def _mount_accounts(self, router: Router, sessions: SessionSettings) -> None:
         settings = LoginSettings.load()
-        login = Login(self._database, self._ledger, settings, sessions, _senders(settings))
+        login = Login(self._database, self._ledger, settings, sessions, sender_for(settings))
         attendance = Attendance(self._ledger, self._claims.clock.now_s)
         addresses = ClientAddresses(parse_networks(self._settings.trusted_proxies))
         AccountRoutes(self._callers, login, attendance, addresses).mount(router)
@@ -207,17 +207,6 @@ async def _cancelled(duties: Sequence[asyncio.Task[None]]) -> None:
     for duty in duties:
         duty.cancel()
     await asyncio.gather(*duties, return_exceptions=True)
-
-
-def _senders(settings: LoginSettings) -> list[Sender]:
-    """Where phone codes go: to the log, to the sender that is set, to both, or nowhere."""
-    senders: list[Sender] = [log_code] if settings.log_codes else []
-    if settings.sender:
-        sender = load_sender(settings.sender)
-        senders.append(bounded(sender, timeout_s=settings.sender_timeout_ms / 1000))
-    if not senders:
-        log.warning("phone codes go nowhere: set FLASHSALE_LOGIN_SENDER or _LOG_CODES")
-    return senders
 
 
 def _calm_collector() -> None:

@@ -39,12 +39,12 @@ class Post:
 
 @asynccontextmanager
 async def login_on(
-    ledger_url: str, mysql_url: str, *senders: Any, **settings: Any
+    ledger_url: str, mysql_url: str, sender: Any = None, **settings: Any
 ) -> AsyncIterator[Login]:
     database = Database(engine(mysql_url), threads_max=4)
     channel = Channel(ledger_url, connections_max=4, timeout_s=2.0)
     try:
-        yield Login(database, channel, LoginSettings(**settings), SessionSettings(), senders)
+        yield Login(database, channel, LoginSettings(**settings), SessionSettings(), sender)
     finally:
         await channel.aclose()
         database.close()

@@ -10,8 +10,9 @@ import structlog
 from flashsale.accounts import holder
 from flashsale.accounts.budget import subscriber
 from flashsale.accounts.login import is_phone
-from flashsale.accounts.sender import bounded, load_sender, log_code
+from flashsale.accounts.sender import bounded, load_sender, log_code, sender_for
 from flashsale.errors import Unavailable, UsageError
+from flashsale.settings import LoginSettings
 
 
 @pytest.mark.parametrize("phone", ["13800000001", "19999999999", "10000000000"])
@@ -93,6 +94,22 @@ async def test_the_development_sender_logs() -> None:
     with structlog.testing.capture_logs() as logs:
         await log_code("13800000001", "123456")
     assert [(line["phone"], line["code"]) for line in logs] == [("13800000001", "123456")]
+
+
+@pytest.mark.anyio
+async def test_codes_go_where_the_settings_say(plugin: ModuleType) -> None:
+    sent = []
+
+    async def send(phone: str, code: str) -> None:
+        sent.append(code)
+
+    plugin.send = send  # type: ignore[attr-defined]
+    assert sender_for(LoginSettings()) is None
+    both = sender_for(LoginSettings(log_codes=True, sender="sms_plugin:send"))
+    assert both is not None
+    with structlog.testing.capture_logs() as logs:
+        await both("13800000001", "123456")
+    assert (sent, [line["code"] for line in logs]) == (["123456"], ["123456"])
 
 
 @pytest.mark.anyio
