@@ -7,18 +7,17 @@ itself would be: a list may lag in who is on it, never in what it says of them.
 import asyncio
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, StringConstraints
 from sqlalchemy import Connection, Select, insert, select, update
 
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entries import Strategy
 from flashsale.cache.entry import Answer
-from flashsale.catalog.form import Count, Form, Id
-from flashsale.catalog.geo import LATITUDE_MAX, ShopGeo
+from flashsale.catalog.geo import ShopGeo
 from flashsale.catalog.page import Page, assemble, bodies, extended
 from flashsale.catalog.record import Record, record
+from flashsale.catalog.shop_form import NewShop, ShopChange
 from flashsale.catalog.shop_type import ShopTypes
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
@@ -27,50 +26,6 @@ from flashsale.storage.tables import shop, shop_type
 
 TYPE_PAGE = 5
 NAME_PAGE = 10
-NAME_LENGTH_MAX = 128
-
-Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_LENGTH_MAX)
-]
-Longitude = Annotated[float, Field(ge=-180, le=180)]
-Latitude = Annotated[float, Field(ge=-LATITUDE_MAX, le=LATITUDE_MAX)]
-Price = Annotated[int, Field(ge=0, le=10**12)]
-Score = Annotated[int, Field(ge=0, le=50)]
-
-
-class NewShop(Form):
-    """A shop as it is created."""
-
-    name: Name
-    type_id: Id
-    x: Longitude
-    y: Latitude
-    images: str = Field("", max_length=1024)
-    area: str | None = Field(None, max_length=128)
-    address: str = Field("", max_length=255)
-    avg_price: Price | None = None
-    sold: Count = 0
-    comments: Count = 0
-    score: Score = 0
-    open_hours: str | None = Field(None, max_length=32)
-
-
-class ShopChange(Form):
-    """What is to change about a shop; what is absent stays."""
-
-    id: Id
-    name: Name | None = None
-    type_id: Id | None = None
-    x: Longitude | None = None
-    y: Latitude | None = None
-    images: str | None = Field(None, max_length=1024)
-    area: str | None = Field(None, max_length=128)
-    address: str | None = Field(None, max_length=255)
-    avg_price: Price | None = None
-    sold: Count | None = None
-    comments: Count | None = None
-    score: Score | None = None
-    open_hours: str | None = Field(None, max_length=32)
 
 
 class Changed(Enum):

@@ -12,7 +12,7 @@ from flashsale import keys
 from flashsale.cache.entry import Source
 from flashsale.catalog.form import read
 from flashsale.catalog.geo import ShopGeo
-from flashsale.catalog.shop import NewShop, ShopChange
+from flashsale.catalog.shop_form import NewShop, ShopChange
 from flashsale.errors import Unavailable
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flashsale.catalog.form import Malformed, read
-from flashsale.catalog.shop import NewShop, ShopChange
+from flashsale.catalog.shop_form import NewShop, ShopChange
 from flashsale.catalog.voucher import NewSale, NewVoucher
 from flashsale.model import ID_MAX
 
