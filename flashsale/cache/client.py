@@ -19,7 +19,7 @@ from flashsale.cache.lookup import Lookup, Want
 from flashsale.cache.owed import Owed
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.settings import BloomSettings, CacheSettings
-from flashsale.storage.channel import Call, Channel
+from flashsale.storage.channel import Call, Channel, Lost
 from flashsale.storage.gate import Bounds, Gate, GateFull
 
 log = structlog.get_logger(__name__)
@@ -183,7 +183,7 @@ class CacheClient:
             except Unavailable:
                 self._trip()
                 raise
-            if any(isinstance(reply, Indeterminate) for reply in replies):
+            if any(isinstance(reply, Lost) for reply in replies):
                 self._trip()
             return replies
 

@@ -32,7 +32,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _WARM_TRIES = 3
-_WARM_AT_ONCE = 256
+_WARM_AT_ONCE = 32
 
 
 class Strategy(StrEnum):

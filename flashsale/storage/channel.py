@@ -23,6 +23,10 @@ from flashsale.storage.roles import async_client, trouble
 Word = str | int | bytes
 
 
+class Lost(Indeterminate):
+    """The connection was lost, or the answer took too long: the server may be away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One EVALSHA: a script with its keys and arguments."""
@@ -140,7 +144,7 @@ class Channel:
                     replies += [await self._reply(connection)]
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
-            lost = Indeterminate(f"Redis did not answer: {error or type(error).__name__}")
+            lost = Lost(f"Redis did not answer: {error or type(error).__name__}")
             replies += [lost] * (len(commands) - len(replies))
         except BaseException:
             await connection.disconnect(nowait=True)  # cancelled halfway: replies would be stale

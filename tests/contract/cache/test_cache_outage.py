@@ -97,7 +97,7 @@ async def test_killed_under_load(own_cache: RedisServer) -> None:
 async def test_paused_under_load(own_cache: RedisServer) -> None:
     """Only those whose call was in flight wait for the time-out."""
     shelf = Shelf(*IDS)
-    async with client(own_cache.url, loads_max=4, timeout_ms=400, probe_ms=20) as mine:
+    async with client(own_cache.url, loads_max=4, timeout_ms=1_000, probe_ms=20) as mine:
         things = kind(mine, shelf)
         async with under_load(things, readers=20) as load:
             await load.more()
@@ -106,7 +106,7 @@ async def test_paused_under_load(own_cache: RedisServer) -> None:
             try:
                 await load.more(1000)
                 assert mine.breaker.is_open
-                waited = sum(each > 0.3 for each in load.took_s)
+                waited = sum(each > 0.8 for each in load.took_s)
                 assert waited <= 2 * 20, "once each, not a time-out a read"
             finally:
                 send(own_cache, signal.SIGCONT)
@@ -119,7 +119,7 @@ async def test_paused_under_load(own_cache: RedisServer) -> None:
 async def test_an_update_while_it_is_paused_is_owed(own_cache: RedisServer) -> None:
     shelf = Shelf(1)
     async with (
-        client(own_cache.url, timeout_ms=100, probe_ms=20) as mine,
+        client(own_cache.url, timeout_ms=300, probe_ms=20) as mine,
         client(own_cache.url) as other,
     ):
         things, others = kind(mine, shelf), kind(other, shelf)

@@ -96,6 +96,7 @@ async def test_a_damaged_filter_lets_everything_pass(cache_url: str, cache: Redi
         cache.delete(keys.bloom("thing")[0])
         cache.set(keys.bloom("thing")[0], "of another type")
         assert (await things.read(3)).source is Source.LOAD, "trouble means unknown"
+        assert mine.breaker.opened == 0, "and the cache is not away for it"
 
 
 async def test_pass_through_needs_a_filter(cache_url: str) -> None:
