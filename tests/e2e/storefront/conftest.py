@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,14 +71,6 @@ class Front:
                 if match:
                     found.append((line.partition('"timestamp"')[2], match[1]))
         return max(found)[1]
-
-
-def eventually(check: Any, timeout_s: float = 10.0) -> None:
-    """Wait until `check()` is true."""
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from rig.until import until
 
 if TYPE_CHECKING:
     from tests.e2e.storefront.conftest import Front
@@ -258,13 +259,15 @@ def test_a_replica_tells_of_its_cache_on_its_own_port(front: Front) -> None:
     front.ask("GET", f"/shop/{HOT}")
     replicas = [child.url for child in front.state.children if child.kind == "replica"]
     assert len(replicas) == 2
-    metrics = ""
     for url in replicas:
         assert httpx.get(f"{url}/readyz").json() == {"success": True}
-        metrics += httpx.get(f"{url}/metrics").text
-    assert 'flashsale_cache_reads_total{kind="shop"' in metrics
-    assert 'flashsale_bloom_present{filter="shop"} 1.0' in metrics
-    assert 'flashsale_http_requests_total{route="GET /shop/{id}",status="200"}' in metrics
+
+    def metrics() -> str:
+        return "".join(httpx.get(f"{url}/metrics").text for url in replicas)
+
+    assert 'flashsale_cache_reads_total{kind="shop"' in metrics()
+    assert 'flashsale_http_requests_total{route="GET /shop/{id}",status="200"}' in metrics()
+    until(lambda: 'flashsale_bloom_present{filter="shop"} 1.0' in metrics(), 15)  # now and then
     assert front.ask("GET", "/healthz").json() == {"success": True}
 
 
