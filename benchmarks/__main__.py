@@ -5,7 +5,16 @@ import importlib
 
 from rich.console import Console
 
-NAMES = ("peers", "whole", "generator", "worker", "seed_million", "verify_million")
+NAMES = (
+    "peers",
+    "whole",
+    "generator",
+    "worker",
+    "cached_read",
+    "bloom",
+    "seed_million",
+    "verify_million",
+)
 
 
 def main() -> None:

@@ -52,14 +52,73 @@ def login_code(phone: str) -> str:
     return f"login:code:{phone}"
 
 
+def login_budget(what: str, whose: str) -> str:
+    """Ledger string: how often `whose` (a phone, an address) did `what` in its current window."""
+    return f"login:budget:{what}:{whose}"
+
+
+def sign(user_id: int, month: str) -> str:
+    """Ledger bitmap: the days of `month` (yyyyMM, UTC) on which a user signed in, from bit 0."""
+    return f"sign:{user_id}:{month}"
+
+
 def order_counter(day: str) -> str:
     """Ledger counter: order numbers handed out on `day` (yyyy:MM:dd, UTC)."""
     return f"icr:order:{day}"
 
 
+def shop_geo(type_id: int) -> str:
+    """Cache geo set: ids of the shops of a type, and 0, which is no shop, so that it exists."""
+    return f"shop:geo:{type_id}"
+
+
+def shop_geo_build(type_id: int, token: str) -> str:
+    """Cache geo set: one that is being built, to take the place of `shop_geo`."""
+    return f"shop:geo:{type_id}:{token}"
+
+
+def shop_geo_lock(type_id: int) -> str:
+    """Cache string: the token of who builds `shop_geo`; whoever changes a shop deletes it."""
+    return f"lock:shop:geo:{type_id}"
+
+
 def order_lock(user_id: int) -> str:
     """Cache string: the lock under which a user's order is written."""
     return f"lock:order:{user_id}"
+
+
+def lock(name: str) -> str:
+    """Cache string: the lock `name`, `owner fence`."""
+    return f"lock:{name}"
+
+
+def lock_wake(name: str) -> str:
+    """Cache list: one element when the lock `name` was given back, for the next in line."""
+    return f"wake:{name}"
+
+
+_ENTRY = "cache:{}:{}"
+_ENTRY_LOCK = "lock:{}:{}"
+
+
+def cache_entry(kind: str, entry_id: int | str) -> str:
+    """Cache string: one thing of a kind, `{"expireTime":…,"data":…}`."""
+    return _ENTRY.format(kind, entry_id)
+
+
+def cache_lock(kind: str, entry_id: int | str) -> str:
+    """Cache string: the token of whoever loads that thing now."""
+    return _ENTRY_LOCK.format(kind, entry_id)
+
+
+def bloom(name: str) -> tuple[str, str, str]:
+    """Cache hash and two strings: what a filter is, and its two generations."""
+    return f"bloom:{name}", f"bloom:0:{name}", f"bloom:1:{name}"
+
+
+def bloom_fill(name: str) -> str:
+    """Cache string: the bitmap of a filter that is being rebuilt."""
+    return f"bloom:fill:{name}"
 
 
 _DATA_SET_KEYS = frozenset({STREAM_ORDERS, STREAM_DEAD, DEAD_ORDERS, LOADED_SALES})
@@ -70,7 +129,22 @@ _DATA_SET_PREFIXES = (
     "seckill:sale:",
     "login:token:",
     "login:code:",
+    "login:budget:",
+    "sign:",
 )
+
+
+_PAGE_PREFIXES = ("cache:", "shop:geo:", "lock:shop", "lock:blog", "lock:voucher")
+
+
+def belongs_to_pages(key: str) -> bool:
+    """True for a cache key that holds something read from MySQL, or the lock of who reads it."""
+    return key.startswith(_PAGE_PREFIXES)
+
+
+def belongs_to_cache(key: str) -> bool:
+    """True for a cache key that goes when its data set is reset. Locks of orders stay."""
+    return belongs_to_pages(key) or key.startswith("bloom:")
 
 
 def belongs_to_data_set(key: str) -> bool:

@@ -6,7 +6,7 @@ Every field is also an environment variable: `FLASHSALE_` and the prefix of its 
 
 from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flashsale.errors import UsageError
@@ -31,6 +31,8 @@ class Settings(BaseSettings):
             field = ".".join(str(part) for part in first["loc"]).lower()
             prefix = str(cls.model_config.get("env_prefix", ""))
             variable = f"{prefix}{field}".upper()
+            if not field:  # a rule between fields
+                raise UsageError(f"{prefix}…: {first['msg']}") from error
             if first["type"] == "missing":
                 raise UsageError(f"{variable} is not set; export it or give its option") from error
             raise UsageError(f"{variable}: {first['msg']}, got {first['input']!r}") from error
@@ -66,7 +68,25 @@ class LoginSettings(Settings):
 
     code_lifetime_s: int = Field(120, ge=1, description="How long a code can be used.")
     tries_max: int = Field(5, ge=1, description="Wrong codes after which a code is void.")
+    budget_window_s: int = Field(600, ge=1, description="The span that the budgets are for.")
+    phone_codes_max: int = Field(5, ge=1, description="Codes for one phone in that span.")
+    address_codes_max: int = Field(100, ge=1, description="Codes asked for by one address.")
+    address_tries_max: int = Field(200, ge=1, description="Codes tried by one address.")
+    sender: str = Field(
+        "", description="package.module:function, async, that brings a code to a phone."
+    )
+    sender_timeout_ms: int = Field(5_000, ge=1, description="A slower sender has failed.")
     log_codes: bool = Field(False, description="Development only: print codes to the log.")
+
+
+class OperatorSettings(Settings):
+    """Who may create and change shops and vouchers."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_OPERATOR_", frozen=True)
+
+    token: SecretStr = Field(
+        SecretStr(""), description="What an operator sends as `authorization`; unset: nobody may."
+    )
 
 
 class ClaimSettings(Settings):
@@ -104,6 +124,10 @@ class ReplicaSettings(Settings):
         10, ge=0, le=19, description="How far it gives way to stores and workers."
     )
     mysql_threads_max: int = Field(16, ge=1, description="MySQL transactions in flight.")
+    trusted_proxies: str = Field(
+        "",
+        description="Networks, by comma, that may name a client's address; loopback always may.",
+    )
 
 
 class WorkerSettings(Settings):
@@ -120,3 +144,94 @@ class WorkerSettings(Settings):
     retry_max_ms: int = Field(5_000, ge=1, description="Longest wait after a failure.")
     trim_keep_entries: int = Field(100_000, ge=0, description="Entries that trimming leaves.")
     trim_interval_s: float = Field(10.0, gt=0, description="How often the stream is trimmed.")
+
+
+class CacheSettings(Settings):
+    """The cached reads of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CACHE_", frozen=True)
+
+    timeout_ms: int = Field(1_000, ge=1, description="A longer call to the cache has failed.")
+    batch_max: int = Field(256, ge=1, le=2_000, description="Reads that leave together.")
+    calls_max: int = Field(1, ge=1, le=64, description="Batches of reads in flight.")
+    queue_max: int = Field(16_384, ge=1, description="Reads that may wait; one more is refused.")
+    jitter: float = Field(0.1, ge=0, lt=1, description="A lifetime varies by this share of it.")
+    null_ttl_s: int = Field(120, ge=1, description='How long "there is none" is remembered.')
+    lease_ms: int = Field(10_000, ge=10, description="How long a loader may hold a thing's lock.")
+    load_timeout_ms: int = Field(5_000, ge=1, description="A load that takes longer has failed.")
+    loads_max: int = Field(16, ge=1, description="Loads at a time.")
+    loads_waiting_max: int = Field(4_096, ge=0, description="Loads that may wait for their turn.")
+    loads_wait_ms: int = Field(3_000, ge=0, description="How long a load waits for its turn.")
+    retry_ms: int = Field(50, ge=1, description="How often a reader asks for another's load.")
+    wait_ms: int = Field(3_000, ge=0, description="After that it loads by itself.")
+    rebuilds_max: int = Field(1_024, ge=1, description="Rebuilds behind stale answers at a time.")
+    rebuild_pause_ms: int = Field(1_000, ge=0, description="Rest of a key whose rebuild failed.")
+    probe_ms: int = Field(250, ge=1, description="How often a cache that failed is tried again.")
+    owed_max: int = Field(10_000, ge=1, description="Deletes owed to a cache that is away.")
+    keep_interval_s: float = Field(5.0, gt=0, description="How often owed deletes are retried.")
+
+    @model_validator(mode="after")
+    def _lease_outlives_load(self) -> Self:
+        if self.lease_ms <= self.loads_wait_ms + self.load_timeout_ms:
+            raise ValueError("lease_ms must be longer than loads_wait_ms + load_timeout_ms")
+        return self
+
+
+class BloomSettings(Settings):
+    """The size of the filters, and how they are rebuilt."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_BLOOM_", frozen=True)
+
+    false_positives: float = Field(0.01, gt=0, lt=0.5, description="Share at full capacity.")
+    headroom: float = Field(1.5, ge=1, description="Capacity, as a multiple of the seeded count.")
+    capacity_min: int = Field(10_000, ge=1, description="No filter is made for fewer ids.")
+    module: bool = Field(True, description="Use the server's BF.* commands where it has them.")
+    settle_ms: int = Field(2_000, ge=0, description="Longest transaction that adds an id.")
+    chunk_bytes: int = Field(262_144, ge=1_024, description="Bitmap sent in one call.")
+
+
+class LockSettings(Settings):
+    """The general lock."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LOCK_", frozen=True)
+
+    lease_ms: int = Field(30_000, ge=100, description="A lock's life, unless renewed.")
+    renew_ms: int = Field(10_000, ge=10, description="How often the watchdog renews.")
+    wait_ms: int = Field(10_000, ge=0, description="How long to wait for a lock.")
+    poll_ms: int = Field(1_000, ge=10, description="How often a waiter looks without being told.")
+    timeout_ms: int = Field(2_000, ge=1, description="A call that takes longer has failed.")
+    waiters_max: int = Field(64, ge=1, description="Locks that one process may wait for.")
+
+    @model_validator(mode="after")
+    def _renewal_has_two_tries(self) -> Self:
+        if self.lease_ms < 2 * self.renew_ms:
+            raise ValueError("lease_ms must be at least twice renew_ms")
+        return self
+
+
+class LifecycleSettings(Settings):
+    """Orders after they are rows, and the sweeper that looks after them in every worker."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_ORDER_", frozen=True)
+
+    unpaid_timeout_s: int = Field(1_800, ge=1, description="An order unpaid for longer is void.")
+    sweep_interval_s: float = Field(5.0, gt=0, description="How often the sweeper looks.")
+    sweep_rows_max: int = Field(500, ge=1, le=5_000, description="Orders in one of its steps.")
+    rescan_interval_s: float = Field(
+        600.0, gt=0, description="How often it looks again at orders it has passed."
+    )
+
+
+class CatalogSettings(Settings):
+    """Shops, vouchers and blogs, and how long the cache may answer for MySQL."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CATALOG_", frozen=True)
+
+    hot_shops: int = Field(8, ge=0, le=10_000, description="The most sold shops, kept warm.")
+    shop_ttl_s: float = Field(1_800, gt=0, description="How long a shop's or a blog's entry lives.")
+    list_ttl_s: float = Field(30, gt=0, description="How far a list may lag behind MySQL.")
+    likes_ttl_s: float = Field(600, gt=0, description="How long a user's likes are kept.")
+    geo_ttl_s: int = Field(3_600, ge=1, description="How long a type's geo index lives.")
+    geo_lease_ms: int = Field(10_000, ge=1, description="How long one may take to be built.")
+    radius_m: int = Field(20_000, ge=1, le=20_100_000, description="How far `near` reaches.")
+    warm_check_s: float = Field(5, gt=0, description="How often the cache is seen to be warm.")

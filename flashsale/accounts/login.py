@@ -1,12 +1,17 @@
-"""Signing in: a phone, a code that works once, a session."""
+"""Signing in: a phone, a code that works once, a session.
+
+Nothing before the right code looks at who has an account, so neither an answer nor its time
+tells whether a phone is known.
+"""
 
 import secrets
-from collections.abc import Awaitable, Callable
 
 import structlog
 from sqlalchemy import Connection, insert, select
 
 from flashsale import keys
+from flashsale.accounts.budget import Budget, Budgets, Wait, subscriber
+from flashsale.accounts.sender import Sender
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
 from flashsale.settings import LoginSettings, SessionSettings
@@ -14,9 +19,6 @@ from flashsale.storage.channel import Call, Channel
 from flashsale.storage.database import Database
 from flashsale.storage.mysql import Duplicate
 from flashsale.storage.tables import user
-
-Sender = Callable[[str, str], Awaitable[None]]
-"""Brings a code to a phone: (phone, code)."""
 
 log = structlog.get_logger(__name__)
 _CHECK = script("code_check")
@@ -42,14 +44,26 @@ class Login:
         self._database = database
         self._ledger = ledger
         self._settings = settings
+        self._budgets = Budgets(ledger, window_s=settings.budget_window_s)
         self._lifetime_ms = sessions.lifetime_minutes * 60_000
         self._sender = sender
 
     def __repr__(self) -> str:
         return f"<Login {self._settings!r}>"
 
-    async def send_code(self, phone: str) -> None:
-        """Make a code of six digits for `phone` and send it; an earlier one is void."""
+    async def send_code(self, phone: str, address: str | None = None) -> Wait | None:
+        """Make a code of six digits for `phone` and send it; an earlier one is void.
+
+        A Wait, and no code, where the phone or the address that asks has had its share. Who asks
+        from no address draws on the phone's budget alone.
+        """
+        budgets = [Budget("phone", phone, self._settings.phone_codes_max)]
+        if address is not None:
+            limit = self._settings.address_codes_max
+            budgets.append(Budget("address", subscriber(address), limit))
+        wait = await self._budgets.take(budgets)
+        if wait is not None:
+            return wait
         code = f"{secrets.randbelow(10**6):06}"
         key = keys.login_code(phone)
         await self._ledger.ask_all(
@@ -61,13 +75,22 @@ class Login:
                 ("EXEC",),
             ]
         )
-        if self._settings.log_codes:
-            log.info("a code, logged for development", phone=phone, code=code)
-        if self._sender is not None:
+        if self._sender is None:
+            log.warning("a code reaches nobody: set FLASHSALE_LOGIN_SENDER, or _LOG_CODES")
+        else:
             await self._sender(phone, code)
+        return None
 
-    async def sign_in(self, phone: str, code: str) -> str | None:
-        """The token of a new session; None for a wrong code. A new phone becomes a new user."""
+    async def sign_in(self, phone: str, code: str, address: str | None = None) -> str | Wait | None:
+        """The token of a new session; None for a wrong code. A new phone becomes a new user.
+
+        A Wait, and no look at the code, for an address that has tried too many.
+        """
+        if address is not None:
+            limit = self._settings.address_tries_max
+            wait = await self._budgets.take([Budget("tries", subscriber(address), limit)])
+            if wait is not None:
+                return wait
         if not await self._is_right(phone, code):
             return None
         user_id, nick_name, icon = await self._find_or_create(phone)

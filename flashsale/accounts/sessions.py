@@ -6,9 +6,9 @@ from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
 from flashsale.model import parse_id
-from flashsale.seckill.gate import Bounds, Gate, GateFull
 from flashsale.settings import SessionSettings
 from flashsale.storage.channel import Call, Channel
+from flashsale.storage.gate import Bounds, Gate, GateFull
 
 TOKEN_LENGTH_MAX = 128
 _READ = script("session_read")

@@ -4,7 +4,7 @@
 -- Guarantee: nobody's lock but this very holder's (owner and fencing number) is ever removed.
 --
 -- KEYS    the locks, strings `owner fence`
--- ARGV[1] holder, `owner fence`
+-- ARGV[1] holder, `owner fence`; of a cached thing's lock, the token
 --
 -- Replies the number of locks released
 

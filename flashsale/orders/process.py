@@ -16,10 +16,13 @@ from flashsale import logs
 from flashsale.cache.lock import Locks
 from flashsale.errors import UnreachableError
 from flashsale.orders.stream import OrderStream
+from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
-from flashsale.settings import StoreSettings, WorkerSettings
+from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
 from flashsale.storage.mysql import engine
 from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client
+
+_SWEEP_END_S = 5.0  # a sweep that takes longer is left: each of its steps happens once
 
 
 def make_worker(name: str, stores: StoreSettings, settings: WorkerSettings) -> Worker:
@@ -32,6 +35,16 @@ def make_worker(name: str, stores: StoreSettings, settings: WorkerSettings) -> W
         renew_ms=settings.lock_renew_ms,
     )
     return Worker(OrderStream(ledger, name), engine(stores.mysql_url), locks, settings)
+
+
+def make_sweeper(stores: StoreSettings) -> Sweeper:
+    """A sweeper with connections of its own: the worker's batches do not wait for it."""
+    return Sweeper(
+        engine(stores.mysql_url, kept=1, at_most=1),
+        sync_client(stores.ledger_url),
+        LifecycleSettings.load(),
+        claim_timeout_ms=ClaimSettings.load().timeout_ms,
+    )
 
 
 def run_worker(name: str, port: int, stores: StoreSettings) -> None:
@@ -50,18 +63,25 @@ def run_worker(name: str, port: int, stores: StoreSettings) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     watcher = OrderStream(sync_client(stores.ledger_url), name)
-    server = _serve(port, worker, watcher) if port else None
+    sweeper = make_sweeper(stores)
+    server = _serve(port, worker, watcher, sweeper) if port else None
+    sweeping = threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True)
+    sweeping.start()
     try:
         worker.run(stop.is_set)
     finally:
+        stop.set()
+        sweeping.join(_SWEEP_END_S)
         if server is not None:
             server.shutdown()
 
 
-def _serve(port: int, worker: Worker, watcher: OrderStream) -> ThreadingHTTPServer:
+def _serve(
+    port: int, worker: Worker, watcher: OrderStream, sweeper: Sweeper
+) -> ThreadingHTTPServer:
     registry = CollectorRegistry()
     registry.register(PROCESS_COLLECTOR)
-    registry.register(_WorkerCollector(worker, watcher))
+    registry.register(_WorkerCollector(worker, watcher, sweeper))
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -88,9 +108,10 @@ def _serve(port: int, worker: Worker, watcher: OrderStream) -> ThreadingHTTPServ
 
 
 class _WorkerCollector(Collector):
-    def __init__(self, worker: Worker, watcher: OrderStream) -> None:
+    def __init__(self, worker: Worker, watcher: OrderStream, sweeper: Sweeper) -> None:
         self._worker = worker
         self._watcher = watcher
+        self._sweeper = sweeper
 
     def collect(self) -> Iterator[Metric]:
         orders = CounterMetricFamily(
@@ -102,6 +123,15 @@ class _WorkerCollector(Collector):
         yield orders
         yield CounterMetricFamily("flashsale_worker_batches", "Batches.", total.batches)
         yield CounterMetricFamily("flashsale_worker_failures", "Failures.", total.failures)
+        swept = CounterMetricFamily(
+            "flashsale_sweeper_orders", "Orders swept, by what became of them.", labels=["result"]
+        )
+        swept.add_metric(["timed_out"], self._sweeper.total.timed_out)
+        swept.add_metric(["returned"], self._sweeper.total.returned)
+        yield swept
+        yield CounterMetricFamily(
+            "flashsale_sweeper_failures", "Failed sweeps.", self._sweeper.total.failures
+        )
         try:
             lag, pending = self._watcher.lag()
         except RedisError:

@@ -15,11 +15,11 @@ from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Outcome
 from flashsale.seckill.batch import SHED, Answer, Batch, Claim, make_batch, read_answers
 from flashsale.seckill.clock import LedgerClock
-from flashsale.seckill.gate import Bounds, Gate, GateFull
 from flashsale.seckill.ids import OrderIds
 from flashsale.seckill.settle import Settlement
 from flashsale.settings import ClaimSettings
 from flashsale.storage.channel import Channel
+from flashsale.storage.gate import Bounds, Gate, GateFull
 
 
 class Claims:

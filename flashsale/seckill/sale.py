@@ -69,21 +69,26 @@ def _unix_ms(moment: datetime) -> int:
     return round(moment.replace(tzinfo=UTC).timestamp() * 1000)
 
 
+def sale_keys(voucher_id: int) -> tuple[str, ...]:
+    """KEYS of sale_load.lua, in its order."""
+    return (
+        keys.seckill_stock(voucher_id),
+        keys.seckill_sale(voucher_id),
+        keys.seckill_order(voucher_id),
+        keys.seckill_receipt(voucher_id),
+        keys.LOADED_SALES,
+    )
+
+
 def load_sale(ledger: Redis, terms: Terms) -> bool:
     """Load one sale into the ledger; True where it was not loaded before.
 
     Raises ViolationError for a sale of which the ledger has lost all or part while MySQL knows
     of orders: starting it from MySQL's stock could sell units twice.
     """
-    sale_keys = [
-        keys.seckill_stock(terms.voucher_id),
-        keys.seckill_sale(terms.voucher_id),
-        keys.seckill_order(terms.voucher_id),
-        keys.seckill_receipt(terms.voucher_id),
-        keys.LOADED_SALES,
-    ]
+    names = sale_keys(terms.voucher_id)
     try:
-        if not terms.is_untouched and not ledger.exists(sale_keys[0], sale_keys[1]):
+        if not terms.is_untouched and not ledger.exists(names[0], names[1]):
             raise ViolationError(
                 f"voucher {terms.voucher_id} has {terms.live_orders} live orders and "
                 f"{terms.stock} of {terms.initial} units in MySQL, but no sale in the ledger; "
@@ -93,8 +98,8 @@ def load_sale(ledger: Redis, terms: Terms) -> bool:
             int,
             ledger.eval(
                 _LOAD.text,
-                len(sale_keys),
-                *sale_keys,
+                len(names),
+                *names,
                 str(terms.voucher_id),
                 str(terms.stock),
                 str(terms.begin_ms),

@@ -37,6 +37,10 @@ _PHONE_BASE = 13_000_000_000
 _PHONE_SPAN = 1_000_000_000 - 10_000_000
 """Where the seed may put the first of at most 10,000,000 numbers, so that all begin with 13."""
 
+_MOST_SOLD = 1_000_000
+"""What the first shop has sold. The nth has sold a share of 1/n of it, as popularity goes, so that
+the hot shops, which `warm` keeps in the cache, are those with the lowest ids."""
+
 _LONGITUDE, _LATITUDE, _EXTENT = 120.05, 30.20, 0.2
 """The shops lie in one city, about twenty kilometres across."""
 
@@ -118,8 +122,8 @@ class Dataset:
             x,
             y,
             20 + drawn % 400,
-            drawn % 9_000,
-            drawn % 3_000,
+            _MOST_SOLD // shop_id,
+            _MOST_SOLD // shop_id // 3,
             30 + drawn % 21,
             "10:00-22:00",
         )

@@ -41,6 +41,14 @@ def add_missing(pool: Engine, portion: Portion) -> Iterator[tuple[int, int]]:
         yield len(ids), len(missing)
 
 
+def has_all(pool: Engine, portion: Portion) -> bool:
+    """True where no row of `portion` is missing. Raises Unavailable or Indeterminate."""
+    if not portion.count:
+        return True
+    with transaction(pool) as connection:
+        return _present(connection, portion, portion.ids) == portion.count
+
+
 def statement(portion: Portion, rows: Sequence[Row]) -> str:
     """One INSERT of `rows`. Raises ValueError for a value that could end its own quotes."""
     quoted = [isinstance(value, str) for value in rows[0]]
@@ -53,15 +61,20 @@ def statement(portion: Portion, rows: Sequence[Row]) -> str:
 
 
 def _missing(connection: Connection, portion: Portion, ids: range) -> Sequence[int]:
-    key = portion.table.c[portion.columns[0]]
-    among = key.between(ids[0], ids[-1])
-    present = connection.execute(select(func.count()).where(among)).scalar_one()
+    present = _present(connection, portion, ids)
     if present == 0:
         return ids
     if present == len(ids):
         return ()
-    found = set(connection.execute(select(key).where(among)).scalars())
+    key = portion.table.c[portion.columns[0]]
+    found = set(connection.execute(select(key).where(key.between(ids[0], ids[-1]))).scalars())
     return [row_id for row_id in ids if row_id not in found]
+
+
+def _present(connection: Connection, portion: Portion, ids: range) -> int:
+    key = portion.table.c[portion.columns[0]]
+    query = select(func.count()).where(key.between(ids[0], ids[-1]))
+    return connection.execute(query).scalar_one()
 
 
 def _insert(connection: Connection, portion: Portion, ids: Sequence[int]) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from flashsale.seeding.dataset import Dataset, Portion
 from flashsale.seeding.existing import alone, check_same, dataset_id
-from flashsale.seeding.insert import add_missing
+from flashsale.seeding.insert import add_missing, has_all
 from flashsale.seeding.progress import Progress
 from flashsale.seeding.reset import reset
 from flashsale.seeding.sessions import SessionMaker, batches
 from flashsale.seeding.settings import SeedSettings
+from flashsale.seeding.storefront import StorefrontCache, storefront_cache
 from flashsale.seeding.stores import Stores, StoreUrls, opened
 from flashsale.seeding.tokens import TokensFile, paired, read_tokens
 from flashsale.settings import SessionSettings
@@ -20,6 +21,8 @@ from flashsale.storage import tables
 from flashsale.storage.mysql import transaction
 
 SESSIONS = "sessions"
+CACHED = frozenset({"shop types", "shops", "blogs", "vouchers", "sales"})
+"""The stages whose rows the cache may have read."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ def seed(
         if settings.reset:
             reset(stores, progress)
         set_id = _claim(stores, settings, now, progress)
-        stages = [_load(stores, portion, progress) for portion in dataset.portions()]
+        with storefront_cache(urls) as cache:
+            stages = [_load(stores, cache, portion, progress) for portion in dataset.portions()]
+            if any(stage.added for stage in stages if stage.name in CACHED):
+                cache.refresh(stores.cache)
         maker = SessionMaker(stores.ledger, dataset, SessionSettings.load())
         stages.append(_load_sessions(maker, settings, tokens, progress))
     seconds = time.monotonic() - started
@@ -83,8 +89,12 @@ def _claim(stores: Stores, settings: SeedSettings, now: datetime, progress: Prog
     return dataset_id(stores.pool, settings.seed)
 
 
-def _load(stores: Stores, portion: Portion, progress: Progress) -> StageReport:
+def _load(
+    stores: Stores, cache: StorefrontCache, portion: Portion, progress: Progress
+) -> StageReport:
     progress.begin(portion.name, portion.count)
+    if portion.name in CACHED and not has_all(stores.pool, portion):
+        cache.expect(portion)
     added = 0
     for looked_at, new in add_missing(stores.pool, portion):
         added += new

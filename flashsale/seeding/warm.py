@@ -1,32 +1,35 @@
-"""Warming: every sale that MySQL knows into the ledger, once."""
+"""Warming: every sale that MySQL knows into the ledger, once, and the catalogue into the cache."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from redis import Redis
-from sqlalchemy import Engine, inspect, select
+from sqlalchemy import Engine, inspect
 
 from flashsale import keys
 from flashsale.errors import UsageError, ViolationError
 from flashsale.seckill.sale import Terms, load_sale, read_terms
 from flashsale.seeding.progress import Progress
+from flashsale.seeding.storefront import storefront_cache
 from flashsale.seeding.stores import StoreUrls, opened
-from flashsale.storage.mysql import transaction, translated
-from flashsale.storage.tables import dataset, seckill_voucher
+from flashsale.storage.mysql import translated
+from flashsale.storage.tables import seckill_voucher
 
 _CURE = "run `flashsale seed` first"
 
 
 @dataclass(frozen=True)
 class WarmReport:
-    """The vouchers whose sale was loaded now, and those whose sale was there before."""
+    """The vouchers whose sale was loaded now, those whose sale was there before, and how many
+    things of each kind were put into the cache."""
 
     loaded: tuple[int, ...]
     already_loaded: tuple[int, ...]
+    cached: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 def warm(urls: StoreUrls, progress: Progress) -> WarmReport:
-    """Load every sale that the ledger has not, and mark the cache as warm.
+    """Load every sale that the ledger has not, fill the cache, and mark it as warm.
 
     Raises ViolationError after all other sales are loaded, where the ledger lost a sale that has
     orders or holds another one in its place; UsageError where there is nothing to load;
@@ -34,9 +37,9 @@ def warm(urls: StoreUrls, progress: Progress) -> WarmReport:
     """
     with opened(urls) as stores:
         terms = _terms(stores.pool)
-        report = _load_all(stores.ledger, terms, progress)
-        stores.cache.set(keys.CACHE_BOOT, _dataset_id(stores.pool))
-    return report
+        loaded, already = _load_all(stores.ledger, terms, progress)
+        with storefront_cache(urls) as cache:
+            return WarmReport(loaded, already, cache.warm(progress))
 
 
 def _terms(pool: Engine) -> list[Terms]:
@@ -50,7 +53,10 @@ def _terms(pool: Engine) -> list[Terms]:
     return terms
 
 
-def _load_all(ledger: Redis, sales: Sequence[Terms], progress: Progress) -> WarmReport:
+def _load_all(
+    ledger: Redis, sales: Sequence[Terms], progress: Progress
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The vouchers loaded now, and those loaded before."""
     progress.begin("sales", len(sales))
     loaded: list[Terms] = []
     already: list[Terms] = []
@@ -65,7 +71,7 @@ def _load_all(ledger: Redis, sales: Sequence[Terms], progress: Progress) -> Warm
     if refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise ViolationError(f"{refused[0]}{more}")
-    return WarmReport(_ids(loaded), _ids(already))
+    return _ids(loaded), _ids(already)
 
 
 def _strangers(ledger: Redis, sales: Sequence[Terms]) -> list[ViolationError]:
@@ -85,8 +91,3 @@ def _strangers(ledger: Redis, sales: Sequence[Terms]) -> list[ViolationError]:
 
 def _ids(sales: Sequence[Terms]) -> tuple[int, ...]:
     return tuple(terms.voucher_id for terms in sales)
-
-
-def _dataset_id(pool: Engine) -> str:
-    with transaction(pool) as connection:
-        return str(connection.execute(select(dataset.c.id)).scalars().first() or "unknown")

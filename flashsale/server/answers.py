@@ -31,6 +31,11 @@ def rejected(message: str, status: int = 200, *extra: Header) -> Response:
     return _with_body(status, orjson.dumps({"success": False, "errorMsg": message}), *extra)
 
 
+def ok_json(data: bytes, *extra: Header) -> Response:
+    """The family's envelope around `data`, which is JSON already."""
+    return _with_body(200, b'{"success":true,"data":' + data + b"}", *extra)
+
+
 def _with_body(status: int, body: bytes, *extra: Header) -> Response:
     length = (b"content-length", str(len(body)).encode())
     return Response(status, body, [_JSON, length, *extra])
@@ -41,8 +46,18 @@ def empty(status: int, *extra: Header) -> Response:
     return Response(status, b"", [(b"content-length", b"0"), *extra])
 
 
-RETRY_SOON: Header = (b"retry-after", b"1")
+def too_many(retry_after_s: int) -> Response:
+    """429, naming when to ask again."""
+    return rejected("Too many requests, try again later", 429, _retry_after(retry_after_s))
+
+
+def _retry_after(seconds: int) -> Header:
+    return (b"retry-after", str(seconds).encode())
+
+
+RETRY_SOON = _retry_after(1)
 UNAUTHORIZED = empty(401)
+BAD_ID = rejected("Expected an id from 1 to 9223372036854775807", 400)
 NOT_FOUND = rejected("Not found", 404)
 BUSY = rejected("Busy, try again", 503, RETRY_SOON)
 
@@ -91,7 +106,7 @@ def claimed(outcome: Outcome, order_id: str, retry_after_s: int) -> Response:
     if outcome is Outcome.DUPLICATE:
         return Response(200, _DUPLICATE.body, [*_DUPLICATE.headers, order])
     if outcome is Outcome.UNKNOWN:
-        retry = (b"retry-after", str(retry_after_s).encode())
+        retry = _retry_after(retry_after_s)
         message = "Outcome unknown, ask for your order"
         return rejected(message, 503, retry, _outcome(outcome), order)
     raise KeyError(f"no answer is defined for the outcome {outcome!r}")

@@ -11,16 +11,16 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from flashsale.accounts.sessions import Sessions
 from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
-from flashsale.seckill.gate import Gate
 from flashsale.server.app import App
+from flashsale.storage.gate import Gate
 
 
 class Metrics:
     """The registry of one replica."""
 
-    def __init__(self, app: App, claims: Claims, sessions: Sessions) -> None:
+    def __init__(self, app: App, claims: Claims, sessions: Sessions, *others: Collector) -> None:
         self._registry = CollectorRegistry()
-        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
+        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, *others):
             self._registry.register(collector)
         self._registry.register(_ReplicaCollector(app, claims, sessions))
 

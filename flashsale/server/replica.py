@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,38 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
 
+from flashsale.accounts.attendance import Attendance
 from flashsale.accounts.login import Login
+from flashsale.accounts.sender import sender_for
 from flashsale.accounts.sessions import Sessions
+from flashsale.cache.client import CacheClient
+from flashsale.cache.task_lock import TaskLocks
+from flashsale.catalog.storefront import Storefront
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims
+from flashsale.server.address import ClientAddresses, parse_networks
 from flashsale.server.app import App
+from flashsale.server.cache_metrics import CacheCollector
+from flashsale.server.caller import Callers
 from flashsale.server.metrics import Metrics
 from flashsale.server.router import Router
-from flashsale.server.routes import AccountRoutes, ProcessRoutes, SaleRoutes
+from flashsale.server.routes.accounts import AccountRoutes
+from flashsale.server.routes.blogs import BlogRoutes
+from flashsale.server.routes.order import OrderRoutes
+from flashsale.server.routes.process import ProcessRoutes
+from flashsale.server.routes.sale import SaleRoutes
+from flashsale.server.routes.shops import ShopRoutes
+from flashsale.server.routes.vouchers import VoucherRoutes
 from flashsale.settings import (
+    BloomSettings,
+    CacheSettings,
+    CatalogSettings,
     ClaimSettings,
+    LockSettings,
     LoginSettings,
+    OperatorSettings,
     ReplicaSettings,
     SessionSettings,
     StoreSettings,
@@ -45,21 +66,51 @@ class Replica:
         self._name = name
         self._port = port
         self._settings = ReplicaSettings.load()
-        claim_settings = ClaimSettings.load()
         session_settings = SessionSettings.load()
+        self._claim_settings = ClaimSettings.load()
         self._sessions = Sessions(stores.ledger_url, session_settings)
-        self._claims = Claims(stores.ledger_url, claim_settings)
+        self._claims = Claims(stores.ledger_url, self._claim_settings)
         self._database = Database(
             engine(stores.mysql_url), threads_max=self._settings.mysql_threads_max
         )
         self._ledger = Channel(stores.ledger_url, connections_max=8, timeout_s=2.0)
-        orders = OrderLookup(self._database, self._ledger)
+        cache = CacheClient(stores.cache_url, CacheSettings.load(), BloomSettings.load())
+        self._storefront = Storefront(self._database, cache, self._ledger, CatalogSettings.load())
+        self._locks = TaskLocks(stores.cache_url, stores.ledger_url, LockSettings.load())
+        self._callers = Callers(self._sessions, OperatorSettings.load())
         router = Router()
         self.app = App(router, self._settings)
-        SaleRoutes(self._sessions, self._claims, orders, claim_settings).mount(router)
-        login = Login(self._database, self._ledger, LoginSettings.load(), session_settings)
-        AccountRoutes(login, self._sessions).mount(router)
-        ProcessRoutes(orders, Metrics(self.app, self._claims, self._sessions)).mount(router)
+        self._mount_sale(router)
+        self._mount_accounts(router, session_settings)
+        self._mount_storefront(router)
+
+    def _mount_sale(self, router: Router) -> None:
+        orders = OrderLookup(self._database, self._ledger)
+        lifecycle = Lifecycle(
+            self._database,
+            self._ledger,
+            orders,
+            self._claims.clock,
+            self._claim_settings.timeout_ms,
+        )
+        SaleRoutes(self._sessions, self._claims, orders, self._claim_settings).mount(router)
+        OrderRoutes(self._callers, orders, lifecycle).mount(router)
+        cached = CacheCollector(self._storefront.cache)
+        metrics = Metrics(self.app, self._claims, self._sessions, cached)
+        ProcessRoutes(orders, metrics).mount(router)
+
+    def _mount_accounts(self, router: Router, sessions: SessionSettings) -> None:
+        settings = LoginSettings.load()
+        login = Login(self._database, self._ledger, settings, sessions, sender_for(settings))
+        attendance = Attendance(self._ledger, self._claims.clock.now_s)
+        addresses = ClientAddresses(parse_networks(self._settings.trusted_proxies))
+        AccountRoutes(self._callers, login, attendance, addresses).mount(router)
+
+    def _mount_storefront(self, router: Router) -> None:
+        parts = self._storefront
+        ShopRoutes(self._callers, parts.shops, parts.types).mount(router)
+        VoucherRoutes(self._callers, parts.vouchers).mount(router)
+        BlogRoutes(self._callers, parts.blogs).mount(router)
 
     def __repr__(self) -> str:
         return f"<Replica {self._name} port={self._port} {self.app!r}>"
@@ -72,7 +123,10 @@ class Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await self._sync_clock()
-        time_keeper = loop.create_task(self._claims.keep_time())
+        duties = [
+            loop.create_task(duty)
+            for duty in (self._claims.keep_time(), *self._storefront.duties(self._locks))
+        ]
         server = self._server()
         _calm_collector()
         serving = loop.create_task(server.serve())
@@ -83,8 +137,8 @@ class Replica:
             await self._drain()
             server.stop()
             await _ended(serving)
-        time_keeper.cancel()
         stopping.cancel()
+        await _cancelled(duties)
         await self._close()
         if ended_early:
             why = _line(serving.exception() or "the server ended by itself")
@@ -126,6 +180,8 @@ class Replica:
     async def _close(self) -> None:
         await self._sessions.aclose()
         await self._claims.aclose()
+        await self._storefront.aclose()
+        await self._locks.aclose()
         await self._ledger.aclose()
         self._database.close()
 
@@ -154,6 +210,13 @@ def _give_way(niceness: int) -> None:
     if os.getsid(0) == os.getpid():
         with suppress(OSError):
             Path("/proc/self/autogroup").write_text(f"{os.nice(0)}\n")
+
+
+async def _cancelled(duties: Sequence[asyncio.Task[None]]) -> None:
+    """End them, and wait for their end: one may be in the middle of something."""
+    for duty in duties:
+        duty.cancel()
+    await asyncio.gather(*duties, return_exceptions=True)
 
 
 def _calm_collector() -> None:

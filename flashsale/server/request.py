@@ -1,17 +1,19 @@
 """One request as the routes see it: read from the ASGI scope once, within the limits."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import orjson
 
+from flashsale.catalog.form import Form, Malformed, read
 from flashsale.server.answers import Response, rejected
 from flashsale.settings import ReplicaSettings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+F = TypeVar("F", bound=Form)
 
 _LENGTH_DIGITS_MAX = 18  # Python refuses to read a number of thousands of digits
 
@@ -27,7 +29,18 @@ class Refused(Exception):  # noqa: N818 - carries the answer, is no bug
 class Request:
     """Method, path, token and body of a request."""
 
-    __slots__ = ("_body_bytes_max", "_declared", "_receive", "method", "path", "scope", "token")
+    _fields: dict[str, list[str]]
+
+    __slots__ = (
+        "_body_bytes_max",
+        "_declared",
+        "_fields",
+        "_receive",
+        "method",
+        "path",
+        "scope",
+        "token",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, limits: ReplicaSettings) -> None:
         """Read the head. Raises Refused with 400, 413 or 431."""
@@ -101,6 +114,17 @@ class Request:
         return value
 
     def query(self, name: str) -> str:
-        """One query parameter, "" where it is absent."""
-        fields = parse_qs(self.scope["query_string"].decode("latin-1"))
-        return str(fields.get(name, [""])[0])
+        """One query parameter, the first of several, "" where it is absent."""
+        try:
+            fields = self._fields
+        except AttributeError:  # the first to ask; a claim never does, and does not pay for it
+            query: bytes = self.scope["query_string"]
+            self._fields = fields = parse_qs(query.decode("utf-8", "replace"))
+        return fields.get(name, [""])[0]
+
+    async def form(self, kind: type[F]) -> F:
+        """The body as a form. Raises Refused with 415 or 400."""
+        try:
+            return read(kind, await self.json())
+        except Malformed as malformed:
+            raise Refused(rejected(str(malformed), 400)) from malformed

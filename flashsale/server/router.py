@@ -1,4 +1,4 @@
-"""Paths to handlers: exact ones and those that end in one id, each found in one look-up."""
+"""Paths to handlers, by at most three look-ups in dictionaries, however many routes there are."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,34 +6,52 @@ from flashsale.server.answers import NOT_FOUND, Response, method_not_allowed
 from flashsale.server.request import Request
 
 Handler = Callable[[Request, str], Awaitable[Response]]
+Methods = dict[str, tuple[str, Handler]]
 
 
 class Router:
-    """Routes such as `GET /healthz` and `POST /voucher-order/seckill/{id}`."""
+    """Routes without an id, with one at the end, and with one before a last word.
+
+    `GET /healthz`, `POST /voucher-order/seckill/{id}`, `POST /voucher-order/{id}/pay`. What is
+    spelled out wins over what is an id.
+    """
 
     def __init__(self) -> None:
-        self._exact: dict[str, dict[str, tuple[str, Handler]]] = {}
-        self._prefix: dict[str, dict[str, tuple[str, Handler]]] = {}
+        self._exact: dict[str, Methods] = {}
+        self._by_head: dict[str, Methods] = {}
+        self._by_head_and_word: dict[tuple[str, str], Methods] = {}
 
     def __repr__(self) -> str:
-        return f"<Router {sorted([*self._exact, *(p + '/{id}' for p in self._prefix)])}>"
+        ending = (f"{head}/{{id}}" for head in self._by_head)
+        inside = (f"{head}/{{id}}/{word}" for head, word in self._by_head_and_word)
+        return f"<Router {sorted([*self._exact, *ending, *inside])}>"
 
     def add(self, method: str, pattern: str, handler: Handler) -> None:
-        """Route `method` on `pattern`, which may end in `/{name}`."""
-        head, _, tail = pattern.rpartition("/")
-        table, key = (self._prefix, head) if tail.startswith("{") else (self._exact, pattern)
-        table.setdefault(key, {})[method] = (f"{method} {pattern}", handler)
+        """Route `method` on `pattern`, whose last or last but one segment may be a `{name}`."""
+        head, _, last = pattern.rpartition("/")
+        stem, _, inner = head.rpartition("/")
+        if last.startswith("{"):
+            methods = self._by_head.setdefault(head, {})
+        elif inner.startswith("{"):
+            methods = self._by_head_and_word.setdefault((stem, last), {})
+        else:
+            methods = self._exact.setdefault(pattern, {})
+        methods[method] = (f"{method} {pattern}", handler)
 
     def find(self, method: str, path: str) -> tuple[str, Handler | Response, str]:
-        """The route's name, its handler (or the 404 or 405 in its place) and the last segment."""
+        """The route's name, its handler (or the 404 or 405 in its place) and the id's segment."""
         methods = self._exact.get(path)
-        tail = ""
+        segment = ""
         if methods is None:
-            head, _, tail = path.rpartition("/")
-            methods = self._prefix.get(head)
+            head, _, segment = path.rpartition("/")
+            methods = self._by_head.get(head)
+            if methods is None:
+                word = segment
+                stem, _, segment = head.rpartition("/")
+                methods = self._by_head_and_word.get((stem, word))
         if methods is None:
-            return "unknown", NOT_FOUND, tail
+            return "unknown", NOT_FOUND, segment
         route = methods.get(method)
         if route is None:
-            return "unknown", method_not_allowed(*methods), tail
-        return (*route, tail)
+            return "unknown", method_not_allowed(*methods), segment
+        return (*route, segment)

@@ -20,25 +20,48 @@ from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import Script
 from flashsale.storage.roles import async_client, trouble
 
+Word = str | int | bytes
+
+
+class Lost(Indeterminate):
+    """The connection was lost, or the answer took too long: the server may be away."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One EVALSHA: a script with its keys and arguments, all strings."""
+    """One EVALSHA: a script with its keys and arguments."""
 
     script: Script
     keys: Sequence[str]
-    args: Sequence[str | int]
+    args: Sequence[Word]
 
-    def command(self) -> tuple[str | int, ...]:
+    def command(self) -> tuple[Word, ...]:
         """The words of the command."""
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
 
-class Channel:
-    """At most `connections_max` conversations with one Redis; a caller waits for a free one."""
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """One plain command among scripts."""
 
-    def __init__(self, url: str, *, connections_max: int, timeout_s: float) -> None:
+    words: tuple[Word, ...]
+
+    def command(self) -> tuple[Word, ...]:
+        """The words of the command."""
+        return self.words
+
+
+class Channel:
+    """At most `connections_max` conversations with one Redis; a caller waits for a free one.
+
+    Replies are text, or bytes where `text` is False: then no reply can fail to be decoded.
+    """
+
+    def __init__(
+        self, url: str, *, connections_max: int, timeout_s: float, text: bool = True
+    ) -> None:
         self._pool = async_client(url, connections_max=connections_max).connection_pool
+        self._pool.connection_kwargs["decode_responses"] = text
         self._pool.connection_kwargs["socket_timeout"] = None  # one timeout, around the whole call
         self._idle: deque[AbstractConnection] = deque()
         self._free = asyncio.Semaphore(connections_max)
@@ -47,7 +70,7 @@ class Channel:
     def __repr__(self) -> str:
         return f"<Channel {self._pool!r} idle={len(self._idle)}>"
 
-    async def run(self, calls: Sequence[Call]) -> list[Any]:
+    async def run(self, calls: Sequence[Call | Plain]) -> list[Any]:
         """The replies to `calls`, sent in one write and executed in order.
 
         Each reply is the script's, or an Unavailable or Indeterminate *value* for that call
@@ -59,17 +82,18 @@ class Channel:
             try:
                 replies = await self._exchange(connection, [call.command() for call in calls])
                 for i, reply in enumerate(replies):
-                    if isinstance(reply, NoScriptError):
-                        replies[i] = await self._load_and_run(connection, calls[i])
+                    call = calls[i]
+                    if isinstance(reply, NoScriptError) and isinstance(call, Call):
+                        replies[i] = await self._load_and_run(connection, call)
             finally:
                 self._idle.append(connection)
         return [trouble(r) if isinstance(r, RedisError) else r for r in replies]
 
-    async def ask(self, *command: str | int) -> Any:
+    async def ask(self, *command: Word) -> Any:
         """The reply to one plain command. Raises Unavailable or Indeterminate."""
         return (await self.ask_all([command]))[0]
 
-    async def ask_all(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+    async def ask_all(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """The replies to plain commands sent in one write. Raises Unavailable or Indeterminate."""
         async with self._free:
             connection = await self._connected()
@@ -107,7 +131,7 @@ class Channel:
         return connection
 
     async def _exchange(
-        self, connection: AbstractConnection, commands: Sequence[Sequence[str | int]]
+        self, connection: AbstractConnection, commands: Sequence[Sequence[Word]]
     ) -> list[Any]:
         replies: list[Any] = []
         try:
@@ -120,7 +144,7 @@ class Channel:
                     replies += [await self._reply(connection)]
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
-            lost = Indeterminate(f"Redis did not answer: {error or type(error).__name__}")
+            lost = Lost(f"Redis did not answer: {error or type(error).__name__}")
             replies += [lost] * (len(commands) - len(replies))
         except BaseException:
             await connection.disconnect(nowait=True)  # cancelled halfway: replies would be stale

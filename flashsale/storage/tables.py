@@ -93,8 +93,8 @@ shop = _table(
     Column("images", String(1024), nullable=False, server_default=""),
     Column("area", String(128)),
     Column("address", String(255), nullable=False, server_default=""),
-    Column("x", DOUBLE, nullable=False),
-    Column("y", DOUBLE, nullable=False),
+    Column("x", DOUBLE(asdecimal=False), nullable=False),
+    Column("y", DOUBLE(asdecimal=False), nullable=False),
     Column("avg_price", BigInteger),
     Column("sold", Integer, nullable=False, server_default="0"),
     Column("comments", Integer, nullable=False, server_default="0"),
@@ -117,6 +117,13 @@ blog = _table(
     Column("comments", Integer, nullable=False, server_default="0"),
     *_stamps(),
     Index("ix_blog_liked", "liked"),
+)
+
+blog_like = _table(
+    "tb_blog_like",
+    _id("user_id"),
+    _id("blog_id"),
+    _stamp("create_time"),
 )
 
 voucher = _table(
@@ -165,6 +172,14 @@ voucher_order = _table(
     ),
     UniqueConstraint("user_id", "voucher_id", "live", name="uk_live_order"),
     Index("ix_order_voucher", "voucher_id"),
+)
+
+order_return = _table(  # units of cancelled orders that the ledger is still to be given back
+    "tb_order_return",
+    _id("order_id"),
+    Column("user_id", BigInteger, nullable=False),
+    Column("voucher_id", BigInteger, nullable=False),
+    _stamp("create_time"),
 )
 
 sign = _table(

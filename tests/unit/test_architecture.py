@@ -174,7 +174,8 @@ def _literals(path: Path) -> Iterator[tuple[int, str]]:
 
 def _key_pattern() -> re.Pattern[str]:
     spelled = [text for _, text in _literals(PACKAGE / "keys.py") if ":" in text or "." in text]
-    families = {text.split(":")[0] + ":" for text in spelled if ":" in text and "." not in text}
+    heads = {text.split(":")[0] for text in spelled if ":" in text and "." not in text}
+    families = {f"{head}:" for head in heads if head}
     whole = {text for text in spelled if "." in text}
     names = "|".join(re.escape(text) for text in sorted(families | whole))
     return re.compile(rf"(?<![\w.:/])(?:{names})(?!\s)")

@@ -67,6 +67,12 @@ class Gate(Generic[Item, Reply]):
             loop.call_soon(self._flush)
         return future
 
+    async def drain(self) -> None:
+        """Wait until nothing waits and nothing is in flight."""
+        while self._queue or self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # a call that ended lets the next one go in a callback
+
     def _flush(self) -> None:
         self._flush_due = False
         while self._queue and len(self._tasks) < self._bounds.calls_max:

@@ -1,0 +1,42 @@
+"""A page of a list: JSON put together from entries of the cache, none of them decoded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from flashsale.cache.entry import Answer, Source
+
+NUMBER_MAX = 1_000
+"""The last page that can be asked for."""
+
+_SLOWEST_FIRST = (Source.LOAD, Source.WAIT, Source.STALE, Source.NULL, Source.BLOOM, Source.HIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A JSON array, and the slowest way by which any part of it came."""
+
+    body: bytes
+    source: Source
+
+
+def slowest(sources: Sequence[Source]) -> Source:
+    """The one that a client had to wait for. Pure; a hit where there is none."""
+    return min(sources, key=_SLOWEST_FIRST.index, default=Source.HIT)
+
+
+def assemble(bodies: Sequence[bytes], sources: Sequence[Source]) -> Page:
+    """A page of JSON objects."""
+    return Page(b"[" + b",".join(bodies) + b"]", slowest(sources))
+
+
+def bodies(answers: Sequence[Answer[Any]]) -> list[bytes]:
+    """What the cache answered, without what does not exist."""
+    return [answer.body for answer in answers if answer.body is not None]
+
+
+def extended(body: bytes, **fields: object) -> bytes:
+    """The JSON object `body`, which is not empty, with more fields at its end."""
+    return body[:-1] + b"," + orjson.dumps(fields)[1:]

@@ -1,0 +1,193 @@
+"""Shops: read one, list them by type, by distance, by name; create and change them.
+
+A list is a page of ids, cached for a short while, and each shop of it is read as a shop read by
+itself would be: a list may lag in who is on it, never in what it says of them.
+"""
+
+import asyncio
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any
+
+from sqlalchemy import Connection, Select, insert, select, update
+
+from flashsale.cache.client import CacheClient
+from flashsale.cache.entries import Strategy
+from flashsale.cache.entry import Answer
+from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.page import Page, assemble, bodies, extended
+from flashsale.catalog.record import Record, record
+from flashsale.catalog.shop_form import NewShop, ShopChange
+from flashsale.catalog.shop_type import ShopTypes
+from flashsale.errors import Unavailable
+from flashsale.settings import CatalogSettings
+from flashsale.storage.database import Database
+from flashsale.storage.tables import shop, shop_type
+
+TYPE_PAGE = 5
+NAME_PAGE = 10
+
+
+class Changed(Enum):
+    """What became of a change."""
+
+    DONE = auto()
+    NO_SHOP = auto()
+    NO_TYPE = auto()
+
+
+class Shops:
+    """All shops. Calls may raise Unavailable or Indeterminate."""
+
+    def __init__(
+        self,
+        database: Database,
+        cache: CacheClient,
+        geo: ShopGeo,
+        types: ShopTypes,
+        settings: CatalogSettings,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._geo = geo
+        self._types = types
+        self.ids = cache.bloom("shop")
+        self.entries = cache.entries(
+            "shop",
+            self._load,
+            strategy=Strategy.LOGICAL,
+            ttl_s=settings.shop_ttl_s,
+            bloom=self.ids,
+        )
+        list_ttl_s = settings.list_ttl_s
+        self._by_type = cache.entries(
+            "shop-type-page", self._load_type_page, strategy=Strategy.MUTEX, ttl_s=list_ttl_s
+        )
+        self._by_name = cache.entries(
+            "shop-name-page", self._load_name_page, strategy=Strategy.MUTEX, ttl_s=list_ttl_s
+        )
+
+    def __repr__(self) -> str:
+        return f"<Shops {self.entries!r}>"
+
+    async def read(self, shop_id: int) -> Answer[Record]:
+        """One shop: Bloom filter, then the warmed entry, else one that is loaded under a mutex."""
+        return await self.entries.read(shop_id)
+
+    async def near(self, type_id: int, number: int, x: float, y: float) -> Page:
+        """The shops of a type by their distance from x, y, each with it, in metres."""
+        types = await self._types.everything()
+        if not _has_type(types, type_id):
+            return assemble([], [types.source])
+        nearby, source = await self._geo.near(type_id, x, y, _places(number, TYPE_PAGE))
+        answers = await asyncio.gather(*(self.read(place.shop_id) for place in nearby))
+        shops = [
+            extended(answer.body, distance=place.metres)
+            for answer, place in zip(answers, nearby, strict=True)
+            if answer.body is not None
+        ]
+        return assemble(shops, [types.source, source, *(answer.source for answer in answers)])
+
+    async def of_type(self, type_id: int, number: int) -> Page:
+        """The shops of a type, by id."""
+        types = await self._types.everything()
+        if not _has_type(types, type_id):
+            return assemble([], [types.source])
+        return await self._page(await self._by_type.read(f"{type_id}:{number}"))
+
+    async def named(self, name: str, number: int) -> Page:
+        """The shops whose name contains `name`, by id; every shop for an empty one."""
+        return await self._page(await self._by_name.read(f"{number}:{name}"))
+
+    async def create(self, new: NewShop) -> int | None:
+        """The id of a new shop, None where its type does not exist. Runs to its end."""
+        return await asyncio.shield(self._cache.start(self._create(new)))
+
+    async def change(self, change: ShopChange) -> Changed:
+        """Change a shop, then drop what the cache holds of it. Runs to its end."""
+        return await asyncio.shield(self._cache.start(self._change(change)))
+
+    async def _create(self, new: NewShop) -> int | None:
+        loop = asyncio.get_running_loop()
+        made: list[int] = []
+
+        def work(connection: Connection) -> int | None:
+            if not _type_exists(connection, new.type_id):
+                return None
+            inserted = connection.execute(insert(shop).values(new.model_dump()))
+            made.append(inserted.lastrowid)
+            self.ids.add_from_thread(made, loop)  # or it would be denied once it is there
+            return made[0]
+
+        try:
+            return await self._database.run(work)
+        finally:  # also where the COMMIT's answer was lost
+            if made:
+                await self._created(made[0], new.type_id)
+
+    async def _created(self, shop_id: int, type_id: int) -> None:
+        await self.entries.invalidate(shop_id)  # somebody may have asked for it too early
+        await self._geo.forget(type_id)
+        with suppress(Unavailable):  # once more, for a filter that was rebuilt in between
+            await self.ids.add([shop_id])
+
+    async def _change(self, change: ShopChange) -> Changed:
+        touched: set[int] = set()
+
+        def work(connection: Connection) -> Changed:
+            places = select(shop.c.type_id, shop.c.x, shop.c.y).where(shop.c.id == change.id)
+            before = connection.execute(places.with_for_update()).first()
+            if before is None:
+                return Changed.NO_SHOP
+            if change.type_id is not None and not _type_exists(connection, change.type_id):
+                return Changed.NO_TYPE
+            values = change.model_dump(exclude={"id"}, exclude_none=True)
+            if values:
+                connection.execute(update(shop).where(shop.c.id == change.id).values(values))
+            after = connection.execute(places).one()
+            if tuple(after) != tuple(before):
+                touched.update((before.type_id, after.type_id))
+            return Changed.DONE
+
+        try:
+            return await self.entries.update([change.id], lambda: self._database.run(work))
+        finally:  # also where the COMMIT's answer was lost
+            if touched:
+                await self._geo.forget(*touched)
+
+    async def _page(self, ids: Answer[list[int]]) -> Page:
+        answers = await asyncio.gather(*(self.read(shop_id) for shop_id in ids.value or []))
+        return assemble(bodies(answers), [ids.source, *(answer.source for answer in answers)])
+
+    async def _load(self, shop_id: int | str) -> Record | None:
+        query = select(shop).where(shop.c.id == shop_id)
+        row = await self._database.run(lambda connection: connection.execute(query).first())
+        return None if row is None else record(row)
+
+    async def _load_type_page(self, key: int | str) -> list[int] | None:
+        type_id, _, number = str(key).partition(":")
+        query = select(shop.c.id).where(shop.c.type_id == int(type_id))
+        return await self._load_page(query, int(number), TYPE_PAGE)
+
+    async def _load_name_page(self, key: int | str) -> list[int] | None:
+        number, _, name = str(key).partition(":")
+        query = select(shop.c.id).where(shop.c.name.contains(name, autoescape=True))
+        return await self._load_page(query, int(number), NAME_PAGE)
+
+    async def _load_page(self, query: Select[Any], number: int, size: int) -> list[int]:
+        places = _places(number, size)
+        page = query.order_by(shop.c.id).offset(places.start).limit(size)
+        return await self._database.run(lambda connection: list(connection.execute(page).scalars()))
+
+
+def _places(number: int, size: int) -> range:
+    return range((number - 1) * size, number * size)
+
+
+def _has_type(types: Answer[list[Record]], type_id: int) -> bool:
+    return any(known["id"] == type_id for known in types.value or [])
+
+
+def _type_exists(connection: Connection, type_id: int) -> bool:
+    query = select(shop_type.c.id).where(shop_type.c.id == type_id)
+    return connection.execute(query).first() is not None

@@ -1,0 +1,45 @@
+"""The storefront of one process: its parts, put together once for replicas and for `warm`."""
+
+from collections.abc import Coroutine
+from typing import Any
+
+from flashsale.cache.client import CacheClient
+from flashsale.cache.task_lock import TaskLocks
+from flashsale.catalog.blog import Blogs
+from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.opening import Opening
+from flashsale.catalog.shop import Shops
+from flashsale.catalog.shop_type import ShopTypes
+from flashsale.catalog.voucher import Vouchers
+from flashsale.catalog.warming import Warming
+from flashsale.settings import CatalogSettings
+from flashsale.storage.channel import Channel
+from flashsale.storage.database import Database
+
+
+class Storefront:
+    """Shops, vouchers and blogs over one cache. The database and the ledger are the caller's."""
+
+    def __init__(
+        self, database: Database, cache: CacheClient, ledger: Channel, settings: CatalogSettings
+    ) -> None:
+        self.cache = cache
+        self.geo = ShopGeo(cache, database, settings)
+        self.types = ShopTypes(database, cache, settings)
+        self.shops = Shops(database, cache, self.geo, self.types, settings)
+        self.vouchers = Vouchers(database, cache, Opening(ledger), self.shops, settings)
+        self.blogs = Blogs(database, cache, settings)
+        self.warming = Warming(
+            database, cache, self.shops, self.types, self.blogs, self.geo, settings
+        )
+
+    def __repr__(self) -> str:
+        return f"<Storefront {self.cache!r}>"
+
+    def duties(self, locks: TaskLocks) -> list[Coroutine[Any, Any, None]]:
+        """What a replica does beside answering, for as long as it lives; to be made into tasks."""
+        return [self.cache.keep(), self.geo.keep(), self.warming.keep(locks)]
+
+    async def aclose(self) -> None:
+        """Let what is under way end, then close the cache."""
+        await self.cache.aclose()

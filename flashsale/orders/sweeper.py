@@ -1,0 +1,130 @@
+"""The sweeper: unpaid orders time out, and what cancellations owe the ledger is returned.
+
+Every worker process runs one; several at once do no harm, since each step happens once.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+
+from flashsale.errors import Indeterminate, Unavailable
+from flashsale.model import ID_MAX
+from flashsale.orders import transitions
+from flashsale.orders.lifecycle import CLOCK_SLACK_MS
+from flashsale.orders.returns import return_call
+from flashsale.orders.transitions import Return
+from flashsale.seckill.ids import EPOCH_S
+from flashsale.settings import LifecycleSettings
+from flashsale.storage.mysql import transaction
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Swept:
+    """What a sweeper did: orders that timed out, and units that went back to the ledger."""
+
+    timed_out: int = 0
+    returned: int = 0
+    failures: int = 0
+
+
+class Sweeper:
+    """Looks after the orders that nobody asks for. `run_once()` does all that is due now."""
+
+    def __init__(
+        self,
+        pool: Engine,
+        ledger: Redis,
+        settings: LifecycleSettings,
+        *,
+        claim_timeout_ms: int,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._settings = settings
+        claim_settled_s = (claim_timeout_ms + CLOCK_SLACK_MS) / 1000
+        self._unpaid_max = timedelta(seconds=max(settings.unpaid_timeout_s, claim_settled_s))
+        self._now_s = now_s
+        self._passed = 0  # up to this id nothing was left unpaid when it was looked at
+        self._rescan_due_s = now_s() + settings.rescan_interval_s
+        self.total = Swept()
+
+    def __repr__(self) -> str:
+        return f"<Sweeper unpaid_max={self._unpaid_max} {self.total}>"
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweep every interval until `stop`; trouble is for the next round."""
+        while not stop.wait(self._settings.sweep_interval_s):
+            try:
+                self.run_once()
+            except (RedisError, Unavailable, Indeterminate) as trouble:
+                self.total.failures += 1
+                log.warning("the sweep stopped short", trouble=str(trouble))
+
+    def run_once(self) -> Swept:
+        """Time out what is due, then return what is owed.
+
+        Raises RedisError, Unavailable or Indeterminate; another call goes on from there.
+        """
+        swept = Swept(timed_out=self._time_out(), returned=self._return())
+        self.total.timed_out += swept.timed_out
+        self.total.returned += swept.returned
+        return swept
+
+    def _time_out(self) -> int:
+        if self._now_s() >= self._rescan_due_s:  # an order may have become a row behind us
+            self._rescan_due_s = self._now_s() + self._settings.rescan_interval_s
+            self._passed = 0
+        seconds, micros = self._ledger.time()  # the clock that orders are dated by
+        latest = datetime.fromtimestamp(seconds + micros / 1e6, UTC) - self._unpaid_max
+        end = first_id_after(latest)
+        timed_out, rows_max = 0, self._settings.sweep_rows_max
+        while self._passed + 1 < end:
+            with transaction(self._pool) as connection:
+                ids = range(self._passed + 1, end)
+                returns = transitions.time_out(connection, latest, ids, rows_max)
+            timed_out += len(returns)
+            self._passed = returns[-1].order_id if len(returns) == rows_max else end - 1
+        return timed_out
+
+    def _return(self) -> int:
+        returned = 0
+        while True:
+            with transaction(self._pool) as connection:
+                owed = transitions.owed(connection, self._settings.sweep_rows_max)
+            if not owed:
+                return returned
+            done = self._give_back(owed)
+            if done:
+                with transaction(self._pool) as connection:
+                    transitions.settle(connection, [one.order_id for one in done])
+            returned += len(done)
+            if len(done) < len(owed):  # the rest is refused, and would be again
+                return returned
+
+    def _give_back(self, owed: list[Return]) -> list[Return]:
+        """Those of `owed` that the ledger has confirmed."""
+        pipeline = self._ledger.pipeline(transaction=False)
+        for one in owed:
+            call = return_call(one)
+            pipeline.eval(call.script.text, len(call.keys), *call.keys, *map(str, call.args))
+        replies = pipeline.execute(raise_on_error=False)
+        for one, reply in zip(owed, replies, strict=True):
+            if isinstance(reply, Exception):
+                log.warning("a unit cannot be returned", order=one.order_id, trouble=str(reply))
+        return [one for one, reply in zip(owed, replies, strict=True) if reply in (0, 1)]
+
+
+def first_id_after(moment: datetime) -> int:
+    """The lowest id that an order of the second after `moment` can have (see seckill/ids.py)."""
+    seconds = int(moment.timestamp()) + 1 - EPOCH_S
+    return min(max(seconds, 0) << 32, ID_MAX)

@@ -1,0 +1,98 @@
+"""The storefront's cache, for commands: what seeding adds to it and what warming fills it with.
+
+The cache speaks asyncio alone, so this brings a loop of its own, for as long as the block runs.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from redis import Redis
+
+from flashsale import keys
+from flashsale.cache.bloom import Bloom
+from flashsale.cache.client import CacheClient
+from flashsale.catalog.storefront import Storefront
+from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.seeding.dataset import Portion
+from flashsale.seeding.keyspace import unlink
+from flashsale.seeding.progress import Progress
+from flashsale.seeding.stores import StoreUrls
+from flashsale.settings import BloomSettings, CacheSettings, CatalogSettings
+from flashsale.storage.channel import Channel
+from flashsale.storage.database import Database
+from flashsale.storage.mysql import engine
+from flashsale.storage.tables import blog, shop
+
+T = TypeVar("T")
+
+_THREADS = 4
+
+
+class StorefrontCache:
+    """Made by `storefront_cache`. Its calls raise UnreachableError for a store."""
+
+    def __init__(self, runner: asyncio.Runner, parts: Storefront) -> None:
+        self._runner = runner
+        self._parts = parts
+
+    def __repr__(self) -> str:
+        return f"<StorefrontCache {self._parts!r}>"
+
+    def expect(self, portion: Portion) -> None:
+        """Let the filters know of rows that are about to be written, so that none is denied."""
+        filters: dict[str, Bloom] = {
+            shop.name: self._parts.shops.ids,
+            blog.name: self._parts.blogs.ids,
+        }
+        ids = filters.get(portion.table.name)
+        if ids is not None and self._run(ids.present):
+            self._run(lambda: ids.add(portion.ids))
+
+    def refresh(self, cache: Redis) -> None:
+        """Forget what was cached of older rows, and make the filters anew, sized for the rows."""
+        unlink(cache, keys.belongs_to_pages)
+        self._run(self._parts.warming.fill_filters)
+
+    def warm(self, progress: Progress) -> dict[str, int]:
+        """Fill the cache; how many things of each kind were put in place."""
+        warming = self._parts.warming
+        progress.begin("cache", len(warming.steps))
+        done: dict[str, int] = {}
+        for name, step in warming.steps:
+            done[name] = self._run(step)
+            progress.advance(1)
+        self._run(warming.mark)
+        return done
+
+    def _run(self, work: Callable[[], Awaitable[T]]) -> T:
+        async def run() -> T:
+            return await work()
+
+        try:
+            return self._runner.run(run())
+        except (Unavailable, Indeterminate) as trouble:
+            raise UnreachableError(
+                f"the cache cannot be filled: {trouble}; the same command goes on from here"
+            ) from trouble
+
+
+@contextmanager
+def storefront_cache(urls: StoreUrls) -> Iterator[StorefrontCache]:
+    """The storefront over the stores at `urls`, which have answered before."""
+    cache = CacheClient(urls.cache_url, CacheSettings.load(), BloomSettings.load())
+    ledger = Channel(urls.ledger_url, connections_max=1, timeout_s=2.0)
+    database = Database(engine(urls.mysql_url), threads_max=_THREADS)
+    parts = Storefront(database, cache, ledger, CatalogSettings.load())
+
+    async def close(closing: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        for aclose in closing:
+            await aclose()
+
+    with asyncio.Runner() as runner:
+        try:
+            yield StorefrontCache(runner, parts)
+        finally:
+            runner.run(close((parts.aclose, ledger.aclose)))
+            database.close()

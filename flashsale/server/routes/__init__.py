@@ -1,0 +1,1 @@
+"""The routes, by area: what each path does, and with which parts."""

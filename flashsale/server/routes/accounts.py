@@ -1,0 +1,78 @@
+"""Users: signing in by phone code and out, and the daily sign-in."""
+
+from dataclasses import dataclass
+
+from flashsale.accounts import holder
+from flashsale.accounts.attendance import Attendance
+from flashsale.accounts.budget import Wait
+from flashsale.accounts.login import Login, is_phone
+from flashsale.server.address import ClientAddresses
+from flashsale.server.answers import UNAUTHORIZED, Response, ok, rejected, too_many
+from flashsale.server.caller import Callers
+from flashsale.server.query import Query
+from flashsale.server.request import Request
+from flashsale.server.router import Router
+
+_BAD_PHONE = rejected("phone: expected 11 digits, the first a 1", 400)
+_BAD_CODE = rejected("code: expected text", 400)
+_WRONG_CODE = rejected("Wrong code")
+
+
+@dataclass(frozen=True)
+class AccountRoutes:
+    """Everything under /user."""
+
+    callers: Callers
+    login: Login
+    attendance: Attendance
+    addresses: ClientAddresses
+
+    def mount(self, router: Router) -> None:
+        """Add the routes."""
+        signed_in = self.callers.signed_in
+        router.add("POST", "/user/code", self.send_code)
+        router.add("POST", "/user/login", self.sign_in)
+        router.add("POST", "/user/logout", signed_in(self.sign_out))
+        router.add("GET", "/user/me", signed_in(self.me))
+        router.add("POST", "/user/sign", signed_in(self.sign))
+        router.add("GET", "/user/sign/count", signed_in(self.count))
+
+    async def send_code(self, request: Request, segment: str) -> Response:
+        """Send a code; the answer is the same for known and unknown phones."""
+        phone = Query(request).text("phone", 32)
+        if not is_phone(phone):
+            return _BAD_PHONE
+        wait = await self.login.send_code(phone, self.addresses.of(request.scope))
+        return ok() if wait is None else too_many(wait.seconds)
+
+    async def sign_in(self, request: Request, segment: str) -> Response:
+        """A session's token for a phone and its code."""
+        given = await request.json()
+        phone, code = given.get("phone"), given.get("code")
+        if not isinstance(phone, str) or not is_phone(phone):
+            return _BAD_PHONE
+        if not isinstance(code, str):
+            return _BAD_CODE
+        token = await self.login.sign_in(phone, code, self.addresses.of(request.scope))
+        if isinstance(token, Wait):
+            return too_many(token.seconds)
+        return _WRONG_CODE if token is None else ok(token)
+
+    async def sign_out(self, request: Request, segment: str) -> Response:
+        """End the session."""
+        await self.login.sign_out(request.token)
+        return ok()
+
+    async def me(self, request: Request, segment: str) -> Response:
+        """Who the session's user is."""
+        user = await self.login.user(request.token)
+        return UNAUTHORIZED if user is None else ok(user)
+
+    async def sign(self, request: Request, segment: str) -> Response:
+        """Be here today."""
+        await self.attendance.sign(holder.current())
+        return ok()
+
+    async def count(self, request: Request, segment: str) -> Response:
+        """Days in a row up to today."""
+        return ok(await self.attendance.streak(holder.current()))

@@ -1,0 +1,45 @@
+"""The process itself: health, readiness and metrics. nginx passes on the first alone."""
+
+from dataclasses import dataclass
+
+from flashsale.errors import Indeterminate, Unavailable
+from flashsale.orders.lookup import OrderLookup
+from flashsale.server.answers import RETRY_SOON, Response, ok, rejected
+from flashsale.server.metrics import Metrics
+from flashsale.server.request import Request
+from flashsale.server.router import Router
+
+_HEALTHY = ok()
+_UNREADY = rejected("Not ready", 503, RETRY_SOON)
+
+
+@dataclass(frozen=True)
+class ProcessRoutes:
+    """What a supervisor and a Prometheus ask."""
+
+    orders: OrderLookup
+    metrics: Metrics
+
+    def mount(self, router: Router) -> None:
+        """Add the routes."""
+        router.add("GET", "/healthz", self.healthz)
+        router.add("GET", "/readyz", self.readyz)
+        router.add("GET", "/metrics", self.scrape)
+
+    async def healthz(self, request: Request, segment: str) -> Response:
+        """The process answers."""
+        return _HEALTHY
+
+    async def readyz(self, request: Request, segment: str) -> Response:
+        """Redis and MySQL answer too."""
+        try:
+            await self.orders.ready()
+        except (Unavailable, Indeterminate):
+            return _UNREADY
+        return _HEALTHY
+
+    async def scrape(self, request: Request, segment: str) -> Response:
+        """Prometheus' text format."""
+        body = self.metrics.render()
+        length = (b"content-length", str(len(body)).encode())
+        return Response(200, body, [(b"content-type", self.metrics.content_type), length])
