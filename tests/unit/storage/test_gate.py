@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import pytest
-from flashsale.storage.gate import Bounds, Gate, GateFull
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.storage.gate import Bounds, Gate, GateFull
 
 pytestmark = pytest.mark.anyio
 
