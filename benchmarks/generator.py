@@ -102,7 +102,9 @@ def _hey(url: str, folder: Path) -> float:
 
 def _locust(url: str, folder: Path) -> float:
     words = ["--headless", "--only-summary", "-u", "200", "-r", "200", "-t", "10s", "--host", url]
-    used_s, said = _cpu_s([sys.executable, "-m", "locust", *words], folder)
+    program = shutil.which("locust")
+    command = [program] if program else [sys.executable, "-m", "locust"]
+    used_s, said = _cpu_s([*command, *words], folder)
     return used_s / _number(r"Aggregated\s+(\d+)", said) * 1e6
 
 
