@@ -1,5 +1,6 @@
 """The command tree, and the one place where an error becomes a line and an exit code."""
 
+import errno
 import signal
 import sys
 from types import FrameType
@@ -31,6 +32,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _PROCESSES = "Single processes, for containers"
 
 
@@ -69,13 +72,18 @@ class _Terminated(BaseException):
     """SIGTERM, raised where it arrives, so that every `finally` on the way out is run."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+def _on_signal(number: int, frame: FrameType | None) -> NoReturn:
+    """Go home, once: a second signal would only interrupt the cleaning up."""
+    for stopping in _STOPPING:
+        signal.signal(stopping, signal.SIG_IGN)
+    raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
 
 def main() -> None:
     """Run the command line; what a user caused ends in one line, never in a traceback."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for stopping in _STOPPING:
+        if signal.getsignal(stopping) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(stopping, _on_signal)
     try:
         code = app(standalone_mode=False)
     except FlashsaleError as error:
@@ -84,6 +92,11 @@ def main() -> None:
         _fail(error.format_message(), ExitCode.USAGE)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.INTERRUPTED)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = error.filename or "a file of this run"
+        _fail(f"cannot write {where}: {error.strerror}; free some space", ExitCode.USAGE)
     except _Terminated:
         sys.exit(ExitCode.TERMINATED)
     sys.exit(code or ExitCode.PASS)

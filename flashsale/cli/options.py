@@ -81,7 +81,7 @@ def find_stores(
     state = read_state(state_dir)
     if state is None:
         raise UnreachableError(
-            f"no stack runs in {state_dir}; start one with `flashsale serve --detach`, "
+            f"no stack runs in {state_dir}; start one with `{_serve(state_dir)}`, "
             "or give --ledger-url, --cache-url and --mysql-url"
         )
     return Stores(
@@ -98,10 +98,16 @@ def find_base_url(state_dir: Path, base_url: str | None = None) -> str:
     state = read_state(state_dir)
     if state is None:
         raise UnreachableError(
-            f"no stack runs in {state_dir}; start one with `flashsale serve --detach`, "
+            f"no stack runs in {state_dir}; start one with `{_serve(state_dir)}`, "
             "or give --base-url"
         )
     return state.base_url
+
+
+def _serve(state_dir: Path) -> str:
+    """The command that starts a stack there, or starts it again."""
+    where = "" if state_dir == DEFAULT_STATE_DIR else f" --state-dir {state_dir}"
+    return f"flashsale serve --detach{where}"
 
 
 def record_stack(run_dir: Path, state_dir: Path) -> None:
@@ -115,5 +121,5 @@ def stack_of(run_dir: Path, state_dir: Path | None) -> Path:
         return state_dir
     try:
         return Path((run_dir / _STACK_OF_RUN).read_text().strip())
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return DEFAULT_STATE_DIR

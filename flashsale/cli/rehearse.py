@@ -1,7 +1,9 @@
 """`flashsale rehearse`: the whole of it on a fresh private stack, one verdict, one exit code."""
 
+import os
 import secrets
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from flashsale.storm.scenario import Scenario
 
 REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
+_OTHERS = ("FLASHSALE_LEDGER_URL", "FLASHSALE_CACHE_URL", "FLASHSALE_MYSQL_URL")
 _STORMED_IN_VAIN = "the storm was cut short, so there is nothing to judge"
 
 
@@ -57,19 +60,36 @@ def command(
 def _stack(folder: Path, keep: bool) -> "Iterator[StackState]":
     """A stack of its own; gone at the end with its folder, unless it is to be kept.
 
-    An error takes down a stack that was to be kept, too; a verdict, whatever it is, does not.
+    A verdict, whatever it is, leaves a stack up that is to be kept. An error takes it down, but
+    its folder stays: it holds the evidence, and `serve --state-dir` brings it back.
     """
     from flashsale.stack.launch import start_detached, stop_stack
 
     _say(f"starting a private stack in {folder}")
-    kept = False
+    _forget_other_stores()
+    up = False
     try:
         yield start_detached(folder, ["--port", "0"], tied=not keep)
-        kept = keep
+        up = keep
     finally:
-        if not kept:
+        if not up:
+            _ignore_signals()
             stop_stack(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget_other_stores() -> None:
+    """A rehearsal seeds and storms its own stores, never those that the environment names."""
+    named = [name for name in _OTHERS if os.environ.pop(name, None)]
+    if named:
+        _say(f"on private stores, whatever {', '.join(named)} says")
+
+
+def _ignore_signals() -> None:
+    """Let nothing interrupt the clean-up: it is bounded, and the last thing this process does."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _prepare(scenario: "Scenario", folder: Path, state: "StackState") -> None:

@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 # The defaults are those of StackSettings; a test holds the two together.
 Port = Annotated[
-    int | None, typer.Option(help="nginx's port; 0 takes a free one.", show_default="8080")
+    int | None,
+    typer.Option(min=0, max=65_535, help="nginx's port; 0 takes a free one.", show_default="8080"),
 ]
 Host = Annotated[
     str | None, typer.Option(help="The address that nginx listens on.", show_default="127.0.0.1")
 ]
 Replicas = Annotated[
-    int | None, typer.Option(help="HTTP processes behind nginx.", show_default="3")
+    int | None, typer.Option(min=1, max=64, help="HTTP processes behind nginx.", show_default="3")
 ]
-Workers = Annotated[int | None, typer.Option(help="Order workers.", show_default="1")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=64, help="Order workers.", show_default="1")
+]
 ProbeInterval = Annotated[
-    float | None, typer.Option(help="Seconds between health probes.", show_default="30")
+    float | None, typer.Option(min=0.1, help="Seconds between health probes.", show_default="30")
 ]
 Detach = Annotated[
     bool, typer.Option("--detach", "-d", help="Return when it is ready; `flashsale stop` ends it.")

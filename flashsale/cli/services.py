@@ -4,8 +4,13 @@ import typer
 
 command = typer.Typer(
     help="The Redis, MariaDB and nginx programs that private servers run from.",
-    no_args_is_help=True,
 )
+
+
+@command.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @command.command("install")

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError, ViolationError
-from flashsale.stack.process import log_tail
+from flashsale.stack.process import FLASHSALE, log_tail
 from flashsale.stack.state import (
     StackState,
     already_served,
@@ -55,7 +54,7 @@ def start_detached(
     log = make_state_dir(state_dir) / "serve.log"
     if is_served(state_dir):
         raise already_served(state_dir)
-    command = [sys.executable, "-m", "flashsale", "serve", "--state-dir", str(state_dir)]
+    command = [*FLASHSALE, "serve", "--state-dir", str(state_dir)]
     with log.open("ab") as output:
         start = output.tell()
         supervisor = subprocess.Popen(

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,11 @@ from flashsale.stack.tether import tether, undisturbed_fork
 
 _LOG_TAIL_LINES = 12
 _KILL_TIMEOUT_S = 10
+
+
+FLASHSALE = (sys.executable, "-P", "-m", "flashsale")
+"""How a stack runs its own commands: by this interpreter, and whatever lies in the current folder
+is no module of it."""
 
 
 @dataclass(frozen=True)

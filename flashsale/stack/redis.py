@@ -25,7 +25,7 @@ timeout 0
 maxclients 10000
 databases 1
 daemonize no
-dir "{directory}"
+dir .
 logfile ""
 save ""
 maxmemory {memory_mb}mb
@@ -78,12 +78,17 @@ class RedisServer(Service):
         shared = _SHARED.format(
             host=self.port.host,
             port=self.port.number,
-            directory=self.directory,
             memory_mb=self._memory_mb,
         )
-        conf = self.directory / "redis.conf"
-        conf.write_text(shared + _ROLES[self.role])
-        return CommandLine([binary.path, conf], binary.environment(), self.directory)
+        # As arguments, and run in its folder: Redis takes a path with * or [ for a pattern, finds
+        # nothing, and would run on its defaults.
+        arguments = [
+            word
+            for line in (shared + _ROLES[self.role]).splitlines()
+            if not line.startswith("#")
+            for word in _argument(*line.split(" ", 1))
+        ]
+        return CommandLine([binary.path, *arguments], binary.environment(), self.directory)
 
     def is_ready(self, timeout_s: float) -> bool:
         return probe.redis_reply(self.port.host, self.port.number, timeout_s) == "+PONG"
@@ -91,3 +96,7 @@ class RedisServer(Service):
     def is_alive(self, timeout_s: float) -> bool:
         """A Redis that still loads its data answers with an error: alive, not ready."""
         return probe.redis_reply(self.port.host, self.port.number, timeout_s) != ""
+
+
+def _argument(name: str, value: str) -> tuple[str, str]:
+    return f"--{name}", value.strip('"')

@@ -1,14 +1,13 @@
 """The processes that sell, as children of a stack: replicas and order workers."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flashsale.stack import probe
 from flashsale.stack.port import Port
-from flashsale.stack.process import CommandLine
+from flashsale.stack.process import FLASHSALE, CommandLine
 from flashsale.stack.service import Service
 
 
@@ -17,11 +16,11 @@ class SaleCommands:
     """The command lines of the two kinds; `{port}` and `{name}` are filled in."""
 
     replica: tuple[str, ...] = (
-        *(sys.executable, "-m", "flashsale", "replica"),
+        *(*FLASHSALE, "replica"),
         *("--port", "{port}", "--name", "{name}"),
     )
     worker: tuple[str, ...] = (
-        *(sys.executable, "-m", "flashsale", "worker"),
+        *(*FLASHSALE, "worker"),
         *("--port", "{port}", "--name", "{name}"),
     )
 

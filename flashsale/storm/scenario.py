@@ -145,7 +145,7 @@ def parse_scenario(text: str, source: str) -> Scenario:
     """The scenario written in `text`; `source` names it in errors (UsageError)."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
         raise UsageError(f"{source} is not TOML: {error}") from error
     if "question" not in document:
         document["question"] = _first_comment(text)

@@ -38,5 +38,5 @@ CHECKS = (
     Check("duplicate_truthful", "who was told “duplicate” has that order", duplicate_truthful),
     Check("sold_out_truthful", "no sale after a “sold out” arrived", sold_out_truthful),
     Check("window", "no order outside the sale's window", window),
-    Check("no_undersell", "nobody was turned away from units left", no_undersell),
+    Check("no_undersell", "nobody was told “sold out” with units left", no_undersell),
 )

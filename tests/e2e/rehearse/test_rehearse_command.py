@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,45 @@ def test_an_existing_state_folder_is_not_used(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "does not exist yet" in err
+
+
+def test_an_odd_folder_and_a_loaded_environment_do_not_matter(tmp_path: Path) -> None:
+    """Modules that lie about, a path full of signs, stores of somebody else: all left alone."""
+    folder = tmp_path / "g*[a] b'\"x\\y"
+    folder.mkdir()
+    for name in ("queue.py", "random.py", "http.py"):
+        (folder / name).write_text("raise SystemExit('this is not your module')")
+    (folder / "few.toml").write_text(CROWD.replace("12000", "10").replace("16000", "400"))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "flashsale", "rehearse", "few.toml"],
+        cwd=folder,
+        env=os.environ | {"FLASHSALE_LEDGER_URL": "redis://127.0.0.1:1/0"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "on private stores, whatever FLASHSALE_LEDGER_URL says" in done.stderr
+    assert _summary(folder)["orders"]["persisted"] == 10
+
+
+def test_repeated_interrupts_do_not_stop_the_clean_up(tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C again and again still finds nothing left behind."""
+    (tmp_path / "crowd.toml").write_text(CROWD)
+    state_dir = tmp_path / "stack"
+    process = _start(tmp_path, "crowd.toml", "--state-dir", str(state_dir))
+    try:
+        until(lambda: read_state(state_dir) is not None or process.poll() is not None, 60)
+        family = _family(state_dir)
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.01)
+        assert process.returncode == 130
+        until(lambda: all(map(_is_gone, family)), within_s=15)
+        assert not state_dir.exists()
+    finally:
+        process.kill()
+        process.communicate()
+        stop_stack(state_dir)
