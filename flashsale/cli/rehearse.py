@@ -13,6 +13,7 @@ from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
+    from flashsale.seeding.settings import SeedSettings
     from flashsale.stack.state import StackState
     from flashsale.storm.scenario import Scenario
 
@@ -76,21 +77,29 @@ def _prepare(scenario: "Scenario", folder: Path, state: "StackState") -> None:
     from flashsale.cli.progress import shown
     from flashsale.cli.seed import TOKENS
     from flashsale.seeding.load import seed
-    from flashsale.seeding.settings import SeedSettings
     from flashsale.seeding.warm import warm
 
-    settings = SeedSettings(
-        users=scenario.load.users,
-        vouchers=scenario.sale.vouchers,
-        first_voucher=scenario.sale.first_voucher,
-        units=scenario.sale.units,
-    )
+    settings = _seed_settings(scenario)
     stores = _stores(state)
     _say(f"seeding {settings.users:,} users and {settings.units:,} units, warming the sale")
     with shown("seed") as progress:
         seed(settings, stores, folder / TOKENS, progress)
     with shown("warm") as progress:
         warm(stores, progress)
+
+
+def _seed_settings(scenario: "Scenario") -> "SeedSettings":
+    from flashsale.seeding.settings import SeedSettings
+
+    if scenario.browse is not None:
+        return SeedSettings(shops=scenario.browse.first_shop + scenario.browse.shops - 1)
+    assert scenario.sale is not None
+    return SeedSettings(
+        users=scenario.load.users,
+        vouchers=scenario.sale.vouchers,
+        first_voucher=scenario.sale.first_voucher,
+        units=scenario.sale.units,
+    )
 
 
 def _storm_and_judge(
@@ -119,6 +128,8 @@ def _storm_and_judge(
     print_run(run)
     if run.summary.load.interrupted_by is not None:
         _say(_STORMED_IN_VAIN)
+        return run.summary.exit_code
+    if scenario.sale is None:  # nothing was sold, so the thresholds are the whole verdict
         return run.summary.exit_code
     judgement = run_verify(run.folder.path, stores)
     verdict, code = run_verdict(run.folder.path, judgement)

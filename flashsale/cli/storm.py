@@ -45,7 +45,7 @@ def command(
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
 ) -> None:
-    """Storm the sale with a scenario's load, and record every attempt.
+    """Storm a sale or a storefront with a scenario's load, and record every attempt.
 
     Every connection is up before the first claim leaves. Latency runs from the instant that the
     plan gives a claim, not from its send. Works on any server of the family: give --base-url and
@@ -115,12 +115,16 @@ def run_storm(request: StormRequest) -> StormRun:
     from flashsale.storm.tokens import read_tokens
 
     scenario = request.scenario
-    tokens = read_tokens(request.tokens, scenario.load.users)
+    tokens = read_tokens(request.tokens, scenario.load.users) if scenario.sale else {}
     ensure_descriptors(scenario.load.connections)
     target = Target.at(request.base_url)
-    target.preflight(scenario.sale.first_voucher, next(iter(tokens.values())))
+    if scenario.sale is not None:
+        target.preflight(scenario.sale.first_voucher, next(iter(tokens.values())))
+    else:
+        target.preflight_reads()
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC))
-    _take_baseline(request, folder)
+    if scenario.sale is not None:
+        _take_baseline(request, folder, list(scenario.sale.voucher_ids))
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     with interrupts():
@@ -148,14 +152,13 @@ def _stores_if_known(
         return None
 
 
-def _take_baseline(request: StormRequest, folder: "RunFolder") -> None:
+def _take_baseline(request: StormRequest, folder: "RunFolder", vouchers: list[int]) -> None:
     """Write baseline.json; a storm goes on without it, and verify says what it cannot judge."""
     try:
         if request.stores is None:
             raise UnreachableError("the stores are not known")
         from flashsale.verify import baseline
 
-        vouchers = list(request.scenario.sale.voucher_ids)
         taken = baseline.take(request.stores.ledger_url, request.stores.mysql_url, vouchers)
         folder.baseline.write_bytes(taken.to_json())
     except (UnreachableError, NothingJudgedError) as error:

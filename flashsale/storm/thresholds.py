@@ -7,6 +7,7 @@
     "buy.unknown.share" = "< 0.1%"      # of the planned attempts
     "start_lag.p99" = "< 50ms"
     "rate" = ">= 10000/s"               # answers per second
+    "browse.hit.share" = ">= 95%"       # of planned reads, by what `x-cache` said
 
 A metric that does not exist is refused before anything is sent. One that has no samples when the
 run is over, or too few for its percentile, does not hold.
@@ -14,16 +15,28 @@ run is over, or too few for its percentile, does not hold.
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Protocol
 
-from flashsale.model import Outcome, Verdict
+from flashsale.model import Ending, Outcome, Reading, Verdict
 from flashsale.storm.histogram import SAMPLES_BEYOND, Histogram
 
-ENDPOINTS = ("buy",)
+ENDPOINTS: Mapping[str, Sequence[Ending]] = {
+    "buy": tuple(Outcome),
+    "browse": (
+        *Reading,
+        Outcome.RATE_LIMITED,
+        Outcome.SHED,
+        Outcome.REFUSED,
+        Outcome.UNSENT,
+        Outcome.INDETERMINATE,
+    ),
+}
+"""What can be asked for, and how that can end."""
+
 CLOCKS = ("response", "service")
 STATISTICS = ("p50", "p90", "p95", "p99", "p99.9", "mean", "max")
 
@@ -49,9 +62,10 @@ class Metric:
     """A figure that can be demanded: its kind, and what it is taken from."""
 
     kind: str  # latency, count, share, rate
-    outcome: Outcome | None = None
+    outcome: Ending | None = None
     clock: str = ""  # response, service, start_lag
     statistic: str = ""
+    endpoint: str = ""  # none: of the whole run
 
 
 @dataclass(frozen=True)
@@ -79,11 +93,11 @@ class Figures(Protocol):
     """What thresholds are judged by."""
 
     planned: int
-    outcomes: Mapping[Outcome, int]
+    outcomes: Mapping[Ending, int]
     rate_per_s: float
     start_lag: Histogram
 
-    def latency(self, clock: str, outcome: Outcome | None) -> Histogram:
+    def latency(self, clock: str, outcome: Ending | None) -> Histogram:
         """Latencies of all answers, or of those with `outcome`; empty where there are none."""
 
 
@@ -94,15 +108,16 @@ def metrics() -> Mapping[str, Metric]:
     known |= {
         f"start_lag.{stat}": Metric("latency", None, "start_lag", stat) for stat in STATISTICS
     }
-    for endpoint in ENDPOINTS:
-        for outcome in (None, *Outcome):
+    for endpoint, endings in ENDPOINTS.items():
+        for outcome in (None, *endings):
             subject = f"{endpoint}.{outcome}" if outcome else endpoint
             for clock in CLOCKS:
                 for stat in STATISTICS:
-                    known[f"{subject}.{clock}.{stat}"] = Metric("latency", outcome, clock, stat)
+                    name = f"{subject}.{clock}.{stat}"
+                    known[name] = Metric("latency", outcome, clock, stat, endpoint)
             if outcome:
-                known[f"{subject}.count"] = Metric("count", outcome)
-                known[f"{subject}.share"] = Metric("share", outcome)
+                known[f"{subject}.count"] = Metric("count", outcome, endpoint=endpoint)
+                known[f"{subject}.share"] = Metric("share", outcome, endpoint=endpoint)
     return known
 
 
