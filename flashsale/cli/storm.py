@@ -21,6 +21,7 @@ from flashsale.cli.options import (
 from flashsale.errors import NothingJudgedError, UnreachableError
 
 if TYPE_CHECKING:
+    from flashsale.cli.database_count import LoadCount
     from flashsale.storm.runfolder import RunFolder
     from flashsale.storm.scenario import Scenario
     from flashsale.storm.summary import Summary
@@ -107,7 +108,9 @@ def run_storm(request: StormRequest) -> StormRun:
 
     from flashsale.report.console import LiveProgress
     from flashsale.report.files import write_reports
+    from flashsale.storm.conclusion import with_loads
     from flashsale.storm.interrupts import interrupts
+    from flashsale.storm.loads import Loads
     from flashsale.storm.run import Assignment, storm
     from flashsale.storm.runfolder import create_run_folder
     from flashsale.storm.selfwatch import ensure_descriptors
@@ -127,11 +130,18 @@ def run_storm(request: StormRequest) -> StormRun:
         _take_baseline(request, folder, list(scenario.sale.voucher_ids))
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
+    loads = _start_count(request)
     with interrupts():
         with LiveProgress(Console(stderr=True), request.quiet) as show:
             finished = storm(Assignment(scenario, target, folder), tokens, show)
-        write_reports(folder, finished.summary, finished.figures)
-    return StormRun(finished.summary, folder)
+        summary = finished.summary
+        count = loads.settled() if loads is not None else None
+        if count is not None:
+            found = Loads(count, *finished.plan.asked())
+            summary = with_loads(scenario, finished.figures, summary, found)
+            summary.write(folder.summary)
+        write_reports(folder, summary, finished.figures)
+    return StormRun(summary, folder)
 
 
 def print_run(run: StormRun) -> None:
@@ -150,6 +160,15 @@ def _stores_if_known(
         return find_stores(state_dir, ledger_url, cache_url, mysql_url)
     except UnreachableError:
         return None
+
+
+def _start_count(request: StormRequest) -> "LoadCount | None":
+    """Count what reads cost the database from now on, where it can be asked."""
+    if request.scenario.browse is None or request.stores is None:
+        return None
+    from flashsale.cli.database_count import LoadCount
+
+    return LoadCount(request.stores.mysql_url)
 
 
 def _take_baseline(request: StormRequest, folder: "RunFolder", vouchers: list[int]) -> None:

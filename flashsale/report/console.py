@@ -196,6 +196,9 @@ def _closing(summary: Summary, folder: Path) -> Table:
         rows.add_row("", Text(complaint, style="yellow"))
     if summary.load.interrupted_by is not None:
         rows.add_row("", Text("interrupted: what stands here is a part", style="yellow"))
+    if (database := summary.database) is not None:
+        asked = f"{plural(database.shops, 'shop')} and {plural(database.unknown, 'unknown id')}"
+        rows.add_row("database", f"{plural(database.loads, 'load')} for {asked}")
     orders = summary.orders
     if orders.persisted is not None:
         drain = "" if orders.drain_s is None else f", drained in {orders.drain_s:.1f} s"

@@ -7,9 +7,11 @@ from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Reading, Verdict
 from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
+from flashsale.storm.loads import Loads
 from flashsale.storm.scenario import Scenario
 from flashsale.storm.selfwatch import Health, SelfReport, complaints
 from flashsale.storm.summary import (
+    DatabaseFigures,
     GeneratorFigures,
     Latency,
     LatencyFigures,
@@ -57,6 +59,16 @@ def conclude(
         ),
         thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
     ).judged()
+
+
+def with_loads(scenario: Scenario, figures: Figures, summary: Summary, loads: Loads) -> Summary:
+    """The same run with what the database counted, judged again."""
+    figures.loads = loads
+    found = {
+        "database": DatabaseFigures(loads=loads.count, shops=loads.shops, unknown=loads.unknown),
+        "thresholds": _thresholds([judge(each, figures) for each in scenario.thresholds]),
+    }
+    return summary.model_copy(update=found).judged()
 
 
 _ENDINGS = (*Reading, *Outcome)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flashsale.model import Ending
 from flashsale.storm.histogram import Histogram, hlog_head, hlog_line, merged
 from flashsale.storm.ledger import CENSORED, LOST, NEVER, Ledger
+from flashsale.storm.loads import Loads
 from flashsale.storm.thresholds import CLOCKS
 
 SLOT_US = 50_000
@@ -29,6 +30,7 @@ class Figures:
 
     def __init__(self, ledger: Ledger, endpoint: str = "buy") -> None:
         self._ledger, self._endpoint = ledger, endpoint
+        self.loads: Loads | None = None  # set by who can ask the database
         answers = [answer for _, answer in ledger.settled()]
         self.planned = len(ledger.answers)
         self.sent = ledger.sent

@@ -59,6 +59,11 @@ class Plan:
         """Whether attempts wait for others: then the server's pace is the storm's."""
         return not self.open and len(self) > self.connection_count
 
+    def asked(self) -> tuple[int, int]:
+        """How many distinct shops that exist are read, and how many reads are of unknown ids."""
+        known = [shop for shop in self.shops if shop < UNKNOWN_FROM]
+        return len(set(known)), len(self.shops) - len(known)
+
     @cached_property
     def digest(self) -> str:
         """The plan's hash, the same on every machine."""

@@ -48,6 +48,7 @@ class Finished:
 
     summary: Summary
     figures: Figures
+    plan: Plan
 
 
 def storm(assignment: Assignment, tokens: Mapping[int, str], show: ShowProgress) -> Finished:
@@ -104,7 +105,7 @@ class _Storm:
         summary.write(self._folder.summary)
         self._folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
         self._folder.hlog.write_text(figures.hlog(), encoding="utf-8")
-        return Finished(summary, figures)
+        return Finished(summary, figures, self._plan)
 
     def _attacker(self, show: ShowProgress) -> Attacker:
         plan = self._plan

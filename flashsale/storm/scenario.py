@@ -57,6 +57,11 @@ class Browse(_Part):
         default=0.0, ge=0, le=1, strict=False, description="reads of ids that do not exist"
     )
 
+    @property
+    def shop_ids(self) -> range:
+        """The ids that are read and exist."""
+        return range(self.first_shop, self.first_shop + self.shops)
+
 
 class Stage(NamedTuple):
     """So many arrivals a second, for so long."""
@@ -128,6 +133,17 @@ class Load(_Part):
             )
 
 
+class Prepare(_Part):
+    """What `rehearse` sees to before a storm of reads."""
+
+    seeded_shops: int = Field(default=0, ge=0, le=1_000_000, description="shops that exist")
+    hot_shops: int | None = Field(default=None, ge=0, le=10_000, description="shops kept warm")
+    entries: Literal["as_warmed", "absent", "expired"] = Field(
+        default="as_warmed", description="the entries of the shops that are read"
+    )
+    load_delay_ms: int = Field(default=0, ge=0, le=4_000, description="what a load is slowed by")
+
+
 class Timeouts(_Part):
     """The bound of every phase."""
 
@@ -167,6 +183,7 @@ class Scenario(_Part):
     question: str = ""
     sale: Sale | None = Field(default=None, description="the table [sale]")
     browse: Browse | None = Field(default=None, description="the table [browse]")
+    prepare: Prepare | None = Field(default=None, description="the table [prepare]")
     load: Load = Field(description="the table [load]")
     timeouts: Timeouts = Timeouts()
     thresholds: tuple[Threshold, ...] = ()
@@ -185,6 +202,8 @@ class Scenario(_Part):
             )
         if self.sale is not None and self.browse is not None:
             raise ValueError("browse: a scenario with a [sale] cannot have a [browse], too")
+        if self.sale is not None and self.prepare is not None:
+            raise ValueError("prepare: this is for a scenario with a [browse]")
         if self.sale is not None and self.load.model != "stampede":
             raise ValueError(f"load.model: {self.load.model!r} is for a scenario with a [browse]")
         for threshold in self.thresholds:

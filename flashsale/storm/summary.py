@@ -126,6 +126,14 @@ class VerifyFigures(_Part):
     checks: list[Check] = []
 
 
+class DatabaseFigures(_Part):
+    """Loads of shops by the database's own count, and what was asked for."""
+
+    loads: int
+    shops: int
+    unknown: int
+
+
 class ThresholdFigures(_Part):
     """One demand of the scenario; `value` in µs, samples, shares of 1 or per second."""
 
@@ -155,6 +163,7 @@ class Summary(_Part):
     latency_ms: LatencyFigures
     generator: GeneratorFigures
     orders: OrderFigures
+    database: DatabaseFigures | None = None
     verify: VerifyFigures = VerifyFigures()
     thresholds: list[ThresholdFigures]
 

@@ -8,6 +8,9 @@
     "start_lag.p99" = "< 50ms"
     "rate" = ">= 10000/s"               # answers per second
     "browse.hit.share" = ">= 95%"       # of planned reads, by what `x-cache` said
+    "database.loads" = "== 1"           # SELECTs of a shop, as the database counted them
+    "database.loads_per_shop" = "== 100%"     # for each distinct shop that was asked for
+    "database.loads_per_unknown" = "<= 1%"    # for each read of an id that does not exist
 
 A metric that does not exist is refused before anything is sent. One that has no samples when the
 run is over, or too few for its percentile, does not hold.
@@ -23,6 +26,7 @@ from typing import Protocol
 
 from flashsale.model import Ending, Outcome, Reading, Verdict
 from flashsale.storm.histogram import SAMPLES_BEYOND, Histogram
+from flashsale.storm.loads import Loads
 
 ENDPOINTS: Mapping[str, Sequence[Ending]] = {
     "buy": tuple(Outcome),
@@ -39,6 +43,9 @@ ENDPOINTS: Mapping[str, Sequence[Ending]] = {
 
 CLOCKS = ("response", "service")
 STATISTICS = ("p50", "p90", "p95", "p99", "p99.9", "mean", "max")
+
+DATABASE = "database"
+_LOADS = {"loads": "count", "loads_per_shop": "share", "loads_per_unknown": "share"}
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -63,7 +70,7 @@ class Metric:
 
     kind: str  # latency, count, share, rate
     outcome: Ending | None = None
-    clock: str = ""  # response, service, start_lag
+    clock: str = ""  # response, service, start_lag, database
     statistic: str = ""
     endpoint: str = ""  # none: of the whole run
 
@@ -96,6 +103,7 @@ class Figures(Protocol):
     outcomes: Mapping[Ending, int]
     rate_per_s: float
     start_lag: Histogram
+    loads: Loads | None
 
     def latency(self, clock: str, outcome: Ending | None) -> Histogram:
         """Latencies of all answers, or of those with `outcome`; empty where there are none."""
@@ -105,6 +113,8 @@ class Figures(Protocol):
 def metrics() -> Mapping[str, Metric]:
     """Every metric there is, by name."""
     known = {"rate": Metric("rate")}
+    for name, kind in _LOADS.items():
+        known[f"{DATABASE}.{name}"] = Metric(kind, None, DATABASE, name, "browse")
     known |= {
         f"start_lag.{stat}": Metric("latency", None, "start_lag", stat) for stat in STATISTICS
     }
@@ -141,6 +151,8 @@ def judge(threshold: Threshold, figures: Figures) -> Judgement:
     metric = threshold.metric
     if metric.kind == "latency":
         value, missing = _latency(metric, figures)
+    elif metric.clock == DATABASE:
+        value, missing = _loads(metric, figures.loads)
     else:
         value, missing = _figure(metric, figures), ""
     if value is None:
@@ -148,6 +160,18 @@ def judge(threshold: Threshold, figures: Figures) -> Judgement:
     holds = _OPERATORS[threshold.comparison](value, threshold.limit)
     verdict = Verdict.PASS if holds else Verdict.FAIL
     return Judgement(threshold, verdict, value, _shown(metric.kind, value))
+
+
+def _loads(metric: Metric, loads: Loads | None) -> tuple[float | None, str]:
+    if loads is None:
+        return None, "the database's own statistics were not to be had"
+    match metric.statistic:
+        case "loads":
+            return loads.count, ""
+        case "loads_per_shop":
+            return loads.per_shop, "no shop was asked for"
+        case _:
+            return loads.per_unknown, "no unknown id was asked for"
 
 
 def _figure(metric: Metric, figures: Figures) -> float:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from flashsale.errors import UsageError
 from flashsale.storm.plan import LAST, UNKNOWN_FROM, plan_browse
-from flashsale.storm.scenario import Browse, Load, parse_scenario
+from flashsale.storm.scenario import Browse, Load, load_scenario, parse_scenario
 
 READS = """# Does it read?
 schema = 1
@@ -64,7 +64,9 @@ def test_a_share_of_the_ids_is_unknown() -> None:
     unknown = [shop for shop in shops if shop >= UNKNOWN_FROM]
     assert 185 <= len(unknown) <= 215
     assert len(set(unknown)) == len(unknown)
-    assert set(shops) - set(unknown) <= {5, 6, 7}
+    known = set(shops) - set(unknown)
+    assert known <= {5, 6, 7}
+    assert plan_browse(rate(), browse).asked() == (len(known), len(unknown))
 
 
 def test_a_stampede_of_readers_is_closed_over_fewer_connections() -> None:
@@ -73,6 +75,14 @@ def test_a_stampede_of_readers_is_closed_over_fewer_connections() -> None:
     assert list(plan.connections) == [0, 1, 0, 1, 0]
     assert list(plan.following) == [2, 3, 4, LAST, LAST]
     assert (plan.closed, plan.first_attempts) == (True, range(2))
+
+
+@pytest.mark.parametrize("name", ["avalanche", "breakdown", "browse", "hot-stale", "penetration"])
+def test_the_scenarios_of_reads_demand_something_of_the_database(name: str) -> None:
+    scenario = load_scenario(name)
+    assert (scenario.name, scenario.sale) == (name, None)
+    assert scenario.question.endswith("?")
+    assert any(threshold.name.startswith("database.") for threshold in scenario.thresholds)
 
 
 def test_a_scenario_of_reads_needs_no_sale() -> None:
@@ -91,6 +101,12 @@ def test_a_scenario_of_reads_needs_no_sale() -> None:
         ("[browse]\nshops = 10\n", "", "sale: missing, expected the table [sale], or [browse]"),
         ("[browse]", "[sale]\nunits = 1\n[browse]", "browse: a scenario with a [sale] cannot"),
         ("[browse]\nshops = 10", "[sale]\nunits = 1", "load.model: 'rate' is for a scenario"),
+        (
+            "[browse]\nshops = 10",
+            "[sale]\nunits = 1\n[prepare]",
+            "prepare: this is for a scenario with a [browse]",
+        ),
+        ("[load]", '[prepare]\nentries = "old"\n[load]', "prepare.entries: found 'old'"),
         ("shops = 10", "shopz = 10", "browse.shopz: no such key, did you mean 'shops'?"),
         ("shops = 10", "shops = 10\nunknown_share = 2", "browse.unknown_share: found 2"),
         (
