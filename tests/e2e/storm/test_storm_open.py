@@ -34,6 +34,7 @@ stages = {stages}
 connections = {tables.get("connections", 8)}
 [timeouts]
 request_ms = {tables.get("request_ms", 5_000)}
+run_ms = {tables.get("run_ms", 60_000)}
 [thresholds]
 {tables.get("thresholds", "")}
 """
@@ -115,3 +116,13 @@ def test_a_reader_who_gets_no_answer_costs_its_connection_and_nothing_else(
     assert (load.sent, load.outcomes) == (50, {"hit": 48, "indeterminate": 2})
     assert load.errors == {"reset": 1, "timeout": 1}
     assert load.resolved == 0
+
+
+def test_a_target_that_falls_silent_leaves_no_read_without_an_ending(tmp_path: Path) -> None:
+    """At the run's deadline: what is out is indeterminate, what waits was never sent."""
+    with ScriptedSale(lambda _: Act(b"")).open() as shop:
+        finished = browse(shop, tmp_path, '["2s:50"]', connections=3, run_ms=500)
+    summary = finished.summary
+    assert (summary.load.planned, summary.load.sent) == (100, 3)
+    assert summary.load.outcomes == {"unsent": 97, "indeterminate": 3}
+    assert (summary.verdict, summary.generator.verdict) == ("unknown", "invalid")
