@@ -40,7 +40,7 @@ run_ms = {tables.get("run_ms", 60_000)}
 """
     run = create_run_folder("reads", folder / "run", datetime.now(UTC))
     assignment = Assignment(parse_scenario(text, "reads"), Target.at(shop.base_url), run)
-    finished = storm(assignment, {}, lambda _: None)
+    finished = storm(assignment, {}, lambda _: time.sleep(tables.get("busy_s", 0)))
     lines = [orjson.loads(line) for line in run.attempts.read_bytes().splitlines()]
     plans = [line for line in lines if line["kind"] == "plan"]
     results = [line for line in lines if line["kind"] == "result"]
@@ -126,3 +126,13 @@ def test_a_target_that_falls_silent_leaves_no_read_without_an_ending(tmp_path: P
     assert (summary.load.planned, summary.load.sent) == (100, 3)
     assert summary.load.outcomes == {"unsent": 97, "indeterminate": 3}
     assert (summary.verdict, summary.generator.verdict) == ("unknown", "invalid")
+
+
+def test_a_storm_that_comes_late_by_its_own_fault_calls_itself_invalid(tmp_path: Path) -> None:
+    """Half of the time the generator is busy with itself, and the target answers at once."""
+    with ScriptedSale(lambda _: Act(HIT)).open() as shop:
+        finished = browse(shop, tmp_path, '["1s:500"]', busy_s=0.1)
+    summary = finished.summary
+    assert (summary.load.sent, summary.generator.verdict) == (500, "invalid")
+    assert summary.generator.complaints[0].startswith("start lag p")
+    assert (summary.verdict, summary.exit_code) == ("invalid", 6)
