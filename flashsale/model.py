@@ -48,6 +48,40 @@ _EXPECTED = frozenset(
 _INDETERMINATE = frozenset({Outcome.UNKNOWN, Outcome.INDETERMINATE})
 
 
+class Reading(StrEnum):
+    """How the answer to one read came about. All but the last are values of `x-cache`."""
+
+    HIT = "hit"
+    STALE = "stale"
+    LOAD = "load"
+    WAIT = "wait"
+    NULL = "null"
+    BLOOM = "bloom"
+    ANSWERED = "answered"  # by a server that does not say how
+
+    @property
+    def is_expected(self) -> bool:
+        """True: every one of them is an answer."""
+        return True
+
+    @property
+    def is_indeterminate(self) -> bool:
+        """False: a read changes nothing that could be in doubt."""
+        return False
+
+
+Ending = Outcome | Reading
+"""How an attempt of a storm ended. No two of them share a value."""
+
+
+def ending(value: str) -> Ending:
+    """The ending with this value. Raises ValueError where there is none."""
+    return Reading(value) if value in _READINGS else Outcome(value)
+
+
+_READINGS = frozenset(Reading)
+
+
 class OrderStatus(StrEnum):
     """Where an order is on its way from receipt to row."""
 

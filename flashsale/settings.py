@@ -234,4 +234,5 @@ class CatalogSettings(Settings):
     geo_ttl_s: int = Field(3_600, ge=1, description="How long a type's geo index lives.")
     geo_lease_ms: int = Field(10_000, ge=1, description="How long one may take to be built.")
     radius_m: int = Field(20_000, ge=1, le=20_100_000, description="How far `near` reaches.")
+    load_delay_ms: int = Field(0, ge=0, description="Development only: shops load this slowly.")
     warm_check_s: float = Field(5, gt=0, description="How often the cache is seen to be warm.")

@@ -59,6 +59,7 @@ class Shops:
             ttl_s=settings.shop_ttl_s,
             bloom=self.ids,
         )
+        self._load_delay_s = settings.load_delay_ms / 1000
         list_ttl_s = settings.list_ttl_s
         self._by_type = cache.entries(
             "shop-type-page", self._load_type_page, strategy=Strategy.MUTEX, ttl_s=list_ttl_s
@@ -160,6 +161,8 @@ class Shops:
         return assemble(bodies(answers), [ids.source, *(answer.source for answer in answers)])
 
     async def _load(self, shop_id: int | str) -> Record | None:
+        if self._load_delay_s:
+            await asyncio.sleep(self._load_delay_s)
         query = select(shop).where(shop.c.id == shop_id)
         row = await self._database.run(lambda connection: connection.execute(query).first())
         return None if row is None else record(row)

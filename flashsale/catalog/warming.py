@@ -29,7 +29,8 @@ from flashsale.storage.tables import blog, dataset, shop, shop_type
 
 log = structlog.get_logger(__name__)
 
-_LOCK = "warm"
+LOCK = "warm"
+"""The lock under which a replica warms the cache."""
 
 Step = Callable[[], Awaitable[int]]
 
@@ -111,7 +112,7 @@ class Warming:
         if await self.is_marked() or await self._dataset() is None:
             return False
         try:
-            async with locks.lock(_LOCK, wait_s=0):
+            async with locks.lock(LOCK, wait_s=0):
                 if await self.is_marked():
                     return False
                 log.info("the cache was cold and is warm now", done=await self.run())

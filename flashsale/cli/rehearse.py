@@ -15,6 +15,7 @@ from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
+    from flashsale.seeding.settings import SeedSettings
     from flashsale.stack.state import StackState
     from flashsale.storm.scenario import Scenario
 
@@ -48,12 +49,35 @@ def command(
     folder = state_dir or REHEARSALS / f"{loaded.name}-{secrets.token_hex(4)}"
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
-    with _stack(folder, keep) as state:
+    with _environment(loaded), _stack(folder, keep) as state:
         _prepare(loaded, folder, state)
         code = _storm_and_judge(loaded, folder, state, out, quiet)
         if keep:
             _tell_where(folder, state)
     raise typer.Exit(code)
+
+
+@contextmanager
+def _environment(scenario: "Scenario") -> Iterator[None]:
+    """What the stack and `warm` are to find in theirs, for as long as this lasts."""
+    if scenario.browse is None:
+        yield
+        return
+    wanted = {"FLASHSALE_STACK_MARIADB_STATISTICS": "1"}
+    if scenario.prepare is not None:
+        wanted["FLASHSALE_CATALOG_LOAD_DELAY_MS"] = str(scenario.prepare.load_delay_ms)
+        if scenario.prepare.hot_shops is not None:
+            wanted["FLASHSALE_CATALOG_HOT_SHOPS"] = str(scenario.prepare.hot_shops)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -96,21 +120,49 @@ def _prepare(scenario: "Scenario", folder: Path, state: "StackState") -> None:
     from flashsale.cli.progress import shown
     from flashsale.cli.seed import TOKENS
     from flashsale.seeding.load import seed
-    from flashsale.seeding.settings import SeedSettings
     from flashsale.seeding.warm import warm
 
-    settings = SeedSettings(
+    settings = _seed_settings(scenario)
+    stores = _stores(state)
+    goods = f"{settings.units:,} units" if scenario.sale else f"{settings.shops:,} shops"
+    _say(f"seeding {settings.users:,} users and {goods}, warming them")
+    with shown("seed") as progress:
+        seed(settings, stores, folder / TOKENS, progress)
+    with shown("warm") as progress:
+        warm(stores, progress)
+    if scenario.browse is not None:
+        entries = scenario.prepare.entries if scenario.prepare else "as_warmed"
+        _age(entries, scenario.browse.shop_ids, state)
+
+
+def _age(entries: str, shops: range, state: "StackState") -> None:
+    """Leave the cache as the scenario wants to find it, once nobody warms it any more."""
+    from redis import Redis
+
+    from flashsale.seeding.expiry import await_warmed, drop_shops, expire_shops
+
+    with Redis.from_url(state.cache_url) as cache:
+        await_warmed(cache)
+        if entries == "as_warmed":
+            return
+        _say(f"making the entries of {len(shops):,} shops {entries}")
+        (drop_shops if entries == "absent" else expire_shops)(cache, shops)
+
+
+def _seed_settings(scenario: "Scenario") -> "SeedSettings":
+    from flashsale.seeding.settings import SeedSettings
+
+    if scenario.browse is not None:
+        read = scenario.browse.shop_ids
+        seeded = scenario.prepare.seeded_shops if scenario.prepare else 0
+        return SeedSettings(shops=max(read.stop - 1, seeded))
+    assert scenario.sale is not None
+    return SeedSettings(
         users=scenario.load.users,
         vouchers=scenario.sale.vouchers,
         first_voucher=scenario.sale.first_voucher,
         units=scenario.sale.units,
     )
-    stores = _stores(state)
-    _say(f"seeding {settings.users:,} users and {settings.units:,} units, warming the sale")
-    with shown("seed") as progress:
-        seed(settings, stores, folder / TOKENS, progress)
-    with shown("warm") as progress:
-        warm(stores, progress)
 
 
 def _storm_and_judge(
@@ -139,6 +191,8 @@ def _storm_and_judge(
     print_run(run)
     if run.summary.load.interrupted_by is not None:
         _say(_STORMED_IN_VAIN)
+        return run.summary.exit_code
+    if scenario.sale is None:  # nothing was sold, so the thresholds are the whole verdict
         return run.summary.exit_code
     judgement = run_verify(run.folder.path, stores)
     verdict, code = run_verdict(run.folder.path, judgement)

@@ -21,6 +21,7 @@ from flashsale.cli.options import (
 from flashsale.errors import NothingJudgedError, UnreachableError
 
 if TYPE_CHECKING:
+    from flashsale.cli.database_count import LoadCount
     from flashsale.storm.runfolder import RunFolder
     from flashsale.storm.scenario import Scenario
     from flashsale.storm.summary import Summary
@@ -45,7 +46,7 @@ def command(
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
 ) -> None:
-    """Storm the sale with a scenario's load, and record every attempt.
+    """Storm a sale or a storefront with a scenario's load, and record every attempt.
 
     Every connection is up before the first claim leaves. Latency runs from the instant that the
     plan gives a claim, not from its send. Works on any server of the family: give --base-url and
@@ -107,7 +108,9 @@ def run_storm(request: StormRequest) -> StormRun:
 
     from flashsale.report.console import LiveProgress
     from flashsale.report.files import write_reports
+    from flashsale.storm.conclusion import with_loads
     from flashsale.storm.interrupts import interrupts
+    from flashsale.storm.loads import Loads
     from flashsale.storm.run import Assignment, storm
     from flashsale.storm.runfolder import create_run_folder
     from flashsale.storm.selfwatch import ensure_descriptors
@@ -115,19 +118,30 @@ def run_storm(request: StormRequest) -> StormRun:
     from flashsale.storm.tokens import read_tokens
 
     scenario = request.scenario
-    tokens = read_tokens(request.tokens, scenario.load.users)
+    tokens = read_tokens(request.tokens, scenario.load.users) if scenario.sale else {}
     ensure_descriptors(scenario.load.connections)
     target = Target.at(request.base_url)
-    target.preflight(scenario.sale.first_voucher, next(iter(tokens.values())))
+    if scenario.sale is not None:
+        target.preflight(scenario.sale.first_voucher, next(iter(tokens.values())))
+    else:
+        target.preflight_reads()
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC))
-    _take_baseline(request, folder)
+    if scenario.sale is not None:
+        _take_baseline(request, folder, list(scenario.sale.voucher_ids))
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
+    loads = _start_count(request)
     with interrupts():
         with LiveProgress(Console(stderr=True), request.quiet) as show:
             finished = storm(Assignment(scenario, target, folder), tokens, show)
-        write_reports(folder, finished.summary, finished.figures)
-    return StormRun(finished.summary, folder)
+        summary = finished.summary
+        count = loads.settled() if loads is not None else None
+        if count is not None:
+            found = Loads(count, *finished.plan.asked())
+            summary = with_loads(scenario, finished.figures, summary, found)
+            summary.write(folder.summary)
+        write_reports(folder, summary, finished.figures)
+    return StormRun(summary, folder)
 
 
 def print_run(run: StormRun) -> None:
@@ -148,14 +162,22 @@ def _stores_if_known(
         return None
 
 
-def _take_baseline(request: StormRequest, folder: "RunFolder") -> None:
+def _start_count(request: StormRequest) -> "LoadCount | None":
+    """Count what reads cost the database from now on, where it can be asked."""
+    if request.scenario.browse is None or request.stores is None:
+        return None
+    from flashsale.cli.database_count import LoadCount
+
+    return LoadCount(request.stores.mysql_url)
+
+
+def _take_baseline(request: StormRequest, folder: "RunFolder", vouchers: list[int]) -> None:
     """Write baseline.json; a storm goes on without it, and verify says what it cannot judge."""
     try:
         if request.stores is None:
             raise UnreachableError("the stores are not known")
         from flashsale.verify import baseline
 
-        vouchers = list(request.scenario.sale.voucher_ids)
         taken = baseline.take(request.stores.ledger_url, request.stores.mysql_url, vouchers)
         folder.baseline.write_bytes(taken.to_json())
     except (UnreachableError, NothingJudgedError) as error:

@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flashsale.errors import ExitCode
-from flashsale.model import Outcome, Verdict
+from flashsale.model import Ending, Outcome, Reading, Verdict, ending
 from flashsale.report.number import ms, plural, share
 from flashsale.storm.progress import Progress
 from flashsale.storm.selfwatch import Health
-from flashsale.storm.summary import Latency, Summary
+from flashsale.storm.summary import Latency, LoadFigures, Summary
 
 _COLOURS = {
     Verdict.PASS: "green",
@@ -80,7 +80,7 @@ class LiveProgress:
         self._before = progress.elapsed_s, progress.settled
         outcomes = "  ".join(
             f"{outcome} {count:,}"
-            for outcome in Outcome
+            for outcome in (*Reading, *Outcome)
             if (count := progress.outcomes.get(outcome, 0))
         )
         return (
@@ -107,12 +107,16 @@ def _heading(summary: Summary) -> Padding:
     load = summary.load
     text = Text.assemble((f"{summary.scenario}  ", "bold"), (summary.question, "italic"), "\n")
     text.append(
-        f"{plural(load.users, 'user')} over {plural(load.connections, 'connection')}"
+        f"{_crowd(load)} over {plural(load.connections, 'connection')}"
         f"{' (closed)' if load.closed else ''}, seed {summary.seed}, "
         f"{load.duration_s:.2f} s, {load.rate_per_s:,.0f} answers/s, {summary.base_url}",
         style="dim",
     )
     return Padding(text, (0, 0, 0, 2))
+
+
+def _crowd(load: LoadFigures) -> str:
+    return plural(load.planned, "read") if load.asked == "reads" else plural(load.users, "user")
 
 
 def _outcomes(summary: Summary) -> Table:
@@ -125,7 +129,7 @@ def _outcomes(summary: Summary) -> Table:
     for name, count in summary.load.outcomes.items():
         latency = summary.latency_ms.by_outcome.get(name)
         table.add_row(
-            Text(name.replace("_", " "), style=_outcome_style(Outcome(name))),
+            Text(name.replace("_", " "), style=_outcome_style(ending(name))),
             f"{count:,}",
             share(count, summary.load.planned),
             *(_cells(latency, 0) if latency else ["–"] * (len(_QUANTILES) + 1)),
@@ -138,8 +142,8 @@ def _outcomes(summary: Summary) -> Table:
     return table
 
 
-def _outcome_style(outcome: Outcome) -> str:
-    if outcome is Outcome.SOLD:
+def _outcome_style(outcome: Ending) -> str:
+    if outcome in (Outcome.SOLD, Reading.HIT):
         return "green"
     return "" if outcome.is_expected else "yellow"
 
@@ -192,6 +196,9 @@ def _closing(summary: Summary, folder: Path) -> Table:
         rows.add_row("", Text(complaint, style="yellow"))
     if summary.load.interrupted_by is not None:
         rows.add_row("", Text("interrupted: what stands here is a part", style="yellow"))
+    if (database := summary.database) is not None:
+        asked = f"{plural(database.shops, 'shop')} and {plural(database.unknown, 'unknown id')}"
+        rows.add_row("database", f"{plural(database.loads, 'load')} for {asked}")
     orders = summary.orders
     if orders.persisted is not None:
         drain = "" if orders.drain_s is None else f", drained in {orders.drain_s:.1f} s"
@@ -220,7 +227,7 @@ def _verdict_line(summary: Summary) -> Text:
     if summary.exit_code:
         name = ExitCode(summary.exit_code).name.lower().replace("_", " ")
         text.append(f"  exit {summary.exit_code}, {name}", style="not bold")
-    elif not summary.verify.checks:
+    elif not summary.verify.checks and summary.load.asked == "claims":
         text.append("  of the load; `flashsale verify` judges the sale", style="not bold")
     return text
 

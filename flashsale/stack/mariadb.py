@@ -56,8 +56,7 @@ innodb-flush-neighbors = 0
 innodb-adaptive-hash-index = OFF
 innodb-buffer-pool-dump-at-shutdown = OFF
 innodb-buffer-pool-load-at-startup = OFF
-performance-schema = OFF
-query-cache-type = OFF
+{statistics}query-cache-type = OFF
 query-cache-size = 0
 key-buffer-size = 8M
 aria-pagecache-buffer-size = 16M
@@ -72,6 +71,16 @@ GRANT ALL ON `{database}`.* TO '{user}'@'{host}';
 GRANT ALL ON `{database}\\_%`.* TO '{user}'@'{host}';
 """
 """Runs at every start, so the password lives in memory and in the init file (0600) alone."""
+
+_NO_STATISTICS = "performance-schema = OFF\n"
+_STATISTICS = """\
+performance-schema = ON
+performance-schema-instrument = '%=OFF'
+performance-schema-instrument = 'statement/%=ON'
+"""
+"""Statements alone, counted by their digest: the one count that sees a SELECT find nothing."""
+
+_STATISTICS_INIT = "GRANT SELECT ON performance_schema.* TO '{user}'@'{host}';\n"
 
 _SYSTEM_TABLES = (
     "mysql_system_tables.sql",
@@ -104,11 +113,13 @@ class MariaDBServer(Service):
         log: Path | None = None,
         buffer_pool_mb: int = 256,
         redo_log_mb: int = 256,
+        statistics: bool = False,
     ) -> None:
         super().__init__("mariadb", directory, port=port, log=log)
         self._password = secrets.token_urlsafe(24)
         self._buffer_pool_mb = buffer_pool_mb
         self._redo_log_mb = redo_log_mb
+        self._statistics = statistics
 
     @property
     def url(self) -> str:
@@ -189,8 +200,11 @@ class MariaDBServer(Service):
     def _write_conf(self, binary: Binary, messages: Path) -> Path:
         init = self.directory / "init.sql"
         init.touch(mode=0o600)
+        granted = _INIT + _STATISTICS_INIT if self._statistics else _INIT
         init.write_text(
-            _INIT.format(database=DATABASE, user=USER, host=self.port.host, password=self._password)
+            granted.format(
+                database=DATABASE, user=USER, host=self.port.host, password=self._password
+            )
         )
         conf = self.directory / "my.cnf"
         conf.write_text(
@@ -205,6 +219,7 @@ class MariaDBServer(Service):
                 port=self.port.number,
                 buffer_pool_mb=self._buffer_pool_mb,
                 redo_log_mb=self._redo_log_mb,
+                statistics=_STATISTICS if self._statistics else _NO_STATISTICS,
             )
         )
         return conf

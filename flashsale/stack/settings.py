@@ -54,6 +54,9 @@ class StackSettings(Settings):
     cache_memory_mb: int = Field(256, ge=16, description="The private cache evicts beyond.")
     mariadb_buffer_pool_mb: int = Field(256, ge=16, description="MariaDB's page cache.")
     mariadb_redo_log_mb: int = Field(256, ge=16, description="MariaDB's redo log.")
+    mariadb_statistics: bool = Field(
+        False, description="MariaDB counts its statements, for scenarios that ask how many."
+    )
 
     nginx_workers: int = Field(1, ge=1, le=64, description="nginx's worker processes.")
     nginx_connections: int = Field(

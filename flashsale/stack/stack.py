@@ -133,6 +133,7 @@ class Stack:
             log=self._log("mariadb"),
             buffer_pool_mb=self.settings.mariadb_buffer_pool_mb,
             redo_log_mb=self.settings.mariadb_redo_log_mb,
+            statistics=self.settings.mariadb_statistics,
         )
         self._bring_up([server])
         return server.url

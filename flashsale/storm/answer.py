@@ -1,4 +1,4 @@
-"""What an answer to a claim means: status, headers and body become one outcome. Pure.
+"""What an answer means: status, headers and body become one outcome. Pure.
 
 A server of the family that sends no `x-outcome` is read by its body: `success` with an order id
 in `data` sold, and its error messages map to outcomes, which a scenario can extend.
@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from flashsale.model import Outcome, parse_id
+from flashsale.model import Ending, Outcome, Reading, parse_id
 
 OUTCOME_HEADER = b"x-outcome"
 ORDER_HEADER = b"x-order-id"
+CACHE_HEADER = b"x-cache"
 
 REJECTIONS = (
     Outcome.SOLD_OUT,
@@ -48,10 +49,13 @@ MESSAGES: Mapping[str, Outcome] = {
 _BY_HEADER = {outcome.value.encode(): outcome for outcome in (Outcome.SOLD, *REJECTIONS)}
 
 
+_BY_CACHE = {reading.value.encode(): reading for reading in Reading if reading != "answered"}
+
+
 class Answer(NamedTuple):
     """What became of an attempt. `error` says what went wrong, if anything did."""
 
-    outcome: Outcome
+    outcome: Ending
     status: int | None = None
     order: str | None = None
     error: str | None = None
@@ -86,6 +90,21 @@ def read_answer(
     if number is not None and parse_id(number) is None:
         return Answer(Outcome.UNKNOWN, status, None, "order_id")
     return Answer(said, status, number, "unknown" if said is Outcome.UNKNOWN else None)
+
+
+def read_reading(status: int, cache: bytes | None) -> Answer:
+    """The answer to a read with this status and this `x-cache` (None where absent).
+
+    A thing that is not there is an answer like any other.
+    """
+    if status in (200, 404):
+        return Answer(_BY_CACHE.get(cache or b"", Reading.ANSWERED), status)
+    if status == 429:
+        return Answer(Outcome.RATE_LIMITED, status)
+    if status == 503:
+        return Answer(Outcome.SHED, status)
+    failed = Outcome.REFUSED if 400 <= status < 500 else Outcome.INDETERMINATE
+    return Answer(failed, status, None, f"http_{status}")
 
 
 def _sold(status: int, order: str | None) -> Answer:

@@ -13,12 +13,14 @@ any instant leaves a truthful record. Times are µs after the barrier; order ids
 
 import os
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 import orjson
 
-from flashsale.model import Outcome
+from flashsale.model import Ending, ending
 from flashsale.storm.answer import Answer
 from flashsale.storm.ledger import NEVER, Ledger
 from flashsale.storm.plan import Plan
@@ -34,7 +36,7 @@ class AttemptsFile:
         self._path = path
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         self._written = 0
-        self.outcomes: Counter[Outcome] = Counter()
+        self.outcomes: Counter[Ending] = Counter()
 
     def __repr__(self) -> str:
         return f"<AttemptsFile {self._path} results={self._written}>"
@@ -48,17 +50,9 @@ class AttemptsFile:
     def write_plan(self, header: dict[str, Any], plan: Plan) -> None:
         """Write header and plan, and wait until they are on disk."""
         self._line({"kind": "header", "schema": SCHEMA, **header})
-        columns = zip(plan.users, plan.vouchers, plan.connections, plan.at_us, strict=True)
-        lines: list[str] = []
-        for i, (user, voucher, connection, at_us) in enumerate(columns):
-            lines.append(
-                f'{{"kind":"plan","i":{i},"user":{user},"voucher":{voucher},'
-                f'"conn":{connection},"at_us":{at_us}}}\n'
-            )
-            if len(lines) == _PLAN_LINES_AT_ONCE:
-                self._write("".join(lines).encode("ascii"))
-                lines.clear()
-        self._write("".join(lines).encode("ascii"))
+        lines = _planned_reads(plan) if plan.shops else _planned_claims(plan)
+        while batch := "".join(islice(lines, _PLAN_LINES_AT_ONCE)):
+            self._write(batch.encode("ascii"))
         self._sync()
 
     def write_barrier(self, unix_us: int) -> None:
@@ -126,6 +120,22 @@ class AttemptsFile:
             os.close(folder)
 
 
+def _planned_claims(plan: Plan) -> Iterator[str]:
+    columns = zip(plan.users, plan.vouchers, plan.connections, plan.at_us, strict=True)
+    for i, (user, voucher, connection, at_us) in enumerate(columns):
+        yield (
+            f'{{"kind":"plan","i":{i},"user":{user},"voucher":{voucher},'
+            f'"conn":{connection},"at_us":{at_us}}}\n'
+        )
+
+
+def _planned_reads(plan: Plan) -> Iterator[str]:
+    """With the shop, and without a connection where any will do."""
+    for i, (shop, at_us) in enumerate(zip(plan.shops, plan.at_us, strict=True)):
+        connection = "" if plan.open else f'"conn":{plan.connections[i]},'
+        yield f'{{"kind":"plan","i":{i},"shop":{shop},{connection}"at_us":{at_us}}}\n'
+
+
 def read_ledger(path: Path) -> Ledger:
     """The ledger behind a file of attempts, whole or cut short; its barrier is at 0 ns.
 
@@ -149,6 +159,6 @@ def _enter(ledger: Ledger, result: dict[str, Any]) -> None:
     for column, key in ((ledger.due_ns, "due_us"), (ledger.sent_ns, "sent_us")):
         column[i] = NEVER if result[key] is None else result[key] * 1000
     answer = Answer(
-        Outcome(result["outcome"]), result["status"], result["order"], result.get("error")
+        ending(result["outcome"]), result["status"], result["order"], result.get("error")
     )
     ledger.settle(i, result["done_us"] * 1000, answer)

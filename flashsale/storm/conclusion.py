@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashsale.errors import ExitCode
-from flashsale.model import Outcome, Verdict
+from flashsale.model import Outcome, Reading, Verdict
 from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
+from flashsale.storm.loads import Loads
 from flashsale.storm.scenario import Scenario
 from flashsale.storm.selfwatch import Health, SelfReport, complaints
 from flashsale.storm.summary import (
+    DatabaseFigures,
     GeneratorFigures,
     Latency,
     LatencyFigures,
@@ -59,11 +61,23 @@ def conclude(
     ).judged()
 
 
+def with_loads(scenario: Scenario, figures: Figures, summary: Summary, loads: Loads) -> Summary:
+    """The same run with what the database counted, judged again."""
+    figures.loads = loads
+    found = {
+        "database": DatabaseFigures(loads=loads.count, shops=loads.shops, unknown=loads.unknown),
+        "thresholds": _thresholds([judge(each, figures) for each in scenario.thresholds]),
+    }
+    return summary.model_copy(update=found).judged()
+
+
+_ENDINGS = (*Reading, *Outcome)
 _REFUSALS = [outcome for outcome in Outcome if outcome.is_expected and outcome is not Outcome.SOLD]
 
 
 def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) -> LoadFigures:
     return LoadFigures(
+        asked="claims" if scenario.browse is None else "reads",
         users=scenario.load.users,
         connections=scenario.load.connections,
         closed=scenario.load.closed,
@@ -71,7 +85,7 @@ def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) ->
         sent=figures.sent,
         duration_s=round(figures.duration_s, 6),
         rate_per_s=round(figures.rate_per_s, 1),
-        outcomes={outcome.value: n for outcome in Outcome if (n := figures.outcomes[outcome])},
+        outcomes={end.value: n for end in _ENDINGS if (n := figures.outcomes[end])},
         errors=dict(sorted(figures.errors.items())),
         indeterminate=sum(n for outcome, n in figures.outcomes.items() if outcome.is_indeterminate),
         resolved=circumstances.resolved,
@@ -80,7 +94,7 @@ def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) ->
 
 
 def _latency(figures: Figures) -> LatencyFigures:
-    by_outcome = {outcome.value: figures.latency("response", outcome) for outcome in Outcome}
+    by_outcome = {end.value: figures.latency("response", end) for end in _ENDINGS}
     return LatencyFigures(
         response=Latency.of(figures.latency("response")),
         service=Latency.of(figures.latency("service")),
@@ -96,7 +110,7 @@ def _generator(
     found = complaints(
         planned=figures.planned,
         sent=figures.sent,
-        open_run=not scenario.load.closed and scenario.load.spread_ms > 0,
+        open_run=scenario.load.open,
         start_lag=figures.start_lag,
         response=figures.latency("response"),
     )

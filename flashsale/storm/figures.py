@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from flashsale.model import Outcome
+from flashsale.model import Ending
 from flashsale.storm.histogram import Histogram, hlog_head, hlog_line, merged
 from flashsale.storm.ledger import CENSORED, LOST, NEVER, Ledger
-from flashsale.storm.thresholds import CLOCKS, ENDPOINTS
+from flashsale.storm.loads import Loads
+from flashsale.storm.thresholds import CLOCKS
 
 SLOT_US = 50_000
 SLOTS_MAX = 400
@@ -27,12 +28,13 @@ class Timeline:
 class Figures:
     """What a run amounts to; `thresholds.Figures` describes what is demanded of it."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, endpoint: str = "buy") -> None:
+        self._ledger, self._endpoint = ledger, endpoint
+        self.loads: Loads | None = None  # set by who can ask the database
         answers = [answer for _, answer in ledger.settled()]
         self.planned = len(ledger.answers)
         self.sent = ledger.sent
-        self.outcomes: Mapping[Outcome, int] = Counter(answer.outcome for answer in answers)
+        self.outcomes: Mapping[Ending, int] = Counter(answer.outcome for answer in answers)
         self.errors = Counter(answer.error for answer in answers if answer.error is not None)
         self._labels = ledger.by_label()
         self._latencies = {
@@ -59,7 +61,7 @@ class Figures:
         """Attempts whose connection broke."""
         return len(self._labels.get(LOST, ()))
 
-    def latency(self, clock: str, outcome: Outcome | None = None) -> Histogram:
+    def latency(self, clock: str, outcome: Ending | None = None) -> Histogram:
         """On `clock` (response or service), of one outcome's answers, or of all attempts that
         had an answer or were waited for in vain."""
         if outcome is None:
@@ -76,7 +78,7 @@ class Figures:
         for second, label, attempts in self._by_second():
             for clock in CLOCKS:
                 histogram = Histogram(self._ledger.latencies_us(attempts, self._start_of(clock)))
-                lines.append(hlog_line(f"{ENDPOINTS[0]}.{label}.{clock}", second, 1, histogram))
+                lines.append(hlog_line(f"{self._endpoint}.{label}.{clock}", second, 1, histogram))
         return "".join(lines)
 
     def timeline(self) -> Timeline:

@@ -25,6 +25,7 @@ class Ledger:
         self.due_ns = array("q", [NEVER]) * attempts
         self.sent_ns = array("q", [NEVER]) * attempts
         self.done_ns = array("q", [NEVER]) * attempts
+        self.free_ns = array("q")  # open arrivals: when one that had to wait got a connection
         self.answers: list[Answer | None] = [None] * attempts
         self.arrivals: list[int] = []  # attempts in the order in which their answers came
         self.origin_ns = 0
@@ -67,8 +68,13 @@ class Ledger:
         return [(done[i] - since[i]) // 1000 for i in attempts]
 
     def start_lag(self) -> Histogram:
-        """How late attempts were sent, compared with the plan."""
-        pairs = zip(self.sent_ns, self.due_ns, strict=True)
+        """How late attempts were sent, compared with the plan.
+
+        Where all connections were busy, from the instant at which one was free: the wait for that
+        is the target's doing and part of the response, this is the storm's own.
+        """
+        could_ns = map(max, self.due_ns, self.free_ns) if self.free_ns else self.due_ns
+        pairs = zip(self.sent_ns, could_ns, strict=True)
         return Histogram((sent - due) // 1000 for sent, due in pairs if sent != NEVER)
 
     def by_label(self) -> dict[str, list[int]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flashsale.model import Outcome
+from flashsale.model import Ending
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Progress:
     planned: int
     settled: int
     in_flight: int
-    outcomes: Mapping[Outcome, int]
+    outcomes: Mapping[Ending, int]
 
 
 ShowProgress = Callable[[Progress], None]

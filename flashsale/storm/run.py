@@ -19,7 +19,8 @@ from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.interrupts import Interrupts, interrupts
 from flashsale.storm.ledger import Ledger
-from flashsale.storm.plan import plan_stampede
+from flashsale.storm.open_attacker import OpenAttacker
+from flashsale.storm.plan import Plan, plan_browse, plan_stampede
 from flashsale.storm.progress import ShowProgress
 from flashsale.storm.resolver import Question, Resolver
 from flashsale.storm.runfolder import RunFolder
@@ -27,7 +28,7 @@ from flashsale.storm.scenario import Scenario
 from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.summary import Summary
 from flashsale.storm.target import Target
-from flashsale.storm.wire import Reader
+from flashsale.storm.wire import BrowseReader, Reader
 
 _MS = 1_000_000
 
@@ -47,6 +48,7 @@ class Finished:
 
     summary: Summary
     figures: Figures
+    plan: Plan
 
 
 def storm(assignment: Assignment, tokens: Mapping[int, str], show: ShowProgress) -> Finished:
@@ -59,6 +61,13 @@ def storm(assignment: Assignment, tokens: Mapping[int, str], show: ShowProgress)
     ensure_descriptors(assignment.scenario.load.connections)
     with interrupts() as taken, AttemptsFile(assignment.folder.attempts) as attempts:
         return _Storm(assignment, tokens, attempts, taken).run(show)
+
+
+def _plan(scenario: Scenario, tokens: Mapping[int, str]) -> Plan:
+    if scenario.browse is not None:
+        return plan_browse(scenario.load, scenario.browse)
+    assert scenario.sale is not None
+    return plan_stampede(scenario.load, scenario.sale, list(tokens))
 
 
 class _Storm:
@@ -75,7 +84,7 @@ class _Storm:
             assignment.folder,
         )
         self._tokens, self._attempts, self._taken = tokens, attempts, taken
-        self._plan = plan_stampede(self._scenario.load, self._scenario.sale, list(tokens))
+        self._plan = _plan(self._scenario, tokens)
         self._ledger, self._watch = Ledger(len(self._plan)), SelfWatch()
 
     def run(self, show: ShowProgress) -> Finished:
@@ -88,7 +97,7 @@ class _Storm:
                 self._write_end()
                 raise
             with self._watch.counting():
-                figures = Figures(self._ledger)
+                figures = Figures(self._ledger, self._scenario.endpoint)
             resolved = runner.run(self._resolve()) if self._taken.exit_code is None else 0
         self._write_end()
         connect = Histogram(attacker.lanes.connect_us)
@@ -96,18 +105,25 @@ class _Storm:
         summary.write(self._folder.summary)
         self._folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
         self._folder.hlog.write_text(figures.hlog(), encoding="utf-8")
-        return Finished(summary, figures)
+        return Finished(summary, figures, self._plan)
 
     def _attacker(self, show: ShowProgress) -> Attacker:
-        tokens = map(self._tokens.__getitem__, self._plan.users)
+        plan = self._plan
         arsenal = Arsenal(
             target=self._target,
-            plan=self._plan,
-            requests=self._target.claims(zip(self._plan.vouchers, tokens, strict=True)),
+            plan=plan,
+            requests=self._target.reads(plan.shops) if plan.shops else self._claims(),
             timeouts=self._scenario.timeouts,
-            reader=Reader({**MESSAGES, **self._scenario.messages}),
+            reader=BrowseReader()
+            if plan.shops
+            else Reader({**MESSAGES, **self._scenario.messages}),
         )
-        return Attacker(arsenal, Records(self._ledger, self._attempts, self._watch), show)
+        kind = OpenAttacker if plan.open else Attacker
+        return kind(arsenal, Records(self._ledger, self._attempts, self._watch), show)
+
+    def _claims(self) -> list[bytes]:
+        tokens = map(self._tokens.__getitem__, self._plan.users)
+        return self._target.claims(zip(self._plan.vouchers, tokens, strict=True))
 
     async def _attack(self, attacker: Attacker) -> None:
         loop = asyncio.get_running_loop()
@@ -139,7 +155,7 @@ class _Storm:
                 not_before_ns=self._ledger.sent_ns[i] + grace_ns,
             )
             for i, answer in self._ledger.settled()
-            if answer.outcome.is_indeterminate
+            if answer.outcome.is_indeterminate and self._plan.users  # a read is over
         ]
 
     def _conclude(self, figures: Figures, connect: Histogram, resolved: int) -> Summary:
@@ -156,13 +172,15 @@ class _Storm:
         return conclude(self._scenario, figures, self._watch.report(), circumstances)
 
     def _header(self) -> dict[str, object]:
+        sale = self._scenario.sale
         return {
             "run": self._folder.name,
             "scenario": self._scenario.name,
             "seed": self._scenario.load.seed,
             "plan_hash": self._plan.digest,
             "base_url": self._target.base_url,
-            "vouchers": list(self._scenario.sale.voucher_ids),
+            "asked": self._scenario.endpoint,
+            "vouchers": list(sale.voucher_ids) if sale else [],
             "planned": len(self._plan),
             "barrier_unix_us": None,
         }

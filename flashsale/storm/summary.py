@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from flashsale.errors import ExitCode, worst
-from flashsale.model import Outcome, Verdict
+from flashsale.model import Outcome, Reading, Verdict
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.selfwatch import Health
 
@@ -57,6 +57,7 @@ class PersistedLatency(Latency):
 class LoadFigures(_Part):
     """What was planned and what came of it. `errors` counts what went wrong, by kind."""
 
+    asked: Literal["claims", "reads"] = "claims"
     users: int
     connections: int
     closed: bool
@@ -125,6 +126,14 @@ class VerifyFigures(_Part):
     checks: list[Check] = []
 
 
+class DatabaseFigures(_Part):
+    """Loads of shops by the database's own count, and what was asked for."""
+
+    loads: int
+    shops: int
+    unknown: int
+
+
 class ThresholdFigures(_Part):
     """One demand of the scenario; `value` in µs, samples, shares of 1 or per second."""
 
@@ -154,6 +163,7 @@ class Summary(_Part):
     latency_ms: LatencyFigures
     generator: GeneratorFigures
     orders: OrderFigures
+    database: DatabaseFigures | None = None
     verify: VerifyFigures = VerifyFigures()
     thresholds: list[ThresholdFigures]
 
@@ -203,7 +213,7 @@ def exit_code_of(summary: Summary) -> ExitCode:
     if summary.load.interrupted_by is not None:
         codes.append(ExitCode(summary.load.interrupted_by))
     unjudged = summary.verify.verdict is Verdict.UNKNOWN and summary.verify.checks
-    if unjudged or not _answered_as_a_sale(summary.load.outcomes):
+    if unjudged or not _answered(summary.load.outcomes):
         codes.append(ExitCode.NOTHING_JUDGED)
     if summary.generator.verdict is Health.INVALID:
         codes.append(ExitCode.INVALID_RUN)
@@ -225,8 +235,8 @@ def verdict_of(summary: Summary, code: ExitCode) -> Verdict:
             return Verdict.UNKNOWN
 
 
-def _answered_as_a_sale(outcomes: Mapping[str, int]) -> bool:
-    return any(outcomes.get(outcome.value) for outcome in Outcome if outcome.is_expected)
+def _answered(outcomes: Mapping[str, int]) -> bool:
+    return any(outcomes.get(end.value) for end in (*Outcome, *Reading) if end.is_expected)
 
 
 def _ms(value_us: float | None) -> float | None:

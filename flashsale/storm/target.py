@@ -11,6 +11,7 @@ from flashsale.errors import UnreachableError, UsageError
 
 _PREFLIGHT_TIMEOUT_S = 5.0
 CLAIM_PATH = "/voucher-order/seckill/{voucher}"
+SHOP_PATH = "/shop/{shop}"
 _BASE_URL = re.compile(r"http://[^/?#@\s]+(/[^?#\s]*)?")
 _TAIL = b"\r\ncontent-length: 0\r\n\r\n"
 _FORM = "http://host:port (TLS is not spoken here)"
@@ -52,6 +53,15 @@ class Target:
             requests.append(head + token.encode("ascii") + _TAIL)
         return requests
 
+    def reads(self, shops: Iterable[int]) -> list[bytes]:
+        """The bytes of each read of a shop; reads of the same shop share them."""
+        known: dict[int, bytes] = {}
+        return [known.get(shop) or known.setdefault(shop, self._read(shop)) for shop in shops]
+
+    def _read(self, shop: int) -> bytes:
+        path = self.prefix + SHOP_PATH.format(shop=shop)
+        return f"GET {path} HTTP/1.1\r\nhost: {self.authority}\r\n\r\n".encode("ascii")
+
     def _head(self, voucher: int) -> bytes:
         path = self.prefix + CLAIM_PATH.format(voucher=voucher)
         head = f"POST {path} HTTP/1.1\r\nhost: {self.authority}\r\nauthorization: "
@@ -62,15 +72,28 @@ class Target:
 
         Raises UnreachableError where nothing useful answers, UsageError for a refused token.
         """
+        own = self._greeted(CLAIM_PATH.format(voucher=voucher), token)
+        if own == 401:
+            raise UsageError(
+                f"{self.base_url} does not know the tokens; run `flashsale seed` again, "
+                "or give the right --tokens"
+            )
+
+    def preflight_reads(self) -> None:
+        """See that the target answers, without asking for a shop: that would fill its cache.
+
+        Raises UnreachableError where nothing useful answers.
+        """
+        self._greeted("/healthz")
+
+    def _greeted(self, path: str, token: str = "") -> int:
+        """The status with which a target that is well answers a GET of `path`."""
         import httpx
 
         with httpx.Client(timeout=_PREFLIGHT_TIMEOUT_S, trust_env=False) as client:
             try:
                 health = client.get(f"{self.base_url}/healthz")
-                own = client.get(
-                    self.base_url + CLAIM_PATH.format(voucher=voucher),
-                    headers={"authorization": token},
-                )
+                own = client.get(self.base_url + path, headers={"authorization": token})
             except httpx.HTTPError as error:
                 reason = str(error) or type(error).__name__
                 raise UnreachableError(
@@ -82,11 +105,7 @@ class Target:
                 f"{self.base_url}/healthz answers {health.status_code}; "
                 "wait until `flashsale status` calls the stack ready"
             )
-        if own.status_code == 401:
-            raise UsageError(
-                f"{self.base_url} does not know the tokens; run `flashsale seed` again, "
-                "or give the right --tokens"
-            )
+        return own.status_code
 
 
 def _parsed(base_url: str) -> SplitResult:

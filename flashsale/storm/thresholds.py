@@ -7,6 +7,10 @@
     "buy.unknown.share" = "< 0.1%"      # of the planned attempts
     "start_lag.p99" = "< 50ms"
     "rate" = ">= 10000/s"               # answers per second
+    "browse.hit.share" = ">= 95%"       # of planned reads, by what `x-cache` said
+    "database.loads" = "== 1"           # SELECTs of a shop, as the database counted them
+    "database.loads_per_shop" = "== 100%"     # for each distinct shop that was asked for
+    "database.loads_per_unknown" = "<= 1%"    # for each read of an id that does not exist
 
 A metric that does not exist is refused before anything is sent. One that has no samples when the
 run is over, or too few for its percentile, does not hold.
@@ -14,18 +18,34 @@ run is over, or too few for its percentile, does not hold.
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Protocol
 
-from flashsale.model import Outcome, Verdict
+from flashsale.model import Ending, Outcome, Reading, Verdict
 from flashsale.storm.histogram import SAMPLES_BEYOND, Histogram
+from flashsale.storm.loads import Loads
 
-ENDPOINTS = ("buy",)
+ENDPOINTS: Mapping[str, Sequence[Ending]] = {
+    "buy": tuple(Outcome),
+    "browse": (
+        *Reading,
+        Outcome.RATE_LIMITED,
+        Outcome.SHED,
+        Outcome.REFUSED,
+        Outcome.UNSENT,
+        Outcome.INDETERMINATE,
+    ),
+}
+"""What can be asked for, and how that can end."""
+
 CLOCKS = ("response", "service")
 STATISTICS = ("p50", "p90", "p95", "p99", "p99.9", "mean", "max")
+
+DATABASE = "database"
+_LOADS = {"loads": "count", "loads_per_shop": "share", "loads_per_unknown": "share"}
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -49,9 +69,10 @@ class Metric:
     """A figure that can be demanded: its kind, and what it is taken from."""
 
     kind: str  # latency, count, share, rate
-    outcome: Outcome | None = None
-    clock: str = ""  # response, service, start_lag
+    outcome: Ending | None = None
+    clock: str = ""  # response, service, start_lag, database
     statistic: str = ""
+    endpoint: str = ""  # none: of the whole run
 
 
 @dataclass(frozen=True)
@@ -79,11 +100,12 @@ class Figures(Protocol):
     """What thresholds are judged by."""
 
     planned: int
-    outcomes: Mapping[Outcome, int]
+    outcomes: Mapping[Ending, int]
     rate_per_s: float
     start_lag: Histogram
+    loads: Loads | None
 
-    def latency(self, clock: str, outcome: Outcome | None) -> Histogram:
+    def latency(self, clock: str, outcome: Ending | None) -> Histogram:
         """Latencies of all answers, or of those with `outcome`; empty where there are none."""
 
 
@@ -91,18 +113,21 @@ class Figures(Protocol):
 def metrics() -> Mapping[str, Metric]:
     """Every metric there is, by name."""
     known = {"rate": Metric("rate")}
+    for name, kind in _LOADS.items():
+        known[f"{DATABASE}.{name}"] = Metric(kind, None, DATABASE, name, "browse")
     known |= {
         f"start_lag.{stat}": Metric("latency", None, "start_lag", stat) for stat in STATISTICS
     }
-    for endpoint in ENDPOINTS:
-        for outcome in (None, *Outcome):
+    for endpoint, endings in ENDPOINTS.items():
+        for outcome in (None, *endings):
             subject = f"{endpoint}.{outcome}" if outcome else endpoint
             for clock in CLOCKS:
                 for stat in STATISTICS:
-                    known[f"{subject}.{clock}.{stat}"] = Metric("latency", outcome, clock, stat)
+                    name = f"{subject}.{clock}.{stat}"
+                    known[name] = Metric("latency", outcome, clock, stat, endpoint)
             if outcome:
-                known[f"{subject}.count"] = Metric("count", outcome)
-                known[f"{subject}.share"] = Metric("share", outcome)
+                known[f"{subject}.count"] = Metric("count", outcome, endpoint=endpoint)
+                known[f"{subject}.share"] = Metric("share", outcome, endpoint=endpoint)
     return known
 
 
@@ -126,6 +151,8 @@ def judge(threshold: Threshold, figures: Figures) -> Judgement:
     metric = threshold.metric
     if metric.kind == "latency":
         value, missing = _latency(metric, figures)
+    elif metric.clock == DATABASE:
+        value, missing = _loads(metric, figures.loads)
     else:
         value, missing = _figure(metric, figures), ""
     if value is None:
@@ -133,6 +160,18 @@ def judge(threshold: Threshold, figures: Figures) -> Judgement:
     holds = _OPERATORS[threshold.comparison](value, threshold.limit)
     verdict = Verdict.PASS if holds else Verdict.FAIL
     return Judgement(threshold, verdict, value, _shown(metric.kind, value))
+
+
+def _loads(metric: Metric, loads: Loads | None) -> tuple[float | None, str]:
+    if loads is None:
+        return None, "the database's own statistics were not to be had"
+    match metric.statistic:
+        case "loads":
+            return loads.count, ""
+        case "loads_per_shop":
+            return loads.per_shop, "no shop was asked for"
+        case _:
+            return loads.per_unknown, "no unknown id was asked for"
 
 
 def _figure(metric: Metric, figures: Figures) -> float:

@@ -12,7 +12,15 @@ from typing import Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from flashsale.model import Outcome
-from flashsale.storm.answer import MESSAGES, ORDER_HEADER, OUTCOME_HEADER, Answer, read_answer
+from flashsale.storm.answer import (
+    CACHE_HEADER,
+    MESSAGES,
+    ORDER_HEADER,
+    OUTCOME_HEADER,
+    Answer,
+    read_answer,
+    read_reading,
+)
 
 IDLE = -1
 _BODY_BYTES_MAX = 65_536
@@ -20,7 +28,9 @@ _SHAPES_MAX = 1_024
 _ORDER_LINE = b"\r\n" + ORDER_HEADER + b": "
 _BLANK = b"#" * 18
 _ZERO = ord("0")
-_KEPT = frozenset({OUTCOME_HEADER, ORDER_HEADER, b"content-length", b"transfer-encoding"})
+_KEPT = frozenset(
+    {OUTCOME_HEADER, ORDER_HEADER, CACHE_HEADER, b"content-length", b"transfer-encoding"}
+)
 
 
 class Owner(Protocol):
@@ -69,6 +79,13 @@ class Reader:
             if len(self._shapes) >= _SHAPES_MAX:
                 self._shapes.clear()
             self._shapes[shape] = answer
+
+
+class BrowseReader(Reader):
+    """Reads answers to reads: what counts is how they came about."""
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        return read_reading(status, headers.get(CACHE_HEADER))
 
 
 def _shape_of(data: bytes) -> tuple[bytes, bytes]:

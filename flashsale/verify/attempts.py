@@ -127,6 +127,8 @@ class _Record:
     def _begin(self, line: dict[str, Any]) -> None:
         if line["kind"] != "header" or line["schema"] != SCHEMA:
             raise ValueError(f"expected a header of schema {SCHEMA}")
+        if line.get("asked") == "browse":
+            raise ValueError("this run only read shops; its thresholds are the whole verdict")
         for name in ("run", "scenario", "planned", "vouchers"):
             line[name]
         if not all(type(voucher) is int and voucher > 0 for voucher in line["vouchers"]):

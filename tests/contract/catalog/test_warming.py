@@ -10,7 +10,7 @@ from rig.town import Open, Town
 from flashsale import keys
 from flashsale.cache.entry import Source
 from flashsale.cache.task_lock import TaskLocks
-from flashsale.catalog.warming import _LOCK
+from flashsale.catalog.warming import LOCK
 from flashsale.settings import LockSettings
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +70,7 @@ async def test_what_another_warms_is_left_to_it(
         locks_on(cache_url, ledger_url) as mine,
         locks_on(cache_url, ledger_url) as theirs,
     ):
-        async with theirs.lock(_LOCK):
+        async with theirs.lock(LOCK):
             assert not await front.warming.check(mine)
         assert not await front.warming.is_marked()
 

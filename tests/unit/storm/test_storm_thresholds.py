@@ -3,21 +3,23 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from flashsale.model import Outcome, Verdict
+from flashsale.model import Ending, Outcome, Verdict
 from flashsale.storm.histogram import Histogram
+from flashsale.storm.loads import Loads
 from flashsale.storm.thresholds import judge, metrics, parse_threshold
 
 
 @dataclass
 class Figures:
     planned: int = 2000
-    outcomes: Counter[Outcome] = field(
+    outcomes: Counter[Ending] = field(
         default_factory=lambda: Counter({Outcome.SOLD: 100, Outcome.SOLD_OUT: 1899})
     )
     rate_per_s: float = 12_345.6
     start_lag: Histogram = field(default_factory=lambda: Histogram([10_000] * 1000))
+    loads: Loads | None = field(default_factory=lambda: Loads(3, shops=2, unknown=0))
 
-    def latency(self, clock: str, outcome: Outcome | None) -> Histogram:
+    def latency(self, clock: str, outcome: Ending | None) -> Histogram:
         if outcome is Outcome.SOLD:
             return Histogram([2_000] * 100)
         if outcome is not None:
@@ -42,6 +44,8 @@ class Figures:
         ("rate", ">= 10000/s", True, "12,346/s"),
         ("rate", ">= 20000/s", False, "12,346/s"),
         ("start_lag.p95", "< 5ms", False, "10.0 ms"),
+        ("database.loads", "== 3", True, "3"),
+        ("database.loads_per_shop", "== 100%", False, "150.00%"),
     ],
 )
 def test_a_threshold_is_compared_in_its_own_unit(
@@ -59,6 +63,7 @@ def test_a_threshold_is_compared_in_its_own_unit(
         ("buy.duplicate.service.max", "no samples"),
         ("buy.sold.response.p99", "100 samples, and p99 needs 1,000"),
         ("buy.response.p99.9", "2,000 samples, and p99.9 needs 10,000"),
+        ("browse.hit.response.p50", "no samples"),
     ],
 )
 def test_silence_is_not_a_pass(metric: str, detail: str) -> None:
@@ -66,6 +71,15 @@ def test_silence_is_not_a_pass(metric: str, detail: str) -> None:
     assert judgement.verdict is Verdict.FAIL
     assert judgement.value is None
     assert judgement.detail == detail
+
+
+def test_loads_that_nobody_counted_are_no_pass() -> None:
+    demanded = parse_threshold("database.loads", "< 10")
+    judgement = judge(demanded, Figures(loads=None))
+    assert judgement.verdict is Verdict.FAIL
+    assert judgement.detail == "the database's own statistics were not to be had"
+    unknown = judge(parse_threshold("database.loads_per_unknown", "<= 1%"), Figures())
+    assert (unknown.verdict, unknown.detail) == (Verdict.FAIL, "no unknown id was asked for")
 
 
 @pytest.mark.parametrize(

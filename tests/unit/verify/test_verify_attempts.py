@@ -206,3 +206,8 @@ def test_a_folder_without_attempts_says_so(tmp_path: Path) -> None:
 def test_a_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "attempts.jsonl").write_bytes(b"".join(good(result(0, order="7"))))
     assert read_attempts(tmp_path).claims[1].order[0] == 7
+
+
+def test_a_run_of_reads_is_nothing_to_judge() -> None:
+    with pytest.raises(NothingJudgedError, match="line 1: this run only read shops"):
+        parse_attempts(lines({**HEADER, "asked": "browse", "vouchers": []}))

@@ -1,0 +1,59 @@
+import asyncio
+from time import monotonic_ns
+
+import pytest
+import uvloop
+
+from flashsale.storm import alarm
+from flashsale.storm.alarm import Alarm
+
+MS = 1_000_000
+
+
+async def rings(*waits_ms: int) -> list[int]:
+    """Set the alarm for each wait in turn; how long after its instant it rang, in ns."""
+    loop = asyncio.get_running_loop()
+    rung = asyncio.Event()
+    clock = Alarm(loop, rung.set)
+    lags = []
+    for wait_ms in waits_ms:
+        at_ns = monotonic_ns() + wait_ms * MS
+        clock.set(at_ns)
+        await asyncio.wait_for(rung.wait(), 5)
+        rung.clear()
+        lags.append(monotonic_ns() - at_ns)
+    clock.close()
+    clock.close()
+    return lags
+
+
+@pytest.mark.parametrize("timer_file", [True, False])
+def test_it_rings_at_its_instant_and_at_once_for_one_that_has_passed(
+    timer_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not timer_file:  # elsewhere than on Linux
+        monkeypatch.setattr(alarm, "_timer_file", lambda: None)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        lags = runner.run(rings(5, 1, -5, 3))
+    early_ms = 0 if timer_file else 1  # the loop's own timers round to the millisecond
+    assert all(-early_ms * MS <= lag < 2_000 * MS for lag in lags)
+
+
+def test_an_alarm_that_is_closed_or_set_anew_does_not_ring_for_the_old_instant() -> None:
+    async def set_anew() -> int:
+        count = [0]
+
+        def ring() -> None:
+            count[0] += 1
+
+        clock = Alarm(asyncio.get_running_loop(), ring)
+        clock.set(monotonic_ns() + 5 * MS)
+        clock.set(monotonic_ns() + 10 * MS)
+        await asyncio.sleep(0.1)
+        clock.set(monotonic_ns() + 5 * MS)
+        clock.close()
+        await asyncio.sleep(0.02)
+        return count[0]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(set_anew()) == 1
