@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,8 @@ def with_module(own_cache: RedisServer, tmp_path: Path) -> RedisServer:
     assert own_cache.process is not None
     own_cache.process.kill()
     prepare = own_cache.prepare()
-    conf = own_cache.directory / "redis.conf"
-    conf.write_text(f"{conf.read_text()}\nloadmodule {library}\n")
-    own_cache.prepare = lambda: prepare  # type: ignore[method-assign]
+    with_it = replace(prepare, arguments=[*prepare.arguments, "--loadmodule", library])
+    own_cache.prepare = lambda: with_it  # type: ignore[method-assign]
     return own_cache.start()
 
 

@@ -91,12 +91,15 @@ async def test_a_change_of_name_leaves_the_index(town: Town, open_front: Open) -
         assert front.geo.builds == 1
 
 
-async def test_many_who_miss_it_build_it_once(town: Town, open_front: Open) -> None:
+async def test_many_who_miss_it_build_it_once_a_process_at_most(
+    town: Town, open_front: Open
+) -> None:
     async with open_front() as front, open_front() as other:
         both = [f.shops.near(1, 1, *HERE) for _ in range(20) for f in (front, other)]
         pages = await asyncio.gather(*both)
         assert all(ids(page) == [1, 2, 3, 4, 5] for page in pages)
-        assert front.geo.builds + other.geo.builds == 1
+        assert {front.geo.builds, other.geo.builds} <= {0, 1}
+        assert front.geo.builds + other.geo.builds >= 1
 
 
 async def test_no_index_is_older_than_a_change_beside_it(
