@@ -16,6 +16,7 @@ from flashsale.errors import ExitCode
 from flashsale.model import Ending, Outcome, Reading, Verdict, ending
 from flashsale.report.number import ms, plural, share
 from flashsale.storm.progress import Progress
+from flashsale.storm.reads import ReadFigures
 from flashsale.storm.selfwatch import Health
 from flashsale.storm.summary import Latency, LoadFigures, Summary
 
@@ -196,6 +197,8 @@ def _closing(summary: Summary, folder: Path) -> Table:
         rows.add_row("", Text(complaint, style="yellow"))
     if summary.load.interrupted_by is not None:
         rows.add_row("", Text("interrupted: what stands here is a part", style="yellow"))
+    if summary.reads is not None:
+        rows.add_row("reads", _reads(summary.reads))
     if (database := summary.database) is not None:
         asked = f"{plural(database.shops, 'shop')} and {plural(database.unknown, 'unknown id')}"
         rows.add_row("database", f"{plural(database.loads, 'load')} for {asked}")
@@ -206,6 +209,15 @@ def _closing(summary: Summary, folder: Path) -> Table:
     rows.add_row("verdict", _verdict_line(summary))
     rows.add_row("run", str(folder))
     return rows
+
+
+def _reads(reads: ReadFigures) -> str:
+    """What issue and operators ask of a cache, the same four in every run; the rest if any."""
+    ratio = "–" if reads.hit_ratio is None else f"{reads.hit_ratio:.2%}"
+    counts = {"loads": reads.loads, "stale": reads.stale, "rejected": reads.rejected}
+    rare = {"waited for a load": reads.waits, "known absent": reads.nulls}
+    counts |= {name: count for name, count in rare.items() if count}
+    return ", ".join([f"hit ratio {ratio}", *(f"{n:,} {name}" for name, n in counts.items())])
 
 
 def _generator(summary: Summary) -> Text:

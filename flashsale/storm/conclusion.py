@@ -8,6 +8,7 @@ from flashsale.model import Outcome, Reading, Verdict
 from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.loads import Loads
+from flashsale.storm.reads import ReadFigures
 from flashsale.storm.scenario import Scenario
 from flashsale.storm.selfwatch import Health, SelfReport, complaints
 from flashsale.storm.summary import (
@@ -57,6 +58,7 @@ def conclude(
             accepted=figures.outcomes[Outcome.SOLD],
             rejected=sum(figures.outcomes[outcome] for outcome in _REFUSALS),
         ),
+        reads=ReadFigures.of(figures.outcomes),
         thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
     ).judged()
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flashsale.errors import ExitCode, worst
 from flashsale.model import Outcome, Reading, Verdict
 from flashsale.storm.histogram import Histogram
+from flashsale.storm.reads import ReadFigures
 from flashsale.storm.selfwatch import Health
 
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -163,6 +164,7 @@ class Summary(_Part):
     latency_ms: LatencyFigures
     generator: GeneratorFigures
     orders: OrderFigures
+    reads: ReadFigures | None = None
     database: DatabaseFigures | None = None
     verify: VerifyFigures = VerifyFigures()
     thresholds: list[ThresholdFigures]

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from flashsale.errors import ExitCode
-from flashsale.model import Outcome
+from flashsale.model import Outcome, Reading
 from flashsale.report.console import LiveProgress, print_summary
 from flashsale.report.html import html
 from flashsale.report.junit import junit
@@ -19,6 +19,7 @@ from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.ledger import Ledger
 from flashsale.storm.progress import Progress
+from flashsale.storm.reads import ReadFigures
 from flashsale.storm.scenario import parse_scenario
 from flashsale.storm.selfwatch import SelfReport
 from flashsale.storm.summary import Summary
@@ -135,6 +136,13 @@ def test_an_interrupted_run_says_so() -> None:
     text = shown(summary)
     assert "interrupted: what stands here is a part" in text
     assert "exit 130" in text
+
+
+def test_reads_tell_hit_ratio_loads_stale_answers_and_rejects() -> None:
+    counts = {Reading.HIT: 970, Reading.STALE: 10, Reading.LOAD: 20, Reading.BLOOM: 3000}
+    text = shown(GOOD.model_copy(update={"reads": ReadFigures.of(counts)}))
+    assert "hit ratio 98.00%, 20 loads, 10 stale, 3,000 rejected" in text
+    assert "hit ratio" not in shown(GOOD)
 
 
 def progress(elapsed_s: float, settled: int) -> Progress:
