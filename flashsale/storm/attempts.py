@@ -3,7 +3,8 @@
     header    the run                     1 line
     plan      one line an attempt         on disk (fsync) before the barrier opens
     barrier   when it opened              1 line
-    result    one line an outcome         in order of arrival, within moments of it
+    result    one line an outcome         in order of arrival, within moments of it; `free_us` is
+                                          when one that had to wait for a connection got it
     resolved  what the status route said  for indeterminate attempts, after the drain
     end       planned, sent, interrupted  1 line
 
@@ -12,6 +13,7 @@ any instant leaves a truthful record. Times are µs after the barrier; order ids
 """
 
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -63,6 +65,7 @@ class AttemptsFile:
         """Write every outcome that has come since the last time."""
         origin, outcomes = ledger.origin_ns, self.outcomes
         due, sent, done = ledger.due_ns, ledger.sent_ns, ledger.done_ns
+        free = ledger.free_ns
         lines: list[str] = []
         for i, answer in ledger.settled(self._written):
             outcome, status, order, error = answer
@@ -71,8 +74,11 @@ class AttemptsFile:
                 lines.append(self._trouble(ledger, i, answer))
                 continue
             number = "null" if order is None else f'"{order}"'
+            waited = ""
+            if free and free[i] != NEVER:
+                waited = f'"free_us":{(free[i] - origin) // 1000},'
             lines.append(  # formatted by hand: a general encoder takes twice as long
-                f'{{"kind":"result","i":{i},"due_us":{(due[i] - origin) // 1000},'
+                f'{{"kind":"result","i":{i},"due_us":{(due[i] - origin) // 1000},{waited}'
                 f'"sent_us":{(sent[i] - origin) // 1000},"done_us":{(done[i] - origin) // 1000},'
                 f'"outcome":"{outcome}","status":{status},"order":{number}}}\n'
             )
@@ -99,6 +105,8 @@ class AttemptsFile:
             "done_us": ledger.after_barrier_us(ledger.done_ns[i]),
             **answer._asdict(),
         }
+        if ledger.free_ns and ledger.free_ns[i] != NEVER:
+            line["free_us"] = ledger.after_barrier_us(ledger.free_ns[i])
         if answer.error is None:
             del line["error"]
         return orjson.dumps(line).decode("ascii") + "\n"
@@ -158,6 +166,10 @@ def _enter(ledger: Ledger, result: dict[str, Any]) -> None:
     i = result["i"]
     for column, key in ((ledger.due_ns, "due_us"), (ledger.sent_ns, "sent_us")):
         column[i] = NEVER if result[key] is None else result[key] * 1000
+    if "free_us" in result:
+        if not ledger.free_ns:
+            ledger.free_ns = array("q", [NEVER]) * len(ledger.answers)
+        ledger.free_ns[i] = result["free_us"] * 1000
     answer = Answer(
         ending(result["outcome"]), result["status"], result["order"], result.get("error")
     )

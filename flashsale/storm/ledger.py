@@ -1,7 +1,8 @@
 """The storm's record of its attempts: three instants and an answer each, allocated beforehand.
 
 Instants are `monotonic_ns`, as read; they become µs after the barrier only when they are written
-or counted, in bulk. This is what every later figure is computed from.
+or counted, in bulk. Every later figure is computed from those µs, so that it comes out the same
+from the ledger of the storm and from its file.
 """
 
 from array import array
@@ -64,8 +65,8 @@ class Ledger:
 
     def latencies_us(self, attempts: Sequence[int], since: "array[int]") -> list[int]:
         """From `since` (`due_ns` or `sent_ns`) to the outcome, for attempts that were sent."""
-        done = self.done_ns
-        return [(done[i] - since[i]) // 1000 for i in attempts]
+        done, origin = self.done_ns, self.origin_ns
+        return [(done[i] - origin) // 1000 - (since[i] - origin) // 1000 for i in attempts]
 
     def start_lag(self) -> Histogram:
         """How late attempts were sent, compared with the plan.
@@ -74,8 +75,12 @@ class Ledger:
         is the target's doing and part of the response, this is the storm's own.
         """
         could_ns = map(max, self.due_ns, self.free_ns) if self.free_ns else self.due_ns
-        pairs = zip(self.sent_ns, could_ns, strict=True)
-        return Histogram((sent - due) // 1000 for sent, due in pairs if sent != NEVER)
+        origin, pairs = self.origin_ns, zip(self.sent_ns, could_ns, strict=True)
+        return Histogram(
+            (sent - origin) // 1000 - (could - origin) // 1000
+            for sent, could in pairs
+            if sent != NEVER
+        )
 
     def by_label(self) -> dict[str, list[int]]:
         """The attempts that were sent, under what their latency says.

@@ -10,12 +10,15 @@ from typing import Any
 import orjson
 from rig.scripted_sale import Act, Claim, ScriptedSale, http
 
-from flashsale.model import Verdict
+from flashsale.model import Outcome, Reading, Verdict
+from flashsale.storm.attempts import read_ledger
+from flashsale.storm.figures import Figures
 from flashsale.storm.plan import UNKNOWN_FROM
 from flashsale.storm.run import Assignment, Finished, storm
 from flashsale.storm.runfolder import create_run_folder
 from flashsale.storm.scenario import parse_scenario
 from flashsale.storm.target import Target
+from flashsale.storm.thresholds import CLOCKS
 
 HIT = http(200, b'{"success":true,"data":{"id":1}}', {"x-cache": "hit"})
 BLOOM = http(404, b'{"success":false}', {"x-cache": "bloom"})
@@ -47,7 +50,23 @@ run_ms = {tables.get("run_ms", 60_000)}
     assert len(plans) == finished.summary.load.planned
     assert sorted(result["i"] for result in results) == [plan["i"] for plan in plans]
     assert all(result["due_us"] == plans[result["i"]]["at_us"] for result in results)
+    check_recomputed(finished.figures, run.attempts)
     return finished
+
+
+def check_recomputed(figures: Figures, attempts: Path) -> None:
+    """Every figure comes out the same from the file alone."""
+    again = Figures(read_ledger(attempts), "browse")
+    for name in ("planned", "sent", "outcomes", "errors", "duration_s", "rate_per_s"):
+        assert getattr(again, name) == getattr(figures, name), name
+    assert (again.censored, again.lost) == (figures.censored, figures.lost)
+    assert again.start_lag.hgrm() == figures.start_lag.hgrm()
+    assert again.timeline() == figures.timeline()
+    assert again.hlog() == figures.hlog()
+    for clock in CLOCKS:
+        for outcome in (None, *Reading, *Outcome):
+            latency = figures.latency(clock, outcome)
+            assert again.latency(clock, outcome).hgrm() == latency.hgrm(), (clock, outcome)
 
 
 def test_reads_are_counted_by_what_x_cache_says(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from flashsale.model import Outcome
 from flashsale.storm import attempts as module
 from flashsale.storm.answer import Answer, indeterminate, unsent
 from flashsale.storm.attempts import AttemptsFile, read_ledger
-from flashsale.storm.ledger import Ledger
+from flashsale.storm.ledger import NEVER, Ledger
 from flashsale.storm.plan import Plan, plan_stampede
 from flashsale.storm.scenario import Load, Sale
 
@@ -116,6 +117,25 @@ def test_the_ledger_can_be_read_back(tmp_path: Path, plan: Plan) -> None:
             again.after_barrier_us(t) for t in other
         ]
     assert again.by_label() == ledger.by_label()
+
+
+def test_when_a_waiting_attempt_got_its_connection_is_on_record(tmp_path: Path, plan: Plan) -> None:
+    path, ledger = tmp_path / "attempts.jsonl", filled()
+    ledger.free_ns = array("q", [NEVER, ORIGIN_NS + 15_500, ORIGIN_NS + 299_900_999, NEVER])
+    ledger.sent_ns[2] = ORIGIN_NS + 300_000_000
+    written(path, plan, ledger)
+    free = {line["i"]: line.get("free_us") for line in lines(path) if line["kind"] == "result"}
+    assert free == {0: None, 1: 15, 2: 299_900, 3: None}
+    again = read_ledger(path)
+    assert list(again.free_ns) == [NEVER, 15_000, 299_900_000, NEVER]
+    assert again.start_lag().spectrum() == ledger.start_lag().spectrum()
+    assert ledger.start_lag().max_us == 100  # since the connection, not since the plan
+
+
+def test_a_record_without_that_instant_is_read_as_before(tmp_path: Path, plan: Plan) -> None:
+    path = tmp_path / "attempts.jsonl"
+    assert b"free_us" not in written(path, plan, filled())
+    assert not read_ledger(path).free_ns
 
 
 def test_what_a_crash_tore_is_left_out(tmp_path: Path, plan: Plan) -> None:
