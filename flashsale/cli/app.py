@@ -13,6 +13,7 @@ from flashsale.cli import (
     doctor,
     rehearse,
     replica,
+    report,
     seed,
     serve,
     services,
@@ -64,6 +65,7 @@ app.command("seed")(seed.command)
 app.command("warm")(warm.command)
 app.command("storm")(storm.command)
 app.command("verify")(verify.command)
+app.add_typer(report.command, name="report")
 app.command("replica", rich_help_panel=_PROCESSES)(replica.command)
 app.command("worker", rich_help_panel=_PROCESSES)(worker.command)
 
