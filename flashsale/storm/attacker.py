@@ -7,17 +7,18 @@ results to disk, gives up on what is overdue and measures how late the loop is.
 
 import asyncio
 import gc
-import time
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from time import monotonic_ns
-from typing import Any
+from typing import Any, Protocol
 
 from flashsale.errors import UnreachableError
+from flashsale.model import Ending
 from flashsale.storm.answer import Answer, indeterminate, unsent
-from flashsale.storm.attempts import AttemptsFile
+from flashsale.storm.barrier import Barrier, at_once, unix_us_at, wait_until
 from flashsale.storm.lanes import Lanes
 from flashsale.storm.ledger import NEVER, Ledger
 from flashsale.storm.plan import LAST, Plan
@@ -47,23 +48,43 @@ class Arsenal:
     reader: Reader
 
 
+class Chronicle(Protocol):
+    """Who writes down what has happened, a few times a second."""
+
+    @property
+    def outcomes(self) -> Counter[Ending]:
+        """How many attempts have ended how, as far as it was written."""
+
+    def write_barrier(self, unix_us: int) -> None:
+        """The barrier opens."""
+
+    def write_results(self, ledger: Ledger) -> None:
+        """Write every outcome that has come since the last time."""
+
+
 @dataclass(frozen=True)
 class Records:
     """Where an attack leaves its traces."""
 
     ledger: Ledger
-    attempts: AttemptsFile
+    attempts: Chronicle
     watch: SelfWatch
 
 
 class Attacker:
     """One attack. When `run()` returns, every attempt of the plan has an outcome."""
 
-    def __init__(self, arsenal: Arsenal, records: Records, show: ShowProgress) -> None:
+    def __init__(
+        self,
+        arsenal: Arsenal,
+        records: Records,
+        show: ShowProgress,
+        barrier: Barrier = at_once,
+    ) -> None:
         self._plan, self._requests = arsenal.plan, arsenal.requests
         self._timeouts = arsenal.timeouts
         self._ledger, self._attempts = records.ledger, records.attempts
-        self._watch, self._show = records.watch, show
+        self._watch, self._show, self._barrier = records.watch, show, barrier
         self._due, self._sent = self._ledger.due_ns, self._ledger.sent_ns
         self._following = self._plan.following
         self._planned = len(self._plan)
@@ -90,26 +111,22 @@ class Attacker:
         """
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._crash)
-        self._assembling = self._loop.create_task(self.lanes.assemble())
-        try:
-            await self._assembling
-            if self._halt_at_ns is None:
-                with _without_gc(), self._watch.counting():
-                    self._open_barrier()
-                    await self._over.wait()
-                    self._attempts.write_results(self._ledger)
-                if self._defect is not None:
-                    raise self._defect
-        except UnreachableError:
-            self._settle_unsent("barrier")
-            raise
-        except asyncio.CancelledError:
-            if self._halt_at_ns is None:
+        with ExitStack() as quiet:
+            self._assembling = self._loop.create_task(self._assemble(quiet))
+            try:
+                origin_ns = await self._assembling
+                if self._halt_at_ns is None:
+                    await self._fire_from(origin_ns)
+            except UnreachableError:
+                self._settle_unsent("barrier")
                 raise
-        finally:
-            self._attempts.write_results(self._ledger)
-            self._cancel_revivals()
-            self.lanes.disperse()
+            except asyncio.CancelledError:
+                if self._halt_at_ns is None:
+                    raise
+            finally:
+                self._attempts.write_results(self._ledger)
+                self._cancel_revivals()
+                self.lanes.disperse()
 
     def stop(self) -> None:
         """Send nothing more. Answers that are out get a moment; told twice, none."""
@@ -123,10 +140,28 @@ class Attacker:
 
     # Barrier and fire.
 
-    def _open_barrier(self) -> None:
+    async def _assemble(self, quiet: ExitStack) -> int:
+        """Raise every lane and wait for the instant of the barrier, which is returned."""
+        await self.lanes.assemble()
+        instant_ns = await self._barrier(self.lanes)
+        quiet.enter_context(_without_gc())
+        if instant_ns is None:
+            return monotonic_ns()
+        await wait_until(instant_ns)
+        return instant_ns
+
+    async def _fire_from(self, origin_ns: int) -> None:
+        with self._watch.counting():
+            self._open_barrier(origin_ns)
+            await self._over.wait()
+            self._attempts.write_results(self._ledger)
+        if self._defect is not None:
+            raise self._defect
+
+    def _open_barrier(self, origin: int) -> None:
         ledger = self._ledger
-        ledger.barrier_unix_us = time.time_ns() // 1000
-        origin = ledger.origin_ns = monotonic_ns()
+        ledger.barrier_unix_us = unix_us_at(origin)
+        ledger.origin_ns = origin
         self._attempts.write_barrier(ledger.barrier_unix_us)
         for i in self._plan.first_attempts:
             self._due[i] = origin + self._plan.at_us[i] * 1000

@@ -63,6 +63,15 @@ class Lanes:
                 f"(timeouts.barrier_ms){trouble}"
             ) from None
 
+    async def hold(self, for_ns: int) -> None:
+        """Keep every lane standing for so long: servers drop connections that idle.
+
+        Raises UnreachableError where one that fell cannot be raised within `barrier_ms`.
+        """
+        await self.assemble()
+        await asyncio.sleep(for_ns / 1e9)
+        await self.assemble()
+
     async def revive(self, lane: int) -> Connection:
         """A new connection for `lane`. Raises TimeoutError when `connect_ms` have passed."""
         async with asyncio.timeout(self._timeouts.connect_ms / 1000):

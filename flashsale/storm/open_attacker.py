@@ -11,6 +11,7 @@ from time import monotonic_ns
 from flashsale.storm.alarm import Alarm
 from flashsale.storm.answer import Answer, unsent
 from flashsale.storm.attacker import UNTENDED_MAX, Arsenal, Attacker, Records
+from flashsale.storm.barrier import Barrier, at_once
 from flashsale.storm.ledger import NEVER
 from flashsale.storm.progress import ShowProgress
 from flashsale.storm.wire import Connection
@@ -19,8 +20,14 @@ from flashsale.storm.wire import Connection
 class OpenAttacker(Attacker):
     """One attack with open arrivals."""
 
-    def __init__(self, arsenal: Arsenal, records: Records, show: ShowProgress) -> None:
-        super().__init__(arsenal, records, show)
+    def __init__(
+        self,
+        arsenal: Arsenal,
+        records: Records,
+        show: ShowProgress,
+        barrier: Barrier = at_once,
+    ) -> None:
+        super().__init__(arsenal, records, show, barrier)
         self._free = self._ledger.free_ns = array("q", [NEVER]) * len(self._plan)
         self._idle = deque(range(self._plan.connection_count))
         self._alarm: Alarm | None = None

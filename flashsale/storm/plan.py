@@ -8,7 +8,7 @@ import hashlib
 import sys
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from random import Random
 
@@ -42,6 +42,8 @@ class Plan:
     connection_count: int
     shops: "array[int]" = field(default_factory=lambda: array("q"))
     open: bool = False
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    """In a part of a plan: what its attempts are called in the whole. No part of the digest."""
 
     def __len__(self) -> int:
         return len(self.at_us)
@@ -58,6 +60,32 @@ class Plan:
     def closed(self) -> bool:
         """Whether attempts wait for others: then the server's pace is the storm's."""
         return not self.open and len(self) > self.connection_count
+
+    def part(self, number: int, of: int) -> "Plan":
+        """Part `number` (1 to `of`) of this plan, its attempts and connections counted from 0.
+
+        The parts of a plan have each of its attempts and connections once. A closed plan is
+        parted by connection, so that chains stay whole, an open one attempt by attempt in turn.
+        Raises ValueError where a part would have no connection.
+        """
+        connections = range(number - 1, self.connection_count, of)
+        if not 1 <= number <= of <= self.connection_count:
+            raise ValueError(
+                f"part {number} of {of}, and the plan has {self.connection_count} connections"
+            )
+        keys = range(len(self)) if self.open else self.connections
+        chosen = array("q", (i for i, key in enumerate(keys) if key % of == number - 1))
+        place = dict(zip(chosen, range(len(chosen)), strict=True)) | {LAST: LAST}
+        columns = {name: _at(chosen, column) for name, column in self._columns().items()}
+        columns["following"] = array("q", map(place.__getitem__, columns["following"]))
+        if not self.open:
+            columns["connections"] = array("q", (c // of for c in columns["connections"]))
+        return replace(self, **columns, numbers=chosen, connection_count=len(connections))  # type: ignore[arg-type]
+
+    def _columns(self) -> "dict[str, array[int]]":
+        """The columns that say something of each attempt."""
+        values = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return {name: value for name, value in values if isinstance(value, array) and len(value)}
 
     def asked(self) -> tuple[int, int]:
         """How many distinct shops that exist are read, and how many reads are of unknown ids."""
@@ -146,6 +174,10 @@ def _drawn(browse: Browse, random: Random) -> int:
     if random.random() < browse.unknown_share:
         return random.randrange(UNKNOWN_FROM, ID_MAX)
     return random.randrange(browse.first_shop, browse.first_shop + browse.shops)
+
+
+def _at(places: "array[int]", column: "array[int]") -> "array[int]":
+    return array(column.typecode, map(column.__getitem__, places))
 
 
 def _in_turn(values: Sequence[int], count: int) -> "array[int]":

@@ -11,15 +11,14 @@ from datetime import UTC, datetime
 import uvloop
 
 from flashsale.errors import UnreachableError
-from flashsale.storm.answer import MESSAGES
-from flashsale.storm.attacker import Arsenal, Attacker, Records
+from flashsale.storm.attacker import Attacker, Records
 from flashsale.storm.attempts import AttemptsFile
 from flashsale.storm.conclusion import Circumstances, conclude
 from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.interrupts import Interrupts, interrupts
 from flashsale.storm.ledger import Ledger
-from flashsale.storm.open_attacker import OpenAttacker
+from flashsale.storm.muster import Mission, muster
 from flashsale.storm.plan import Plan, plan_browse, plan_stampede
 from flashsale.storm.progress import ShowProgress
 from flashsale.storm.resolver import Question, Resolver
@@ -28,7 +27,6 @@ from flashsale.storm.scenario import Scenario
 from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.summary import Summary
 from flashsale.storm.target import Target
-from flashsale.storm.wire import BrowseReader, Reader
 
 _MS = 1_000_000
 
@@ -108,22 +106,8 @@ class _Storm:
         return Finished(summary, figures, self._plan)
 
     def _attacker(self, show: ShowProgress) -> Attacker:
-        plan = self._plan
-        arsenal = Arsenal(
-            target=self._target,
-            plan=plan,
-            requests=self._target.reads(plan.shops) if plan.shops else self._claims(),
-            timeouts=self._scenario.timeouts,
-            reader=BrowseReader()
-            if plan.shops
-            else Reader({**MESSAGES, **self._scenario.messages}),
-        )
-        kind = OpenAttacker if plan.open else Attacker
-        return kind(arsenal, Records(self._ledger, self._attempts, self._watch), show)
-
-    def _claims(self) -> list[bytes]:
-        tokens = map(self._tokens.__getitem__, self._plan.users)
-        return self._target.claims(zip(self._plan.vouchers, tokens, strict=True))
+        mission = Mission(self._scenario, self._target, self._plan, self._tokens)
+        return muster(mission, Records(self._ledger, self._attempts, self._watch), show)
 
     async def _attack(self, attacker: Attacker) -> None:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,91 @@
+"""Parts of a plan: together they are the whole, and each is a plan by itself."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flashsale.storm.plan import LAST, Plan, plan_browse, plan_stampede
+from flashsale.storm.scenario import Browse, Load, Sale
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Closed and open ones, of claims and of reads."""
+    connections, seed = draw(st.integers(1, 12)), draw(st.integers(0, 99))
+    if draw(st.booleans()):
+        load = Load(model="rate", stages=("100ms:300",), connections=connections, seed=seed)
+        return plan_browse(load, Browse(shops=5, unknown_share=0.5))
+    users = draw(st.integers(connections, 60))
+    load = Load(
+        model="stampede",
+        users=users,
+        connections=connections,
+        spread_ms=draw(st.integers(0, 50)),
+        seed=seed,
+    )
+    if draw(st.booleans()):
+        return plan_browse(load, Browse(shops=5))
+    return plan_stampede(load, Sale(vouchers=3, units=1), range(1, users + 1))
+
+
+def parts(plan: Plan, of: int) -> list[Plan]:
+    return [plan.part(number, of) for number in range(1, of + 1)]
+
+
+@given(plans(), st.data())
+def test_each_attempt_and_connection_is_in_one_part(plan: Plan, data: st.DataObject) -> None:
+    shares = parts(plan, data.draw(st.integers(1, plan.connection_count)))
+    assert sorted(i for part in shares for i in part.numbers) == list(range(len(plan)))
+    assert sum(part.connection_count for part in shares) == plan.connection_count
+    assert all(part.connection_count for part in shares)
+
+
+@given(plans(), st.data())
+def test_an_attempt_is_what_it_was_in_the_whole(plan: Plan, data: st.DataObject) -> None:
+    of = data.draw(st.integers(1, plan.connection_count))
+    for number, part in enumerate(parts(plan, of)):
+        for name in ("users", "vouchers", "shops", "at_us"):
+            whole, share = getattr(plan, name), getattr(part, name)
+            assert list(share) == ([whole[i] for i in part.numbers] if len(whole) else [])
+        if not plan.open:
+            lanes = [lane * of + number for lane in part.connections]
+            assert lanes == [plan.connections[i] for i in part.numbers]
+
+
+@given(plans(), st.data())
+def test_chains_stay_whole(plan: Plan, data: st.DataObject) -> None:
+    def links(of: Plan) -> list[int]:
+        """The follower of each attempt, by its name in the whole plan."""
+        names = of.numbers or range(len(of))
+        return [LAST if then == LAST else names[then] for then in of.following]
+
+    whole = links(plan)
+    for part in parts(plan, data.draw(st.integers(1, plan.connection_count))):
+        assert links(part) == [whole[i] for i in part.numbers]
+
+
+@given(plans(), st.data())
+def test_a_part_is_a_plan_to_an_attacker(plan: Plan, data: st.DataObject) -> None:
+    """First attempts come first, one a connection, in the order in which they are due."""
+    for part in parts(plan, data.draw(st.integers(1, plan.connection_count))):
+        firsts = part.first_attempts
+        assert all(part.at_us[a] <= part.at_us[b] for a, b in pairwise(firsts))
+        if not part.open:
+            assert [part.connections[i] for i in firsts] == list(range(part.connection_count))
+            followed = {then for then in part.following if then != LAST}
+            assert followed == set(range(len(part))) - set(firsts)
+
+
+@given(plans())
+def test_the_one_part_of_one_is_the_plan(plan: Plan) -> None:
+    assert plan.part(1, 1).digest == plan.digest
+
+
+@pytest.mark.parametrize(("number", "of"), [(0, 2), (3, 2), (1, 4)])
+def test_there_is_no_part_without_a_connection(number: int, of: int) -> None:
+    load = Load(model="stampede", users=9, connections=3)
+    plan = plan_stampede(load, Sale(units=1), range(1, 10))
+    with pytest.raises(ValueError, match=f"part {number} of {of}, and the plan has 3 connections"):
+        plan.part(number, of)
