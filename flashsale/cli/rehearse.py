@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flashsale.cli.judging import FailIf, demanding
 from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
 from flashsale.errors import UsageError
 
@@ -40,12 +41,13 @@ def command(
             show_default=f"{REHEARSALS}/SCENARIO-…",
         ),
     ] = None,
+    fail_if: FailIf = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
 ) -> None:
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
     from flashsale.storm.scenario import load_scenario
 
-    loaded = load_scenario(scenario)
+    loaded = demanding(load_scenario(scenario), fail_if)
     folder = state_dir or REHEARSALS / f"{loaded.name}-{secrets.token_hex(4)}"
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")

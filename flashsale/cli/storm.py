@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flashsale.cli.judging import FailIf, demanding
 from flashsale.cli.options import (
     DEFAULT_STATE_DIR,
     BaseUrl,
@@ -39,6 +40,7 @@ def command(
         Path | None,
         typer.Option(help="The run folder.", show_default="runs/SCENARIO-TIME"),
     ] = None,
+    fail_if: FailIf = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
     base_url: BaseUrl = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
@@ -55,7 +57,7 @@ def command(
     from flashsale.storm.interrupts import ignore_signals
     from flashsale.storm.scenario import load_scenario
 
-    loaded = load_scenario(scenario)
+    loaded = demanding(load_scenario(scenario), fail_if)
     request = StormRequest(
         scenario=loaded,
         base_url=find_base_url(state_dir, base_url),

@@ -2,15 +2,20 @@
 
     [thresholds]
     "buy.response.p99" = "< 500ms"      # all answers to claims, from the planned instant
+    "buy.p99" = "< 500ms"               # the same: response is the clock where none is named
     "buy.sold.service.p50" = "<= 20ms"  # those that sold, from the send
     "buy.sold.count" = "== 100"
     "buy.unknown.share" = "< 0.1%"      # of the planned attempts
+    "buy.error.share" = "< 1%"          # whatever a healthy sale does not answer
     "start_lag.p99" = "< 50ms"
     "rate" = ">= 10000/s"               # answers per second
     "browse.hit.share" = ">= 95%"       # of planned reads, by what `x-cache` said
     "database.loads" = "== 1"           # SELECTs of a shop, as the database counted them
     "database.loads_per_shop" = "== 100%"     # for each distinct shop that was asked for
     "database.loads_per_unknown" = "<= 1%"    # for each read of an id that does not exist
+
+On the command line the same is one expression, such as 'buy.p99<500ms'. A threshold has to hold: a
+run in which it does not fails.
 
 A metric that does not exist is refused before anything is sent. One that has no samples when the
 run is over, or too few for its percentile, does not hold.
@@ -44,6 +49,9 @@ ENDPOINTS: Mapping[str, Sequence[Ending]] = {
 CLOCKS = ("response", "service")
 STATISTICS = ("p50", "p90", "p95", "p99", "p99.9", "mean", "max")
 
+ERROR = "error"
+"""Any ending that a healthy sale or storefront does not have."""
+
 DATABASE = "database"
 _LOADS = {"loads": "count", "loads_per_shop": "share", "loads_per_unknown": "share"}
 
@@ -54,6 +62,7 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "==": operator.eq,
 }
+_EXPRESSION = re.compile(r"\s*([\w.]+)\s*([<>=].*)")
 _CONDITION = re.compile(r"\s*(<=|>=|==|<|>)\s*([0-9]+(?:\.[0-9]+)?)\s*(us|µs|ms|s|%|/s|)\s*")
 _LATENCY_UNITS = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
 _FORMS = {
@@ -128,22 +137,45 @@ def metrics() -> Mapping[str, Metric]:
             if outcome:
                 known[f"{subject}.count"] = Metric("count", outcome, endpoint=endpoint)
                 known[f"{subject}.share"] = Metric("share", outcome, endpoint=endpoint)
+        for kind in ("count", "share"):
+            known[f"{endpoint}.{ERROR}.{kind}"] = Metric(kind, statistic=ERROR, endpoint=endpoint)
     return known
 
 
-def parse_threshold(name: str, condition: object) -> Threshold:
-    """The threshold written as `name = "condition"`. Raises ValueError with one line."""
-    known = metrics()
+@cache
+def short_names() -> Mapping[str, str]:
+    """Metrics of the response latency by a name that leaves the clock out, with their full one."""
+    clock = f".{CLOCKS[0]}."
+    return {name.replace(clock, ".", 1): name for name in metrics() if clock in name}
+
+
+def parse_expression(text: str, where: str) -> Threshold:
+    """The threshold written as `name condition`: 'buy.p99<50ms'.
+
+    Raises ValueError with one line, in which `where` says what was read.
+    """
+    match = _EXPRESSION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{where}: found {text!r}, expected such as 'buy.p99<50ms'")
+    return parse_threshold(match[1], match[2], where)
+
+
+def parse_threshold(name: str, condition: object, where: str = "thresholds") -> Threshold:
+    """The threshold written as `name = "condition"`. Raises ValueError as parse_expression does."""
+    known, short = metrics(), short_names()
+    name = short.get(name, name)
     if name not in known:
-        close = get_close_matches(name, known, n=1)
+        close = get_close_matches(name, [*short, *known], n=1)
         hint = f", did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"thresholds: no metric {name!r}{hint} (such as 'buy.response.p99')")
+        raise ValueError(f"{where}: no metric {name!r}{hint} (such as 'buy.response.p99')")
     metric = known[name]
     form, units = _FORMS[metric.kind]
     match = _CONDITION.fullmatch(condition) if isinstance(condition, str) else None
     if match is None or match[3] not in units:
-        raise ValueError(f'thresholds."{name}": found {condition!r}, expected {form}')
-    return Threshold(name, match[0].strip(), metric, match[1], float(match[2]) * units[match[3]])
+        raise ValueError(f'{where}: "{name}": found {condition!r}, expected {form}')
+    comparison, number, unit = match.groups()
+    limit = float(number) * units[unit]
+    return Threshold(name, f"{comparison} {number}{unit}", metric, comparison, limit)
 
 
 def judge(threshold: Threshold, figures: Figures) -> Judgement:
@@ -175,9 +207,12 @@ def _loads(metric: Metric, loads: Loads | None) -> tuple[float | None, str]:
 
 
 def _figure(metric: Metric, figures: Figures) -> float:
-    if metric.outcome is None:
+    if metric.kind == "rate":
         return figures.rate_per_s
-    count = figures.outcomes.get(metric.outcome, 0)
+    if metric.outcome is None:
+        count = sum(n for end, n in figures.outcomes.items() if not end.is_expected)
+    else:
+        count = figures.outcomes.get(metric.outcome, 0)
     return count if metric.kind == "count" else count / figures.planned
 
 

@@ -262,3 +262,35 @@ def test_a_killed_storm_leaves_its_plan_and_what_it_knew(
     assert (kinds["plan"], kinds["barrier"], kinds["end"]) == (600, 1, 0)
     assert kinds["result"] <= 30
     assert not (desk / "runs/latest/summary.json").exists()
+
+
+def test_thresholds_of_the_command_line_have_to_hold(desk: Path, sale: ScriptedSale) -> None:
+    held = storm(desk, *on(sale), "--fail-if", "buy.p50<10s", "--fail-if", "buy.error.share<=0%")
+    assert held.returncode == 0, held.stderr
+    broken = storm(desk, *on(sale), "--fail-if", "buy.p50<10s", "--fail-if", "buy.p50 < 1us")
+    assert broken.returncode == 4, broken.stderr
+    figures = Summary.read(desk / "runs/latest/summary.json").thresholds
+    assert [figure.verdict for figure in figures] == ["pass", "fail"]
+    silent = storm(desk, *on(sale), "--threshold", "buy.p99<10s")
+    assert silent.returncode == 4
+    assert "60 samples, and p99 needs 1,000" in silent.stdout
+
+
+@pytest.mark.parametrize(
+    ("expression", "line"),
+    [
+        ("buy.p98<5ms", "no metric 'buy.p98', did you mean 'buy.p9"),
+        ("browse.p99<5ms", "'browse.response.p99' has no samples in a scenario that asks for"),
+        ("buy.p99<5", "'buy.response.p99': found '<5', expected a duration"),
+    ],
+)
+def test_a_threshold_that_nobody_can_judge_sends_nothing(
+    desk: Path, sale: ScriptedSale, expression: str, line: str
+) -> None:
+    done = storm(desk, *on(sale), "--fail-if", expression)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("flashsale: --fail-if: ")
+    assert line.replace("'buy.response.p99':", '"buy.response.p99":') in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (desk / "runs").exists()
+    assert not sale.claims

@@ -6,14 +6,22 @@ import pytest
 from flashsale.model import Ending, Outcome, Verdict
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.loads import Loads
-from flashsale.storm.thresholds import judge, metrics, parse_threshold
+from flashsale.storm.thresholds import (
+    judge,
+    metrics,
+    parse_expression,
+    parse_threshold,
+    short_names,
+)
 
 
 @dataclass
 class Figures:
     planned: int = 2000
     outcomes: Counter[Ending] = field(
-        default_factory=lambda: Counter({Outcome.SOLD: 100, Outcome.SOLD_OUT: 1899})
+        default_factory=lambda: Counter(
+            {Outcome.SOLD: 100, Outcome.SOLD_OUT: 1899, Outcome.SHED: 1}
+        )
     )
     rate_per_s: float = 12_345.6
     start_lag: Histogram = field(default_factory=lambda: Histogram([10_000] * 1000))
@@ -36,6 +44,10 @@ class Figures:
         ("buy.response.max", "== 50000us", True, "50.0 ms"),
         ("buy.response.mean", "> 0.1s", False, "50.0 ms"),
         ("buy.sold.response.p90", "< 2.1ms", True, "2.0 ms"),
+        ("buy.p99", "< 51ms", True, "50.0 ms"),
+        ("buy.sold.p90", "< 2.1ms", True, "2.0 ms"),
+        ("buy.error.count", "== 1", True, "1"),
+        ("buy.error.share", "< 0.05%", False, "0.05%"),
         ("buy.sold.count", "== 100", True, "100"),
         ("buy.sold.count", "> 100", False, "100"),
         ("buy.sold.share", ">= 5%", True, "5.00%"),
@@ -104,6 +116,35 @@ def test_a_threshold_that_cannot_be_judged_is_refused_at_once(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         parse_threshold(metric, condition)
+
+
+@pytest.mark.parametrize("text", ["buy.p99<50ms", " buy.p99 < 50ms ", "buy.response.p99<50ms"])
+def test_an_expression_is_a_threshold_in_one_word(text: str) -> None:
+    assert parse_expression(text, "--fail-if") == parse_threshold("buy.response.p99", "< 50ms")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected such as"),
+        ("buy.p99", "expected such as"),
+        ("< 5ms", "expected such as"),
+        ("5ms > buy.p99", "no metric '5ms'"),
+        ("buy.p99 = 5ms", "expected a duration"),
+        ("buy.p98<5ms", "no metric 'buy.p98', did you mean 'buy.p9"),
+        ("by.p99<5ms", "did you mean 'buy.p99'"),
+        ("buy.shedd.share<5%", "did you mean 'buy.shed.share'"),
+        ("buy.p99<5", "expected a duration"),
+        ("buy.p99<5ms\nrate>5/s", "expected"),
+    ],
+)
+def test_an_expression_that_says_nothing_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^--fail-if: .*{message}"):
+        parse_expression(text, "--fail-if")
+
+
+def test_a_short_name_is_never_another_metric_as_well() -> None:
+    assert not short_names().keys() & metrics().keys()
 
 
 def test_every_metric_can_be_demanded_and_judged() -> None:
