@@ -79,4 +79,5 @@ class Member:
             url=service.url,
             log=str(service.log),
             restarts=self.restarts,
+            status_url=service.status_url,
         )

@@ -7,27 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashsale.resources import resource as shipped
 from flashsale.stack import binaries, probe
+from flashsale.stack.nginx_conf import AddressLimits, NginxConf
 from flashsale.stack.port import Port
 from flashsale.stack.process import CommandLine
 from flashsale.stack.service import Service
 from flashsale.stack.tether import raise_descriptor_limit
 
 _DESCRIPTORS_SPARED = 512  # for logs, listening sockets and temporary files
-
-_REFUSALS = (
-    # nginx's own status, the one that leaves it, the text
-    (400, 400, "Bad request"),
-    (404, 404, "Not found"),
-    (405, 405, "Method not allowed"),
-    (408, 408, "Request timed out"),
-    (413, 413, "Body too large"),
-    (414, 414, "Address too long"),
-    (494, 431, "Headers too large"),
-    (502, 502, "No answer from the sale"),
-    (504, 504, "No answer from the sale"),
-)
 
 
 @dataclass(frozen=True)
@@ -39,6 +26,7 @@ class Balancing:
     worker_connections: int = 16_384
     upstream_keepalive: int = 700
     access_log: bool = False
+    limits: AddressLimits | None = None
 
 
 class NginxServer(Service):
@@ -56,10 +44,16 @@ class NginxServer(Service):
     ) -> None:
         super().__init__("nginx", directory, port=port, log=log)
         self._balancing = balancing
+        self._status_port = Port.free()
 
     @property
     def url(self) -> str:
         return f"http://{self.port.reachable_host}:{self.port.number}"
+
+    @property
+    def status_url(self) -> str:
+        """Its own counters (stub_status), on loopback whatever address the sale is on."""
+        return f"http://{self._status_port.host}:{self._status_port.number}/stub_status"
 
     def prepare(self) -> CommandLine:
         binary = binaries.find(binaries.NGINX)
@@ -88,28 +82,24 @@ class NginxServer(Service):
         )
         return status is not None
 
+    def stop(self) -> None:
+        super().stop()
+        self._status_port.close()
+
     def render(self) -> str:
         """The whole configuration file."""
-        import jinja2
-
-        template = shipped("deploy/nginx.conf.j2").read_text()
-        environment = jinja2.Environment(  # noqa: S701 - a configuration file, not a page
-            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
         balancing = self._balancing
-        return environment.from_string(template).render(
-            as_root=os.geteuid() == 0,
-            directory=self.directory,
-            host=self.port.host,
-            port=self.port.number,
+        return NginxConf(
+            listen=f"{self.port.host}:{self.port.number}",
+            status_listen=f"{self._status_port.host}:{self._status_port.number}",
+            replicas=[f"127.0.0.1:{port}" for port in balancing.replica_ports],
             workers=balancing.workers,
             worker_connections=_connections(balancing.worker_connections),
             upstream_keepalive=balancing.upstream_keepalive,
-            replica_ports=balancing.replica_ports,
-            access_log=self.directory / "access.log" if balancing.access_log else None,
-            log_level="warn",
-            refusals=_REFUSALS,
-        )
+            access_log=str(self.directory / "access.log") if balancing.access_log else None,
+            limits=balancing.limits,
+            as_root=os.geteuid() == 0,
+        ).render()
 
 
 def _connections(wanted: int) -> int:

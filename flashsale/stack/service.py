@@ -43,6 +43,11 @@ class Service(ABC):
     def url(self) -> str:
         """Where clients reach it."""
 
+    @property
+    def status_url(self) -> str | None:
+        """Where it tells its own counters, if that is elsewhere; for an exporter."""
+        return None
+
     @abstractmethod
     def prepare(self) -> CommandLine:
         """Write what it needs into its directory; returns how to run it."""

@@ -66,3 +66,15 @@ class StackSettings(Settings):
         700, ge=1, description="Idle connections to replicas that one nginx worker keeps."
     )
     nginx_access_log: bool = Field(False, description="Whether nginx logs every request.")
+    nginx_address_requests_per_s: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Requests a second of one address, else 429; 0: no limits, as a storm wants.",
+    )
+    nginx_address_burst: int = Field(
+        200, ge=1, le=1_000_000, description="Requests above that rate that are let through."
+    )
+    nginx_address_connections: int = Field(
+        200, ge=1, le=65_535, description="Connections of one address, else 429."
+    )

@@ -12,6 +12,7 @@ from flashsale.stack import policy
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.member import Member
 from flashsale.stack.nginx import Balancing, NginxServer
+from flashsale.stack.nginx_conf import AddressLimits
 from flashsale.stack.port import Port
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.stack.sale import SaleCommands, SaleProcess
@@ -172,6 +173,7 @@ class Stack:
             worker_connections=settings.nginx_connections,
             upstream_keepalive=settings.nginx_upstream_keepalive,
             access_log=settings.nginx_access_log,
+            limits=_address_limits(settings),
         )
         log = self._log("nginx")
         return NginxServer(self.state_dir / "nginx", balancing, port=port, log=log)
@@ -190,6 +192,16 @@ class Stack:
             member.launched(time.monotonic())
             member.service.settle()
             member.answered(time.monotonic(), self.settings)
+
+
+def _address_limits(settings: StackSettings) -> AddressLimits | None:
+    if settings.nginx_address_requests_per_s == 0:
+        return None
+    return AddressLimits(
+        requests_per_s=settings.nginx_address_requests_per_s,
+        requests_burst=settings.nginx_address_burst,
+        connections=settings.nginx_address_connections,
+    )
 
 
 def _front_port(settings: StackSettings) -> Port:

@@ -29,6 +29,7 @@ class ChildState:
     url: str | None
     log: str
     restarts: int
+    status_url: str | None = None  # nginx's own counters (stub_status), for an exporter
 
 
 @dataclass(frozen=True)

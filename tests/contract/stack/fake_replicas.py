@@ -9,7 +9,8 @@ from typing import Self
 
 from flashsale.stack.sale import SaleCommands
 
-_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s"
+_ORDER = b"x-outcome: sold\r\nx-order-id: 515385561440059393\r\n"
 
 _CHILD = """\
 import http.server, signal, sys
@@ -95,5 +96,6 @@ class FakeReplica:
             if self.mode == "break off":
                 return False
         body = b"x" * 5_000 if "/page" in line else b'{"success":true}'
-        connection.sendall(_ANSWER % (len(body), body))
+        order = _ORDER if "/order" in line else b""
+        connection.sendall(_ANSWER % (len(body), order, body))
         return True

@@ -1,15 +1,20 @@
 """nginx as the stack runs it: what it sends on, what it never repeats, what it keeps to itself."""
 
 import http.client
+import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from fake_replicas import FakeReplica
+from rig.until import until
 
 from flashsale.stack.nginx import Balancing, NginxServer
+from flashsale.stack.nginx_conf import AddressLimits
 from flashsale.stack.port import Port
 
 
@@ -112,6 +117,7 @@ def test_health_is_shown(nginx: NginxServer) -> None:
         (431, "/claim", None, {"h": "x" * 9_000}),
         (414, "/" + "x" * 9_000, None, {}),
         (400, "/claim", None, {"Host": "a b"}),
+        (501, "/claim", None, {"Transfer-Encoding": "gzip"}),
     ],
 )
 def test_what_is_too_large_or_malformed_is_refused_in_the_envelope(
@@ -127,6 +133,91 @@ def test_what_is_too_large_or_malformed_is_refused_in_the_envelope(
     assert answer.headers["content-type"] == "application/json"
     assert answer.body.startswith(b'{"success":false,"errorMsg":')
     assert replica.requests == []
+
+
+def test_a_version_that_does_not_exist_is_refused_in_the_envelope(
+    nginx: NginxServer, replica: FakeReplica
+) -> None:
+    with socket.create_connection(("127.0.0.1", nginx.port.number), 5) as connection:
+        connection.sendall(b"POST /claim HTTP/3.0\r\nHost: sale\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            text = answer.read()
+    assert text.startswith(b"HTTP/1.1 505 ")
+    assert text.endswith(b'{"success":false,"errorMsg":"HTTP version not supported"}')
+    assert replica.requests == []
+
+
+def test_its_counters_are_on_a_port_of_their_own(nginx: NginxServer) -> None:
+    port = urlsplit(nginx.status_url).port
+    assert port != nginx.port.number
+    before = _counters(nginx)
+    assert _ask(nginx, "POST", "/claim").status == 200
+    assert _counters(nginx) == before + 2  # that one, and the question itself
+    assert _ask(nginx, "GET", "/stub_status").body == b'{"success":true}', "a replica's answer"
+
+
+def _counters(nginx: NginxServer) -> int:
+    """How many requests nginx has had, in its own words."""
+    address = urlsplit(nginx.status_url)
+    connection = http.client.HTTPConnection(address.netloc, timeout=5)
+    connection.request("GET", address.path)
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    assert lines[1].split() == ["server", "accepts", "handled", "requests"]
+    return int(lines[2].split()[2])
+
+
+def test_one_address_gets_its_share_and_no_more(tmp_path: Path, replica: FakeReplica) -> None:
+    limits = AddressLimits(requests_per_s=1, requests_burst=4, connections=50)
+    balancing = Balancing(replica_ports=(replica.port,), limits=limits)
+    with NginxServer(tmp_path, balancing) as server:
+        answers = [_ask(server, "POST", "/claim") for _ in range(12)]
+    refused = [answer for answer in answers if answer.status == 429]
+    assert {answer.status for answer in answers} == {200, 429}
+    assert len(replica.requests) == len(answers) - len(refused) <= 7  # five, a second or two
+    for answer in refused:
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.body.startswith(b'{"success":false,"errorMsg":"Too many requests')
+
+
+def test_one_address_opens_so_many_connections(tmp_path: Path, replica: FakeReplica) -> None:
+    limits = AddressLimits(requests_per_s=10_000, requests_burst=10_000, connections=1)
+    balancing = Balancing(replica_ports=(replica.port,), limits=limits)
+    with NginxServer(tmp_path, balancing) as server:
+        with socket.create_connection(("127.0.0.1", server.port.number), 5) as busy:
+            busy.sendall(b"POST /claim HTTP/1.1\r\nHost: sale\r\nContent-Length: 9\r\n\r\nhalf")
+            until(lambda: _ask(server, "GET", "/page").status == 429)
+        until(lambda: _ask(server, "GET", "/page").status == 200)
+
+
+def test_an_exempt_address_may_storm(tmp_path: Path, replica: FakeReplica) -> None:
+    limits = AddressLimits(1, 1, 1, exempt=("127.0.0.0/8",))
+    balancing = Balancing(replica_ports=(replica.port,), limits=limits)
+    with NginxServer(tmp_path, balancing) as server:
+        assert {_ask(server, "POST", "/claim").status for _ in range(20)} == {200}
+
+
+def test_the_access_log_tells_the_order_and_how_long_it_took(
+    tmp_path: Path, replica: FakeReplica
+) -> None:
+    balancing = Balancing(replica_ports=(replica.port,), access_log=True)
+    with NginxServer(tmp_path, balancing) as server:
+        _ask(server, "POST", "/order?phone=13800000000")
+        _ask(server, "POST", "/claim", b"x" * 65_537)
+        with socket.create_connection(("127.0.0.1", server.port.number), 5) as connection:
+            connection.sendall(b'GET /"\x01 HTTP/1.1\r\n\r\n')
+            connection.recv(1_024)
+    text = (tmp_path / "access.log").read_text()  # what was buffered is written at the end
+    told = [json.loads(line) for line in text.splitlines()]
+    claim = next(request for request in told if request["path"] == "/order")
+    assert (claim["status"], claim["upstream_status"]) == (200, "200")
+    assert (claim["outcome"], claim["order"]) == ("sold", "515385561440059393")
+    assert claim["upstream"] == f"127.0.0.1:{replica.port}"
+    assert 0 <= float(claim["upstream_s"]) < 20  # each of the two is rounded by itself
+    assert 0 <= claim["request_s"] < 20
+    assert {request["status"] for request in told} >= {200, 413, 400}
+    assert "13800000000" not in text
 
 
 def test_a_body_of_the_greatest_length_passes(nginx: NginxServer) -> None:

@@ -1,0 +1,78 @@
+"""What the rendered nginx configuration must and must not say."""
+
+from dataclasses import replace
+
+import pytest
+
+from flashsale.stack.nginx_conf import AddressLimits, NginxConf
+from flashsale.stack.settings import StackSettings
+from flashsale.stack.stack import _address_limits
+
+CONF = NginxConf(
+    listen="127.0.0.1:8080",
+    status_listen="127.0.0.1:8090",
+    replicas=["127.0.0.1:8081", "replica2:8082"],
+)
+LIMITS = AddressLimits(50, 200, 100, exempt=("10.0.0.0/8",))
+
+
+def _lines(conf: NginxConf) -> list[str]:
+    return [line.strip() for line in conf.render().splitlines()]
+
+
+def test_every_replica_is_a_server() -> None:
+    text = CONF.render()
+    assert "server 127.0.0.1:8081 " in text
+    assert "server replica2:8082 " in text
+
+
+def test_a_post_is_never_sent_twice() -> None:
+    directives = [line for line in _lines(CONF) if line.startswith("proxy_next_upstream ")]
+    assert directives == ["proxy_next_upstream error timeout;", "proxy_next_upstream off;"]
+
+
+@pytest.mark.parametrize(("workers", "shared"), [(1, False), (2, True)])
+def test_workers_share_what_they_know_of_replicas(workers: int, shared: bool) -> None:
+    text = replace(CONF, workers=workers).render()
+    assert ("zone replicas" in text) is shared
+    assert ("reuseport" in text) is shared
+
+
+def test_the_access_log_is_off_until_it_is_wanted() -> None:
+    assert "log_format" not in CONF.render()
+    assert _lines(CONF).count("access_log off;") == 2  # the sale's, and the counters' own
+    logged = replace(CONF, access_log="/dev/stdout")
+    assert 'access_log "/dev/stdout" sale buffer=64k flush=1s;' in _lines(logged)
+
+
+def test_the_access_log_tells_no_query_and_no_session() -> None:
+    text = replace(CONF, access_log="/dev/stdout").render()
+    told = text[text.index("log_format") : text.index("access_log")]
+    for secret in ("$request_uri", "$args", "$request ", '$request"', "$http_", "$uri"):
+        assert secret not in told
+
+
+def test_upstream_connections_outlive_a_storm() -> None:
+    text = replace(CONF, upstream_keepalive=700).render()
+    assert "keepalive 700;" in text
+    assert text.count("keepalive_requests 100000000;") == 2
+
+
+def test_a_storm_from_one_address_is_not_limited_by_default() -> None:
+    assert _address_limits(StackSettings.load()) is None
+    assert "limit_" not in CONF.render()
+    assert "geo " not in CONF.render()
+
+
+def test_limits_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASHSALE_STACK_NGINX_ADDRESS_REQUESTS_PER_S", "50")
+    monkeypatch.setenv("FLASHSALE_STACK_NGINX_ADDRESS_CONNECTIONS", "7")
+    assert _address_limits(StackSettings.load()) == AddressLimits(50, 200, 7)
+
+
+def test_limits_count_by_address_but_for_the_exempt() -> None:
+    lines = _lines(replace(CONF, limits=LIMITS))
+    assert "limit_req_zone $limited_address zone=requests:16m rate=50r/s;" in lines
+    assert "limit_req zone=requests burst=200 nodelay;" in lines
+    assert "limit_conn connections 100;" in lines
+    assert "10.0.0.0/8 0;" in lines
