@@ -128,14 +128,15 @@ def run_storm(request: StormRequest) -> StormRun:
     else:
         target.preflight_reads()
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC))
+    units = None
     if scenario.sale is not None:
-        _take_baseline(request, folder, list(scenario.sale.voucher_ids))
+        units = _take_baseline(request, folder, list(scenario.sale.voucher_ids))
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = _start_count(request)
     with interrupts():
         with LiveProgress(Console(stderr=True), request.quiet) as show:
-            finished = storm(Assignment(scenario, target, folder), tokens, show)
+            finished = storm(Assignment(scenario, target, folder, units), tokens, show)
         summary = finished.summary
         count = loads.settled() if loads is not None else None
         if count is not None:
@@ -173,8 +174,13 @@ def _start_count(request: StormRequest) -> "LoadCount | None":
     return LoadCount(request.stores.mysql_url)
 
 
-def _take_baseline(request: StormRequest, folder: "RunFolder", vouchers: list[int]) -> None:
-    """Write baseline.json; a storm goes on without it, and verify says what it cannot judge."""
+def _take_baseline(
+    request: StormRequest, folder: "RunFolder", vouchers: list[int]
+) -> dict[int, int] | None:
+    """Write baseline.json; the units that are for sale by it.
+
+    A storm goes on without it, and verify says what it cannot judge.
+    """
     try:
         if request.stores is None:
             raise UnreachableError("the stores are not known")
@@ -184,3 +190,5 @@ def _take_baseline(request: StormRequest, folder: "RunFolder", vouchers: list[in
         folder.baseline.write_bytes(taken.to_json())
     except (UnreachableError, NothingJudgedError) as error:
         typer.echo(f"storm: no baseline, so verify will judge less: {error}", err=True)
+        return None
+    return {v: sale.redis_stock for v, sale in taken.sales.items() if sale.redis_stock is not None}

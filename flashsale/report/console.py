@@ -15,6 +15,7 @@ from rich.text import Text
 from flashsale.errors import ExitCode
 from flashsale.model import Ending, Outcome, Reading, Verdict, ending
 from flashsale.report.number import ms, plural, share
+from flashsale.report.sale import remarks
 from flashsale.storm.progress import Progress
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.selfwatch import Health
@@ -202,6 +203,9 @@ def _closing(summary: Summary, folder: Path) -> Table:
     if (database := summary.database) is not None:
         asked = f"{plural(database.shops, 'shop')} and {plural(database.unknown, 'unknown id')}"
         rows.add_row("database", f"{plural(database.loads, 'load')} for {asked}")
+    for number, remark in enumerate(remarks(summary.sale) if summary.sale else []):
+        name = "" if number else "sale"
+        rows.add_row(name, Text(remark.text, style="yellow" if remark.odd else ""))
     orders = summary.orders
     if orders.persisted is not None:
         drain = "" if orders.drain_s is None else f", drained in {orders.drain_s:.1f} s"

@@ -159,6 +159,9 @@ def read_ledger(path: Path) -> Ledger:
                 _enter(ledger, orjson.loads(line))
             elif line.startswith(b'{"kind":"barrier"'):
                 ledger.barrier_unix_us = orjson.loads(line)["unix_us"]
+            elif line.startswith(b'{"kind":"resolved"') and line.endswith(b"\n"):
+                resolved = orjson.loads(line)
+                ledger.resolved[resolved["i"]] = resolved["outcome"]
     return ledger
 
 

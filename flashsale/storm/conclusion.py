@@ -9,6 +9,7 @@ from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.loads import Loads
 from flashsale.storm.reads import ReadFigures
+from flashsale.storm.salefigures import SaleFigures
 from flashsale.storm.scenario import Scenario
 from flashsale.storm.selfwatch import Health, SelfReport, complaints
 from flashsale.storm.summary import (
@@ -35,6 +36,7 @@ class Circumstances:
     connect: Histogram
     resolved: int
     interrupted_by: ExitCode | None
+    sale: SaleFigures | None = None
 
 
 def conclude(
@@ -59,6 +61,7 @@ def conclude(
             rejected=sum(figures.outcomes[outcome] for outcome in _REFUSALS),
         ),
         reads=ReadFigures.of(figures.outcomes),
+        sale=circumstances.sale,
         thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
     ).judged()
 

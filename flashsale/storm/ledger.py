@@ -29,6 +29,7 @@ class Ledger:
         self.free_ns = array("q")  # open arrivals: when one that had to wait got a connection
         self.answers: list[Answer | None] = [None] * attempts
         self.arrivals: list[int] = []  # attempts in the order in which their answers came
+        self.resolved: dict[int, str] = {}  # what the status route said: `sold` or `none`
         self.origin_ns = 0
         self.barrier_unix_us = 0
 

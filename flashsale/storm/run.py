@@ -13,6 +13,7 @@ import uvloop
 from flashsale.errors import UnreachableError
 from flashsale.storm.attacker import Attacker, Records
 from flashsale.storm.attempts import AttemptsFile
+from flashsale.storm.claims import Asked
 from flashsale.storm.conclusion import Circumstances, conclude
 from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
@@ -23,6 +24,7 @@ from flashsale.storm.plan import Plan, plan_browse, plan_stampede
 from flashsale.storm.progress import ShowProgress
 from flashsale.storm.resolver import Question, Resolver
 from flashsale.storm.runfolder import RunFolder
+from flashsale.storm.salefigures import sale_figures
 from flashsale.storm.scenario import Scenario
 from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.summary import Summary
@@ -33,11 +35,16 @@ _MS = 1_000_000
 
 @dataclass(frozen=True)
 class Assignment:
-    """What to storm, how, and where to leave the record."""
+    """What to storm, how, and where to leave the record.
+
+    `units` is what each voucher has before the storm, where that is known better than by the
+    scenario: a sale can have begun long ago.
+    """
 
     scenario: Scenario
     target: Target
     folder: RunFolder
+    units: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,13 @@ def _plan(scenario: Scenario, tokens: Mapping[int, str]) -> Plan:
     return plan_stampede(scenario.load, scenario.sale, list(tokens))
 
 
+def _units(assignment: Assignment) -> Mapping[int, int]:
+    if assignment.units is not None:
+        return assignment.units
+    sale = assignment.scenario.sale
+    return {} if sale is None else sale.units_by_voucher()
+
+
 class _Storm:
     def __init__(
         self,
@@ -82,6 +96,7 @@ class _Storm:
             assignment.folder,
         )
         self._tokens, self._attempts, self._taken = tokens, attempts, taken
+        self._units = _units(assignment)
         self._plan = _plan(self._scenario, tokens)
         self._ledger, self._watch = Ledger(len(self._plan)), SelfWatch()
 
@@ -120,7 +135,7 @@ class _Storm:
         resolver = Resolver(
             self._target.base_url,
             self._scenario.timeouts.resolve_ms,
-            self._attempts.write_resolved,
+            self._resolved,
         )
         asking = loop.create_task(resolver.run(self._questions()))
         with self._taken.told(lambda: loop.call_soon_threadsafe(asking.cancel)):
@@ -128,6 +143,10 @@ class _Storm:
         if not asking.cancelled():
             asking.result()
         return resolver.answered
+
+    def _resolved(self, attempt: int, outcome: str, order: str | None) -> None:
+        self._attempts.write_resolved(attempt, outcome, order)
+        self._ledger.resolved[attempt] = outcome
 
     def _questions(self) -> list[Question]:
         grace_ns = self._scenario.timeouts.claim_ms * _MS
@@ -152,6 +171,9 @@ class _Storm:
             connect=connect,
             resolved=resolved,
             interrupted_by=self._taken.exit_code,
+            sale=sale_figures(
+                self._ledger, Asked(self._plan.users, self._plan.vouchers, self._units)
+            ),
         )
         return conclude(self._scenario, figures, self._watch.report(), circumstances)
 
@@ -165,6 +187,7 @@ class _Storm:
             "base_url": self._target.base_url,
             "asked": self._scenario.endpoint,
             "vouchers": list(sale.voucher_ids) if sale else [],
+            "units": {str(voucher): units for voucher, units in self._units.items()},
             "planned": len(self._plan),
             "barrier_unix_us": None,
         }

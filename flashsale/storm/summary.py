@@ -14,6 +14,7 @@ from flashsale.errors import ExitCode, worst
 from flashsale.model import Outcome, Reading, Verdict
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.reads import ReadFigures
+from flashsale.storm.salefigures import SaleFigures
 from flashsale.storm.selfwatch import Health
 
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -165,6 +166,7 @@ class Summary(_Part):
     generator: GeneratorFigures
     orders: OrderFigures
     reads: ReadFigures | None = None
+    sale: SaleFigures | None = None
     database: DatabaseFigures | None = None
     verify: VerifyFigures = VerifyFigures()
     thresholds: list[ThresholdFigures]

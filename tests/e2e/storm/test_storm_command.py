@@ -84,6 +84,9 @@ def test_a_storm_leaves_a_table_and_a_run_folder(desk: Path, sale: ScriptedSale)
     summary = Summary.read(latest / "summary.json")
     assert summary.load.outcomes == {"sold": 10, "sold_out": 50}
     assert summary.run == latest.resolve().name
+    assert summary.sale is not None
+    assert (summary.sale.units, summary.sale.sold, summary.sale.refused) == (10, 10, 50)
+    assert "10 of 10 units sold, sold out after" in done.stdout
     assert "storm: no baseline" in done.stderr
     assert "of 60  in flight" in done.stderr
 
