@@ -15,7 +15,7 @@ from flashsale.errors import UsageError
 from flashsale.model import ID_MAX, Outcome
 from flashsale.resources import resource
 from flashsale.storm.answer import REJECTIONS
-from flashsale.storm.thresholds import Threshold, parse_threshold
+from flashsale.storm.thresholds import DEFAULTS, Threshold, parse_threshold
 
 _HOUR_MS = 3_600_000
 ARRIVALS_MAX = 5_000_000
@@ -186,7 +186,7 @@ class Scenario(_Part):
     prepare: Prepare | None = Field(default=None, description="the table [prepare]")
     load: Load = Field(description="the table [load]")
     timeouts: Timeouts = Timeouts()
-    thresholds: tuple[Threshold, ...] = ()
+    thresholds: tuple[Threshold, ...] = Field(default_factory=dict, validate_default=True)
     messages: dict[str, Annotated[Outcome, Field(strict=False)]] = {}
 
     @property
@@ -230,7 +230,8 @@ class Scenario(_Part):
     def _parse_thresholds(cls, table: object) -> object:
         if not isinstance(table, Mapping):
             raise ValueError('thresholds: expected a table such as "buy.response.p99" = "< 500ms"')
-        return tuple(parse_threshold(metric, table[metric]) for metric in table)
+        unsaid = {name: text for name, text in DEFAULTS.items() if name not in table}
+        return tuple(parse_threshold(*demand) for demand in {**table, **unsaid}.items())
 
 
 def load_scenario(name: str) -> Scenario:

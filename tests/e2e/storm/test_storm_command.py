@@ -105,7 +105,8 @@ def test_a_built_in_scenario_goes_by_name_and_out_names_the_folder(
 
 def test_two_storms_at_once_keep_apart(desk: Path, sale: ScriptedSale) -> None:
     both = [begin(desk, *on(sale)) for _ in range(2)]
-    assert [process.communicate(timeout=60)[0].count("PASS") for process in both] == [1, 1]
+    said = [process.communicate(timeout=60)[0] for process in both]
+    assert ["verdict    PASS" in text for text in said] == [True, True]
     runs = [path for path in (desk / "runs").iterdir() if not path.is_symlink()]
     assert len(runs) == 2
     assert [Summary.read(run / "summary.json").load.sent for run in runs] == [60, 60]
@@ -187,6 +188,24 @@ def test_a_threshold_that_does_not_hold_is_exit_4(desk: Path, sale: ScriptedSale
         "FAIL": 1,
         "PASS": 1,
     }
+
+
+@pytest.mark.parametrize(("borne", "code"), [("", 4), ('"error.share" = "<= 60%"', 0)])
+def test_a_sale_that_breaks_down_is_no_pass_unless_its_scenario_bears_it(
+    desk: Path, borne: str, code: int
+) -> None:
+    (desk / "tiny.toml").write_text(f"{SCENARIO}resolve_ms = 100\n[thresholds]\n{borne}\n")
+
+    def script(claim: Claim) -> Act:
+        if claim.method != "POST":
+            return Act(http(200, b'{"success":true,"data":{"state":"none"}}'))
+        return Act(SOLD_OUT if claim.number < 30 else http(502))
+
+    with ScriptedSale(script).open() as sale:
+        done = storm(desk, *on(sale))
+    assert done.returncode == code, done.stdout
+    assert "error.share" in done.stdout
+    assert "50.00%" in done.stdout
 
 
 def test_a_sale_that_refuses_everybody_is_nothing_to_judge(desk: Path) -> None:

@@ -1,6 +1,7 @@
 """The three faces of a run: terminal, CI server, browser."""
 
 import io
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -103,7 +104,8 @@ def test_the_table_tells_outcomes_latencies_health_and_verdict() -> None:
     assert "response" in text
     assert "99.0" in text  # the p50, and no p99 of 100 samples
     assert "≥" not in text
-    assert "errors" not in text
+    assert "errors:" not in text
+    assert re.search(r"error\.share +<= 10% +0\.00% +PASS", text)
     assert "interrupted" not in text
 
 
@@ -221,15 +223,16 @@ def test_junit_has_a_case_for_each_demand() -> None:
         "load as planned": ["error"],
         "verdict": ["error"],
         "buy.sold.count == 30": ["failure"],
+        "error.share <= 10%": [],
         "no_oversell": [],
         "accepted_persisted": ["error"],
     }
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("5", "1", "3")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("6", "1", "3")
 
 
 def test_junit_of_a_good_run_has_neither_failure_nor_error() -> None:
     suite = parsed(junit(GOOD))
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "0", "0")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "0", "0")
     assert not suite.findall(".//failure")
 
 

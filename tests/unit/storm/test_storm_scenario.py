@@ -27,7 +27,9 @@ def test_a_scenario_takes_its_question_from_its_first_comment_and_the_rest_from_
     assert scenario.sale.voucher_ids == range(1, 2)
     assert scenario.load.closed
     assert scenario.timeouts.request_ms == 10_000
-    assert scenario.thresholds == ()
+    assert [(each.name, each.condition) for each in scenario.thresholds] == [
+        ("error.share", "<= 10%")
+    ]
 
 
 def test_the_built_in_scenarios_are_what_the_issue_says() -> None:
@@ -109,7 +111,14 @@ def test_messages_and_thresholds_are_read() -> None:
     text = GOOD + '[messages]\n"卖完了" = "sold_out"\n[thresholds]\n"buy.sold.count" = "== 3"\n'
     scenario = parse_scenario(text, "tiny.toml")
     assert scenario.messages == {"卖完了": Outcome.SOLD_OUT}
-    assert [threshold.name for threshold in scenario.thresholds] == ["buy.sold.count"]
+    names = [threshold.name for threshold in scenario.thresholds]
+    assert names == ["buy.sold.count", "error.share"]
+
+
+def test_a_scenario_may_say_how_many_errors_it_bears() -> None:
+    text = GOOD + '[thresholds]\n"error.share" = "< 50%"\n'
+    (threshold,) = parse_scenario(text, "tiny.toml").thresholds
+    assert (threshold.name, threshold.limit) == ("error.share", 0.5)
 
 
 def test_an_unknown_name_lists_the_built_in_ones() -> None:

@@ -102,9 +102,11 @@ def test_the_fields_that_others_build_on_are_there() -> None:
     orders = {"accepted": 1, "persisted": None, "rejected": 2, "drain_s": None}
     assert summary["orders"] == orders
     assert summary["verify"] == {"verdict": "unknown", "reason": None, "checks": []}
-    assert summary["thresholds"] == []
+    errors = {"metric": "error.share", "condition": "<= 10%", "verdict": "pass"}
+    assert summary["thresholds"] == [{**errors, "value": 0.0, "detail": "0.00%"}]
 
 
+LENIENT = '"error.share" = "<= 34%"'
 PASSING, FAILING = '"buy.sold.count" = "== 1"', '"buy.sold.count" = "== 2"'
 
 
@@ -113,7 +115,9 @@ PASSING, FAILING = '"buy.sold.count" = "== 1"', '"buy.sold.count" = "== 2"'
     [
         (concluded(SOLD, GONE, GONE), ExitCode.PASS, Verdict.PASS),
         (concluded(SOLD, GONE, GONE, thresholds=PASSING), ExitCode.PASS, Verdict.PASS),
-        (concluded(SOLD, GONE, SHED), ExitCode.PASS, Verdict.PASS),
+        (concluded(*[SOLD] * 9, SHED), ExitCode.PASS, Verdict.PASS),
+        (concluded(*[SOLD] * 8, SHED), ExitCode.THRESHOLD, Verdict.FAIL),
+        (concluded(SOLD, GONE, SHED, thresholds=LENIENT), ExitCode.PASS, Verdict.PASS),
         (concluded(SOLD, GONE, GONE, thresholds=FAILING), ExitCode.THRESHOLD, Verdict.FAIL),
         (concluded(SOLD, unsent("connect")), ExitCode.INVALID_RUN, Verdict.INVALID),
         (

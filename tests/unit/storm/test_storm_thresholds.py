@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from flashsale.model import Ending, Outcome, Verdict
+from flashsale.model import Ending, Outcome, Reading, Verdict
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.loads import Loads
 from flashsale.storm.thresholds import (
@@ -56,6 +56,8 @@ class Figures:
         ("rate", ">= 10000/s", True, "12,346/s"),
         ("rate", ">= 20000/s", False, "12,346/s"),
         ("start_lag.p95", "< 5ms", False, "10.0 ms"),
+        ("error.share", "<= 10%", True, "0.05%"),
+        ("error.count", "== 1", True, "1"),
         ("database.loads", "== 3", True, "3"),
         ("database.loads_per_shop", "== 100%", False, "150.00%"),
     ],
@@ -83,6 +85,14 @@ def test_silence_is_not_a_pass(metric: str, detail: str) -> None:
     assert judgement.verdict is Verdict.FAIL
     assert judgement.value is None
     assert judgement.detail == detail
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_an_error_is_whatever_a_healthy_sale_does_not_answer(outcome: Outcome) -> None:
+    figures = Figures(outcomes=Counter({Outcome.SOLD: 1800, Reading.HIT: 0, outcome: 200}))
+    judgement = judge(parse_threshold("error.share", "<= 9.9%"), figures)
+    sound = {"sold", "sold_out", "duplicate", "not_open", "ended", "paused", "rate_limited"}
+    assert (judgement.verdict is Verdict.PASS) == (outcome in sound)
 
 
 def test_loads_that_nobody_counted_are_no_pass() -> None:
