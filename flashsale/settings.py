@@ -1,21 +1,40 @@
 """What can be set, by component: defaults once, each with its meaning, units in the name.
 
 Every field is also an environment variable: `FLASHSALE_` and the prefix of its type, so
-`ClaimSettings.timeout_ms` is `FLASHSALE_CLAIM_TIMEOUT_MS`.
+`ClaimSettings.timeout_ms` is `FLASHSALE_CLAIM_TIMEOUT_MS`. A secret may also stand in a file, which
+its variable with `_FILE` at the end names.
 """
 
 from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from flashsale.errors import UsageError
+from flashsale.secret_file import read_secret
 
 
 class Settings(BaseSettings):
     """Frozen settings whose first error is one line that names the field."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where values come from, the first that has one."""
+        return init_settings, env_settings, _SecretFiles(settings_cls)
 
     @classmethod
     def load(cls, **given: Any) -> Self:
@@ -36,6 +55,23 @@ class Settings(BaseSettings):
             if first["type"] == "missing":
                 raise UsageError(f"{variable} is not set; export it or give its option") from error
             raise UsageError(f"{variable}: {first['msg']}, got {first['input']!r}") from error
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Secrets, each from the file that its variable names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        if field.annotation is not SecretStr:
+            return None, field_name, False
+        prefix = str(self.config.get("env_prefix", ""))
+        return read_secret(f"{prefix}{field_name}".upper()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class StoreSettings(Settings):
@@ -135,6 +171,7 @@ class WorkerSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_WORKER_", frozen=True)
 
+    host: str = Field("127.0.0.1", description="Where /healthz and /metrics listen.")
     batch_rows_max: int = Field(500, ge=1, le=5_000, description="Orders in one transaction.")
     block_ms: int = Field(2_000, ge=1, description="How long a read waits for new orders.")
     lock_lease_ms: int = Field(30_000, ge=100, description="A user's lock, unless renewed.")

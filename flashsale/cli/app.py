@@ -14,6 +14,7 @@ from flashsale.cli import (
     rehearse,
     replica,
     report,
+    schema,
     seed,
     serve,
     services,
@@ -68,6 +69,7 @@ app.command("verify")(verify.command)
 app.add_typer(report.command, name="report")
 app.command("replica", rich_help_panel=_PROCESSES)(replica.command)
 app.command("worker", rich_help_panel=_PROCESSES)(worker.command)
+app.command("schema", rich_help_panel=_PROCESSES)(schema.command)
 
 
 class _Terminated(BaseException):

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsale.cli.options import DEFAULT_STATE_DIR, CacheUrl, LedgerUrl, MySQLUrl, StateDir
+from flashsale.cli.options import (
+    DEFAULT_STATE_DIR,
+    BaseUrl,
+    CacheUrl,
+    LedgerUrl,
+    MySQLUrl,
+    StateDir,
+)
 from flashsale.errors import ExitCode, FlashsaleError
 
 if TYPE_CHECKING:
@@ -24,6 +31,7 @@ def command(
     ledger_url: LedgerUrl = None,
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
+    base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
     """Examine machine, programs, and the stores of a running or external stack."""
@@ -32,7 +40,7 @@ def command(
 
     findings = [
         *examine_machine(state_dir),
-        *examine_binaries(_wanted_programs(ledger_url, cache_url, mysql_url)),
+        *examine_binaries(_wanted_programs(ledger_url, cache_url, mysql_url, base_url)),
         *_examine_stores(state_dir, ledger_url, cache_url, mysql_url),
     ]
     _print_json(findings) if json else _print_table(findings)
@@ -41,16 +49,17 @@ def command(
 
 
 def _wanted_programs(
-    ledger_url: str | None, cache_url: str | None, mysql_url: str | None
+    ledger_url: str | None, cache_url: str | None, mysql_url: str | None, base_url: str | None
 ) -> Iterator["Program"]:
-    """nginx always; the stores' programs only where a private one would be started."""
+    """What would be started here: not the programs of what somebody else runs."""
     from flashsale.stack import binaries
 
     if not (ledger_url and cache_url):
         yield binaries.REDIS
     if not mysql_url:
         yield binaries.MARIADB
-    yield binaries.NGINX
+    if not base_url:
+        yield binaries.NGINX
 
 
 def _examine_stores(

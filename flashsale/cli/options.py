@@ -1,5 +1,6 @@
 """Options that several commands share, and how a command finds the system it is to work on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,13 @@ from typing import Annotated
 import typer
 
 from flashsale.errors import UnreachableError
+from flashsale.secret_file import with_password
+
+
+def _completed(variable: str) -> Callable[[str | None], str | None]:
+    """Put the password into a URL that came without, from the file that the environment names."""
+    return lambda url: with_password(url, variable) if url else url
+
 
 StateDir = Annotated[
     Path,
@@ -29,13 +37,19 @@ RunStateDir = Annotated[
 LedgerUrl = Annotated[
     str | None,
     typer.Option(
-        "--ledger-url", envvar="FLASHSALE_LEDGER_URL", help="The Redis that must lose nothing."
+        "--ledger-url",
+        envvar="FLASHSALE_LEDGER_URL",
+        callback=_completed("FLASHSALE_LEDGER_PASSWORD"),
+        help="The Redis that must lose nothing.",
     ),
 ]
 CacheUrl = Annotated[
     str | None,
     typer.Option(
-        "--cache-url", envvar="FLASHSALE_CACHE_URL", help="The Redis that may lose everything."
+        "--cache-url",
+        envvar="FLASHSALE_CACHE_URL",
+        callback=_completed("FLASHSALE_CACHE_PASSWORD"),
+        help="The Redis that may lose everything.",
     ),
 ]
 MySQLUrl = Annotated[
@@ -43,6 +57,7 @@ MySQLUrl = Annotated[
     typer.Option(
         "--mysql-url",
         envvar="FLASHSALE_MYSQL_URL",
+        callback=_completed("FLASHSALE_MYSQL_PASSWORD"),
         help="mysql://user:password@host:port/database of MySQL 8 or MariaDB.",
     ),
 ]

@@ -47,13 +47,12 @@ def make_sweeper(stores: StoreSettings) -> Sweeper:
     )
 
 
-def run_worker(name: str, port: int, stores: StoreSettings) -> None:
+def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT; the batch in hand is finished first.
 
     Raises UnreachableError if `port` is taken; 0 serves no health and no metrics.
     """
     logs.configure(name)
-    settings = WorkerSettings.load()
     worker = make_worker(name, stores, settings)
     stop = threading.Event()
 
@@ -64,7 +63,7 @@ def run_worker(name: str, port: int, stores: StoreSettings) -> None:
     signal.signal(signal.SIGINT, on_signal)
     watcher = OrderStream(sync_client(stores.ledger_url), name)
     sweeper = make_sweeper(stores)
-    server = _serve(port, worker, watcher, sweeper) if port else None
+    server = _serve((settings.host, port), worker, watcher, sweeper) if port else None
     sweeping = threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True)
     sweeping.start()
     try:
@@ -77,7 +76,7 @@ def run_worker(name: str, port: int, stores: StoreSettings) -> None:
 
 
 def _serve(
-    port: int, worker: Worker, watcher: OrderStream, sweeper: Sweeper
+    address: tuple[str, int], worker: Worker, watcher: OrderStream, sweeper: Sweeper
 ) -> ThreadingHTTPServer:
     registry = CollectorRegistry()
     registry.register(PROCESS_COLLECTOR)
@@ -100,9 +99,9 @@ def _serve(
             pass
 
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server = ThreadingHTTPServer(address, Handler)
     except OSError as error:
-        raise UnreachableError(f"port {port} is taken; choose another with --port") from error
+        raise UnreachableError(f"port {address[1]} is taken; choose another with --port") from error
     threading.Thread(target=server.serve_forever, name="worker-http", daemon=True).start()
     return server
 

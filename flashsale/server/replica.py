@@ -62,10 +62,12 @@ _STOP_TIMEOUT_S = 1.0
 class Replica:
     """One HTTP process of the sale; `run()` serves until SIGTERM or SIGINT."""
 
-    def __init__(self, name: str, port: int, stores: StoreSettings) -> None:
+    def __init__(
+        self, name: str, port: int, stores: StoreSettings, settings: ReplicaSettings
+    ) -> None:
         self._name = name
         self._port = port
-        self._settings = ReplicaSettings.load()
+        self._settings = settings
         session_settings = SessionSettings.load()
         self._claim_settings = ClaimSettings.load()
         self._sessions = Sessions(stores.ledger_url, session_settings)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.stack import probe
 from flashsale.stack.port import Port
 from flashsale.stack.process import FLASHSALE, CommandLine
@@ -52,7 +53,10 @@ class SaleProcess(Service):
 
     def prepare(self) -> CommandLine:
         filled = [part.format(port=self.port.number, name=self.name) for part in self._command]
-        return CommandLine(filled, os.environ | dict(self._stores), Path.cwd())
+        # The URLs are whole: a password of some other store is none of theirs.
+        password_files = {f"{name}_FILE" for name in STORE_PASSWORDS}
+        inherited = {k: v for k, v in os.environ.items() if k not in password_files}
+        return CommandLine(filled, inherited | dict(self._stores), Path.cwd())
 
     def is_ready(self, timeout_s: float) -> bool:
         return self._asks(self._ready_path, timeout_s)

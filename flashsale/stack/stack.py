@@ -16,6 +16,7 @@ from flashsale.stack.nginx_conf import AddressLimits
 from flashsale.stack.port import Port
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.stack.sale import SaleCommands, SaleProcess
+from flashsale.stack.schema import create_schema
 from flashsale.stack.service import Service
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.state import SCHEMA, StackState, write_state
@@ -57,7 +58,7 @@ class Stack:
         policy.insist(policy.examine(external.ledger_url, external.cache_url, external.mysql_url))
         self._start_stores(say)
         say("creating the schema")
-        _create_schema(self._store_urls["FLASHSALE_MYSQL_URL"])
+        create_schema(self._store_urls["FLASHSALE_MYSQL_URL"])
         self.write_state()
         replicas = [self._replica(number) for number in range(self.settings.replicas)]
         workers = [self._worker(number) for number in range(self.settings.workers)]
@@ -214,18 +215,3 @@ def _front_port(settings: StackSettings) -> Port:
             "choose another with --port, or any free one with --port 0"
         )
     return port
-
-
-def _create_schema(mysql_url: str) -> None:
-    from flashsale.errors import Indeterminate, Unavailable
-    from flashsale.storage import mysql, tables
-
-    engine = mysql.engine(mysql_url)
-    try:
-        tables.create_all(engine)
-    except (Unavailable, Indeterminate) as error:
-        raise UnreachableError(
-            f"cannot create the tables: {error}; give --mysql-url a user who may create them"
-        ) from None
-    finally:
-        engine.dispose()

@@ -1,10 +1,12 @@
 """Settings: given, else the environment, else the default; a wrong one is one line."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from flashsale.errors import UsageError
-from flashsale.settings import ClaimSettings, StoreSettings, WorkerSettings
+from flashsale.settings import ClaimSettings, OperatorSettings, StoreSettings, WorkerSettings
 
 
 def test_given_outranks_environment_outranks_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +52,24 @@ def test_a_missing_store_is_named() -> None:
 def test_a_setting_nobody_knows_is_an_error() -> None:
     with pytest.raises(UsageError):
         StoreSettings.load(ledger_url="x", cache_url="x", mysql_url="x", nonsense=1)
+
+
+def test_a_secret_comes_from_its_file_unless_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("sixteen-characters\n")
+    monkeypatch.setenv("FLASHSALE_OPERATOR_TOKEN_FILE", str(tmp_path / "token"))
+    assert OperatorSettings.load().token.get_secret_value() == "sixteen-characters"
+    monkeypatch.setenv("FLASHSALE_OPERATOR_TOKEN", "another")
+    assert OperatorSettings.load().token.get_secret_value() == "another"
+
+
+def test_what_is_no_secret_comes_from_no_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "timeout").write_text("300")
+    monkeypatch.setenv("FLASHSALE_CLAIM_TIMEOUT_MS_FILE", str(tmp_path / "timeout"))
+    assert ClaimSettings.load().timeout_ms == 2000
 
 
 def test_the_watchdog_renews_in_time() -> None:

@@ -17,7 +17,7 @@ from flashsale import keys
 from flashsale.model import ID_MAX
 from flashsale.seckill.claims import Claims
 from flashsale.server.replica import Replica
-from flashsale.settings import ClaimSettings, StoreSettings
+from flashsale.settings import ClaimSettings, ReplicaSettings, StoreSettings
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
 
@@ -65,7 +65,7 @@ class Shop:
 @asynccontextmanager
 async def shop_on(ledger_url: str, cache_url: str, mysql_url: str) -> AsyncIterator[Shop]:
     stores = StoreSettings(ledger_url=ledger_url, cache_url=cache_url, mysql_url=mysql_url)
-    replica = Replica("r1", 1, stores)
+    replica = Replica("r1", 1, stores, ReplicaSettings.load())
     try:
         await replica._sync_clock()
         yield Shop(replica)

@@ -1,6 +1,8 @@
 """Probes are bounded: silence, noise and slow drips are no answer, and cost no more than said."""
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,3 +88,15 @@ def test_a_silent_mysql_is_no_answer() -> None:
 def test_a_redis_answers(ledger_url: str) -> None:
     host, port = ledger_url.removeprefix("redis://").removesuffix("/0").split(":")
     assert probe.redis_reply(host, int(port), 2) == "+PONG"
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"HTTP/1.1 200 OK", 0), (b"HTTP/1.1 503 No", 1)])
+def test_a_containers_health_check_is_an_exit_status(answer: bytes, code: int) -> None:
+    def serve(connection: socket.socket) -> None:
+        assert connection.recv(1_024).startswith(b"GET /readyz HTTP/1.1")
+        connection.sendall(answer + b"\r\n\r\n")
+
+    with _server(serve) as port:
+        assert probe.main(f"http://127.0.0.1:{port}/readyz") == code
+    command = [sys.executable, "-m", "flashsale.stack.probe", f"http://127.0.0.1:{port}/readyz"]
+    assert subprocess.run(command, check=False, timeout=20).returncode == 1, "nobody is there"
