@@ -13,9 +13,11 @@ import typer
 
 from flashsale.cli.judging import FailIf, demanding
 from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
+from flashsale.cli.processes import Workers, check_workers
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
+    from flashsale.cli.storm import StormRequest
     from flashsale.seeding.settings import SeedSettings
     from flashsale.stack.state import StackState
     from flashsale.storm.scenario import Scenario
@@ -42,18 +44,33 @@ def command(
         ),
     ] = None,
     fail_if: FailIf = None,
+    workers: Workers = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
 ) -> None:
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
+    from flashsale.cli.seed import TOKENS
+    from flashsale.cli.storm import StormRequest
     from flashsale.storm.scenario import load_scenario
 
     loaded = demanding(load_scenario(scenario), fail_if)
+    check_workers(workers, loaded)
     folder = state_dir or REHEARSALS / f"{loaded.name}-{secrets.token_hex(4)}"
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
     with _environment(loaded), _stack(folder, keep) as state:
         _prepare(loaded, folder, state)
-        code = _storm_and_judge(loaded, folder, state, out, quiet)
+        code = _storm_and_judge(
+            StormRequest(
+                scenario=loaded,
+                base_url=state.base_url,
+                tokens=folder / TOKENS,
+                stores=_stores(state),
+                state_dir=folder,
+                out=out,
+                workers=workers,
+                quiet=quiet,
+            )
+        )
         if keep:
             _tell_where(folder, state)
     raise typer.Exit(code)
@@ -167,36 +184,23 @@ def _seed_settings(scenario: "Scenario") -> "SeedSettings":
     )
 
 
-def _storm_and_judge(
-    scenario: "Scenario", folder: Path, state: "StackState", out: Path | None, quiet: bool
-) -> int:
+def _storm_and_judge(request: "StormRequest") -> int:
     from rich.console import Console
 
-    from flashsale.cli.seed import TOKENS
-    from flashsale.cli.storm import StormRequest, print_run, run_storm
+    from flashsale.cli.storm import print_run, run_storm
     from flashsale.cli.verdict_view import show
     from flashsale.cli.verify import render, run_verdict, run_verify
 
-    _say(f"storming {state.base_url}")
-    stores = _stores(state)
-    run = run_storm(
-        StormRequest(
-            scenario=scenario,
-            base_url=state.base_url,
-            tokens=folder / TOKENS,
-            stores=stores,
-            state_dir=folder,
-            out=out,
-            quiet=quiet,
-        )
-    )
+    _say(f"storming {request.base_url}")
+    run = run_storm(request)
     print_run(run)
     if run.summary.load.interrupted_by is not None:
         _say(_STORMED_IN_VAIN)
         return run.summary.exit_code
-    if scenario.sale is None:  # nothing was sold, so the thresholds are the whole verdict
+    if request.scenario.sale is None:  # nothing was sold, so the thresholds are the whole verdict
         return run.summary.exit_code
-    judgement = run_verify(run.folder.path, stores)
+    assert request.stores is not None
+    judgement = run_verify(run.folder.path, request.stores)
     verdict, code = run_verdict(run.folder.path, judgement)
     show(judgement, Console(), verdict, code)
     render(run.folder.path)

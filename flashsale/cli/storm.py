@@ -19,6 +19,7 @@ from flashsale.cli.options import (
     find_stores,
     record_stack,
 )
+from flashsale.cli.processes import Workers, check_workers
 from flashsale.errors import NothingJudgedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def command(
         typer.Option(help="The run folder.", show_default="runs/SCENARIO-TIME"),
     ] = None,
     fail_if: FailIf = None,
+    workers: Workers = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
     base_url: BaseUrl = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
@@ -65,6 +67,7 @@ def command(
         stores=_stores_if_known(state_dir, ledger_url, cache_url, mysql_url),
         state_dir=state_dir,
         out=out,
+        workers=workers,
         quiet=quiet,
     )
     run = run_storm(request)
@@ -87,6 +90,7 @@ class StormRequest:
     stores: Stores | None = None
     state_dir: Path | None = None
     out: Path | None = None
+    workers: int = 1
     quiet: bool = False
 
 
@@ -111,6 +115,7 @@ def run_storm(request: StormRequest) -> StormRun:
     from flashsale.report.console import LiveProgress
     from flashsale.report.files import write_reports
     from flashsale.storm.conclusion import with_loads
+    from flashsale.storm.crew import connections_each
     from flashsale.storm.interrupts import interrupts
     from flashsale.storm.loads import Loads
     from flashsale.storm.run import Assignment, storm
@@ -121,7 +126,8 @@ def run_storm(request: StormRequest) -> StormRun:
 
     scenario = request.scenario
     tokens = read_tokens(request.tokens, scenario.load.users) if scenario.sale else {}
-    ensure_descriptors(scenario.load.connections)
+    check_workers(request.workers, scenario)
+    ensure_descriptors(connections_each(scenario.load.connections, request.workers))
     target = Target.at(request.base_url)
     if scenario.sale is not None:
         target.preflight(scenario.sale.first_voucher, next(iter(tokens.values())))
@@ -134,9 +140,10 @@ def run_storm(request: StormRequest) -> StormRun:
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = _start_count(request)
+    assignment = Assignment(scenario, target, folder, units, request.workers)
     with interrupts():
         with LiveProgress(Console(stderr=True), request.quiet) as show:
-            finished = storm(Assignment(scenario, target, folder, units), tokens, show)
+            finished = storm(assignment, tokens, show)
         summary = finished.summary
         count = loads.settled() if loads is not None else None
         if count is not None:

@@ -1,6 +1,7 @@
 """A run in the terminal: one line while it storms, a table a person can read at a glance after."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,7 +20,7 @@ from flashsale.report.sale import remarks
 from flashsale.storm.progress import Progress
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.selfwatch import Health
-from flashsale.storm.summary import Latency, LoadFigures, Summary
+from flashsale.storm.summary import Latency, LoadFigures, Summary, WorkerFigures
 
 _COLOURS = {
     Verdict.PASS: "green",
@@ -194,6 +195,8 @@ def _checks(summary: Summary) -> Table:
 def _closing(summary: Summary, folder: Path) -> Table:
     rows = Table.grid(padding=(0, 2))
     rows.add_row("generator", _generator(summary))
+    if summary.generator.workers:
+        rows.add_row("", _workers(summary.generator.workers))
     for complaint in summary.generator.complaints:
         rows.add_row("", Text(complaint, style="yellow"))
     if summary.load.interrupted_by is not None:
@@ -236,6 +239,16 @@ def _generator(summary: Summary) -> Text:
         facts.append(f"start lag p50 {ms(lag.p50)} max {ms(lag.max)} ms")
     facts.append(f"loop lag max {ms(generator.loop_lag_ms.max)} ms")
     return text.append("  " + ", ".join(facts), style="default")
+
+
+def _workers(workers: Sequence[WorkerFigures]) -> Text:
+    """All at a glance; summary.json has each by itself."""
+    shares = [worker.cpu_share for worker in workers]
+    lags = [worker.loop_lag_ms.max or 0.0 for worker in workers]
+    return Text(
+        f"{plural(len(workers), 'worker')}: {min(shares):.0%} to {max(shares):.0%} of a core each, "
+        f"loop lag max {ms(min(lags))} to {ms(max(lags))} ms"
+    )
 
 
 def _verdict_line(summary: Summary) -> Text:

@@ -19,6 +19,8 @@ from flashsale.errors import UnreachableError
 from flashsale.model import Ending
 from flashsale.storm.answer import Answer, indeterminate, unsent
 from flashsale.storm.barrier import Barrier, at_once, unix_us_at, wait_until
+from flashsale.storm.effort import Effort
+from flashsale.storm.histogram import Histogram
 from flashsale.storm.lanes import Lanes
 from flashsale.storm.ledger import NEVER, Ledger
 from flashsale.storm.plan import LAST, Plan
@@ -100,6 +102,7 @@ class Attacker:
         self._defect: BaseException | None = None
         self._drain_until_ns: int | None = None
         self._halt_at_ns: int | None = None  # set by stop()
+        self._halt_reason = ""
 
     def __repr__(self) -> str:
         return f"<Attacker {self._ledger!r} {self.lanes!r}>"
@@ -128,22 +131,26 @@ class Attacker:
                 self._cancel_revivals()
                 self.lanes.disperse()
 
-    def stop(self) -> None:
+    def stop(self, reason: str = "interrupted") -> None:
         """Send nothing more. Answers that are out get a moment; told twice, none."""
-        now = monotonic_ns()
+        now, self._halt_reason = monotonic_ns(), reason
         if self._halt_at_ns is not None:
             self._halt_at_ns = now
             return
         self._halt_at_ns = now + round(INTERRUPT_GRACE_S * 1e9)
         self._assembling.cancel()
-        self._settle_unsent("interrupted")
+        self._settle_unsent(reason)
+
+    def effort(self) -> Effort:
+        """What it has taken so far."""
+        return Effort(self._watch.report(), Histogram(self.lanes.connect_us))
 
     # Barrier and fire.
 
     async def _assemble(self, quiet: ExitStack) -> int:
         """Raise every lane and wait for the instant of the barrier, which is returned."""
         await self.lanes.assemble()
-        instant_ns = await self._barrier(self.lanes)
+        instant_ns = await self._barrier(self.lanes.hold)
         quiet.enter_context(_without_gc())
         if instant_ns is None:
             return monotonic_ns()
@@ -252,7 +259,7 @@ class Attacker:
         """Give up on what is overdue: an interrupted storm, the run, the drain, one answer."""
         if self._halt_at_ns is not None:
             if now >= self._halt_at_ns:
-                self._give_up(now, "interrupted")
+                self._give_up(now, self._halt_reason)
         elif now >= self._ledger.origin_ns + self._timeouts.run_ms * _MS:
             self._give_up(now, "deadline")
         elif len(waiting) == self._ledger.open:  # everything is sent: the drain

@@ -6,17 +6,19 @@ from collections.abc import Awaitable, Callable
 from time import monotonic_ns
 
 from flashsale.storm.alarm import Alarm
-from flashsale.storm.lanes import Lanes
 
-Barrier = Callable[[Lanes], Awaitable[int | None]]
-"""Called when every lane stands; keeps them standing and answers with the instant at which the
-barrier opens, on the monotonic clock. None: as soon as may be."""
+Hold = Callable[[int], Awaitable[None]]
+"""Keeps every lane standing for so many ns."""
+
+Barrier = Callable[[Hold], Awaitable[int | None]]
+"""Called when every lane stands; has them held, and answers with the instant at which the barrier
+opens, on the monotonic clock. None: as soon as may be."""
 
 SETTLE_NS = 500_000_000
 """Nothing is done any more, this long before a barrier whose instant is known beforehand."""
 
 
-async def at_once(_lanes: Lanes) -> None:
+async def at_once(_hold: Hold) -> None:
     """Open as soon as every lane stands."""
 
 
@@ -26,9 +28,9 @@ def at_unix_us(instant_us: int) -> Barrier:
     The two clocks are compared at the last moment, since the wall clock may be set meanwhile.
     """
 
-    async def instant(lanes: Lanes) -> int:
+    async def instant(hold: Hold) -> int:
         while (left_ns := until_unix_us(instant_us)) > SETTLE_NS:
-            await lanes.hold(min(left_ns - SETTLE_NS, 1_000_000_000))
+            await hold(min(left_ns - SETTLE_NS, 1_000_000_000))
         return monotonic_ns() + left_ns
 
     return instant

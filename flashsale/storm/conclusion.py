@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Reading, Verdict
+from flashsale.storm.effort import Effort, Share
 from flashsale.storm.figures import Figures
-from flashsale.storm.histogram import Histogram
 from flashsale.storm.loads import Loads
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.salefigures import SaleFigures
 from flashsale.storm.scenario import Scenario
-from flashsale.storm.selfwatch import Health, SelfReport, complaints
+from flashsale.storm.selfwatch import Health, complaints
 from flashsale.storm.summary import (
     DatabaseFigures,
     GeneratorFigures,
@@ -21,6 +21,7 @@ from flashsale.storm.summary import (
     OrderFigures,
     Summary,
     ThresholdFigures,
+    WorkerFigures,
 )
 from flashsale.storm.thresholds import Judgement, judge
 
@@ -33,14 +34,13 @@ class Circumstances:
     base_url: str
     plan_hash: str
     started_at: str
-    connect: Histogram
     resolved: int
     interrupted_by: ExitCode | None
     sale: SaleFigures | None = None
 
 
 def conclude(
-    scenario: Scenario, figures: Figures, report: SelfReport, circumstances: Circumstances
+    scenario: Scenario, figures: Figures, effort: Effort, circumstances: Circumstances
 ) -> Summary:
     """The summary of a run, judged by what the storm alone can know. Pure."""
     return Summary(
@@ -55,7 +55,7 @@ def conclude(
         exit_code=ExitCode.NOTHING_JUDGED,
         load=_load(scenario, figures, circumstances),
         latency_ms=_latency(figures),
-        generator=_generator(scenario, figures, report, circumstances),
+        generator=_generator(scenario, figures, effort),
         orders=OrderFigures(
             accepted=figures.outcomes[Outcome.SOLD],
             rejected=sum(figures.outcomes[outcome] for outcome in _REFUSALS),
@@ -109,9 +109,8 @@ def _latency(figures: Figures) -> LatencyFigures:
     )
 
 
-def _generator(
-    scenario: Scenario, figures: Figures, report: SelfReport, circumstances: Circumstances
-) -> GeneratorFigures:
+def _generator(scenario: Scenario, figures: Figures, effort: Effort) -> GeneratorFigures:
+    report = effort.watch
     found = complaints(
         planned=figures.planned,
         sent=figures.sent,
@@ -119,17 +118,36 @@ def _generator(
         start_lag=figures.start_lag,
         response=figures.latency("response"),
     )
-    per_request = report.cpu_ns / 1000 / figures.sent if figures.sent else None
+    found += effort.losses
     return GeneratorFigures(
         verdict=Health.INVALID if found else Health.VALID,
         complaints=found,
-        cpu_us_per_request=None if per_request is None else round(per_request, 2),
+        cpu_us_per_request=_per_request_us(report.cpu_ns, figures.sent),
         cpu_share=round(report.cpu_share, 3),
         start_lag_ms=Latency.of(figures.start_lag),
         loop_lag_ms=Latency.of(report.loop_lag),
-        connect_ms=Latency.of(circumstances.connect),
+        connect_ms=Latency.of(effort.connect),
         descriptors_limit=report.descriptors_limit,
+        workers=[_worker(share) for share in effort.shares],
     )
+
+
+def _worker(share: Share) -> WorkerFigures:
+    return WorkerFigures(
+        name=share.name,
+        connections=share.connections,
+        planned=share.planned,
+        sent=share.sent,
+        cpu_us_per_request=_per_request_us(share.watch.cpu_ns, share.sent),
+        cpu_share=round(share.watch.cpu_share, 3),
+        start_lag_ms=Latency.of(share.start_lag),
+        loop_lag_ms=Latency.of(share.watch.loop_lag),
+        connect_ms=Latency.of(share.connect),
+    )
+
+
+def _per_request_us(cpu_ns: int, sent: int) -> float | None:
+    return round(cpu_ns / 1000 / sent, 2) if sent else None
 
 
 def _thresholds(judgements: Sequence[Judgement]) -> list[ThresholdFigures]:

@@ -15,7 +15,7 @@ NEVER = -1
 """An instant that has not come."""
 
 CENSORED, LOST = "censored", "lost"
-_CENSORED_BY = frozenset({"timeout", "deadline", "interrupted"})
+_CENSORED_BY = frozenset({"timeout", "deadline", "interrupted", "worker"})
 """Errors of attempts that the storm stopped waiting for: the true latency is longer."""
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from flashsale.storm.answer import MESSAGES
 from flashsale.storm.attacker import Arsenal, Attacker, Records
 from flashsale.storm.barrier import Barrier, at_once
+from flashsale.storm.effort import Effort
 from flashsale.storm.open_attacker import OpenAttacker
 from flashsale.storm.plan import Plan
 from flashsale.storm.progress import ShowProgress
@@ -22,6 +24,20 @@ class Mission:
     target: Target
     plan: Plan
     tokens: Mapping[int, str]
+
+
+class Attack(Protocol):
+    """One firing of a plan, by one process or by several."""
+
+    async def run(self) -> None:
+        """Connect, open the barrier, fire; then every attempt has an outcome. Raises
+        UnreachableError where the barrier cannot open; then nothing was sent."""
+
+    def stop(self, reason: str = "interrupted") -> None:
+        """Send nothing more. Answers that are out get a moment; told twice, none."""
+
+    def effort(self) -> Effort:
+        """What it has taken so far."""
 
 
 def muster(

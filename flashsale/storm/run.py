@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from flashsale.errors import UnreachableError
-from flashsale.storm.attacker import Attacker, Records
+from flashsale.errors import FlashsaleError
+from flashsale.storm.attacker import Records
 from flashsale.storm.attempts import AttemptsFile
 from flashsale.storm.claims import Asked
 from flashsale.storm.conclusion import Circumstances, conclude
+from flashsale.storm.crew import Crew, connections_each
+from flashsale.storm.effort import Effort
 from flashsale.storm.figures import Figures
-from flashsale.storm.histogram import Histogram
 from flashsale.storm.interrupts import Interrupts, interrupts
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.muster import Mission, muster
+from flashsale.storm.ledger import NEVER, Ledger
+from flashsale.storm.muster import Attack, Mission, muster
 from flashsale.storm.plan import Plan, plan_browse, plan_stampede
 from flashsale.storm.progress import ShowProgress
 from flashsale.storm.resolver import Question, Resolver
@@ -45,6 +46,7 @@ class Assignment:
     target: Target
     folder: RunFolder
     units: Mapping[int, int] | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def storm(assignment: Assignment, tokens: Mapping[int, str], show: ShowProgress)
     code. Raises UnreachableError where the barrier cannot open, UsageError where the system does
     not allow enough open files.
     """
-    ensure_descriptors(assignment.scenario.load.connections)
+    ensure_descriptors(connections_each(assignment.scenario.load.connections, assignment.workers))
     with interrupts() as taken, AttemptsFile(assignment.folder.attempts) as attempts:
         return _Storm(assignment, tokens, attempts, taken).run(show)
 
@@ -95,6 +97,7 @@ class _Storm:
             assignment.target,
             assignment.folder,
         )
+        self._workers = assignment.workers
         self._tokens, self._attempts, self._taken = tokens, attempts, taken
         self._units = _units(assignment)
         self._plan = _plan(self._scenario, tokens)
@@ -103,32 +106,34 @@ class _Storm:
     def run(self, show: ShowProgress) -> Finished:
         self._attempts.write_plan(self._header(), self._plan)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            attacker = self._attacker(show)
+            attack = self._attack(show)
             try:
-                runner.run(self._attack(attacker))
-            except UnreachableError:
+                runner.run(self._fire(attack))
+            except FlashsaleError:
                 self._write_end()
                 raise
             with self._watch.counting():
                 figures = Figures(self._ledger, self._scenario.endpoint)
             resolved = runner.run(self._resolve()) if self._taken.exit_code is None else 0
         self._write_end()
-        connect = Histogram(attacker.lanes.connect_us)
-        summary = self._conclude(figures, connect, resolved)
+        summary = self._conclude(figures, attack.effort(), resolved)
         summary.write(self._folder.summary)
         self._folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
         self._folder.hlog.write_text(figures.hlog(), encoding="utf-8")
         return Finished(summary, figures, self._plan)
 
-    def _attacker(self, show: ShowProgress) -> Attacker:
+    def _attack(self, show: ShowProgress) -> Attack:
         mission = Mission(self._scenario, self._target, self._plan, self._tokens)
-        return muster(mission, Records(self._ledger, self._attempts, self._watch), show)
+        records = Records(self._ledger, self._attempts, self._watch)
+        if self._workers == 1:
+            return muster(mission, records, show)
+        return Crew(mission, self._workers, records, show)
 
-    async def _attack(self, attacker: Attacker) -> None:
+    async def _fire(self, attack: Attack) -> None:
         loop = asyncio.get_running_loop()
         # Not from within the handler: a signal may come between any two steps of a callback.
-        with self._taken.told(lambda: loop.call_soon_threadsafe(attacker.stop)):
-            await attacker.run()
+        with self._taken.told(lambda: loop.call_soon_threadsafe(attack.stop)):
+            await attack.run()
 
     async def _resolve(self) -> int:
         loop = asyncio.get_running_loop()
@@ -155,27 +160,31 @@ class _Storm:
                 attempt=i,
                 voucher=self._plan.vouchers[i],
                 token=self._tokens[self._plan.users[i]],
-                not_before_ns=self._ledger.sent_ns[i] + grace_ns,
+                not_before_ns=self._sent_by_ns(i) + grace_ns,
             )
             for i, answer in self._ledger.settled()
             if answer.outcome.is_indeterminate and self._plan.users  # a read is over
         ]
 
-    def _conclude(self, figures: Figures, connect: Histogram, resolved: int) -> Summary:
+    def _sent_by_ns(self, attempt: int) -> int:
+        """No later than this, where the instant itself is lost with the worker that sent it."""
+        sent_ns = self._ledger.sent_ns[attempt]
+        return self._ledger.done_ns[attempt] if sent_ns == NEVER else sent_ns
+
+    def _conclude(self, figures: Figures, effort: Effort, resolved: int) -> Summary:
         started = self._ledger.barrier_unix_us / 1e6 or datetime.now(UTC).timestamp()
         circumstances = Circumstances(
             run=self._folder.name,
             base_url=self._target.base_url,
             plan_hash=self._plan.digest,
             started_at=datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
-            connect=connect,
             resolved=resolved,
             interrupted_by=self._taken.exit_code,
             sale=sale_figures(
                 self._ledger, Asked(self._plan.users, self._plan.vouchers, self._units)
             ),
         )
-        return conclude(self._scenario, figures, self._watch.report(), circumstances)
+        return conclude(self._scenario, figures, effort, circumstances)
 
     def _header(self) -> dict[str, object]:
         sale = self._scenario.sale

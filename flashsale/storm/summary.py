@@ -89,8 +89,22 @@ class LatencyFigures(_Part):
     lost: int
 
 
+class WorkerFigures(_Part):
+    """How one of several processes did that fired the plan."""
+
+    name: str
+    connections: int
+    planned: int
+    sent: int
+    cpu_us_per_request: float | None
+    cpu_share: float
+    start_lag_ms: Latency
+    loop_lag_ms: Latency
+    connect_ms: Latency
+
+
 class GeneratorFigures(_Part):
-    """How the storm itself did."""
+    """How the storm itself did: in all, and each of its `workers` where there were several."""
 
     verdict: Health
     complaints: list[str]
@@ -100,6 +114,7 @@ class GeneratorFigures(_Part):
     loop_lag_ms: Latency
     connect_ms: Latency
     descriptors_limit: int
+    workers: list[WorkerFigures] = []
 
 
 class OrderFigures(_Part):

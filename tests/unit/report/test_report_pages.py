@@ -16,6 +16,7 @@ from flashsale.report.html import html
 from flashsale.report.junit import junit
 from flashsale.storm.answer import Answer, indeterminate, unsent
 from flashsale.storm.conclusion import Circumstances, conclude
+from flashsale.storm.effort import Effort
 from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.ledger import Ledger
@@ -57,8 +58,8 @@ def run_of(
     summary = conclude(
         scenario,
         figures,
-        SelfReport(1_000_000, 2_000_000, Histogram([5]), 1024),
-        Circumstances("tiny-1", "http://x", "abc", "2026-01-01", Histogram([7]), 1, interrupted_by),
+        Effort(SelfReport(1_000_000, 2_000_000, Histogram([5]), 1024), Histogram([7])),
+        Circumstances("tiny-1", "http://x", "abc", "2026-01-01", 1, interrupted_by),
     )
     return summary, figures
 

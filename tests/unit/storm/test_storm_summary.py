@@ -8,6 +8,7 @@ from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Verdict
 from flashsale.storm.answer import Answer, unsent
 from flashsale.storm.conclusion import Circumstances, conclude
+from flashsale.storm.effort import Effort
 from flashsale.storm.figures import Figures
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.ledger import Ledger
@@ -47,13 +48,12 @@ def concluded(
     return conclude(
         scenario(thresholds),
         Figures(ledger),
-        SelfReport(30_000, 1_000_000, Histogram([5]), 1024),
+        Effort(SelfReport(30_000, 1_000_000, Histogram([5]), 1024), Histogram([7])),
         Circumstances(
             run="tiny-1",
             base_url="http://x",
             plan_hash="abc",
             started_at="2026-01-01T00:00:00+00:00",
-            connect=Histogram([7]),
             resolved=0,
             interrupted_by=interrupted_by,
         ),

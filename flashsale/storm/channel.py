@@ -1,0 +1,47 @@
+"""Messages between the processes of one storm, over a socket that nobody else has an end of."""
+
+import asyncio
+import pickle
+from collections.abc import Callable
+from typing import Any, cast
+
+_LENGTH_BYTES = 8
+
+
+class Channel(asyncio.Protocol):
+    """Both directions at once; nothing here waits. Each message is a pickle behind its length."""
+
+    def __init__(self, heard: Callable[[Any], None], lost: Callable[[], None]) -> None:
+        self._heard, self._lost = heard, lost
+        self._data = bytearray()
+
+    def __repr__(self) -> str:
+        return f"<Channel unread={len(self._data)}>"
+
+    def tell(self, message: object) -> None:
+        """Send it, now or as soon as the other side reads on."""
+        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+        self._transport.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+
+    def close(self) -> None:
+        """Send what was told, then say goodbye."""
+        self._transport.close()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while len(self._data) >= _LENGTH_BYTES:
+            end = _LENGTH_BYTES + int.from_bytes(self._data[:_LENGTH_BYTES], "big")
+            if len(self._data) < end:
+                return
+            with memoryview(self._data) as view:
+                message = pickle.loads(view[_LENGTH_BYTES:end])  # noqa: S301 - our own process
+            del self._data[:end]
+            self._heard(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost()
