@@ -70,16 +70,35 @@ class Reading(StrEnum):
         return False
 
 
-Ending = Outcome | Reading
+class Signing(StrEnum):
+    """What became of one daily sign-in, where nothing went wrong with it."""
+
+    SIGNED = "signed"  # that user was here today, be it for the first time or not
+
+    @property
+    def is_expected(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def is_indeterminate(self) -> bool:
+        """False: once more changes nothing, so nobody has to know."""
+        return False
+
+
+Ending = Outcome | Reading | Signing
 """How an attempt of a storm ended. No two of them share a value."""
+
+ENDINGS: tuple[Ending, ...] = (*Reading, *Signing, *Outcome)
+"""All of them, in the order in which they are shown."""
 
 
 def ending(value: str) -> Ending:
     """The ending with this value. Raises ValueError where there is none."""
-    return Reading(value) if value in _READINGS else Outcome(value)
+    return _ENDING_OF[value] if value in _ENDING_OF else Outcome(value)
 
 
-_READINGS = frozenset(Reading)
+_ENDING_OF = {end.value: end for end in ENDINGS}
 
 
 class OrderStatus(StrEnum):

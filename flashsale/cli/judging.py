@@ -42,11 +42,8 @@ def _threshold(scenario: "Scenario", text: str) -> "Threshold":
         threshold = parse_expression(text, FAIL_IF)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if threshold.metric.endpoint not in ("", scenario.endpoint):
-        raise UsageError(
-            f"{FAIL_IF}: {threshold.name!r} has no samples in a scenario "
-            f"that asks for {scenario.endpoint!r} alone"
-        )
+    if trouble := scenario.no_samples(threshold):
+        raise UsageError(f"{FAIL_IF}: {trouble}")
     return threshold
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -143,8 +144,7 @@ def _prepare(scenario: "Scenario", folder: Path, state: "StackState") -> None:
 
     settings = _seed_settings(scenario)
     stores = _stores(state)
-    goods = f"{settings.units:,} units" if scenario.sale else f"{settings.shops:,} shops"
-    _say(f"seeding {settings.users:,} users and {goods}, warming them")
+    _say(f"seeding {settings.users:,} users, {_goods(scenario, settings)}; warming them")
     with shown("seed") as progress:
         seed(settings, stores, folder / TOKENS, progress)
     with shown("warm") as progress:
@@ -152,6 +152,11 @@ def _prepare(scenario: "Scenario", folder: Path, state: "StackState") -> None:
     if scenario.browse is not None:
         entries = scenario.prepare.entries if scenario.prepare else "as_warmed"
         _age(entries, scenario.browse.shop_ids, state)
+
+
+def _goods(scenario: "Scenario", settings: "SeedSettings") -> str:
+    goods = [f"{settings.units:,} units"] if scenario.sale else []
+    return " and ".join(goods + [f"{settings.shops:,} shops"] * (scenario.browse is not None))
 
 
 def _age(entries: str, shops: range, state: "StackState") -> None:
@@ -171,17 +176,16 @@ def _age(entries: str, shops: range, state: "StackState") -> None:
 def _seed_settings(scenario: "Scenario") -> "SeedSettings":
     from flashsale.seeding.settings import SeedSettings
 
+    settings, sale = SeedSettings(), scenario.sale
+    if scenario.needs_users:
+        settings = replace(settings, users=scenario.load.user_count)
     if scenario.browse is not None:
-        read = scenario.browse.shop_ids
         seeded = scenario.prepare.seeded_shops if scenario.prepare else 0
-        return SeedSettings(shops=max(read.stop - 1, seeded))
-    assert scenario.sale is not None
-    return SeedSettings(
-        users=scenario.load.users,
-        vouchers=scenario.sale.vouchers,
-        first_voucher=scenario.sale.first_voucher,
-        units=scenario.sale.units,
-    )
+        settings = replace(settings, shops=max(scenario.browse.shop_ids.stop - 1, seeded))
+    if sale is not None:
+        first, count, units = sale.first_voucher, sale.vouchers, sale.units
+        settings = replace(settings, vouchers=count, first_voucher=first, units=units)
+    return settings
 
 
 def _storm_and_judge(request: "StormRequest") -> int:

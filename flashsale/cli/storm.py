@@ -125,12 +125,14 @@ def run_storm(request: StormRequest) -> StormRun:
     from flashsale.storm.tokens import read_tokens
 
     scenario = request.scenario
-    tokens = read_tokens(request.tokens, scenario.load.users) if scenario.sale else {}
+    count = scenario.load.user_count
+    tokens = read_tokens(request.tokens, count) if scenario.needs_users else {}
     check_workers(request.workers, scenario)
     ensure_descriptors(connections_each(scenario.load.connections, request.workers))
     target = Target.at(request.base_url)
-    if scenario.sale is not None:
-        target.preflight(scenario.sale.first_voucher, next(iter(tokens.values())))
+    if tokens:
+        voucher = scenario.sale.first_voucher if scenario.sale else None
+        target.preflight(voucher, next(iter(tokens.values())))
     else:
         target.preflight_reads()
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC))
@@ -145,9 +147,9 @@ def run_storm(request: StormRequest) -> StormRun:
         with LiveProgress(Console(stderr=True), request.quiet) as show:
             finished = storm(assignment, tokens, show)
         summary = finished.summary
-        count = loads.settled() if loads is not None else None
-        if count is not None:
-            found = Loads(count, *finished.plan.asked())
+        loaded = loads.settled() if loads is not None else None
+        if loaded is not None:
+            found = Loads(loaded, *finished.plan.asked())
             summary = with_loads(scenario, finished.figures, summary, found)
             summary.write(folder.summary)
         write_reports(folder, summary, finished.figures)

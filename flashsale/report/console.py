@@ -1,7 +1,7 @@
 """A run in the terminal: one line while it storms, a table a person can read at a glance after."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,13 +14,21 @@ from rich.table import Table
 from rich.text import Text
 
 from flashsale.errors import ExitCode
-from flashsale.model import Ending, Outcome, Reading, Verdict, ending
+from flashsale.model import ENDINGS, Ending, Outcome, Reading, Signing, Verdict, ending
 from flashsale.report.number import ms, plural, share
 from flashsale.report.sale import remarks
 from flashsale.storm.progress import Progress
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.selfwatch import Health
-from flashsale.storm.summary import Latency, LoadFigures, Summary, WorkerFigures
+from flashsale.storm.step import Step
+from flashsale.storm.summary import (
+    EndpointSummary,
+    Latency,
+    LatencyFigures,
+    LoadFigures,
+    Summary,
+    WorkerFigures,
+)
 
 _COLOURS = {
     Verdict.PASS: "green",
@@ -83,7 +91,7 @@ class LiveProgress:
         self._before = progress.elapsed_s, progress.settled
         outcomes = "  ".join(
             f"{outcome} {count:,}"
-            for outcome in (*Reading, *Outcome)
+            for outcome in ENDINGS
             if (count := progress.outcomes.get(outcome, 0))
         )
         return (
@@ -119,7 +127,10 @@ def _heading(summary: Summary) -> Padding:
 
 
 def _crowd(load: LoadFigures) -> str:
-    return plural(load.planned, "read") if load.asked == "reads" else plural(load.users, "user")
+    if load.asked == "reads":
+        return plural(load.planned, "read")
+    users = plural(load.users, "user")
+    return f"{users} in {load.planned:,} steps" if load.asked == "steps" else users
 
 
 def _outcomes(summary: Summary) -> Table:
@@ -129,24 +140,48 @@ def _outcomes(summary: Summary) -> Table:
     table.add_column("share", justify="right")
     for name in (*_QUANTILES, "max"):
         table.add_column(f"{name} ms" if name == "p50" else name, justify="right")
-    for name, count in summary.load.outcomes.items():
-        latency = summary.latency_ms.by_outcome.get(name)
-        table.add_row(
-            Text(name.replace("_", " "), style=_outcome_style(ending(name))),
-            f"{count:,}",
-            share(count, summary.load.planned),
-            *(_cells(latency, 0) if latency else ["–"] * (len(_QUANTILES) + 1)),
-        )
-    table.add_section()
-    figures = summary.latency_ms
-    for name, latency in (("response", figures.response), ("service", figures.service)):
-        cells = _cells(latency, figures.censored)
-        table.add_row(Text(name, style="bold"), f"{latency.count:,}", "", *cells)
+    if len(summary.endpoints) > 1:
+        for endpoint, found in summary.endpoints.items():
+            _add_endpoint(table, f"{endpoint} ", found)
+        return table
+    load, figures = summary.load, summary.latency_ms
+    _add_outcomes(table, "", load.outcomes, load.planned, figures.by_outcome)
+    _add_clocks(table, "", figures)
     return table
 
 
+def _add_endpoint(table: Table, prefix: str, found: EndpointSummary) -> None:
+    _add_outcomes(table, prefix, found.outcomes, found.planned, found.by_outcome)
+    _add_clocks(table, prefix, found)
+
+
+def _add_outcomes(
+    table: Table,
+    prefix: str,
+    outcomes: Mapping[str, int],
+    planned: int,
+    latencies: Mapping[str, Latency],
+) -> None:
+    for name, count in outcomes.items():
+        latency = latencies.get(name)
+        table.add_row(
+            Text(prefix + name.replace("_", " "), style=_outcome_style(ending(name))),
+            f"{count:,}",
+            share(count, planned),
+            *(_cells(latency, 0) if latency else ["–"] * (len(_QUANTILES) + 1)),
+        )
+    table.add_section()
+
+
+def _add_clocks(table: Table, prefix: str, found: LatencyFigures | EndpointSummary) -> None:
+    for name, latency in (("response", found.response), ("service", found.service)):
+        cells = _cells(latency, found.censored)
+        table.add_row(Text(prefix + name, style="bold"), f"{latency.count:,}", "", *cells)
+    table.add_section()
+
+
 def _outcome_style(outcome: Ending) -> str:
-    if outcome in (Outcome.SOLD, Reading.HIT):
+    if outcome in (Outcome.SOLD, Reading.HIT, Signing.SIGNED):
         return "green"
     return "" if outcome.is_expected else "yellow"
 
@@ -256,9 +291,13 @@ def _verdict_line(summary: Summary) -> Text:
     if summary.exit_code:
         name = ExitCode(summary.exit_code).name.lower().replace("_", " ")
         text.append(f"  exit {summary.exit_code}, {name}", style="not bold")
-    elif not summary.verify.checks and summary.load.asked == "claims":
+    elif not summary.verify.checks and _sells(summary):
         text.append("  of the load; `flashsale verify` judges the sale", style="not bold")
     return text
+
+
+def _sells(summary: Summary) -> bool:
+    return summary.load.asked == "claims" or Step.BUY.endpoint in summary.endpoints
 
 
 def _verdict(verdict: Verdict) -> Text:

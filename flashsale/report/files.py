@@ -5,6 +5,7 @@ from flashsale.report.html import html
 from flashsale.report.junit import junit
 from flashsale.storm.attempts import read_ledger
 from flashsale.storm.figures import Figures
+from flashsale.storm.plan_lines import read_plan
 from flashsale.storm.runfolder import RunFolder
 from flashsale.storm.summary import Summary
 
@@ -37,11 +38,11 @@ def read_figures(folder: RunFolder, summary: Summary) -> Figures | None:
     Raises UsageError where they are damaged.
     """
     try:
-        ledger = read_ledger(folder.attempts)
+        ledger, asks = read_ledger(folder.attempts), read_plan(folder.attempts).asks
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UsageError(
             f"{folder.attempts}: damaged, so no charts; `flashsale verify` names the line"
         ) from error
-    return Figures(ledger, "browse" if summary.load.asked == "reads" else "buy")
+    return Figures(ledger, asks)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from flashsale.model import Ending, Outcome, Reading, parse_id
+from flashsale.model import Ending, Outcome, Reading, Signing, parse_id
 
 OUTCOME_HEADER = b"x-outcome"
 ORDER_HEADER = b"x-order-id"
@@ -99,6 +99,20 @@ def read_reading(status: int, cache: bytes | None) -> Answer:
     """
     if status in (200, 404):
         return Answer(_BY_CACHE.get(cache or b"", Reading.ANSWERED), status)
+    return _unserved(status)
+
+
+def read_signing(status: int, body: bytes) -> Answer:
+    """The answer to a daily sign-in with this status and this body."""
+    if status != 200:
+        return _unserved(status)
+    if (_parsed(body) or {}).get("success") is True:
+        return Answer(Signing.SIGNED, status)
+    return Answer(Outcome.REFUSED, status, None, "message")
+
+
+def _unserved(status: int) -> Answer:
+    """What is not a claim and did not get what it asked for."""
     if status == 429:
         return Answer(Outcome.RATE_LIMITED, status)
     if status == 503:

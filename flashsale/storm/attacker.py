@@ -41,13 +41,14 @@ _MS = 1_000_000
 
 @dataclass(frozen=True)
 class Arsenal:
-    """What an attack is made with; `requests` holds the bytes of each attempt."""
+    """What an attack is made with: the bytes of each attempt, and for each `Step` who reads its
+    answer."""
 
     target: Target
     plan: Plan
     requests: Sequence[bytes]
     timeouts: Timeouts
-    reader: Reader
+    readers: Sequence[Reader]
 
 
 class Chronicle(Protocol):
@@ -91,11 +92,12 @@ class Attacker:
         self._following = self._plan.following
         self._planned = len(self._plan)
         self._fired = 0  # first attempts that have left
+        reader = arsenal.readers[self._plan.asks[0]]
         self.lanes = Lanes(
             arsenal.target,
             self._plan.connection_count,
             self._timeouts,
-            lambda lane: Connection(lane, self, arsenal.reader),
+            lambda lane: Connection(lane, self, reader),
         )
         self._reviving: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()

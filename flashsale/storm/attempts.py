@@ -15,7 +15,6 @@ any instant leaves a truthful record. Times are µs after the barrier; order ids
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +25,7 @@ from flashsale.model import Ending, ending
 from flashsale.storm.answer import Answer
 from flashsale.storm.ledger import NEVER, Ledger
 from flashsale.storm.plan import Plan
+from flashsale.storm.plan_lines import plan_lines
 
 SCHEMA = 1
 _PLAN_LINES_AT_ONCE = 10_000
@@ -52,7 +52,7 @@ class AttemptsFile:
     def write_plan(self, header: dict[str, Any], plan: Plan) -> None:
         """Write header and plan, and wait until they are on disk."""
         self._line({"kind": "header", "schema": SCHEMA, **header})
-        lines = _planned_reads(plan) if plan.shops else _planned_claims(plan)
+        lines = plan_lines(plan)
         while batch := "".join(islice(lines, _PLAN_LINES_AT_ONCE)):
             self._write(batch.encode("ascii"))
         self._sync()
@@ -126,22 +126,6 @@ class AttemptsFile:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _planned_claims(plan: Plan) -> Iterator[str]:
-    columns = zip(plan.users, plan.vouchers, plan.connections, plan.at_us, strict=True)
-    for i, (user, voucher, connection, at_us) in enumerate(columns):
-        yield (
-            f'{{"kind":"plan","i":{i},"user":{user},"voucher":{voucher},'
-            f'"conn":{connection},"at_us":{at_us}}}\n'
-        )
-
-
-def _planned_reads(plan: Plan) -> Iterator[str]:
-    """With the shop, and without a connection where any will do."""
-    for i, (shop, at_us) in enumerate(zip(plan.shops, plan.at_us, strict=True)):
-        connection = "" if plan.open else f'"conn":{plan.connections[i]},'
-        yield f'{{"kind":"plan","i":{i},"shop":{shop},{connection}"at_us":{at_us}}}\n'
 
 
 def read_ledger(path: Path) -> Ledger:

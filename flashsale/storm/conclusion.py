@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashsale.errors import ExitCode
-from flashsale.model import Outcome, Reading, Verdict
+from flashsale.model import ENDINGS, Outcome, Verdict
 from flashsale.storm.effort import Effort, Share
+from flashsale.storm.endpoint_figures import EndpointFigures
 from flashsale.storm.figures import Figures
 from flashsale.storm.loads import Loads
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.salefigures import SaleFigures
 from flashsale.storm.scenario import Scenario
 from flashsale.storm.selfwatch import Health, complaints
+from flashsale.storm.step import Step
 from flashsale.storm.summary import (
+    Asked,
     DatabaseFigures,
+    EndpointSummary,
     GeneratorFigures,
     Latency,
     LatencyFigures,
@@ -55,11 +59,9 @@ def conclude(
         exit_code=ExitCode.NOTHING_JUDGED,
         load=_load(scenario, figures, circumstances),
         latency_ms=_latency(figures),
+        endpoints={name: _endpoint(found) for name, found in figures.endpoints.items()},
         generator=_generator(scenario, figures, effort),
-        orders=OrderFigures(
-            accepted=figures.outcomes[Outcome.SOLD],
-            rejected=sum(figures.outcomes[outcome] for outcome in _REFUSALS),
-        ),
+        orders=_orders(figures.of(Step.BUY.endpoint)),
         reads=ReadFigures.of(figures.outcomes),
         sale=circumstances.sale,
         thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
@@ -76,21 +78,34 @@ def with_loads(scenario: Scenario, figures: Figures, summary: Summary, loads: Lo
     return summary.model_copy(update=found).judged()
 
 
-_ENDINGS = (*Reading, *Outcome)
 _REFUSALS = [outcome for outcome in Outcome if outcome.is_expected and outcome is not Outcome.SOLD]
+
+
+def _orders(claims: EndpointFigures) -> OrderFigures:
+    return OrderFigures(
+        accepted=claims.outcomes.get(Outcome.SOLD, 0),
+        rejected=sum(claims.outcomes.get(outcome, 0) for outcome in _REFUSALS),
+    )
+
+
+def _asked(steps: Sequence[Step]) -> Asked:
+    return _ASKED[steps[0]] if len(set(steps)) == 1 else "steps"
+
+
+_ASKED: dict[Step, Asked] = {Step.BUY: "claims", Step.BROWSE: "reads", Step.SIGN: "sign-ins"}
 
 
 def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) -> LoadFigures:
     return LoadFigures(
-        asked="claims" if scenario.browse is None else "reads",
-        users=scenario.load.users,
+        asked=_asked(scenario.steps),
+        users=scenario.load.user_count if scenario.needs_users else scenario.load.users,
         connections=scenario.load.connections,
         closed=scenario.load.closed,
         planned=figures.planned,
         sent=figures.sent,
         duration_s=round(figures.duration_s, 6),
         rate_per_s=round(figures.rate_per_s, 1),
-        outcomes={end.value: n for end in _ENDINGS if (n := figures.outcomes[end])},
+        outcomes={end.value: n for end in ENDINGS if (n := figures.outcomes[end])},
         errors=dict(sorted(figures.errors.items())),
         indeterminate=sum(n for outcome, n in figures.outcomes.items() if outcome.is_indeterminate),
         resolved=circumstances.resolved,
@@ -99,14 +114,30 @@ def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) ->
 
 
 def _latency(figures: Figures) -> LatencyFigures:
-    by_outcome = {end.value: figures.latency("response", end) for end in _ENDINGS}
     return LatencyFigures(
         response=Latency.of(figures.latency("response")),
         service=Latency.of(figures.latency("service")),
-        by_outcome={name: Latency.of(found) for name, found in by_outcome.items() if found.count},
+        by_outcome=_by_outcome(figures),
         censored=figures.censored,
         lost=figures.lost,
     )
+
+
+def _endpoint(figures: EndpointFigures) -> EndpointSummary:
+    return EndpointSummary(
+        planned=figures.planned,
+        sent=figures.sent,
+        outcomes={end.value: n for end in ENDINGS if (n := figures.outcomes.get(end, 0))},
+        response=Latency.of(figures.latency("response")),
+        service=Latency.of(figures.latency("service")),
+        by_outcome=_by_outcome(figures),
+        censored=figures.censored,
+    )
+
+
+def _by_outcome(figures: Figures | EndpointFigures) -> dict[str, Latency]:
+    found = {end.value: figures.latency("response", end) for end in ENDINGS}
+    return {name: Latency.of(histogram) for name, histogram in found.items() if histogram.count}
 
 
 def _generator(scenario: Scenario, figures: Figures, effort: Effort) -> GeneratorFigures:

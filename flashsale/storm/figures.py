@@ -2,13 +2,15 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flashsale.model import Ending
+from flashsale.storm.endpoint_figures import EndpointFigures
 from flashsale.storm.histogram import Histogram, hlog_head, hlog_line, merged
 from flashsale.storm.ledger import CENSORED, LOST, NEVER, Ledger
 from flashsale.storm.loads import Loads
+from flashsale.storm.step import Step
 from flashsale.storm.thresholds import CLOCKS
 
 SLOT_US = 50_000
@@ -28,8 +30,9 @@ class Timeline:
 class Figures:
     """What a run amounts to; `thresholds.Figures` describes what is demanded of it."""
 
-    def __init__(self, ledger: Ledger, endpoint: str = "buy") -> None:
-        self._ledger, self._endpoint = ledger, endpoint
+    def __init__(self, ledger: Ledger, asks: Sequence[int] = ()) -> None:
+        """`asks` holds the `Step` of each attempt; without it every one is a claim."""
+        self._ledger = ledger
         self.loads: Loads | None = None  # set by who can ask the database
         answers = [answer for _, answer in ledger.settled()]
         self.planned = len(ledger.answers)
@@ -37,11 +40,7 @@ class Figures:
         self.outcomes: Mapping[Ending, int] = Counter(answer.outcome for answer in answers)
         self.errors = Counter(answer.error for answer in answers if answer.error is not None)
         self._labels = ledger.by_label()
-        self._latencies = {
-            (label, clock): Histogram(ledger.latencies_us(attempts, self._start_of(clock)))
-            for label, attempts in self._labels.items()
-            for clock in CLOCKS
-        }
+        self.endpoints = _by_endpoint(ledger, asks, self._labels)
         self.start_lag = ledger.start_lag()
         last_ns = max((ledger.done_ns[i] for i in ledger.arrivals), default=ledger.origin_ns)
         self.duration_s = (last_ns - ledger.origin_ns) // 1000 / 1e6  # what the file can tell, too
@@ -64,21 +63,19 @@ class Figures:
     def latency(self, clock: str, outcome: Ending | None = None) -> Histogram:
         """On `clock` (response or service), of one outcome's answers, or of all attempts that
         had an answer or were waited for in vain."""
-        if outcome is None:
-            return merged(
-                histogram
-                for (label, of), histogram in self._latencies.items()
-                if of == clock and label != LOST
-            )
-        return self._latencies.get((outcome.value, clock), Histogram())
+        return merged(found.latency(clock, outcome) for found in self.endpoints.values())
+
+    def of(self, endpoint: str) -> EndpointFigures:
+        """The figures of one endpoint; of no attempt where the plan did not ask it."""
+        return self.endpoints.get(endpoint) or EndpointFigures(self._ledger, (), {})
 
     def hlog(self) -> str:
         """Both clocks, second by second, tagged `buy.sold.response` and so on."""
         lines = [hlog_head(self._ledger.barrier_unix_us)]
-        for second, label, attempts in self._by_second():
+        for second, tag, attempts in self._by_second():
             for clock in CLOCKS:
                 histogram = Histogram(self._ledger.latencies_us(attempts, self._start_of(clock)))
-                lines.append(hlog_line(f"{self._endpoint}.{label}.{clock}", second, 1, histogram))
+                lines.append(hlog_line(f"{tag}.{clock}", second, 1, histogram))
         return "".join(lines)
 
     def timeline(self) -> Timeline:
@@ -105,9 +102,31 @@ class Figures:
     def _by_second(self) -> Iterator[tuple[int, str, list[int]]]:
         groups: dict[tuple[int, str], list[int]] = {}
         done, origin = self._ledger.done_ns, self._ledger.origin_ns
-        for label, attempts in self._labels.items():
-            for i in attempts:
-                second = (done[i] - origin) // 1000 // _SECOND_US
-                groups.setdefault((second, label), []).append(i)
-        for (second, label), attempts in sorted(groups.items()):
-            yield second, label, attempts
+        for endpoint, figures in self.endpoints.items():
+            for label, attempts in figures.labels.items():
+                for i in attempts:
+                    second = (done[i] - origin) // 1000 // _SECOND_US
+                    groups.setdefault((second, f"{endpoint}.{label}"), []).append(i)
+        for (second, tag), attempts in sorted(groups.items()):
+            yield second, tag, attempts
+
+
+def _by_endpoint(
+    ledger: Ledger, asks: Sequence[int], labels: Mapping[str, Sequence[int]]
+) -> dict[str, EndpointFigures]:
+    every = range(len(ledger.answers))
+    steps = [step for step in Step if step in asks] if asks else [Step.BUY]
+    if len(steps) == 1:
+        return {steps[0].endpoint: EndpointFigures(ledger, every, labels)}
+    return {
+        step.endpoint: EndpointFigures(
+            ledger,
+            [i for i in every if asks[i] == step],
+            {
+                label: chosen
+                for label, attempts in labels.items()
+                if (chosen := [i for i in attempts if asks[i] == step])
+            },
+        )
+        for step in steps
+    }

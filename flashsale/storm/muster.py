@@ -1,19 +1,24 @@
-"""Who attacks, and with what: the scenario's kind of attacker, armed for a plan or a part of it."""
+"""Who attacks, and with what: the plan's kind of attacker, armed for a plan or a part of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from flashsale.storm.answer import MESSAGES
 from flashsale.storm.attacker import Arsenal, Attacker, Records
 from flashsale.storm.barrier import Barrier, at_once
+from flashsale.storm.closed_attacker import ClosedAttacker
 from flashsale.storm.effort import Effort
 from flashsale.storm.open_attacker import OpenAttacker
 from flashsale.storm.plan import Plan
 from flashsale.storm.progress import ShowProgress
+from flashsale.storm.requests import requests_of
 from flashsale.storm.scenario import Scenario
+from flashsale.storm.step import Step
 from flashsale.storm.target import Target
-from flashsale.storm.wire import BrowseReader, Reader
+from flashsale.storm.wire import BrowseReader, Reader, SignReader
+
+_READERS = {Step.BUY: Reader, Step.BROWSE: BrowseReader, Step.SIGN: SignReader}
 
 
 @dataclass(frozen=True)
@@ -44,24 +49,23 @@ def muster(
     mission: Mission, records: Records, show: ShowProgress, barrier: Barrier = at_once
 ) -> Attacker:
     """The attacker that fires the mission's plan."""
-    kind = OpenAttacker if mission.plan.open else Attacker
-    return kind(_armed(mission), records, show, barrier)
+    return _kind(mission.plan)(_armed(mission), records, show, barrier)
+
+
+def _kind(plan: Plan) -> type[Attacker]:
+    """The leanest that can do it: pauses and several followers cost a heap and an alarm."""
+    if plan.open:
+        return OpenAttacker
+    return Attacker if plan.is_chained else ClosedAttacker
 
 
 def _armed(mission: Mission) -> Arsenal:
-    scenario, reads = mission.scenario, bool(mission.plan.shops)
+    scenario = mission.scenario
+    messages = {**MESSAGES, **scenario.messages}
     return Arsenal(
         target=mission.target,
         plan=mission.plan,
-        requests=_requests(mission),
+        requests=requests_of(mission.plan, mission.target, mission.tokens),
         timeouts=scenario.timeouts,
-        reader=BrowseReader() if reads else Reader({**MESSAGES, **scenario.messages}),
+        readers=[_READERS[step](messages) for step in Step],
     )
-
-
-def _requests(mission: Mission) -> Sequence[bytes]:
-    plan = mission.plan
-    if plan.shops:
-        return mission.target.reads(plan.shops)
-    tokens = map(mission.tokens.__getitem__, plan.users)
-    return mission.target.claims(zip(plan.vouchers, tokens, strict=True))

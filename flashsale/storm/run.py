@@ -21,13 +21,15 @@ from flashsale.storm.figures import Figures
 from flashsale.storm.interrupts import Interrupts, interrupts
 from flashsale.storm.ledger import NEVER, Ledger
 from flashsale.storm.muster import Attack, Mission, muster
-from flashsale.storm.plan import Plan, plan_browse, plan_stampede
+from flashsale.storm.plan import Plan
+from flashsale.storm.planning import plan_of
 from flashsale.storm.progress import ShowProgress
 from flashsale.storm.resolver import Question, Resolver
 from flashsale.storm.runfolder import RunFolder
 from flashsale.storm.salefigures import sale_figures
 from flashsale.storm.scenario import Scenario
 from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors
+from flashsale.storm.step import Step
 from flashsale.storm.summary import Summary
 from flashsale.storm.target import Target
 
@@ -70,13 +72,6 @@ def storm(assignment: Assignment, tokens: Mapping[int, str], show: ShowProgress)
         return _Storm(assignment, tokens, attempts, taken).run(show)
 
 
-def _plan(scenario: Scenario, tokens: Mapping[int, str]) -> Plan:
-    if scenario.browse is not None:
-        return plan_browse(scenario.load, scenario.browse)
-    assert scenario.sale is not None
-    return plan_stampede(scenario.load, scenario.sale, list(tokens))
-
-
 def _units(assignment: Assignment) -> Mapping[int, int]:
     if assignment.units is not None:
         return assignment.units
@@ -100,7 +95,7 @@ class _Storm:
         self._workers = assignment.workers
         self._tokens, self._attempts, self._taken = tokens, attempts, taken
         self._units = _units(assignment)
-        self._plan = _plan(self._scenario, tokens)
+        self._plan = plan_of(self._scenario, list(tokens))
         self._ledger, self._watch = Ledger(len(self._plan)), SelfWatch()
 
     def run(self, show: ShowProgress) -> Finished:
@@ -113,7 +108,7 @@ class _Storm:
                 self._write_end()
                 raise
             with self._watch.counting():
-                figures = Figures(self._ledger, self._scenario.endpoint)
+                figures = Figures(self._ledger, self._plan.asks)
             resolved = runner.run(self._resolve()) if self._taken.exit_code is None else 0
         self._write_end()
         summary = self._conclude(figures, attack.effort(), resolved)
@@ -158,12 +153,12 @@ class _Storm:
         return [
             Question(
                 attempt=i,
-                voucher=self._plan.vouchers[i],
+                voucher=self._plan.things[i],
                 token=self._tokens[self._plan.users[i]],
                 not_before_ns=self._sent_by_ns(i) + grace_ns,
             )
             for i, answer in self._ledger.settled()
-            if answer.outcome.is_indeterminate and self._plan.users  # a read is over
+            if answer.outcome.is_indeterminate and self._plan.asks[i] == Step.BUY
         ]
 
     def _sent_by_ns(self, attempt: int) -> int:
@@ -194,9 +189,10 @@ class _Storm:
             "seed": self._scenario.load.seed,
             "plan_hash": self._plan.digest,
             "base_url": self._target.base_url,
-            "asked": self._scenario.endpoint,
+            "asked": [step.endpoint for step in self._plan.steps],
             "vouchers": list(sale.voucher_ids) if sale else [],
             "units": {str(voucher): units for voucher, units in self._units.items()},
+            "connections": self._plan.connection_count,
             "planned": len(self._plan),
             "barrier_unix_us": None,
         }

@@ -1,34 +1,25 @@
 """A scenario: what is sold or read, the load to put on it and what to demand of it (TOML)."""
 
-import re
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from flashsale.errors import UsageError
 from flashsale.model import ID_MAX, Outcome
 from flashsale.resources import resource
 from flashsale.storm.answer import REJECTIONS
+from flashsale.storm.load import HOUR_MS, Load
+from flashsale.storm.step import STEP_OF, Step
+from flashsale.storm.table import Table, one_line, suggestion
 from flashsale.storm.thresholds import DEFAULTS, Threshold, parse_threshold
 
-_HOUR_MS = 3_600_000
-ARRIVALS_MAX = 5_000_000
-_STAGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m):([0-9]+(?:\.[0-9]+)?)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
-_Milliseconds = Annotated[int, Field(ge=1, le=_HOUR_MS)]
+_Milliseconds = Annotated[int, Field(ge=1, le=HOUR_MS)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Sale(_Part):
+class Sale(Table):
     """The vouchers on sale. `rehearse` seeds them, the storm asks for them."""
 
     vouchers: int = Field(default=1, ge=1, le=10_000, description="how many vouchers")
@@ -48,7 +39,7 @@ class Sale(_Part):
         return {voucher: each + (j < rest) for j, voucher in enumerate(self.voucher_ids)}
 
 
-class Browse(_Part):
+class Browse(Table):
     """Which shops are read: each as likely as any other, and a share of ids that do not exist."""
 
     shops: int = Field(ge=1, le=1_000_000, description="how many shops are read")
@@ -63,78 +54,8 @@ class Browse(_Part):
         return range(self.first_shop, self.first_shop + self.shops)
 
 
-class Stage(NamedTuple):
-    """So many arrivals a second, for so long."""
-
-    duration_s: float
-    rate_per_s: float
-
-    @property
-    def arrivals(self) -> int:
-        """How many come."""
-        return round(self.duration_s * self.rate_per_s)
-
-
-class Load(_Part):
-    """Who comes, when, and over how many connections."""
-
-    model: Literal["stampede", "rate"] = Field(
-        description="the workload model, 'stampede' or 'rate'"
-    )
-    users: int = Field(default=0, ge=1, le=1_000_000, description="users, each of whom buys once")
-    stages: tuple[str, ...] = Field(
-        default=(), strict=False, description="durations with their rates, such as '10s:2000'"
-    )
-    arrivals: Literal["poisson", "even"] = "poisson"
-    connections: int = Field(ge=1, le=60_000, description="keep-alive connections")
-    spread_ms: int = Field(
-        default=0, ge=0, le=_HOUR_MS, description="first arrivals spread over this"
-    )
-    seed: int = Field(default=1, ge=0, le=2**63 - 1, description="the seed of the plan")
-
-    @model_validator(mode="after")
-    def _model_has_its_fields(self) -> Self:
-        if self.model == "rate":
-            self._check_stages()
-            return self
-        if self.stages:
-            raise ValueError("load.stages: these are for model = 'rate'")
-        if not self.users:
-            raise ValueError("load.users: missing, expected users, each of whom buys once")
-        if self.connections > self.users:
-            raise ValueError(
-                f"load.connections: found {self.connections:,}, "
-                f"expected at most load.users ({self.users:,})"
-            )
-        return self
-
-    @property
-    def closed(self) -> bool:
-        """Whether a connection serves several users, each waiting for the one before."""
-        return self.users > self.connections
-
-    @property
-    def open(self) -> bool:
-        """Whether arrivals have instants of their own, that the storm can be late for."""
-        return self.model == "rate" or (self.spread_ms > 0 and not self.closed)
-
-    @property
-    def parsed_stages(self) -> list[Stage]:
-        """The stages in their order. Raises ValueError with one line."""
-        return [_stage(text) for text in self.stages]
-
-    def _check_stages(self) -> None:
-        if self.users or self.spread_ms:
-            raise ValueError("load.users, load.spread_ms: these are for model = 'stampede'")
-        arrivals = sum(stage.arrivals for stage in self.parsed_stages)
-        if not 1 <= arrivals <= ARRIVALS_MAX:
-            raise ValueError(
-                f"load.stages: found {arrivals:,} arrivals, expected 1 to {ARRIVALS_MAX:,}"
-            )
-
-
-class Prepare(_Part):
-    """What `rehearse` sees to before a storm of reads."""
+class Prepare(Table):
+    """What `rehearse` sees to before a storm that reads."""
 
     seeded_shops: int = Field(default=0, ge=0, le=1_000_000, description="shops that exist")
     hot_shops: int | None = Field(default=None, ge=0, le=10_000, description="shops kept warm")
@@ -144,7 +65,7 @@ class Prepare(_Part):
     load_delay_ms: int = Field(default=0, ge=0, le=4_000, description="what a load is slowed by")
 
 
-class Timeouts(_Part):
+class Timeouts(Table):
     """The bound of every phase."""
 
     connect_ms: _Milliseconds = Field(
@@ -168,14 +89,7 @@ class Timeouts(_Part):
     )
 
 
-def _stage(text: str) -> Stage:
-    match = _STAGE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"load.stages: found {text!r}, expected such as '10s:2000' or '500ms:50'")
-    return Stage(float(match[1]) * _SECONDS[match[2]], float(match[3]))
-
-
-class Scenario(_Part):
+class Scenario(Table):
     """One load test, checked. Two equal scenarios give equal plans for equal users."""
 
     schema_version: Literal[1] = Field(alias="schema", description="the version of this format, 1")
@@ -187,32 +101,66 @@ class Scenario(_Part):
     load: Load = Field(description="the table [load]")
     timeouts: Timeouts = Timeouts()
     thresholds: tuple[Threshold, ...] = Field(default_factory=dict, validate_default=True)
-    messages: dict[str, Annotated[Outcome, Field(strict=False)]] = {}
+    messages: dict[str, Annotated[Outcome, Field(strict=False)]] = Field(default_factory=dict)
 
     @property
-    def endpoint(self) -> str:
-        """What is asked for: `buy` or `browse`."""
-        return "buy" if self.browse is None else "browse"
+    def steps(self) -> tuple[Step, ...]:
+        """What each user does, in this order."""
+        if self.load.steps:
+            return tuple(STEP_OF[name] for name in self.load.steps)
+        return (Step.BUY,) if self.sale is not None else (Step.BROWSE,)
+
+    @property
+    def endpoints(self) -> list[str]:
+        """What is asked for: some of `buy`, `browse` and `sign`."""
+        return [step.endpoint for step in Step if step in self.steps]
+
+    @property
+    def needs_users(self) -> bool:
+        """Whether a step is taken that only a user with a session can take."""
+        return any(step.needs_user for step in self.steps)
 
     @model_validator(mode="after")
-    def _asks_for_one_thing(self) -> Self:
-        if self.sale is None and self.browse is None:
+    def _tables_fit_the_steps(self) -> Self:
+        if self.sale is None and self.browse is None and set(self.steps) != {Step.SIGN}:
             raise ValueError(
                 "sale: missing, expected the table [sale], or [browse] to read shops alone"
             )
-        if self.sale is not None and self.browse is not None:
-            raise ValueError("browse: a scenario with a [sale] cannot have a [browse], too")
-        if self.sale is not None and self.prepare is not None:
+        if self.sale is not None and self.browse is not None and not self.load.steps:
+            raise ValueError(
+                "load.steps: missing, expected what a user does with [sale] and [browse], "
+                'such as ["browse", "buy"]'
+            )
+        for step, table in ((Step.BUY, self.sale), (Step.BROWSE, self.browse)):
+            name = "sale" if step is Step.BUY else "browse"
+            if step in self.steps and table is None:
+                raise ValueError(f"{name}: missing, expected the table [{name}] for its step")
+            if step not in self.steps and table is not None:
+                raise ValueError(f"{name}: no step of load.steps needs this table")
+        if self.browse is None and self.prepare is not None:
             raise ValueError("prepare: this is for a scenario with a [browse]")
-        if self.sale is not None and self.load.model != "stampede":
-            raise ValueError(f"load.model: {self.load.model!r} is for a scenario with a [browse]")
-        for threshold in self.thresholds:
-            if threshold.metric.endpoint not in ("", self.endpoint):
-                raise ValueError(
-                    f"thresholds: {threshold.name!r} has no samples in a scenario "
-                    f"that asks for {self.endpoint!r} alone"
-                )
         return self
+
+    @model_validator(mode="after")
+    def _thresholds_have_samples(self) -> Self:
+        for threshold in self.thresholds:
+            if trouble := self.no_samples(threshold):
+                raise ValueError(f"thresholds: {trouble}")
+        return self
+
+    def no_samples(self, threshold: Threshold) -> str:
+        """Why nothing in this scenario can be judged by `threshold`; empty where something can."""
+        if threshold.metric.endpoint in ("", *self.endpoints):
+            return ""
+        asked = " and ".join(map(repr, self.endpoints))
+        return f"{threshold.name!r} has no samples in a scenario that asks for {asked} alone"
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _schema_is_a_number(cls, version: object) -> object:
+        if isinstance(version, bool):  # equal to 1, and none
+            raise ValueError(f"schema: found {version}, expected 1")
+        return version
 
     @field_validator("messages")
     @classmethod
@@ -261,7 +209,7 @@ def parse_scenario(text: str, source: str) -> Scenario:
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:
-        raise UsageError(f"{source}: {_one_line(error)}") from error
+        raise UsageError(f"{source}: {one_line(error, Scenario)}") from error
 
 
 def built_in_names() -> list[str]:
@@ -273,7 +221,7 @@ def _built_in(name: str) -> Path:
     names = built_in_names()
     if name not in names:
         raise UsageError(
-            f"no scenario {name!r}{_suggestion(name, names)}; built in: {', '.join(names)}; "
+            f"no scenario {name!r}{suggestion(name, names)}; built in: {', '.join(names)}; "
             "or give the path of a .toml file"
         )
     return resource("scenarios") / f"{name}.toml"
@@ -282,59 +230,3 @@ def _built_in(name: str) -> Path:
 def _first_comment(text: str) -> str:
     first = text.lstrip().partition("\n")[0]
     return first.lstrip("# ").rstrip() if first.startswith("#") else ""
-
-
-def _one_line(error: ValidationError) -> str:
-    """The first error, a misspelt key before whatever follows from it."""
-    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return _sentence(details[0]) + more
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    if detail["type"] == "value_error":
-        return str(detail["ctx"]["error"])
-    path, kind = ".".join(str(part) for part in detail["loc"]), detail["type"]
-    table, key = detail["loc"][:-1], str(detail["loc"][-1])
-    if kind == "extra_forbidden":
-        known = list(_fields_of(table))
-        return f"{path}: no such key{_suggestion(key, known)}; expected one of {', '.join(known)}"
-    if kind == "missing":
-        return f"{path}: missing, expected {_fields_of(table)[key].description}"
-    return f"{path}: found {_shown(detail['input'])}, expected {_expected(detail)}"
-
-
-def _expected(detail: ErrorDetails) -> str:
-    match detail["type"]:
-        case "int_type" | "int_from_float":
-            return "a whole number"
-        case "greater_than_equal":
-            return f"at least {detail['ctx']['ge']:,}"
-        case "less_than_equal":
-            return f"at most {detail['ctx']['le']:,}"
-        case "string_pattern_mismatch":
-            return "lower-case letters, digits, '-' and '_'"
-        case "model_type" | "dict_type":
-            return "a table"
-        case _:
-            return detail["msg"].removeprefix("Input should be ")
-
-
-def _shown(value: Any) -> str:
-    return "a table" if isinstance(value, dict) else repr(value)
-
-
-def _fields_of(table: tuple[int | str, ...]) -> dict[str, FieldInfo]:
-    """The fields of the table at this path, by the key under which a file gives them."""
-    model: type[BaseModel] = Scenario
-    for part in table:
-        annotation = model.model_fields[str(part)].annotation
-        annotation = next(iter(get_args(annotation)), annotation)  # of an optional table
-        assert isinstance(annotation, type)
-        model = annotation
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def _suggestion(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

@@ -11,12 +11,13 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from flashsale.errors import ExitCode, worst
-from flashsale.model import Outcome, Reading, Verdict
+from flashsale.model import ENDINGS, Verdict
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.salefigures import SaleFigures
 from flashsale.storm.selfwatch import Health
 
+Asked = Literal["claims", "reads", "sign-ins", "steps"]
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
@@ -59,7 +60,7 @@ class PersistedLatency(Latency):
 class LoadFigures(_Part):
     """What was planned and what came of it. `errors` counts what went wrong, by kind."""
 
-    asked: Literal["claims", "reads"] = "claims"
+    asked: Asked = "claims"
     users: int
     connections: int
     closed: bool
@@ -101,6 +102,18 @@ class WorkerFigures(_Part):
     start_lag_ms: Latency
     loop_lag_ms: Latency
     connect_ms: Latency
+
+
+class EndpointSummary(_Part):
+    """One endpoint of a run: `buy`, `browse` or `sign`."""
+
+    planned: int
+    sent: int
+    outcomes: dict[str, int]
+    response: Latency
+    service: Latency
+    by_outcome: dict[str, Latency]
+    censored: int
 
 
 class GeneratorFigures(_Part):
@@ -178,6 +191,7 @@ class Summary(_Part):
     exit_code: int
     load: LoadFigures
     latency_ms: LatencyFigures
+    endpoints: dict[str, EndpointSummary] = {}
     generator: GeneratorFigures
     orders: OrderFigures
     reads: ReadFigures | None = None
@@ -255,7 +269,7 @@ def verdict_of(summary: Summary, code: ExitCode) -> Verdict:
 
 
 def _answered(outcomes: Mapping[str, int]) -> bool:
-    return any(outcomes.get(end.value) for end in (*Outcome, *Reading) if end.is_expected)
+    return any(outcomes.get(end.value) for end in ENDINGS if end.is_expected)
 
 
 def _ms(value_us: float | None) -> float | None:

@@ -12,6 +12,8 @@ from flashsale.errors import UnreachableError, UsageError
 _PREFLIGHT_TIMEOUT_S = 5.0
 CLAIM_PATH = "/voucher-order/seckill/{voucher}"
 SHOP_PATH = "/shop/{shop}"
+SIGN_PATH = "/user/sign"
+_ME_PATH = "/user/me"
 _BASE_URL = re.compile(r"http://[^/?#@\s]+(/[^?#\s]*)?")
 _TAIL = b"\r\ncontent-length: 0\r\n\r\n"
 _FORM = "http://host:port (TLS is not spoken here)"
@@ -53,27 +55,42 @@ class Target:
             requests.append(head + token.encode("ascii") + _TAIL)
         return requests
 
+    def claim(self, voucher: int, token: str) -> bytes:
+        """The bytes of one claim."""
+        return self._head(voucher) + token.encode("ascii") + _TAIL
+
     def reads(self, shops: Iterable[int]) -> list[bytes]:
         """The bytes of each read of a shop; reads of the same shop share them."""
         known: dict[int, bytes] = {}
         return [known.get(shop) or known.setdefault(shop, self._read(shop)) for shop in shops]
+
+    def read_by(self, shop: int, token: str) -> bytes:
+        """The bytes of a read by a user, who says who it is, as the family's clients do."""
+        line = f"GET {self.prefix}{SHOP_PATH.format(shop=shop)} HTTP/1.1"
+        return f"{line}\r\nhost: {self.authority}\r\nauthorization: {token}\r\n\r\n".encode("ascii")
+
+    def sign_in(self, token: str) -> bytes:
+        """The bytes of a user's daily sign-in."""
+        return self._posting(SIGN_PATH) + token.encode("ascii") + _TAIL
 
     def _read(self, shop: int) -> bytes:
         path = self.prefix + SHOP_PATH.format(shop=shop)
         return f"GET {path} HTTP/1.1\r\nhost: {self.authority}\r\n\r\n".encode("ascii")
 
     def _head(self, voucher: int) -> bytes:
-        path = self.prefix + CLAIM_PATH.format(voucher=voucher)
-        head = f"POST {path} HTTP/1.1\r\nhost: {self.authority}\r\nauthorization: "
+        return self._posting(CLAIM_PATH.format(voucher=voucher))
+
+    def _posting(self, path: str) -> bytes:
+        head = f"POST {self.prefix}{path} HTTP/1.1\r\nhost: {self.authority}\r\nauthorization: "
         return head.encode("ascii")
 
-    def preflight(self, voucher: int, token: str) -> None:
+    def preflight(self, voucher: int | None, token: str) -> None:
         """See that the target answers and knows the tokens, before anything is planned on it.
 
         Raises UnreachableError where nothing useful answers, UsageError for a refused token.
         """
-        own = self._greeted(CLAIM_PATH.format(voucher=voucher), token)
-        if own == 401:
+        path = _ME_PATH if voucher is None else CLAIM_PATH.format(voucher=voucher)
+        if self._greeted(path, token) == 401:
             raise UsageError(
                 f"{self.base_url} does not know the tokens; run `flashsale seed` again, "
                 "or give the right --tokens"

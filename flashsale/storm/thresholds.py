@@ -11,6 +11,7 @@
     "rate" = ">= 10000/s"               # answers per second
     "error.share" = "<= 10%"            # the same of the whole run, whatever it asks for
     "browse.hit.share" = ">= 95%"       # of planned reads, by what `x-cache` said
+    "sign.signed.share" = "== 100%"     # of planned sign-ins
     "database.loads" = "== 1"           # SELECTs of a shop, as the database counted them
     "database.loads_per_shop" = "== 100%"     # for each distinct shop that was asked for
     "database.loads_per_unknown" = "<= 1%"    # for each read of an id that does not exist
@@ -33,20 +34,21 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Protocol
 
-from flashsale.model import Ending, Outcome, Reading, Verdict
+from flashsale.model import Ending, Outcome, Reading, Signing, Verdict
 from flashsale.storm.histogram import SAMPLES_BEYOND, Histogram
 from flashsale.storm.loads import Loads
 
+_UNSERVED = (
+    Outcome.RATE_LIMITED,
+    Outcome.SHED,
+    Outcome.REFUSED,
+    Outcome.UNSENT,
+    Outcome.INDETERMINATE,
+)
 ENDPOINTS: Mapping[str, Sequence[Ending]] = {
     "buy": tuple(Outcome),
-    "browse": (
-        *Reading,
-        Outcome.RATE_LIMITED,
-        Outcome.SHED,
-        Outcome.REFUSED,
-        Outcome.UNSENT,
-        Outcome.INDETERMINATE,
-    ),
+    "browse": (*Reading, *_UNSERVED),
+    "sign": (*Signing, *_UNSERVED),
 }
 """What can be asked for, and how that can end."""
 
@@ -116,17 +118,30 @@ class Judgement:
     detail: str
 
 
-class Figures(Protocol):
-    """What thresholds are judged by."""
+class Endpoint(Protocol):
+    """What became of the attempts that asked one endpoint."""
 
-    planned: int
-    outcomes: Mapping[Ending, int]
+    @property
+    def planned(self) -> int:
+        """How many were to be made."""
+
+    @property
+    def outcomes(self) -> Mapping[Ending, int]:
+        """How they ended."""
+
+    def latency(self, clock: str, outcome: Ending | None) -> Histogram:
+        """Latencies of all answers, or of those with `outcome`; empty where there are none."""
+
+
+class Figures(Endpoint, Protocol):
+    """What thresholds are judged by: the whole run, and each endpoint by itself."""
+
     rate_per_s: float
     start_lag: Histogram
     loads: Loads | None
 
-    def latency(self, clock: str, outcome: Ending | None) -> Histogram:
-        """Latencies of all answers, or of those with `outcome`; empty where there are none."""
+    def of(self, endpoint: str) -> Endpoint:
+        """The figures of one endpoint; of no attempt where the plan did not ask it."""
 
 
 @cache
@@ -198,7 +213,7 @@ def judge(threshold: Threshold, figures: Figures) -> Judgement:
     elif metric.clock == DATABASE:
         value, missing = _loads(metric, figures.loads)
     else:
-        value, missing = _figure(metric, figures), ""
+        value, missing = _figure(metric, figures)
     if value is None:
         return Judgement(threshold, Verdict.FAIL, None, missing)
     holds = _OPERATORS[threshold.comparison](value, threshold.limit)
@@ -218,14 +233,17 @@ def _loads(metric: Metric, loads: Loads | None) -> tuple[float | None, str]:
             return loads.per_unknown, "no unknown id was asked for"
 
 
-def _figure(metric: Metric, figures: Figures) -> float:
+def _figure(metric: Metric, figures: Figures) -> tuple[float | None, str]:
     if metric.kind == "rate":
-        return figures.rate_per_s
+        return figures.rate_per_s, ""
+    asked = figures.of(metric.endpoint) if metric.endpoint else figures
+    if not asked.planned:
+        return None, "no samples"
     if metric.outcome is None:
-        count = sum(n for end, n in figures.outcomes.items() if not end.is_expected)
+        count = sum(n for end, n in asked.outcomes.items() if not end.is_expected)
     else:
-        count = figures.outcomes.get(metric.outcome, 0)
-    return count if metric.kind == "count" else count / figures.planned
+        count = asked.outcomes.get(metric.outcome, 0)
+    return count if metric.kind == "count" else count / asked.planned, ""
 
 
 def _latency(metric: Metric, figures: Figures) -> tuple[float | None, str]:
@@ -233,7 +251,7 @@ def _latency(metric: Metric, figures: Figures) -> tuple[float | None, str]:
     if metric.clock == "start_lag":
         histogram = figures.start_lag
     else:
-        histogram = figures.latency(metric.clock, metric.outcome)
+        histogram = figures.of(metric.endpoint).latency(metric.clock, metric.outcome)
     if not histogram.count:
         return None, "no samples"
     if metric.statistic in ("mean", "max"):

@@ -20,6 +20,7 @@ from flashsale.storm.answer import (
     Answer,
     read_answer,
     read_reading,
+    read_signing,
 )
 
 IDLE = -1
@@ -88,6 +89,13 @@ class BrowseReader(Reader):
         return read_reading(status, headers.get(CACHE_HEADER))
 
 
+class SignReader(Reader):
+    """Reads answers to daily sign-ins."""
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        return read_signing(status, body)
+
+
 def _shape_of(data: bytes) -> tuple[bytes, bytes]:
     """`data` with its order id blanked out, and the id; `data` and nothing where there is none.
 
@@ -124,6 +132,10 @@ class Connection(asyncio.Protocol):
         """Send one claim; uvloop hands the bytes to the kernel before this returns."""
         self.attempt = attempt
         self._transport.write(request)
+
+    def expect(self, reader: Reader) -> None:
+        """Read the answer to the next attempt with `reader`."""
+        self._reader = reader
 
     def abandon(self) -> None:
         """Forget the attempt in flight and drop the connection; the owner hears nothing."""

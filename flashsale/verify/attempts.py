@@ -21,6 +21,9 @@ from flashsale.verify.claims import (
 )
 
 SCHEMA = 1
+_CLAIM = "buy"
+NO_CLAIM = 0
+"""In place of a voucher: the attempt asked for something else, and is not judged."""
 
 _CODES = {str(outcome): code for code, outcome in enumerate(OUTCOMES)}
 
@@ -116,7 +119,7 @@ class _Record:
     def finish(self) -> Attempts:
         if not self._header:
             raise ValueError("expected a header")
-        planned = len(self._all)
+        planned = len(self._voucher)
         if self._barrier and planned != self._header["planned"]:
             raise ValueError(f"the header plans {self._header['planned']} attempts, not {planned}")
         claims = {voucher: Claims() for voucher in self._header["vouchers"]}
@@ -127,10 +130,10 @@ class _Record:
     def _begin(self, line: dict[str, Any]) -> None:
         if line["kind"] != "header" or line["schema"] != SCHEMA:
             raise ValueError(f"expected a header of schema {SCHEMA}")
-        if line.get("asked") == "browse":
-            raise ValueError("this run only read shops; its thresholds are the whole verdict")
         for name in ("run", "scenario", "planned", "vouchers"):
             line[name]
+        if not line["vouchers"] and "asked" in line:
+            raise ValueError("this run sold nothing; its thresholds are the whole verdict")
         if not all(type(voucher) is int and voucher > 0 for voucher in line["vouchers"]):
             raise ValueError("vouchers: expected positive integers")
         self._header = line
@@ -138,13 +141,19 @@ class _Record:
     def _plan(self, line: dict[str, Any]) -> None:
         if self._barrier:
             raise ValueError("a plan after the barrier")
-        user, voucher = line["user"], line["voucher"]
         if line["i"] != len(self._voucher):
             raise ValueError(f"i: expected {len(self._voucher)}, got {line['i']!r}")
+        if line.get("ask", _CLAIM) != _CLAIM:
+            self._add(0, NO_CLAIM)
+            return
+        user, voucher = line["user"], line["voucher"]
         if not (
             type(user) is type(voucher) is int and 0 < user <= ID_MAX and 0 < voucher <= ID_MAX
         ):
             raise ValueError("user and voucher: expected positive integers")
+        self._add(user, voucher)
+
+    def _add(self, user: int, voucher: int) -> None:
         self._voucher.append(voucher)
         claims = self._all
         claims.user.append(user)
@@ -164,6 +173,8 @@ class _Record:
         if self._answered[i]:
             raise ValueError(f"attempt {i} has a result already")
         self._answered[i] = 1
+        if self._voucher[i] == NO_CLAIM:
+            return
         order = line.get("order")
         claims = self._all
         claims.outcome[i] = _code(line["outcome"])
@@ -219,9 +230,10 @@ def _code(outcome: str) -> int:
 
 def _by_voucher(every: Claims, vouchers: Sequence[int]) -> dict[int, Claims]:
     distinct = set(vouchers)
-    if len(distinct) == 1:
+    if len(distinct) == 1 and NO_CLAIM not in distinct:
         return {distinct.pop(): every}
     places: dict[int, list[int]] = {voucher: [] for voucher in distinct}
     for i, voucher in enumerate(vouchers):
         places[voucher].append(i)
+    places.pop(NO_CLAIM, None)
     return {voucher: every.select(chosen) for voucher, chosen in places.items()}

@@ -14,6 +14,7 @@ from flashsale.model import Outcome, Reading, Verdict
 from flashsale.storm.attempts import read_ledger
 from flashsale.storm.figures import Figures
 from flashsale.storm.plan import UNKNOWN_FROM
+from flashsale.storm.plan_lines import read_plan
 from flashsale.storm.run import Assignment, Finished, storm
 from flashsale.storm.runfolder import create_run_folder
 from flashsale.storm.scenario import parse_scenario
@@ -56,7 +57,7 @@ run_ms = {tables.get("run_ms", 60_000)}
 
 def check_recomputed(figures: Figures, attempts: Path) -> None:
     """Every figure comes out the same from the file alone."""
-    again = Figures(read_ledger(attempts), "browse")
+    again = Figures(read_ledger(attempts), read_plan(attempts).asks)
     for name in ("planned", "sent", "outcomes", "errors", "duration_s", "rate_per_s"):
         assert getattr(again, name) == getattr(figures, name), name
     assert (again.censored, again.lost) == (figures.censored, figures.lost)

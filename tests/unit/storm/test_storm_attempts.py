@@ -4,13 +4,14 @@ from typing import Any
 
 import orjson
 import pytest
+from rig.plans import plan_stampede
 
 from flashsale.model import Outcome
 from flashsale.storm import attempts as module
 from flashsale.storm.answer import Answer, indeterminate, unsent
 from flashsale.storm.attempts import AttemptsFile, read_ledger
 from flashsale.storm.ledger import NEVER, Ledger
-from flashsale.storm.plan import Plan, plan_stampede
+from flashsale.storm.plan import Plan
 from flashsale.storm.scenario import Load, Sale
 
 ORIGIN_NS = 5_000_000_000_000
@@ -19,7 +20,8 @@ HEADER = {"run": "r", "scenario": "s", "vouchers": [1], "planned": 4, "barrier_u
 
 @pytest.fixture
 def plan() -> Plan:
-    return plan_stampede(Load(model="stampede", users=4, connections=2), Sale(units=1), range(1, 5))
+    load = Load(model="stampede", users=4, connections=2)
+    return plan_stampede(load, Sale(units=1), range(1, 5))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -50,8 +52,9 @@ def test_the_file_holds_the_run_as_its_contract_says(tmp_path: Path, plan: Plan)
         attempts.write_end(4, 3, interrupted=False)
     header, *plans = lines(path)[:5]
     assert header == {"kind": "header", "schema": 1, **HEADER}
+    whens = [{"at_us": 0}, {"at_us": 0}, {"after": 0, "think_us": 0}, {"after": 1, "think_us": 0}]
     assert plans == [
-        {"kind": "plan", "i": i, "user": plan.users[i], "voucher": 1, "conn": i % 2, "at_us": 0}
+        {"kind": "plan", "i": i, "user": plan.users[i], "voucher": 1, "conn": i % 2, **whens[i]}
         for i in range(4)
     ]
     sold = {"outcome": "sold", "status": 200, "order": "515385561440059393"}

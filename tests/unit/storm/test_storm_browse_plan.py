@@ -1,10 +1,12 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rig.plans import plan_browse
 
 from flashsale.errors import UsageError
-from flashsale.storm.plan import LAST, UNKNOWN_FROM, plan_browse
+from flashsale.storm.plan import LAST, UNKNOWN_FROM
 from flashsale.storm.scenario import Browse, Load, load_scenario, parse_scenario
+from flashsale.storm.step import Step
 
 READS = """# Does it read?
 schema = 1
@@ -31,7 +33,7 @@ def rate(seed: int = 1, arrivals: str = "poisson") -> Load:
 
 
 @settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 2**63 - 1), arrivals=st.sampled_from(["poisson", "even"]))
+@given(seed=st.integers(0, 2**63 - 1), arrivals=st.sampled_from(["poisson", "uniform", "even"]))
 def test_each_stage_has_the_arrivals_of_its_rate_in_order(seed: int, arrivals: str) -> None:
     plan = plan_browse(rate(seed, arrivals), Browse(shops=10))
     assert list(plan.at_us) == sorted(plan.at_us)
@@ -39,14 +41,14 @@ def test_each_stage_has_the_arrivals_of_its_rate_in_order(seed: int, arrivals: s
     assert sum(1_000_000 <= at < 1_500_000 for at in plan.at_us) == 25 == len(plan) - 200
     assert plan.first_attempts == range(225)
     assert set(plan.following) == {LAST}
-    assert set(plan.shops) <= set(range(1, 11))
+    assert set(plan.things) <= set(range(1, 11))
     assert (plan.open, plan.closed) == (True, False)
 
 
 def test_even_arrivals_keep_their_distance() -> None:
     plan = plan_browse(rate(arrivals="even"), Browse(shops=1))
     assert list(plan.at_us[:3]) == [0, 5_000, 10_000]
-    assert set(plan.shops) == {1}
+    assert set(plan.things) == {1}
 
 
 def test_the_seed_decides_and_the_hash_names_the_plan() -> None:
@@ -60,7 +62,7 @@ def test_the_seed_decides_and_the_hash_names_the_plan() -> None:
 
 def test_a_share_of_the_ids_is_unknown() -> None:
     browse = Browse(shops=3, first_shop=5, unknown_share=0.9)
-    shops = plan_browse(rate(), browse).shops
+    shops = plan_browse(rate(), browse).things
     unknown = [shop for shop in shops if shop >= UNKNOWN_FROM]
     assert 185 <= len(unknown) <= 215
     assert len(set(unknown)) == len(unknown)
@@ -87,7 +89,7 @@ def test_the_scenarios_of_reads_demand_something_of_the_database(name: str) -> N
 
 def test_a_scenario_of_reads_needs_no_sale() -> None:
     scenario = parse_scenario(READS, "reads.toml")
-    assert (scenario.sale, scenario.endpoint, scenario.load.open) == (None, "browse", True)
+    assert (scenario.sale, scenario.steps, scenario.load.open) == (None, (Step.BROWSE,), True)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +98,20 @@ def test_a_scenario_of_reads_needs_no_sale() -> None:
         ('"1s:200"', '"200/s"', "load.stages: found '200/s', expected such as '10s:2000'"),
         ('["1s:200", "500ms:50"]', "[]", "load.stages: found 0 arrivals, expected 1 to"),
         ('"1s:200"', '"9999s:9999"', "load.stages: found 99,980,026 arrivals, expected 1 to"),
-        ("[load]", "[load]\nusers = 3", "load.users, load.spread_ms: these are for model"),
+        ("[load]", "[load]\nusers = 3", "load.users, load.spread_ms: these are not for model"),
         ('"rate"', '"stampede"', "load.stages: these are for model = 'rate'"),
         ("[browse]\nshops = 10\n", "", "sale: missing, expected the table [sale], or [browse]"),
-        ("[browse]", "[sale]\nunits = 1\n[browse]", "browse: a scenario with a [sale] cannot"),
-        ("[browse]\nshops = 10", "[sale]\nunits = 1", "load.model: 'rate' is for a scenario"),
+        (
+            "[browse]",
+            "[sale]\nunits = 1\n[browse]",
+            "load.steps: missing, expected what a user does",
+        ),
+        ("[load]", '[load]\nsteps = ["buy"]', "sale: missing, expected the table [sale] for its"),
+        (
+            "[browse]",
+            "[sale]\nunits = 1\n[browse]",
+            'expected what a user does with [sale] and [browse], such as ["browse", "buy"]',
+        ),
         (
             "[browse]\nshops = 10",
             "[sale]\nunits = 1\n[prepare]",

@@ -1,11 +1,12 @@
 from array import array
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rig.plans import plan_stampede
 
-from flashsale.storm.plan import LAST, Plan, plan_stampede
+from flashsale.storm.plan import LAST, Plan
 from flashsale.storm.scenario import Load, Sale
 
 
@@ -37,7 +38,7 @@ def test_each_of_the_first_users_buys_exactly_once(order: tuple[Load, Sale, list
     load, sale, ids = order
     plan = plan_stampede(load, sale, ids)
     assert sorted(plan.users) == sorted(ids[: load.users])
-    assert list(plan.vouchers) == [sale.voucher_ids[i % sale.vouchers] for i in range(len(plan))]
+    assert list(plan.things) == [sale.voucher_ids[i % sale.vouchers] for i in range(len(plan))]
     assert list(plan.connections) == [i % load.connections for i in range(len(plan))]
     assert plan.closed == load.closed
 
@@ -86,19 +87,30 @@ def test_another_seed_gives_another_order() -> None:
     assert sorted(plans[0].users) == sorted(plans[1].users)
 
 
-@pytest.mark.parametrize("column", ["users", "vouchers", "connections", "at_us", "following"])
+COLUMNS = ["asks", "users", "things", "connections", "at_us", "after"]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
 def test_the_hash_covers_every_column(column: str) -> None:
     load = Load(model="stampede", users=4, connections=2)
     plan = plan_stampede(load, Sale(units=1), range(1, 5))
-    changed = array("q", getattr(plan, column))
+    changed = array(getattr(plan, column).typecode, getattr(plan, column))
     changed[3] += 7
     assert replace(plan, **{column: changed}).digest != plan.digest
+
+
+def test_the_hash_covers_whatever_a_plan_has() -> None:
+    plan = plan_stampede(Load(model="stampede", users=4, connections=2), Sale(units=1), range(1, 5))
+    assert {field.name for field in fields(plan)} == {*COLUMNS, "connection_count", "numbers"}
+    assert replace(plan, connection_count=3).digest != plan.digest
+    empty, full = replace(plan, users=array("q")), replace(plan, things=array("q"))
+    assert len({plan.digest, empty.digest, full.digest}) == 3
 
 
 def test_the_hash_is_the_same_on_every_machine_and_in_every_release() -> None:
     load = Load(model="stampede", users=4, connections=2, spread_ms=10, seed=1)
     plan = plan_stampede(load, Sale(vouchers=2, units=4), range(1, 5))
-    assert plan.digest == "6dc1d3917282fa3a679cd681f5f8aefc"
+    assert plan.digest == "afa83ea5d1d6d8b529fabca8f34be56f"
 
 
 def test_too_few_users_are_refused() -> None:

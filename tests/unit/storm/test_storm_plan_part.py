@@ -5,8 +5,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rig.plans import plan_browse, plan_stampede
 
-from flashsale.storm.plan import LAST, Plan, plan_browse, plan_stampede
+from flashsale.storm.plan import LAST, Plan
 from flashsale.storm.scenario import Browse, Load, Sale
 
 
@@ -46,7 +47,7 @@ def test_each_attempt_and_connection_is_in_one_part(plan: Plan, data: st.DataObj
 def test_an_attempt_is_what_it_was_in_the_whole(plan: Plan, data: st.DataObject) -> None:
     of = data.draw(st.integers(1, plan.connection_count))
     for number, part in enumerate(parts(plan, of)):
-        for name in ("users", "vouchers", "shops", "at_us"):
+        for name in ("asks", "users", "things", "at_us"):
             whole, share = getattr(plan, name), getattr(part, name)
             assert list(share) == ([whole[i] for i in part.numbers] if len(whole) else [])
         if not plan.open:

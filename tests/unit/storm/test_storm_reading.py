@@ -1,7 +1,7 @@
 import pytest
 
-from flashsale.model import Ending, Outcome, Reading, ending
-from flashsale.storm.answer import read_reading
+from flashsale.model import ENDINGS, Ending, Outcome, Reading, Signing, ending
+from flashsale.storm.answer import read_reading, read_signing
 from flashsale.storm.ledger import NEVER, Ledger
 
 
@@ -25,9 +25,30 @@ def test_a_reading_is_what_x_cache_says(status: int, cache: bytes | None, meanin
     assert (answer.outcome, answer.status, answer.order) == (meaning, status, None)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "meaning"),
+    [
+        (200, b'{"success":true}', Signing.SIGNED),
+        (200, b'{"success":false,"errorMsg":"no"}', Outcome.REFUSED),
+        (200, b"<html>", Outcome.REFUSED),
+        (401, b"", Outcome.REFUSED),
+        (429, b"", Outcome.RATE_LIMITED),
+        (503, b'{"success":false}', Outcome.SHED),
+        (500, b"", Outcome.INDETERMINATE),
+    ],
+)
+def test_a_sign_in_counts_only_where_the_server_says_so(
+    status: int, body: bytes, meaning: Ending
+) -> None:
+    answer = read_signing(status, body)
+    assert (answer.outcome, answer.status, answer.order) == (meaning, status, None)
+    assert (answer.error is None) == (status in (429, 503) or meaning is Signing.SIGNED)
+
+
 def test_endings_are_told_apart_by_their_values() -> None:
-    assert not {reading.value for reading in Reading} & {outcome.value for outcome in Outcome}
+    assert len({end.value for end in ENDINGS}) == len(ENDINGS)
     assert (ending("hit"), ending("sold")) == (Reading.HIT, Outcome.SOLD)
+    assert ending("signed") is Signing.SIGNED
     with pytest.raises(ValueError, match="nonsense"):
         ending("nonsense")
 

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import orjson
 import pytest
+from rig.plans import plan_browse, plan_stampede
 
 from flashsale.model import Outcome
 from flashsale.storm.answer import Answer, indeterminate, unsent
 from flashsale.storm.attempts import AttemptsFile, read_ledger
 from flashsale.storm.claims import Asked, claims_by_voucher, read_asked
 from flashsale.storm.ledger import Ledger
-from flashsale.storm.plan import plan_browse, plan_stampede
 from flashsale.storm.salefigures import SaleFigures, sale_figures
 from flashsale.storm.scenario import Browse, Load, Sale
 

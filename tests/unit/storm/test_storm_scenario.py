@@ -73,6 +73,7 @@ def test_units_are_spread_evenly_and_none_is_lost(vouchers: int, units: int, fir
         ("[sale]\nunits = 3\n", "", "sale: missing, expected the table [sale]"),
         ("[sale]\nunits = 3\n", "sale = 3\n", "sale: found 3, expected a table"),
         ("schema = 1", "schema = 2", "schema: found 2, expected 1"),
+        ("schema = 1", "schema = true", "schema: found True, expected 1"),
         ("schema = 1\n", "", "schema: missing"),
         ('name = "tiny"', 'name = "../tiny"', "name: found '../tiny', expected lower-case letters"),
         ('"stampede"', '"panic"', "load.model: found 'panic', expected 'stampede'"),

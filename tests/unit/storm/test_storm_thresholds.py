@@ -27,6 +27,9 @@ class Figures:
     start_lag: Histogram = field(default_factory=lambda: Histogram([10_000] * 1000))
     loads: Loads | None = field(default_factory=lambda: Loads(3, shops=2, unknown=0))
 
+    def of(self, endpoint: str) -> "Figures":
+        return self
+
     def latency(self, clock: str, outcome: Ending | None) -> Histogram:
         if outcome is Outcome.SOLD:
             return Histogram([2_000] * 100)

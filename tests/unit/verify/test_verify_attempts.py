@@ -208,6 +208,25 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert read_attempts(tmp_path).claims[1].order[0] == 7
 
 
+def test_what_is_no_claim_is_passed_over() -> None:
+    """A user's reads and sign-ins stand in the plan, too, and their results speak other words."""
+    read = {"kind": "plan", "i": 1, "ask": "browse", "user": 10, "shop": 1, "conn": 0, "at_us": 0}
+    sign = {"kind": "plan", "i": 2, "ask": "sign", "user": 10, "conn": 0, "after": 1, "think_us": 5}
+    content = lines(
+        {**HEADER, "planned": 4},
+        *(plan(0, 10), read, sign, plan(3, 11)),
+        *(BARRIER, result(1, "hit"), result(2, "signed"), result(3, order="7")),
+    )
+    attempts = parse_attempts(content)
+    assert (attempts.vouchers, attempts.planned) == ((1,), 2)
+    found = attempts.claims[1]
+    assert list(found.user) == [10, 11]
+    assert list(found.order) == [NO_ORDER, 7]
+    assert list(found.open()) == [0]  # the claim without a result; the others are not in doubt
+    with pytest.raises(NothingJudgedError, match="attempt 1 has a result already"):
+        parse_attempts([*content, *lines(result(1, "hit"))])
+
+
 def test_a_run_of_reads_is_nothing_to_judge() -> None:
-    with pytest.raises(NothingJudgedError, match="line 1: this run only read shops"):
+    with pytest.raises(NothingJudgedError, match="line 1: this run sold nothing"):
         parse_attempts(lines({**HEADER, "asked": "browse", "vouchers": []}))

@@ -1,0 +1,146 @@
+"""The load of a scenario: who comes, when, what each does, and over how many connections."""
+
+import re
+from functools import cached_property
+from typing import Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from flashsale.storm.step import STEP_OF
+from flashsale.storm.table import Table
+
+HOUR_MS = 3_600_000
+ARRIVALS_MAX = 5_000_000
+ATTEMPTS_MAX = 10_000_000
+_STAGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m):([0-9]+(?:\.[0-9]+)?)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_CLOSED_ALONE = ("think_ms", "think")
+
+
+class Stage(NamedTuple):
+    """So many arrivals a second, for so long."""
+
+    duration_s: float
+    rate_per_s: float
+
+    @property
+    def arrivals(self) -> int:
+        """How many come."""
+        return round(self.duration_s * self.rate_per_s)
+
+
+class Load(Table):
+    """Three models. `stampede`: every user once, after the barrier. `rate`: everybody comes at
+    an instant of their own, served or not. `closed`: each connection serves its users one after
+    another, who take their steps with pauses between them.
+    """
+
+    model: Literal["stampede", "rate", "closed"] = Field(
+        description="the workload model, 'stampede', 'rate' or 'closed'"
+    )
+    users: int = Field(default=0, ge=1, le=1_000_000, description="users, each of whom buys once")
+    steps: tuple[str, ...] = Field(
+        default=(), strict=False, description="what a user does, such as 'browse' and 'buy'"
+    )
+    stages: tuple[str, ...] = Field(
+        default=(), strict=False, description="durations with their rates, such as '10s:2000'"
+    )
+    arrivals: Literal["at_once", "uniform", "poisson", "even"] | None = None
+    connections: int = Field(ge=1, le=60_000, description="keep-alive connections")
+    spread_ms: int = Field(
+        default=0, ge=0, le=HOUR_MS, description="first arrivals spread over this"
+    )
+    think_ms: int = Field(
+        default=0, ge=0, le=HOUR_MS, description="a user's pause between two steps"
+    )
+    think: Literal["fixed", "exponential"] = "fixed"
+    seed: int = Field(default=1, ge=0, le=2**63 - 1, description="the seed of the plan")
+
+    @model_validator(mode="after")
+    def _model_has_its_fields(self) -> Self:
+        self._check_steps()
+        if self.model == "rate":
+            self._check_stages()
+        else:
+            self._check_users()
+        if self.model != "closed":
+            given = [name for name in _CLOSED_ALONE if name in self.model_fields_set]
+            if given:
+                raise ValueError(f"load.{given[0]}: this is for model = 'closed'")
+        return self
+
+    @property
+    def closed(self) -> bool:
+        """Whether a connection serves several users, each waiting for the one before."""
+        return self.model == "closed" or self.users > self.connections
+
+    @property
+    def open(self) -> bool:
+        """Whether arrivals have instants of their own, that the storm can be late for."""
+        return self._staged or (self.spread_ms > 0 and not self.closed)
+
+    @property
+    def pattern(self) -> str:
+        """How arrivals fall, where the file does not say."""
+        return self.arrivals or ("poisson" if self._staged else "uniform")
+
+    @property
+    def user_count(self) -> int:
+        """How many users come."""
+        return sum(stage.arrivals for stage in self.parsed_stages) if self._staged else self.users
+
+    @cached_property
+    def parsed_stages(self) -> list[Stage]:
+        """The stages in their order. Raises ValueError with one line."""
+        return [_stage(text) for text in self.stages]
+
+    @property
+    def _staged(self) -> bool:
+        return self.model == "rate"
+
+    def _check_steps(self) -> None:
+        for name in self.steps:
+            if name not in STEP_OF:
+                raise ValueError(
+                    f"load.steps: found {name!r}, expected some of {', '.join(STEP_OF)}"
+                )
+        if self.model != "closed" and len(self.steps) > 1:
+            raise ValueError(
+                f"load.steps: found {len(self.steps)} steps; several are for model = 'closed'"
+            )
+
+    def _check_users(self) -> None:
+        if self.stages:
+            raise ValueError("load.stages: these are for model = 'rate'")
+        if not self.users:
+            raise ValueError("load.users: missing, expected users, each of whom buys once")
+        if self.connections > self.users:
+            raise ValueError(
+                f"load.connections: found {self.connections:,}, "
+                f"expected at most load.users ({self.users:,})"
+            )
+        attempts = self.users * max(1, len(self.steps))
+        if attempts > ATTEMPTS_MAX:
+            raise ValueError(
+                f"load.users: {self.users:,} users make {attempts:,} attempts, "
+                f"expected at most {ATTEMPTS_MAX:,}"
+            )
+        if self.arrivals == "at_once" and self.spread_ms:
+            raise ValueError("load.spread_ms: who comes at once has nothing to spread")
+        if self.arrivals not in (None, "at_once") and not self.spread_ms:
+            raise ValueError(f"load.arrivals: {self.arrivals!r} needs load.spread_ms")
+
+    def _check_stages(self) -> None:
+        if self.users or self.spread_ms:
+            raise ValueError("load.users, load.spread_ms: these are not for model = 'rate'")
+        if not 1 <= self.user_count <= ARRIVALS_MAX:
+            raise ValueError(
+                f"load.stages: found {self.user_count:,} arrivals, expected 1 to {ARRIVALS_MAX:,}"
+            )
+
+
+def _stage(text: str) -> Stage:
+    match = _STAGE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"load.stages: found {text!r}, expected such as '10s:2000' or '500ms:50'")
+    return Stage(float(match[1]) * _SECONDS[match[2]], float(match[3]))

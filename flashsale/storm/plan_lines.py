@@ -1,0 +1,89 @@
+"""The plan as lines of attempts.jsonl, and back."""
+
+from array import array
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from flashsale.storm.plan import FIRST, Plan
+from flashsale.storm.step import STEP_OF, Step
+
+_HEADS = {
+    Step.BUY: '{{"kind":"plan","i":{i},"user":{user},"voucher":{thing},',
+    Step.BROWSE: '{{"kind":"plan","i":{i},"ask":"browse",{who}"shop":{thing},',
+    Step.SIGN: '{{"kind":"plan","i":{i},"ask":"sign","user":{user},',
+}
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """One line an attempt, in the plan's order.
+
+    A line without "ask" is a claim. Without "conn" any connection will do. "at_us" counts from
+    the barrier; in its place stand "after" and "think_us" where it waits for another's answer.
+    """
+    columns = zip(
+        plan.asks,
+        plan.users or repeat(0, len(plan)),
+        plan.things,
+        plan.connections or repeat(None, len(plan)),
+        plan.at_us,
+        plan.after or repeat(FIRST, len(plan)),
+        strict=True,
+    )
+    heads = [_HEADS[step] for step in Step]
+    for i, (ask, user, thing, connection, at_us, after) in enumerate(columns):
+        head = heads[ask].format(i=i, user=user, thing=thing, who=f'"user":{user},' * bool(user))
+        where = "" if connection is None else f'"conn":{connection},'
+        when = f'"at_us":{at_us}' if after == FIRST else f'"after":{after},"think_us":{at_us}'
+        yield f"{head}{where}{when}}}\n"
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file of attempts, whole before the barrier opened.
+
+    Raises OSError, and ValueError for a file that is not one of attempts, or whose plan is cut
+    short.
+    """
+    with path.open("rb") as lines:
+        header = orjson.loads(next(lines, b"null"))
+        if not isinstance(header, dict) or header.get("kind") != "header":
+            raise ValueError(f"{path} does not begin with a header")
+        rows = list(_rows(lines))
+    if len(rows) != header["planned"]:
+        raise ValueError(f"{path} has {len(rows):,} of {header['planned']:,} planned attempts")
+    return _plan(rows, header)
+
+
+_ANY = -1
+
+
+def _rows(lines: Iterator[bytes]) -> Iterator[tuple[int, ...]]:
+    """Step, user, thing, connection, instant or pause, and what it waits for, line by line."""
+    for number, line in enumerate(lines):
+        if not line.startswith(b'{"kind":"plan"'):
+            return
+        plan: dict[str, Any] = orjson.loads(line)
+        if plan["i"] != number:
+            raise ValueError(f"attempt {plan['i']} stands where {number} was expected")
+        step = STEP_OF[plan.get("ask", "browse" if "shop" in plan else "buy")]
+        thing = plan.get("voucher", plan.get("shop", 0))
+        after = plan.get("after", FIRST)
+        when = plan["at_us"] if after == FIRST else plan["think_us"]
+        yield step, plan.get("user", 0), thing, plan.get("conn", _ANY), when, after
+
+
+def _plan(rows: list[tuple[int, ...]], header: dict[str, Any]) -> Plan:
+    asks, users, things, connections, at_us, after = zip(*rows, strict=True)
+    is_open = set(connections) == {_ANY}
+    return Plan(
+        asks=array("b", asks),
+        users=array("q", users if any(users) else ()),
+        things=array("q", things),
+        connections=array("q", () if is_open else connections),
+        at_us=array("q", at_us),
+        connection_count=header.get("connections", max(connections) + 1),
+        after=array("q", after if any(i != FIRST for i in after) else ()),
+    )

@@ -1,0 +1,73 @@
+"""A table of a scenario's file: frozen, strict, and with one line for whatever is wrong in it."""
+
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+
+class Table(BaseModel):
+    """Takes the keys it knows, as the types they have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def one_line(error: ValidationError, document: type[Table]) -> str:
+    """The first error, a misspelt key before whatever follows from it."""
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return _sentence(details[0], document) + more
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """A question for a name that is close to a known one, else nothing."""
+    close = get_close_matches(name, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _sentence(detail: ErrorDetails, document: type[Table]) -> str:
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    path, kind = ".".join(str(part) for part in detail["loc"]), detail["type"]
+    table, key = detail["loc"][:-1], str(detail["loc"][-1])
+    if kind == "extra_forbidden":
+        known = list(_fields_of(table, document))
+        return f"{path}: no such key{suggestion(key, known)}; expected one of {', '.join(known)}"
+    if kind == "missing":
+        return f"{path}: missing, expected {_fields_of(table, document)[key].description}"
+    return f"{path}: found {_shown(detail['input'])}, expected {_expected(detail)}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    match detail["type"]:
+        case "int_type" | "int_from_float":
+            return "a whole number"
+        case "greater_than_equal":
+            return f"at least {detail['ctx']['ge']:,}"
+        case "less_than_equal":
+            return f"at most {detail['ctx']['le']:,}"
+        case "string_pattern_mismatch":
+            return "lower-case letters, digits, '-' and '_'"
+        case "model_type" | "dict_type":
+            return "a table"
+        case "tuple_type":
+            return "a list"
+        case _:
+            return detail["msg"].removeprefix("Input should be ")
+
+
+def _shown(value: Any) -> str:
+    return "a table" if isinstance(value, dict) else repr(value)
+
+
+def _fields_of(table: tuple[int | str, ...], document: type[Table]) -> dict[str, FieldInfo]:
+    """The fields of the table at this path, by the key under which a file gives them."""
+    model: type[BaseModel] = document
+    for part in table:
+        annotation = model.model_fields[str(part)].annotation
+        annotation = next(iter(get_args(annotation)), annotation)  # of an optional table
+        assert isinstance(annotation, type)
+        model = annotation
+    return {field.alias or name: field for name, field in model.model_fields.items()}

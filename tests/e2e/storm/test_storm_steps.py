@@ -1,0 +1,151 @@
+"""Users who take several steps, on a town that answers as it is told."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rig.scripted_sale import FIRST_ORDER, SOLD_OUT, Act, Claim, ScriptedSale, http, sold
+
+from flashsale.storm.run import Assignment, Finished, storm
+from flashsale.storm.runfolder import RunFolder, create_run_folder
+from flashsale.storm.scenario import parse_scenario
+from flashsale.storm.target import Target
+
+HIT = http(200, b'{"success":true,"data":{"id":1}}', {"x-cache": "hit"})
+SIGNED = http(200, b'{"success":true}')
+TOWN = """schema = 1
+name = "town"
+[sale]
+vouchers = 2
+units = 5
+[browse]
+shops = 3
+[load]
+model = "closed"
+"""
+
+
+def town(units: int, delay_s: float = 0.0) -> Callable[[Claim], Act]:
+    """Reads hit, sign-ins succeed, and so many claims sell."""
+    left = iter(range(units))
+
+    def act(claim: Claim) -> Act:
+        if claim.path.startswith("/shop/"):
+            return Act(HIT, delay_s)
+        if claim.path == "/user/sign":
+            return Act(SIGNED, delay_s)
+        unit = next(left, None)
+        return Act(SOLD_OUT if unit is None else sold(FIRST_ORDER + unit), delay_s)
+
+    return act
+
+
+def lines_of(folder: RunFolder, kind: str) -> list[dict[str, Any]]:
+    lines = map(orjson.loads, folder.attempts.read_bytes().splitlines())
+    return [line for line in lines if line["kind"] == kind]
+
+
+def visit(
+    sale: ScriptedSale, tmp_path: Path, load: str, more: str = ""
+) -> tuple[Finished, RunFolder]:
+    """A storm of this load, and what holds after any: a result for each line of the plan."""
+    scenario = parse_scenario(f"{TOWN}{load}\n{more}", "town")
+    folder = create_run_folder("town", tmp_path / "run", datetime.now(UTC))
+    tokens = {user: f"token-{user}" for user in range(1, scenario.load.user_count + 1)}
+    finished = storm(Assignment(scenario, Target.at(sale.base_url), folder), tokens, lambda _: None)
+    results = [result["i"] for result in lines_of(folder, "result")]
+    assert sorted(results) == list(range(len(finished.plan)))
+    return finished, folder
+
+
+def test_steps_are_counted_and_judged_by_endpoint(tmp_path: Path) -> None:
+    thresholds = """[thresholds]
+"browse.hit.share" = "== 100%"
+"sign.signed.count" = "== 20"
+"buy.sold.share" = "== 25%"
+"browse.response.p50" = "< 5s"
+"sign.service.p50" = "< 5s"
+"buy.response.p50" = "< 5s"
+"""
+    load = 'users = 20\nconnections = 6\nsteps = ["browse", "browse", "sign", "buy"]'
+    with ScriptedSale(town(units=5)).open() as sale:
+        finished, folder = visit(sale, tmp_path, load, thresholds)
+    summary = finished.summary
+    assert (summary.load.asked, summary.load.users, summary.load.planned) == ("steps", 20, 80)
+    assert summary.load.outcomes == {"hit": 40, "signed": 20, "sold": 5, "sold_out": 15}
+    assert {name: found.planned for name, found in summary.endpoints.items()} == {
+        "buy": 20,
+        "browse": 40,
+        "sign": 20,
+    }
+    assert summary.endpoints["buy"].outcomes == {"sold": 5, "sold_out": 15}
+    assert summary.endpoints["sign"].response.count == 20
+    assert (summary.orders.accepted, summary.orders.rejected) == (5, 15)
+    assert {judged.verdict for judged in summary.thresholds} == {"pass"}
+    assert (summary.verdict, summary.exit_code) == ("pass", 0)
+    tags = {line.split(",")[0] for line in folder.hlog.read_text().splitlines() if "Tag" in line}
+    assert {"Tag=browse.hit.response", "Tag=sign.signed.service", "Tag=buy.sold.response"} <= tags
+    assert Counter(line.get("ask", "buy") for line in lines_of(folder, "plan")) == {
+        "browse": 40,
+        "sign": 20,
+        "buy": 20,
+    }
+    asked = Counter(visit.path for visit in (*sale.claims, *sale.others))
+    assert asked["/user/sign"] == 20
+    assert {claim.token for claim in sale.claims} == {f"token-{n}" for n in range(1, 21)}
+
+
+def test_a_step_is_due_a_pause_after_the_answer_before_it(tmp_path: Path) -> None:
+    load = 'users = 4\nconnections = 2\nsteps = ["browse", "buy"]\nthink_ms = 30'
+    with ScriptedSale(town(units=5, delay_s=0.02)).open() as sale:
+        finished, folder = visit(sale, tmp_path, load)
+    results = {result["i"]: result for result in lines_of(folder, "result")}
+    plan = lines_of(folder, "plan")
+    for line in plan:
+        result = results[line["i"]]
+        assert result["sent_us"] >= result["due_us"]
+        if "after" in line:
+            assert line["think_us"] == 30_000
+            assert result["due_us"] == results[line["after"]]["done_us"] + 30_000
+    assert finished.summary.load.duration_s >= 4 * 0.02 + 3 * 0.03
+    for lane in (0, 1):
+        mine = [results[line["i"]] for line in plan if line["conn"] == lane]
+        mine.sort(key=lambda result: result["sent_us"])
+        assert len(mine) == 4
+        assert all(later["sent_us"] >= earlier["done_us"] for earlier, later in pairwise(mine))
+
+
+def test_a_connection_that_breaks_costs_one_step_and_the_user_goes_on(tmp_path: Path) -> None:
+    answers = town(units=5)
+
+    def act(claim: Claim) -> Act:
+        return Act(then="reset") if claim.path == "/user/sign" else answers(claim)
+
+    load = 'users = 4\nconnections = 2\nsteps = ["browse", "sign", "buy"]'
+    with ScriptedSale(act).open() as sale:
+        finished, _ = visit(sale, tmp_path, load)
+    assert finished.summary.load.outcomes == {"hit": 4, "sold": 4, "indeterminate": 4}
+    assert finished.summary.load.errors == {"reset": 4}
+    assert finished.summary.load.resolved == 0  # a sign-in leaves nothing to ask after
+
+
+def test_buyers_with_instants_of_their_own_take_any_connection(tmp_path: Path) -> None:
+    scenario = 'schema = 1\nname = "rate"\n[sale]\nunits = 5\n[load]\nmodel = "rate"\n'
+    load = 'stages = ["200ms:50", "100ms:100"]\nconnections = 4\n'
+    folder = create_run_folder("rate", tmp_path / "run", datetime.now(UTC))
+    with ScriptedSale(town(units=5)).open() as sale:
+        target = Target.at(sale.base_url)
+        tokens = {user: f"token-{user}" for user in range(1, 21)}
+        found = storm(
+            Assignment(parse_scenario(scenario + load, "rate"), target, folder),
+            tokens,
+            lambda _: None,
+        )
+    assert found.summary.load.outcomes == {"sold": 5, "sold_out": 15}
+    assert found.summary.load.users == 20
+    assert sorted(line["user"] for line in lines_of(folder, "plan")) == list(range(1, 21))
+    assert not any("conn" in line for line in lines_of(folder, "plan"))

@@ -1,0 +1,194 @@
+"""Closed plans: users take their steps one after another, each over its own connection."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashsale.errors import UsageError
+from flashsale.storm.course import Course
+from flashsale.storm.plan import FIRST, Plan
+from flashsale.storm.planning import plan_of
+from flashsale.storm.requests import requests_of
+from flashsale.storm.scenario import Browse, Load, Sale, Scenario, load_scenario, parse_scenario
+from flashsale.storm.step import Step
+from flashsale.storm.target import Target
+
+STEPS = ("browse", "sign", "buy")
+
+
+def scenario(users: int = 6, connections: int = 2, **load: object) -> Scenario:
+    given = {"steps": STEPS, "model": "closed", "users": users, "connections": connections, **load}
+    return Scenario(
+        schema=1,
+        name="s",
+        load=Load.model_validate(given),
+        sale=Sale(vouchers=2, units=4),
+        browse=Browse(shops=5),
+    )
+
+
+def walk(plan: Plan) -> list[list[int]]:
+    """The attempts of each connection, in the order in which they are sent."""
+    course, walks = Course(plan), []
+    for first in plan.first_attempts:
+        steps = [first]
+        while following := list(course.waiting_for(steps[-1])):
+            assert len(following) == 1
+            steps += following
+        walks.append(steps)
+    return walks
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    users=st.integers(1, 30),
+    connections=st.integers(1, 30),
+    spread_ms=st.integers(0, 50),
+    think_ms=st.integers(0, 50),
+    think=st.sampled_from(["fixed", "exponential"]),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_every_user_takes_every_step_in_order_on_one_connection(
+    users: int, connections: int, spread_ms: int, think_ms: int, think: str, seed: int
+) -> None:
+    given = scenario(
+        users,
+        min(users, connections),
+        spread_ms=spread_ms,
+        think_ms=think_ms,
+        think=think,
+        seed=seed,
+    )
+    plan = plan_of(given, range(1, users + 1))
+    assert len(plan) == 3 * users
+    assert (plan.open, plan.closed) == (False, True)
+    seen = []
+    for lane, attempts in enumerate(sorted(walk(plan), key=lambda a: plan.connections[a[0]])):
+        assert {plan.connections[i] for i in attempts} == {lane}
+        for at in range(0, len(attempts), 3):
+            turn = attempts[at : at + 3]
+            assert [Step(plan.asks[i]).endpoint for i in turn] == list(STEPS)
+            (user,) = {plan.users[i] for i in turn}
+            seen.append(user)
+            shop, nothing, voucher = (plan.things[i] for i in turn)
+            assert shop in range(1, 6)
+            assert (nothing, voucher in (1, 2)) == (0, True)
+        assert all(plan.after[later] == earlier for earlier, later in pairwise(attempts))
+    assert sorted(seen) == list(range(1, users + 1))
+    firsts = [plan.at_us[i] for i in plan.first_attempts]
+    assert firsts == sorted(firsts)
+    assert all(plan.after[i] == FIRST for i in plan.first_attempts)
+    assert plan == plan_of(given, range(1, users + 1))
+
+
+def test_a_fixed_pause_is_the_same_for_all_and_an_exponential_one_is_so_on_average() -> None:
+    fixed = plan_of(scenario(300, 30, think_ms=40), range(1, 301))
+    waiting = range(len(fixed.first_attempts), len(fixed))
+    assert {fixed.at_us[i] for i in waiting} == {40_000}
+    drawn = plan_of(scenario(300, 30, think_ms=40, think="exponential"), range(1, 301))
+    pauses = sorted(drawn.at_us[i] for i in waiting)
+    assert 35_000 < sum(pauses) / len(pauses) < 45_000
+    assert 24_000 < pauses[len(pauses) // 2] < 32_000  # 40 ms times ln 2
+    assert fixed.digest != drawn.digest
+
+
+def test_users_without_pauses_and_with_one_step_are_a_chain() -> None:
+    """So that they are sent by the attacker that needs neither heap nor alarm."""
+    load = Load(model="closed", users=6, connections=2)
+    one = Scenario(schema=1, name="s", load=load, sale=Sale(units=1))
+    assert plan_of(one, range(1, 7)).is_chained
+    assert not plan_of(scenario(), range(1, 7)).is_chained
+    pausing = one.model_copy(update={"load": load.model_copy(update={"think_ms": 1})})
+    assert not plan_of(pausing, range(1, 7)).is_chained
+
+
+def test_each_step_is_a_request_with_its_users_token() -> None:
+    plan = plan_of(scenario(1, 1), [7])
+    shop = plan.things[0]
+    sent = requests_of(plan, Target.at("http://127.0.0.1:8080/api"), {7: "secret"})
+    host = b" HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nauthorization: secret\r\n"
+    assert sent == [
+        b"GET /api/shop/%d" % shop + host + b"\r\n",
+        b"POST /api/user/sign" + host + b"content-length: 0\r\n\r\n",
+        b"POST /api/voucher-order/seckill/1" + host + b"content-length: 0\r\n\r\n",
+    ]
+
+
+def test_what_the_plan_asked_is_counted_by_shop() -> None:
+    plan = plan_of(scenario(), range(1, 7))
+    shops = [plan.things[i] for i in range(len(plan)) if plan.asks[i] == Step.BROWSE]
+    assert len(shops) == 6
+    assert plan.asked() == (len(set(shops)), 0)
+
+
+def test_mixed_browses_signs_in_and_buys() -> None:
+    mixed = load_scenario("mixed")
+    assert set(mixed.steps) == set(Step)
+    assert (mixed.load.closed, mixed.needs_users) == (True, True)
+    demanded = {threshold.name for threshold in mixed.thresholds}
+    assert {f"{step.endpoint}.response.p99" for step in Step} <= demanded
+    assert any(name.startswith("database.") for name in demanded)
+    assert len(plan_of(mixed, range(1, 1001))) == 4000
+
+
+TEXT = """# Why?
+schema = 1
+name = "s"
+[sale]
+units = 1
+[browse]
+shops = 2
+[load]
+model = "closed"
+users = 2
+steps = ["browse", "buy"]
+connections = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"browse", "buy"', '"browse", "steal"', "load.steps: found 'steal', expected some of buy"),
+        ('"browse", "buy"', '"buy"', "browse: no step of load.steps needs this table"),
+        ('"browse", "buy"', '"browse"', "sale: no step of load.steps needs this table"),
+        ("[browse]\nshops = 2\n", "", "browse: missing, expected the table [browse] for its step"),
+        ('"closed"', '"stampede"', "load.steps: found 2 steps; several are for model = 'closed'"),
+        ('"browse", "buy"]', '"buy", "browse"]\nthink_ms = -1', "load.think_ms: found -1"),
+        ("connections = 1", 'connections = 1\nthink = "long"', "load.think: found 'long'"),
+        ("steps =", "stages = []\nsteps =", ""),
+        ("connections = 1", 'connections = 1\nstages = ["1s:1"]', "load.stages: these are for"),
+        (
+            "connections = 1",
+            'connections = 1\narrivals = "poisson"',
+            "load.arrivals: 'poisson' needs load.spread_ms",
+        ),
+        (
+            "connections = 1",
+            'connections = 1\nspread_ms = 5\narrivals = "at_once"',
+            "load.spread_ms: who comes at once has nothing to spread",
+        ),
+        (
+            "[load]",
+            '[thresholds]\n"sign.response.p99" = "< 1s"\n[load]',
+            "'sign.response.p99' has no samples in a scenario that asks for 'buy' and 'browse'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(old: str, new: str, message: str) -> None:
+    assert old in TEXT
+    text = TEXT.replace(old, new)
+    if not message:
+        assert parse_scenario(text, "s.toml").steps == (Step.BROWSE, Step.BUY)
+        return
+    with pytest.raises(UsageError) as refused:
+        parse_scenario(text, "s.toml")
+    assert message in str(refused.value)
+
+
+def test_signing_in_alone_needs_no_table() -> None:
+    text = TEXT.replace("[sale]\nunits = 1\n[browse]\nshops = 2\n", "")
+    alone = parse_scenario(text.replace('"browse", "buy"', '"sign"'), "s.toml")
+    assert (alone.steps, alone.needs_users) == ((Step.SIGN,), True)
