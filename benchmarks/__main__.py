@@ -12,6 +12,7 @@ NAMES = (
     "worker",
     "cached_read",
     "bloom",
+    "metrics",
     "seed_million",
     "verify_million",
 )

@@ -20,7 +20,7 @@ class Sessions:
     def __init__(self, ledger_url: str, settings: SessionSettings) -> None:
         self._lifetime_ms = settings.lifetime_minutes * 60_000
         self._refresh_ms = settings.refresh_interval_s * 1000
-        self._channel = Channel(
+        self.channel = Channel(
             ledger_url,
             connections_max=settings.calls_max,
             timeout_s=settings.timeout_ms / 1000,
@@ -46,12 +46,12 @@ class Sessions:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._channel.aclose()
+        await self.channel.aclose()
 
     async def _read(self, tokens: list[str]) -> Sequence[int | None]:
         session_keys = [keys.login_token(token) for token in tokens]
         call = Call(_READ, session_keys, (self._lifetime_ms, self._refresh_ms))
-        reply = (await self._channel.run([call]))[0]
+        reply = (await self.channel.run([call]))[0]
         if isinstance(reply, (Unavailable, Indeterminate)):
             raise reply
         return [parse_id(user_id) for user_id in reply]

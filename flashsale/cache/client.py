@@ -69,6 +69,11 @@ class CacheClient:
     def __repr__(self) -> str:
         return f"<CacheClient {self.breaker!r} {self.limit!r} {self.owed!r} {self.reads!r}>"
 
+    @property
+    def channels(self) -> dict[str, Channel]:
+        """Its connections, by what they are for."""
+        return {"cache_read": self._reading, "cache_call": self._calling}
+
     def entries(
         self,
         kind: str,

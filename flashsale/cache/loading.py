@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
+from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.cache.bits import Id
 from flashsale.cache.entry import NULL, Entry, pack, unpack
 from flashsale.cache.limit import Limit
@@ -63,6 +64,7 @@ class Loading(Generic[T]):
         self._settings = settings
         self._load = load
         self._encode = encode
+        self.durations_s = Buckets(LATENCY_S)  # of loads, failed ones too
         self.loads = 0
         self.failures = 0
         self.fills = 0
@@ -87,6 +89,7 @@ class Loading(Generic[T]):
         """
         async with self._limit.turn():
             self.loads += 1
+            began_s = time.perf_counter()
             try:
                 async with asyncio.timeout(self._settings.load_timeout_ms / 1000):
                     value = await self._load(entry_id)
@@ -96,6 +99,8 @@ class Loading(Generic[T]):
             except BaseException:
                 self.failures += 1
                 raise
+            finally:
+                self.durations_s.add(time.perf_counter() - began_s)
         return NULL if value is None else self._encode(value)
 
     async def load_or_release(self, entry_id: Id, keys: tuple[str, str], token: str) -> bytes:

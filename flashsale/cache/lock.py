@@ -12,6 +12,7 @@ from typing import cast
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+from flashsale.cache.lock_counts import LockCounts
 from flashsale.errors import UsageError
 from flashsale.lua.scripts import Script, script
 
@@ -35,6 +36,8 @@ class Locks:
         self._owner = owner
         self._lease_ms = lease_ms
         self._renew_s = renew_ms / 1000
+        self.counts = LockCounts()
+        self.held = 0
 
     def __repr__(self) -> str:
         return f"<Locks owner={self._owner!r} lease={self._lease_ms} ms>"
@@ -42,7 +45,10 @@ class Locks:
     def take(self, names: Sequence[str], fence: int) -> list[bool]:
         """Which of `names` are now ours under `fence`. Raises RedisError."""
         reply = self._run(_TAKE, names, self._owner, str(fence), str(self._lease_ms))
-        return [taken == 1 for taken in cast("list[int]", reply)]
+        taken = [one == 1 for one in cast("list[int]", reply)]
+        self.counts.acquired += sum(taken)
+        self.counts.refused += len(taken) - sum(taken)
+        return taken
 
     def release(self, names: Sequence[str], fence: int) -> int:
         """Give back those of `names` that are ours under `fence`. Raises RedisError."""
@@ -64,13 +70,15 @@ class Locks:
             target=self._watch, args=(names, fence, done), name="lock-watchdog", daemon=True
         )
         watchdog.start()
+        self.held += len(names)
         try:
             yield
         finally:
             done.set()
             watchdog.join()
             with suppress(RedisError):
-                self.release(names, fence)
+                self.counts.lost += len(names) - self.release(names, fence)
+            self.held -= len(names)
 
     def _watch(self, names: Sequence[str], fence: int, done: threading.Event) -> None:
         while not done.wait(self._renew_s):

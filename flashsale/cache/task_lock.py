@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from flashsale import keys
+from flashsale.cache.lock_counts import LockCounts
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
 from flashsale.settings import LockSettings
@@ -87,10 +88,16 @@ class TaskLocks:
         )
         self._seats: dict[str, _Seat] = {}
         self._background: set[asyncio.Task[Any]] = set()
+        self.counts = LockCounts()
 
     def __repr__(self) -> str:
         held = [name for name, seat in self._seats.items() if seat.grant]
         return f"<TaskLocks held={held}>"
+
+    @property
+    def held(self) -> int:
+        """How many are held in this process now."""
+        return sum(seat.grant is not None for seat in self._seats.values())
 
     def lock(self, name: str, *, wait_s: float | None = None) -> "TaskLock":
         """The lock `name`, for `async with`; 0 waits for nobody, None as long as is set."""
@@ -120,6 +127,7 @@ class TaskLocks:
         except BaseException:
             self._leave(name, seat)
             raise
+        self.counts.acquired += 1
         seat.grant = grant
         grant.watchdog = asyncio.get_running_loop().create_task(self._watch(seat, grant))
         return grant
@@ -142,22 +150,28 @@ class TaskLocks:
         seat.grant = None
         released = await asyncio.shield(self._start(self._release(name, seat, grant.owner)))
         if released is False or (released is None and not was_held):
+            self.counts.lost += 1
             raise LockLost(f"the lock {name} was lost before it was released")
 
     async def _sit(self, seat: _Seat, name: str, task: asyncio.Task[Any], wait_s: float) -> Grant:
         give_up_s = self._now_s() + wait_s
+        has_waited = seat.turn.locked()
+        self.counts.waited += has_waited
         try:
             async with asyncio.timeout_at(max(give_up_s, self._now_s() + 0.001)):
                 await seat.turn.acquire()
         except TimeoutError:
+            self.counts.refused += 1
             raise LockHeld(f"the lock {name} is held in this process") from None
         try:
-            return await self._contend(name, task, give_up_s)
+            return await self._contend(name, task, give_up_s, has_waited)
         except BaseException:
             seat.turn.release()
             raise
 
-    async def _contend(self, name: str, task: asyncio.Task[Any], give_up_s: float) -> Grant:
+    async def _contend(
+        self, name: str, task: asyncio.Task[Any], give_up_s: float, has_waited: bool
+    ) -> Grant:
         while True:
             # An attempt runs to its end whatever happens to us: cancelled halfway, its commands
             # could still arrive, after the release that was to undo them.
@@ -170,8 +184,11 @@ class TaskLocks:
                 raise
             if grant is not None:
                 return grant
+            self.counts.waited += not has_waited
+            has_waited = True
             left_s = give_up_s - self._now_s()
             if left_s <= 0:
+                self.counts.refused += 1
                 raise LockHeld(f"the lock {name} is held by somebody else")
             await self._listen(name, min(left_s, self._settings.poll_ms / 1000))
 

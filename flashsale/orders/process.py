@@ -2,24 +2,24 @@
 
 import signal
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
-from prometheus_client import PROCESS_COLLECTOR
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
-from redis.exceptions import RedisError
+from prometheus_client.registry import CollectorRegistry
 
 from flashsale import logs
 from flashsale.cache.lock import Locks
+from flashsale.cache.lock_counts import LockCollector
 from flashsale.errors import UnreachableError
+from flashsale.orders.metrics import QueueCollector, WorkerCollector
 from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
 from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
 from flashsale.storage.mysql import engine
+from flashsale.storage.pool_metrics import MySQLPoolCollector
 from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client
 
 _SWEEP_END_S = 5.0  # a sweep that takes longer is left: each of its steps happens once
@@ -61,9 +61,9 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    watcher = OrderStream(sync_client(stores.ledger_url), name)
     sweeper = make_sweeper(stores)
-    server = _serve((settings.host, port), worker, watcher, sweeper) if port else None
+    registry = _registry(worker, sweeper, stores)
+    server = _serve((settings.host, port), registry) if port else None
     sweeping = threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True)
     sweeping.start()
     try:
@@ -75,13 +75,24 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
             server.shutdown()
 
 
-def _serve(
-    address: tuple[str, int], worker: Worker, watcher: OrderStream, sweeper: Sweeper
-) -> ThreadingHTTPServer:
+def _registry(worker: Worker, sweeper: Sweeper, stores: StoreSettings) -> CollectorRegistry:
+    """All that a scrape asks. It has connections of its own: no batch waits for a scrape."""
+    watched = engine(stores.mysql_url, kept=1, at_most=1)
     registry = CollectorRegistry()
-    registry.register(PROCESS_COLLECTOR)
-    registry.register(_WorkerCollector(worker, watcher, sweeper))
+    for collector in (
+        PROCESS_COLLECTOR,
+        PLATFORM_COLLECTOR,
+        GC_COLLECTOR,
+        WorkerCollector(worker, sweeper),
+        QueueCollector(sync_client(stores.ledger_url), watched),
+        LockCollector("order", worker.locks.counts, lambda: worker.locks.held),
+        MySQLPoolCollector({"worker": worker.pool, "sweeper": sweeper.pool, "figures": watched}),
+    ):
+        registry.register(collector)
+    return registry
 
+
+def _serve(address: tuple[str, int], registry: CollectorRegistry) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, kind, body = 200, "application/json", b'{"success":true}'
@@ -104,36 +115,3 @@ def _serve(
         raise UnreachableError(f"port {address[1]} is taken; choose another with --port") from error
     threading.Thread(target=server.serve_forever, name="worker-http", daemon=True).start()
     return server
-
-
-class _WorkerCollector(Collector):
-    def __init__(self, worker: Worker, watcher: OrderStream, sweeper: Sweeper) -> None:
-        self._worker = worker
-        self._watcher = watcher
-        self._sweeper = sweeper
-
-    def collect(self) -> Iterator[Metric]:
-        orders = CounterMetricFamily(
-            "flashsale_worker_orders", "Orders handled, by what became of them.", labels=["result"]
-        )
-        total = self._worker.total
-        for result in ("written", "repeated", "dead", "lost", "postponed"):
-            orders.add_metric([result], getattr(total, result))
-        yield orders
-        yield CounterMetricFamily("flashsale_worker_batches", "Batches.", total.batches)
-        yield CounterMetricFamily("flashsale_worker_failures", "Failures.", total.failures)
-        swept = CounterMetricFamily(
-            "flashsale_sweeper_orders", "Orders swept, by what became of them.", labels=["result"]
-        )
-        swept.add_metric(["timed_out"], self._sweeper.total.timed_out)
-        swept.add_metric(["returned"], self._sweeper.total.returned)
-        yield swept
-        yield CounterMetricFamily(
-            "flashsale_sweeper_failures", "Failed sweeps.", self._sweeper.total.failures
-        )
-        try:
-            lag, pending = self._watcher.lag()
-        except RedisError:
-            return
-        yield GaugeMetricFamily("flashsale_stream_lag", "Orders nobody was given.", lag)
-        yield GaugeMetricFamily("flashsale_stream_pending", "Orders given, not yet rows.", pending)

@@ -113,13 +113,6 @@ class OrderStream:
         """Drop what every group has read and acknowledged, but for `keep` entries."""
         return cast(int, self._ledger.eval(_TRIM.text, 1, keys.STREAM_ORDERS, str(keep)))
 
-    def lag(self) -> tuple[int, int]:
-        """Entries not yet given to the group, and entries given and not acknowledged."""
-        for group in self._ledger.xinfo_groups(keys.STREAM_ORDERS):
-            if group["name"] == keys.GROUP:
-                return int(group.get("lag") or 0), int(group["pending"])
-        return self._ledger.xlen(keys.STREAM_ORDERS), 0
-
     def _read(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
         reply = self._ledger.xreadgroup(
             keys.GROUP, self._consumer, {keys.STREAM_ORDERS: after}, count=count, block=block_ms

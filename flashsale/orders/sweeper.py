@@ -48,7 +48,7 @@ class Sweeper:
         claim_timeout_ms: int,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pool = pool
+        self.pool = pool
         self._ledger = ledger
         self._settings = settings
         claim_settled_s = (claim_timeout_ms + CLOCK_SLACK_MS) / 1000
@@ -89,7 +89,7 @@ class Sweeper:
         end = first_id_after(latest)
         timed_out, rows_max = 0, self._settings.sweep_rows_max
         while self._passed + 1 < end:
-            with transaction(self._pool) as connection:
+            with transaction(self.pool) as connection:
                 ids = range(self._passed + 1, end)
                 returns = transitions.time_out(connection, latest, ids, rows_max)
             timed_out += len(returns)
@@ -99,13 +99,13 @@ class Sweeper:
     def _return(self) -> int:
         returned = 0
         while True:
-            with transaction(self._pool) as connection:
+            with transaction(self.pool) as connection:
                 owed = transitions.owed(connection, self._settings.sweep_rows_max)
             if not owed:
                 return returned
             done = self._give_back(owed)
             if done:
-                with transaction(self._pool) as connection:
+                with transaction(self.pool) as connection:
                     transitions.settle(connection, [one.order_id for one in done])
             returned += len(done)
             if len(done) < len(owed):  # the rest is refused, and would be again

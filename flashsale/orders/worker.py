@@ -13,6 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine
 
 from flashsale import keys
+from flashsale.buckets import LATENCY_S, SIZES, Buckets
 from flashsale.cache.lock import Locks
 from flashsale.orders.backoff import Postponed
 from flashsale.orders.entry import Entry, Malformed, Order
@@ -56,8 +57,8 @@ class Worker:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
-        self._pool = pool
-        self._locks = locks
+        self.pool = pool
+        self.locks = locks
         self._settings = settings
         self._now_s = now_s
         self._postponed = Postponed(settings.retry_base_ms / 1000, settings.retry_max_ms / 1000)
@@ -70,9 +71,17 @@ class Worker:
         self._ahead: Fresh | None = None  # read together with the last acknowledgement
         self._stopping = False  # then nothing is read ahead any more
         self.total = Counts()
+        self.batch_sizes = Buckets(SIZES)
+        self.durations_s = Buckets(LATENCY_S)  # of batches
+        self.latencies_s = Buckets(LATENCY_S)  # of orders, acceptance to row, by two clocks
 
     def __repr__(self) -> str:
         return f"<Worker {self._stream!r} postponed={len(self._postponed)} {self.total}>"
+
+    @property
+    def postponed(self) -> int:
+        """Orders that will be tried again later."""
+        return len(self._postponed)
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Work until `stopped()`; a Redis that is away is waited for."""
@@ -204,12 +213,12 @@ class Worker:
         """Make `orders` rows under their users' locks; those that are, whoever wrote them."""
         names = list(dict.fromkeys(keys.order_lock(order.user_id) for order in orders))
         try:
-            taken = self._locks.take(names, fence)
+            taken = self.locks.take(names, fence)
         except RedisError as error:
             log.warning("writing without locks: the cache does not answer", error=str(error))
             return self._persist(orders, counts)
         ours = {name for name, is_ours in zip(names, taken, strict=True) if is_ours}
-        with self._locks.kept(list(ours), fence):
+        with self.locks.kept(list(ours), fence):
             mine = orders
             if len(ours) < len(names):
                 mine = [o for o in orders if keys.order_lock(o.user_id) in ours]
@@ -219,7 +228,13 @@ class Worker:
             return self._persist(mine, counts) if mine else []
 
     def _persist(self, orders: Sequence[Order], counts: Counts) -> Sequence[Order]:
-        result = persist(self._pool, orders)
+        began_s = time.perf_counter()
+        result = persist(self.pool, orders)
+        self.durations_s.add(time.perf_counter() - began_s)
+        self.batch_sizes.add(len(orders))
+        written_s = time.time()
+        for order in result.written:
+            self.latencies_s.add(max(0.0, written_s - order.accepted_ms / 1000))
         counts.batches += 1
         counts.written += len(result.written)
         counts.repeated += len(result.repeated)

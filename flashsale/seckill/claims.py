@@ -34,7 +34,7 @@ class Claims:
         )
         self.clock = LedgerClock(self._read_time)
         self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block)
-        self._settlement = Settlement(self._side, self.clock)
+        self.settlement = Settlement(self._side, self.clock)
         self.gate: Gate[Claim, Answer | asyncio.Future[Answer]] = Gate(
             self._send, Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
         )
@@ -42,6 +42,11 @@ class Claims:
 
     def __repr__(self) -> str:
         return f"<Claims {self.gate!r} {self._ids!r} {dict(self.outcomes)}>"
+
+    @property
+    def channels(self) -> dict[str, Channel]:
+        """Its connections, by what they are for."""
+        return {"claim": self._channel, "claim_side": self._side}
 
     async def claim(self, voucher_id: int, user_id: int) -> Answer:
         """Buy one unit of `voucher_id` for `user_id`. Never raises for what the ledger did."""
@@ -66,7 +71,7 @@ class Claims:
 
     async def drain(self) -> None:
         """Wait for every settlement that is under way."""
-        await self._settlement.drain()
+        await self.settlement.drain()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -105,7 +110,7 @@ class Claims:
         if isinstance(reply, Unavailable):
             return [SHED] * len(batch.users)
         if isinstance(reply, Indeterminate):
-            return self._settlement.start(batch)
+            return self.settlement.start(batch)
         return read_answers(reply)
 
     async def _lease(self, day: str, size: int) -> int:

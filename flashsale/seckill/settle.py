@@ -53,6 +53,11 @@ class Settlement:
     def __repr__(self) -> str:
         return f"<Settlement open={len(self._tasks)} replays={self.replays}>"
 
+    @property
+    def open(self) -> int:
+        """Batches whose answers are not known yet."""
+        return len(self._tasks)
+
     def start(self, batch: Batch) -> list[asyncio.Future[Answer]]:
         """Begin to settle `batch`; a future per claim brings its answer."""
         loop = asyncio.get_running_loop()

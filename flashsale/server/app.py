@@ -1,11 +1,13 @@
 """The ASGI application: one request in, one answer out, nothing leaked between."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import MutableMapping
+from time import perf_counter
 from typing import Any
 
 import structlog
 
+from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.server.answers import BUSY, Header, Response, rejected
 from flashsale.server.request import Receive, Refused, Request, Scope, Send
@@ -26,10 +28,16 @@ class App:
         self._settings = settings
         self.in_flight = 0
         self.draining = False
-        self.answers: Counter[tuple[str, int]] = Counter()
+        self.answers: Counter[tuple[str, int]] = Counter()  # by route and status
+        self.durations_s: defaultdict[str, Buckets] = defaultdict(lambda: Buckets(LATENCY_S))
 
     def __repr__(self) -> str:
         return f"<App in_flight={self.in_flight} draining={self.draining}>"
+
+    @property
+    def routes(self) -> list[str]:
+        """Every name of a route that an answer can be counted under."""
+        return self._router.names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope, as ASGI asks."""
@@ -41,11 +49,13 @@ class App:
             raise NotImplementedError(f"no {scope['type']} here")
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began_s = perf_counter()
         self.in_flight += 1  # until the answer has left: a drain waits for it
         try:
             route, handler, tail = self._router.find(scope["method"], scope["path"])
             response = await self._respond(handler, tail, scope, receive)
             self.answers[route, response.status] += 1
+            self.durations_s[route].add(perf_counter() - began_s)
             await self._send(response, send)
         finally:
             self.in_flight -= 1

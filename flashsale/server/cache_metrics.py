@@ -1,15 +1,25 @@
 """What the cache of a replica counts, for Prometheus."""
 
-import math
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Source
 
 _KIND = ["kind", "strategy"]
+_SATURATION = (
+    ("capacity", "capacity_ids", "Ids it was made for."),
+    ("fill", "fill_ratio", "Share of its bits that are set."),
+    ("estimated_ids", "estimated_ids", "Ids in it, estimated from the fill."),
+    ("false_positives", "false_positive_ratio", "Share of unknown ids that pass."),
+)
 
 
 class CacheCollector(Collector):
@@ -48,6 +58,9 @@ class CacheCollector(Collector):
         rebuilds = CounterMetricFamily(
             "flashsale_cache_rebuild_failures", "Rebuilds that failed.", labels=_KIND
         )
+        durations = HistogramMetricFamily(
+            "flashsale_cache_load_duration_seconds", "Loads, failed ones too.", labels=_KIND
+        )
         for kind in self._cache.kinds.values():
             labels, counts = [kind.kind, kind.strategy.value], kind.loading
             loads.add_metric(labels, counts.loads)
@@ -55,12 +68,15 @@ class CacheCollector(Collector):
             fills.add_metric([*labels, "filled"], counts.fills)
             fills.add_metric([*labels, "refused"], counts.refused_fills)
             rebuilds.add_metric(labels, kind.rebuild_failures)
-        yield from (loads, failures, fills, rebuilds)
+            durations.add_metric(labels, counts.durations_s.cumulative(), counts.durations_s.sum)
+        yield from (loads, failures, fills, rebuilds, durations)
 
     def _health(self) -> Iterator[Metric]:
         cache = self._cache
         yield CounterMetricFamily(
-            "flashsale_cache_breaker_opened", "Times the cache was given up.", cache.breaker.opened
+            "flashsale_cache_breaker_openings",
+            "Times the cache was given up.",
+            cache.breaker.opened,
         )
         yield CounterMetricFamily(
             "flashsale_cache_loads_refused", "Loads beyond the limit.", cache.limit.refused
@@ -77,20 +93,14 @@ class CacheCollector(Collector):
         there = GaugeMetricFamily(
             "flashsale_bloom_present", "1 where there is a filter.", labels=["filter"]
         )
-        figures = {
-            "capacity": "Ids it was made for.",
-            "fill": "Share of its bits that are set.",
-            "estimated_ids": "Ids in it, estimated from the fill.",
-            "false_positives": "Share of unknown ids that pass.",
-        }
         gauges = {
-            name: GaugeMetricFamily(f"flashsale_bloom_{name}", meaning, labels=["filter"])
-            for name, meaning in figures.items()
+            field: GaugeMetricFamily(f"flashsale_bloom_{name}", meaning, labels=["filter"])
+            for field, name, meaning in _SATURATION
         }
         for bloom in self._cache.blooms.values():
             saturation = bloom.saturation
             there.add_metric([bloom.name], float(saturation is not None))
-            for name, gauge in gauges.items():
-                value = math.nan if saturation is None else getattr(saturation, name)
-                gauge.add_metric([bloom.name], value)
+            if saturation is not None:
+                for field, gauge in gauges.items():
+                    gauge.add_metric([bloom.name], getattr(saturation, field))
         yield from (there, *gauges.values())

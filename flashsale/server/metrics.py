@@ -1,28 +1,41 @@
-"""What a replica counts, for Prometheus: plain integers on the hot path, read at the scrape."""
+"""What a replica counts, for Prometheus: plain integers on the hot path, read at the scrape.
 
-from collections.abc import Iterator
+No label takes its value from a request: routes are those that were mounted, and all that was
+asked for elsewhere is one route, `unknown`. Every series is there from the first scrape on, at
+nought, so that a rate sees the first request too.
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from flashsale.accounts.sessions import Sessions
 from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import App
 from flashsale.storage.gate import Gate
 
+_STORMS_OWN = frozenset(
+    {Outcome.RATE_LIMITED, Outcome.REFUSED, Outcome.UNSENT, Outcome.INDETERMINATE}
+)
+"""Outcomes that no replica gives."""
+
 
 class Metrics:
-    """The registry of one replica."""
+    """The registry of one process."""
 
-    def __init__(self, app: App, claims: Claims, sessions: Sessions, *others: Collector) -> None:
+    def __init__(self, *collectors: Collector) -> None:
         self._registry = CollectorRegistry()
-        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, *others):
+        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, *collectors):
             self._registry.register(collector)
-        self._registry.register(_ReplicaCollector(app, claims, sessions))
 
     content_type = CONTENT_TYPE_LATEST.encode()
 
@@ -31,46 +44,87 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _ReplicaCollector(Collector):
-    def __init__(self, app: App, claims: Claims, sessions: Sessions) -> None:
+class HttpCollector(Collector):
+    """Requests by route."""
+
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._claims = claims
-        self._gates: dict[str, Gate[Any, Any]] = {
-            "claim": claims.gate,
-            "session": sessions.gate,
-        }
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._http()
-        yield from self._claim_outcomes()
-        yield from self._gate_figures()
-
-    def _http(self) -> Iterator[Metric]:
         answers = CounterMetricFamily(
-            "flashsale_http_requests", "Requests answered.", labels=["route", "status"]
+            "flashsale_http_requests", "Requests answered.", labels=["method", "route", "status"]
         )
-        for (route, status), count in self._app.answers.items():
-            answers.add_metric([route, str(status)], count)
-        yield answers
+        durations = HistogramMetricFamily(
+            "flashsale_http_request_duration_seconds",
+            "From the request's head to its answer.",
+            labels=["method", "route"],
+        )
+        counted = {(route, 200): 0 for route in self._app.routes} | self._app.answers
+        for (route, status), count in counted.items():
+            answers.add_metric([*_method_and_path(route), str(status)], count)
+        for route in self._app.routes:
+            buckets = self._app.durations_s[route]
+            durations.add_metric(_method_and_path(route), buckets.cumulative(), buckets.sum)
+        yield from (answers, durations)
         yield GaugeMetricFamily(
             "flashsale_http_requests_in_flight", "Requests being served.", self._app.in_flight
         )
 
-    def _claim_outcomes(self) -> Iterator[Metric]:
+
+def _method_and_path(route: str) -> list[str]:
+    method, space, path = route.partition(" ")
+    return [method, path] if space else ["any", route]
+
+
+class ClaimCollector(Collector):
+    """Claims by outcome, and those whose answer was lost."""
+
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+
+    def collect(self) -> Iterator[Metric]:
         claims = CounterMetricFamily(
             "flashsale_claims", "Claims answered, by outcome.", labels=["outcome"]
         )
         for outcome in Outcome:
-            if outcome in self._claims.outcomes:
+            if outcome not in _STORMS_OWN:
                 claims.add_metric([outcome.value], self._claims.outcomes[outcome])
         yield claims
+        settlement = self._claims.settlement
+        yield CounterMetricFamily(
+            "flashsale_claim_replays", "Batches sent again to learn the truth.", settlement.replays
+        )
+        yield GaugeMetricFamily(
+            "flashsale_claim_settlements_open", "Batches whose answer was lost.", settlement.open
+        )
 
-    def _gate_figures(self) -> Iterator[Metric]:
-        calls = CounterMetricFamily("flashsale_gate_calls", "Calls sent.", labels=["gate"])
-        items = CounterMetricFamily("flashsale_gate_items", "Items in calls.", labels=["gate"])
-        waiting = GaugeMetricFamily("flashsale_gate_waiting", "Items queued.", labels=["gate"])
+
+class GateCollector(Collector):
+    """Gates by name: how full they are, and what leaves them."""
+
+    def __init__(self, gates: Mapping[str, Gate[Any, Any]]) -> None:
+        self._gates = gates
+
+    def collect(self) -> Iterator[Metric]:
+        sizes = HistogramMetricFamily(
+            "flashsale_gate_batch_items", "Items that left in one call.", labels=["gate"]
+        )
+        durations = HistogramMetricFamily(
+            "flashsale_gate_call_duration_seconds", "From a call to its answer.", labels=["gate"]
+        )
+        waiting = GaugeMetricFamily(
+            "flashsale_gate_waiting_items", "Items queued.", labels=["gate"]
+        )
+        calls = GaugeMetricFamily(
+            "flashsale_gate_calls_in_flight", "Calls not yet answered.", labels=["gate"]
+        )
+        refused = CounterMetricFamily(
+            "flashsale_gate_refused_items", "Items that found the queue full.", labels=["gate"]
+        )
         for name, gate in self._gates.items():
-            calls.add_metric([name], gate.calls)
-            items.add_metric([name], gate.items)
+            sizes.add_metric([name], gate.sizes.cumulative(), gate.sizes.sum)
+            durations.add_metric([name], gate.durations_s.cumulative(), gate.durations_s.sum)
             waiting.add_metric([name], gate.waiting)
-        yield from (calls, items, waiting)
+            calls.add_metric([name], gate.in_flight)
+            refused.add_metric([name], gate.refused)
+        yield from (sizes, durations, waiting, calls, refused)

@@ -14,12 +14,14 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
+from sqlalchemy import Engine
 
 from flashsale.accounts.attendance import Attendance
 from flashsale.accounts.login import Login
 from flashsale.accounts.sender import sender_for
 from flashsale.accounts.sessions import Sessions
 from flashsale.cache.client import CacheClient
+from flashsale.cache.lock_counts import LockCollector
 from flashsale.cache.task_lock import TaskLocks
 from flashsale.catalog.storefront import Storefront
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
@@ -30,7 +32,8 @@ from flashsale.server.address import ClientAddresses, parse_networks
 from flashsale.server.app import App
 from flashsale.server.cache_metrics import CacheCollector
 from flashsale.server.caller import Callers
-from flashsale.server.metrics import Metrics
+from flashsale.server.loop_lag import LoopLag
+from flashsale.server.metrics import ClaimCollector, GateCollector, HttpCollector, Metrics
 from flashsale.server.router import Router
 from flashsale.server.routes.accounts import AccountRoutes
 from flashsale.server.routes.blogs import BlogRoutes
@@ -53,7 +56,9 @@ from flashsale.settings import (
 )
 from flashsale.storage.channel import Channel
 from flashsale.storage.database import Database
+from flashsale.storage.gate import Gate
 from flashsale.storage.mysql import engine
+from flashsale.storage.pool_metrics import ChannelCollector, MySQLPoolCollector
 
 log = structlog.get_logger(__name__)
 _STOP_TIMEOUT_S = 1.0
@@ -72,21 +77,46 @@ class Replica:
         self._claim_settings = ClaimSettings.load()
         self._sessions = Sessions(stores.ledger_url, session_settings)
         self._claims = Claims(stores.ledger_url, self._claim_settings)
-        self._database = Database(
-            engine(stores.mysql_url), threads_max=self._settings.mysql_threads_max
-        )
+        pool = engine(stores.mysql_url)
+        self._database = Database(pool, threads_max=self._settings.mysql_threads_max)
         self._ledger = Channel(stores.ledger_url, connections_max=8, timeout_s=2.0)
         cache = CacheClient(stores.cache_url, CacheSettings.load(), BloomSettings.load())
         self._storefront = Storefront(self._database, cache, self._ledger, CatalogSettings.load())
         self._locks = TaskLocks(stores.cache_url, stores.ledger_url, LockSettings.load())
+        self._lag = LoopLag()
         self._callers = Callers(self._sessions, OperatorSettings.load())
         router = Router()
         self.app = App(router, self._settings)
-        self._mount_sale(router)
+        self._mount_sale(router, self._metrics(pool))
         self._mount_accounts(router, session_settings)
         self._mount_storefront(router)
 
-    def _mount_sale(self, router: Router) -> None:
+    def _metrics(self, pool: Engine) -> Metrics:
+        cache = self._storefront.cache
+        gates: dict[str, Gate[Any, Any]] = {
+            "claim": self._claims.gate,
+            "session": self._sessions.gate,
+            "cache_read": cache.reads,
+            "cache_call": cache.calls,
+        }
+        channels = {
+            **self._claims.channels,
+            "session": self._sessions.channel,
+            "ledger": self._ledger,
+            **cache.channels,
+        }
+        return Metrics(
+            HttpCollector(self.app),
+            ClaimCollector(self._claims),
+            GateCollector(gates),
+            CacheCollector(cache),
+            LockCollector("task", self._locks.counts, lambda: self._locks.held),
+            MySQLPoolCollector({"replica": pool}),
+            ChannelCollector(channels),
+            self._lag,
+        )
+
+    def _mount_sale(self, router: Router, metrics: Metrics) -> None:
         orders = OrderLookup(self._database, self._ledger)
         lifecycle = Lifecycle(
             self._database,
@@ -97,8 +127,6 @@ class Replica:
         )
         SaleRoutes(self._sessions, self._claims, orders, self._claim_settings).mount(router)
         OrderRoutes(self._callers, orders, lifecycle).mount(router)
-        cached = CacheCollector(self._storefront.cache)
-        metrics = Metrics(self.app, self._claims, self._sessions, cached)
         ProcessRoutes(orders, metrics).mount(router)
 
     def _mount_accounts(self, router: Router, sessions: SessionSettings) -> None:
@@ -127,7 +155,11 @@ class Replica:
         await self._sync_clock()
         duties = [
             loop.create_task(duty)
-            for duty in (self._claims.keep_time(), *self._storefront.duties(self._locks))
+            for duty in (
+                self._claims.keep_time(),
+                self._lag.keep(),
+                *self._storefront.duties(self._locks),
+            )
         ]
         server = self._server()
         _calm_collector()

@@ -8,6 +8,9 @@ from flashsale.server.request import Request
 Handler = Callable[[Request, str], Awaitable[Response]]
 Methods = dict[str, tuple[str, Handler]]
 
+UNKNOWN = "unknown"
+"""The name of the route of every request that has none."""
+
 
 class Router:
     """Routes without an id, with one at the end, and with one before a last word.
@@ -25,6 +28,13 @@ class Router:
         ending = (f"{head}/{{id}}" for head in self._by_head)
         inside = (f"{head}/{{id}}/{word}" for head, word in self._by_head_and_word)
         return f"<Router {sorted([*self._exact, *ending, *inside])}>"
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all routes, `GET /healthz` and so on, and UNKNOWN."""
+        tables = (self._exact, self._by_head, self._by_head_and_word)
+        methods = (methods for table in tables for methods in table.values())
+        return [*(name for found in methods for name, _ in found.values()), UNKNOWN]
 
     def add(self, method: str, pattern: str, handler: Handler) -> None:
         """Route `method` on `pattern`, whose last or last but one segment may be a `{name}`."""
@@ -50,8 +60,8 @@ class Router:
                 stem, _, segment = head.rpartition("/")
                 methods = self._by_head_and_word.get((stem, word))
         if methods is None:
-            return "unknown", NOT_FOUND, segment
+            return UNKNOWN, NOT_FOUND, segment
         route = methods.get(method)
         if route is None:
-            return "unknown", method_not_allowed(*methods), segment
+            return UNKNOWN, method_not_allowed(*methods), segment
         return (*route, segment)

@@ -66,9 +66,18 @@ class Channel:
         self._idle: deque[AbstractConnection] = deque()
         self._free = asyncio.Semaphore(connections_max)
         self._timeout_s = timeout_s
+        self.connections_max = connections_max
+        self.in_use = 0
+        self.lost = 0  # calls without an answer
+        self.unreachable = 0  # calls without a connection
 
     def __repr__(self) -> str:
         return f"<Channel {self._pool!r} idle={len(self._idle)}>"
+
+    @property
+    def idle(self) -> int:
+        """Connections that nobody uses now."""
+        return len(self._idle)
 
     async def run(self, calls: Sequence[Call | Plain]) -> list[Any]:
         """The replies to `calls`, sent in one write and executed in order.
@@ -86,7 +95,7 @@ class Channel:
                     if isinstance(reply, NoScriptError) and isinstance(call, Call):
                         replies[i] = await self._load_and_run(connection, call)
             finally:
-                self._idle.append(connection)
+                self._give_back(connection)
         return [trouble(r) if isinstance(r, RedisError) else r for r in replies]
 
     async def ask(self, *command: Word) -> Any:
@@ -100,7 +109,7 @@ class Channel:
             try:
                 replies = await self._exchange(connection, commands)
             finally:
-                self._idle.append(connection)
+                self._give_back(connection)
         for reply in replies:
             if isinstance(reply, RedisError):
                 raise trouble(reply)
@@ -123,8 +132,14 @@ class Channel:
                     await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
+            self.unreachable += 1
             raise Unavailable(f"Redis cannot be reached: {error}") from error
+        self.in_use += 1
         return connection
+
+    def _give_back(self, connection: AbstractConnection) -> None:
+        self.in_use -= 1
+        self._idle.append(connection)
 
     def _new_connection(self) -> AbstractConnection:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -144,6 +159,7 @@ class Channel:
                     replies += [await self._reply(connection)]
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
+            self.lost += 1
             lost = Lost(f"Redis did not answer: {error or type(error).__name__}")
             replies += [lost] * (len(commands) - len(replies))
         except BaseException:

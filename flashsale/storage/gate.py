@@ -1,10 +1,13 @@
 """The gate: what arrives while a call is in flight leaves together in the next one."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from flashsale.buckets import LATENCY_S, SIZES, Buckets
 
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
@@ -38,11 +41,22 @@ class Gate(Generic[Item, Reply]):
         self._queue: deque[tuple[Item, asyncio.Future[Reply]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flush_due = False
-        self.calls = 0
-        self.items = 0
+        self.sizes = Buckets(SIZES)  # items a call
+        self.durations_s = Buckets(LATENCY_S)  # of calls, answered or not
+        self.refused = 0  # items, since the queue was full
 
     def __repr__(self) -> str:
         return f"<Gate waiting={self.waiting} in_flight={self.in_flight} {self._bounds}>"
+
+    @property
+    def calls(self) -> int:
+        """Calls that were sent."""
+        return self.sizes.count
+
+    @property
+    def items(self) -> int:
+        """Items in those calls."""
+        return int(self.sizes.sum)
 
     @property
     def waiting(self) -> int:
@@ -57,6 +71,7 @@ class Gate(Generic[Item, Reply]):
     def enter(self, item: Item) -> asyncio.Future[Reply]:
         """Queue `item`; the future brings its reply. Raises GateFull."""
         if len(self._queue) >= self._bounds.queue_max:
+            self.refused += 1
             raise GateFull
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
@@ -90,8 +105,8 @@ class Gate(Generic[Item, Reply]):
             self._flush()
 
     async def _call(self, batch: list[tuple[Item, asyncio.Future[Reply]]]) -> None:
-        self.calls += 1
-        self.items += len(batch)
+        self.sizes.add(len(batch))
+        began_s = time.perf_counter()
         try:
             replies = await self._send([item for item, _ in batch])
             for (_, future), reply in list(zip(batch, replies, strict=True)):
@@ -105,3 +120,5 @@ class Gate(Generic[Item, Reply]):
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
+        finally:
+            self.durations_s.add(time.perf_counter() - began_s)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "flashsale"
 SCRIPTS = sorted(PACKAGE.glob("lua/*.lua"))
 
-GROUND = ("errors", "settings", "keys", "model", "resources", "logs", "secret_file")
+GROUND = ("errors", "settings", "keys", "model", "buckets", "resources", "logs", "secret_file")
 FLOORS = (
     GROUND,
     ("lua",),

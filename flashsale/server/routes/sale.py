@@ -47,6 +47,7 @@ class SaleRoutes:
         try:
             user_id = await self.sessions.user_of(request.token)
         except Unavailable:  # no claim was sent: certainly not done, and the answer says so
+            self.claims.outcomes[Outcome.SHED] += 1
             return claimed(Outcome.SHED, "", self._final_after_s())
         if user_id is None:
             return UNAUTHORIZED

@@ -48,9 +48,9 @@ async def test_reads_loads_and_filters(cache_url: str) -> None:
         fills = 'flashsale_cache_fills_total{kind="thing",result="filled",strategy="pass_through"}'
         assert after[fills] == 1
         assert after['flashsale_bloom_present{filter="thing"}'] == 1
-        assert after['flashsale_bloom_capacity{filter="thing"}'] == 10_000
-        assert 0 < after['flashsale_bloom_fill{filter="thing"}'] < 0.001
-        assert after['flashsale_bloom_false_positives{filter="thing"}'] < 1e-9
+        assert after['flashsale_bloom_capacity_ids{filter="thing"}'] == 10_000
+        assert 0 < after['flashsale_bloom_fill_ratio{filter="thing"}'] < 0.001
+        assert after['flashsale_bloom_false_positive_ratio{filter="thing"}'] < 1e-9
         assert after["flashsale_cache_breaker_open"] == 0
         assert after["flashsale_cache_owed_deletes"] == 0
 
@@ -64,5 +64,5 @@ async def test_a_cache_that_is_away(cache_url: str) -> None:
         await things.invalidate(1)
         after = scrape(registry)
         assert after["flashsale_cache_breaker_open"] == 1
-        assert after["flashsale_cache_breaker_opened_total"] == 1
+        assert after["flashsale_cache_breaker_openings_total"] == 1
         assert after["flashsale_cache_owed_deletes"] == 1

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 from rig.until import until
 
 from flashsale.cache.lock import Locks
+from flashsale.cache.lock_counts import LockCounts
 from flashsale.errors import UsageError
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
@@ -24,6 +25,17 @@ def test_take_and_release(cache: Redis) -> None:
     assert two.release(["a", "b", "c"], 2) == 1
     assert one.release(["a", "b"], 1) == 2
     assert two.take(["a", "b"], 3) == [True, True]
+    assert one.counts == LockCounts(acquired=2)
+    assert two.counts == LockCounts(acquired=3, refused=1)
+
+
+def test_a_lock_that_went_meanwhile_is_counted(cache: Redis) -> None:
+    mine = locks(cache)
+    mine.take(["a", "b"], 1)
+    with mine.kept(["a", "b"], 1):
+        assert mine.held == 2
+        cache.delete("a")
+    assert (mine.held, mine.counts.lost) == (0, 1)
 
 
 def test_nothing_to_take(cache: Redis) -> None:

@@ -16,6 +16,7 @@ from redis import Redis
 from rig.until import eventually, until
 
 from flashsale import keys
+from flashsale.cache.lock_counts import LockCounts
 from flashsale.cache.task_lock import Grant, LockHeld, LockLost, TaskLocks
 from flashsale.errors import Unavailable
 from flashsale.settings import LockSettings
@@ -88,6 +89,7 @@ async def test_reentrant_by_task(cache_url: str, ledger_url: str, cache: Redis) 
             with pytest.raises(LockHeld, match="in this process"):
                 await asyncio.create_task(another_task())
             assert cache.exists(LOCK), "the inner one does not release it"
+            assert (mine.held, mine.counts) == (1, LockCounts(acquired=1, waited=1, refused=1))
         assert not cache.exists(LOCK)
 
 

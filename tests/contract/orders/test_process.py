@@ -53,8 +53,8 @@ def test_writes_tells_and_ends(
             return float(re.findall(rf"^{re.escape(name)} ([\d.]+)$", told, re.MULTILINE)[0])
 
         until(lambda: figure('flashsale_worker_orders_total{result="written"}') == 30)
-        assert figure("flashsale_stream_lag") == 0
-        assert figure("flashsale_stream_pending") == 0
+        assert figure("flashsale_stream_lag_entries") == 0
+        assert figure("flashsale_stream_pending_entries") == 0
         accept(ledger, range(31, 41))
         until(lambda: len(orders(pool)) == 40)
         worker.tell(signal.SIGTERM)

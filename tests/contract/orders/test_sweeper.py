@@ -195,5 +195,5 @@ def test_a_worker_makes_one(ledger_url: str, cache_url: str, mysql_url: str) -> 
     stores = StoreSettings(ledger_url=ledger_url, cache_url=cache_url, mysql_url=mysql_url)
     made = make_sweeper(stores)
     assert made.run_once().timed_out == 0
-    made._pool.dispose()
+    made.pool.dispose()
     made._ledger.close()

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 
 from flashsale import keys
 from flashsale.cache.lock import Locks
+from flashsale.orders.ledger_figures import look
 from flashsale.orders.stream import LOST, Fresh, OrderStream
 from flashsale.orders.worker import Counts, Worker
 from flashsale.settings import WorkerSettings
@@ -168,7 +169,8 @@ def test_what_was_read_ahead_is_finished_before_the_end(bench: Bench) -> None:
     worker.run(lambda: next(asked))
     assert set(orders(bench.pool)) == {1001, 1002, 1003, 1004}
     assert bench.pending() == []
-    assert OrderStream(bench.ledger, "c1").lag() == (2, 0)
+    figures = look(bench.ledger)
+    assert (figures.lag, figures.pending) == (2, 0)
 
 
 def test_stopped_with_nothing_in_hand_it_waits_for_nothing(
@@ -407,7 +409,7 @@ def test_mysql_down_keeps_everything_pending(bench: Bench) -> None:
         bench.clock.now_s += 10
         worker.run_once()
     assert bench.dead() == []
-    worker._pool = bench.pool
+    worker.pool = bench.pool
     bench.run_until(worker, lambda: not bench.pending())
     assert len(orders(bench.pool)) == 2
     nowhere.dispose()
@@ -632,17 +634,14 @@ class _Stumbling(OrderStream):
 # What it tells ------------------------------------------------------------------------------------
 
 
-def test_lag_and_pending(bench: Bench) -> None:
-    stream = OrderStream(bench.ledger, "c1")
+def test_batches_and_latencies_are_counted(bench: Bench) -> None:
     bench.accept(7, 8, 9)
-    bench.give_to("c1", count=1)
-    assert stream.lag() == (2, 1)
-
-
-def test_lag_without_a_group(ledger: Redis) -> None:
-    """All of it is still to be given out; a scrape in that moment must not fail."""
-    ledger.xadd(keys.STREAM_ORDERS, {"x": "1"})
-    assert OrderStream(ledger, "c1").lag() == (1, 0)
+    worker = bench.worker()
+    worker.run_once()
+    assert (worker.batch_sizes.count, worker.batch_sizes.sum) == (1, 3)
+    assert (worker.latencies_s.count, worker.durations_s.count) == (3, 1)
+    assert 0 < worker.latencies_s.sum < 3 * 10
+    assert (worker.locks.counts.acquired, worker.locks.counts.lost, worker.locks.held) == (3, 0, 0)
 
 
 def test_repr_tells_the_state(bench: Bench) -> None:

@@ -216,7 +216,7 @@ async def test_what_redis_refuses_is_shed_and_not_done(
                 if not name.startswith("icr:")
             }
             assert after == {n: v for n, v in before.items() if not n.startswith("icr:")}
-            assert claims._settlement.replays == 0
+            assert claims.settlement.replays == 0
         client.config_set("save", "")
 
 
@@ -285,7 +285,7 @@ async def test_vouchers_of_one_call_are_settled_each_by_itself(
         await asyncio.gather(claims.claim(1, 1), claims.claim(2, 1))
         relay.cut_replies_after(len("*2\r\n:0\r\n$18\r\n000000000000000000\r\n"))
         answers = await asyncio.gather(claims.claim(1, 2), claims.claim(2, 2))
-        assert claims._settlement.replays == 1, "the first was answered"
+        assert claims.settlement.replays == 1, "the first was answered"
     assert answers == [
         Answer(Outcome.SOLD, sold(ledger, 1)["2"]),
         Answer(Outcome.SOLD, sold(ledger, 2)["2"]),

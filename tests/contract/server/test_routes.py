@@ -14,7 +14,7 @@ from rig.sale import open_sale, sold, stock
 from sqlalchemy import Engine, text
 
 from flashsale import keys
-from flashsale.model import ID_MAX
+from flashsale.model import ID_MAX, Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.server.replica import Replica
 from flashsale.settings import ClaimSettings, ReplicaSettings, StoreSettings
@@ -345,15 +345,56 @@ async def test_metrics(shop: Shop) -> None:
     reply = await ask(shop.replica.app, "GET", "/metrics")
     assert reply.headers["content-type"].startswith("text/plain")
     told = reply.body.decode()
-    route = "POST /voucher-order/seckill/{voucherId}"
+    route = 'method="POST",route="/voucher-order/seckill/{voucherId}"'
     for line in (
         'flashsale_claims_total{outcome="sold"} 1.0',
         'flashsale_claims_total{outcome="duplicate"} 1.0',
-        f'flashsale_http_requests_total{{route="{route}",status="200"}} 2.0',
-        'flashsale_http_requests_total{route="unknown",status="404"} 1.0',
-        'flashsale_gate_items_total{gate="session"} 2.0',
+        f'flashsale_http_requests_total{{{route},status="200"}} 2.0',
+        'flashsale_http_requests_total{method="any",route="unknown",status="404"} 1.0',
+        f"flashsale_http_request_duration_seconds_count{{{route}}} 2.0",
+        f'flashsale_http_request_duration_seconds_bucket{{le="+Inf",{route}}} 2.0',
+        'flashsale_gate_batch_items_count{gate="session"} 2.0',
+        'flashsale_gate_batch_items_sum{gate="session"} 2.0',
+        'flashsale_gate_call_duration_seconds_count{gate="claim"} 2.0',
+        'flashsale_redis_connections{channel="claim",state="in_use"} 0.0',
+        'flashsale_redis_connections{channel="claim",state="idle"} 1.0',
+        'flashsale_mysql_pool_connections_max{pool="replica"} 50.0',
+        'flashsale_locks_acquired_total{locks="task"} 0.0',
+        "flashsale_event_loop_lag_seconds_count 0.0",
     ):
-        assert line in told
+        assert line in told, line
+
+
+async def test_every_series_of_claims_is_there_before_the_first(shop: Shop) -> None:
+    """A rate over a series that begins at 1 does not see the first claim."""
+    told = (await ask(shop.replica.app, "GET", "/metrics")).body.decode()
+    server_says = set(Outcome) - {
+        Outcome.RATE_LIMITED,
+        Outcome.REFUSED,
+        Outcome.UNSENT,
+        Outcome.INDETERMINATE,
+    }
+    for outcome in server_says:
+        assert f'flashsale_claims_total{{outcome="{outcome}"}} 0.0' in told
+
+
+async def test_nothing_that_a_client_sends_makes_a_series(shop: Shop) -> None:
+    def series(body: bytes) -> set[str]:
+        lines = (line for line in body.decode().splitlines() if not line.startswith("#"))
+        return {line.rpartition(" ")[0] for line in lines}
+
+    await shop.ask("GET", "/nowhere", 1)
+    await shop.claim(1, 1)
+    before = series((await ask(shop.replica.app, "GET", "/metrics")).body)
+    for n in range(50):
+        await shop.ask("GET", f"/{n}/<script>", n)
+        await shop.ask("GET", f'/shop"}}{n}/\n', n)
+        await shop.ask(f"METHOD{n}", "/nowhere", 1)
+        await shop.claim(10_000 + n, 1)
+    after = series((await ask(shop.replica.app, "GET", "/metrics")).body)
+    grown = {each for each in after - before if "python_" not in each and "process_" not in each}
+    assert all('status="' in each for each in grown), "a status is the server's own"
+    assert len(grown) < 5
 
 
 async def test_a_rush_of_2000(shop: Shop, ledger: Redis) -> None:

@@ -266,7 +266,9 @@ def test_a_replica_tells_of_its_cache_on_its_own_port(front: Front) -> None:
         return "".join(httpx.get(f"{url}/metrics").text for url in replicas)
 
     assert 'flashsale_cache_reads_total{kind="shop"' in metrics()
-    assert 'flashsale_http_requests_total{route="GET /shop/{id}",status="200"}' in metrics()
+    assert (
+        'flashsale_http_requests_total{method="GET",route="/shop/{id}",status="200"}' in metrics()
+    )
     until(lambda: 'flashsale_bloom_present{filter="shop"} 1.0' in metrics(), 15)  # now and then
     assert front.ask("GET", "/healthz").json() == {"success": True}
 
