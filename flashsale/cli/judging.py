@@ -1,6 +1,10 @@
 """Options that say what a run has to live up to, the same for `storm` and `rehearse`."""
 
+import os
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +13,12 @@ from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
     from flashsale.storm.scenario import Scenario
+    from flashsale.storm.summary import Summary
     from flashsale.storm.thresholds import Threshold
 
 FAIL_IF = "--fail-if"
+MAX_REGRESS = "15%"
+_PERCENT = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]+)?)\s*%\s*")
 
 FailIf = Annotated[
     list[str] | None,
@@ -23,6 +30,65 @@ FailIf = Annotated[
         "p99 is not below 50 ms. Repeatable; the scenario's own stay.",
     ),
 ]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline",
+        metavar="RUN",
+        help="An earlier run's folder: what became worse by more than --max-regress exits with 5.",
+    ),
+]
+MaxRegress = Annotated[
+    str | None,
+    typer.Option(
+        "--max-regress",
+        metavar="SHARE",
+        help="How much worse than the baseline a latency, the rate or the share of errors may be.",
+        show_default=MAX_REGRESS,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """An earlier run to be held against, and how much worse than it a run may be (of 1)."""
+
+    summary: "Summary"
+    folder: Path
+    max_regress: float
+
+    def held_against(self, summary: "Summary", folder: Path) -> "Summary":
+        """The run in `folder`, with what became of this one's figures in it."""
+        from flashsale.report.compare import compare
+
+        lies = os.path.relpath(self.folder.resolve(), folder.resolve())
+        return summary.with_baseline(compare(self.summary, summary, self.max_regress, lies))
+
+
+def rival(scenario: "Scenario", run: Path | None, max_regress: str | None) -> Rival | None:
+    """The baseline that was asked for, if any. Raises UsageError with one line."""
+    allowed = parse_regress(max_regress or MAX_REGRESS)
+    if run is None:
+        if max_regress is not None:
+            raise UsageError("--max-regress: this goes with --baseline RUN")
+        return None
+    from flashsale.cli.report import read_run
+    from flashsale.report.compare import ensure_comparable
+
+    folder, summary = read_run(run, "--baseline ")
+    try:
+        ensure_comparable(summary, scenario.name, scenario.endpoints)
+    except ValueError as error:
+        raise UsageError(f"--baseline {run}: {error}") from error
+    return Rival(summary, folder.path.resolve(), allowed)
+
+
+def parse_regress(text: str) -> float:
+    """The share of 1 in '15%'. Raises UsageError."""
+    match = _PERCENT.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--max-regress: found {text!r}, expected such as '{MAX_REGRESS}'")
+    return float(match[1]) / 100
 
 
 def demanding(scenario: "Scenario", fail_if: Sequence[str] | None) -> "Scenario":

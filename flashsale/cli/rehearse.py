@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsale.cli.judging import FailIf, demanding
+from flashsale.cli.judging import Baseline, FailIf, MaxRegress, demanding, rival
 from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
 from flashsale.cli.processes import Workers, check_workers
 from flashsale.errors import UsageError
@@ -46,6 +46,8 @@ def command(
     ] = None,
     fail_if: FailIf = None,
     workers: Workers = 1,
+    baseline: Baseline = None,
+    max_regress: MaxRegress = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
 ) -> None:
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
@@ -58,6 +60,7 @@ def command(
     folder = state_dir or REHEARSALS / f"{loaded.name}-{secrets.token_hex(4)}"
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
+    held = rival(loaded, baseline, max_regress)
     with _environment(loaded), _stack(folder, keep) as state:
         _prepare(loaded, folder, state)
         code = _storm_and_judge(
@@ -70,6 +73,7 @@ def command(
                 out=out,
                 workers=workers,
                 quiet=quiet,
+                rival=held,
             )
         )
         if keep:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flashsale.errors import UsageError
+from flashsale.cli.judging import MAX_REGRESS
+from flashsale.errors import ExitCode, UsageError, worst
 
 if TYPE_CHECKING:
     from flashsale.storm.runfolder import RunFolder
@@ -34,12 +35,36 @@ command = typer.Typer(
 
 @command.command(_DEFAULT)
 def render(
-    run: Annotated[Path, typer.Argument(help="The folder of a storm's run.")] = LATEST_RUN,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUN…",
+            help="Folders of runs; of several, each is held against the first.",
+            show_default=str(LATEST_RUN),
+        ),
+    ] = None,
+    max_regress: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Of several runs: exit with 5 where one is worse than the first by more.",
+            show_default=f"marks {MAX_REGRESS}, exits with 0",
+        ),
+    ] = None,
 ) -> None:
-    """Draw a run's table, charts and files again, from its summary and its attempts.
+    """Draw one run's table, charts and files again; or hold several against the first.
 
-    What was judged stands: this judges nothing anew. Exits with 0, whatever the run's verdict.
+    What was judged stands: a run's verdict is not judged anew, and is not the exit code.
     """
+    first, *others = runs or [LATEST_RUN]
+    if others:
+        raise typer.Exit(_compare(first, others, max_regress))
+    if max_regress is not None:
+        raise UsageError("--max-regress: this goes with two runs or more, the first the baseline")
+    _render(first)
+
+
+def _render(run: Path) -> None:
     from rich.console import Console
 
     from flashsale.report.console import print_summary
@@ -55,19 +80,42 @@ def render(
     print_summary(Console(), summary, folder.path)
 
 
-def read_run(run: Path) -> "tuple[RunFolder, Summary]":
-    """The run in this folder, with its summary. Raises UsageError with one line."""
+def _compare(first: Path, others: list[Path], max_regress: str | None) -> ExitCode:
+    """Show what became of the first run in the others; nothing is written."""
+    from rich.console import Console
+
+    from flashsale.cli.judging import parse_regress
+    from flashsale.report.compare import asked, compare, ensure_comparable
+    from flashsale.report.side_by_side import print_comparison
+
+    _, before = read_run(first)
+    allowed, console, code = parse_regress(max_regress or MAX_REGRESS), Console(), ExitCode.PASS
+    for other in others:
+        _, after = read_run(other)
+        try:
+            ensure_comparable(before, after.scenario, asked(after))
+        except ValueError as error:
+            raise UsageError(f"{first} beside {other}: {error}") from error
+        found = compare(before, after, allowed, str(first))
+        print_comparison(console, found, after.run)
+        code = worst(code, found.exit_code) if max_regress is not None else code
+    return code
+
+
+def read_run(run: Path, option: str = "") -> "tuple[RunFolder, Summary]":
+    """The run in this folder, or of this summary.json. Raises UsageError with one line, which
+    begins with `option`."""
     from flashsale.storm.runfolder import RunFolder
     from flashsale.storm.summary import Summary
 
-    folder = RunFolder(run)
+    folder = RunFolder(run.parent if run.name == "summary.json" else run)
     try:
         return folder, Summary.read(folder.summary)
     except FileNotFoundError:
         raise UsageError(
-            f"{run}: no summary.json, so no finished run; name a run's folder"
+            f"{option}{run}: no summary.json, so no finished run; name a run's folder"
         ) from None
     except OSError as error:
-        raise UsageError(f"{folder.summary}: {error.strerror}") from error
+        raise UsageError(f"{option}{folder.summary}: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"{folder.summary}: damaged, or of another version") from error
+        raise UsageError(f"{option}{folder.summary}: damaged, or of another version") from error

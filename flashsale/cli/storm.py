@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsale.cli.judging import FailIf, demanding
+from flashsale.cli.judging import Baseline, FailIf, MaxRegress, Rival, demanding, rival
 from flashsale.cli.options import (
     DEFAULT_STATE_DIR,
     BaseUrl,
@@ -43,6 +43,8 @@ def command(
     ] = None,
     fail_if: FailIf = None,
     workers: Workers = 1,
+    baseline: Baseline = None,
+    max_regress: MaxRegress = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
     base_url: BaseUrl = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
@@ -69,6 +71,7 @@ def command(
         out=out,
         workers=workers,
         quiet=quiet,
+        rival=rival(loaded, baseline, max_regress),
     )
     run = run_storm(request)
     if run.summary.load.interrupted_by is not None:
@@ -92,6 +95,7 @@ class StormRequest:
     out: Path | None = None
     workers: int = 1
     quiet: bool = False
+    rival: Rival | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,9 @@ def run_storm(request: StormRequest) -> StormRun:
         if loaded is not None:
             found = Loads(loaded, *finished.plan.asked())
             summary = with_loads(scenario, finished.figures, summary, found)
+        if request.rival is not None:
+            summary = request.rival.held_against(summary, folder.path)
+        if summary is not finished.summary:
             summary.write(folder.summary)
         write_reports(folder, summary, finished.figures)
     return StormRun(summary, folder)

@@ -14,9 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flashsale.errors import ExitCode
-from flashsale.model import ENDINGS, Ending, Outcome, Reading, Signing, Verdict, ending
+from flashsale.model import ENDINGS, Ending, Outcome, Reading, Signing, ending
 from flashsale.report.number import ms, plural, share
 from flashsale.report.sale import remarks
+from flashsale.report.side_by_side import print_comparison
+from flashsale.report.verdict import styled
 from flashsale.storm.progress import Progress
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.selfwatch import Health
@@ -30,12 +32,6 @@ from flashsale.storm.summary import (
     WorkerFigures,
 )
 
-_COLOURS = {
-    Verdict.PASS: "green",
-    Verdict.FAIL: "red",
-    Verdict.INVALID: "yellow",
-    Verdict.UNKNOWN: "yellow",
-}
 _TTY_INTERVAL_S, _PLAIN_INTERVAL_S = 0.25, 1.0
 _COST_SHARE_MAX = 0.01
 _QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
@@ -111,6 +107,8 @@ def print_summary(console: Console, summary: Summary, folder: Path) -> None:
         console.print(_thresholds(summary))
     if summary.verify.checks:
         console.print(_checks(summary))
+    if summary.baseline is not None:
+        print_comparison(console, summary.baseline)
     console.print(Padding(_closing(summary, folder), (0, 0, 1, 2)))
 
 
@@ -214,7 +212,7 @@ def _thresholds(summary: Summary) -> Table:
     for name in ("threshold", "demanded", "found", ""):
         table.add_column(name)
     for figure in summary.thresholds:
-        table.add_row(figure.metric, figure.condition, figure.detail, _verdict(figure.verdict))
+        table.add_row(figure.metric, figure.condition, figure.detail, styled(figure.verdict))
     return table
 
 
@@ -223,7 +221,7 @@ def _checks(summary: Summary) -> Table:
     for name in ("check", "", "detail"):
         table.add_column(name, overflow="fold")
     for check in summary.verify.checks:
-        table.add_row(check.name, _verdict(check.verdict), Text(check.detail))
+        table.add_row(check.name, styled(check.verdict), Text(check.detail))
     return table
 
 
@@ -287,7 +285,7 @@ def _workers(workers: Sequence[WorkerFigures]) -> Text:
 
 
 def _verdict_line(summary: Summary) -> Text:
-    text = _verdict(summary.verdict)
+    text = styled(summary.verdict)
     if summary.exit_code:
         name = ExitCode(summary.exit_code).name.lower().replace("_", " ")
         text.append(f"  exit {summary.exit_code}, {name}", style="not bold")
@@ -298,7 +296,3 @@ def _verdict_line(summary: Summary) -> Text:
 
 def _sells(summary: Summary) -> bool:
     return summary.load.asked == "claims" or Step.BUY.endpoint in summary.endpoints
-
-
-def _verdict(verdict: Verdict) -> Text:
-    return Text(verdict.upper(), style=f"bold {_COLOURS[verdict]}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from flashsale.model import Verdict
+from flashsale.report.number import change_line
 from flashsale.storm.selfwatch import Health
 from flashsale.storm.summary import Summary
 
@@ -60,5 +61,8 @@ def _cases(summary: Summary) -> Iterator[_Case]:
     for threshold in summary.thresholds:
         name = f"{threshold.metric} {threshold.condition}"
         yield _Case("thresholds", name, threshold.verdict, threshold.detail)
+    if summary.baseline is not None:
+        for change in summary.baseline.changes:
+            yield _Case("baseline", change.metric, change.verdict, change_line(change))
     for check in summary.verify.checks:
         yield _Case("checks", check.name, check.verdict, check.detail)

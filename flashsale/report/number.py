@@ -1,5 +1,7 @@
 """Numbers as people read them: latencies in ms, counts with commas, shares in per cent."""
 
+from flashsale.storm.comparison import Change
+
 
 def ms(value: float | None) -> str:
     """Three significant figures where that helps, no false precision above."""
@@ -8,6 +10,19 @@ def ms(value: float | None) -> str:
     if value < 10:
         return f"{value:.2f}"
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A figure with its unit: `ms`, `/s`, or `%` of a share of 1."""
+    if value is None:
+        return "–"
+    match unit:
+        case "ms":
+            return f"{ms(value)} ms"
+        case "%":
+            return f"{100 * value:.3g} %"
+        case _:
+            return f"{value:,.0f}{unit}"
 
 
 def share(part: int, whole: int) -> str:
@@ -23,3 +38,9 @@ def share(part: int, whole: int) -> str:
 def plural(count: int, noun: str) -> str:
     """`count` of a noun that takes an s."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def change_line(change: Change) -> str:
+    """What became of a figure: '12.0 ms → 15.0 ms, +25.0%'."""
+    before, after = (amount(value, change.unit) for value in (change.before, change.after))
+    return f"{before} → {after}, {change.detail}"

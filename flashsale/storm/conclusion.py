@@ -9,6 +9,7 @@ from flashsale.storm.effort import Effort, Share
 from flashsale.storm.endpoint_figures import EndpointFigures
 from flashsale.storm.figures import Figures
 from flashsale.storm.loads import Loads
+from flashsale.storm.machine import Machine
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.salefigures import SaleFigures
 from flashsale.storm.scenario import Scenario
@@ -41,6 +42,7 @@ class Circumstances:
     resolved: int
     interrupted_by: ExitCode | None
     sale: SaleFigures | None = None
+    machine: Machine | None = None
 
 
 def conclude(
@@ -65,6 +67,7 @@ def conclude(
         reads=ReadFigures.of(figures.outcomes),
         sale=circumstances.sale,
         thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
+        machine=circumstances.machine,
     ).judged()
 
 

@@ -20,6 +20,7 @@ from flashsale.storm.effort import Effort
 from flashsale.storm.figures import Figures
 from flashsale.storm.interrupts import Interrupts, interrupts
 from flashsale.storm.ledger import NEVER, Ledger
+from flashsale.storm.machine import Machine
 from flashsale.storm.muster import Attack, Mission, muster
 from flashsale.storm.plan import Plan
 from flashsale.storm.planning import plan_of
@@ -178,6 +179,7 @@ class _Storm:
             sale=sale_figures(
                 self._ledger, Asked(self._plan.users, self._plan.vouchers, self._units)
             ),
+            machine=Machine.here(),
         )
         return conclude(self._scenario, figures, effort, circumstances)
 

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flashsale.errors import ExitCode, worst
 from flashsale.model import ENDINGS, Verdict
+from flashsale.storm.comparison import Comparison
 from flashsale.storm.histogram import Histogram
+from flashsale.storm.machine import Machine
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.salefigures import SaleFigures
 from flashsale.storm.selfwatch import Health
@@ -199,6 +201,8 @@ class Summary(_Part):
     database: DatabaseFigures | None = None
     verify: VerifyFigures = VerifyFigures()
     thresholds: list[ThresholdFigures]
+    baseline: Comparison | None = None
+    machine: Machine | None = None
 
     def judged(self) -> Self:
         """The same figures with the verdict and exit code that follow from them."""
@@ -224,6 +228,10 @@ class Summary(_Part):
                 "latency_ms": self.latency_ms.model_copy(update=latency),
             }
         ).judged()
+
+    def with_baseline(self, comparison: Comparison) -> Self:
+        """The run beside an earlier one, judged again."""
+        return self.model_copy(update={"baseline": comparison}).judged()
 
     def write(self, path: Path) -> None:
         """Write summary.json so that a reader sees the old one or the new one, never half."""
@@ -252,6 +260,8 @@ def exit_code_of(summary: Summary) -> ExitCode:
         codes.append(ExitCode.INVALID_RUN)
     if any(threshold.verdict is not Verdict.PASS for threshold in summary.thresholds):
         codes.append(ExitCode.THRESHOLD)
+    if summary.baseline is not None:
+        codes.append(summary.baseline.exit_code)
     return worst(*codes)
 
 
@@ -260,7 +270,7 @@ def verdict_of(summary: Summary, code: ExitCode) -> Verdict:
     match code:
         case ExitCode.PASS:
             return Verdict.PASS
-        case ExitCode.VIOLATION | ExitCode.THRESHOLD:
+        case ExitCode.VIOLATION | ExitCode.THRESHOLD | ExitCode.REGRESSION:
             return Verdict.FAIL
         case ExitCode.INVALID_RUN | ExitCode.INTERRUPTED | ExitCode.TERMINATED:
             return Verdict.INVALID

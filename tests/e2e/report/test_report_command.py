@@ -101,3 +101,16 @@ def test_the_newest_run_is_the_default(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("flashsale: runs/latest: no summary.json")
     assert "render" in run_flashsale(tmp_path, "report", "--help").stdout
+
+
+def test_several_runs_are_held_against_the_first(desk: Path) -> None:
+    shutil.copytree(desk / "run", desk / "other")
+    same = run_flashsale(desk, "report", "run", "other", "--max-regress", "0%")
+    assert same.returncode == 0, same.stderr
+    assert "run against run, at most 0 % worse" in same.stdout
+    assert "no change" in same.stdout
+    text = (desk / "other/summary.json").read_text()
+    (desk / "other/summary.json").write_text(text.replace('"scenario": "tiny"', '"scenario": "x"'))
+    done = run_flashsale(desk, "report", "run", "other")
+    assert done.returncode == 2
+    assert "it is a run of 'tiny', and this one is of 'x'" in done.stderr

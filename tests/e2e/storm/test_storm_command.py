@@ -320,3 +320,51 @@ def test_a_threshold_that_nobody_can_judge_sends_nothing(
     assert len(done.stderr.splitlines()) == 1
     assert not (desk / "runs").exists()
     assert not sale.claims
+
+
+def slow(delay_s: float) -> ScriptedSale:
+    """A sale that answers late, always."""
+    return ScriptedSale(lambda claim: Act(SOLD_OUT, delay_s if claim.method == "POST" else 0.0))
+
+
+def test_a_run_is_held_against_an_earlier_one(desk: Path) -> None:
+    with slow(0.01).open() as sale:
+        assert storm(desk, *on(sale)).returncode == 0
+        baseline = (desk / "runs/latest").resolve()
+    with slow(0.05).open() as sale:
+        done = storm(desk, *on(sale), "--baseline", "runs/latest", "--max-regress", "100%")
+    assert done.returncode == 5, done.stderr
+    assert "exit 5, regression" in done.stdout
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert summary.baseline is not None
+    verdicts = {change.metric: change.verdict for change in summary.baseline.changes}
+    assert verdicts["buy.response.p50"] == "fail"
+    assert verdicts["buy.response.p99"] == "unknown"  # of 60 samples
+    assert summary.baseline.folder == f"../{baseline.name}"
+    junit = (desk / "runs/latest/junit.xml").read_text()
+    assert 'name="buy.response.p50"' in junit
+    with slow(0.0).open() as sale:
+        assert storm(desk, *on(sale), "--baseline", str(baseline)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--max-regress", "15%"], "--max-regress: this goes with --baseline RUN"),
+        (["--baseline", "no", "--max-regress", "15"], "--max-regress: found '15', expected such"),
+        (["--baseline", "no"], "--baseline no: no summary.json, so no finished run"),
+        (["--baseline", "tiny.toml"], "--baseline tiny.toml/summary.json: Not a directory"),
+        (["--baseline", "bad"], "--baseline bad/summary.json: damaged, or of another version"),
+    ],
+)
+def test_a_baseline_that_cannot_be_used_sends_nothing(
+    desk: Path, sale: ScriptedSale, arguments: list[str], line: str
+) -> None:
+    (desk / "bad").mkdir()
+    (desk / "bad/summary.json").write_text('{"schema": 1, "run": ["?"]}')
+    done = storm(desk, *on(sale), *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"flashsale: {line}")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (desk / "runs").exists()
+    assert not sale.claims

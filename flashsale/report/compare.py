@@ -1,0 +1,144 @@
+"""Two runs beside each other: which figures became worse, and whether by more than is allowed.
+
+Compared are the response latency (p50, p95, p99), the rate and the share of attempts that went
+wrong: what a caller feels, and what a target carries. What the generator cost itself is no part of
+it, since that says nothing of the target.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from flashsale.model import Verdict, ending
+from flashsale.storm.comparison import Change, Comparison
+from flashsale.storm.histogram import SAMPLES_BEYOND
+from flashsale.storm.selfwatch import Health
+from flashsale.storm.summary import Latency, Summary
+from flashsale.storm.thresholds import ERROR
+
+LATENCY_FLOOR_MS = 0.25
+"""A latency that grew by less is not called worse: that is a turn of the scheduler."""
+
+ANSWERS_MIN = 100
+"""A rate of fewer answers is mostly chance."""
+
+_PERCENTILES = ("p50", "p95", "p99")
+
+
+def ensure_comparable(before: Summary, scenario: str, endpoints: Collection[str]) -> None:
+    """See that `before` can be the baseline of a run of `scenario` that asks for `endpoints`.
+
+    Raises ValueError with one line: it is of another scenario, or did not do what its plan said.
+    """
+    if before.scenario != scenario:
+        raise ValueError(f"it is a run of {before.scenario!r}, and this one is of {scenario!r}")
+    if {*asked(before)} != {*endpoints}:
+        told = (" and ".join(sorted(names)) for names in (asked(before), endpoints))
+        raise ValueError("it asked for {}, and this one asks for {}".format(*told))
+    if before.load.interrupted_by is not None:
+        raise ValueError("it was interrupted, so its figures are of a part")
+    if before.generator.verdict is Health.INVALID:
+        complaint = before.generator.complaints[0] if before.generator.complaints else "no reason"
+        raise ValueError(f"it is INVALID ({complaint}), so its figures are the generator's")
+
+
+def compare(before: Summary, after: Summary, max_regress: float, folder: str) -> Comparison:
+    """What became of `before` in `after`; `folder` is where `before` lies. Pure.
+
+    A figure fails when it is worse by more than `max_regress`, a share of 1.
+    """
+    return Comparison(
+        run=before.run,
+        folder=folder,
+        max_regress=max_regress,
+        warnings=_warnings(before, after),
+        changes=list(_changes(before, after, max_regress)),
+    )
+
+
+def _warnings(before: Summary, after: Summary) -> list[str]:
+    found = []
+    if before.plan_hash != after.plan_hash:
+        found.append("the plans differ (users, vouchers, instants or seed): not the same requests")
+    if before.machine is not None and after.machine is not None:
+        found += [f"the machine: {it}" for it in after.machine.differences(before.machine)]
+    return found
+
+
+def asked(summary: Summary) -> Collection[str]:
+    """The endpoints that a run asked for; runs of old do not name them."""
+    return summary.endpoints or ("browse" if summary.load.asked == "reads" else "buy",)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a caller of one endpoint felt."""
+
+    response: Latency
+    planned: int
+    wrong: int
+
+
+def _part(summary: Summary, endpoint: str) -> _Part:
+    found = summary.endpoints.get(endpoint)
+    outcomes = found.outcomes if found else summary.load.outcomes
+    return _Part(
+        response=found.response if found else summary.latency_ms.response,
+        planned=found.planned if found else summary.load.planned,
+        wrong=sum(n for name, n in outcomes.items() if not ending(name).is_expected),
+    )
+
+
+def _changes(before: Summary, after: Summary, max_regress: float) -> Iterator[Change]:
+    for endpoint in asked(after):
+        old, new = _part(before, endpoint), _part(after, endpoint)
+        yield from _latencies(endpoint, old.response, new.response, max_regress)
+        yield _errors(f"{endpoint}.{ERROR}.share", old, new, max_regress)
+    rates = before.load.rate_per_s, after.load.rate_per_s
+    if min(run.latency_ms.response.count for run in (before, after)) < ANSWERS_MIN:
+        yield _unknown("rate", "/s", *rates, f"fewer than {ANSWERS_MIN} answers")
+    else:
+        yield _change("rate", "/s", *rates, rates[1] < rates[0] * (1 - max_regress))
+
+
+def _latencies(
+    endpoint: str, before: Latency, after: Latency, max_regress: float
+) -> Iterator[Change]:
+    for name in _PERCENTILES:
+        metric = f"{endpoint}.response.{name}"
+        old, new = getattr(before, name), getattr(after, name)
+        if old is None or new is None:
+            which = "before" if old is None else "now"
+            yield _unknown(metric, "ms", old, new, f"too few samples {which}")
+            continue
+        worse = new > old * (1 + max_regress) and new - old > LATENCY_FLOOR_MS
+        yield _change(metric, "ms", old, new, worse)
+
+
+def _errors(metric: str, before: _Part, after: _Part, max_regress: float) -> Change:
+    old, new = before.wrong / before.planned, after.wrong / after.planned
+    more = (new - old) * after.planned
+    worse = new > old * (1 + max_regress) and more >= SAMPLES_BEYOND
+    return _change(metric, "%", old, new, worse)
+
+
+def _change(metric: str, unit: str, before: float, after: float, worse: bool) -> Change:
+    change = (after - before) / before if before else None
+    told = (
+        "no change" if after == before else "from nothing" if change is None else f"{change:+.1%}"
+    )
+    return Change(
+        metric=metric,
+        unit=unit,
+        before=round(before, 6),
+        after=round(after, 6),
+        change=None if change is None else round(change, 4),
+        verdict=Verdict.FAIL if worse else Verdict.PASS,
+        detail=told,
+    )
+
+
+def _unknown(metric: str, unit: str, before: float | None, after: float | None, why: str) -> Change:
+    return Change(
+        metric=metric, unit=unit, before=before, after=after, change=None,
+        verdict=Verdict.UNKNOWN, detail=why,
+    )  # fmt: skip
