@@ -209,8 +209,8 @@ class CacheSettings(Settings):
 
     @model_validator(mode="after")
     def _lease_outlives_load(self) -> Self:
-        if self.lease_ms <= self.loads_wait_ms + self.load_timeout_ms:
-            raise ValueError("lease_ms must be longer than loads_wait_ms + load_timeout_ms")
+        if self.lease_ms <= self.load_timeout_ms:
+            raise ValueError("lease_ms must be longer than load_timeout_ms")
         return self
 
 

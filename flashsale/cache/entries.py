@@ -9,7 +9,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
@@ -43,6 +43,15 @@ class Strategy(StrEnum):
     PASS_THROUGH = "pass_through"  # noqa: S105 - a strategy, not a password
 
 
+class Warmed(Enum):
+    """What became of one try at writing an entry."""
+
+    WRITTEN = auto()
+    OVERTAKEN = auto()  # by an update, while it loaded
+    ANOTHERS = auto()  # somebody else is loading it
+    NOTHING_THERE = auto()
+
+
 class Entries(Generic[T]):
     """Reads and updates of one kind. Made by `CacheClient.entries`."""
 
@@ -68,7 +77,7 @@ class Entries(Generic[T]):
         self._bloom = bloom
         self._flights = Flights()
         self._rebuilding: set[str] = set()
-        self.loading = Loading(client.ask, client.limit, client.settings, load, encode)
+        self.loading = Loading(client.ask, client.settings, load, encode)
         self.outcomes: Counter[Source] = Counter()
         self.rebuild_failures = 0
 
@@ -161,27 +170,44 @@ class Entries(Generic[T]):
         return Answer(source, body, self._decode)
 
     async def _fly(self, flight: Flight, entry_id: Id, key: str) -> Landed:
-        """One load, unless somebody else's fills the entry while we wait for it."""
-        pair, token = (key, keys.cache_lock(self.kind, entry_id)), new_token()
-        give_up_s = asyncio.get_running_loop().time() + self._settings.wait_ms / 1000
-        waited = False
-        while key not in self._client.owed:
-            as_of = flight.begin()
-            try:
-                claimed = await self.loading.claim(pair, token, ANY_ENTRY)
-            except Unavailable:
-                break
-            except Indeterminate:  # the lock may be ours: no longer than we can help it
-                await self.loading.release(pair, token)
-                break
-            if isinstance(claimed, Entry):
-                return Landed(claimed.body, self._source(claimed, waited), as_of)
-            if claimed is Claim.OURS:
-                return await self._load_and_fill(flight, entry_id, pair, token)
-            if self.strategy is Strategy.PASS_THROUGH or self._now_s() >= give_up_s:
-                break
-            waited = True
+        """One load, unless somebody else's fills the entry while we wait for it.
+
+        The turn comes before the lock: whoever holds the lock loads at once, and whoever waits
+        for a turn finds at the end of the queue what another process has loaded meanwhile.
+        """
+        give_up_s = None
+        while True:
+            async with self._client.limit.turn():
+                if key in self._client.owed:
+                    return await self._load_alone(flight, entry_id)
+                waited = give_up_s is not None
+                landed = await self._claimed(flight, entry_id, key, waited)
+                if landed is not None:
+                    return landed
+                give_up_s = give_up_s or self._now_s() + self._settings.wait_ms / 1000
+                if self.strategy is Strategy.PASS_THROUGH or self._now_s() >= give_up_s:
+                    return await self._load_alone(flight, entry_id)
             await asyncio.sleep(self._settings.retry_ms / 1000)
+
+    async def _claimed(self, flight: Flight, entry_id: Id, key: str, waited: bool) -> Landed | None:
+        """The entry, found or loaded; None while another process loads it."""
+        pair, token = (key, keys.cache_lock(self.kind, entry_id)), new_token()
+        as_of = flight.begin()
+        try:
+            claimed = await self.loading.claim(pair, token, ANY_ENTRY)
+        except Unavailable:
+            return await self._load_alone(flight, entry_id)
+        except Indeterminate:  # the lock may be ours: no longer than we can help it
+            await self.loading.release(pair, token)
+            return await self._load_alone(flight, entry_id)
+        if isinstance(claimed, Entry):
+            return Landed(claimed.body, self._source(claimed, waited), as_of)
+        if claimed is Claim.OURS:
+            return await self._load_and_fill(flight, entry_id, pair, token)
+        return None
+
+    async def _load_alone(self, flight: Flight, entry_id: Id) -> Landed:
+        """A load that fills nothing."""
         as_of = flight.begin()
         return Landed(await self.loading.load(entry_id), Source.LOAD, as_of)
 
@@ -206,11 +232,12 @@ class Entries(Generic[T]):
         """Replace an expired entry. While this runs, nobody of this process begins another."""
         pair, token = (key, keys.cache_lock(self.kind, entry_id)), new_token()
         try:
-            claimed = await self.loading.claim(pair, token, now_ms())
-            if claimed is Claim.OURS:
-                body = await self.loading.load_or_release(entry_id, pair, token)
-                await self.loading.fill(pair, token, body, self._ttl_s, logical=True)
-            elif claimed is Claim.ANOTHERS:
+            async with self._client.limit.turn():
+                claimed = await self.loading.claim(pair, token, now_ms())
+                if claimed is Claim.OURS:
+                    body = await self.loading.load_or_release(entry_id, pair, token)
+                    await self.loading.fill(pair, token, body, self._ttl_s, logical=True)
+            if claimed is Claim.ANOTHERS:
                 await asyncio.sleep(self._settings.retry_ms / 1000)
         except (Unavailable, Indeterminate):
             await self._rest()
@@ -223,21 +250,31 @@ class Entries(Generic[T]):
         await asyncio.sleep(self._settings.rebuild_pause_ms / 1000)
 
     async def _warm_one(self, entry_id: Id) -> bool:
-        pair, token = self._keys(entry_id), new_token()
         give_up_s = self._now_s() + self._settings.wait_ms / 1000
         tries = 0
         while tries < _WARM_TRIES and self._now_s() < give_up_s:
-            if await self.loading.claim(pair, token, NO_ENTRY) is not Claim.OURS:
-                await asyncio.sleep(self._settings.retry_ms / 1000)
-                continue
-            tries += 1
-            body = await self.loading.load_or_release(entry_id, pair, token)
-            if body == NULL:
-                await self.loading.release(pair, token)
+            async with self._client.limit.turn():
+                warmed = await self._warmed(entry_id)
+            if warmed is Warmed.NOTHING_THERE:
                 return False
-            if await self.loading.fill(pair, token, body, self._ttl_s, logical=True):
+            if warmed is Warmed.WRITTEN:
                 return True
+            tries += warmed is Warmed.OVERTAKEN
+            if warmed is Warmed.ANOTHERS:
+                await asyncio.sleep(self._settings.retry_ms / 1000)
         return False
+
+    async def _warmed(self, entry_id: Id) -> Warmed:
+        """One try at loading an entry and writing it, whatever is there."""
+        pair, token = self._keys(entry_id), new_token()
+        if await self.loading.claim(pair, token, NO_ENTRY) is not Claim.OURS:
+            return Warmed.ANOTHERS
+        body = await self.loading.load_or_release(entry_id, pair, token)
+        if body == NULL:
+            await self.loading.release(pair, token)
+            return Warmed.NOTHING_THERE
+        filled = await self.loading.fill(pair, token, body, self._ttl_s, logical=True)
+        return Warmed.WRITTEN if filled else Warmed.OVERTAKEN
 
     async def _update(self, ids: list[Id], work: Callable[[], Awaitable[R]]) -> R:
         try:

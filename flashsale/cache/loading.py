@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.cache.bits import Id
 from flashsale.cache.entry import NULL, Entry, pack, unpack
-from flashsale.cache.limit import Limit
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
 from flashsale.settings import CacheSettings
@@ -54,13 +53,11 @@ class Loading(Generic[T]):
     def __init__(
         self,
         ask: Callable[[Call], Awaitable[Any]],
-        limit: Limit,
         settings: CacheSettings,
         load: Callable[[Any], Awaitable[T | None]],
         encode: Callable[[T], bytes],
     ) -> None:
         self._ask = ask
-        self._limit = limit
         self._settings = settings
         self._load = load
         self._encode = encode
@@ -83,24 +80,23 @@ class Loading(Generic[T]):
         return Claim.OURS if reply == 1 else Claim.ANOTHERS
 
     async def load(self, entry_id: Id) -> bytes:
-        """The thing as JSON, NULL where there is none.
+        """The thing as JSON, NULL where there is none; to be called in one's turn.
 
-        Raises Unavailable where its turn or its answer takes too long, and what the loader raises.
+        Raises Unavailable where the answer takes too long, and what the loader raises.
         """
-        async with self._limit.turn():
-            self.loads += 1
-            began_s = time.perf_counter()
-            try:
-                async with asyncio.timeout(self._settings.load_timeout_ms / 1000):
-                    value = await self._load(entry_id)
-            except TimeoutError:
-                self.failures += 1
-                raise Unavailable("the database took too long") from None
-            except BaseException:
-                self.failures += 1
-                raise
-            finally:
-                self.durations_s.add(time.perf_counter() - began_s)
+        self.loads += 1
+        began_s = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._settings.load_timeout_ms / 1000):
+                value = await self._load(entry_id)
+        except TimeoutError:
+            self.failures += 1
+            raise Unavailable("the database took too long") from None
+        except BaseException:
+            self.failures += 1
+            raise
+        finally:
+            self.durations_s.add(time.perf_counter() - began_s)
         return NULL if value is None else self._encode(value)
 
     async def load_or_release(self, entry_id: Id, keys: tuple[str, str], token: str) -> bytes:

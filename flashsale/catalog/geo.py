@@ -32,6 +32,7 @@ _BEGIN = script("geo_begin")
 _ADD = script("geo_add")
 _FILL = script("geo_fill")
 _DROP = script("geo_drop")
+_BEGUN, _THERE = 1, 2  # what geo_begin.lua replies
 _NO_SHOP = 0
 _CHUNK = 1_000
 _TRIES = 20
@@ -97,27 +98,28 @@ class ShopGeo:
             if self._owed:
                 await self._pay()
 
-    async def build(self, type_id: int) -> bool:
-        """Make the index anew from MySQL; False where another is at it or a change overtook it.
+    async def build(self, type_id: int, *, anew: bool = True) -> bool:
+        """Make the index from MySQL, `anew` or only where it is absent; whether it is there.
 
-        Raises Unavailable or Indeterminate.
+        False where another is at it or a change overtook it. Raises Unavailable or Indeterminate.
         """
-        token, settings = secrets.token_hex(8), self._settings
+        token, settings, index = secrets.token_hex(8), self._settings, keys.shop_geo(type_id)
         lock, built = keys.shop_geo_lock(type_id), keys.shop_geo_build(type_id, token)
-        if not await self._is_done(_BEGIN, (lock, built), token, settings.geo_lease_ms, _NO_SHOP):
-            return False
+        args = (token, settings.geo_lease_ms, _NO_SHOP, int(anew))
+        begun = await self._cache.ask(Call(_BEGIN, (lock, built, index), args))
+        if begun != _BEGUN:
+            return bool(begun == _THERE)
         self.builds += 1
         async for words in self._places(type_id):
             if not await self._is_done(_ADD, (lock, built), token, *words):
                 return False
-        index = keys.shop_geo(type_id)
         return await self._is_done(_FILL, (lock, built, index), token, settings.geo_ttl_s)
 
     async def _built(self, type_id: int) -> bool:
         """One build a process and type at a time; who comes later waits for the same."""
         task = self._builds.get(type_id)
         if task is None:
-            task = self._cache.start(self.build(type_id))
+            task = self._cache.start(self.build(type_id, anew=False))
             self._builds[type_id] = task
             task.add_done_callback(lambda _: self._builds.pop(type_id, None))
         return await asyncio.shield(task)

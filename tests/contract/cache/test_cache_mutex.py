@@ -99,6 +99,22 @@ async def test_a_load_that_takes_too_long_is_given_up(cache_url: str, cache: Red
 
 
 class TestAnotherProcessLoads:
+    async def test_every_key_is_loaded_once_however_long_the_queue(self, cache_url: str) -> None:
+        """Three processes want the same keys, and the database is far slower than they wait: who
+        queues for a turn holds no lock, and finds what was loaded meanwhile."""
+        ids, shelf = range(1, 101), Shelf(*range(1, 101))
+        shelf.delay_s = 0.005
+        async with (
+            client(cache_url, loads_max=2, wait_ms=50, retry_ms=5) as one,
+            client(cache_url, loads_max=2, wait_ms=50, retry_ms=5) as two,
+            client(cache_url, loads_max=2, wait_ms=50, retry_ms=5) as three,
+        ):
+            kinds = [kind(each, shelf) for each in (one, two, three)]
+            answers = await asyncio.gather(*(things.read(i) for i in ids for things in kinds))
+        assert shelf.loads == len(ids)
+        assert all(answer.value is not None for answer in answers)
+        assert max(things.loading.loads for things in kinds) < len(ids)
+
     async def test_its_load_is_waited_for(self, cache_url: str, cache: Redis) -> None:
         shelf = Shelf(1)
         cache.set(LOCK, "another", px=10_000)
