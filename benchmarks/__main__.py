@@ -11,6 +11,8 @@ NAMES = (
     "generator",
     "worker",
     "cached_read",
+    "cached_http",
+    "hot_stale",
     "bloom",
     "metrics",
     "seed_million",

@@ -92,7 +92,14 @@ class Entries(Generic[T]):
         the loader raises.
         """
         key = keys.cache_entry(self.kind, entry_id)
-        found = await self._find(key, entry_id)
+        try:
+            found = (
+                None
+                if key in self._client.owed
+                else await self._client.find(Want(key, entry_id, self._bloom))
+            )
+        except Unavailable:
+            found = None
         if found.__class__ is bytes:
             entry = unpack(found)
             if entry is not None:
@@ -146,14 +153,6 @@ class Entries(Generic[T]):
     async def land(self) -> None:
         """Wait for every load under way."""
         await self._flights.land()
-
-    async def _find(self, key: str, entry_id: Id) -> Any:
-        if key in self._client.owed:
-            return None
-        try:
-            return await self._client.find(Want(key, entry_id, self._bloom))
-        except Unavailable:
-            return None
 
     def _cached(self, entry: Entry, entry_id: Id, key: str) -> Answer[T]:
         if entry.expires_ms and entry.expires_ms <= now_ms():

@@ -5,6 +5,7 @@ be cut out without parsing. expireTime is Unix milliseconds under logical expiry
 key's own lifetime counts. `"data":null` says that there is no such thing.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,12 +15,7 @@ T = TypeVar("T")
 
 NULL = b"null"
 
-_HEAD = b'{"expireTime":'
-_DATA = b',"data":'
-_PLAIN_HEAD = _HEAD + b"0" + _DATA
-_EXPIRY_AT = len(_HEAD)
-_BODY_AT = len(_PLAIN_HEAD)
-_EXPIRY_DIGITS_MAX = 16
+_ENTRY = re.compile(rb'\{"expireTime":(\d{1,16}),"data":(.*)\}', re.DOTALL)
 
 
 class Source(StrEnum):
@@ -42,20 +38,13 @@ class Entry(NamedTuple):
 
 def pack(body: bytes, expires_ms: int = 0) -> bytes:
     """The entry for `body`, JSON as encoded."""
-    return b"%b%d%b%b}" % (_HEAD, expires_ms, _DATA, body)
+    return b'{"expireTime":%d,"data":%b}' % (expires_ms, body)
 
 
 def unpack(raw: bytes | None) -> Entry | None:
     """The parts of an entry, None where there is none or where it is not one of ours."""
-    if raw is None or not raw.endswith(b"}"):
-        return None
-    if raw.startswith(_PLAIN_HEAD):
-        return Entry(0, raw[_BODY_AT:-1])
-    end = raw.find(_DATA, _EXPIRY_AT, _EXPIRY_AT + _EXPIRY_DIGITS_MAX + len(_DATA))
-    digits = raw[_EXPIRY_AT:end]
-    if end < 0 or not raw.startswith(_HEAD) or not digits.isdigit():
-        return None
-    return Entry(int(digits), raw[end + len(_DATA) : -1])
+    match = _ENTRY.fullmatch(raw) if raw is not None else None
+    return Entry(int(match[1]), match[2]) if match else None
 
 
 @dataclass(slots=True, eq=False)

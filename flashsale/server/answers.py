@@ -1,7 +1,6 @@
 """What goes over the wire: the answer to every outcome, made once where it can be."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -11,13 +10,12 @@ Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json")
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """One HTTP answer, ready to send."""
+class Response(NamedTuple):
+    """One HTTP answer, ready to send; a tuple, since one is made for every request."""
 
     status: int
-    body: bytes = b""
-    headers: list[Header] = field(default_factory=list)
+    body: bytes
+    headers: list[Header]
 
 
 def ok(data: Any = None) -> Response:
@@ -33,11 +31,11 @@ def rejected(message: str, status: int = 200, *extra: Header) -> Response:
 
 def ok_json(data: bytes, *extra: Header) -> Response:
     """The family's envelope around `data`, which is JSON already."""
-    return _with_body(200, b'{"success":true,"data":' + data + b"}", *extra)
+    return _with_body(200, b'{"success":true,"data":%b}' % data, *extra)
 
 
 def _with_body(status: int, body: bytes, *extra: Header) -> Response:
-    length = (b"content-length", str(len(body)).encode())
+    length = (b"content-length", b"%d" % len(body))
     return Response(status, body, [_JSON, length, *extra])
 
 

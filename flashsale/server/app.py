@@ -41,14 +41,9 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope, as ASGI asks."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-        else:
-            raise NotImplementedError(f"no {scope['type']} here")
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _other(scope, receive, send)
+            return
         began_s = perf_counter()
         self.in_flight += 1  # until the answer has left: a drain waits for it
         try:
@@ -82,8 +77,10 @@ class App:
         return response
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def _other(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer the server's lifespan events; replica.py opens and closes what the app uses."""
+    if scope["type"] != "lifespan":
+        raise NotImplementedError(f"no {scope['type']} here")
     while True:
         message: MutableMapping[str, Any] = await receive()
         await send({"type": message["type"] + ".complete"})

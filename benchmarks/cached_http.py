@@ -1,0 +1,121 @@
+"""A cached read through HTTP: CPU of the replica that answers it, beside the bare answer's."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.bare import bare_server
+from benchmarks.cpu import CpuMeter
+from benchmarks.system import System, system
+from benchmarks.table import Section, median, spread
+
+READS = 100_000
+CONNECTIONS = 256
+SHOPS = 1_000
+RATIO_LIMIT = 2.0
+_SCENARIO = f"""schema = 1
+name = "cached"
+[browse]
+shops = {{shops}}
+[load]
+model = "stampede"
+users = {{reads}}
+connections = {CONNECTIONS}
+"""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one storm of reads took."""
+
+    replica_us: float
+    storm_us: float
+    per_s: float
+    hit_share: float
+
+
+def measure(runs: int) -> Section:
+    """`runs` times 100,000 reads of 1,000 shops, of one replica and of the bare answer in turn."""
+    section = Section(f"cached read through HTTP: {CONNECTIONS} connections, one replica, no nginx")
+    taken: dict[str, list[Taken]] = {"bare": [], "logical": [], "mutex": []}
+    with bare_server() as bare, _town(hot=SHOPS) as warmed, _town(hot=0) as cold:
+        targets = {
+            "bare": (bare.url, bare.pid),
+            "logical": _replica(warmed),
+            "mutex": _replica(cold),
+        }
+        for url, pid in targets.values():
+            _storm(url, pid, SHOPS * 10)  # fills what was not warmed
+        for _ in range(runs):
+            for what, (url, pid) in targets.items():
+                taken[what].append(_storm(url, pid, READS))
+    bare_us = median([each.replica_us for each in taken["bare"]])
+    section.add("bare answer, CPU µs", spread([each.replica_us for each in taken["bare"]], 1))
+    for what in ("logical", "mutex"):
+        costs = [each.replica_us for each in taken[what]]
+        ratio = median(costs) / bare_us
+        section.add(f"{what}: replica CPU µs a read", spread(costs, 1))
+        section.add(
+            "… as a multiple of the bare answer",
+            f"{ratio:.2f} ×",
+            f"≤ {RATIO_LIMIT:g} ×",
+            ratio <= RATIO_LIMIT,
+        )
+        section.add("… reads/s", spread([each.per_s for each in taken[what]]))
+        section.add("… hits", f"{min(each.hit_share for each in taken[what]):.1%}")
+    section.add("storm, CPU µs a read", spread([each.storm_us for each in taken["logical"]], 1))
+    return section
+
+
+@contextmanager
+def _town(hot: int) -> Iterator[System]:
+    """A stack of one replica that keeps so many shops warm."""
+    with ExitStack() as stack:
+        with _environment("FLASHSALE_CATALOG_HOT_SHOPS", str(hot)):
+            town = stack.enter_context(system("--replicas", "1"))
+            town.flashsale("seed", "--shops", str(SHOPS))
+            town.flashsale("warm")
+        yield town
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _replica(town: System) -> tuple[str, int]:
+    """The URL and the process id of the one replica."""
+    child = next(child for child in town.state.children if child.kind == "replica")
+    return f"http://127.0.0.1:{child.port}", child.pid
+
+
+def _storm(url: str, pid: int, reads: int) -> Taken:
+    with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as name:
+        scenario, out = Path(name, "cached.toml"), Path(name, "run")
+        scenario.write_text(_SCENARIO.format(shops=SHOPS, reads=reads))
+        words = ["storm", str(scenario), "--quiet", "--out", str(out), "--base-url", url]
+        meter = CpuMeter({"replica": [pid]})
+        subprocess.run(
+            [sys.executable, "-m", "flashsale", *words, "--state-dir", name],
+            capture_output=True,
+            check=False,
+        )
+        used_s = meter.used_s()["replica"]
+        summary = json.loads((out / "summary.json").read_text())
+    load = summary["load"]
+    return Taken(
+        replica_us=used_s / load["sent"] * 1e6,
+        storm_us=summary["generator"]["cpu_us_per_request"],
+        per_s=load["rate_per_s"],
+        hit_share=load["outcomes"].get("hit", 0) / load["sent"],
+    )
