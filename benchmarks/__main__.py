@@ -11,6 +11,7 @@ NAMES = (
     "generator",
     "worker",
     "cached_read",
+    "open_claims",
     "cached_http",
     "hot_stale",
     "bloom",
