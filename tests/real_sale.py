@@ -1,5 +1,6 @@
 """A sale on a real Redis and a real MariaDB, made with plain commands and plain SQL."""
 
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,12 +10,15 @@ import pymysql
 import redis
 
 from flashsale.verify.baseline import BASELINE_FILE, take
+from flashsale.verify.ending import ENDING_FILE
+from flashsale.verify.ending import take as take_ending
 from flashsale.verify.examination import examine
 from flashsale.verify.verdict import Judgement
 
 STREAM, DEAD, GROUP = "stream.orders", "stream.orders.dead", "g1"
 BEGIN, END = "2026-01-01 00:00:00.000", "2026-12-31 00:00:00.000"
 BEGIN_MS, END_MS = 1_767_225_600_000, 1_798_675_200_000
+SOLD = "2026-01-01 01:00:00.000"
 SOLD_MS = BEGIN_MS + 3_600_000
 DATASET = "a" * 32
 
@@ -82,21 +86,31 @@ class RealSale:
         answer: Any = self.redis.xreadgroup(GROUP, "c1", {STREAM: ">"}, count=count)
         return answer[0][1] if answer else []
 
-    def work(self) -> None:
+    def work(self, sold_at: str = SOLD) -> None:
         """What the worker does, until the queue is empty."""
         for entry, fields in self.deliver():
             order, user, voucher = (int(fields[name]) for name in (b"id", b"userId", b"voucherId"))
-            self.insert(order, user, voucher)
+            self.insert(order, user, voucher, sold_at=sold_at)
             self.redis.xack(STREAM, GROUP, entry)
 
-    def insert(self, order: int, user: int, voucher: int = 1, *, take_unit: bool = True) -> None:
+    def insert(
+        self,
+        order: int,
+        user: int,
+        voucher: int = 1,
+        *,
+        take_unit: bool = True,
+        sold_at: str = SOLD,
+    ) -> None:
         """A row, and its unit from the stock."""
         self.sql(
             "INSERT INTO tb_voucher_order (id, user_id, voucher_id, create_time, persisted_at)"
-            " VALUES (%s, %s, %s, '2026-01-01 01:00:00.000', '2026-01-01 01:00:00.120')",
+            " VALUES (%s, %s, %s, %s, TIMESTAMPADD(MICROSECOND, 120000, %s))",
             order,
             user,
             voucher,
+            sold_at,
+            sold_at,
         )
         self.sql(
             "UPDATE tb_seckill_voucher SET stock = stock - %s WHERE voucher_id = %s",
@@ -108,6 +122,12 @@ class RealSale:
         """Take the baseline now, into the run folder."""
         before = take(self.ledger_url, self.mysql_url, vouchers or (1,))
         (self.run_dir / BASELINE_FILE).write_bytes(before.to_json())
+
+    def end(self) -> None:
+        """The run is over: write how far the stores have come, and let a moment pass."""
+        taken = take_ending(self.ledger_url, self.mysql_url, (1,), claim_ms=50)
+        (self.run_dir / ENDING_FILE).write_bytes(taken.to_json())
+        time.sleep(0.1)
 
     def told(self, user: int, outcome: str, order: int | None = None, voucher: int = 1) -> None:
         """A claim and its answer."""

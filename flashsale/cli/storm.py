@@ -150,6 +150,7 @@ def run_storm(request: StormRequest) -> StormRun:
     with interrupts():
         with LiveProgress(Console(stderr=True), request.quiet) as show:
             finished = storm(assignment, tokens, show)
+        _take_ending(request, folder)
         summary = finished.summary
         loaded = loads.settled() if loads is not None else None
         if loaded is not None:
@@ -208,3 +209,18 @@ def _take_baseline(
         typer.echo(f"storm: no baseline, so verify will judge less: {error}", err=True)
         return None
     return {v: sale.redis_stock for v, sale in taken.sales.items() if sale.redis_stock is not None}
+
+
+def _take_ending(request: StormRequest, folder: "RunFolder") -> None:
+    """Write ending.json, so that later storms on the same sale do not disturb the judgement."""
+    sale, stores = request.scenario.sale, request.stores
+    if sale is None or stores is None or not folder.baseline.exists():
+        return
+    from flashsale.verify import ending
+
+    claim_ms = request.scenario.timeouts.claim_ms
+    try:
+        taken = ending.take(stores.ledger_url, stores.mysql_url, sale.voucher_ids, claim_ms)
+        folder.ending.write_bytes(taken.to_json())
+    except (UnreachableError, NothingJudgedError) as error:
+        typer.echo(f"storm: its end is not marked, so verify before the next: {error}", err=True)

@@ -22,7 +22,8 @@ def show(
     judgement: "Judgement", console: "Console", run_verdict: Verdict, exit_code: ExitCode
 ) -> None:
     """Print the verdict of every check, everyone they name, and the verdict of the run."""
-    end = [*_figures(judgement), _verdict(judgement, run_verdict, exit_code)]
+    short = [judgement.shortfall] if judgement.shortfall else []
+    end = [*_figures(judgement), *short, _verdict(judgement, run_verdict, exit_code)]
     if console.is_terminal:
         console.print(_table(judgement))
         lines = [f"  {line}" for line in end]

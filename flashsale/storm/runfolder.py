@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "baseline.json"
 
     @property
+    def ending(self) -> Path:
+        """The stores after the last answer, where they could be reached."""
+        return self.path / "ending.json"
+
+    @property
     def summary(self) -> Path:
         """The figures and the verdict."""
         return self.path / "summary.json"

@@ -30,12 +30,18 @@ _CODES = {str(outcome): code for code, outcome in enumerate(OUTCOMES)}
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """One run's record. `complete` is False where the storm did not live to end it."""
+    """One run's record. `complete` is False where the storm was cut short, or interrupted.
+
+    `cut` is True where the storm did not live to end the record: it was killed, or could not
+    write. `unrecorded` claims then have no result, though they may have been sent and answered.
+    """
 
     run: str
     scenario: str
     claims: dict[int, Claims]
     complete: bool = True
+    cut: bool = False
+    unrecorded: int = 0
 
     @property
     def vouchers(self) -> tuple[int, ...]:
@@ -46,6 +52,19 @@ class Attempts:
     def planned(self) -> int:
         """How many claims were planned."""
         return sum(len(claims) for claims in self.claims.values())
+
+    @property
+    def shortfall(self) -> str | None:
+        """What the record lacks and what that means, in a sentence; None where it is whole."""
+        if not self.cut:
+            return None
+        why = "the record has no end: the storm was killed, or could not write"
+        if not self.unrecorded:
+            return f"{why}; every result is there, only answers to later questions may be missing"
+        return (
+            f"{why}; {self.unrecorded:,} of {self.planned:,} claims have no result, so each may "
+            "have sold, and what they were told cannot be held against the sale"
+        )
 
 
 def read_attempts(run_dir: Path) -> Attempts:
@@ -98,7 +117,7 @@ class _Record:
         self._all = Claims()
         self._voucher = column()
         self._answered = bytearray()
-        self._barrier = self._ended = False
+        self._barrier = self._ended = self._complete = False
         self._kinds = {
             "plan": self._plan,
             "result": self._result,
@@ -107,7 +126,9 @@ class _Record:
             "end": self._end,
         }
 
-    def take(self, line: dict[str, Any]) -> None:
+    def take(self, line: Any) -> None:
+        if not isinstance(line, dict):
+            raise ValueError("expected an object, as a storm writes them")
         kind = line["kind"]
         if not self._header:
             self._begin(line)
@@ -120,12 +141,25 @@ class _Record:
         if not self._header:
             raise ValueError("expected a header")
         planned = len(self._voucher)
+        if not planned:
+            raise ValueError("no attempt was planned, so there is nothing to judge; storm again")
         if self._barrier and planned != self._header["planned"]:
             raise ValueError(f"the header plans {self._header['planned']} attempts, not {planned}")
         claims = {voucher: Claims() for voucher in self._header["vouchers"]}
         claims.update(_by_voucher(self._all, self._voucher))
-        header = self._header
-        return Attempts(str(header["run"]), str(header["scenario"]), claims, self._ended)
+        return Attempts(
+            run=str(self._header["run"]),
+            scenario=str(self._header["scenario"]),
+            claims=claims,
+            complete=self._complete,
+            cut=not self._ended,
+            unrecorded=self._unrecorded() if self._barrier else 0,
+        )
+
+    def _unrecorded(self) -> int:
+        """Claims without a result: `_answered` is a byte for each attempt."""
+        pairs = zip(self._answered, self._voucher, strict=True)
+        return sum(1 for answered, voucher in pairs if not answered and voucher != NO_CLAIM)
 
     def _begin(self, line: dict[str, Any]) -> None:
         if line["kind"] != "header" or line["schema"] != SCHEMA:
@@ -134,7 +168,9 @@ class _Record:
             line[name]
         if not line["vouchers"] and "asked" in line:
             raise ValueError("this run sold nothing; its thresholds are the whole verdict")
-        if not all(type(voucher) is int and voucher > 0 for voucher in line["vouchers"]):
+        if not isinstance(line["vouchers"], list) or not all(
+            _is_id(voucher) for voucher in line["vouchers"]
+        ):
             raise ValueError("vouchers: expected positive integers")
         self._header = line
 
@@ -147,9 +183,7 @@ class _Record:
             self._add(0, NO_CLAIM)
             return
         user, voucher = line["user"], line["voucher"]
-        if not (
-            type(user) is type(voucher) is int and 0 < user <= ID_MAX and 0 < voucher <= ID_MAX
-        ):
+        if not (_is_id(user) and _is_id(voucher)):
             raise ValueError("user and voucher: expected positive integers")
         self._add(user, voucher)
 
@@ -194,7 +228,7 @@ class _Record:
             self._all.resolved[i] = GARBLED if order is None else _order_id(order)
 
     def _end(self, line: dict[str, Any]) -> None:
-        self._ended = not line["interrupted"]
+        self._ended, self._complete = True, not line["interrupted"]
 
     def _planned(self, i: int) -> int:
         if type(i) is not int or not 0 <= i < len(self._voucher):

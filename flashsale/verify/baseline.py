@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from flashsale.verify.connection import connect
 from flashsale.verify.database import Rows, Shelf
 from flashsale.verify.ledger import LedgerSale
 from flashsale.verify.observation import Clocks, Observation, Position, observe
+from flashsale.verify.stream import entry_id
 
 BASELINE_FILE = "baseline.json"
 SCHEMA = 1
@@ -153,8 +155,13 @@ def read_baseline(run_dir: Path) -> Baseline | None:
         return from_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NothingJudgedError(f"{path}: not a baseline of schema {SCHEMA} ({error})") from error
+    except OSError as error:
+        raise NothingJudgedError(f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NothingJudgedError(
+            f"{path} is damaged: not a baseline of schema {SCHEMA}; without the file, "
+            "verify judges less but does judge"
+        ) from error
 
 
 def from_json(text: bytes) -> Baseline:
@@ -166,11 +173,18 @@ def from_json(text: bytes) -> Baseline:
     return Baseline(
         dataset=document["dataset"],
         sales={int(v): _sale_from_json(sale) for v, sale in document["vouchers"].items()},
-        position=Position(stream["last_entry"], document["dead_letters"]["last_entry"]),
-        trimmed=stream["trimmed"],
+        position=Position(
+            entry_id(stream["last_entry"]), entry_id(document["dead_letters"]["last_entry"])
+        ),
+        trimmed=index(stream["trimmed"]),
         stream_exists=stream["exists"],
         clocks=Clocks(**clocks) if clocks else None,
     )
+
+
+def whole_or_none(value: Any) -> int | None:
+    """`value`, if it is a whole number or none. Raises TypeError."""
+    return None if value is None else index(value)
 
 
 def _sale_to_json(sale: SaleBefore) -> dict[str, Any]:
@@ -194,19 +208,19 @@ def _sale_to_json(sale: SaleBefore) -> dict[str, Any]:
 
 def _sale_from_json(sale: Mapping[str, Any]) -> SaleBefore:
     initial, stock, window = sale["initial"], sale["mysql_stock"], sale["mysql_window_ms"]
-    begin_ms, end_ms = sale["redis_window_ms"]
+    begin_ms, end_ms = map(whole_or_none, sale["redis_window_ms"])
     return SaleBefore(
-        shelf=Shelf(initial, stock, *window) if window else None,
-        redis_stock=sale["redis_stock"],
-        redis_initial=sale["redis_initial"],
+        shelf=Shelf(*map(index, (initial, stock, *window))) if window else None,
+        redis_stock=whole_or_none(sale["redis_stock"]),
+        redis_initial=whole_or_none(sale["redis_initial"]),
         begin_ms=begin_ms,
         end_ms=end_ms,
-        members=sale["members"],
+        members=index(sale["members"]),
         gives_receipts=sale["gives_receipts"],
         live=frozenset(map(int, sale["live"])),
         ended=frozenset(map(int, sale["ended"])),
         queued=frozenset(map(int, sale["queued"])),
-        unsettled=frozenset(sale["unsettled_users"]),
+        unsettled=frozenset(map(index, sale["unsettled_users"])),
     )
 
 

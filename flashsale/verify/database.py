@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -48,6 +49,12 @@ class Rows:
     def live(self) -> Iterator[int]:
         """The positions of the live orders."""
         return (row for row, status in enumerate(self.status) if status in _LIVE)
+
+    def without(self, left_out: AbstractSet[int]) -> "Rows":
+        """A copy without the orders at these positions."""
+        kept = [row for row in range(len(self)) if row not in left_out]
+        columns = (self.order, self.user, self.status, self.created_ms, self.persisted_ms)
+        return Rows(*(array("q", [column[row] for row in kept]) for column in columns))
 
     def append(self, row: Sequence[int]) -> None:
         """Add an order: id, user, status, created, persisted."""

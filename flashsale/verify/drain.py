@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from flashsale.verify.queue import read_backlog
+from flashsale.verify.queue import Span, read_backlog
 
 _LOOK_EVERY_S = 0.1
 
@@ -32,18 +32,18 @@ class Patience:
 
 def drain(
     ledger: Redis,
-    since: str,
+    span: Span,
     timeout_s: float,
     on_look: Callable[[int], None] = lambda left: None,
 ) -> float:
-    """Wait until every entry after `since` has left the queue; the seconds that it took.
+    """Wait until every entry of `span` has left the queue; the seconds that it took.
 
     Gives up when nothing moves for `timeout_s`: the queue's own check then tells what is stuck.
     """
     patience = Patience(timeout_s)
     start_s = time.monotonic()
     while True:
-        left = read_backlog(ledger, since).total
+        left = read_backlog(ledger, span).total
         on_look(left)
         now_s = time.monotonic()
         if patience.is_over(left, now_s):

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flashsale.verify import DRAIN_TIMEOUT_S
-from flashsale.verify.attempts import Attempts, read_attempts
-from flashsale.verify.baseline import Baseline, read_baseline
-from flashsale.verify.connection import Connections, connect
+from flashsale.verify.attempts import read_attempts
+from flashsale.verify.baseline import read_baseline
+from flashsale.verify.connection import connect
 from flashsale.verify.drain import drain
-from flashsale.verify.queue import BEGINNING
+from flashsale.verify.ending import read_ending
+from flashsale.verify.hindsight import span_of
 from flashsale.verify.snapshot import Snapshot, read_snapshot
 from flashsale.verify.verdict import Judgement, after_waiting, judge
 
@@ -31,23 +32,24 @@ def examine(
     """
     attempts = read_attempts(run_dir)
     before = read_baseline(run_dir)
-    since = before.position.entry if before else BEGINNING
+    ending = read_ending(run_dir)
     with connect(ledger_url, mysql_url) as stores:
-        waited_s = drain(stores.ledger, since, drain_timeout_s, on_look)
-        snapshot = _settled(stores, attempts, before, drain_timeout_s)
+        span = span_of(attempts, before, ending)
+        waited_s = drain(stores.ledger, span, drain_timeout_s, on_look)
+        snapshot = _settled(
+            lambda: read_snapshot(stores, attempts, before, ending), drain_timeout_s
+        )
     return after_waiting(judge(snapshot), waited_s)
 
 
-def _settled(
-    stores: Connections, attempts: Attempts, before: Baseline | None, timeout_s: float
-) -> Snapshot:
+def _settled(read: Callable[[], Snapshot], timeout_s: float) -> Snapshot:
     """A snapshot in which every cancelled order's unit is back in the ledger, if given time.
 
     A cancelled order ends in MySQL first and in the ledger a moment later.
     """
     deadline_s = time.monotonic() + timeout_s
     while True:
-        snapshot = read_snapshot(stores, attempts, before)
+        snapshot = read()
         if not snapshot.returns_owed or time.monotonic() >= deadline_s:
             return snapshot
         time.sleep(_RETURN_LOOK_EVERY_S)

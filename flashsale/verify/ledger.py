@@ -35,6 +35,22 @@ class LedgerSale:
         return self.has_terms or bool(self.receipts)
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a sale was opened with; None where the ledger does not say."""
+
+    initial: int | None = None
+    begin_ms: int | None = None
+    end_ms: int | None = None
+
+
+def read_terms(ledger: Redis, voucher: int) -> Terms:
+    """The terms of `voucher`'s sale, without its orders."""
+    key = keys.seckill_sale(voucher)
+    found: Any = ledger.hgetall(key) if _has(ledger, key, "hash", []) else {}
+    return Terms(*(_number(found.get(name)) for name in (b"initial", b"begin", b"end")))
+
+
 Pulse = tuple[int | None, int, int]
 """Stock, members and receipts: what changes when a unit is sold or returned."""
 

@@ -18,7 +18,8 @@ from flashsale.verify.database import (
     read_shelves,
 )
 from flashsale.verify.ledger import LedgerSale, Pulse, read_pulse, read_sale
-from flashsale.verify.queue import BEGINNING, Queue, has_entries, read_queue
+from flashsale.verify.queue import Queue, Span, has_entries, read_queue
+from flashsale.verify.stream import BEGINNING
 
 _TRIES = 5
 _TRY_PAUSE_S = 0.2
@@ -47,7 +48,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Both stores at one moment. `still` is False where sales went on while they were read."""
+    """Both stores at one moment. `still` is False where sales went on while they were read.
+
+    `later` counts orders that were left out of it, by voucher, since they came after the run.
+    """
 
     dataset: str | None
     clocks: Clocks
@@ -56,12 +60,11 @@ class Observation:
     ledger: Mapping[int, LedgerSale]
     queue: Queue = field(default_factory=Queue)
     still: bool = True
+    later: Mapping[int, int] = field(default_factory=dict)
 
 
-def observe(
-    stores: Connections, vouchers: Sequence[int], since: Position | None = None
-) -> Observation:
-    """Read both stores; again, a few times, where a sale moved meanwhile.
+def observe(stores: Connections, vouchers: Sequence[int], span: Span | None = None) -> Observation:
+    """Read both stores, and `span` of the queue; again, a few times, where a sale moved meanwhile.
 
     Two stores have no common snapshot. MySQL is read in one transaction and Redis is felt for a
     pulse before and after it: where the two pulses agree, nothing was sold or returned between.
@@ -70,20 +73,20 @@ def observe(
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(_TRY_PAUSE_S)
-        observation = _observe(stores, vouchers, since or Position())
+        observation = _observe(stores, vouchers, span or Span())
         if observation.still:
             break
     return observation
 
 
-def _observe(stores: Connections, vouchers: Sequence[int], since: Position) -> Observation:
+def _observe(stores: Connections, vouchers: Sequence[int], span: Span) -> Observation:
     chosen = frozenset(vouchers)
     before = _pulses(stores.ledger, vouchers)
-    queue = read_queue(stores.ledger, chosen, since.entry, since.dead)
+    queue = read_queue(stores.ledger, chosen, span)
     with frozen_view(stores.database):
         return Observation(
             dataset=read_dataset(stores.database),
-            clocks=_clocks(stores),
+            clocks=read_clocks(stores),
             shelves=read_shelves(stores.database, vouchers),
             rows=read_rows(stores.database, vouchers),
             ledger={voucher: read_sale(stores.ledger, voucher) for voucher in vouchers},
@@ -97,7 +100,7 @@ def _pulses(ledger: Redis, vouchers: Sequence[int]) -> list[Pulse]:
     return [read_pulse(ledger, voucher) for voucher in vouchers]
 
 
-def _clocks(stores: Connections) -> Clocks:
+def read_clocks(stores: Connections) -> Clocks:
     """Both clocks, MySQL's between two looks at Redis'."""
     early = _redis_ms(stores.ledger)
     mysql_ms = read_clock_ms(stores.database)

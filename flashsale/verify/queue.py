@@ -1,39 +1,45 @@
 """The order queue: what the worker was not given, has not acknowledged, or set aside."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
 
 from flashsale import keys
 from flashsale.model import parse_id
+from flashsale.verify.stream import (
+    BEGINNING,
+    NOW,
+    Group,
+    count,
+    is_past,
+    last_entry,
+    page,
+    pages,
+    position,
+    read_group,
+    read_info,
+    read_pending,
+)
 
-BEGINNING = "0-0"
-_PAGE = 1_000
 _NAMED_MAX = 20
 _DEAD_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of a stream; the ids are None where its fields do not hold one."""
+    """An entry of a stream; the ids are None where its fields do not hold one.
+
+    `origin` is what a dead letter was called in the stream of orders, None where it does not tell.
+    """
 
     entry: str
     order: int | None = None
     user: int | None = None
     voucher: int | None = None
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The workers' consumer group. `read` is None where Redis has lost count."""
-
-    last_delivered: str
-    read: int | None
-    lag: int | None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,24 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """The part of the queue that is asked about: after two entries, up to one.
+
+    `dead` is where the dead letters begin; a dead letter ends where its order's entry does.
+    """
+
+    since: str = BEGINNING
+    dead: str = BEGINNING
+    until: str = NOW
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
-    """The queue at one instant, as far as it was filled after a given entry.
+    """The queue at one instant, as far as it was filled within a span.
 
     `stuck` names the first entries that are pending or undelivered, `trimmed` counts entries that
     were removed before the group was given them, `dead` are dead letters of the sales asked for.
+    `newer` are orders of these sales, and their users, that were queued after the span.
     """
 
     exists: bool = False
@@ -66,74 +85,69 @@ class Queue:
     dead_total: int = 0
     dead_last: str = BEGINNING
     dead_reasons: Mapping[int, str] = field(default_factory=dict)
+    newer: Mapping[int, int] = field(default_factory=dict)
 
 
-def read_backlog(ledger: Redis, since: str = BEGINNING) -> Backlog:
-    """What is left to do, of entries after `since` where they are pending."""
-    info = _stream_info(ledger, keys.STREAM_ORDERS)
+def read_backlog(ledger: Redis, span: Span) -> Backlog:
+    """What is left to do of the span; what is not delivered counts from the span's end back."""
+    info = read_info(ledger, keys.STREAM_ORDERS)
     if info is None:
         return Backlog()
-    group = _group(ledger)
+    group = read_group(ledger)
     if group is None:
-        return Backlog(undelivered=_count_after(ledger, since))
-    return Backlog(_undelivered(ledger, group), len(_pending(ledger, since)))
+        return Backlog(undelivered=count(ledger, span.since, span.until))
+    if is_past(last_entry(info), span.until):
+        undelivered = count(ledger, group.last_delivered, span.until)
+    else:
+        undelivered = _undelivered(ledger, group)
+    return Backlog(undelivered, len(read_pending(ledger, span.since, span.until)))
 
 
-def read_queue(
-    ledger: Redis, vouchers: frozenset[int], since: str = BEGINNING, dead_since: str = BEGINNING
-) -> Queue:
-    """The whole queue. Dead letters count from `dead_since`, if of `vouchers` or of no voucher."""
-    dead, dead_total = _dead_letters(ledger, vouchers, dead_since)
-    dead_info = _stream_info(ledger, keys.STREAM_DEAD) or {}
-    info = _stream_info(ledger, keys.STREAM_ORDERS)
-    group = _group(ledger) if info else None
-    pending = _pending(ledger, since) if group else []
-    after = group.last_delivered if group else since
-    waiting = _count_after(ledger, after) if info else 0
-    unread = [_entry(e[0], e[1], "never delivered") for e in _page_after(ledger, after, _NAMED_MAX)]
+def read_queue(ledger: Redis, vouchers: frozenset[int], span: Span) -> Queue:
+    """The whole queue. Dead letters count if of `vouchers` or of no voucher."""
+    letters = _read_letters(ledger, vouchers, span)
+    dead_info = read_info(ledger, keys.STREAM_DEAD)
+    info = read_info(ledger, keys.STREAM_ORDERS)
+    group = read_group(ledger) if info else None
+    pending = read_pending(ledger, span.since, span.until) if group else []
+    after = group.last_delivered if group else span.since
+    waiting = count(ledger, after) if info else 0
+    unread = page(ledger, keys.STREAM_ORDERS, after, span.until, _NAMED_MAX)
     return Queue(
         exists=info is not None,
-        last_entry=_id(info, "last-generated-id"),
-        backlog=Backlog(waiting, len(pending)),
-        stuck=(*(_stuck(ledger, p) for p in pending[:_NAMED_MAX]), *unread)[:_NAMED_MAX],
+        last_entry=last_entry(info),
+        backlog=Backlog(
+            waiting if span.until == NOW else count(ledger, after, span.until), len(pending)
+        ),
+        stuck=(
+            *(_stuck(ledger, p) for p in pending[:_NAMED_MAX]),
+            *(_entry(e[0], e[1], "never delivered") for e in unread),
+        )[:_NAMED_MAX],
         trimmed=_trimmed(info, group, waiting) if info and group else 0,
-        dead=dead,
-        dead_total=dead_total,
-        dead_last=_id(dead_info, "last-generated-id"),
-        dead_reasons={letter.order: letter.note for letter in dead if letter.order},
+        dead=tuple(letters.named),
+        dead_total=letters.total,
+        dead_last=last_entry(dead_info),
+        dead_reasons={letter.order: letter.note for letter in letters.named if letter.order},
+        newer={**_newer(ledger, vouchers, span.until), **letters.newer},
     )
 
 
 def has_entries(ledger: Redis, vouchers: frozenset[int], since: str) -> bool:
     """True where an order for one of `vouchers` was queued after the entry `since`."""
-    return any(
-        _entry(*entry).voucher in vouchers
-        for page in _pages(ledger, keys.STREAM_ORDERS, since)
-        for entry in page
-    )
+    return any(True for _ in _orders_after(ledger, vouchers, since))
 
 
-def _stream_info(ledger: Redis, stream: str) -> Mapping[str, Any] | None:
-    try:
-        info: Any = ledger.xinfo_stream(stream)
-    except ResponseError as error:
-        if "no such key" in str(error):
-            return None
-        raise
-    return dict(info)
+def _orders_after(ledger: Redis, vouchers: frozenset[int], after: str) -> Iterator[Entry]:
+    for found in pages(ledger, keys.STREAM_ORDERS, after):
+        yield from (e for e in (_entry(*raw) for raw in found) if e.voucher in vouchers)
 
 
-def _id(info: Mapping[str, Any] | None, name: str) -> str:
-    return bytes(info[name]).decode() if info else BEGINNING
-
-
-def _group(ledger: Redis) -> Group | None:
-    groups: Any = ledger.xinfo_groups(keys.STREAM_ORDERS)
-    for group in groups:
-        if group["name"] == keys.GROUP.encode():
-            delivered = group["last-delivered-id"].decode()
-            return Group(delivered, group.get("entries-read"), group.get("lag"))
-    return None
+def _newer(ledger: Redis, vouchers: frozenset[int], until: str) -> dict[int, int]:
+    """Orders after `until` and their users, as far as they have not been trimmed."""
+    if until == NOW:
+        return {}
+    found = _orders_after(ledger, vouchers, until)
+    return {entry.order: entry.user for entry in found if entry.order and entry.user}
 
 
 def _undelivered(ledger: Redis, group: Group) -> int:
@@ -141,9 +155,9 @@ def _undelivered(ledger: Redis, group: Group) -> int:
 
     A lag with nothing behind it is no work left to do but work that was taken away: see _trimmed.
     """
-    if not _page_after(ledger, group.last_delivered, 1):
+    if not page(ledger, keys.STREAM_ORDERS, group.last_delivered, NOW, 1):
         return 0
-    return group.lag or _count_after(ledger, group.last_delivered)
+    return group.lag or count(ledger, group.last_delivered)
 
 
 def _trimmed(info: Mapping[str, Any], group: Group, waiting: int) -> int:
@@ -154,43 +168,8 @@ def _trimmed(info: Mapping[str, Any], group: Group, waiting: int) -> int:
     """
     if group.read is not None:
         return max(0, int(info["entries-added"]) - group.read - waiting)
-    newest = _id(info, "last-generated-id")
+    newest = last_entry(info)
     return int(not waiting and position(newest) > position(group.last_delivered))
-
-
-def position(entry: str) -> tuple[int, int]:
-    """An entry id as numbers that compare."""
-    ms, _, seq = entry.partition("-")
-    return int(ms), int(seq or 0)
-
-
-def _pages(ledger: Redis, stream: str, after: str) -> Iterator[list[Any]]:
-    while page := _page_after(ledger, after, _PAGE, stream):
-        yield page
-        after = page[-1][0].decode()
-
-
-def _page_after(
-    ledger: Redis, after: str, count: int, stream: str = keys.STREAM_ORDERS
-) -> list[Any]:
-    page: Any = ledger.xrange(stream, min=f"({after}", count=count)
-    return list(page)
-
-
-def _count_after(ledger: Redis, after: str) -> int:
-    return sum(len(page) for page in _pages(ledger, keys.STREAM_ORDERS, after))
-
-
-def _pending(ledger: Redis, since: str) -> list[Any]:
-    found: list[Any] = []
-    while True:
-        page: Any = ledger.xpending_range(
-            keys.STREAM_ORDERS, keys.GROUP, min=f"({since}", max="+", count=_PAGE
-        )
-        found += page
-        if len(page) < _PAGE:
-            return found
-        since = page[-1]["message_id"].decode()
 
 
 def _stuck(ledger: Redis, pending: Mapping[str, Any]) -> Entry:
@@ -208,22 +187,46 @@ def _stuck(ledger: Redis, pending: Mapping[str, Any]) -> Entry:
 
 def _entry(raw_entry: bytes, fields: Mapping[bytes, bytes], note: str = "") -> Entry:
     order, user, voucher = (
-        parse_id(fields.get(name, b"").decode("utf-8", "replace"))
-        for name in (b"id", b"userId", b"voucherId")
+        parse_id(_text(fields, name) or "") for name in (b"id", b"userId", b"voucherId")
     )
     return Entry(raw_entry.decode(), order, user, voucher, note)
 
 
-def _dead_letters(
-    ledger: Redis, vouchers: frozenset[int], since: str
-) -> tuple[tuple[Entry, ...], int]:
-    letters: list[Entry] = []
-    total = 0
-    for page in _pages(ledger, keys.STREAM_DEAD, since):
-        for raw_entry, fields in page:
-            reason = fields.get(b"reason", b"no reason given").decode("utf-8", "replace")
-            letter = _entry(raw_entry, fields, reason)
-            if letter.voucher is None or letter.voucher in vouchers:
-                total += 1
-                letters += [letter] if total <= _DEAD_MAX else []
-    return tuple(letters), total
+def _text(fields: Mapping[bytes, bytes], name: bytes) -> str | None:
+    return fields[name].decode("utf-8", "replace") if name in fields else None
+
+
+@dataclass
+class _Letters:
+    """Dead letters of the span, the first of them by name, and the newer ones' orders."""
+
+    named: list[Entry] = field(default_factory=list)
+    total: int = 0
+    newer: dict[int, int] = field(default_factory=dict)
+
+
+def _read_letters(ledger: Redis, vouchers: frozenset[int], span: Span) -> _Letters:
+    letters = _Letters()
+    for letter in _dead_letters(ledger, span.dead):
+        if letter.voucher is not None and letter.voucher not in vouchers:
+            continue
+        if not _is_newer(letter, span.until):
+            letters.total += 1
+            letters.named += [letter] if letters.total <= _DEAD_MAX else []
+        elif letter.order and letter.user:
+            letters.newer[letter.order] = letter.user
+    return letters
+
+
+def _dead_letters(ledger: Redis, since: str) -> Iterator[Entry]:
+    for found in pages(ledger, keys.STREAM_DEAD, since):
+        for raw_entry, fields in found:
+            letter = _entry(raw_entry, fields, _text(fields, b"reason") or "no reason given")
+            yield replace(letter, origin=_text(fields, b"entry"))
+
+
+def _is_newer(letter: Entry, until: str) -> bool:
+    try:
+        return is_past(letter.origin or BEGINNING, until)
+    except ValueError:  # whoever wrote it, it is not known to be of a later run
+        return False

@@ -11,15 +11,20 @@ from flashsale.verify.baseline import Baseline, SaleBefore
 from flashsale.verify.claims import SOLD, Claims
 from flashsale.verify.connection import Connections
 from flashsale.verify.database import Rows, Shelf, read_owners
+from flashsale.verify.ending import Ending
 from flashsale.verify.finding import Offence
+from flashsale.verify.hindsight import as_of, span_of
 from flashsale.verify.ledger import LedgerSale
-from flashsale.verify.observation import Clocks, Observation, Position, observe
+from flashsale.verify.observation import Clocks, Observation, observe
 from flashsale.verify.queue import Queue
 
 
 @dataclass(frozen=True)
 class Sale:
-    """One voucher's sale from all sides. `before` is None where there is no baseline."""
+    """One voucher's sale from all sides. `before` is None where there is no baseline.
+
+    `later` orders were sold after the run; nothing else here knows of them.
+    """
 
     voucher: int
     claims: Claims
@@ -27,6 +32,7 @@ class Sale:
     shelf: Shelf | None
     ledger: LedgerSale
     before: SaleBefore | None
+    later: int = 0
 
     @cached_property
     def row_of(self) -> Mapping[int, int]:
@@ -143,7 +149,10 @@ class Sale:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The whole run. `strays` are orders promised to users that MySQL has under other vouchers."""
+    """The whole run. `strays` are orders promised to users that MySQL has under other vouchers.
+
+    `shortfall` says what the storm's record lacks; `unrecorded` claims have no result in it.
+    """
 
     sales: tuple[Sale, ...]
     queue: Queue
@@ -152,6 +161,8 @@ class Snapshot:
     before: Baseline | None = None
     clocks: Clocks | None = None
     strays: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    shortfall: str | None = None
+    unrecorded: int = 0
 
     @property
     def drained(self) -> bool:
@@ -207,6 +218,7 @@ def join(attempts: Attempts, before: Baseline | None, seen: Observation) -> Snap
                 shelf=seen.shelves.get(voucher),
                 ledger=seen.ledger.get(voucher) or LedgerSale(),
                 before=before.sales.get(voucher) if before else None,
+                later=seen.later.get(voucher, 0),
             )
             for voucher, claims in sorted(attempts.claims.items())
         ),
@@ -215,13 +227,19 @@ def join(attempts: Attempts, before: Baseline | None, seen: Observation) -> Snap
         dataset=seen.dataset,
         before=before,
         clocks=seen.clocks,
+        shortfall=attempts.shortfall,
+        unrecorded=attempts.unrecorded,
     )
 
 
-def read_snapshot(stores: Connections, attempts: Attempts, before: Baseline | None) -> Snapshot:
-    """Read both stores and join them with the record and the baseline."""
-    since = before.position if before else Position()
-    snapshot = join(attempts, before, observe(stores, attempts.vouchers, since))
+def read_snapshot(
+    stores: Connections, attempts: Attempts, before: Baseline | None, ending: Ending | None
+) -> Snapshot:
+    """Read both stores, as of the end of the run, and join them with the record and baseline."""
+    seen = observe(stores, attempts.vouchers, span_of(attempts, before, ending))
+    if ending is not None:
+        seen = as_of(ending, seen, attempts, before)
+    snapshot = join(attempts, before, seen)
     missing = [
         order for sale in snapshot.sales for order in sale.promised if order not in sale.row_of
     ]

@@ -39,7 +39,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the whole run amounts to. `reason` says why nothing, or not all, could be judged."""
+    """What the whole run amounts to. `reason` says why nothing, or not all, could be judged.
+
+    `shortfall` says what the storm's record lacks, and what that means.
+    """
 
     verdict: Verdict
     checks: tuple[Judged, ...]
@@ -50,6 +53,7 @@ class Judgement:
     drain_s: float | None = None
     waited_s: float = 0.0
     latency_ms: dict[str, Any] | None = None
+    shortfall: str | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -63,6 +67,7 @@ class Judgement:
             "verdict": str(self.verdict),
             "exit_code": int(self.exit_code),
             "reason": self.reason,
+            "shortfall": self.shortfall,
             "orders": {
                 "accepted": self.accepted,
                 "unanswered": self.unanswered,
@@ -99,6 +104,7 @@ def judge(snapshot: Snapshot) -> Judgement:
         persisted=snapshot.persisted,
         drain_s=drain_s(snapshot),
         latency_ms=persisted_latency(snapshot),
+        shortfall=snapshot.shortfall,
     )
 
 

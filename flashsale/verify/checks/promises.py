@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 
 from flashsale.verify.claims import OUTCOMES, SOLD
-from flashsale.verify.finding import Finding, Offence, doubt, violation
+from flashsale.verify.finding import Finding, Offence, doubt, remark, violation
 from flashsale.verify.snapshot import Sale, Snapshot
 
 
 def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
     """Every order that a user was told of is a row with that id, user and voucher, of any status.
 
-    An order that is no row yet cannot be judged while the queue holds any.
+    An order that is no row yet cannot be judged while the queue holds any, nor what users were
+    told by answers that the storm did not live to write down.
     """
     sales = snapshot.sales
     late = doubt if not snapshot.drained else violation
@@ -18,7 +19,13 @@ def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
         *violation("another row than promised", (o for s in sales for o in _changed(snapshot, s))),
         *late("promised, but no row", (o for s in sales for o in _lost(snapshot, s))),
         *violation("promised under no id", (o for s in sales for o in _garbled(s))),
+        *doubt("the storm's record is cut short", _unrecorded(snapshot)),
     ]
+
+
+def _unrecorded(snapshot: Snapshot) -> list[Offence]:
+    count = snapshot.unrecorded
+    return [Offence(f"{count:,} claims may have been told of an order")] if count else []
 
 
 def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
@@ -71,6 +78,10 @@ def no_phantom(snapshot: Snapshot) -> list[Finding]:
     return [
         *violation("nobody asked for it", (o for sale in judged for o in _phantoms(sale))),
         *doubt("no baseline, so it may be older", (o for sale in blind for o in _phantoms(sale))),
+        *remark(
+            "sold after this run, so not judged here",
+            (sale.offence(f"{sale.later:,} orders") for sale in snapshot.sales if sale.later),
+        ),
     ]
 
 

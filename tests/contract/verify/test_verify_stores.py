@@ -377,6 +377,71 @@ def test_without_a_baseline_older_orders_are_in_doubt(sale: RealSale) -> None:
     assert judgement.reason == "could not judge no_phantom"
 
 
+# A later run on the same sale.
+
+
+LATER = "2099-01-01 00:00:00.000"
+
+
+def sell_on(sale: RealSale) -> None:
+    """What the next storm leaves behind: a row, an order in the queue, a dead letter, a restock."""
+    sale.end()
+    sale.sql("UPDATE tb_seckill_voucher SET stock = stock + 5, initial_stock = initial_stock + 5")
+    sale.redis.incrby("seckill:stock:1", 5)
+    sale.redis.hincrby("seckill:sale:1", "initial", 5)
+    sale.accept(21, 121)
+    sale.work(sold_at=LATER)
+    sale.accept(22, 122)
+    ((entry, fields),) = sale.deliver()
+    sale.redis.xack(STREAM, GROUP, entry)
+    sale.redis.xadd(DEAD, {**fields, "entry": entry, "reason": "short stock"})
+    sale.accept(23, 123)
+    sale.deliver()
+    sale.accept(24, 124)
+
+
+def test_a_later_run_does_not_disturb_the_judgement(sale: RealSale) -> None:
+    sell_on(sale)
+    judgement = sale.judge()
+    assert failed(judgement) == {}
+    assert (judgement.verdict, judgement.persisted, judgement.waited_s < 0.3) == ("pass", 3, True)
+    told = {check.name: check.detail for check in judgement.checks}["no_phantom"]
+    assert told == "sold after this run, so not judged here: voucher 1: 4 orders"
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "named"),
+    [
+        (_row_deleted, "accepted_persisted", f"order {BIG}, user 2, voucher 1: no row"),
+        (_mysql_unit_added, "mysql_conservation", "stock 2 = 3, but 4 live orders"),
+        (_redis_unit_added, "redis_conservation", "stock 2 + order set 4 = 6, but initial 5"),
+        (_member_removed, "redis_conservation", f"order {BIG}, user 2"),
+        (_phantom_row, "no_phantom", "order 177, user 77, voucher 1: a row that no claim"),
+        (_sold_too_late, "window", f"order {BIG}, user 2, voucher 1: sold 0 ms past its end"),
+        (_oversold, "no_oversell", f"order {BIG}, user 2, voucher 1: 6 orders for 5 units"),
+        (_turned_away_from_a_unit_left, "no_undersell", "yet 1 of 5 were never sold"),
+        (_dead_letter, "queue_empty", "order 105, user 5, voucher 1, entry"),
+        (_malformed_dead_letter, "queue_empty", "no valid id"),
+        (_entry_pending, "queue_empty", "order 105, user 5, voucher 1, entry"),
+    ],
+)
+def test_a_fault_is_still_found_after_a_later_run(
+    sale: RealSale, fault: Callable[[RealSale], None], check: str, named: str
+) -> None:
+    fault(sale)
+    sell_on(sale)
+    assert named in failed(sale.judge())[check]
+
+
+def test_a_late_sale_of_a_claim_without_an_answer_is_this_runs(sale: RealSale) -> None:
+    sale.told(5, "indeterminate")
+    sale.end()
+    sale.accept(5, 105)
+    sale.work()
+    judgement = sale.judge()
+    assert (judgement.verdict, judgement.persisted) == ("pass", 4)
+
+
 # The queue.
 
 

@@ -131,7 +131,8 @@ def test_a_storm_that_died_while_planning_has_fewer_claims() -> None:
     ("line", "number", "reason"),
     [
         (b"{]\n", 5, "not JSON"),
-        (b"[]\n", 5, ""),
+        (b"[]\n", 5, "expected an object, as a storm writes them"),
+        (b"\x1f\x8b\x08\x00\n", 5, "not JSON"),
         (b'{"kind":"dance"}\n', 5, "kind 'dance' is not known here"),
         (b'{"i":0}\n', 5, "no 'kind'"),
         (*lines(plan(2, 12)), 5, "a plan after the barrier"),
@@ -184,6 +185,8 @@ def test_a_plan_shorter_than_promised_is_no_record_to_judge_by() -> None:
         plan(0, 10),
         {**HEADER, "schema": 2},
         {**HEADER, "vouchers": ["1"]},
+        {**HEADER, "vouchers": 7},
+        {**HEADER, "vouchers": [2**63]},
         {k: v for k, v in HEADER.items() if k != "planned"},
     ],
 )
@@ -230,3 +233,38 @@ def test_what_is_no_claim_is_passed_over() -> None:
 def test_a_run_of_reads_is_nothing_to_judge() -> None:
     with pytest.raises(NothingJudgedError, match="line 1: this run sold nothing"):
         parse_attempts(lines({**HEADER, "asked": "browse", "vouchers": []}))
+
+
+@pytest.mark.parametrize(
+    "content", [lines(HEADER), lines({**HEADER, "planned": 0}, BARRIER, {**END, "planned": 0})]
+)
+def test_a_record_without_a_plan_is_nothing_to_judge(content: list[bytes]) -> None:
+    with pytest.raises(NothingJudgedError, match="no attempt was planned"):
+        parse_attempts(content)
+
+
+# A storm that was cut short.
+
+
+def test_a_record_without_its_end_says_how_much_is_missing() -> None:
+    attempts = parse_attempts(good(result(0)))
+    assert (attempts.cut, attempts.complete, attempts.unrecorded) == (True, False, 1)
+    assert attempts.shortfall is not None
+    assert "1 of 2 claims have no result" in attempts.shortfall
+
+
+def test_a_record_that_lacks_nothing_but_its_end_says_so() -> None:
+    attempts = parse_attempts(good(result(0), result(1)))
+    assert (attempts.cut, attempts.unrecorded) == (True, 0)
+    assert attempts.shortfall is not None
+    assert "every result is there" in attempts.shortfall
+
+
+def test_before_the_barrier_nothing_was_sent_and_nothing_is_missing() -> None:
+    attempts = parse_attempts(lines(HEADER, plan(0, 10), plan(1, 11)))
+    assert (attempts.cut, attempts.unrecorded) == (True, 0)
+
+
+def test_an_interrupted_run_has_a_whole_record() -> None:
+    attempts = parse_attempts(good(result(0), result(1), {**END, "interrupted": True}))
+    assert (attempts.cut, attempts.complete, attempts.shortfall) == (False, False, None)

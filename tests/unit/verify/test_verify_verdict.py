@@ -194,3 +194,19 @@ def test_every_check_can_pass_and_has_a_rule_in_a_line(world: World) -> None:
     assert len(CHECKS) == len({check.name for check in CHECKS}) == 12
     snapshot = replace(world.snapshot(), clocks=None)
     assert persisted_latency(snapshot)["clock_offset_ms"] is None
+
+
+def test_a_cut_record_is_no_pass_and_says_what_is_missing(world: World) -> None:
+    cut = replace(world.snapshot(), shortfall="3 claims have no result", unrecorded=3)
+    judgement = judge(cut)
+    assert (judgement.verdict, judgement.exit_code) == (Verdict.UNKNOWN, ExitCode.NOTHING_JUDGED)
+    assert judgement.reason == "could not judge accepted_persisted"
+    assert judgement.to_json()["shortfall"] == "3 claims have no result"
+    detail = {check.name: check.detail for check in judgement.checks}["accepted_persisted"]
+    assert detail == ("the storm's record is cut short: 3 claims may have been told of an order")
+
+
+def test_what_a_cut_record_does_tell_still_counts(world: World) -> None:
+    world.rows.pop()
+    cut = replace(world.snapshot(), shortfall="3 claims have no result", unrecorded=3)
+    assert judge(cut).exit_code == ExitCode.VIOLATION
