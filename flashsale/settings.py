@@ -273,3 +273,27 @@ class CatalogSettings(Settings):
     radius_m: int = Field(20_000, ge=1, le=20_100_000, description="How far `near` reaches.")
     load_delay_ms: int = Field(0, ge=0, description="Development only: shops load this slowly.")
     warm_check_s: float = Field(5, gt=0, description="How often the cache is seen to be warm.")
+
+
+_COMPONENTS: tuple[type[Settings], ...] = (
+    SessionSettings,
+    LoginSettings,
+    OperatorSettings,
+    ClaimSettings,
+    ReplicaSettings,
+    WorkerSettings,
+    CacheSettings,
+    BloomSettings,
+    LockSettings,
+    LifecycleSettings,
+    CatalogSettings,
+)
+
+
+def check_environment() -> None:
+    """See that the environment says nothing of any component that its process would refuse.
+
+    Raises UsageError for the first that it would; the stores' URLs are not looked at.
+    """
+    for component in _COMPONENTS:
+        component.load()

@@ -49,8 +49,10 @@ def command(
     detach: Detach = False,
 ) -> None:
     """Start what is missing (Redis ×2, MariaDB, replicas, workers, nginx) and keep it up."""
+    from flashsale.settings import check_environment
     from flashsale.stack.settings import ExternalStores, StackSettings
 
+    check_environment()  # or a replica would say so, in its log, after all else has started
     given = {
         "port": port,
         "host": host,

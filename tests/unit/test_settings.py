@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from flashsale import settings
 from flashsale.errors import UsageError
 from flashsale.settings import ClaimSettings, OperatorSettings, StoreSettings, WorkerSettings
 
@@ -85,3 +86,23 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in [name for name in os.environ if name.startswith("FLASHSALE_")]:
         monkeypatch.delenv(name)
+
+
+def test_every_component_is_looked_at_before_a_stack_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at = set(settings._COMPONENTS)
+    ours = {kind for kind in vars(settings).values() if _is_a_component(kind)}
+    assert looked_at == ours
+    settings.check_environment()
+    monkeypatch.setenv("FLASHSALE_CLAIM_TIMEOUT_MS", "soon")
+    with pytest.raises(UsageError, match=r"FLASHSALE_CLAIM_TIMEOUT_MS: .*'soon'"):
+        settings.check_environment()
+
+
+def _is_a_component(kind: object) -> bool:
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, settings.Settings)
+        and kind not in (settings.Settings, settings.StoreSettings)
+    )
