@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flashsale.storm.thresholds import Threshold
 
 FAIL_IF = "--fail-if"
+ABORT_IF = "--abort-if"
 MAX_REGRESS = "15%"
 _PERCENT = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]+)?)\s*%\s*")
 
@@ -28,6 +29,15 @@ FailIf = Annotated[
         metavar="THRESHOLD",
         help="A threshold that has to HOLD, such as 'buy.p99<50ms': the run fails (exit 4) if its "
         "p99 is not below 50 ms. Repeatable; the scenario's own stay.",
+    ),
+]
+AbortIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        ABORT_IF,
+        metavar="CONDITION",
+        help="End the storm early, and fail (exit 4), as soon as this becomes TRUE of the attempts "
+        "that have ended so far, such as 'buy.indeterminate.share>20%'. Repeatable.",
     ),
 ]
 Baseline = Annotated[
@@ -99,6 +109,22 @@ def demanding(scenario: "Scenario", fail_if: Sequence[str] | None) -> "Scenario"
     for text, threshold in zip(fail_if, demanded, strict=True):
         _doubt(text, threshold)
     return scenario.model_copy(update={"thresholds": scenario.thresholds + demanded})
+
+
+def aborting(scenario: "Scenario", abort_if: Sequence[str] | None) -> "tuple[Threshold, ...]":
+    """The conditions that are to end the storm. Raises UsageError with one line."""
+    if not abort_if:
+        return ()
+    from flashsale.storm.abort_watch import parse_abort
+
+    try:
+        conditions = tuple(parse_abort(text, ABORT_IF) for text in abort_if)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for condition in conditions:
+        if trouble := scenario.no_samples(condition):
+            raise UsageError(f"{ABORT_IF}: {trouble}")
+    return conditions
 
 
 def _threshold(scenario: "Scenario", text: str) -> "Threshold":

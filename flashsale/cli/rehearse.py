@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsale.cli.judging import Baseline, FailIf, MaxRegress, demanding, rival
+from flashsale.cli.judging import AbortIf, Baseline, FailIf, MaxRegress, aborting, demanding, rival
 from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
 from flashsale.cli.processes import Workers, check_workers
 from flashsale.errors import UsageError
@@ -45,6 +45,7 @@ def command(
         ),
     ] = None,
     fail_if: FailIf = None,
+    abort_if: AbortIf = None,
     workers: Workers = 1,
     baseline: Baseline = None,
     max_regress: MaxRegress = None,
@@ -60,7 +61,7 @@ def command(
     folder = state_dir or REHEARSALS / f"{loaded.name}-{secrets.token_hex(4)}"
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
-    held = rival(loaded, baseline, max_regress)
+    aborts, held = aborting(loaded, abort_if), rival(loaded, baseline, max_regress)
     with _environment(loaded), _stack(folder, keep) as state:
         _prepare(loaded, folder, state)
         code = _storm_and_judge(
@@ -73,6 +74,7 @@ def command(
                 out=out,
                 workers=workers,
                 quiet=quiet,
+                aborts=aborts,
                 rival=held,
             )
         )

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsale.cli.judging import Baseline, FailIf, MaxRegress, Rival, demanding, rival
+from flashsale.cli.judging import (
+    AbortIf,
+    Baseline,
+    FailIf,
+    MaxRegress,
+    Rival,
+    aborting,
+    demanding,
+    rival,
+)
 from flashsale.cli.options import (
     DEFAULT_STATE_DIR,
     BaseUrl,
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
     from flashsale.storm.runfolder import RunFolder
     from flashsale.storm.scenario import Scenario
     from flashsale.storm.summary import Summary
+    from flashsale.storm.thresholds import Threshold
 
 TOKENS = "tokens.csv"
 
@@ -42,6 +52,7 @@ def command(
         typer.Option(help="The run folder.", show_default="runs/SCENARIO-TIME"),
     ] = None,
     fail_if: FailIf = None,
+    abort_if: AbortIf = None,
     workers: Workers = 1,
     baseline: Baseline = None,
     max_regress: MaxRegress = None,
@@ -71,6 +82,7 @@ def command(
         out=out,
         workers=workers,
         quiet=quiet,
+        aborts=aborting(loaded, abort_if),
         rival=rival(loaded, baseline, max_regress),
     )
     run = run_storm(request)
@@ -95,6 +107,7 @@ class StormRequest:
     out: Path | None = None
     workers: int = 1
     quiet: bool = False
+    aborts: "tuple[Threshold, ...]" = ()
     rival: Rival | None = None
 
 
@@ -146,7 +159,7 @@ def run_storm(request: StormRequest) -> StormRun:
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = _start_count(request)
-    assignment = Assignment(scenario, target, folder, units, request.workers)
+    assignment = Assignment(scenario, target, folder, units, request.workers, request.aborts)
     with interrupts():
         with LiveProgress(Console(stderr=True), request.quiet) as show:
             finished = storm(assignment, tokens, show)

@@ -34,8 +34,8 @@ def ensure_comparable(before: Summary, scenario: str, endpoints: Collection[str]
     if {*asked(before)} != {*endpoints}:
         told = (" and ".join(sorted(names)) for names in (asked(before), endpoints))
         raise ValueError("it asked for {}, and this one asks for {}".format(*told))
-    if before.load.interrupted_by is not None:
-        raise ValueError("it was interrupted, so its figures are of a part")
+    if before.load.interrupted_by is not None or before.aborted:
+        raise ValueError("it was cut short, so its figures are of a part")
     if before.generator.verdict is Health.INVALID:
         complaint = before.generator.complaints[0] if before.generator.complaints else "no reason"
         raise ValueError(f"it is INVALID ({complaint}), so its figures are the generator's")

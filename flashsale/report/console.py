@@ -103,7 +103,7 @@ def print_summary(console: Console, summary: Summary, folder: Path) -> None:
     console.print(_outcomes(summary))
     if summary.load.errors:
         console.print(Padding(_errors(summary), (0, 0, 1, 2)))
-    if summary.thresholds:
+    if summary.thresholds or summary.aborts:
         console.print(_thresholds(summary))
     if summary.verify.checks:
         console.print(_checks(summary))
@@ -213,6 +213,9 @@ def _thresholds(summary: Summary) -> Table:
         table.add_column(name)
     for figure in summary.thresholds:
         table.add_row(figure.metric, figure.condition, figure.detail, styled(figure.verdict))
+    for figure in summary.aborts:
+        metric = f"abort if {figure.metric}"
+        table.add_row(metric, figure.condition, figure.detail, styled(figure.verdict))
     return table
 
 
@@ -236,6 +239,8 @@ def _closing(summary: Summary, folder: Path) -> Table:
         rows.add_row("", Text("interrupted: what stands here is a part", style="yellow"))
     if summary.reads is not None:
         rows.add_row("reads", _reads(summary.reads))
+    if summary.aborted:
+        rows.add_row("", Text("aborted: what stands here is a part", style="yellow"))
     if (database := summary.database) is not None:
         asked = f"{plural(database.shops, 'shop')} and {plural(database.unknown, 'unknown id')}"
         rows.add_row("database", f"{plural(database.loads, 'load')} for {asked}")

@@ -61,6 +61,9 @@ def _cases(summary: Summary) -> Iterator[_Case]:
     for threshold in summary.thresholds:
         name = f"{threshold.metric} {threshold.condition}"
         yield _Case("thresholds", name, threshold.verdict, threshold.detail)
+    for condition in summary.aborts:
+        name = f"not {condition.metric} {condition.condition}"
+        yield _Case("aborts", name, condition.verdict, condition.detail)
     if summary.baseline is not None:
         for change in summary.baseline.changes:
             yield _Case("baseline", change.metric, change.verdict, change_line(change))

@@ -43,6 +43,7 @@ class Circumstances:
     interrupted_by: ExitCode | None
     sale: SaleFigures | None = None
     machine: Machine | None = None
+    aborts: Sequence[Judgement] = ()
 
 
 def conclude(
@@ -62,12 +63,13 @@ def conclude(
         load=_load(scenario, figures, circumstances),
         latency_ms=_latency(figures),
         endpoints={name: _endpoint(found) for name, found in figures.endpoints.items()},
-        generator=_generator(scenario, figures, effort),
+        generator=_generator(scenario, figures, effort, circumstances),
         orders=_orders(figures.of(Step.BUY.endpoint)),
         reads=ReadFigures.of(figures.outcomes),
         sale=circumstances.sale,
         thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
         machine=circumstances.machine,
+        aborts=_thresholds(circumstances.aborts),
     ).judged()
 
 
@@ -143,10 +145,14 @@ def _by_outcome(figures: Figures | EndpointFigures) -> dict[str, Latency]:
     return {name: Latency.of(histogram) for name, histogram in found.items() if histogram.count}
 
 
-def _generator(scenario: Scenario, figures: Figures, effort: Effort) -> GeneratorFigures:
+def _generator(
+    scenario: Scenario, figures: Figures, effort: Effort, circumstances: Circumstances
+) -> GeneratorFigures:
     report = effort.watch
+    # What was not sent because a condition ended the run was kept back on purpose.
+    aborted = any(judgement.verdict is Verdict.FAIL for judgement in circumstances.aborts)
     found = complaints(
-        planned=figures.planned,
+        planned=figures.sent if aborted else figures.planned,
         sent=figures.sent,
         open_run=scenario.load.open,
         start_lag=figures.start_lag,

@@ -15,7 +15,7 @@ NEVER = -1
 """An instant that has not come."""
 
 CENSORED, LOST = "censored", "lost"
-_CENSORED_BY = frozenset({"timeout", "deadline", "interrupted", "worker"})
+_CENSORED_BY = frozenset({"timeout", "deadline", "interrupted", "aborted", "worker"})
 """Errors of attempts that the storm stopped waiting for: the true latency is longer."""
 
 
@@ -93,11 +93,11 @@ class Ledger:
         labels: dict[str, list[int]] = {}
         for attempt, answer in self.settled():
             if self.sent_ns[attempt] != NEVER:
-                labels.setdefault(_label(answer), []).append(attempt)
+                labels.setdefault(label_of(answer), []).append(attempt)
         return labels
 
 
-def _label(answer: Answer) -> str:
+def label_of(answer: Answer) -> str:
     if answer.status is not None:
         return answer.outcome.value
     return CENSORED if answer.error in _CENSORED_BY else LOST

@@ -4,13 +4,14 @@ plan on disk → connect → barrier → fire → drain → figures → resolve 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import uvloop
 
 from flashsale.errors import FlashsaleError
+from flashsale.storm.abort_watch import AbortWatch
 from flashsale.storm.attacker import Records
 from flashsale.storm.attempts import AttemptsFile
 from flashsale.storm.claims import Asked
@@ -24,7 +25,7 @@ from flashsale.storm.machine import Machine
 from flashsale.storm.muster import Attack, Mission, muster
 from flashsale.storm.plan import Plan
 from flashsale.storm.planning import plan_of
-from flashsale.storm.progress import ShowProgress
+from flashsale.storm.progress import Progress, ShowProgress
 from flashsale.storm.resolver import Question, Resolver
 from flashsale.storm.runfolder import RunFolder
 from flashsale.storm.salefigures import sale_figures
@@ -33,6 +34,7 @@ from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.step import Step
 from flashsale.storm.summary import Summary
 from flashsale.storm.target import Target
+from flashsale.storm.thresholds import Threshold
 
 _MS = 1_000_000
 
@@ -50,6 +52,7 @@ class Assignment:
     folder: RunFolder
     units: Mapping[int, int] | None = None
     workers: int = 1
+    aborts: Sequence[Threshold] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class _Storm:
         self._units = _units(assignment)
         self._plan = plan_of(self._scenario, list(tokens))
         self._ledger, self._watch = Ledger(len(self._plan)), SelfWatch()
+        self._aborts = AbortWatch(assignment.aborts, self._ledger, self._plan.asks)
 
     def run(self, show: ShowProgress) -> Finished:
         self._attempts.write_plan(self._header(), self._plan)
@@ -121,9 +125,18 @@ class _Storm:
     def _attack(self, show: ShowProgress) -> Attack:
         mission = Mission(self._scenario, self._target, self._plan, self._tokens)
         records = Records(self._ledger, self._attempts, self._watch)
-        if self._workers == 1:
-            return muster(mission, records, show)
-        return Crew(mission, self._workers, records, show)
+
+        def look(progress: Progress) -> None:
+            show(progress)
+            if self._aborts.look(progress.elapsed_s):
+                attack.stop("aborted")
+
+        attack: Attack = (
+            muster(mission, records, look)
+            if self._workers == 1
+            else Crew(mission, self._workers, records, look)
+        )
+        return attack
 
     async def _fire(self, attack: Attack) -> None:
         loop = asyncio.get_running_loop()
@@ -180,6 +193,7 @@ class _Storm:
                 self._ledger, Asked(self._plan.users, self._plan.vouchers, self._units)
             ),
             machine=Machine.here(),
+            aborts=self._aborts.judgements,
         )
         return conclude(self._scenario, figures, effort, circumstances)
 

@@ -201,8 +201,16 @@ class Summary(_Part):
     database: DatabaseFigures | None = None
     verify: VerifyFigures = VerifyFigures()
     thresholds: list[ThresholdFigures]
+    aborts: list[ThresholdFigures] = []
+    """Conditions that end a run early; `fail` is the one that did, and the run is a part."""
+
     baseline: Comparison | None = None
     machine: Machine | None = None
+
+    @property
+    def aborted(self) -> bool:
+        """Whether a condition has ended the run before its plan was through."""
+        return any(condition.verdict is Verdict.FAIL for condition in self.aborts)
 
     def judged(self) -> Self:
         """The same figures with the verdict and exit code that follow from them."""
@@ -258,7 +266,7 @@ def exit_code_of(summary: Summary) -> ExitCode:
         codes.append(ExitCode.NOTHING_JUDGED)
     if summary.generator.verdict is Health.INVALID:
         codes.append(ExitCode.INVALID_RUN)
-    if any(threshold.verdict is not Verdict.PASS for threshold in summary.thresholds):
+    if summary.aborted or any(it.verdict is not Verdict.PASS for it in summary.thresholds):
         codes.append(ExitCode.THRESHOLD)
     if summary.baseline is not None:
         codes.append(summary.baseline.exit_code)

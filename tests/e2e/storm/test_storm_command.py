@@ -368,3 +368,52 @@ def test_a_baseline_that_cannot_be_used_sends_nothing(
     assert len(done.stderr.splitlines()) == 1
     assert not (desk / "runs").exists()
     assert not sale.claims
+
+
+@pytest.fixture
+def failing_sale() -> Iterator[ScriptedSale]:
+    """Healthy for a hundred claims, then every second one gets half an answer, and all are slow."""
+
+    def act(claim: Claim) -> Act:
+        if claim.number >= 100 and claim.number % 2 and claim.method == "POST":
+            return Act(SOLD_OUT[:-9], 0.02, then="close")
+        return Act(SOLD_OUT, 0.02)
+
+    with ScriptedSale(act).open() as sale:
+        yield sale
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_condition_ends_the_storm_early(
+    desk: Path, failing_sale: ScriptedSale, workers: str
+) -> None:
+    (desk / "long.toml").write_text(SCENARIO.replace("users = 60", "users = 2000"))
+    condition = "buy.indeterminate.share>20%"
+    arguments = ["--abort-if", "buy.sold.count>5000", "--abort-if", condition]
+    done = storm(desk, *on(failing_sale, "long.toml"), *arguments, "--workers", workers)
+    assert done.returncode == 4, done.stderr
+    assert "aborted: what stands here is a part" in done.stdout
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert (summary.verdict, summary.exit_code) == ("fail", 4)
+    assert summary.generator.complaints == [], "what was held back is no failure of the storm"
+    (silent, met) = summary.aborts
+    assert (silent.verdict, met.verdict, met.metric) == ("pass", "fail", "buy.indeterminate.share")
+    assert met.value is not None
+    assert met.value > 0.2
+    outcomes = summary.load.outcomes
+    assert outcomes["unsent"] == summary.load.errors["aborted"] > 1_000
+    assert sum(outcomes.values()) == 2_000, "every attempt is accounted for"
+    assert summary.load.sent == 2_000 - outcomes["unsent"]
+    lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
+    assert orjson.loads(lines[-1])["interrupted"] is False
+    assert (desk / "runs/latest/report.html").exists()
+    assert "not buy.indeterminate.share" in (desk / "runs/latest/junit.xml").read_text()
+
+
+def test_an_abort_condition_that_nobody_can_judge_sends_nothing(
+    desk: Path, sale: ScriptedSale
+) -> None:
+    done = storm(desk, *on(sale), "--abort-if", "buy.sold.count<5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("flashsale: --abort-if: a count is too small")
+    assert not sale.claims

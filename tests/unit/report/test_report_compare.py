@@ -119,7 +119,7 @@ def test_another_plan_and_another_machine_are_warned_of() -> None:
     [
         ({"scenario": "other"}, "it is a run of 'other', and this one is of 'tiny'"),
         ({"load": {"asked": "reads"}}, "it asked for browse, and this one asks for buy"),
-        ({"load": {"interrupted_by": 130}}, "it was interrupted"),
+        ({"load": {"interrupted_by": 130}}, "it was cut short"),
         (
             {"generator": {"verdict": Health.INVALID, "complaints": ["late"]}},
             r"it is INVALID \(late\)",
