@@ -54,6 +54,7 @@ def command(
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
     from flashsale.cli.seed import TOKENS
     from flashsale.cli.storm import StormRequest
+    from flashsale.storm.runfolder import ensure_run_folder
     from flashsale.storm.scenario import load_scenario
 
     loaded = demanding(load_scenario(scenario), fail_if)
@@ -61,6 +62,7 @@ def command(
     folder = state_dir or REHEARSALS / f"{loaded.name}-{secrets.token_hex(4)}"
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
+    ensure_run_folder(out)
     aborts, held = aborting(loaded, abort_if), rival(loaded, baseline, max_regress)
     with _environment(loaded), _stack(folder, keep) as state:
         _prepare(loaded, folder, state)
@@ -76,6 +78,7 @@ def command(
                 quiet=quiet,
                 aborts=aborts,
                 rival=held,
+                verify_awaited=loaded.sale is not None,
             )
         )
         if keep:

@@ -97,6 +97,7 @@ class StormRequest:
     """What a storm is asked for.
 
     Without `stores` no baseline is taken; with `state_dir`, `verify` finds its stack by itself.
+    With `verify_awaited` nothing counts as judged before the sale was verified, too.
     """
 
     scenario: "Scenario"
@@ -109,6 +110,7 @@ class StormRequest:
     quiet: bool = False
     aborts: "tuple[Threshold, ...]" = ()
     rival: Rival | None = None
+    verify_awaited: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,9 @@ def run_storm(request: StormRequest) -> StormRun:
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = _start_count(request)
-    assignment = Assignment(scenario, target, folder, units, request.workers, request.aborts)
+    assignment = Assignment(
+        scenario, target, folder, units, request.workers, request.aborts, request.verify_awaited
+    )
     with interrupts():
         with LiveProgress(Console(stderr=True), request.quiet) as show:
             finished = storm(assignment, tokens, show)

@@ -291,11 +291,17 @@ def _workers(workers: Sequence[WorkerFigures]) -> Text:
 
 def _verdict_line(summary: Summary) -> Text:
     text = styled(summary.verdict)
+    verify = summary.verify
+    unverified = not verify.checks and verify.reason is not None and _sells(summary)
+    if verify.awaited and summary.exit_code == ExitCode.NOTHING_JUDGED:
+        return text.append("  the sale is not verified yet", style="not bold")
     if summary.exit_code:
         name = ExitCode(summary.exit_code).name.lower().replace("_", " ")
         text.append(f"  exit {summary.exit_code}, {name}", style="not bold")
-    elif not summary.verify.checks and _sells(summary):
-        text.append("  of the load; `flashsale verify` judges the sale", style="not bold")
+    elif unverified:
+        text.append("  of the load alone", style="not bold")
+    if unverified:
+        text.append("\nthe sale is not verified yet: `flashsale verify` judges it", style="yellow")
     return text
 
 

@@ -26,9 +26,12 @@ from flashsale.storm.summary import (
     OrderFigures,
     Summary,
     ThresholdFigures,
+    VerifyFigures,
     WorkerFigures,
 )
 from flashsale.storm.thresholds import Judgement, judge
+
+NOT_VERIFIED = "not verified yet: `flashsale verify` judges the sale"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Circumstances:
     sale: SaleFigures | None = None
     machine: Machine | None = None
     aborts: Sequence[Judgement] = ()
+    verify_awaited: bool = False
 
 
 def conclude(
@@ -66,6 +70,7 @@ def conclude(
         generator=_generator(scenario, figures, effort, circumstances),
         orders=_orders(figures.of(Step.BUY.endpoint)),
         reads=ReadFigures.of(figures.outcomes),
+        verify=_unverified(scenario, circumstances),
         sale=circumstances.sale,
         thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
         machine=circumstances.machine,
@@ -91,6 +96,13 @@ def _orders(claims: EndpointFigures) -> OrderFigures:
         accepted=claims.outcomes.get(Outcome.SOLD, 0),
         rejected=sum(claims.outcomes.get(outcome, 0) for outcome in _REFUSALS),
     )
+
+
+def _unverified(scenario: Scenario, circumstances: Circumstances) -> VerifyFigures:
+    """What a storm alone knows of the sale's rules: nothing."""
+    if Step.BUY not in scenario.steps:
+        return VerifyFigures()
+    return VerifyFigures(reason=NOT_VERIFIED, awaited=circumstances.verify_awaited)
 
 
 def _asked(steps: Sequence[Step]) -> Asked:

@@ -53,6 +53,7 @@ class Assignment:
     units: Mapping[int, int] | None = None
     workers: int = 1
     aborts: Sequence[Threshold] = ()
+    verify_awaited: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class _Storm:
             assignment.folder,
         )
         self._workers = assignment.workers
+        self._verify_awaited = assignment.verify_awaited
         self._tokens, self._attempts, self._taken = tokens, attempts, taken
         self._units = _units(assignment)
         self._plan = plan_of(self._scenario, list(tokens))
@@ -194,6 +196,7 @@ class _Storm:
             ),
             machine=Machine.here(),
             aborts=self._aborts.judgements,
+            verify_awaited=self._verify_awaited,
         )
         return conclude(self._scenario, figures, effort, circumstances)
 

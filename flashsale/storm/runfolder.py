@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from flashsale.errors import UsageError
 
 RUNS = Path("runs")
 LATEST = "latest"
+_TAKEN = "--out {} already holds a run; give another folder"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,22 @@ class RunFolder:
         return self.path / "report.html"
 
 
+def ensure_run_folder(out: Path | None) -> None:
+    """See that a run can be left in `out`, or in RUNS, before anything is done for it.
+
+    Leaves nothing behind but the folder itself. Raises UsageError as create_run_folder does.
+    """
+    where = RUNS if out is None else out
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=where):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot make a run folder in {where}: {error.strerror}") from error
+    if out is not None and RunFolder(out).attempts.exists():
+        raise UsageError(_TAKEN.format(out))
+
+
 def create_run_folder(scenario: str, out: Path | None, now: datetime) -> RunFolder:
     """A new folder: `out`, or `runs/<scenario>-<UTC time>`, to which `runs/latest` then points.
 
@@ -75,7 +93,7 @@ def create_run_folder(scenario: str, out: Path | None, now: datetime) -> RunFold
             out.mkdir(parents=True, exist_ok=True)
             folder = RunFolder(out.resolve())
             if folder.attempts.exists():
-                raise UsageError(f"--out {out} already holds a run; give another folder")
+                raise UsageError(_TAKEN.format(out))
             return folder
         folder = RunFolder(_make_unique(RUNS, f"{scenario}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"))
         _point_latest_to(folder)

@@ -156,6 +156,8 @@ class VerifyFigures(_Part):
     verdict: Verdict = Verdict.UNKNOWN
     reason: str | None = None
     checks: list[Check] = []
+    awaited: bool = False
+    """Whoever ran the storm goes on to verify it: until then nothing has been judged."""
 
 
 class DatabaseFigures(_Part):
@@ -261,7 +263,8 @@ def exit_code_of(summary: Summary) -> ExitCode:
         codes.append(ExitCode.VIOLATION)
     if summary.load.interrupted_by is not None:
         codes.append(ExitCode(summary.load.interrupted_by))
-    unjudged = summary.verify.verdict is Verdict.UNKNOWN and summary.verify.checks
+    verify = summary.verify
+    unjudged = verify.verdict is Verdict.UNKNOWN and (verify.checks or verify.awaited)
     if unjudged or not _answered(summary.load.outcomes):
         codes.append(ExitCode.NOTHING_JUDGED)
     if summary.generator.verdict is Health.INVALID:

@@ -234,6 +234,16 @@ def test_an_existing_state_folder_is_not_used(tmp_path: Path) -> None:
     assert "does not exist yet" in err
 
 
+def test_a_run_folder_that_cannot_be_made_starts_nothing(tmp_path: Path) -> None:
+    """Known before a stack is up, not after it was seeded and stormed."""
+    (tmp_path / "file").write_text("")
+    process = _start(tmp_path, "stampede", "--out", "file/run")
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
+    assert err == "flashsale: cannot make a run folder in file/run: Not a directory\n"
+    assert not (tmp_path / ".flashsale").exists()
+
+
 def test_an_odd_folder_and_a_loaded_environment_do_not_matter(tmp_path: Path) -> None:
     """Modules that lie about, a path full of signs, stores of somebody else: all left alone."""
     folder = tmp_path / "g*[a] b'\"x\\y"

@@ -4,7 +4,6 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -13,7 +12,6 @@ from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Reading
 from flashsale.report.console import LiveProgress, print_summary
 from flashsale.report.html import html
-from flashsale.report.junit import junit
 from flashsale.storm.answer import Answer, indeterminate, unsent
 from flashsale.storm.conclusion import Circumstances, conclude
 from flashsale.storm.effort import Effort
@@ -134,6 +132,18 @@ def test_checks_and_rows_are_shown_once_verify_has_been() -> None:
     assert "exit 3, violation" in text
 
 
+def test_a_storm_that_has_sold_says_that_nobody_has_verified_it() -> None:
+    text = shown(GOOD, 120)
+    assert "PASS  of the load alone" in text
+    assert "the sale is not verified yet: `flashsale verify` judges it" in text
+    failed = shown(BAD, 120)
+    assert "not verified yet" in failed
+    assert "not verified yet" not in shown(verified(GOOD, "pass"), 120)
+    awaited = GOOD.verify.model_copy(update={"awaited": True})
+    awaiting = shown(GOOD.model_copy(update={"verify": awaited}).judged(), 120)
+    assert "UNKNOWN  the sale is not verified yet" in awaiting
+
+
 def test_an_interrupted_run_says_so() -> None:
     summary, _ = run_of(SOLD, unsent("interrupted"), interrupted_by=ExitCode.INTERRUPTED)
     text = shown(summary)
@@ -194,10 +204,6 @@ def test_quiet_progress_is_silent() -> None:
     assert file.getvalue() == ""
 
 
-def parsed(document: bytes) -> ElementTree.Element:
-    return ElementTree.fromstring(document)  # noqa: S314 - our own document
-
-
 class Closed(io.StringIO):
     """A pipe whose reader has gone."""
 
@@ -215,26 +221,6 @@ def test_a_storm_outlives_whoever_watched_it(monkeypatch: pytest.MonkeyPatch) ->
     with LiveProgress(console) as show:
         show(progress(0.5, 1000))
         show(progress(5.0, 1200))
-
-
-def test_junit_has_a_case_for_each_demand() -> None:
-    suite = parsed(junit(verified(BAD, "unknown")))
-    cases = {case.get("name"): [child.tag for child in case] for case in suite}
-    assert cases == {
-        "load as planned": ["error"],
-        "verdict": ["error"],
-        "buy.sold.count == 30": ["failure"],
-        "error.share <= 10%": [],
-        "no_oversell": [],
-        "accepted_persisted": ["error"],
-    }
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("6", "1", "3")
-
-
-def test_junit_of_a_good_run_has_neither_failure_nor_error() -> None:
-    suite = parsed(junit(GOOD))
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "0", "0")
-    assert not suite.findall(".//failure")
 
 
 class Page(HTMLParser):

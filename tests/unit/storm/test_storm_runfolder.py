@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flashsale.errors import UsageError
-from flashsale.storm.runfolder import create_run_folder
+from flashsale.storm.runfolder import create_run_folder, ensure_run_folder
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -53,3 +53,18 @@ def test_a_folder_that_cannot_be_made_is_one_line() -> None:
     Path("file").write_text("")
     with pytest.raises(UsageError, match="cannot make a run folder in file"):
         create_run_folder("s", Path("file"), NOON)
+
+
+def test_whether_a_run_can_be_left_there_is_known_beforehand() -> None:
+    Path("file").write_text("")
+    with pytest.raises(UsageError, match="cannot make a run folder in file/run: Not a directory"):
+        ensure_run_folder(Path("file/run"))
+    with pytest.raises(UsageError, match="cannot make a run folder in /proc"):
+        ensure_run_folder(Path("/proc"))
+    ensure_run_folder(Path("new/run"))
+    assert list(Path("new/run").iterdir()) == []
+    create_run_folder("stampede", Path("new/run"), NOON).attempts.write_text("")
+    with pytest.raises(UsageError, match="--out new/run already holds a run"):
+        ensure_run_folder(Path("new/run"))
+    ensure_run_folder(None)
+    assert list(Path("runs").iterdir()) == []

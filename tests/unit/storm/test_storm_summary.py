@@ -101,7 +101,9 @@ def test_the_fields_that_others_build_on_are_there() -> None:
     assert generator["start_lag_ms"]["max"] == 1.0
     orders = {"accepted": 1, "persisted": None, "rejected": 2, "drain_s": None}
     assert summary["orders"] == orders
-    assert summary["verify"] == {"verdict": "unknown", "reason": None, "checks": []}
+    verify = summary["verify"]
+    assert (verify["verdict"], verify["checks"], verify["awaited"]) == ("unknown", [], False)
+    assert verify["reason"].startswith("not verified yet")
     errors = {"metric": "error.share", "condition": "<= 10%", "verdict": "pass"}
     assert summary["thresholds"] == [{**errors, "value": 0.0, "detail": "0.00%"}]
 
@@ -196,3 +198,14 @@ def test_a_latency_says_nothing_where_it_has_no_samples() -> None:
     assert set(Latency.of(Histogram()).model_dump().values()) == {0, None}
     few = Latency.of(Histogram([1000, 2000]))
     assert (few.p50, few.max, few.mean) == (None, 2.0, 1.5)
+
+
+def test_a_run_that_is_yet_to_be_verified_is_no_pass() -> None:
+    """What a rehearsal leaves that is interrupted, or killed, between storm and verify."""
+    passed = concluded(SOLD, GONE)
+    awaiting = passed.verify.model_copy(update={"awaited": True})
+    summary = passed.model_copy(update={"verify": awaiting}).judged()
+    assert (summary.exit_code, summary.verdict) == (ExitCode.NOTHING_JUDGED, Verdict.UNKNOWN)
+    verified = summary.with_verify(judgement("pass"))
+    assert (verified.exit_code, verified.verdict) == (ExitCode.PASS, Verdict.PASS)
+    assert not verified.verify.awaited
