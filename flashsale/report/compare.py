@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from flashsale.model import Verdict, ending
 from flashsale.storm.comparison import Change, Comparison
+from flashsale.storm.health import Health
 from flashsale.storm.histogram import SAMPLES_BEYOND
-from flashsale.storm.selfwatch import Health
 from flashsale.storm.summary import Latency, Summary
 from flashsale.storm.thresholds import ERROR
 

@@ -19,9 +19,9 @@ from flashsale.report.number import ms, plural, share
 from flashsale.report.sale import remarks
 from flashsale.report.side_by_side import print_comparison
 from flashsale.report.verdict import styled
+from flashsale.storm.health import Health
 from flashsale.storm.progress import Progress
 from flashsale.storm.reads import ReadFigures
-from flashsale.storm.selfwatch import Health
 from flashsale.storm.step import Step
 from flashsale.storm.summary import (
     EndpointSummary,
@@ -233,8 +233,8 @@ def _closing(summary: Summary, folder: Path) -> Table:
     rows.add_row("generator", _generator(summary))
     if summary.generator.workers:
         rows.add_row("", _workers(summary.generator.workers))
-    for complaint in summary.generator.complaints:
-        rows.add_row("", Text(complaint, style="yellow"))
+    for line in (*summary.generator.complaints, *summary.generator.doubts):
+        rows.add_row("", Text(line, style="yellow"))
     if summary.load.interrupted_by is not None:
         rows.add_row("", Text("interrupted: what stands here is a part", style="yellow"))
     if summary.reads is not None:

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from flashsale.model import Verdict
 from flashsale.report.number import change_line
-from flashsale.storm.selfwatch import Health
+from flashsale.storm.health import Health
 from flashsale.storm.summary import Summary
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -39,7 +39,7 @@ def junit(summary: Summary) -> bytes:
         SubElement(properties, "property", name=name, value=_text(str(getattr(summary, name))))
     for case in cases:
         _add(suite, summary, case)
-    SubElement(suite, "system-out")
+    SubElement(suite, "system-out").text = _text("\n".join(_remarks(summary)))
     SubElement(suite, "system-err")
     indent(root)
     document: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
@@ -100,6 +100,12 @@ def _cases(summary: Summary) -> Iterator[_Case]:
         yield _Case("checks", "verify", "skipped", summary.verify.reason)
     for check in summary.verify.checks:
         yield _Case("checks", check.name, _tag(check.verdict), check.detail)
+
+
+def _remarks(summary: Summary) -> Iterator[str]:
+    """What failed nothing, and somebody ought to read."""
+    for doubt in summary.generator.doubts:
+        yield f"the generator is suspect: {doubt}"
 
 
 def _tag(verdict: Verdict) -> str:

@@ -254,6 +254,7 @@ class Attacker:
         if now >= self._sweep_due_ns:
             self._sweep_due_ns = now + SWEEP_NS
             waiting = list(self.lanes.in_flight())
+            self._watch.look(now - self._ledger.origin_ns, len(waiting))
             self._sweep(now, waiting)
             self._show(self._progress(now, len(waiting)))
 

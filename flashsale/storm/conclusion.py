@@ -8,12 +8,13 @@ from flashsale.model import ENDINGS, Outcome, Verdict
 from flashsale.storm.effort import Effort, Share
 from flashsale.storm.endpoint_figures import EndpointFigures
 from flashsale.storm.figures import Figures
+from flashsale.storm.health import Conduct, doubts, faults, health_of
 from flashsale.storm.loads import Loads
 from flashsale.storm.machine import Machine
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.salefigures import SaleFigures
 from flashsale.storm.scenario import Scenario
-from flashsale.storm.selfwatch import Health, complaints
+from flashsale.storm.selfwatch import SelfReport
 from flashsale.storm.step import Step
 from flashsale.storm.summary import (
     Asked,
@@ -24,6 +25,7 @@ from flashsale.storm.summary import (
     LatencyFigures,
     LoadFigures,
     OrderFigures,
+    SampleFigures,
     Summary,
     ThresholdFigures,
     VerifyFigures,
@@ -163,17 +165,20 @@ def _generator(
     report = effort.watch
     # What was not sent because a condition ended the run was kept back on purpose.
     aborted = any(judgement.verdict is Verdict.FAIL for judgement in circumstances.aborts)
-    found = complaints(
+    conduct = Conduct(
         planned=figures.sent if aborted else figures.planned,
         sent=figures.sent,
         open_run=scenario.load.open,
+        closed_run=scenario.load.closed,
         start_lag=figures.start_lag,
         response=figures.latency("response"),
+        watches={share.name: share.watch for share in effort.shares} or {"the generator": report},
     )
-    found += effort.losses
+    found, doubted = [*faults(conduct), *effort.losses], doubts(conduct)
     return GeneratorFigures(
-        verdict=Health.INVALID if found else Health.VALID,
+        verdict=health_of(found, doubted),
         complaints=found,
+        doubts=doubted,
         cpu_us_per_request=_per_request_us(report.cpu_ns, figures.sent),
         cpu_share=round(report.cpu_share, 3),
         start_lag_ms=Latency.of(figures.start_lag),
@@ -181,6 +186,7 @@ def _generator(
         connect_ms=Latency.of(effort.connect),
         descriptors_limit=report.descriptors_limit,
         workers=[_worker(share) for share in effort.shares],
+        samples=_samples(report),
     )
 
 
@@ -195,7 +201,12 @@ def _worker(share: Share) -> WorkerFigures:
         start_lag_ms=Latency.of(share.start_lag),
         loop_lag_ms=Latency.of(share.watch.loop_lag),
         connect_ms=Latency.of(share.connect),
+        samples=_samples(share.watch),
     )
+
+
+def _samples(report: SelfReport) -> list[SampleFigures]:
+    return [SampleFigures.model_validate(each._asdict()) for each in report.samples]
 
 
 def _per_request_us(cpu_ns: int, sent: int) -> float | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashsale.storm.histogram import Histogram, merged
+from flashsale.storm.samples import busiest
 from flashsale.storm.selfwatch import SelfReport
 
 
@@ -33,7 +34,8 @@ class Effort:
 def together(own: SelfReport, shares: Sequence[Share], losses: Sequence[str] = ()) -> Effort:
     """The effort of `shares`, and of the process that kept their record, whose report is `own`.
 
-    Costs add up; it took as long as the slowest; histograms merge exactly.
+    Costs add up; it took as long as the slowest; histograms merge exactly; of samples, the busiest
+    process's is kept.
     """
     reports = [share.watch for share in shares]
     watch = SelfReport(
@@ -41,6 +43,7 @@ def together(own: SelfReport, shares: Sequence[Share], losses: Sequence[str] = (
         wall_ns=max((report.wall_ns for report in reports), default=own.wall_ns),
         loop_lag=merged(report.loop_lag for report in reports),
         descriptors_limit=min(report.descriptors_limit for report in [own, *reports]),
+        samples=tuple(busiest(report.samples for report in reports)),
     )
     connect = merged(share.connect for share in shares)
     return Effort(watch, connect, tuple(shares), tuple(losses))

@@ -1,27 +1,20 @@
-"""The generator watches itself: a load test says something only if its own load was the plan's."""
+"""The generator watches itself: what it costs, how late its loop comes round, who has its core."""
 
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
+from pathlib import Path
 from time import monotonic_ns, process_time_ns
 
 from flashsale.errors import UsageError
 from flashsale.storm.histogram import Histogram
+from flashsale.storm.samples import Look, Sample, samples_of
 
-START_LAG_SHARE_MAX = 0.20
-"""Of the response p99: an open run whose start lag exceeds it measured itself."""
+_SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 SPARE_DESCRIPTORS = 64
 """Files, event loop, logs and the status polls, beside one descriptor a connection."""
-
-
-class Health(StrEnum):
-    """Whether the generator did what the plan said."""
-
-    VALID = "valid"
-    INVALID = "invalid"
 
 
 @dataclass(frozen=True)
@@ -32,6 +25,7 @@ class SelfReport:
     wall_ns: int
     loop_lag: Histogram
     descriptors_limit: int
+    samples: tuple[Sample, ...] = ()
 
     @property
     def cpu_share(self) -> float:
@@ -45,6 +39,8 @@ class SelfWatch:
     def __init__(self) -> None:
         self._cpu_ns = self._wall_ns = 0
         self._lags_us: list[int] = []
+        self._looks: list[Look] = []
+        self._worst_us = 0
 
     def __repr__(self) -> str:
         return f"<SelfWatch cpu={self._cpu_ns / 1e6:.0f}ms ticks={len(self._lags_us)}>"
@@ -61,39 +57,31 @@ class SelfWatch:
 
     def late_by(self, lag_ns: int) -> None:
         """One round of the loop came this much later than asked for."""
-        self._lags_us.append(max(0, lag_ns) // 1000)
+        lag_us = max(0, lag_ns) // 1000
+        self._lags_us.append(lag_us)
+        self._worst_us = max(self._worst_us, lag_us)
+
+    def look(self, at_ns: int, in_flight: int) -> None:
+        """Read the clocks, `at_ns` after the barrier. It costs some 20 µs: ten a second will do."""
+        self._looks.append(Look(at_ns, process_time_ns(), waited_ns(), self._worst_us, in_flight))
+        self._worst_us = 0
 
     def report(self) -> SelfReport:
         """Everything so far."""
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return SelfReport(self._cpu_ns, self._wall_ns, Histogram(self._lags_us), limit)
+        samples = tuple(samples_of(self._looks))
+        return SelfReport(self._cpu_ns, self._wall_ns, Histogram(self._lags_us), limit, samples)
 
 
-def complaints(
-    *, planned: int, sent: int, open_run: bool, start_lag: Histogram, response: Histogram
-) -> list[str]:
-    """Why a run proves nothing about its target; empty for a valid one. Pure.
+def waited_ns() -> int:
+    """For how long this thread was ready to run and another had its core, since it began.
 
-    Only an open run has arrivals of its own to be late for: a closed one waits for its answers,
-    and a stampede without spread saturates its core by nature, so their lag is reported only.
+    Linux counts that (its sched-stats.rst: the second number of schedstat); elsewhere it is 0.
     """
-    found = []
-    if sent != planned:
-        found.append(f"{sent:,} of {planned:,} planned attempts were sent")
-    if open_run and start_lag.count:
-        lag, latency = (_tail_us(histogram) for histogram in (start_lag, response))
-        if lag > START_LAG_SHARE_MAX * latency:
-            found.append(
-                f"start lag p99 {lag / 1000:.1f} ms is more than "
-                f"{START_LAG_SHARE_MAX:.0%} of the response p99 {latency / 1000:.1f} ms"
-            )
-    return found
-
-
-def _tail_us(histogram: Histogram) -> int:
-    """The p99, or the maximum where there are too few samples for one."""
-    (p99,) = histogram.percentiles_us(99)
-    return histogram.max_us if p99 is None else p99
+    try:
+        return int(_SCHEDSTAT.read_bytes().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def ensure_descriptors(connections: int) -> None:

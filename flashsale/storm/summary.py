@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from flashsale.errors import ExitCode, worst
 from flashsale.model import ENDINGS, Verdict
 from flashsale.storm.comparison import Comparison
+from flashsale.storm.health import Health
 from flashsale.storm.histogram import Histogram
 from flashsale.storm.machine import Machine
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.salefigures import SaleFigures
-from flashsale.storm.selfwatch import Health
 
 Asked = Literal["claims", "reads", "sign-ins", "steps"]
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -92,6 +92,16 @@ class LatencyFigures(_Part):
     lost: int
 
 
+class SampleFigures(_Part):
+    """A tenth of a second of the generator, or more of a long run: `storm.samples.Sample`."""
+
+    at_ms: float
+    cpu_share: float
+    waited_share: float
+    loop_lag_ms: float
+    in_flight: int
+
+
 class WorkerFigures(_Part):
     """How one of several processes did that fired the plan."""
 
@@ -104,6 +114,7 @@ class WorkerFigures(_Part):
     start_lag_ms: Latency
     loop_lag_ms: Latency
     connect_ms: Latency
+    samples: list[SampleFigures] = []
 
 
 class EndpointSummary(_Part):
@@ -119,10 +130,14 @@ class EndpointSummary(_Part):
 
 
 class GeneratorFigures(_Part):
-    """How the storm itself did: in all, and each of its `workers` where there were several."""
+    """How the storm itself did: in all, and each of its `workers` where there were several.
+
+    `complaints` make a run invalid, `doubts` make it suspect.
+    """
 
     verdict: Health
     complaints: list[str]
+    doubts: list[str] = []
     cpu_us_per_request: float | None
     cpu_share: float
     start_lag_ms: Latency
@@ -130,6 +145,7 @@ class GeneratorFigures(_Part):
     connect_ms: Latency
     descriptors_limit: int
     workers: list[WorkerFigures] = []
+    samples: list[SampleFigures] = []
 
 
 class OrderFigures(_Part):

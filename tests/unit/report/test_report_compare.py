@@ -8,8 +8,8 @@ from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.report.compare import compare, ensure_comparable
 from flashsale.storm.comparison import Change, Comparison
+from flashsale.storm.health import Health
 from flashsale.storm.machine import Machine
-from flashsale.storm.selfwatch import Health
 from flashsale.storm.summary import EndpointSummary, Latency, Summary
 
 HERE = Machine(system="Linux 6", processor="a", cpus=2, python="3.11.2")

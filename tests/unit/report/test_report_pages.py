@@ -4,6 +4,7 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Reading
 from flashsale.report.console import LiveProgress, print_summary
 from flashsale.report.html import html
+from flashsale.report.junit import junit
 from flashsale.storm.answer import Answer, indeterminate, unsent
 from flashsale.storm.conclusion import Circumstances, conclude
 from flashsale.storm.effort import Effort
@@ -22,7 +24,7 @@ from flashsale.storm.progress import Progress
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.scenario import parse_scenario
 from flashsale.storm.selfwatch import SelfReport
-from flashsale.storm.summary import Summary
+from flashsale.storm.summary import GeneratorFigures, Summary
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)
 
@@ -221,6 +223,26 @@ def test_a_storm_outlives_whoever_watched_it(monkeypatch: pytest.MonkeyPatch) ->
     with LiveProgress(console) as show:
         show(progress(0.5, 1000))
         show(progress(5.0, 1200))
+
+
+def suspected(summary: Summary) -> Summary:
+    found = {"verdict": "suspect", "doubts": ["its core was <hot>"]}
+    generator = GeneratorFigures.model_validate(summary.generator.model_dump() | found)
+    return summary.model_copy(update={"generator": generator}).judged()
+
+
+def test_a_suspect_generator_passes_and_is_remarked_on_everywhere() -> None:
+    summary = suspected(GOOD)
+    assert (summary.verdict, summary.exit_code) == ("pass", 0)
+    assert re.search(r"generator +SUSPECT", shown(summary))
+    assert "its core was <hot>" in shown(summary)
+    page = Page(html(summary))
+    assert "its core was <hot>" in page.text
+    assert "suspect" in page.text
+    suite = ElementTree.fromstring(junit(summary)).find("testsuite")  # noqa: S314 - our own
+    assert suite is not None
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "0")
+    assert suite.findtext("system-out") == "the generator is suspect: its core was <hot>"
 
 
 class Page(HTMLParser):

@@ -1,52 +1,15 @@
+import os
 import resource
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic_ns, process_time_ns
 
 import pytest
 
 from flashsale.errors import UsageError
 from flashsale.storm import selfwatch
-from flashsale.storm.histogram import Histogram
-from flashsale.storm.selfwatch import SelfWatch, complaints, ensure_descriptors
-
-
-def judged(
-    *, planned: int = 2000, sent: int = 2000, open_run: bool = True, lag_ms: int = 1
-) -> list[str]:
-    return complaints(
-        planned=planned,
-        sent=sent,
-        open_run=open_run,
-        start_lag=Histogram([lag_ms * 1000] * sent),
-        response=Histogram([100_000] * sent),
-    )
-
-
-def test_a_run_as_planned_is_valid() -> None:
-    assert judged() == []
-    assert judged(lag_ms=20) == []
-
-
-def test_what_was_planned_and_not_sent_makes_a_run_invalid() -> None:
-    assert judged(sent=1999) == ["1,999 of 2,000 planned attempts were sent"]
-    assert judged(sent=1999, open_run=False) != []
-
-
-def test_an_open_run_that_lags_measured_itself() -> None:
-    (complaint,) = judged(lag_ms=21)
-    assert "start lag p99 21.0 ms" in complaint
-    assert "20% of the response p99 100.0 ms" in complaint
-
-
-def test_the_lag_of_a_burst_or_a_closed_run_is_reported_and_not_judged() -> None:
-    assert judged(lag_ms=5000, open_run=False) == []
-
-
-def test_with_few_samples_the_worst_one_is_judged() -> None:
-    lags, responses = Histogram([0, 0, 50_000]), Histogram([100_000] * 3)
-    assert complaints(planned=3, sent=3, open_run=True, start_lag=lags, response=responses)
-
-
-def test_nothing_sent_in_an_open_run_is_one_complaint() -> None:
-    assert judged(sent=0) == ["0 of 2,000 planned attempts were sent"]
+from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors, waited_ns
 
 
 def test_cpu_is_counted_only_while_it_is_asked_for() -> None:
@@ -70,6 +33,44 @@ def test_loop_lag_is_a_histogram_and_a_timer_that_came_early_has_none() -> None:
         watch.late_by(lag_us * 1000)
     lag = watch.report().loop_lag
     assert (lag.count, lag.max_us) == (3, 300)
+
+
+def test_looks_become_samples_of_core_and_loop() -> None:
+    watch = SelfWatch()
+    watch.look(0, in_flight=0)
+    watch.late_by(2_000_000)
+    watch.late_by(1_000_000)
+    begun = process_time_ns()
+    while process_time_ns() - begun < 20_000_000:
+        pass
+    watch.look(100_000_000, in_flight=7)
+    watch.look(200_000_000, in_flight=3)
+    busy, idle = watch.report().samples
+    assert (busy.at_ms, busy.in_flight, busy.loop_lag_ms) == (100.0, 7, 2.0)
+    assert busy.cpu_share >= 0.2
+    assert (idle.loop_lag_ms, idle.in_flight) == (0.0, 3)
+    assert idle.cpu_share < busy.cpu_share
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own count")
+def test_a_thread_that_shares_its_core_has_waited_for_it() -> None:
+    """Two processes on one core: each waits while the other runs."""
+    before, cores = waited_ns(), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as rival:
+            begun = monotonic_ns()
+            while waited_ns() == before and monotonic_ns() - begun < 5e9:
+                pass
+            rival.kill()
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert waited_ns() > before
+
+
+def test_where_the_kernel_does_not_count_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selfwatch, "_SCHEDSTAT", Path("/nowhere"))
+    assert waited_ns() == 0
 
 
 @pytest.fixture

@@ -1,0 +1,139 @@
+from typing import Any
+
+import pytest
+
+from flashsale.storm.health import Conduct, Health, doubts, faults, health_of
+from flashsale.storm.histogram import Histogram
+from flashsale.storm.samples import Sample
+from flashsale.storm.selfwatch import SelfReport
+
+
+def conduct(**changes: Any) -> Conduct:
+    """An open run of 2,000 attempts: 100 ms response, 1 ms start lag."""
+    sent = changes.get("sent", 2000)
+    given = {
+        "planned": 2000,
+        "sent": sent,
+        "open_run": True,
+        "closed_run": False,
+        "start_lag": Histogram([changes.pop("lag_ms", 1) * 1000] * sent),
+        "response": Histogram([100_000] * sent),
+    }
+    return Conduct(**{**given, **changes})
+
+
+def watch(*samples: Sample, loop_lags_ms: list[int] | None = None) -> SelfReport:
+    lags = Histogram(lag * 1000 for lag in loop_lags_ms or [])
+    return SelfReport(1, 1, lags, 1024, samples)
+
+
+def sample(cpu: float, waited: float = 0.0) -> Sample:
+    return Sample(100.0, cpu, waited, 0.0, 1)
+
+
+# Faults: the run proves nothing.
+
+
+def test_a_run_as_planned_has_none() -> None:
+    assert faults(conduct()) == []
+    assert faults(conduct(lag_ms=20)) == []
+
+
+def test_what_was_planned_and_not_sent_is_one() -> None:
+    assert faults(conduct(sent=1999)) == ["1,999 of 2,000 planned attempts were sent"]
+    assert faults(conduct(sent=1999, open_run=False)) != []
+
+
+def test_an_open_run_that_lags_measured_itself() -> None:
+    (fault,) = faults(conduct(lag_ms=21))
+    assert "start lag p99 21.0 ms" in fault
+    assert "20% of the response p99 100.0 ms" in fault
+
+
+def test_the_lag_of_a_burst_or_a_closed_run_is_reported_and_not_judged() -> None:
+    assert faults(conduct(lag_ms=5000, open_run=False)) == []
+
+
+def test_with_few_samples_the_worst_one_is_judged() -> None:
+    few = {"start_lag": Histogram([0, 0, 50_000]), "response": Histogram([100_000] * 3)}
+    (fault,) = faults(conduct(planned=3, sent=3, **few))
+    assert "start lag max 50.0 ms" in fault
+
+
+def test_nothing_sent_in_an_open_run_is_one_fault() -> None:
+    assert faults(conduct(sent=0)) == ["0 of 2,000 planned attempts were sent"]
+
+
+# Doubts: the figures stand, and a part of them may be the generator's own.
+
+
+def test_a_generator_with_room_has_none() -> None:
+    calm = watch(*[sample(0.5, 0.2)] * 20, loop_lags_ms=[1] * 2000)
+    assert doubts(conduct(watches={"it": calm}, headroom=2.0)) == []
+    assert doubts(conduct(watches={"it": watch()})) == []
+
+
+@pytest.mark.parametrize(("hot", "suspect"), [(5, False), (6, True)])
+def test_an_open_run_on_a_saturated_core_is_suspect(hot: int, suspect: bool) -> None:
+    saturated = watch(*[sample(0.95)] * hot, *[sample(0.5)] * (20 - hot))
+    found = doubts(conduct(watches={"one": watch(), "two": saturated}))
+    expected = "two wanted 90% of its core or more for 30% of the run"
+    assert found == ([expected] if suspect else [])
+
+
+def test_a_core_that_others_have_is_as_bad_as_one_that_is_used_up() -> None:
+    assert doubts(conduct(watches={"it": watch(*[sample(0.3, 0.65)] * 20)})) != []
+
+
+def test_a_closed_run_is_suspect_only_where_the_generator_itself_sets_the_pace() -> None:
+    closed: dict[str, Any] = {"open_run": False, "closed_run": True}
+    used, waited = watch(*[sample(0.95)] * 20), watch(*[sample(0.3, 0.65)] * 20)
+    (doubt,) = doubts(conduct(watches={"it": used}, **closed))
+    assert doubt == "it used 90% of its core or more for 100% of the run"
+    assert doubts(conduct(watches={"it": waited}, **closed)) == []
+
+
+def test_a_burst_saturates_its_core_by_nature() -> None:
+    burst = {"open_run": False, "closed_run": False}
+    assert doubts(conduct(watches={"it": watch(*[sample(1.0)] * 20)}, **burst)) == []
+
+
+def test_less_than_a_second_says_nothing() -> None:
+    assert doubts(conduct(watches={"it": watch(*[sample(1.0)] * 9)})) == []
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "rounds", "name"),
+    [(21, 2000, "p99"), (21, 500, "p95"), (21, 100, "p90"), (20, 2000, ""), (900, 99, "")],
+)
+def test_a_loop_that_comes_round_late_reads_answers_late(
+    late_ms: int, rounds: int, name: str
+) -> None:
+    found = doubts(conduct(watches={"it": watch(loop_lags_ms=[late_ms] * rounds)}))
+    assert [
+        line.startswith(f"it read answers late: loop lag {name} 21.0 ms is more than 20%")
+        for line in found
+    ] == ([True] if name else [])
+
+
+def test_a_loop_lag_of_few_milliseconds_is_that_of_its_timers() -> None:
+    quick = Histogram([2_000] * 2000)
+    late = {"watches": {"it": watch(loop_lags_ms=[9] * 2000)}, "response": quick}
+    assert doubts(conduct(**late)) == []
+    late["watches"] = {"it": watch(loop_lags_ms=[11] * 2000)}
+    assert len(doubts(conduct(**late))) == 1
+    assert doubts(conduct(open_run=False, closed_run=True, **late)) == []
+
+
+@pytest.mark.parametrize(("headroom", "suspect"), [(None, False), (2.0, False), (1.99, True)])
+def test_a_generator_near_its_limit_is_suspect(headroom: float | None, suspect: bool) -> None:
+    found = doubts(conduct(headroom=headroom))
+    assert bool(found) is suspect
+    if suspect:
+        assert "50% of what this generator can send: a headroom of 1.99×, less than 2×" in found[0]
+
+
+def test_the_verdict_is_the_worst_that_was_found() -> None:
+    assert health_of([], []) is Health.VALID
+    assert health_of([], ["d"]) is Health.SUSPECT
+    assert health_of(["f"], ["d"]) is Health.INVALID
