@@ -15,6 +15,7 @@ from rich.text import Text
 
 from flashsale.errors import ExitCode
 from flashsale.model import ENDINGS, Ending, Outcome, Reading, Signing, ending
+from flashsale.report.crowd import crowd
 from flashsale.report.number import ms, plural, share
 from flashsale.report.sale import remarks
 from flashsale.report.side_by_side import print_comparison
@@ -27,7 +28,6 @@ from flashsale.storm.summary import (
     EndpointSummary,
     Latency,
     LatencyFigures,
-    LoadFigures,
     Summary,
     WorkerFigures,
 )
@@ -116,19 +116,12 @@ def _heading(summary: Summary) -> Padding:
     load = summary.load
     text = Text.assemble((f"{summary.scenario}  ", "bold"), (summary.question, "italic"), "\n")
     text.append(
-        f"{_crowd(load)} over {plural(load.connections, 'connection')}"
+        f"{crowd(load)} over {plural(load.connections, 'connection')}"
         f"{' (closed)' if load.closed else ''}, seed {summary.seed}, "
         f"{load.duration_s:.2f} s, {load.rate_per_s:,.0f} answers/s, {summary.base_url}",
         style="dim",
     )
     return Padding(text, (0, 0, 0, 2))
-
-
-def _crowd(load: LoadFigures) -> str:
-    if load.asked == "reads":
-        return plural(load.planned, "read")
-    users = plural(load.users, "user")
-    return f"{users} in {load.planned:,} steps" if load.asked == "steps" else users
 
 
 def _outcomes(summary: Summary) -> Table:

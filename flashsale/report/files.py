@@ -1,24 +1,56 @@
 """The files of a run that are rendered from the others, and can be rendered again."""
 
 from flashsale.errors import UsageError
+from flashsale.report.charts import Run
 from flashsale.report.html import html
 from flashsale.report.junit import junit
 from flashsale.storm.attempts import read_ledger
+from flashsale.storm.claims import read_asked
 from flashsale.storm.figures import Figures
 from flashsale.storm.plan_lines import read_plan
 from flashsale.storm.runfolder import RunFolder
+from flashsale.storm.salefigures import sale_figures
 from flashsale.storm.summary import Summary
 
 
-def write_reports(folder: RunFolder, summary: Summary, figures: Figures | None = None) -> None:
+def write_reports(
+    folder: RunFolder,
+    summary: Summary,
+    figures: Figures | None = None,
+    baseline: RunFolder | None = None,
+) -> None:
     """Write junit.xml and report.html; the figures are counted from the attempts if not given.
 
-    Raises UsageError where those are damaged.
+    `baseline` is laid over the charts: where none is given, the one that the summary was held
+    against, if it is still there. Raises UsageError where attempts are damaged.
     """
     if figures is None:
         figures = read_figures(folder, summary)
+    if figures is not None:
+        summary = _with_sale(folder, summary, figures)
+    if baseline is None and summary.baseline is not None:
+        baseline = RunFolder(folder.path / summary.baseline.folder)
     folder.junit.write_bytes(junit(summary))
-    folder.report.write_text(html(summary, figures), encoding="utf-8")
+    page = html(summary, figures, _read_baseline(baseline) if baseline is not None else None)
+    folder.report.write_text(page, encoding="utf-8")
+
+
+def _with_sale(folder: RunFolder, summary: Summary, figures: Figures) -> Summary:
+    """The figures of the sale counted again for a summary that is older than they are."""
+    if summary.sale is not None or not summary.orders.accepted:
+        return summary
+    sale = sale_figures(figures.ledger, read_asked(folder.attempts))
+    return summary.model_copy(update={"sale": sale})
+
+
+def _read_baseline(folder: RunFolder) -> Run | None:
+    """The run to lay over the charts, None where it is gone: they are worth drawing without it."""
+    try:
+        summary = Summary.read(folder.summary)
+        figures = read_figures(folder, summary)
+    except (OSError, ValueError, UsageError):
+        return None
+    return None if figures is None else Run(summary, figures)
 
 
 def restore_latencies(folder: RunFolder, figures: Figures) -> None:

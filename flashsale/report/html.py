@@ -1,49 +1,195 @@
-"""report.html: a run as a browser shows it. One file, no script, nothing fetched."""
+"""report.html: a run as a browser shows it. One file, nothing fetched, and nothing in it can be.
 
+Whatever a server said is escaped where it is text, and in the charts' data every `<` is spelt
+`\\u003c`. Beside that, the page's own policy lets no script run but the two whose hashes it names,
+and lets nothing be loaded from anywhere.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
-from flashsale.report import chart
-from flashsale.report.number import ms, share
+from flashsale.errors import ExitCode
+from flashsale.model import Verdict
+from flashsale.report import sale
+from flashsale.report.charts import Chart, Run, charts_of
+from flashsale.report.crowd import crowd
+from flashsale.report.number import ms, plural, share
 from flashsale.storm.figures import Figures
+from flashsale.storm.health import Health
 from flashsale.storm.summary import Summary
-from flashsale.storm.thresholds import CLOCKS
+
+_PARTS = Path(__file__).parent / "page"
+_SIGNS = {"pass": "✓", "valid": "✓", "fail": "✗"}
 
 
-def html(summary: Summary, figures: Figures | None = None) -> str:
-    """The page. Its charts need the figures; without them it has tables only."""
-    charts = _charts(figures) if figures is not None and figures.sent else {}
+def html(summary: Summary, figures: Figures | None = None, baseline: Run | None = None) -> str:
+    """The page. Its charts need the figures; without them it has tables only.
+
+    `baseline` is an earlier run, laid over the charts.
+    """
+    charts = charts_of(Run(summary, figures), baseline) if figures is not None else []
+    scripts = {"plotly": _plotly(), "script": _part("page.js")} if charts else {}
     return _template().render(
         run=summary,
-        spectrum=charts.get("spectrum"),
-        timeline=charts.get("timeline"),
-        size={
-            "width": chart.WIDTH,
-            "height": chart.HEIGHT,
-            "left": chart.LEFT,
-            "right": chart.RIGHT,
-        },
+        answer=_answer(summary),
+        crowd=crowd(summary.load),
+        trouble=list(_trouble(summary)),
+        trouble_title="What did not hold" if summary.exit_code else "Worth knowing",
+        sale=summary.sale,
+        remarks=sale.remarks(summary.sale) if summary.sale else [],
+        comparison=summary.baseline,
+        baseline_name=baseline.summary.run if baseline else "",
+        charts=charts,
+        data=Markup(_data(charts)),  # noqa: S704 - no `<` is left in it
+        css=Markup(_part("page.css")),  # noqa: S704 - our own
+        policy=_policy(list(scripts.values())),
+        signs=_Signs(_SIGNS),
+        **{name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - plotly's, and ours
     )
 
 
-def _charts(figures: Figures) -> dict[str, chart.Chart]:
-    latencies = {clock: figures.latency(clock) for clock in CLOCKS}
-    return {
-        "spectrum": chart.spectrum_chart(latencies),
-        "timeline": chart.timeline_chart(figures.timeline()),
-    }
+class _Signs(dict[str, str]):
+    """A verdict's sign; what is neither kept nor broken is in question."""
+
+    def __missing__(self, _: str) -> str:
+        return "?"
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """One finding of `verify`, in lines."""
+
+    verdict: str
+    rule: str
+    total: int
+    offences: list[str]
+
+    @property
+    def more(self) -> int:
+        return self.total - len(self.offences)
+
+
+def _answer(summary: Summary) -> str:
+    """The verdict in one sentence."""
+    checks, thresholds = summary.verify.checks, summary.thresholds
+    parts = []
+    if summary.load.interrupted_by is not None:
+        parts.append("interrupted: what stands here is a part")
+    if checks:
+        kept = sum(check.verdict is Verdict.PASS for check in checks)
+        parts.append(f"{kept} of {plural(len(checks), 'rule')} of the sale hold")
+    elif summary.load.asked == "claims":
+        parts.append("the sale is not judged yet")
+    if thresholds:
+        met = sum(threshold.verdict is Verdict.PASS for threshold in thresholds)
+        parts.append(f"{met} of {plural(len(thresholds), 'threshold')} met")
+    parts.append(f"generator {summary.generator.verdict}")
+    if summary.exit_code:
+        name = ExitCode(summary.exit_code).name.lower().replace("_", " ")
+        parts.append(f"exit {summary.exit_code}, {name}")
+    return " · ".join(parts)
+
+
+def _trouble(summary: Summary) -> Iterator[str]:
+    """What a reader has to know first, and nothing of what held."""
+    for check in summary.verify.checks:
+        if check.verdict is not Verdict.PASS:
+            yield f"{check.name}: {check.verdict}. {check.detail}"
+    for condition in summary.aborts:
+        if condition.verdict is Verdict.FAIL:
+            yield f"ended early, since {condition.metric} {condition.condition}: {condition.detail}"
+    if summary.verify.reason:
+        yield summary.verify.reason
+    for threshold in summary.thresholds:
+        if threshold.verdict is not Verdict.PASS:
+            found = f"{threshold.metric}: demanded {threshold.condition}, found {threshold.detail}"
+            yield found
+    for change in summary.baseline.changes if summary.baseline else ():
+        if change.verdict is Verdict.FAIL:
+            yield f"worse than the baseline: {change.metric}: {change.detail}"
+    if summary.generator.verdict is not Health.VALID:
+        for complaint in (*summary.generator.complaints, *summary.generator.doubts):
+            yield f"the generator: {complaint}"
+
+
+def _findings(findings: Sequence[Any]) -> list[_Finding]:
+    """Those that `verify` wrote down; of anything else, nothing."""
+    return [
+        _Finding(
+            str(found.get("verdict")),
+            str(found.get("rule")),
+            int(found.get("total") or 0),
+            [str(offence.get("text")) for offence in found.get("offences") or []],
+        )
+        for found in findings
+        if isinstance(found, Mapping)
+    ]
+
+
+def _data(charts: Sequence[Chart]) -> str:
+    """The charts as JSON that no HTML parser can find an end in."""
+    text = orjson.dumps([chart.to_json() for chart in charts]).decode()
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    hashes = (b64encode(sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _plotly() -> str:
+    """plotly.js as the installed package brings it, with the line ends that a browser counts."""
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@cache
+def _part(name: str) -> str:
+    return (_PARTS / name).read_text(encoding="utf-8")
 
 
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_PARTS),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(ms=ms, share=share)
+    environment.filters.update(
+        ms=ms,
+        share=share,
+        plural=plural,
+        percent=lambda part: "–" if part is None else sale.percent(part),
+        count=lambda number: "–" if number is None else f"{number:,}",
+        rounded=lambda number: f"{number:,.0f}",
+        findings=_findings,
+        day=_day,
+    )
     return environment.get_template("report.html.jinja")
+
+
+def _day(instant: str) -> str:
+    """An ISO instant as a person writes it; what is none stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(instant):%Y-%m-%d %H:%M:%S} UTC"
+    except ValueError:
+        return instant

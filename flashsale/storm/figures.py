@@ -51,6 +51,11 @@ class Figures:
         return f"<Figures sent={self.sent} of {self.planned} {dict(self.outcomes)}>"
 
     @property
+    def ledger(self) -> Ledger:
+        """The record that all of it is counted from."""
+        return self._ledger
+
+    @property
     def censored(self) -> int:
         """Attempts that the storm stopped waiting for."""
         return len(self._labels.get(CENSORED, ()))

@@ -70,18 +70,20 @@ class Ledger:
         return [(done[i] - origin) // 1000 - (since[i] - origin) // 1000 for i in attempts]
 
     def start_lag(self) -> Histogram:
-        """How late attempts were sent, compared with the plan.
+        """How late attempts were sent, compared with the plan."""
+        return Histogram(lag for _, lag in self.start_lags_us())
+
+    def start_lags_us(self) -> Iterator[tuple[int, int]]:
+        """Each attempt that was sent, and how late compared with the plan, in µs.
 
         Where all connections were busy, from the instant at which one was free: the wait for that
         is the target's doing and part of the response, this is the storm's own.
         """
         could_ns = map(max, self.due_ns, self.free_ns) if self.free_ns else self.due_ns
         origin, pairs = self.origin_ns, zip(self.sent_ns, could_ns, strict=True)
-        return Histogram(
-            (sent - origin) // 1000 - (could - origin) // 1000
-            for sent, could in pairs
-            if sent != NEVER
-        )
+        for i, (sent, could) in enumerate(pairs):
+            if sent != NEVER:
+                yield i, (sent - origin) // 1000 - (could - origin) // 1000
 
     def by_label(self) -> dict[str, list[int]]:
         """The attempts that were sent, under what their latency says.

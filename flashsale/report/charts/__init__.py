@@ -1,0 +1,18 @@
+"""The charts of a run, as plotly draws them."""
+
+from flashsale.report.charts.chart import Chart, Run
+from flashsale.report.charts.course import arrivals, outcomes
+from flashsale.report.charts.generator import health
+from flashsale.report.charts.latency import by_rank, lag, spectrum
+from flashsale.report.charts.sale import fairness, stock_left
+
+__all__ = ["Chart", "Run", "charts_of"]
+
+_ALL = (stock_left, outcomes, spectrum, arrivals, fairness, by_rank, lag, health)
+
+
+def charts_of(run: Run, baseline: Run | None = None) -> list[Chart]:
+    """Every chart that has something to show, in order of display; `baseline` is laid over."""
+    if not run.figures.sent:
+        return []
+    return [chart for draw in _ALL if (chart := draw(run, baseline)) is not None]

@@ -1,0 +1,103 @@
+"""A chart: what plotly draws, and the same in words and in a table for who cannot see it.
+
+Colours are names of the page's own, such as `--accent`: the page's script puts in what they stand
+for in the light and in the dark.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from flashsale.model import Ending, Outcome, Reading, Signing
+from flashsale.storm.figures import Figures
+from flashsale.storm.summary import Summary
+
+Trace = dict[str, Any]
+"""A trace as plotly.js reads it."""
+
+ROWS_MAX = 10
+"""In a chart's table: it is there to be read."""
+
+COLOURS: dict[Ending, str] = {
+    Outcome.SOLD: "--accent",
+    Outcome.SOLD_OUT: "--slate",
+    Outcome.DUPLICATE: "--purple",
+    Outcome.NOT_OPEN: "--sky",
+    Outcome.ENDED: "--sky",
+    Outcome.PAUSED: "--yellow",
+    Outcome.RATE_LIMITED: "--yellow",
+    Outcome.SHED: "--orange",
+    Reading.HIT: "--accent",
+    Reading.STALE: "--sky",
+    Reading.LOAD: "--orange",
+    Reading.WAIT: "--yellow",
+    Reading.NULL: "--purple",
+    Reading.BLOOM: "--slate",
+    Reading.ANSWERED: "--accent",
+    Signing.SIGNED: "--green",
+}
+"""From a palette that the colour-blind can tell apart; whatever is missing here is trouble."""
+
+TROUBLE = "--red"
+
+
+class Run(NamedTuple):
+    """A run as its charts need it."""
+
+    summary: Summary
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Table:
+    """The figures behind a chart, as text."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart. `key` names it on the page, `reading` says what it shows."""
+
+    key: str
+    title: str
+    reading: str
+    table: Table
+    traces: list[Trace]
+    layout: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the page's script hands to plotly."""
+        return {"key": self.key, "data": self.traces, "layout": self.layout}
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis with its title."""
+    return {"title": {"text": title}, **more}
+
+
+def seconds_axis() -> dict[str, Any]:
+    """Time since the barrier."""
+    return axis("seconds after the barrier", rangemode="tozero")
+
+
+def line(name: str, colour: str, points: Sequence[tuple[float, float]], **more: Any) -> Trace:
+    """A line through (x, y); `more` replaces what is set here."""
+    style = {"color": colour, "width": 2} | more.pop("line", {})
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": [x for x, _ in points],
+        "y": [y for _, y in points],
+        "line": style,
+        **more,
+    }
+
+
+def thinned(count: int, most: int = ROWS_MAX) -> list[int]:
+    """Indices of at most `most` of `count` rows, the last one always among them."""
+    if count <= most:
+        return list(range(count))
+    return [(n + 1) * count // most - 1 for n in range(most)]

@@ -1,0 +1,120 @@
+"""Charts of a run's course: what was asked and answered when, and how it ended."""
+
+from flashsale.report.charts.chart import (
+    COLOURS,
+    TROUBLE,
+    Chart,
+    Run,
+    Table,
+    Trace,
+    axis,
+    line,
+    seconds_axis,
+    thinned,
+)
+from flashsale.report.number import plural
+from flashsale.report.series import endings
+from flashsale.storm.figures import Timeline
+
+
+def arrivals(run: Run, baseline: Run | None) -> Chart | None:
+    """Attempts sent and answers received in each slot."""
+    if not run.figures.sent:
+        return None
+    found = run.figures.timeline()
+    slot = f"{found.slot_us // 1000} ms"
+    peak = max(range(len(found.answered)), key=found.answered.__getitem__)
+    traces = [
+        _steps(found, found.sent, "sent", "--orange"),
+        _steps(found, found.answered, "answered", "--accent"),
+    ]
+    if baseline is not None and baseline.figures.sent:
+        other = baseline.figures.timeline()
+        per_slot = [n * found.slot_us / other.slot_us for n in other.answered]
+        trace = _steps(other, per_slot, "answered, baseline", "--purple")
+        trace["line"]["dash"] = "dash"
+        traces.append(trace)
+    return Chart(
+        "arrivals",
+        f"Arrivals and completions per {slot}",
+        f"{plural(run.figures.sent, 'attempt')} left within {_last(found, found.sent):.2f} s, the "
+        f"last answer came after {run.figures.duration_s:.2f} s; at most "
+        f"{found.answered[peak]:,} answers came within {slot}.",
+        _timetable(found),
+        traces,
+        {"xaxis": seconds_axis(), "yaxis": axis(f"per {slot}", rangemode="tozero")},
+    )
+
+
+def outcomes(run: Run, _: Run | None) -> Chart | None:
+    """How attempts ended, stacked along time."""
+    found = endings(run.figures.ledger)
+    if not found.counts:
+        return None
+    middles, width_s = found.middles_s, found.width_us / 1e6
+    names = {end: end.value.replace("_", " ") for end in found.counts}
+    rows = thinned(len(middles))
+    starts = [0, *(n + 1 for n in rows)]
+    reads = run.summary.load.asked == "reads"
+    return Chart(
+        "outcomes",
+        "How reads were answered" if reads else "Outcomes over time",
+        f"Every answer in the {found.width_us / 1000:g} ms in which it came, stacked by how the "
+        f"attempt ended: {', '.join(names.values())}.",
+        Table(
+            ("until s", *names.values()),
+            [
+                (
+                    f"{middles[end] + width_s / 2:.3f}",
+                    *(f"{sum(counts[start : end + 1]):,}" for counts in found.counts.values()),
+                )
+                for start, end in zip(starts, rows, strict=False)
+            ],
+        ),
+        [
+            {
+                "type": "bar",
+                "name": names[end],
+                "x": middles,
+                "y": counts,
+                "width": width_s,
+                "marker": {"color": COLOURS.get(end, TROUBLE), "line": {"width": 0}},
+                "hovertemplate": "%{y:,}",
+            }
+            for end, counts in found.counts.items()
+        ],
+        {
+            "barmode": "stack",
+            "bargap": 0,
+            "xaxis": seconds_axis(),
+            "yaxis": axis(f"per {found.width_us / 1000:g} ms", rangemode="tozero"),
+        },
+    )
+
+
+def _steps(timeline: Timeline, counts: "list[int] | list[float]", name: str, colour: str) -> Trace:
+    """A staircase: the count of a slot stands over all of it."""
+    width_s = timeline.slot_us / 1e6
+    points = [(round(n * width_s, 6), count) for n, count in enumerate([*counts, counts[-1]])]
+    return line(name, colour, points, line={"shape": "hv"}, hovertemplate="%{y:,.0f}")
+
+
+def _last(timeline: Timeline, counts: list[int]) -> float:
+    """The end of the last slot with a count in it, in seconds."""
+    return max(n for n, count in enumerate([1, *counts]) if count) * timeline.slot_us / 1e6
+
+
+def _timetable(timeline: Timeline) -> Table:
+    rows = thinned(len(timeline.sent))
+    starts = [0, *(n + 1 for n in rows)]
+    return Table(
+        ("until s", "sent", "answered"),
+        [
+            (
+                f"{(end + 1) * timeline.slot_us / 1e6:.2f}",
+                f"{sum(timeline.sent[start : end + 1]):,}",
+                f"{sum(timeline.answered[start : end + 1]):,}",
+            )
+            for start, end in zip(starts, rows, strict=False)
+        ],
+    )

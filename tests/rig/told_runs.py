@@ -1,0 +1,90 @@
+"""Run folders as a storm leaves them, without a storm: what each attempt was told is given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from flashsale.model import Outcome, Reading
+from flashsale.storm.answer import Answer, indeterminate
+from flashsale.storm.attempts import AttemptsFile
+from flashsale.storm.claims import Asked
+from flashsale.storm.conclusion import Circumstances, conclude
+from flashsale.storm.effort import Effort
+from flashsale.storm.figures import Figures
+from flashsale.storm.histogram import Histogram
+from flashsale.storm.ledger import Ledger
+from flashsale.storm.planning import plan_of
+from flashsale.storm.runfolder import RunFolder
+from flashsale.storm.salefigures import sale_figures
+from flashsale.storm.scenario import Scenario, parse_scenario
+from flashsale.storm.selfwatch import SelfReport
+from flashsale.storm.summary import Summary
+
+SOLD, GONE = Answer(Outcome.SOLD, 200, "515385561440059393"), Answer(Outcome.SOLD_OUT, 200)
+HIT, LOAD = Answer(Reading.HIT, 200), Answer(Reading.LOAD, 200)
+LOST = indeterminate("reset")
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&lt;"
+"""What a server, a folder's name or a scenario could try."""
+
+
+def sale_scenario(users: int, units: int, question: str = "Does it hold?") -> Scenario:
+    """A stampede on one voucher."""
+    return parse_scenario(
+        f'# {question}\nschema = 1\nname = "told"\n[sale]\nunits = {units}\n'
+        f'[load]\nmodel = "stampede"\nusers = {users}\nconnections = {min(users, 2000)}\n'
+        '[thresholds]\n"buy.response.max" = "< 1s"\n',
+        "",
+    )
+
+
+def ledger_of(answers: Sequence[Answer], spread_us: int = 40) -> Ledger:
+    """Attempts that left one by one, each answered after some 100 to 300 ms."""
+    random, ledger = Random(7), Ledger(len(answers))
+    ledger.origin_ns, ledger.barrier_unix_us = 1_000_000, 1_763_884_800_000_000
+    done = []
+    for i in range(len(answers)):
+        ledger.due_ns[i] = 1_000_000
+        sent_ns = 1_000_000 + i * spread_us * 1000
+        if answers[i].outcome is not Outcome.UNSENT:
+            ledger.sent_ns[i] = sent_ns
+        done.append((sent_ns + random.randrange(100_000, 300_000) * 1000, i))
+    for at_ns, i in sorted(done):
+        ledger.settle(i, at_ns, answers[i])
+    return ledger
+
+
+def summary_of(scenario: Scenario, ledger: Ledger, run: str = "told-1") -> tuple[Summary, Figures]:
+    """What a storm would conclude from this record."""
+    figures = Figures(ledger)
+    count, units = len(ledger.answers), scenario.sale.units if scenario.sale else 0
+    summary = conclude(
+        scenario,
+        figures,
+        Effort(SelfReport(1_000_000, 200_000_000, Histogram([500]), 1024), Histogram([700])),
+        Circumstances(
+            run=run,
+            base_url="http://127.0.0.1:1",
+            plan_hash="abc",
+            started_at="2026-11-23T08:00:00.000+00:00",
+            resolved=0,
+            interrupted_by=None,
+            sale=sale_figures(ledger, Asked(range(1, count + 1), [1] * count, {1: units})),
+        ),
+    )
+    return summary, figures
+
+
+def leave_run(path: Path, answers: Sequence[Answer], units: int) -> RunFolder:
+    """A run folder with summary.json and attempts.jsonl."""
+    path.mkdir(parents=True, exist_ok=True)
+    folder, scenario = RunFolder(path), sale_scenario(len(answers), units)
+    plan, ledger = plan_of(scenario, list(range(1, len(answers) + 1))), ledger_of(answers)
+    with AttemptsFile(folder.attempts) as file:
+        header = {"run": path.name, "planned": len(plan), "vouchers": [1], "units": {"1": units}}
+        file.write_plan(header, plan)
+        file.write_barrier(ledger.barrier_unix_us)
+        file.write_results(ledger)
+        file.write_end(len(plan), len(plan), interrupted=False)
+    summary_of(scenario, ledger, path.name)[0].write(folder.summary)
+    return folder
