@@ -49,6 +49,9 @@ def command(
     workers: Workers = 1,
     baseline: Baseline = None,
     max_regress: MaxRegress = None,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Prometheus and exporters beside the stack.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
 ) -> None:
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
@@ -64,7 +67,7 @@ def command(
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
     ensure_run_folder(out)
     aborts, held = aborting(loaded, abort_if), rival(loaded, baseline, max_regress)
-    with _environment(loaded), _stack(folder, keep) as state:
+    with _environment(loaded), _stack(folder, keep, observe) as state:
         _prepare(loaded, folder, state)
         code = _storm_and_judge(
             StormRequest(
@@ -110,7 +113,7 @@ def _environment(scenario: "Scenario") -> Iterator[None]:
 
 
 @contextmanager
-def _stack(folder: Path, keep: bool) -> "Iterator[StackState]":
+def _stack(folder: Path, keep: bool, observe: bool) -> "Iterator[StackState]":
     """A stack of its own; gone at the end with its folder, unless it is to be kept.
 
     A verdict, whatever it is, leaves a stack up that is to be kept. An error takes it down, but
@@ -122,7 +125,7 @@ def _stack(folder: Path, keep: bool) -> "Iterator[StackState]":
     _forget_other_stores()
     up = False
     try:
-        yield start_detached(folder, ["--port", "0"], tied=not keep)
+        yield start_detached(folder, ["--port", "0", *_observed(observe)], tied=not keep)
         up = keep
     finally:
         if not up:
@@ -130,6 +133,14 @@ def _stack(folder: Path, keep: bool) -> "Iterator[StackState]":
             stop_stack(folder)
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _observed(observe: bool) -> list[str]:
+    """How `serve` is told to be observed: every second, since a storm may last no longer."""
+    if not observe:
+        return []
+    os.environ.setdefault("FLASHSALE_STACK_OBSERVE_INTERVAL_S", "1")
+    return ["--observe"]
 
 
 def _forget_other_stores() -> None:
@@ -222,6 +233,9 @@ def _storm_and_judge(request: "StormRequest") -> int:
 
 def _tell_where(folder: Path, state: "StackState") -> None:
     _say(f"the stack is kept at {state.base_url}; its stores are in {folder / 'stack.json'}")
+    for child in state.children:
+        if child.kind == "prometheus":
+            _say(f"its Prometheus is at {child.url}")
     _say(f"stop it with: flashsale stop --state-dir {folder}")
 
 

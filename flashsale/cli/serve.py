@@ -34,6 +34,12 @@ ProbeInterval = Annotated[
 Detach = Annotated[
     bool, typer.Option("--detach", "-d", help="Return when it is ready; `flashsale stop` ends it.")
 ]
+Observe = Annotated[
+    bool,
+    typer.Option(
+        "--observe", help="Prometheus and exporters beside it (`services install --observe`)."
+    ),
+]
 
 
 def command(
@@ -46,6 +52,7 @@ def command(
     ledger_url: LedgerUrl = None,
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
+    observe: Observe = False,
     detach: Detach = False,
 ) -> None:
     """Start what is missing (Redis ×2, MariaDB, replicas, workers, nginx) and keep it up."""
@@ -59,6 +66,7 @@ def command(
         "replicas": replicas,
         "workers": workers,
         "probe_interval_s": probe_interval,
+        "observe": observe or None,  # not given: as the environment says
     }
     settings = StackSettings.load(**given)
     external = ExternalStores(ledger_url or None, cache_url or None, mysql_url or None)

@@ -1,6 +1,15 @@
 """`flashsale services`: the programs that private servers run from."""
 
+from typing import Annotated
+
 import typer
+
+Observe = Annotated[
+    bool,
+    typer.Option(
+        "--observe", help="Those of `serve --observe`: Prometheus, its tool and its exporters."
+    ),
+]
 
 command = typer.Typer(
     help="The Redis, MariaDB and nginx programs that private servers run from.",
@@ -14,19 +23,20 @@ def _root(context: typer.Context) -> None:
 
 
 @command.command("install")
-def install() -> None:
+def install(observe: Observe = False) -> None:
     """Fetch what is missing into a per-user cache: Debian and Ubuntu, no root, run twice safely."""
-    from flashsale.stack import packages
+    from flashsale.stack import binaries, packages
 
-    for binary in packages.install(lambda line: typer.echo(f"services: {line}")):
+    programs = binaries.OBSERVERS if observe else binaries.PROGRAMS
+    for binary in packages.install(lambda line: typer.echo(f"services: {line}"), programs):
         typer.echo(f"services: {binary.path} {binary.version_text}")
 
 
 @command.command("list")
-def list_() -> None:
+def list_(observe: Observe = False) -> None:
     """Show which programs are found, and where."""
     from flashsale.stack import binaries
 
-    for program in binaries.PROGRAMS:
+    for program in binaries.OBSERVERS if observe else binaries.PROGRAMS:
         binary = binaries.find(program)
         typer.echo(f"{program.name}  {binary.version_text}  {binary.path}")

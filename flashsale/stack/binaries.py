@@ -38,6 +38,7 @@ class Program:
     version_command: tuple[str, ...]
     version_pattern: str
     package_patterns: tuple[str, ...]  # each names one package of every release
+    group: str = ""  # what is installed together, into a tree of its own
 
 
 REDIS = Program(
@@ -65,6 +66,55 @@ NGINX = Program(
     package_patterns=(r"^nginx$",),
 )
 PROGRAMS = (REDIS, MARIADB, NGINX)
+
+OBSERVE = "observe"
+PROMETHEUS = Program(
+    name="prometheus",
+    names=("prometheus",),
+    least=(2, 31),
+    version_command=("--version",),
+    version_pattern=r"prometheus, version (\d[\d.]*)",
+    package_patterns=(r"^prometheus$",),
+    group=OBSERVE,
+)
+PROMTOOL = Program(
+    name="promtool",
+    names=("promtool",),
+    least=(2, 31),
+    version_command=("--version",),
+    version_pattern=r"promtool, version (\d[\d.]*)",
+    package_patterns=(r"^prometheus$",),
+    group=OBSERVE,
+)
+REDIS_EXPORTER = Program(
+    name="redis exporter",
+    names=("prometheus-redis-exporter", "redis_exporter"),
+    least=(1, 20),
+    version_command=("--version",),
+    version_pattern=r"Redis Metrics Exporter v?(\d[\d.]*)",
+    package_patterns=(r"^prometheus-redis-exporter$",),
+    group=OBSERVE,
+)
+MYSQL_EXPORTER = Program(
+    name="mysqld exporter",
+    names=("prometheus-mysqld-exporter", "mysqld_exporter"),
+    least=(0, 13),
+    version_command=("--version",),
+    version_pattern=r"mysqld_exporter, version (\d[\d.]*)",
+    package_patterns=(r"^prometheus-mysqld-exporter$",),
+    group=OBSERVE,
+)
+NGINX_EXPORTER = Program(
+    name="nginx exporter",
+    names=("prometheus-nginx-exporter", "nginx-prometheus-exporter"),
+    least=(0, 9),
+    version_command=("--version",),
+    version_pattern=r"(?i)nginx\S* (?:prometheus exporter )?,?\s*version[= ]v?(\d[\d.]*)",
+    package_patterns=(r"^prometheus-nginx-exporter$",),
+    group=OBSERVE,
+)
+OBSERVERS = (PROMETHEUS, PROMTOOL, REDIS_EXPORTER, MYSQL_EXPORTER, NGINX_EXPORTER)
+"""What `serve --observe` starts beside the stack, and what checks its rules."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +150,19 @@ def services_dir() -> Path:
     return Path(cache) / "flashsale" / "services"
 
 
-def services_tree() -> Path:
-    """The unpacked tree for this release and machine: a home may be shared between several."""
+def services_tree(group: str = "") -> Path:
+    """A group's unpacked tree for this release and machine: several may share a home."""
     try:
         release = platform.freedesktop_os_release()
     except OSError:
         release = {}
     name = f"{release.get('ID', 'linux')}-{release.get('VERSION_ID', '0')}-{platform.machine()}"
-    return services_dir() / name
+    return services_dir() / (f"{name}-{group}" if group else name)
 
 
 def look(program: Program) -> Binary | None:
     """The program on PATH or in the unpacked tree, new enough and able to run; else None."""
-    return look_on_path(program) or look_in_tree(program, services_tree())
+    return look_on_path(program) or look_in_tree(program, services_tree(program.group))
 
 
 def look_on_path(program: Program) -> Binary | None:
@@ -131,17 +181,20 @@ def find(program: Program) -> Binary:
     if binary is not None:
         return binary
     least = ".".join(map(str, program.least))
-    found = [*_on_path(program), *_in_tree(program, services_tree())]
+    found = [*_on_path(program), *_in_tree(program, services_tree(program.group))]
     seen = f" ({found[0]} is older or does not run)" if found else ""
     raise UnreachableError(
-        f"{program.name} {least} or newer is missing{seen}; install it with {install_command()}"
+        f"{program.name} {least} or newer is missing{seen}; "
+        f"install it with {install_command(program.group)}"
     )
 
 
-def install_command() -> str:
-    """The command that brings the missing programs onto this kind of system."""
+def install_command(group: str = "") -> str:
+    """The command that brings a group's missing programs onto this kind of system."""
     if shutil.which("apt-get", path=_search_path()) and shutil.which("dpkg", path=_search_path()):
-        return "`flashsale services install`"
+        return f"`flashsale services install{' --observe' if group else ''}`"
+    if group:
+        return "your package manager: prometheus and its exporters for Redis, MySQL and nginx"
     for tool, command in _INSTALL_COMMANDS.items():
         if shutil.which(tool):
             return f"`{command}`"

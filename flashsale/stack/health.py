@@ -39,6 +39,14 @@ def _asks_http(url: str) -> bool:
     return probe.http_status(*_address(url), "/healthz", _TIMEOUT_S) == 200
 
 
+def _asks_any_page(url: str) -> bool:
+    return probe.http_status(*_address(url), "/", _TIMEOUT_S) == 200
+
+
+def _asks_prometheus(url: str) -> bool:
+    return probe.http_status(*_address(url), "/-/ready", _TIMEOUT_S) == 200
+
+
 def _asks_redis(url: str) -> bool:
     return probe.redis_reply(*_address(url), _TIMEOUT_S) == "+PONG"
 
@@ -51,6 +59,10 @@ _QUESTIONS: dict[str, Callable[[str], bool]] = {
     "redis-ledger": _asks_redis,
     "redis-cache": _asks_redis,
     "mariadb": _asks_mysql,
+    "prometheus": _asks_prometheus,
+    "redis-exporter": _asks_any_page,
+    "mysql-exporter": _asks_any_page,
+    "nginx-exporter": _asks_any_page,
 }
 
 

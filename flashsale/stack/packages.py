@@ -56,20 +56,21 @@ Acquire::IndexTargets::deb::CNF::DefaultEnabled "false";
 root go. The sandbox user is for root alone: `_apt` may not read a home folder."""
 
 
-def install(say: Say) -> list[Binary]:
-    """Bring every program that is missing into the per-user tree; safe to run twice at once.
+def install(say: Say, programs: Sequence[Program] = PROGRAMS) -> list[Binary]:
+    """Bring what is missing of one group into its per-user tree; safe to run twice at once.
 
-    Returns all programs as found afterwards. Raises UnreachableError with the cure.
+    Returns the programs as found afterwards. Raises UnreachableError with the cure.
     """
-    if all(look(program) for program in PROGRAMS):
-        return [find(program) for program in PROGRAMS]
-    if "services install" not in install_command():
-        raise UnreachableError(f"no apt-get on this system; install with {install_command()}")
+    if all(look(program) for program in programs):
+        return [find(program) for program in programs]
+    command = install_command(programs[0].group)
+    if "services install" not in command:
+        raise UnreachableError(f"no apt-get on this system; install with {command}")
     with _exclusive(say):
         # Another install may have finished while this one waited for the lock.
-        if not all(look(program) for program in PROGRAMS):
-            _replace_tree([program for program in PROGRAMS if not look_on_path(program)], say)
-    return [find(program) for program in PROGRAMS]
+        if not all(look(program) for program in programs):
+            _replace_tree([program for program in programs if not look_on_path(program)], say)
+    return [find(program) for program in programs]
 
 
 def _replace_tree(programs: Sequence[Program], say: Say) -> None:
@@ -80,15 +81,16 @@ def _replace_tree(programs: Sequence[Program], say: Say) -> None:
         say("reading the distribution's package lists")
         apt.update()
         patterns = [pattern for program in programs for pattern in program.package_patterns]
-        packages = apt.closure([apt.package(pattern) for pattern in patterns])
+        packages = apt.closure([apt.package(pattern) for pattern in dict.fromkeys(patterns)])
         say(f"fetching {len(packages)} packages: {', '.join(p.split('=')[0] for p in packages)}")
         tree = work / "tree"
         tree.mkdir()
         for archive in apt.download(packages):
             _run(["dpkg", "-x", archive, tree], _DOWNLOAD_TIMEOUT_S, "unpacking failed")
         _try_out(programs, tree)
-        _swap(tree, services_tree(), work / "old")
-    say(f"unpacked into {services_tree()}")
+        place = services_tree(programs[0].group)
+        _swap(tree, place, work / "old")
+    say(f"unpacked into {place}")
 
 
 def _try_out(programs: Sequence[Program], tree: Path) -> None:

@@ -32,6 +32,9 @@ class StackSettings(Settings):
         8081, ge=0, le=65_000, description="The first replica's port, where it is free."
     )
 
+    observe: bool = Field(False, description="Whether Prometheus and its exporters run beside it.")
+    observe_interval_s: float = Field(5.0, ge=0.1, le=60, description="How often they are asked.")
+
     start_timeout_s: float = Field(60.0, gt=0, description="How long a child may take to start.")
     drain_timeout_s: float = Field(15.0, gt=0, description="How long a child may take to stop.")
     probe_interval_s: float = Field(30.0, gt=0, description="How often every child is asked.")

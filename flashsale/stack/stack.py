@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 from flashsale.errors import UnreachableError
-from flashsale.stack import policy
+from flashsale.stack import binaries, policy
+from flashsale.stack.exporter import Exporter, mysql_export, nginx_export, redis_export
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.member import Member
 from flashsale.stack.nginx import Balancing, NginxServer
 from flashsale.stack.nginx_conf import AddressLimits
 from flashsale.stack.port import Port
+from flashsale.stack.prometheus import PrometheusServer, Target
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.stack.sale import SaleCommands, SaleProcess
 from flashsale.stack.schema import create_schema
@@ -53,6 +55,9 @@ class Stack:
 
         Raises UnreachableError for what does not come up; `stop` cleans up then as ever.
         """
+        if self.settings.observe:
+            for program in binaries.OBSERVERS:
+                binaries.find(program)
         front = self._front_port = _front_port(self.settings)
         external = self._external
         policy.insist(policy.examine(external.ledger_url, external.cache_url, external.mysql_url))
@@ -65,13 +70,21 @@ class Stack:
         say(f"starting replicas ({len(replicas)}) and order workers ({len(workers)})")
         self._bring_up([*replicas, *workers])
         say("starting nginx")
-        self._bring_up([self._nginx(front, [replica.port.number for replica in replicas])])
+        nginx = self._nginx(front, [replica.port.number for replica in replicas])
+        self._bring_up([nginx])
+        if self.settings.observe:
+            say("starting Prometheus and its exporters")
+            self._observe(nginx, [*replicas, *workers])
         self.ready = True
         self.write_state()
 
     def stop(self) -> None:
         """Stop what runs: first the door, then those behind it, then the stores; all bounded."""
-        stages = (("nginx",), ("replica", "worker"), ("mariadb", "redis-ledger", "redis-cache"))
+        stages = (
+            ("nginx", "prometheus", "redis-exporter", "mysql-exporter", "nginx-exporter"),
+            ("replica", "worker"),
+            ("mariadb", "redis-ledger", "redis-cache"),
+        )
         for kinds in stages:
             services = [m.service for m in self.members if m.service.kind in kinds]
             for service in services:
@@ -178,6 +191,32 @@ class Stack:
         )
         log = self._log("nginx")
         return NginxServer(self.state_dir / "nginx", balancing, port=port, log=log)
+
+    def _observe(self, nginx: NginxServer, processes: Sequence[SaleProcess]) -> None:
+        """Exporters first, then Prometheus, which finds everybody at home."""
+        urls, folder = self._store_urls, self.state_dir / "observe"
+        exports = (
+            redis_export("ledger", urls["FLASHSALE_LEDGER_URL"]),
+            redis_export("cache", urls["FLASHSALE_CACHE_URL"]),
+            mysql_export(urls["FLASHSALE_MYSQL_URL"]),
+            nginx_export(nginx.status_url),
+        )
+        exporters = [
+            Exporter(export, folder / export.instance, log=self._log(f"{export.instance}-exporter"))
+            for export in exports
+        ]
+        self._bring_up(exporters)
+        own = [(each.kind, each.name, each.port) for each in processes]
+        told = [(each.export.job, each.export.instance, each.port) for each in exporters]
+        targets = [
+            Target(job, instance, f"{port.reachable_host}:{port.number}")
+            for job, instance, port in [*own, *told]
+        ]
+        interval_s = self.settings.observe_interval_s
+        log = self._log("prometheus")
+        self._bring_up(
+            [PrometheusServer(folder / "prometheus", targets, interval_s=interval_s, log=log)]
+        )
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

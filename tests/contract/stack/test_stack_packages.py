@@ -15,6 +15,11 @@ PROGRAMS = {
     "redis-server": 'echo "Redis server v=7.2.4 sha=0"',
     "mariadbd": 'echo "mariadbd  Ver 11.4.2-MariaDB for Linux"',
     "nginx": 'echo "nginx version: nginx/1.26.0" >&2',
+    "prometheus": 'echo "prometheus, version 2.42.0+ds (branch: debian/sid)"',
+    "promtool": 'echo "promtool, version 2.42.0+ds (branch: debian/sid)"',
+    "prometheus-redis-exporter": 'echo "level=info msg=\\"Redis Metrics Exporter 1.45.0-2\\"" >&2',
+    "mysqld_exporter": 'echo "mysqld_exporter, version 0.16.0 (branch: HEAD)"',
+    "nginx-prometheus-exporter": 'echo "nginx_exporter, version 1.4.0 (branch: HEAD)"',
 }
 
 APT_GET = """\
@@ -24,6 +29,7 @@ case "$*" in
   *update*) [ -n "$FAIL_UPDATE" ] || touch "$lists/main_Packages"; sleep 0.2 ;;
   *download*) for p in "$@"; do case "$p" in *=*) touch "${p%%=*}.deb" ;; esac; done ;;
   *install*)
+    case "$*" in *prometheus*) echo "Inst prometheus (2.42 Debian:13/stable [amd64])"; exit ;; esac
     if [ -n "$FAIL_SYSTEM" ] && grep -q '/var/lib/dpkg/status' "$2"; then
       echo "E: Unmet dependencies." >&2; exit 100
     fi
@@ -38,6 +44,7 @@ case "$*" in
   *mariadb*) echo "mariadb-server-core-10.6 - old"; echo "mariadb-server-core-11.4 - new" ;;
   *redis-s*) echo "redis-server - store" ;;
   *redis-t*) echo "redis-tools - its program" ;;
+  *prometheus*) echo "$5" | sed 's/[$^]//g; s/$/ - observes/' ;;
   *nginx*) echo "nginx - server" ;;
 esac
 """
@@ -48,6 +55,7 @@ mkdir -p "$tree/usr/bin"
 [ -z "$FAIL_UNPACK" ] || exit 2
 case "$2" in
   *libaio*) ;;
+  *prometheus*) for each in prom mysqld_ nginx-; do cp "$BIN/$each"* "$tree/usr/bin/"; done ;;
   *mariadb*) cp "$BIN/mariadbd" "$tree/usr/bin/mariadbd" ;;
   *redis-tools*) cp "$BIN/redis-server" "$tree/usr/bin/redis-server" ;;
   *nginx*) [ -n "$NO_NGINX" ] || cp "$BIN/nginx" "$tree/usr/bin/nginx" ;;
@@ -125,6 +133,29 @@ def test_programs_on_path_are_not_fetched(system: Path, tmp_path: Path) -> None:
     _install()
     resolved = next(line for line in system.read_text().splitlines() if " install " in line)
     assert resolved.endswith("install mariadb-server-core-11.4 nginx")
+
+
+def test_what_observes_goes_into_a_tree_of_its_own(system: Path) -> None:
+    _install()
+    fetched = system.read_text().count(" download ")
+    lines: list[str] = []
+    packages.install(lines.append, binaries.OBSERVERS)
+    found = [binaries.find(program) for program in binaries.OBSERVERS]
+    versions = [(2, 42, 0), (2, 42, 0), (1, 45, 0), (0, 16, 0), (1, 4, 0)]
+    assert [binary.version for binary in found] == versions
+    assert {binary.tree for binary in found} == {binaries.services_tree(binaries.OBSERVE)}
+    assert binaries.services_tree(binaries.OBSERVE) != binaries.services_tree()
+    assert binaries.find(binaries.REDIS).tree == binaries.services_tree()
+    assert system.read_text().count(" download ") == fetched + 1
+    packages.install(lines.append, binaries.OBSERVERS)
+    assert system.read_text().count(" download ") == fetched + 1, "the second time nothing"
+
+
+def test_what_observes_is_not_fetched_unasked(system: Path) -> None:
+    _install()
+    assert "prometheus" not in system.read_text()
+    with pytest.raises(UnreachableError, match="`flashsale services install --observe`"):
+        binaries.find(binaries.PROMETHEUS)
 
 
 def test_an_old_program_on_path_does_not_count(system: Path, tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""A private Prometheus that scrapes one stack: the jobs and instances of deploy/prometheus."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashsale.resources import resource
+from flashsale.stack import binaries, probe
+from flashsale.stack.process import CommandLine
+from flashsale.stack.service import Service
+
+RULES = ("rules.yml", "alerts.yml")
+_RETENTION = "1d"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Who is scraped, under which labels."""
+
+    job: str
+    instance: str
+    address: str  # host:port
+
+
+class PrometheusServer(Service):
+    """Prometheus on loopback, with the rules and alerts that ship; data in its directory."""
+
+    kind = "prometheus"
+
+    def __init__(
+        self, directory: Path, targets: Sequence[Target], *, interval_s: float, log: Path
+    ) -> None:
+        super().__init__("prometheus", directory, log=log)
+        self._targets = targets
+        self._interval_s = interval_s
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.port.host}:{self.port.number}"
+
+    def prepare(self) -> CommandLine:
+        binary = binaries.find(binaries.PROMETHEUS)
+        own = Target("prometheus", "prometheus", f"{self.port.host}:{self.port.number}")
+        conf = configuration([*self._targets, own], self._interval_s)
+        (self.directory / "prometheus.yml").write_text(json.dumps(conf, indent=2))
+        arguments = [
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=data",
+            f"--storage.tsdb.retention.time={_RETENTION}",
+            f"--web.listen-address={self.port.host}:{self.port.number}",
+            "--log.level=warn",
+        ]
+        environment = binary.environment() | {"GOMAXPROCS": "1"}
+        return CommandLine([binary.path, *arguments], environment, self.directory)
+
+    def is_ready(self, timeout_s: float) -> bool:
+        return self._asks("/-/ready", timeout_s)
+
+    def is_alive(self, timeout_s: float) -> bool:
+        return self._asks("/-/healthy", timeout_s)
+
+    def _asks(self, path: str, timeout_s: float) -> bool:
+        return probe.http_status(self.port.host, self.port.number, path, timeout_s) == 200
+
+
+def configuration(targets: Sequence[Target], interval_s: float) -> Mapping[str, Any]:
+    """Prometheus' configuration, as JSON, which is YAML too. Pure."""
+    every = f"{round(interval_s * 1000)}ms"
+    jobs: dict[str, list[dict[str, Any]]] = {}
+    for target in targets:
+        entry = {"targets": [target.address], "labels": {"instance": target.instance}}
+        jobs.setdefault(target.job, []).append(entry)
+    return {
+        "global": {
+            "scrape_interval": every,
+            "scrape_timeout": every,
+            "evaluation_interval": every,
+        },
+        "rule_files": [str(resource(f"deploy/prometheus/{name}")) for name in RULES],
+        "scrape_configs": [
+            {"job_name": job, "static_configs": entries} for job, entries in jobs.items()
+        ],
+    }

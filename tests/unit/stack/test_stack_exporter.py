@@ -1,0 +1,46 @@
+"""What exporters are run with: everything they need, and no password that `ps` would show."""
+
+import pytest
+
+from flashsale.stack.exporter import Export, mysql_export, nginx_export, redis_export
+
+SECRET = "s3/cr#et`s"
+
+
+@pytest.mark.parametrize(
+    "export",
+    [
+        redis_export("ledger", "rediss://sale:s3%2Fcr%23et%60s@host:7000/0"),
+        mysql_export("mysql+pymysql://sale:s3%2Fcr%23ets@host:3307/flashsale?charset=utf8mb4"),
+        nginx_export("http://127.0.0.1:9/stub_status"),
+    ],
+    ids=lambda export: export.job,
+)
+def test_no_secret_is_an_argument(export: Export) -> None:
+    assert not any("s3" in argument for argument in export.arguments)
+
+
+def test_redis() -> None:
+    export = redis_export("cache", "redis://sale:s3%2Fcr%23et%60s@host:7000/0")
+    assert export.environment == {
+        "REDIS_ADDR": "redis://host:7000",
+        "REDIS_USER": "sale",
+        "REDIS_PASSWORD": SECRET,
+    }
+    assert (export.job, export.instance) == ("redis", "cache")
+
+
+def test_redis_without_an_account() -> None:
+    environment = redis_export("ledger", "redis://127.0.0.1:6379/0").environment
+    assert environment["REDIS_ADDR"] == "redis://127.0.0.1:6379"
+    assert environment["REDIS_PASSWORD"] == ""
+
+
+def test_mysql() -> None:
+    export = mysql_export("mysql+pymysql://sale:s3%2Fcr%23ets@host:3307/flashsale?charset=utf8mb4")
+    assert export.file is not None
+    name, text = export.file
+    assert f"--config.my-cnf={name}" in export.arguments
+    assert text == (
+        "[client]\nuser = `sale`\npassword = `s3/cr#ets`\nhost = `host`\nport = `3307`\n"
+    )
