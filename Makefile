@@ -2,7 +2,7 @@
 # make test       install everything, run the tests
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: rehearse test check format proofs bench services lock clean
+.PHONY: rehearse test check format proofs bench services compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,6 +31,13 @@ proofs: services
 bench: services
 	$(BIN)/python -m benchmarks
 
+# Of the packages above, at the versions above, those that an image needs.
+PART := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate
+
+compose: $(INSTALLED)
+	$(BIN)/python -m flashsale.stack.compose_nginx > deploy/compose/nginx.conf
+
 services: $(INSTALLED)
 	@$(BIN)/flashsale services install
 
@@ -52,6 +59,10 @@ lock: $(INSTALLED)
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --extra dev pyproject.toml \
 		>> requirements.lock
+	cp requirements.lock deploy/image/runtime.lock
+	cp requirements.lock deploy/image/build.lock
+	$(PART) --output-file deploy/image/runtime.lock pyproject.toml > /dev/null
+	echo hatchling | $(PART) --output-file deploy/image/build.lock - > /dev/null
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
