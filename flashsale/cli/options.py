@@ -1,6 +1,7 @@
 """Options that several commands share, and how a command finds the system it is to work on."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -128,6 +129,12 @@ def _serve(state_dir: Path) -> str:
 def record_stack(run_dir: Path, state_dir: Path) -> None:
     """Note in a run's folder which stack it stormed, so that `verify` finds it again."""
     (run_dir / _STACK_OF_RUN).write_text(f"{state_dir.absolute()}\n")
+
+
+def copy_stack(run_dir: Path, other_dir: Path) -> None:
+    """Note in another run's folder the stack that this run stormed, if it is known."""
+    with suppress(FileNotFoundError):
+        (other_dir / _STACK_OF_RUN).write_bytes((run_dir / _STACK_OF_RUN).read_bytes())
 
 
 def stack_of(run_dir: Path, state_dir: Path | None) -> Path:

@@ -1,5 +1,7 @@
-"""Options that say how many processes fire a plan."""
+"""Options that say how many processes of how many machines fire a plan, and when."""
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +10,7 @@ from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
     from flashsale.storm.scenario import Scenario
+    from flashsale.storm.shard import Shard
 
 WORKERS_MAX = 64
 
@@ -19,12 +22,69 @@ Workers = Annotated[
         max=WORKERS_MAX,
     ),
 ]
+StartAt = Annotated[
+    str | None,
+    typer.Option(
+        "--start-at",
+        metavar="INSTANT",
+        help="When the barrier opens, such as 2026-11-23T10:00:00Z. Connections are up by then.",
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="K/N",
+        help="Fire part K of N; other machines fire the others. Needs --start-at.",
+    ),
+]
 
 
-def check_workers(workers: int, scenario: "Scenario") -> None:
-    """Raises UsageError where a worker would have no connection."""
-    connections = scenario.load.connections
-    if workers > connections:
+@dataclass(frozen=True)
+class Crowd:
+    """Who fires a plan beside this process, and from when on.
+
+    `shard` is this machine's part, and `start_at_us` the instant in µs since 1970, UTC.
+    """
+
+    workers: int = 1
+    shard: "Shard | None" = None
+    start_at_us: int | None = None
+
+
+ALONE = Crowd()
+"""This process, at once."""
+
+
+def crowd(
+    scenario: "Scenario", workers: int, shard: str | None = None, start_at: str | None = None
+) -> Crowd:
+    """What was asked for. Raises UsageError, also where somebody would have no connection."""
+    from flashsale.storm.shard import parse_instant_us, parse_shard
+
+    if shard is not None and start_at is None:
+        raise UsageError("--shard: this goes with --start-at, so that all shards begin at once")
+    try:
+        instant = None if start_at is None else parse_instant_us(start_at, datetime.now(UTC))
+    except ValueError as error:
+        raise UsageError(f"--start-at: {error}") from error
+    try:
+        found = Crowd(workers, None if shard is None else parse_shard(shard), instant)
+    except ValueError as error:
+        raise UsageError(f"--shard: {error}") from error
+    _check_connections(found, scenario.load.connections)
+    return found
+
+
+def _check_connections(found: Crowd, connections: int) -> None:
+    if found.shard is not None:
+        if found.shard.of > connections:
+            raise UsageError(
+                f"--shard: found {found.shard}, expected at most one shard a connection "
+                f"({connections:,})"
+            )
+        connections = len(range(found.shard.number - 1, connections, found.shard.of))
+    if found.workers > connections:
         raise UsageError(
-            f"--workers: found {workers}, expected at most load.connections ({connections:,})"
+            f"--workers: found {found.workers}, expected at most one a connection ({connections:,})"
         )

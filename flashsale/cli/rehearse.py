@@ -14,7 +14,7 @@ import typer
 
 from flashsale.cli.judging import AbortIf, Baseline, FailIf, MaxRegress, aborting, demanding, rival
 from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
-from flashsale.cli.processes import Workers, check_workers
+from flashsale.cli.processes import Workers, crowd
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def command(
     from flashsale.storm.scenario import load_scenario
 
     loaded = demanding(load_scenario(scenario), fail_if)
-    check_workers(workers, loaded)
+    processes = crowd(loaded, workers)
     folder = state_dir or REHEARSALS / f"{loaded.name}-{secrets.token_hex(4)}"
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
@@ -77,7 +77,7 @@ def command(
                 stores=_stores(state),
                 state_dir=folder,
                 out=out,
-                workers=workers,
+                crowd=processes,
                 quiet=quiet,
                 aborts=aborts,
                 rival=held,

@@ -28,8 +28,8 @@ from flashsale.cli.options import (
     find_stores,
     record_stack,
 )
-from flashsale.cli.processes import Workers, check_workers
-from flashsale.errors import NothingJudgedError, UnreachableError
+from flashsale.cli.processes import ALONE, Crowd, ShardOption, StartAt, Workers, crowd
+from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from flashsale.cli.database_count import LoadCount
@@ -56,6 +56,8 @@ def command(
     workers: Workers = 1,
     baseline: Baseline = None,
     max_regress: MaxRegress = None,
+    shard: ShardOption = None,
+    start_at: StartAt = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
     base_url: BaseUrl = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
@@ -80,11 +82,15 @@ def command(
         stores=_stores_if_known(state_dir, ledger_url, cache_url, mysql_url),
         state_dir=state_dir,
         out=out,
-        workers=workers,
+        crowd=crowd(loaded, workers, shard, start_at),
         quiet=quiet,
         aborts=aborting(loaded, abort_if),
         rival=rival(loaded, baseline, max_regress),
     )
+    if request.crowd.shard is not None and baseline is not None:
+        raise UsageError(
+            "--baseline: a shard is a part; merge all, then `flashsale report BASELINE MERGED`"
+        )
     run = run_storm(request)
     if run.summary.load.interrupted_by is not None:
         ignore_signals()  # all is written; an impatient user gets the table and the exit code
@@ -106,7 +112,7 @@ class StormRequest:
     stores: Stores | None = None
     state_dir: Path | None = None
     out: Path | None = None
-    workers: int = 1
+    crowd: Crowd = ALONE
     quiet: bool = False
     aborts: "tuple[Threshold, ...]" = ()
     rival: Rival | None = None
@@ -146,8 +152,7 @@ def run_storm(request: StormRequest) -> StormRun:
     scenario = request.scenario
     count = scenario.load.user_count
     tokens = read_tokens(request.tokens, count) if scenario.needs_users else {}
-    check_workers(request.workers, scenario)
-    ensure_descriptors(connections_each(scenario.load.connections, request.workers))
+    ensure_descriptors(connections_each(scenario.load.connections, request.crowd.workers))
     target = Target.at(request.base_url)
     if tokens:
         voucher = scenario.sale.first_voucher if scenario.sale else None
@@ -162,8 +167,17 @@ def run_storm(request: StormRequest) -> StormRun:
         record_stack(folder.path, request.state_dir)
     loads = _start_count(request)
     assignment = Assignment(
-        scenario, target, folder, units, request.workers, request.aborts, request.verify_awaited
+        scenario=scenario,
+        target=target,
+        folder=folder,
+        units=units,
+        workers=request.crowd.workers,
+        aborts=request.aborts,
+        verify_awaited=request.verify_awaited,
+        shard=request.crowd.shard,
+        start_at_us=request.crowd.start_at_us,
     )
+    _tell_start(request.crowd)
     with interrupts():
         with LiveProgress(Console(stderr=True), request.quiet) as show:
             finished = storm(assignment, tokens, show)
@@ -179,6 +193,15 @@ def run_storm(request: StormRequest) -> StormRun:
             summary.write(folder.summary)
         write_reports(folder, summary, finished.figures)
     return StormRun(summary, folder)
+
+
+def _tell_start(crowd: Crowd) -> None:
+    if crowd.start_at_us is not None:
+        from datetime import UTC, datetime
+
+        instant = datetime.fromtimestamp(crowd.start_at_us / 1e6, UTC)
+        left_s = (instant - datetime.now(UTC)).total_seconds()
+        typer.echo(f"storm: begins at {instant:%Y-%m-%dT%H:%M:%SZ}, in {left_s:,.0f} s", err=True)
 
 
 def print_run(run: StormRun) -> None:
@@ -201,7 +224,7 @@ def _stores_if_known(
 
 def _start_count(request: StormRequest) -> "LoadCount | None":
     """Count what reads cost the database from now on, where it can be asked."""
-    if request.scenario.browse is None or request.stores is None:
+    if request.scenario.browse is None or request.stores is None or request.crowd.shard:
         return None
     from flashsale.cli.database_count import LoadCount
 

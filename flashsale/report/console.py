@@ -244,6 +244,14 @@ def _closing(summary: Summary, folder: Path) -> Table:
     if orders.persisted is not None:
         drain = "" if orders.drain_s is None else f", drained in {orders.drain_s:.1f} s"
         rows.add_row("orders", f"{orders.accepted:,} accepted, {orders.persisted:,} rows{drain}")
+    if summary.shard is not None:
+        part = f"shard {summary.shard.number} of {summary.shard.of}"
+        rows.add_row("", f"{part}: `flashsale report merge` puts all of them together")
+    if summary.merged is not None:
+        spread = f"barriers {summary.merged.barrier_spread_ms:.1f} ms apart by their own clocks"
+        rows.add_row("merged", f"{plural(len(summary.merged.shards), 'shard')}, {spread}")
+        for caveat in summary.merged.caveats:
+            rows.add_row("", Text(caveat, style="dim"))
     rows.add_row("verdict", _verdict_line(summary))
     rows.add_row("run", str(folder))
     return rows
@@ -274,10 +282,11 @@ def _generator(summary: Summary) -> Text:
 
 def _workers(workers: Sequence[WorkerFigures]) -> Text:
     """All at a glance; summary.json has each by itself."""
+    kind = workers[0].name.partition(" ")[0]  # worker or shard
     shares = [worker.cpu_share for worker in workers]
     lags = [worker.loop_lag_ms.max or 0.0 for worker in workers]
     return Text(
-        f"{plural(len(workers), 'worker')}: {min(shares):.0%} to {max(shares):.0%} of a core each, "
+        f"{plural(len(workers), kind)}: {min(shares):.0%} to {max(shares):.0%} of a core each, "
         f"loop lag max {ms(min(lags))} to {ms(max(lags))} ms"
     )
 
@@ -286,11 +295,14 @@ def _verdict_line(summary: Summary) -> Text:
     text = styled(summary.verdict)
     verify = summary.verify
     unverified = not verify.checks and verify.reason is not None and _sells(summary)
+    unverified = unverified and summary.shard is None  # `report merge` comes first
     if verify.awaited and summary.exit_code == ExitCode.NOTHING_JUDGED:
         return text.append("  the sale is not verified yet", style="not bold")
     if summary.exit_code:
         name = ExitCode(summary.exit_code).name.lower().replace("_", " ")
         text.append(f"  exit {summary.exit_code}, {name}", style="not bold")
+    elif summary.shard is not None:
+        text.append("  of this shard's load", style="not bold")
     elif unverified:
         text.append("  of the load alone", style="not bold")
     if unverified:

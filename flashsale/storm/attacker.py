@@ -175,6 +175,8 @@ class Attacker:
         for i in self._plan.first_attempts:
             self._due[i] = origin + self._plan.at_us[i] * 1000
         self._sweep_due_ns = self._tick_due_ns = origin
+        if not self._planned:
+            self._over.set()
         self._loop.call_soon(self._tick)
         self._fire()
 

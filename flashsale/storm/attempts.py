@@ -15,6 +15,7 @@ any instant leaves a truthful record. Times are µs after the barrier; order ids
 import os
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +29,7 @@ from flashsale.storm.plan import Plan
 from flashsale.storm.plan_lines import plan_lines
 
 SCHEMA = 1
-_PLAN_LINES_AT_ONCE = 10_000
+_LINES_AT_ONCE = 10_000
 
 
 class AttemptsFile:
@@ -53,7 +54,7 @@ class AttemptsFile:
         """Write header and plan, and wait until they are on disk."""
         self._line({"kind": "header", "schema": SCHEMA, **header})
         lines = plan_lines(plan)
-        while batch := "".join(islice(lines, _PLAN_LINES_AT_ONCE)):
+        while batch := "".join(islice(lines, _LINES_AT_ONCE)):
             self._write(batch.encode("ascii"))
         self._sync()
 
@@ -89,6 +90,12 @@ class AttemptsFile:
     def write_resolved(self, attempt: int, outcome: str, order: str | None) -> None:
         """Write what an indeterminate attempt turned out to be: `sold` or `none`."""
         self._line({"kind": "resolved", "i": attempt, "outcome": outcome, "order": order})
+
+    def write_lines(self, lines: Iterable[bytes]) -> None:
+        """Write lines that are complete, such as those of other files of attempts."""
+        complete = iter(lines)
+        while batch := b"".join(islice(complete, _LINES_AT_ONCE)):
+            self._write(batch)
 
     def write_end(self, planned: int, sent: int, interrupted: bool) -> None:
         """Write the last line and wait until everything is on disk."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from time import monotonic_ns
 
+from flashsale.errors import UnreachableError
 from flashsale.storm.alarm import Alarm
 
 Hold = Callable[[int], Awaitable[None]]
@@ -13,6 +14,9 @@ Hold = Callable[[int], Awaitable[None]]
 Barrier = Callable[[Hold], Awaitable[int | None]]
 """Called when every lane stands; has them held, and answers with the instant at which the barrier
 opens, on the monotonic clock. None: as soon as may be."""
+
+LEAD_NS = 200_000_000
+"""From the last connection to the barrier: who has to be told of it is ready by then."""
 
 SETTLE_NS = 500_000_000
 """Nothing is done any more, this long before a barrier whose instant is known beforehand."""
@@ -26,9 +30,15 @@ def at_unix_us(instant_us: int) -> Barrier:
     """Open at this instant of the machine's wall clock, with every lane standing until then.
 
     The two clocks are compared at the last moment, since the wall clock may be set meanwhile.
+    Raises UnreachableError where the lanes do not stand in time: others begin without us.
     """
 
     async def instant(hold: Hold) -> int:
+        if (left_ns := until_unix_us(instant_us)) < LEAD_NS:
+            raise UnreachableError(
+                f"all connections stood only {(LEAD_NS - left_ns) / 1e6:,.0f} ms after the last "
+                "moment for --start-at; give it more time, or look at timeouts.barrier_ms"
+            )
         while (left_ns := until_unix_us(instant_us)) > SETTLE_NS:
             await hold(min(left_ns - SETTLE_NS, 1_000_000_000))
         return monotonic_ns() + left_ns

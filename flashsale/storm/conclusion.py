@@ -24,8 +24,10 @@ from flashsale.storm.summary import (
     Latency,
     LatencyFigures,
     LoadFigures,
+    MergedFigures,
     OrderFigures,
     SampleFigures,
+    ShardFigures,
     Summary,
     ThresholdFigures,
     VerifyFigures,
@@ -46,6 +48,8 @@ class Circumstances:
     started_at: str
     resolved: int
     interrupted_by: ExitCode | None
+    shard: ShardFigures | None = None
+    merged: MergedFigures | None = None
     sale: SaleFigures | None = None
     machine: Machine | None = None
     aborts: Sequence[Judgement] = ()
@@ -74,6 +78,8 @@ def conclude(
         reads=ReadFigures.of(figures.outcomes),
         verify=_unverified(scenario, circumstances),
         sale=circumstances.sale,
+        shard=circumstances.shard,
+        merged=circumstances.merged,
         thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
         machine=circumstances.machine,
         aborts=_thresholds(circumstances.aborts),

@@ -16,16 +16,13 @@ from flashsale.errors import UnreachableError
 from flashsale.model import Ending
 from flashsale.storm.answer import indeterminate, unsent
 from flashsale.storm.attacker import INTERRUPT_GRACE_S, Records
-from flashsale.storm.barrier import Barrier, at_once, unix_us_at
+from flashsale.storm.barrier import LEAD_NS, Barrier, at_once, unix_us_at
 from flashsale.storm.confluence import Confluence
 from flashsale.storm.effort import Effort, together
 from flashsale.storm.hand import Hand
 from flashsale.storm.messages import Done, Go, Standing, Stop, Told, Trouble
 from flashsale.storm.muster import Mission
 from flashsale.storm.progress import Progress, ShowProgress
-
-LEAD_NS = 200_000_000
-"""From the last connection to the barrier: every worker has been told by then, and is ready."""
 
 START_TIMEOUT_S = 30.0
 """A process is up and has its part, beside what `barrier_ms` gives it to connect."""
@@ -250,5 +247,5 @@ def connections_each(connections: int, workers: int) -> int:
 def _share(mission: Mission, number: int, of: int) -> Mission:
     """The mission of one worker: its part of the plan, and no other users' tokens."""
     plan = mission.plan.part(number, of)
-    tokens = {user: mission.tokens[user] for user in plan.users}
+    tokens = {user: mission.tokens[user] for user in set(plan.users) & mission.tokens.keys()}
     return replace(mission, plan=plan, tokens=tokens)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
+
 from flashsale.storm.histogram import Histogram, merged
 from flashsale.storm.samples import busiest
 from flashsale.storm.selfwatch import SelfReport
@@ -30,20 +32,34 @@ class Effort:
     shares: tuple[Share, ...] = ()
     losses: tuple[str, ...] = ()
 
+    def to_json(self) -> bytes:
+        """The content of effort.json, from which shards' efforts are put together exactly."""
+        return _ADAPTER.dump_json(self) + b"\n"
 
-def together(own: SelfReport, shares: Sequence[Share], losses: Sequence[str] = ()) -> Effort:
-    """The effort of `shares`, and of the process that kept their record, whose report is `own`.
+    @staticmethod
+    def of_json(document: bytes) -> "Effort":
+        """The effort that was written so. Raises ValueError where it is none."""
+        return _ADAPTER.validate_json(document)
+
+
+_ADAPTER = TypeAdapter(Effort)
+
+
+def together(own: SelfReport | None, shares: Sequence[Share], losses: Sequence[str] = ()) -> Effort:
+    """The effort of `shares`, and of the process that kept their record, whose report is `own`
+    (None where each kept its own).
 
     Costs add up; it took as long as the slowest; histograms merge exactly; of samples, the busiest
     process's is kept.
     """
-    reports = [share.watch for share in shares]
+    firing = [share.watch for share in shares]
+    every = firing if own is None else [own, *firing]
     watch = SelfReport(
-        cpu_ns=own.cpu_ns + sum(report.cpu_ns for report in reports),
-        wall_ns=max((report.wall_ns for report in reports), default=own.wall_ns),
-        loop_lag=merged(report.loop_lag for report in reports),
-        descriptors_limit=min(report.descriptors_limit for report in [own, *reports]),
-        samples=tuple(busiest(report.samples for report in reports)),
+        cpu_ns=sum(report.cpu_ns for report in every),
+        wall_ns=max((report.wall_ns for report in firing or every), default=0),
+        loop_lag=merged(report.loop_lag for report in firing),
+        descriptors_limit=min((report.descriptors_limit for report in every), default=0),
+        samples=tuple(busiest(report.samples for report in firing)),
     )
     connect = merged(share.connect for share in shares)
     return Effort(watch, connect, tuple(shares), tuple(losses))

@@ -8,8 +8,14 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from math import ceil, floor, log2, sqrt
+from typing import Any, Self
 
 from hdrh.histogram import HdrHistogram
+from pydantic_core.core_schema import (
+    CoreSchema,
+    no_info_plain_validator_function,
+    plain_serializer_function_ser_schema,
+)
 
 HIGHEST_US = 3_600_000_000
 DIGITS = 3
@@ -61,6 +67,32 @@ class Histogram:
         """Add what `other` holds; exact, since both share their buckets."""
         self._buckets.update(other._buckets)
         self.max_us = max(self.max_us, other.max_us)
+
+    def document(self) -> dict[str, Any]:
+        """What it holds, for JSON; `of_document` reads it back, exactly."""
+        return {"max_us": self.max_us, "buckets": sorted(self._buckets.items())}
+
+    @classmethod
+    def of_document(cls, document: Any) -> Self:
+        """The histogram that was written as `document`. Raises ValueError where it is none."""
+        histogram = cls()
+        try:
+            for lowest, samples in document["buckets"]:
+                if bucket_of(lowest)[0] != lowest or samples < 1:
+                    raise ValueError(f"no bucket begins at {lowest}")
+                histogram._buckets[lowest] = samples
+            histogram.max_us = int(document["max_us"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("not a histogram") from error
+        return histogram
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
+        """How pydantic writes and reads one as a part of something else."""
+        return no_info_plain_validator_function(
+            lambda found: found if isinstance(found, cls) else cls.of_document(found),
+            serialization=plain_serializer_function_ser_schema(cls.document),
+        )
 
     @property
     def count(self) -> int:

@@ -7,6 +7,7 @@ hashes mean that the very same requests were to be sent in the same order.
 import hashlib
 import sys
 from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
@@ -115,7 +116,9 @@ class Plan:
     def _columns(self) -> "dict[str, array[int]]":
         """The columns that say something of each attempt."""
         values = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return {name: value for name, value in values if isinstance(value, array) and len(value)}
+        named = {name: value for name, value in values if isinstance(value, array) and value}
+        named.pop("numbers", None)
+        return named
 
     @property
     def vouchers(self) -> "array[int]":
@@ -138,15 +141,49 @@ class Plan:
         """The plan's hash, the same on every machine."""
         digest = hashlib.blake2b(b"flashsale-plan-2", digest_size=16)
         digest.update(self.connection_count.to_bytes(8, "little"))
-        for column in (
-            self.asks, self.users, self.things, self.connections, self.at_us, self.after,
-        ):  # fmt: skip
+        users = self.users if any(self.users) else _column()  # what says nothing is no difference
+        after = self.after if self.closed else _column()
+        for column in (self.asks, users, self.things, self.connections, self.at_us, after):
             little_endian = array(column.typecode, column)
             if sys.byteorder == "big":
                 little_endian.byteswap()
             digest.update(len(column).to_bytes(8, "little"))
             digest.update(little_endian.tobytes())
         return digest.hexdigest()
+
+
+def whole(parts: Sequence[Plan]) -> Plan:
+    """The plan of which these are the parts, all of them and in their order.
+
+    Raises ValueError where they do not make one.
+    """
+    count = sum(map(len, parts))
+    if sorted(i for part in parts for i in part.numbers) != list(range(count)):
+        raise ValueError("the parts have not each attempt of a plan once")
+    columns: dict[str, array[int]] = {}
+    for index, part in enumerate(parts):
+        for name, column in part._columns().items():
+            blank = [FIRST if name == "after" else 0]
+            into = columns.setdefault(name, array(column.typecode, blank) * count)
+            for i, value in zip(
+                part.numbers, _in_whole(name, part, index, len(parts)), strict=True
+            ):
+                into[i] = value
+    named = {name: columns.get(name, _column()) for name in _COLUMNS}
+    return Plan(**named, connection_count=sum(part.connection_count for part in parts))
+
+
+_COLUMNS = ("asks", "users", "things", "connections", "at_us", "after")
+
+
+def _in_whole(name: str, part: Plan, index: int, of: int) -> Iterable[int]:
+    """A column of a part, as the whole has it."""
+    if name == "connections":
+        return (connection * of + index for connection in part.connections)
+    if name == "after":
+        return (FIRST if i == FIRST else part.numbers[i] for i in part.after)
+    column: array[int] = getattr(part, name)
+    return column
 
 
 def _at(places: "array[int]", column: "array[int]") -> "array[int]":

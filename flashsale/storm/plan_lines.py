@@ -23,6 +23,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
     A line without "ask" is a claim. Without "conn" any connection will do. "at_us" counts from
     the barrier; in its place stand "after" and "think_us" where it waits for another's answer.
+    In a part of a plan "n" is the attempt's number in the whole.
     """
     columns = zip(
         plan.asks,
@@ -31,14 +32,16 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         plan.connections or repeat(None, len(plan)),
         plan.at_us,
         plan.after or repeat(FIRST, len(plan)),
+        plan.numbers or repeat(None, len(plan)),
         strict=True,
     )
     heads = [_HEADS[step] for step in Step]
-    for i, (ask, user, thing, connection, at_us, after) in enumerate(columns):
+    for i, (ask, user, thing, connection, at_us, after, number) in enumerate(columns):
         head = heads[ask].format(i=i, user=user, thing=thing, who=f'"user":{user},' * bool(user))
         where = "" if connection is None else f'"conn":{connection},'
         when = f'"at_us":{at_us}' if after == FIRST else f'"after":{after},"think_us":{at_us}'
-        yield f"{head}{where}{when}}}\n"
+        name = "" if number is None else f'"n":{number},'
+        yield f"{head}{name}{where}{when}}}\n"
 
 
 def read_plan(path: Path) -> Plan:
@@ -61,7 +64,8 @@ _ANY = -1
 
 
 def _rows(lines: Iterator[bytes]) -> Iterator[tuple[int, ...]]:
-    """Step, user, thing, connection, instant or pause, and what it waits for, line by line."""
+    """Step, user, thing, connection, instant or pause, what it waits for, and its number in the
+    whole of which the plan is a part; line by line."""
     for number, line in enumerate(lines):
         if not line.startswith(b'{"kind":"plan"'):
             return
@@ -72,18 +76,21 @@ def _rows(lines: Iterator[bytes]) -> Iterator[tuple[int, ...]]:
         thing = plan.get("voucher", plan.get("shop", 0))
         after = plan.get("after", FIRST)
         when = plan["at_us"] if after == FIRST else plan["think_us"]
-        yield step, plan.get("user", 0), thing, plan.get("conn", _ANY), when, after
+        number_there = plan.get("n", _ANY)
+        yield step, plan.get("user", 0), thing, plan.get("conn", _ANY), when, after, number_there
 
 
 def _plan(rows: list[tuple[int, ...]], header: dict[str, Any]) -> Plan:
-    asks, users, things, connections, at_us, after = zip(*rows, strict=True)
-    is_open = set(connections) == {_ANY}
+    columns = zip(*rows, strict=True) if rows else repeat((), 7)
+    asks, users, things, connections, at_us, after, numbers = columns
+    is_open = set(connections) <= {_ANY}
     return Plan(
         asks=array("b", asks),
         users=array("q", users if any(users) else ()),
         things=array("q", things),
         connections=array("q", () if is_open else connections),
         at_us=array("q", at_us),
-        connection_count=header.get("connections", max(connections) + 1),
+        connection_count=header.get("connections", max(connections, default=0) + 1),
         after=array("q", after if any(i != FIRST for i in after) else ()),
+        numbers=array("q", () if _ANY in numbers else numbers),
     )

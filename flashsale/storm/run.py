@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from flashsale.errors import FlashsaleError
+from flashsale.errors import FlashsaleError, UsageError
 from flashsale.storm.abort_watch import AbortWatch
 from flashsale.storm.attacker import Records
 from flashsale.storm.attempts import AttemptsFile
+from flashsale.storm.barrier import at_once, at_unix_us, until_unix_us
 from flashsale.storm.claims import Asked
+from flashsale.storm.clock import clock_error_us
 from flashsale.storm.conclusion import Circumstances, conclude
 from flashsale.storm.crew import Crew, connections_each
 from flashsale.storm.effort import Effort
@@ -28,11 +30,13 @@ from flashsale.storm.planning import plan_of
 from flashsale.storm.progress import Progress, ShowProgress
 from flashsale.storm.resolver import Question, Resolver
 from flashsale.storm.runfolder import RunFolder
-from flashsale.storm.salefigures import sale_figures
+from flashsale.storm.salefigures import SaleFigures, sale_figures
 from flashsale.storm.scenario import Scenario
+from flashsale.storm.scenario_file import scenario_document
 from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors
+from flashsale.storm.shard import Shard
 from flashsale.storm.step import Step
-from flashsale.storm.summary import Summary
+from flashsale.storm.summary import ShardFigures, Summary
 from flashsale.storm.target import Target
 from flashsale.storm.thresholds import Threshold
 
@@ -54,6 +58,14 @@ class Assignment:
     workers: int = 1
     aborts: Sequence[Threshold] = ()
     verify_awaited: bool = False
+    shard: Shard | None = None
+    start_at_us: int | None = None  # since 1970, UTC; else as soon as all connections stand
+
+    @property
+    def connections(self) -> int:
+        """How many connections are this machine's."""
+        every = self.scenario.load.connections
+        return every if self.shard is None else connections_each(every, self.shard.of)
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,16 @@ def storm(assignment: Assignment, tokens: Mapping[int, str], show: ShowProgress)
     code. Raises UnreachableError where the barrier cannot open, UsageError where the system does
     not allow enough open files.
     """
-    ensure_descriptors(connections_each(assignment.scenario.load.connections, assignment.workers))
+    ensure_descriptors(connections_each(assignment.connections, assignment.workers))
+    _ensure_to_come(assignment.start_at_us)
     with interrupts() as taken, AttemptsFile(assignment.folder.attempts) as attempts:
         return _Storm(assignment, tokens, attempts, taken).run(show)
+
+
+def _ensure_to_come(start_at_us: int | None) -> None:
+    """Raises UsageError where the instant at which to start has passed."""
+    if start_at_us is not None and until_unix_us(start_at_us) <= 0:
+        raise UsageError("--start-at has passed while the storm was prepared; give it more time")
 
 
 def _units(assignment: Assignment) -> Mapping[int, int]:
@@ -101,11 +120,17 @@ class _Storm:
         self._verify_awaited = assignment.verify_awaited
         self._tokens, self._attempts, self._taken = tokens, attempts, taken
         self._units = _units(assignment)
-        self._plan = plan_of(self._scenario, list(tokens))
+        whole, shard = plan_of(self._scenario, list(tokens)), assignment.shard
+        self._plan = whole if shard is None else whole.part(shard.number, shard.of)
+        self._plan_hash, self._planned, self._shard = whole.digest, len(whole), shard
+        self._start_at_us = assignment.start_at_us
+        self._barrier = at_once if self._start_at_us is None else at_unix_us(self._start_at_us)
         self._ledger, self._watch = Ledger(len(self._plan)), SelfWatch()
         self._aborts = AbortWatch(assignment.aborts, self._ledger, self._plan.asks)
 
     def run(self, show: ShowProgress) -> Finished:
+        if self._shard is not None:
+            self._folder.scenario.write_bytes(scenario_document(self._scenario))
         self._attempts.write_plan(self._header(), self._plan)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             attack = self._attack(show)
@@ -118,7 +143,10 @@ class _Storm:
                 figures = Figures(self._ledger, self._plan.asks)
             resolved = runner.run(self._resolve()) if self._taken.exit_code is None else 0
         self._write_end()
-        summary = self._conclude(figures, attack.effort(), resolved)
+        effort = attack.effort()
+        summary = self._conclude(figures, effort, resolved)
+        if self._shard is not None:
+            self._folder.effort.write_bytes(effort.to_json())
         summary.write(self._folder.summary)
         self._folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
         self._folder.hlog.write_text(figures.hlog(), encoding="utf-8")
@@ -134,9 +162,9 @@ class _Storm:
                 attack.stop("aborted")
 
         attack: Attack = (
-            muster(mission, records, look)
+            muster(mission, records, look, self._barrier)
             if self._workers == 1
-            else Crew(mission, self._workers, records, look)
+            else Crew(mission, self._workers, records, look, self._barrier)
         )
         return attack
 
@@ -183,22 +211,27 @@ class _Storm:
         return self._ledger.done_ns[attempt] if sent_ns == NEVER else sent_ns
 
     def _conclude(self, figures: Figures, effort: Effort, resolved: int) -> Summary:
+        scenario, shard = self._scenario, self._shard
+        if shard is not None:  # what is demanded is demanded of all shards together
+            scenario = scenario.model_copy(update={"thresholds": ()})
         started = self._ledger.barrier_unix_us / 1e6 or datetime.now(UTC).timestamp()
         circumstances = Circumstances(
             run=self._folder.name,
             base_url=self._target.base_url,
-            plan_hash=self._plan.digest,
+            plan_hash=self._plan_hash,
             started_at=datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
             resolved=resolved,
             interrupted_by=self._taken.exit_code,
-            sale=sale_figures(
-                self._ledger, Asked(self._plan.users, self._plan.vouchers, self._units)
-            ),
+            shard=None if shard is None else ShardFigures(number=shard.number, of=shard.of),
+            sale=self._sale() if shard is None else None,  # units are sold to all shards
             machine=Machine.here(),
             aborts=self._aborts.judgements,
             verify_awaited=self._verify_awaited,
         )
-        return conclude(self._scenario, figures, effort, circumstances)
+        return conclude(scenario, figures, effort, circumstances)
+
+    def _sale(self) -> SaleFigures | None:
+        return sale_figures(self._ledger, Asked(self._plan.users, self._plan.vouchers, self._units))
 
     def _header(self) -> dict[str, object]:
         sale = self._scenario.sale
@@ -206,15 +239,33 @@ class _Storm:
             "run": self._folder.name,
             "scenario": self._scenario.name,
             "seed": self._scenario.load.seed,
-            "plan_hash": self._plan.digest,
+            "plan_hash": self._plan_hash,
             "base_url": self._target.base_url,
             "asked": [step.endpoint for step in self._plan.steps],
             "vouchers": list(sale.voucher_ids) if sale else [],
-            "units": {str(voucher): units for voucher, units in self._units.items()},
+            "units": {} if self._shard is not None else self._units_by_text(),
             "connections": self._plan.connection_count,
             "planned": len(self._plan),
             "barrier_unix_us": None,
+            **self._shard_header(),
         }
+
+    def _shard_header(self) -> dict[str, object]:
+        if self._shard is None:
+            return {}
+        return {
+            "shard": {
+                "number": self._shard.number,
+                "of": self._shard.of,
+                "planned": self._planned,
+                "start_at_unix_us": self._start_at_us,
+                "clock_error_us": clock_error_us(),
+                "units": self._units_by_text(),
+            }
+        }
+
+    def _units_by_text(self) -> dict[str, int]:
+        return {str(voucher): units for voucher, units in self._units.items()}
 
     def _write_end(self) -> None:
         interrupted = self._taken.exit_code is not None

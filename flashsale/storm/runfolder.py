@@ -46,6 +46,16 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def scenario(self) -> Path:
+        """What a shard was asked for."""
+        return self.path / "scenario.json"
+
+    @property
+    def effort(self) -> Path:
+        """What a shard took, in full."""
+        return self.path / "effort.json"
+
+    @property
     def hgrm(self) -> Path:
         """Percentile distribution of the response latency."""
         return self.path / "latency.hgrm"

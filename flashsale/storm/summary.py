@@ -194,6 +194,30 @@ class ThresholdFigures(_Part):
     detail: str
 
 
+class ShardFigures(_Part):
+    """Which part of the plan a run fired. Its thresholds are those of all shards together."""
+
+    number: int
+    of: int
+
+
+class MergedShard(_Part):
+    """One of the runs that a run was put together from."""
+
+    number: int
+    run: str
+    base_url: str
+    barrier_unix_us: int | None
+
+
+class MergedFigures(_Part):
+    """What a run was put together from. `caveats` says what no merging can know."""
+
+    shards: list[MergedShard]
+    barrier_spread_ms: float
+    caveats: list[str]
+
+
 class Summary(_Part):
     """A run, whole. Two are comparable when their `plan_hash` is equal."""
 
@@ -217,6 +241,8 @@ class Summary(_Part):
     reads: ReadFigures | None = None
     sale: SaleFigures | None = None
     database: DatabaseFigures | None = None
+    shard: ShardFigures | None = None
+    merged: MergedFigures | None = None
     verify: VerifyFigures = VerifyFigures()
     thresholds: list[ThresholdFigures]
     aborts: list[ThresholdFigures] = []

@@ -164,6 +164,11 @@ class _Record:
     def _begin(self, line: dict[str, Any]) -> None:
         if line["kind"] != "header" or line["schema"] != SCHEMA:
             raise ValueError(f"expected a header of schema {SCHEMA}")
+        if "shard" in line:
+            raise ValueError(
+                f"this is shard {line['shard']['number']} of {line['shard']['of']}; "
+                "judge what `flashsale report merge` makes of all of them"
+            )
         for name in ("run", "scenario", "planned", "vouchers"):
             line[name]
         if not line["vouchers"] and "asked" in line:
@@ -196,6 +201,7 @@ class _Record:
         claims.outcome.append(UNANSWERED)
         claims.order.append(NO_ORDER)
         claims.resolved.append(NO_ORDER)
+        claims.clock.append(0)
         self._answered.append(0)
 
     def _open_barrier(self, line: dict[str, Any]) -> None:
@@ -214,6 +220,7 @@ class _Record:
         claims.outcome[i] = _code(line["outcome"])
         claims.sent_us[i] = _instant(line, "sent_us")
         claims.done_us[i] = _instant(line, "done_us")
+        claims.clock[i] = line.get("clock", 0)
         if order is not None:
             claims.order[i] = _order_id(order)
             if claims.order[i] == GARBLED:

@@ -36,6 +36,8 @@ def column() -> Column:
 class Claims:
     """The claims on one voucher, a column a fact: position k is the same claim in each.
 
+    Two instants can be compared where they were read from the same `clock`.
+
     `order` is NO_ORDER or GARBLED where no id was read; `resolved` is the order id that the
     status route named later for a claim without an answer. Instants are µs after the barrier.
     """
@@ -46,6 +48,7 @@ class Claims:
     outcome: Column = field(default_factory=column)
     order: Column = field(default_factory=column)
     resolved: Column = field(default_factory=column)
+    clock: Column = field(default_factory=column)
     garbled: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -53,7 +56,15 @@ class Claims:
 
     def columns(self) -> tuple[Column, ...]:
         """All columns, in the order of the fields."""
-        return self.user, self.sent_us, self.done_us, self.outcome, self.order, self.resolved
+        return (
+            self.user,
+            self.sent_us,
+            self.done_us,
+            self.outcome,
+            self.order,
+            self.resolved,
+            self.clock,
+        )
 
     def promised(self) -> Iterator[tuple[int, int]]:
         """Position and order id (or NO_ORDER) of each claim whose user was told of an order."""
@@ -74,6 +85,6 @@ class Claims:
     def select(self, chosen: Sequence[int]) -> "Claims":
         """A copy of the claims at these positions."""
         columns = (array("q", [column[i] for i in chosen]) for column in self.columns())
-        user, sent_us, done_us, outcome, order, resolved = columns
+        user, sent_us, done_us, outcome, order, resolved, clock = columns
         garbled = {k: self.garbled[i] for k, i in enumerate(chosen) if i in self.garbled}
-        return Claims(user, sent_us, done_us, outcome, order, resolved, garbled)
+        return Claims(user, sent_us, done_us, outcome, order, resolved, clock, garbled)

@@ -61,6 +61,8 @@ def _too_early(sale: Sale) -> Iterator[Offence]:
         sold = sale.told_sold.get(order)
         if sold is None or done == NEVER or sale.open_claims.get(user, 0):
             continue
+        if claims.clock[k] != claims.clock[sold]:
+            continue
         sent = claims.sent_us[sold]
         if claims.user[sold] == user and sent > done:
             yield sale.offence(
@@ -71,7 +73,8 @@ def _too_early(sale: Sale) -> Iterator[Offence]:
 def sold_out_truthful(snapshot: Snapshot) -> list[Finding]:
     """No claim that was sent after a "sold out" answer had arrived is sold.
 
-    Both instants are the storm's, on one clock. A unit that came back within the run can be sold
+    Both instants are the storm's, on one clock: of a run that several machines fired, what one
+    of them saw is held against what it saw itself. A unit that came back within the run can be sold
     again, at an instant which that clock does not know, so each such unit excuses one sale.
     Cannot judge a restock without a baseline.
     """
@@ -98,15 +101,15 @@ def sold_out_truthful(snapshot: Snapshot) -> list[Finding]:
 
 def _sold_after(sale: Sale) -> Iterator[Offence]:
     claims = sale.claims
-    arrivals = [
-        (claims.done_us[k], claims.user[k])
-        for k in claims.told(SOLD_OUT)
-        if claims.done_us[k] != NEVER
-    ]
-    if not arrivals:
+    first: dict[int, tuple[int, int]] = {}  # by clock: when “sold out” arrived, and whose it was
+    for k in claims.told(SOLD_OUT):
+        if claims.done_us[k] != NEVER:
+            arrival, clock = (claims.done_us[k], claims.user[k]), claims.clock[k]
+            first[clock] = min(first.get(clock, arrival), arrival)
+    if not first:
         return
-    arrived, witness = min(arrivals)
     for k, order in _sales(sale):
+        arrived, witness = first.get(claims.clock[k], (claims.sent_us[k], 0))
         late = claims.sent_us[k] - arrived
         if claims.sent_us[k] != NEVER and late > 0:
             detail = f"sent {late:,} µs after user {witness} had been told “sold out”"

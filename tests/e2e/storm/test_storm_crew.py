@@ -149,6 +149,7 @@ def test_two_workers_merged_percentiles_are_those_of_both_records(
         assert getattr(generator, name).count == sum(counts) > 0
 
 
+@pytest.mark.slow
 def test_open_arrivals_are_shared_out_one_by_one(storm_on: Storm) -> None:
     def script(claim: Claim) -> Act:
         return Act(http(200, b"{}", {"x-cache": "hit"}), delay_s=0.02)
@@ -269,7 +270,7 @@ def gone(processes: list[psutil.Process], within_s: float = 10.0) -> bool:
 def test_a_signal_ends_all_workers_and_the_record_is_whole(
     desk: Path, number: signal.Signals, code: int
 ) -> None:
-    with ScriptedSale(lambda _: Act(SOLD_OUT, delay_s=0.05)).open() as sale:
+    with ScriptedSale(lambda _: Act(SOLD_OUT, delay_s=0.03)).open() as sale:
         process = begin(desk, sale, "--workers", "2")
         assert sale.reached(20)
         workers = workers_of(process.pid)
@@ -305,11 +306,3 @@ def test_workers_end_with_the_process_that_started_them(desk: Path) -> None:
     record = (desk / "run/attempts.jsonl").read_bytes()
     assert record.count(b'"kind":"plan"') == 2000
     assert 0 < record.count(b'"kind":"result"') <= claims
-
-
-def test_more_workers_than_connections_are_refused(desk: Path, sale: ScriptedSale) -> None:
-    process = begin(desk, sale, "--workers", "5")
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == ExitCode.USAGE
-    assert err == "flashsale: --workers: found 5, expected at most load.connections (4)\n"
-    assert not (desk / "run").exists()

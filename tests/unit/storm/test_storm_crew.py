@@ -16,10 +16,11 @@ from flashsale.storm.answer import Answer, indeterminate
 from flashsale.storm.channel import Channel
 from flashsale.storm.confluence import Confluence
 from flashsale.storm.crew import connections_each
-from flashsale.storm.effort import Share, together
+from flashsale.storm.effort import Effort, Share, together
 from flashsale.storm.haul import Haul, haul
 from flashsale.storm.histogram import Histogram, merged
 from flashsale.storm.ledger import NEVER, Ledger
+from flashsale.storm.samples import Sample
 from flashsale.storm.selfwatch import SelfReport
 
 ANSWERS = [
@@ -143,7 +144,7 @@ def test_merged_percentiles_are_those_of_one_histogram_fed_with_both(
 
 
 def share(name: str, cpu_ns: int, wall_ns: int, lags: list[int]) -> Share:
-    watch = SelfReport(cpu_ns, wall_ns, Histogram(lags), 1024)
+    watch = SelfReport(cpu_ns, wall_ns, Histogram(lags), 1024, (Sample(100.0, 0.5, 0.1, 2.5, 7),))
     return Share(name, 1, 1, 1, watch, Histogram([1]), Histogram(lags))
 
 
@@ -187,3 +188,23 @@ async def test_messages_arrive_whole_however_they_are_cut() -> None:
     with anyio.fail_after(10):
         await lost.wait()
     assert heard == messages
+
+
+@given(LATENCIES, LATENCIES)
+def test_an_effort_is_written_and_read_back_exactly(mine: list[int], yours: list[int]) -> None:
+    own = SelfReport(5, 900, Histogram(mine), 4096)
+    effort = together(own, [share("a", 10, 100, mine), share("b", 20, 200, yours)], ["c died"])
+    again = Effort.of_json(effort.to_json())
+    assert again.to_json() == effort.to_json()
+    assert again.watch.samples == effort.watch.samples != ()
+    assert again.connect.hgrm() == effort.connect.hgrm()
+    assert again.shares[1].watch.loop_lag.max_us == max(yours, default=0)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, [], {"max_us": 3}, {"max_us": 9, "buckets": [[2049, 1]]}, {"max_us": 1, "buckets": [[1]]}],
+)
+def test_what_is_no_histogram_is_refused(document: object) -> None:
+    with pytest.raises(ValueError):
+        Histogram.of_document(document)

@@ -1,24 +1,31 @@
 """Parts of a plan: together they are the whole, and each is a plan by itself."""
 
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rig.plans import plan_browse, plan_stampede
 
-from flashsale.storm.plan import LAST, Plan
-from flashsale.storm.scenario import Browse, Load, Sale
+from flashsale.storm.attempts import AttemptsFile
+from flashsale.storm.plan import LAST, Plan, whole
+from flashsale.storm.plan_lines import read_plan
+from flashsale.storm.planning import plan_of
+from flashsale.storm.scenario import Browse, Load, Sale, load_scenario
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """Closed and open ones, of claims and of reads."""
+    """Closed and open ones, of claims, of reads, and of both by users who think."""
     connections, seed = draw(st.integers(1, 12)), draw(st.integers(0, 99))
     if draw(st.booleans()):
         load = Load(model="rate", stages=("100ms:300",), connections=connections, seed=seed)
         return plan_browse(load, Browse(shops=5, unknown_share=0.5))
     users = draw(st.integers(connections, 60))
+    if draw(st.booleans()):
+        return thoughtful(users, connections, seed)
     load = Load(
         model="stampede",
         users=users,
@@ -29,6 +36,15 @@ def plans(draw: st.DrawFn) -> Plan:
     if draw(st.booleans()):
         return plan_browse(load, Browse(shops=5))
     return plan_stampede(load, Sale(vouchers=3, units=1), range(1, users + 1))
+
+
+def thoughtful(users: int, connections: int, seed: int) -> Plan:
+    """A closed plan of several steps with pauses."""
+    scenario = load_scenario("mixed")
+    load = {**scenario.load.model_dump(exclude_unset=True)}
+    load |= {"users": users, "connections": connections, "seed": seed}
+    changed = scenario.model_copy(update={"load": Load.model_validate(load)})
+    return plan_of(changed, range(1, users + 1))
 
 
 def parts(plan: Plan, of: int) -> list[Plan]:
@@ -77,6 +93,39 @@ def test_a_part_is_a_plan_to_an_attacker(plan: Plan, data: st.DataObject) -> Non
             assert [part.connections[i] for i in firsts] == list(range(part.connection_count))
             followed = {then for then in part.following if then != LAST}
             assert followed == set(range(len(part))) - set(firsts)
+
+
+@given(plans(), st.data())
+def test_all_parts_make_the_whole_again(plan: Plan, data: st.DataObject) -> None:
+    shares = parts(plan, data.draw(st.integers(1, plan.connection_count)))
+    again = whole(shares)
+    assert again.digest == plan.digest
+    assert len(again) == len(plan)
+    if len(shares[-1]):
+        with pytest.raises(ValueError, match="not each attempt"):
+            whole([*shares, shares[-1]])
+
+
+@given(plans(), st.data())
+def test_a_part_can_be_parted(plan: Plan, data: st.DataObject) -> None:
+    part = plan.part(1, data.draw(st.integers(1, plan.connection_count)))
+    smaller = parts(part, part.connection_count)
+    assert sorted(i for each in smaller for i in each.numbers) == list(range(len(part)))
+    assert whole(smaller).digest == part.digest
+
+
+@given(plans(), st.data())
+def test_a_part_is_read_from_its_file_as_it_was_written(plan: Plan, data: st.DataObject) -> None:
+    of = data.draw(st.integers(1, plan.connection_count))
+    with TemporaryDirectory() as folder:
+        shares = []
+        for number, part in enumerate(parts(plan, of)):
+            path = Path(folder) / f"{number}.jsonl"
+            with AttemptsFile(path) as attempts:
+                header = {"planned": len(part), "connections": part.connection_count}
+                attempts.write_plan(header, part)
+            shares.append(read_plan(path))
+    assert whole(shares).digest == plan.digest
 
 
 @given(plans())

@@ -44,6 +44,7 @@ class Claim:
     done_us: int = NEVER
     resolved: int = NO_ORDER
     garbled: str | None = None
+    clock: int = 0
 
 
 @dataclass
@@ -165,6 +166,7 @@ class World:
             claims.outcome.append(OUTCOMES.index(claim.outcome))
             claims.order.append(claim.order)
             claims.resolved.append(claim.resolved)
+            claims.clock.append(claim.clock)
             if claim.garbled is not None:
                 claims.garbled[k] = claim.garbled
         return claims

@@ -114,6 +114,14 @@ def test_a_duplicate_before_the_order_was_asked_for_is_named() -> None:
     assert "order 101, user 1, voucher 1: told of it 10 µs before it was asked for" in found
 
 
+def test_on_two_clocks_nobody_knows_which_was_earlier() -> None:
+    world = World(units=2)
+    world.say(1, Outcome.DUPLICATE, 101, sent_us=0, done_us=50, clock=1)
+    world.say(1, Outcome.SOLD, 101, sent_us=60, done_us=70, clock=2)
+    world.sell(1, 101)
+    assert broken(world.snapshot()) == set()
+
+
 @pytest.mark.parametrize(("sent_us", "done_us"), [(50, 70), (40, 70), (NEVER, NEVER)])
 def test_claims_that_overlap_may_be_answered_in_any_order(sent_us: int, done_us: int) -> None:
     world = World(units=2)
@@ -154,6 +162,15 @@ def test_a_microsecond_is_late_enough() -> None:
 @pytest.mark.parametrize("sent_us", [50, 100])
 def test_a_sale_that_was_under_way_by_then_is_fine(sent_us: int) -> None:
     assert broken(_sold_out_then_sold(sent_us).snapshot()) == set()
+
+
+def test_what_another_clock_saw_says_nothing_and_what_ones_own_saw_does() -> None:
+    world = _sold_out_then_sold(130)
+    world.claims[0].clock, world.claims[1].clock = 1, 2
+    assert broken(world.snapshot()) == set()
+    world.say(8, Outcome.SOLD_OUT, sent_us=0, done_us=120, clock=2)
+    found = violations(world.snapshot(), "sold_out_truthful")
+    assert "sent 10 µs after user 8 had been told “sold out”" in found
 
 
 def test_another_vouchers_sold_out_says_nothing() -> None:

@@ -45,6 +45,17 @@ def claims(content: list[bytes], voucher: int = 1) -> Claims:
     return parse_attempts(content).claims[voucher]
 
 
+def test_a_result_tells_which_clock_it_was_read_from() -> None:
+    found = claims(good(result(0, clock=3), result(1), END))
+    assert list(found.clock) == [3, 0]
+
+
+def test_a_shard_is_not_judged_by_itself() -> None:
+    header = {**HEADER, "shard": {"number": 2, "of": 8}}
+    with pytest.raises(NothingJudgedError, match="shard 2 of 8; judge what `flashsale report merg"):
+        parse_attempts(lines(header, plan(0, 10), plan(1, 11)))
+
+
 def test_a_whole_run() -> None:
     attempts = parse_attempts(
         good(result(1, order=str(BIG)), result(0, "sold_out", sent_us=7, done_us=8), END)
