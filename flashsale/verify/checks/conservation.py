@@ -160,8 +160,11 @@ def _orders(sale: Sale) -> Iterator[Offence]:
 def _members_without_order(sale: Sale) -> Iterator[Offence]:
     for user in (sale.ledger.members - sale.live_of.keys()) - _unsettled(sale):
         receipt = sale.ledger.receipts.get(user)
-        if receipt is not None and receipt in sale.row_of:
-            detail = "the order has ended, but its unit was not returned to the ledger"
-        else:
+        row = None if receipt is None else sale.row_of.get(receipt)
+        if row is None:
             detail = "in the order set, but no live order"
+        elif sale.rows.is_live(row):
+            detail = f"in the order set, but the order is of user {sale.rows.user[row]}"
+        else:
+            detail = "the order has ended, but its unit was not returned to the ledger"
         yield sale.offence(detail, user, receipt)

@@ -1,0 +1,305 @@
+"""Faults of a sale, each with what a judge has to say about it: one table for the proofs.
+
+Every voucher has four units and six buyers, who ask one after another.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rig.faulty_sale import Asked, FaultySale, Trick, duplicate
+from rig.market import DEAD
+from rig.scripted_sale import SOLD_OUT, Act, sold
+
+UNITS, BUYERS = 4, 6
+_STRANGER = 900_000
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A trick, and every check that it must trip with what the check must say.
+
+    The texts are filled in with the voucher, user and order that the trick has noted.
+    """
+
+    trick: Trick
+    trips: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return self.trick.__name__
+
+
+ORDER = "order {order}, user {user}, voucher {voucher}"
+USER = "user {user}, voucher {voucher}"
+VOUCHER = "voucher {voucher}"
+
+
+def sells_one_too_many(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != UNITS:
+        return None
+    market, order = sale.market, sale.market.new_id()
+    market.hold(asked.voucher, asked.user, order)
+    market.write(asked.voucher, asked.user, order, take_unit=False)
+    sale.note(asked, order)
+    return Act(sold(order))
+
+
+def loses_an_accepted_order(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    market, order = sale.market, sale.market.new_id()
+    market.accept(asked.voucher, asked.user, order)
+    for entry, _ in market.deliver():
+        market.acknowledge(entry)
+    sale.note(asked, order)
+    return Act(sold(order))
+
+
+def answers_sold_and_does_nothing(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    order = sale.market.new_id()
+    sale.note(asked, order)
+    return Act(sold(order))
+
+
+def writes_a_second_order(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    order = sale.market.sell(asked.voucher, asked.user)
+    second = sale.market.new_id()
+    sale.market.write(asked.voucher, asked.user, second, take_unit=False)
+    sale.note(asked, second)
+    return Act(sold(order))
+
+
+def makes_up_a_duplicate(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    order = sale.market.new_id()
+    sale.note(asked, order)
+    return duplicate(order)
+
+
+def calls_another_users_order_a_duplicate(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn == 0:
+        order = sale.market.sell(asked.voucher, asked.user)
+        sale.note(asked, order)
+        return Act(sold(order))
+    if asked.turn == 1:
+        order = sale.noted[asked.voucher]["order"]
+        sale.note(asked, order)
+        return duplicate(order)
+    return None
+
+
+def says_sold_out_and_sells_on(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    sale.note(asked)
+    return Act(SOLD_OUT)
+
+
+def says_sold_out_and_keeps_the_rest(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn < 2:
+        return None
+    sale.note(asked)
+    return Act(SOLD_OUT)
+
+
+def sells_to_nobody_who_asked(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn == 1:
+        stranger = _STRANGER + asked.voucher
+        sale.note(asked, sale.market.sell(asked.voucher, stranger), stranger)
+    return None
+
+
+def forgets_a_unit_in_mysql(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn == 1:
+        sale.market.sql(
+            "UPDATE tb_seckill_voucher SET stock = stock + 1 WHERE voucher_id = %s", asked.voucher
+        )
+        sale.note(asked)
+    return None
+
+
+def takes_a_unit_twice_from_the_ledger(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn == BUYERS - 1:
+        sale.market.redis.decr(f"seckill:stock:{asked.voucher}")
+        sale.note(asked)
+    return None
+
+
+def loses_a_receipt(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    order = sale.market.sell(asked.voucher, asked.user)
+    sale.market.redis.hdel(f"seckill:receipt:{asked.voucher}", str(asked.user))
+    sale.note(asked, order)
+    return Act(sold(order))
+
+
+def loses_a_member(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    order = sale.market.sell(asked.voucher, asked.user)
+    sale.market.redis.srem(f"seckill:order:{asked.voucher}", asked.user)
+    sale.note(asked, order)
+    return Act(sold(order))
+
+
+def tells_a_wrong_order_id(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    sale.market.sell(asked.voucher, asked.user)
+    wrong = sale.market.new_id()
+    sale.note(asked, wrong)
+    return Act(sold(wrong))
+
+
+def gives_the_answer_to_another_request(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn > 1:
+        return None
+    order = sale.market.sell(asked.voucher, asked.user)
+    if asked.turn == 0:
+        sale.note(asked, order)
+        return Act(sold(order))
+    anothers = sale.noted[asked.voucher]["order"]
+    sale.note(asked, anothers)
+    return Act(sold(anothers))
+
+
+def sells_after_the_end(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    market, order = sale.market, sale.market.new_id()
+    market.accept(asked.voucher, asked.user, order)
+    for entry, _ in market.deliver():
+        market.write(asked.voucher, asked.user, order, sold_ms=market.end_ms)
+        market.acknowledge(entry)
+    sale.note(asked, order)
+    return Act(sold(order))
+
+
+def sets_an_accepted_order_aside(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    market, order = sale.market, sale.market.new_id()
+    market.accept(asked.voucher, asked.user, order)
+    for entry, fields in market.deliver():
+        market.acknowledge(entry)
+        market.redis.xadd(DEAD, {**fields, "entry": entry, "reason": "short stock"})  # type: ignore[arg-type]
+    sale.note(asked, order)
+    return Act(sold(order))
+
+
+def writes_the_order_to_another_user(sale: FaultySale, asked: Asked) -> Act | None:
+    if asked.turn != 1:
+        return None
+    market, order = sale.market, sale.market.new_id()
+    market.accept(asked.voucher, asked.user, order)
+    for entry, _ in market.deliver():
+        market.write(asked.voucher, _STRANGER, order)
+        market.acknowledge(entry)
+    sale.note(asked, order)
+    return Act(sold(order))
+
+
+def does_its_work(sale: FaultySale, asked: Asked) -> Act | None:
+    sale.note(asked)
+    return None
+
+
+FAULTS = (
+    Fault(does_its_work, {}),
+    Fault(
+        sells_one_too_many,
+        {
+            "no_oversell": f"{ORDER}: 5 orders for 4 units",
+            "mysql_conservation": f"{VOUCHER}: initial 4 − stock 0 = 4, but 5 live orders",
+            "redis_conservation": f"{VOUCHER}: stock 0 + order set 5 = 5, but initial 4",
+        },
+    ),
+    Fault(
+        loses_an_accepted_order,
+        {
+            "accepted_persisted": f"{ORDER}: no row",
+            "redis_conservation": f"{ORDER}: in the order set, but no live order",
+        },
+    ),
+    Fault(
+        answers_sold_and_does_nothing,
+        {
+            "accepted_persisted": f"{ORDER}: no row",
+            "no_oversell": f"{ORDER}: 5 orders for 4 units",  # the others got all four
+        },
+    ),
+    Fault(
+        writes_a_second_order,
+        {
+            "one_per_user": f"{ORDER}: one of 2 live orders of this user",
+            "no_oversell": f"{VOUCHER}: 5 orders for 4 units",
+            "no_phantom": f"{ORDER}: a row that no claim explains; the user was told sold",
+            "mysql_conservation": f"{VOUCHER}: initial 4 − stock 0 = 4, but 5 live orders",
+            "redis_conservation": f"{ORDER}: the receipt names order",
+        },
+    ),
+    Fault(makes_up_a_duplicate, {"duplicate_truthful": f"{ORDER}: told “duplicate”, but there is"}),
+    Fault(
+        calls_another_users_order_a_duplicate,
+        {"duplicate_truthful": f"{ORDER}: the order is of user"},
+    ),
+    Fault(
+        says_sold_out_and_sells_on,
+        {"sold_out_truthful": "µs after user {user} had been told “sold out”"},
+    ),
+    Fault(
+        says_sold_out_and_keeps_the_rest,
+        {"no_undersell": f"{USER}: told “sold out”, yet 2 of 4 were never sold"},
+    ),
+    Fault(sells_to_nobody_who_asked, {"no_phantom": f"{ORDER}: a row that no claim explains"}),
+    Fault(
+        forgets_a_unit_in_mysql,
+        {"mysql_conservation": f"{VOUCHER}: initial 4 − stock 1 = 3, but 4 live orders"},
+    ),
+    Fault(
+        takes_a_unit_twice_from_the_ledger,
+        {"redis_conservation": f"{VOUCHER}: stock -1 + order set 4 = 3, but initial 4"},
+    ),
+    Fault(loses_a_receipt, {"redis_conservation": f"{USER}: in the order set without a receipt"}),
+    Fault(
+        loses_a_member, {"redis_conservation": f"{ORDER}: a live order, but not in the order set"}
+    ),
+    Fault(
+        tells_a_wrong_order_id,
+        {
+            "accepted_persisted": f"{ORDER}: no row; the user's row is order",
+            "no_phantom": f"{USER}: a row that no claim explains",
+        },
+    ),
+    Fault(
+        gives_the_answer_to_another_request,
+        {
+            "unique_ids": f"{ORDER}: also the id of an order of user",
+            "accepted_persisted": f"{ORDER}: the row is of user",
+            "no_phantom": f"{USER}: a row that no claim explains",
+        },
+    ),
+    Fault(sells_after_the_end, {"window": f"{ORDER}: sold 0 ms past its end"}),
+    Fault(
+        sets_an_accepted_order_aside,
+        {
+            "queue_empty": f"{ORDER}, entry",
+            "accepted_persisted": f"{ORDER}: a dead letter (short stock)",
+            "redis_conservation": f"{ORDER}: in the order set, but no live order",
+        },
+    ),
+    Fault(
+        writes_the_order_to_another_user,
+        {
+            "accepted_persisted": f"{ORDER}: the row is of user {_STRANGER}",
+            "no_phantom": "order {order}, user 900000, voucher {voucher}: a row that no claim",
+            "unique_ids": f"{ORDER}: also the id of an order of user {_STRANGER}",
+            "redis_conservation": f"{ORDER}: in the order set, but the order is of user",
+        },
+    ),
+)
