@@ -108,7 +108,7 @@ def _trouble(summary: Summary) -> Iterator[str]:
     for condition in summary.aborts:
         if condition.verdict is Verdict.FAIL:
             yield f"ended early, since {condition.metric} {condition.condition}: {condition.detail}"
-    if summary.verify.reason:
+    if summary.verify.reason and summary.exit_code:
         yield summary.verify.reason
     for threshold in summary.thresholds:
         if threshold.verdict is not Verdict.PASS:

@@ -6,14 +6,14 @@ no port is opened and nothing but the standard library is needed.
 """
 
 import base64
+import fcntl
 import json
 import os
 import select
 import signal
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,32 +162,34 @@ class Browser:
 @contextmanager
 def browsing(program: Chromium) -> Iterator[Browser]:
     """A browser with a profile of its own, gone afterwards."""
-    to_read, to_write = os.pipe(), os.pipe()  # as the browser sees them: its 3 and its 4
+    (reads, write_fd), (read_fd, writes) = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = subprocess.Popen(
-            [
-                "sh",
-                "-c",
-                f'exec "$@" 3<&{to_read[0]} 4>&{to_write[1]}',
-                "sh",
-                program.path,
-                *_FLAGS,
-                f"--user-data-dir={profile}",
-                "about:blank",
-            ],
-            env=program.environment,
-            pass_fds=(to_read[0], to_write[1]),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        os.close(to_read[0])
-        os.close(to_write[1])
+        pid = _start(program, [*_FLAGS, f"--user-data-dir={profile}"], reads, writes)
+        os.close(reads)
+        os.close(writes)
         try:
-            yield Browser(to_read[1], to_write[0])
+            yield Browser(write_fd, read_fd)
         finally:
-            os.close(to_read[1])
-            os.close(to_write[0])
+            os.close(write_fd)
+            os.close(read_fd)
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+                os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _start(program: Chromium, flags: Sequence[str], reads: int, writes: int) -> int:
+    """Its process group; it finds the protocol at 3 and 4, and nobody hears what else it says."""
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (reads, writes)]
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    pipes = [(os.POSIX_SPAWN_DUP2, end, fd) for fd, end in enumerate(ends, 3)]
+    try:
+        return os.posix_spawn(
+            program.path,
+            [str(program.path), *flags],
+            program.environment,
+            file_actions=[*quiet, *pipes],
+            setpgroup=0,
+        )
+    finally:
+        for end in ends:
+            os.close(end)

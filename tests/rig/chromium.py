@@ -76,8 +76,9 @@ def _unpack(tree: Path) -> None:
 def _env(tree: Path | None = None) -> dict[str, str]:
     environment = dict(os.environ)
     if tree is not None:
-        folders = [tree / "usr/lib/chromium", *sorted((tree / "usr/lib").glob("*-linux-gnu*"))]
-        folders += sorted((tree / "lib").glob("*-linux-gnu*"))
+        folders = [tree / "usr/lib/chromium"]
+        for libraries in (*tree.glob("usr/lib/*-linux-gnu*"), *tree.glob("lib/*-linux-gnu*")):
+            folders += [libraries, libraries / "pulseaudio"]  # a library with a folder of its own
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, folders))
         environment["FONTCONFIG_FILE"] = str(tree / "fonts.conf")
     return environment

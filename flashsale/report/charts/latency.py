@@ -1,5 +1,6 @@
 """Charts of latency: by percentile, by rank of arrival, and how late the storm itself was."""
 
+from math import log10
 from typing import Any
 
 from flashsale.report.charts.chart import (
@@ -120,11 +121,11 @@ def _curve(name: str, colour: str, histogram: Histogram) -> list[Trace]:
 
 
 def _nines(most: int) -> dict[str, Any]:
-    """100 %, less each nine: 1, 2, 10, 100 … are 0 %, 50 %, 90 %, 99 % …"""
-    decades = [10**n for n in range(_DECADES_MAX + 1) if 10**n <= max(10, most)]
-    ticks = sorted({2, *decades})
-    labels = ["" if tick == 1 else f"{100 - 100 / tick:.10g} %" for tick in ticks]
-    return axis("percentile", type="log", tickvals=ticks, ticktext=labels)
+    """2, 10, 100 … are 50 %, 90 %, 99 % …; there are always two of them to read by."""
+    right = max(10, most)
+    ticks = [2, *(10**n for n in range(1, _DECADES_MAX + 1) if 10**n <= right)]
+    labels = [f"{100 - 100 / tick:.10g} %" for tick in ticks]
+    return axis("percentile", type="log", range=[0, log10(right)], tickvals=ticks, ticktext=labels)
 
 
 def _ranked(run: Run) -> list[Bin]:

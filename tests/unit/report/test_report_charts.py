@@ -117,7 +117,7 @@ def test_words_hold_the_figures() -> None:
 
 def test_the_spectrum_gives_each_nine_a_decade_and_dots_what_few_samples_back() -> None:
     spectrum = by_key(charts_of(SALE))["spectrum"]
-    assert spectrum.layout["xaxis"]["ticktext"] == ["", "50 %", "90 %", "99 %", "99.9 %"]
+    assert spectrum.layout["xaxis"]["ticktext"] == ["50 %", "90 %", "99 %", "99.9 %"]
     solid, dotted, *_ = spectrum.traces
     assert dotted["line"]["dash"] == "dot"
     assert solid["x"][-1] == dotted["x"][0]
