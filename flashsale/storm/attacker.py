@@ -17,11 +17,12 @@ from typing import Any, Protocol
 
 from flashsale.errors import UnreachableError
 from flashsale.model import Ending
+from flashsale.storm.alarm import Alarm
 from flashsale.storm.answer import Answer, indeterminate, unsent
 from flashsale.storm.barrier import Barrier, at_once, unix_us_at, wait_until
 from flashsale.storm.effort import Effort
 from flashsale.storm.histogram import Histogram
-from flashsale.storm.lanes import Lanes
+from flashsale.storm.lanes import ColdLanes, Lanes
 from flashsale.storm.ledger import NEVER, Ledger
 from flashsale.storm.plan import LAST, Plan
 from flashsale.storm.progress import Progress, ShowProgress
@@ -92,8 +93,9 @@ class Attacker:
         self._following = self._plan.following
         self._planned = len(self._plan)
         self._fired = 0  # first attempts that have left
+        self._alarm: Alarm | None = None  # rings for whoever is due next
         reader = arsenal.readers[self._plan.asks[0]]
-        self.lanes = Lanes(
+        self.lanes = (ColdLanes if self._plan.cold else Lanes)(
             arsenal.target,
             self._plan.connection_count,
             self._timeouts,
@@ -132,6 +134,8 @@ class Attacker:
                 self._attempts.write_results(self._ledger)
                 self._cancel_revivals()
                 self.lanes.disperse()
+                if self._alarm is not None:
+                    self._alarm.close()
 
     def stop(self, reason: str = "interrupted") -> None:
         """Send nothing more. Answers that are out get a moment; told twice, none."""
@@ -185,12 +189,17 @@ class Attacker:
         firsts, connections, due = self._plan.first_attempts, self.lanes.connections, self._due
         while self._fired < len(firsts):
             i = firsts[self._fired]
-            wait_ns = due[i] - monotonic_ns()
-            if wait_ns > 0:
-                self._loop.call_later(wait_ns / 1e9, self._fire)
+            if due[i] > monotonic_ns():
+                self._fire_at(due[i])
                 return
             self._fired += 1
             self._send(connections[self._plan.connections[i]], i)
+
+    def _fire_at(self, due_ns: int) -> None:
+        """Come back at `due_ns`, more exactly than the loop's own timers do."""
+        if self._alarm is None:
+            self._alarm = Alarm(self._loop, self._fire)
+        self._alarm.set(due_ns)
 
     def _send(self, connection: Connection | None, i: int) -> None:
         if connection is None or not connection.is_open:
@@ -295,7 +304,10 @@ class Attacker:
         self._cancel_revivals()
         for i, answer in enumerate(self._ledger.answers):
             if answer is None and self._sent[i] == NEVER:
-                self._settle(i, now, unsent(reason))
+                self._settle_never(i, now, reason)
+
+    def _settle_never(self, i: int, now: int, reason: str) -> None:
+        self._settle(i, now, unsent(reason))
 
     def _cancel_revivals(self) -> None:
         for task in self._reviving:
@@ -304,7 +316,7 @@ class Attacker:
     def _progress(self, now: int, in_flight: int) -> Progress:
         return Progress(
             elapsed_s=(now - self._ledger.origin_ns) / 1e9,
-            planned=len(self._plan),
+            planned=self._planned,
             settled=len(self._ledger.arrivals),
             in_flight=in_flight,
             outcomes=self._attempts.outcomes,

@@ -5,11 +5,13 @@
     barrier   when it opened              1 line
     result    one line an outcome         in order of arrival, within moments of it; `free_us` is
                                           when one that had to wait for a connection got it
+    spared    one line an attempt         that was planned for a case which did not come
     resolved  what the status route said  for indeterminate attempts, after the drain
     end       planned, sent, interrupted  1 line
 
-An attempt with a plan and without a result is indeterminate, so that a storm that is killed at
-any instant leaves a truthful record. Times are µs after the barrier; order ids are text.
+An attempt with a plan and without a result is indeterminate, unless it was spared, so that a storm
+that is killed at any instant leaves a truthful record. Times are µs after the barrier; order ids
+are text.
 """
 
 import os
@@ -38,7 +40,7 @@ class AttemptsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        self._written = 0
+        self._written = self._spared = 0
         self.outcomes: Counter[Ending] = Counter()
 
     def __repr__(self) -> str:
@@ -83,9 +85,16 @@ class AttemptsFile:
                 f'"sent_us":{(sent[i] - origin) // 1000},"done_us":{(done[i] - origin) // 1000},'
                 f'"outcome":"{outcome}","status":{status},"order":{number}}}\n'
             )
+        if len(ledger.spared) > self._spared:
+            self._write_spared(ledger.spared)
         if lines:
             self._written += len(lines)
             self._write("".join(lines).encode("ascii"))
+
+    def _write_spared(self, spared: list[int]) -> None:
+        lines = "".join(f'{{"kind":"spared","i":{i}}}\n' for i in spared[self._spared :])
+        self._write(lines.encode("ascii"))
+        self._spared = len(spared)
 
     def write_resolved(self, attempt: int, outcome: str, order: str | None) -> None:
         """Write what an indeterminate attempt turned out to be: `sold` or `none`."""
@@ -148,6 +157,8 @@ def read_ledger(path: Path) -> Ledger:
         for line in lines:
             if line.startswith(b'{"kind":"result"') and line.endswith(b"\n"):
                 _enter(ledger, orjson.loads(line))
+            elif line.startswith(b'{"kind":"spared"') and line.endswith(b"\n"):
+                ledger.spare(orjson.loads(line)["i"])
             elif line.startswith(b'{"kind":"barrier"'):
                 ledger.barrier_unix_us = orjson.loads(line)["unix_us"]
             elif line.startswith(b'{"kind":"resolved"') and line.endswith(b"\n"):

@@ -8,13 +8,13 @@ from collections import deque
 from heapq import heappop, heappush
 from time import monotonic_ns
 
-from flashsale.storm.alarm import Alarm
 from flashsale.storm.answer import Answer, unsent
 from flashsale.storm.attacker import UNTENDED_MAX, Arsenal, Attacker, Records
 from flashsale.storm.barrier import Barrier, at_once
 from flashsale.storm.course import Course
 from flashsale.storm.ledger import NEVER
 from flashsale.storm.progress import ShowProgress
+from flashsale.storm.retry import wants_retry
 from flashsale.storm.wire import Connection
 
 
@@ -35,15 +35,6 @@ class ClosedAttacker(Attacker):
         self._thinking: list[tuple[int, int]] = []  # a heap of instants and attempts
         self._busy = bytearray(self._plan.connection_count)
         self._queues: dict[int, deque[int]] = {}  # of attempts that are due, by busy connection
-        self._alarm: Alarm | None = None
-
-    async def run(self) -> None:
-        """As `Attacker.run`."""
-        try:
-            await super().run()
-        finally:
-            if self._alarm is not None:
-                self._alarm.close()
 
     def answered(self, connection: Connection, attempt: int, at_ns: int, answer: Answer) -> None:
         """Record the answer, and see to what was waiting for it or for its connection."""
@@ -59,21 +50,35 @@ class ClosedAttacker(Attacker):
     def _follow(self, attempt: int, at_ns: int) -> None:
         if self._course is None:
             return
-        for i in self._course.waiting_for(attempt):
+        due, spared = self._course.after(attempt, self._failed)
+        for i in spared:
+            self._spare(i)
+        for i in due:
             self._due[i] = at_ns + self._plan.at_us[i] * 1000
             heappush(self._thinking, (self._due[i], i))
         self._fire()
 
+    def _failed(self, claim: int) -> bool:
+        return wants_retry(self._ledger.answers[claim], self._plan.retry_on)
+
+    def _spare(self, i: int) -> None:
+        self._ledger.spare(i)
+        self._planned -= 1
+        if len(self._ledger.arrivals) == self._planned:
+            self._over.set()
+
+    def _open_barrier(self, origin: int) -> None:
+        at_us = self._plan.at_us  # the first attempts ascend, so they are a heap as they stand
+        self._thinking = [(origin + at_us[i] * 1000, i) for i in self._plan.first_attempts]
+        super()._open_barrier(origin)
+
     def _fire(self) -> None:
         """Send whatever is due, and come back for the next."""
-        if self._alarm is None:
-            self._alarm = Alarm(self._loop, self._fire)
-            self._thinking = [(self._due[i], i) for i in self._plan.first_attempts]
         thinking = self._thinking
         while thinking:
             due_ns, i = thinking[0]
             if due_ns > monotonic_ns():
-                self._alarm.set(due_ns)
+                self._fire_at(due_ns)
                 return
             heappop(thinking)
             self._go(i)
@@ -112,6 +117,16 @@ class ClosedAttacker(Attacker):
 
     def _settle_unsent(self, reason: str) -> None:
         self._course = None
+        self._were_spared = set(self._ledger.spared)
         self._thinking.clear()
         self._queues.clear()
         super()._settle_unsent(reason)
+
+    def _settle_never(self, i: int, now: int, reason: str) -> None:
+        """What was planned for a case that nobody will know is not missing."""
+        if i in self._were_spared:
+            return
+        if self._plan.is_conditional(i):
+            self._spare(i)
+        else:
+            super()._settle_never(i, now, reason)

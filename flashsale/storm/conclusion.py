@@ -1,6 +1,6 @@
 """The conclusion of a storm: its figures, its health and its thresholds become one summary."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from flashsale.errors import ExitCode
@@ -113,8 +113,8 @@ def _unverified(scenario: Scenario, circumstances: Circumstances) -> VerifyFigur
     return VerifyFigures(reason=NOT_VERIFIED, awaited=circumstances.verify_awaited)
 
 
-def _asked(steps: Sequence[Step]) -> Asked:
-    return _ASKED[steps[0]] if len(set(steps)) == 1 else "steps"
+def _asked(steps: Collection[Step]) -> Asked:
+    return _ASKED[min(steps)] if len(steps) == 1 else "steps"
 
 
 _ASKED: dict[Step, Asked] = {Step.BUY: "claims", Step.BROWSE: "reads", Step.SIGN: "sign-ins"}
@@ -122,11 +122,12 @@ _ASKED: dict[Step, Asked] = {Step.BUY: "claims", Step.BROWSE: "reads", Step.SIGN
 
 def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) -> LoadFigures:
     return LoadFigures(
-        asked=_asked(scenario.steps),
+        asked=_asked(scenario.asks),
         users=scenario.load.user_count if scenario.needs_users else scenario.load.users,
         connections=scenario.load.connections,
         closed=scenario.load.closed,
         planned=figures.planned,
+        spared=figures.spared,
         sent=figures.sent,
         duration_s=round(figures.duration_s, 6),
         rate_per_s=round(figures.rate_per_s, 1),

@@ -38,6 +38,8 @@ class Confluence:
         for column, values in columns:
             for attempt, instant_ns in zip(haul.attempts, values, strict=True):
                 column[attempt] = instant_ns
+        for attempt in haul.spared:
+            ledger.spare(attempt)
         self._waiting += haul.outcomes()
         self._until_ns[worker] = haul.until_ns
         self._flow()
@@ -50,6 +52,7 @@ class Confluence:
     def untold(self, attempts: Iterable[int]) -> list[int]:
         """Those of `attempts` of which no outcome was told."""
         waiting = {attempt for _, attempt, _ in self._waiting}
+        waiting.update(self._ledger.spared)
         answers = self._ledger.answers
         return [i for i in attempts if answers[i] is None and i not in waiting]
 

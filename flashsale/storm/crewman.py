@@ -38,7 +38,7 @@ class Courier:
 
     def __init__(self, channel: Channel, numbers: "list[int]") -> None:
         self._channel, self._numbers = channel, numbers
-        self._told = self._told_at_ns = self._looked_at_ns = 0
+        self._told = self._spared = self._told_at_ns = self._looked_at_ns = 0
         self._in_flight = 0
         self.outcomes: Counter[Ending] = Counter()
 
@@ -56,9 +56,11 @@ class Courier:
         """
         now, before = monotonic_ns(), self._looked_at_ns
         self._looked_at_ns = now
-        if len(ledger.arrivals) > self._told or now - self._told_at_ns >= HEARTBEAT_NS:
-            news = haul(ledger, self._told, self._numbers, before)
+        is_news = len(ledger.arrivals) > self._told or len(ledger.spared) > self._spared
+        if is_news or now - self._told_at_ns >= HEARTBEAT_NS:
+            news = haul(ledger, self._told, self._numbers, before, self._spared)
             self._told, self._told_at_ns = len(ledger.arrivals), now
+            self._spared = len(ledger.spared)
             self._channel.tell(Told(news, self._in_flight))
 
     def note(self, progress: Progress) -> None:
@@ -108,7 +110,7 @@ class Crewman:
             Share(
                 name="",  # whoever gave the part its number knows
                 connections=plan.connection_count,
-                planned=len(plan),
+                planned=ledger.planned,
                 sent=ledger.sent,
                 watch=effort.watch,
                 start_lag=ledger.start_lag(),

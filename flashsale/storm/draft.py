@@ -1,15 +1,15 @@
 """A draft of a plan: attempts in the order in which somebody thinks of them."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from flashsale.storm.plan import FIRST, Plan
+from flashsale.storm.plan import ALWAYS, FIRST, Plan
 from flashsale.storm.step import Step
 
 
 class Attempt(NamedTuple):
-    """One attempt; `after` is the number that the draft gave to another, or FIRST."""
+    """One attempt; `after` and `given` are the numbers that the draft gave to others."""
 
     step: Step
     user: int
@@ -17,6 +17,7 @@ class Attempt(NamedTuple):
     connection: int
     at_us: int
     after: int = FIRST
+    given: int = ALWAYS
 
 
 class Draft:
@@ -33,33 +34,39 @@ class Draft:
         self._attempts.append(attempt)
         return len(self._attempts) - 1
 
-    def plan(self, connection_count: int) -> Plan:
+    def plan(self, connections: int, clicks: int = 1, retry_on: tuple[str, ...] = ()) -> Plan:
         """The plan: those that wait for no other by their instants, then the rest as drafted."""
-        attempts = self._attempts
-        order = sorted(
-            range(len(attempts)),
-            key=lambda i: (attempts[i].after != FIRST, attempts[i].at_us * _waits_not(attempts[i])),
-        )
-        place = array("q", order)  # of the right length; filled anew below
+        order = self._order()
+        place = array("q", order)  # of the right length; filled anew
         for new, old in enumerate(order):
             place[old] = new
-        chosen = [attempts[old] for old in order]
+        chosen = [self._attempts[old] for old in order]
+        users = [attempt.user for attempt in chosen]
+        given = [_placed(attempt.given, place) for attempt in chosen]
         return Plan(
             asks=array("b", [attempt.step for attempt in chosen]),
-            users=_column([attempt.user for attempt in chosen]),
-            things=_column([attempt.thing for attempt in chosen]),
-            connections=_column([attempt.connection for attempt in chosen]),
-            at_us=_column([attempt.at_us for attempt in chosen]),
-            connection_count=connection_count,
-            after=_column(
-                [FIRST if attempt.after == FIRST else place[attempt.after] for attempt in chosen]
-            ),
+            users=_column(users if any(users) else ()),
+            things=_column(attempt.thing for attempt in chosen),
+            connections=_column(attempt.connection for attempt in chosen),
+            at_us=_column(attempt.at_us for attempt in chosen),
+            connection_count=connections,
+            after=_column(_placed(attempt.after, place) for attempt in chosen),
+            given=_column(given if any(i != ALWAYS for i in given) else ()),
+            retry_on=retry_on,
+            clicks=clicks,
         )
 
+    def _order(self) -> list[int]:
+        attempts = self._attempts
+        first = [i for i, attempt in enumerate(attempts) if attempt.after == FIRST]
+        first.sort(key=lambda i: attempts[i].at_us)
+        return first + [i for i, attempt in enumerate(attempts) if attempt.after != FIRST]
 
-def _waits_not(attempt: Attempt) -> bool:
-    return attempt.after == FIRST
+
+def _placed(number: int, place: "array[int]") -> int:
+    """Where the plan has what the draft calls so; FIRST and ALWAYS stay what they are."""
+    return number if number < 0 else place[number]
 
 
-def _column(values: Sequence[int]) -> "array[int]":
+def _column(values: Iterable[int]) -> "array[int]":
     return array("q", values)

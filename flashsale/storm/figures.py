@@ -35,7 +35,7 @@ class Figures:
         self._ledger = ledger
         self.loads: Loads | None = None  # set by who can ask the database
         answers = [answer for _, answer in ledger.settled()]
-        self.planned = len(ledger.answers)
+        self.planned, self.spared = ledger.planned, len(ledger.spared)
         self.sent = ledger.sent
         self.outcomes: Mapping[Ending, int] = Counter(answer.outcome for answer in answers)
         self.errors = Counter(answer.error for answer in answers if answer.error is not None)
@@ -119,7 +119,12 @@ class Figures:
 def _by_endpoint(
     ledger: Ledger, asks: Sequence[int], labels: Mapping[str, Sequence[int]]
 ) -> dict[str, EndpointFigures]:
-    every = range(len(ledger.answers))
+    spared = set(ledger.spared)
+    every = (
+        [i for i in range(len(ledger.answers)) if i not in spared]
+        if spared
+        else range(len(ledger.answers))
+    )
     steps = [step for step in Step if step in asks] if asks else [Step.BUY]
     if len(steps) == 1:
         return {steps[0].endpoint: EndpointFigures(ledger, every, labels)}

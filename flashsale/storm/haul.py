@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from flashsale.model import Ending
@@ -18,7 +18,8 @@ class Haul:
     """Outcomes in the order in which they came; position k is the same attempt in each column.
 
     `attempts` are numbered as in the whole plan. `free_ns` is empty where nobody waits for a
-    connection. No later haul of the same worker holds an outcome from before `until_ns`.
+    connection; `spared` are attempts for which there was no need. No later haul of the same worker
+    holds an outcome from before `until_ns`.
     """
 
     attempts: "array[int]"
@@ -30,6 +31,7 @@ class Haul:
     known: list[Kind]
     orders: list[str | None]
     until_ns: int
+    spared: list[int] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"<Haul outcomes={len(self.attempts)} until={self.until_ns}>"
@@ -43,8 +45,11 @@ class Haul:
             yield done_ns, attempt, Answer(outcome, status, order, error)
 
 
-def haul(ledger: Ledger, since: int, numbers: Sequence[int], until_ns: int) -> Haul:
-    """What came into `ledger` from the `since`th outcome on; `numbers` names its attempts."""
+def haul(
+    ledger: Ledger, since: int, numbers: Sequence[int], until_ns: int, spared_since: int = 0
+) -> Haul:
+    """What came into `ledger` from the `since`th outcome on, and was spared from the
+    `spared_since`th on; `numbers` names its attempts."""
     attempts = ledger.arrivals[since:]
     kinds, known, orders = array("L"), dict[Kind, int](), list[str | None]()
     for _, (outcome, status, order, error) in ledger.settled(since):
@@ -60,6 +65,7 @@ def haul(ledger: Ledger, since: int, numbers: Sequence[int], until_ns: int) -> H
         known=list(known),
         orders=orders,
         until_ns=until_ns,
+        spared=[numbers[i] for i in ledger.spared[spared_since:]],
     )
 
 

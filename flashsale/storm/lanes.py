@@ -19,6 +19,8 @@ _RETRY_FIRST_S, _RETRY_LAST_S = 0.02, 0.5
 class Lanes:
     """`connections[lane]` is the lane's latest connection, None until there was one."""
 
+    _handshakes_max = HANDSHAKES_MAX
+
     def __init__(
         self,
         target: Target,
@@ -31,7 +33,7 @@ class Lanes:
         self._target = target
         self._timeouts = timeouts
         self._connection = connection
-        self._handshakes = asyncio.Semaphore(HANDSHAKES_MAX)
+        self._handshakes = asyncio.Semaphore(self._handshakes_max)
         self._last_trouble = ""
 
     def __repr__(self) -> str:
@@ -112,3 +114,17 @@ class Lanes:
                 )
             self.connect_us.append((monotonic_ns() - begun) // 1000)
             return connection
+
+
+class ColdLanes(Lanes):
+    """Nothing is raised before it is needed, and then at once: how many handshakes the target's
+    listen queue takes at a time is part of the question."""
+
+    _handshakes_max = 1_000_000
+
+    async def assemble(self) -> None:
+        """Nothing: each lane is raised at the instant of its attempt."""
+
+    async def hold(self, for_ns: int) -> None:
+        """Wait for so long."""
+        await asyncio.sleep(for_ns / 1e9)

@@ -29,6 +29,7 @@ class Ledger:
         self.free_ns = array("q")  # open arrivals: when one that had to wait got a connection
         self.answers: list[Answer | None] = [None] * attempts
         self.arrivals: list[int] = []  # attempts in the order in which their answers came
+        self.spared: list[int] = []  # conditional attempts for which there was no need
         self.resolved: dict[int, str] = {}  # what the status route said: `sold` or `none`
         self.origin_ns = 0
         self.barrier_unix_us = 0
@@ -43,10 +44,19 @@ class Ledger:
         self.arrivals.append(attempt)
         return len(self.arrivals)
 
+    def spare(self, attempt: int) -> None:
+        """Record that there was no need for `attempt`: it was not sent, and has no outcome."""
+        self.spared.append(attempt)
+
+    @property
+    def planned(self) -> int:
+        """Attempts that were made or had to be."""
+        return len(self.answers) - len(self.spared)
+
     @property
     def open(self) -> int:
         """Attempts without an outcome."""
-        return len(self.answers) - len(self.arrivals)
+        return len(self.answers) - len(self.arrivals) - len(self.spared)
 
     @property
     def sent(self) -> int:

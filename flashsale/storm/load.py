@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from flashsale.storm.retry import REASONS
 from flashsale.storm.step import STEP_OF
 from flashsale.storm.table import Table
 
@@ -14,7 +15,7 @@ ARRIVALS_MAX = 5_000_000
 ATTEMPTS_MAX = 10_000_000
 _STAGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m):([0-9]+(?:\.[0-9]+)?)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
-_CLOSED_ALONE = ("think_ms", "think")
+_CLOSED_ALONE = ("think_ms", "think", "clicks", "retry", "refresh")
 
 
 class Stage(NamedTuple):
@@ -27,6 +28,35 @@ class Stage(NamedTuple):
     def arrivals(self) -> int:
         """How many come."""
         return round(self.duration_s * self.rate_per_s)
+
+
+class Retry(Table):
+    """What a user does about a claim that came to nothing for no reason of the sale."""
+
+    on: tuple[str, ...] = Field(
+        strict=False, min_length=1, description="what to try again after, such as 'shed'"
+    )
+    times: int = Field(default=1, ge=1, le=20, description="how often, at most")
+    backoff_ms: int = Field(
+        default=100, ge=0, le=60_000, description="before the first, doubled for each further one"
+    )
+
+    @model_validator(mode="after")
+    def _reasons_are_known(self) -> Self:
+        for reason in self.on:
+            if reason not in REASONS:
+                raise ValueError(
+                    f"load.retry.on: found {reason!r}, expected some of {', '.join(REASONS)}"
+                )
+        return self
+
+
+class Refresh(Table):
+    """How often a user reads the page of a shop beside a claim."""
+
+    reads: int = Field(default=0, ge=0, le=1_000, description="reads before the claim")
+    between: int = Field(default=0, ge=0, le=100, description="reads before each retry")
+    pause_ms: int = Field(default=0, ge=0, le=HOUR_MS, description="before each of them")
 
 
 class Load(Table):
@@ -47,6 +77,7 @@ class Load(Table):
     )
     arrivals: Literal["at_once", "uniform", "poisson", "even"] | None = None
     connections: int = Field(ge=1, le=60_000, description="keep-alive connections")
+    connect: Literal["warm", "cold"] = "warm"
     spread_ms: int = Field(
         default=0, ge=0, le=HOUR_MS, description="first arrivals spread over this"
     )
@@ -54,6 +85,11 @@ class Load(Table):
         default=0, ge=0, le=HOUR_MS, description="a user's pause between two steps"
     )
     think: Literal["fixed", "exponential"] = "fixed"
+    clicks: int = Field(
+        default=1, ge=1, le=100, description="claims of a user at once, each over a connection"
+    )
+    retry: Retry | None = Field(default=None, description="the table [load.retry]")
+    refresh: Refresh | None = Field(default=None, description="the table [load.refresh]")
     seed: int = Field(default=1, ge=0, le=2**63 - 1, description="the seed of the plan")
 
     @model_validator(mode="after")
@@ -63,6 +99,8 @@ class Load(Table):
             self._check_stages()
         else:
             self._check_users()
+        if self.connect == "cold" and self.model != "stampede":
+            raise ValueError("load.connect: cold connections are for model = 'stampede'")
         if self.model != "closed":
             given = [name for name in _CLOSED_ALONE if name in self.model_fields_set]
             if given:
@@ -89,10 +127,22 @@ class Load(Table):
         """How many users come."""
         return sum(stage.arrivals for stage in self.parsed_stages) if self._staged else self.users
 
+    @property
+    def seats(self) -> int:
+        """How many users are served at a time."""
+        return self.connections // self.clicks
+
     @cached_property
     def parsed_stages(self) -> list[Stage]:
         """The stages in their order. Raises ValueError with one line."""
         return [_stage(text) for text in self.stages]
+
+    @property
+    def _attempts_each(self) -> int:
+        """At most, by a user who claims once."""
+        refresh, retries = self.refresh or Refresh(), self.retry.times if self.retry else 0
+        around = refresh.reads + retries * (1 + refresh.between)
+        return max(1, len(self.steps)) + self.clicks - 1 + around
 
     @property
     def _staged(self) -> bool:
@@ -114,12 +164,23 @@ class Load(Table):
             raise ValueError("load.stages: these are for model = 'rate'")
         if not self.users:
             raise ValueError("load.users: missing, expected users, each of whom buys once")
-        if self.connections > self.users:
+        if self.seats > self.users:
+            clicks = f" times load.clicks ({self.clicks})" * (self.clicks > 1)
             raise ValueError(
                 f"load.connections: found {self.connections:,}, "
-                f"expected at most load.users ({self.users:,})"
+                f"expected at most load.users ({self.users:,}){clicks}"
             )
-        attempts = self.users * max(1, len(self.steps))
+        if self.connect == "cold" and self.connections != self.users:
+            raise ValueError(
+                f"load.connections: found {self.connections:,}, expected load.users "
+                f"({self.users:,}): a cold connection is opened for one user"
+            )
+        if self.connections % self.clicks:
+            raise ValueError(
+                f"load.connections: found {self.connections:,}, "
+                f"expected a multiple of load.clicks ({self.clicks})"
+            )
+        attempts = self.users * self._attempts_each
         if attempts > ATTEMPTS_MAX:
             raise ValueError(
                 f"load.users: {self.users:,} users make {attempts:,} attempts, "

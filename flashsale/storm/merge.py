@@ -67,7 +67,7 @@ def _effort(runs: Sequence[ShardRun]) -> Effort:
             Share(
                 name=f"shard {run.shard.number}",
                 connections=run.plan.connection_count,
-                planned=len(run.plan),
+                planned=ledger.planned,
                 sent=ledger.sent,
                 watch=run.effort.watch,
                 start_lag=ledger.start_lag(),

@@ -76,8 +76,11 @@ class _Results:
 
     def _of(self, run: ShardRun) -> Iterator[dict[str, Any]]:
         opened_us = self._origin_us if run.barrier_unix_us is None else run.barrier_unix_us
-        lines = run.lines(opened_us - self._origin_us)
-        return (line for line in lines if line["kind"] == "result")
+        for line in run.lines(opened_us - self._origin_us):
+            if line["kind"] == "result":
+                yield line
+            elif line["kind"] == "spared":
+                self._known[line["i"]] = True
 
 
 def _is_late(line: dict[str, Any]) -> bool:

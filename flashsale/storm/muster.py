@@ -8,6 +8,7 @@ from flashsale.storm.answer import MESSAGES
 from flashsale.storm.attacker import Arsenal, Attacker, Records
 from flashsale.storm.barrier import Barrier, at_once
 from flashsale.storm.closed_attacker import ClosedAttacker
+from flashsale.storm.cold_attacker import ColdAttacker
 from flashsale.storm.effort import Effort
 from flashsale.storm.open_attacker import OpenAttacker
 from flashsale.storm.plan import Plan
@@ -54,6 +55,8 @@ def muster(
 
 def _kind(plan: Plan) -> type[Attacker]:
     """The leanest that can do it: pauses and several followers cost a heap and an alarm."""
+    if plan.cold:
+        return ColdAttacker
     if plan.open:
         return OpenAttacker
     return Attacker if plan.is_chained else ClosedAttacker

@@ -8,7 +8,6 @@ from array import array
 from collections import deque
 from time import monotonic_ns
 
-from flashsale.storm.alarm import Alarm
 from flashsale.storm.answer import Answer, unsent
 from flashsale.storm.attacker import UNTENDED_MAX, Arsenal, Attacker, Records
 from flashsale.storm.barrier import Barrier, at_once
@@ -30,16 +29,7 @@ class OpenAttacker(Attacker):
         super().__init__(arsenal, records, show, barrier)
         self._free = self._ledger.free_ns = array("q", [NEVER]) * len(self._plan)
         self._idle = deque(range(self._plan.connection_count))
-        self._alarm: Alarm | None = None
         self._queue: deque[int] = deque()  # attempts that are due and wait for a connection
-
-    async def run(self) -> None:
-        """As `Attacker.run`."""
-        try:
-            await super().run()
-        finally:
-            if self._alarm is not None:
-                self._alarm.close()
 
     def answered(self, connection: Connection, attempt: int, at_ns: int, answer: Answer) -> None:
         """Record the answer, and give the connection to whoever has waited longest."""
@@ -50,13 +40,11 @@ class OpenAttacker(Attacker):
 
     def _fire(self) -> None:
         """Send whatever is due, and come back for the next."""
-        if self._alarm is None:
-            self._alarm = Alarm(self._loop, self._fire)
         due, planned = self._due, self._plan.first_attempts.stop
         while self._fired < planned:
             i = self._fired
             if due[i] > monotonic_ns():
-                self._alarm.set(due[i])
+                self._fire_at(due[i])
                 return
             self._fired += 1
             if self._idle:

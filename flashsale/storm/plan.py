@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
+import orjson
+
 from flashsale.storm.step import Step
 
 UNKNOWN_FROM = 2**40
@@ -21,6 +23,11 @@ LAST = -1
 
 FIRST = -1
 """In `Plan.after`: the attempt waits for no other."""
+
+ALWAYS = -1
+"""In `Plan.given`: the attempt is made whatever becomes of others."""
+
+_HASHED = ("asks", "users", "things", "connections", "at_us", "after", "given")
 
 
 def _column() -> "array[int]":
@@ -35,9 +42,14 @@ class Plan:
     (0: as nobody), over `connections[i]`. It is due `at_us[i]` µs after the barrier, or, where
     `after[i]` names an attempt, so long after that one's answer.
 
+    Where `given[i]` names an attempt (ALWAYS: none), `i` is made only if that one ended in one of
+    `retry_on`; else who waits for `i` waits for what `i` waited for.
+
     Where a column says nothing it is empty: without `users` everybody is nobody, without `after`
-    no attempt waits for another. Without `connections` the plan is `open`: every attempt takes
-    any connection that is free when it is due.
+    no attempt waits for another, without `given` every one is made. Without `connections` the plan
+    is `open`: every attempt takes any connection that is free when it is due. In a `cold` plan a
+    connection is opened when its attempt is due, else before the barrier. A user has `clicks`
+    neighbouring connections at a time.
     """
 
     asks: "array[int]"
@@ -47,6 +59,10 @@ class Plan:
     at_us: "array[int]"
     connection_count: int
     after: "array[int]" = field(default_factory=_column)
+    given: "array[int]" = field(default_factory=_column)
+    retry_on: tuple[str, ...] = ()
+    cold: bool = False
+    clicks: int = 1
     numbers: "array[int]" = field(default_factory=_column)
     """In a part of a plan: what its attempts are called in the whole. No part of the digest."""
 
@@ -89,7 +105,12 @@ class Plan:
         """Whether each attempt asks the same, and is followed at once by at most one other."""
         waiting = self.after[len(self.first_attempts) :]
         at_once = not any(self.at_us[len(self.first_attempts) :])
-        return len(self.steps) == 1 and at_once and len(set(waiting)) == len(waiting)
+        is_plain = len(self.steps) == 1 and not self.given
+        return is_plain and at_once and len(set(waiting)) == len(waiting)
+
+    def is_conditional(self, attempt: int) -> bool:
+        """Whether it depends on another's answer that the attempt is made at all."""
+        return bool(self.given) and self.given[attempt] != ALWAYS
 
     def part(self, number: int, of: int) -> "Plan":
         """Part `number` (1 to `of`) of this plan, its attempts and connections counted from 0.
@@ -98,20 +119,25 @@ class Plan:
         parted by connection, so that chains stay whole, an open one attempt by attempt in turn.
         Raises ValueError where a part would have no connection.
         """
-        connections = range(number - 1, self.connection_count, of)
-        if not 1 <= number <= of <= self.connection_count:
-            raise ValueError(
-                f"part {number} of {of}, and the plan has {self.connection_count} connections"
-            )
-        keys = range(len(self)) if self.open else self.connections
+        seats = self.connection_count // self.clicks
+        if not 1 <= number <= of <= seats:
+            raise ValueError(f"part {number} of {of}, and the plan has {seats} connections")
+        keys = range(len(self)) if self.open else [c // self.clicks for c in self.connections]
         chosen = array("q", (i for i, key in enumerate(keys) if key % of == number - 1))
         place = dict(zip(chosen, range(len(chosen)), strict=True)) | {FIRST: FIRST}
         columns = {name: _at(chosen, column) for name, column in self._columns().items()}
-        if self.after:
-            columns["after"] = array("q", map(place.__getitem__, columns["after"]))
+        for name in columns.keys() & _OTHERS:
+            columns[name] = array("q", map(place.__getitem__, columns[name]))
         if not self.open:
-            columns["connections"] = array("q", (c // of for c in columns["connections"]))
-        return replace(self, **columns, numbers=chosen, connection_count=len(connections))
+            moved = (self._moved(c, of) for c in columns["connections"])
+            columns["connections"] = array("q", moved)
+        count = self.clicks * len(range(number - 1, seats, of))
+        return replace(self, **columns, numbers=chosen, connection_count=count)  # type: ignore[arg-type]
+
+    def _moved(self, connection: int, of: int) -> int:
+        """What a connection is called in its part of the plan; a user's stay together."""
+        seat, click = divmod(connection, self.clicks)
+        return seat // of * self.clicks + click
 
     def _columns(self) -> "dict[str, array[int]]":
         """The columns that say something of each attempt."""
@@ -140,10 +166,13 @@ class Plan:
     def digest(self) -> str:
         """The plan's hash, the same on every machine."""
         digest = hashlib.blake2b(b"flashsale-plan-2", digest_size=16)
-        digest.update(self.connection_count.to_bytes(8, "little"))
-        users = self.users if any(self.users) else _column()  # what says nothing is no difference
-        after = self.after if self.closed else _column()
-        for column in (self.asks, users, self.things, self.connections, self.at_us, after):
+        terms = [self.connection_count, self.retry_on, self.cold, self.clicks]
+        digest.update(orjson.dumps(terms))
+        says_nothing = {"users": 0, "after": FIRST, "given": ALWAYS}
+        for name in _HASHED:
+            column = getattr(self, name)
+            if name in says_nothing and column.count(says_nothing[name]) == len(column):
+                column = _column()  # as good as none
             little_endian = array(column.typecode, column)
             if sys.byteorder == "big":
                 little_endian.byteswap()
@@ -163,26 +192,29 @@ def whole(parts: Sequence[Plan]) -> Plan:
     columns: dict[str, array[int]] = {}
     for index, part in enumerate(parts):
         for name, column in part._columns().items():
-            blank = [FIRST if name == "after" else 0]
+            blank = [FIRST if name in _OTHERS else 0]
             into = columns.setdefault(name, array(column.typecode, blank) * count)
             for i, value in zip(
                 part.numbers, _in_whole(name, part, index, len(parts)), strict=True
             ):
                 into[i] = value
-    named = {name: columns.get(name, _column()) for name in _COLUMNS}
-    return Plan(**named, connection_count=sum(part.connection_count for part in parts))
+    named = {name: columns.get(name, _column()) for name in _HASHED}
+    count = sum(part.connection_count for part in parts)
+    return replace(parts[0], **named, numbers=_column(), connection_count=count)  # type: ignore[arg-type]
 
 
-_COLUMNS = ("asks", "users", "things", "connections", "at_us", "after")
+_OTHERS = ("after", "given")
+"""Columns that name other attempts."""
 
 
 def _in_whole(name: str, part: Plan, index: int, of: int) -> Iterable[int]:
     """A column of a part, as the whole has it."""
     if name == "connections":
-        return (connection * of + index for connection in part.connections)
-    if name == "after":
-        return (FIRST if i == FIRST else part.numbers[i] for i in part.after)
+        seats = (divmod(connection, part.clicks) for connection in part.connections)
+        return ((seat * of + index) * part.clicks + click for seat, click in seats)
     column: array[int] = getattr(part, name)
+    if name in _OTHERS:
+        return (FIRST if i == FIRST else part.numbers[i] for i in column)
     return column
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from flashsale.storm.plan import FIRST, Plan
+from flashsale.storm.plan import ALWAYS, FIRST, Plan
 from flashsale.storm.step import STEP_OF, Step
 
 _HEADS = {
@@ -23,7 +23,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
     A line without "ask" is a claim. Without "conn" any connection will do. "at_us" counts from
     the barrier; in its place stand "after" and "think_us" where it waits for another's answer.
-    In a part of a plan "n" is the attempt's number in the whole.
+    "given" names the claim that has to come to nothing for this attempt to be made. In a part of a
+    plan "n" is the attempt's number in the whole.
     """
     columns = zip(
         plan.asks,
@@ -32,16 +33,18 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         plan.connections or repeat(None, len(plan)),
         plan.at_us,
         plan.after or repeat(FIRST, len(plan)),
+        plan.given or repeat(ALWAYS, len(plan)),
         plan.numbers or repeat(None, len(plan)),
         strict=True,
     )
     heads = [_HEADS[step] for step in Step]
-    for i, (ask, user, thing, connection, at_us, after, number) in enumerate(columns):
+    for i, (ask, user, thing, connection, at_us, after, given, number) in enumerate(columns):
         head = heads[ask].format(i=i, user=user, thing=thing, who=f'"user":{user},' * bool(user))
         where = "" if connection is None else f'"conn":{connection},'
         when = f'"at_us":{at_us}' if after == FIRST else f'"after":{after},"think_us":{at_us}'
+        needs = "" if given == ALWAYS else f',"given":{given}'
         name = "" if number is None else f'"n":{number},'
-        yield f"{head}{name}{where}{when}}}\n"
+        yield f"{head}{name}{where}{when}{needs}}}\n"
 
 
 def read_plan(path: Path) -> Plan:
@@ -64,8 +67,8 @@ _ANY = -1
 
 
 def _rows(lines: Iterator[bytes]) -> Iterator[tuple[int, ...]]:
-    """Step, user, thing, connection, instant or pause, what it waits for, and its number in the
-    whole of which the plan is a part; line by line."""
+    """Step, user, thing, connection, instant or pause, what it waits for, what it is given, and
+    its number in the whole of which the plan is a part; line by line."""
     for number, line in enumerate(lines):
         if not line.startswith(b'{"kind":"plan"'):
             return
@@ -76,13 +79,14 @@ def _rows(lines: Iterator[bytes]) -> Iterator[tuple[int, ...]]:
         thing = plan.get("voucher", plan.get("shop", 0))
         after = plan.get("after", FIRST)
         when = plan["at_us"] if after == FIRST else plan["think_us"]
+        connection, given = plan.get("conn", _ANY), plan.get("given", ALWAYS)
         number_there = plan.get("n", _ANY)
-        yield step, plan.get("user", 0), thing, plan.get("conn", _ANY), when, after, number_there
+        yield step, plan.get("user", 0), thing, connection, when, after, given, number_there
 
 
 def _plan(rows: list[tuple[int, ...]], header: dict[str, Any]) -> Plan:
-    columns = zip(*rows, strict=True) if rows else repeat((), 7)
-    asks, users, things, connections, at_us, after, numbers = columns
+    columns = zip(*rows, strict=True) if rows else repeat((), 8)
+    asks, users, things, connections, at_us, after, given, numbers = columns
     is_open = set(connections) <= {_ANY}
     return Plan(
         asks=array("b", asks),
@@ -93,4 +97,8 @@ def _plan(rows: list[tuple[int, ...]], header: dict[str, Any]) -> Plan:
         connection_count=header.get("connections", max(connections, default=0) + 1),
         after=array("q", after if any(i != FIRST for i in after) else ()),
         numbers=array("q", () if _ANY in numbers else numbers),
+        given=array("q", given if any(i != ALWAYS for i in given) else ()),
+        retry_on=tuple(header.get("retry_on", ())),
+        cold=header.get("cold", False),
+        clicks=header.get("clicks", 1),
     )

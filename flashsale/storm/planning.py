@@ -4,13 +4,11 @@ from array import array
 from collections.abc import Sequence
 from random import Random
 
-from flashsale.model import ID_MAX
 from flashsale.storm.arrivals import spread, staged
-from flashsale.storm.draft import Attempt, Draft
-from flashsale.storm.load import Load
-from flashsale.storm.plan import FIRST, UNKNOWN_FROM, Plan
-from flashsale.storm.scenario import Browse, Scenario
-from flashsale.storm.step import Step
+from flashsale.storm.closed_plan import closed_plan
+from flashsale.storm.plan import FIRST, Plan
+from flashsale.storm.scenario import Scenario
+from flashsale.storm.things import Things
 
 
 def plan_of(scenario: Scenario, user_ids: Sequence[int]) -> Plan:
@@ -19,7 +17,7 @@ def plan_of(scenario: Scenario, user_ids: Sequence[int]) -> Plan:
     users = _users(scenario, user_ids, random)
     match load.model:
         case "closed":
-            return _closed(scenario, users, random)
+            return closed_plan(scenario, users, Things(scenario, random), random)
         case "rate":
             at_us = array("q", staged(load, load.parsed_stages, random))
             return _one_step(scenario, users, at_us, random)
@@ -64,7 +62,7 @@ def _one_step(
 ) -> Plan:
     """One attempt for each of `at_us`, all with the scenario's one step."""
     (step,), count = scenario.steps, len(at_us)
-    things = _Things(scenario, random)
+    things = Things(scenario, random)
     return Plan(
         asks=array("b", [step]) * count,
         users=users,
@@ -73,53 +71,8 @@ def _one_step(
         at_us=at_us,
         connection_count=scenario.load.connections,
         after=array("q", after),
+        cold=scenario.load.connect == "cold",
     )
-
-
-def _closed(scenario: Scenario, users: "array[int]", random: Random) -> Plan:
-    """Each connection serves its users one after another; each takes the steps with pauses."""
-    load, things, draft = scenario.load, _Things(scenario, random), Draft()
-    starts, before = spread(load, load.connections, random), [FIRST] * load.connections
-    for number in range(load.users):
-        lane = number % load.connections
-        user = users[number] if users else 0
-        for step in scenario.steps:
-            first = before[lane] == FIRST
-            at_us = starts[lane] if first else _pause_us(load, random)
-            thing = things.of(step, number)
-            before[lane] = draft.add(Attempt(step, user, thing, lane, at_us, before[lane]))
-    return draft.plan(load.connections)
-
-
-def _pause_us(load: Load, random: Random) -> int:
-    if load.think == "exponential" and load.think_ms:
-        return int(random.expovariate(1 / (load.think_ms * 1000)))
-    return load.think_ms * 1000
-
-
-class _Things:
-    """What users ask for: vouchers in turn, user by user; shops as they are drawn."""
-
-    def __init__(self, scenario: Scenario, random: Random) -> None:
-        self._vouchers = scenario.sale.voucher_ids if scenario.sale else range(0)
-        self._browse, self._random = scenario.browse, random
-
-    def of(self, step: Step, number: int) -> int:
-        """What the `number`th user asks for in this step."""
-        match step:
-            case Step.BUY:
-                return self._vouchers[number % len(self._vouchers)]
-            case Step.BROWSE:
-                assert self._browse is not None
-                return _drawn(self._browse, self._random)
-            case _:
-                return 0
-
-
-def _drawn(browse: Browse, random: Random) -> int:
-    if random.random() < browse.unknown_share:
-        return random.randrange(UNKNOWN_FROM, ID_MAX)
-    return random.randrange(browse.first_shop, browse.first_shop + browse.shops)
 
 
 def _in_turn(values: Sequence[int], count: int) -> "array[int]":

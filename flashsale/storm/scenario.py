@@ -111,9 +111,14 @@ class Scenario(Table):
         return (Step.BUY,) if self.sale is not None else (Step.BROWSE,)
 
     @property
+    def asks(self) -> set[Step]:
+        """What is asked for: the steps, and the reads beside a claim."""
+        return {*self.steps, *([Step.BROWSE] if self.load.refresh else [])}
+
+    @property
     def endpoints(self) -> list[str]:
-        """What is asked for: some of `buy`, `browse` and `sign`."""
-        return [step.endpoint for step in Step if step in self.steps]
+        """The names of what is asked for: some of `buy`, `browse` and `sign`."""
+        return [step.endpoint for step in Step if step in self.asks]
 
     @property
     def needs_users(self) -> bool:
@@ -126,16 +131,19 @@ class Scenario(Table):
             raise ValueError(
                 "sale: missing, expected the table [sale], or [browse] to read shops alone"
             )
-        if self.sale is not None and self.browse is not None and not self.load.steps:
+        if self.sale and self.browse and not (self.load.steps or self.load.refresh):
             raise ValueError(
                 "load.steps: missing, expected what a user does with [sale] and [browse], "
                 'such as ["browse", "buy"]'
             )
+        beside = self.load.clicks > 1 or self.load.retry or self.load.refresh
+        if beside and Step.BUY not in self.steps:
+            raise ValueError("load.clicks, retry, refresh: these are for a scenario that buys")
         for step, table in ((Step.BUY, self.sale), (Step.BROWSE, self.browse)):
             name = "sale" if step is Step.BUY else "browse"
-            if step in self.steps and table is None:
+            if step in self.asks and table is None:
                 raise ValueError(f"{name}: missing, expected the table [{name}] for its step")
-            if step not in self.steps and table is not None:
+            if step not in self.asks and table is not None:
                 raise ValueError(f"{name}: no step of load.steps needs this table")
         if self.browse is None and self.prepare is not None:
             raise ValueError("prepare: this is for a scenario with a [browse]")

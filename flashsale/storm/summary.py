@@ -67,6 +67,7 @@ class LoadFigures(_Part):
     connections: int
     closed: bool
     planned: int
+    spared: int = 0  # conditional attempts (retries, refreshes) for which there was no need
     sent: int
     duration_s: float
     rate_per_s: float

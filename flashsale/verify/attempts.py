@@ -121,6 +121,7 @@ class _Record:
         self._kinds = {
             "plan": self._plan,
             "result": self._result,
+            "spared": self._spare,
             "resolved": self._resolved,
             "barrier": self._open_barrier,
             "end": self._end,
@@ -225,6 +226,14 @@ class _Record:
             claims.order[i] = _order_id(order)
             if claims.order[i] == GARBLED:
                 claims.garbled[i] = order
+
+    def _spare(self, line: dict[str, Any]) -> None:
+        """It was planned for a case that did not come, and never sent: nothing to judge."""
+        i = self._planned(line["i"])
+        if self._answered[i]:
+            raise ValueError(f"attempt {i} was spared and has a result")
+        self._answered[i] = 1
+        self._voucher[i] = NO_CLAIM
 
     def _resolved(self, line: dict[str, Any]) -> None:
         i = self._planned(line["i"])

@@ -52,8 +52,14 @@ class Sale:
 
     @cached_property
     def promised(self) -> Mapping[int, int]:
-        """Position in `claims` by the order id that a user was told of."""
-        return {order: k for k, order in self.claims.promised() if order}
+        """Position in `claims` by the order id that a user was told of.
+
+        Of several claims of a user, the one that was answered so counts, rather than one of which
+        the status route told the same afterwards.
+        """
+        told = {order: k for k, order in self.claims.promised() if order}
+        orders = self.claims.order
+        return told | {orders[k]: k for k in self.claims.told(SOLD) if orders[k] > 0}
 
     @cached_property
     def told_sold(self) -> Mapping[int, int]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flashsale.errors import UsageError
 from flashsale.storm.course import Course
-from flashsale.storm.plan import FIRST, Plan
+from flashsale.storm.plan import FIRST, Plan, whole
 from flashsale.storm.planning import plan_of
 from flashsale.storm.requests import requests_of
 from flashsale.storm.scenario import Browse, Load, Sale, Scenario, load_scenario, parse_scenario
@@ -192,3 +192,92 @@ def test_signing_in_alone_needs_no_table() -> None:
     text = TEXT.replace("[sale]\nunits = 1\n[browse]\nshops = 2\n", "")
     alone = parse_scenario(text.replace('"browse", "buy"', '"sign"'), "s.toml")
     assert (alone.steps, alone.needs_users) == ((Step.SIGN,), True)
+
+
+RETRYING = {
+    "steps": ("sign", "buy"),
+    "think_ms": 7,
+    "clicks": 3,
+    "retry": {"on": ("shed", "connect"), "times": 2, "backoff_ms": 100},
+    "refresh": {"reads": 2, "between": 1, "pause_ms": 4},
+}
+
+
+def test_a_user_refreshes_clicks_and_tries_again() -> None:
+    plan = plan_of(scenario(users=4, connections=6, **RETRYING), range(1, 5))
+    course = Course(plan)
+    assert (plan.clicks, plan.retry_on, plan.connection_count) == (3, ("connect", "shed"), 6)
+    assert len(plan) == 4 * (1 + 2 + 3 + 2 * 2)
+    for first in plan.first_attempts:
+        assert Step(plan.asks[first]) is Step.SIGN
+        seat = plan.connections[first]
+        (one,) = course.waiting_for(first)
+        (two,) = course.waiting_for(one)
+        clicks = list(course.waiting_for(two))
+        assert [Step(plan.asks[i]) for i in (one, two, *clicks)] == [Step.BROWSE] * 2 + [
+            Step.BUY
+        ] * 3
+        assert plan.things[one] == plan.things[two]
+        assert [plan.connections[i] for i in clicks] == [seat, seat + 1, seat + 2]
+        assert {plan.at_us[i] for i in clicks} == {7_000}
+        assert {(plan.users[i], plan.things[i]) for i in clicks} == {
+            (plan.users[first], plan.things[clicks[0]])
+        }
+        assert not any(plan.is_conditional(i) for i in (first, one, two, *clicks))
+        claim, waits = clicks[0], []
+        for _ in range(2):
+            (read,) = course.waiting_for(claim)
+            (retry,) = course.waiting_for(read)
+            assert plan.given[read] == plan.given[retry] == claim
+            assert (plan.at_us[read], plan.things[read]) == (4_000, plan.things[one])
+            waits.append(plan.at_us[retry])
+            claim = retry
+        assert 50_000 <= waits[0] <= 150_000
+        assert 100_000 <= waits[1] <= 300_000
+        (successor,) = course.waiting_for(claim)
+        assert plan.users[successor] != plan.users[first]
+
+
+def test_clicks_at_the_barrier_are_first_attempts() -> None:
+    load = Load(model="closed", users=2, connections=4, clicks=2)
+    plan = plan_of(Scenario(schema=1, name="s", load=load, sale=Sale(units=1)), [8, 9])
+    assert len(plan.first_attempts) == len(plan) == 4
+    assert sorted(plan.connections) == [0, 1, 2, 3]
+    assert sorted(plan.users) == [8, 8, 9, 9]
+
+
+def test_a_users_attempts_stay_in_one_part() -> None:
+    plan = plan_of(scenario(users=9, connections=9, **RETRYING), range(1, 10))
+    parts = [plan.part(number, 3) for number in (1, 2, 3)]
+    owners = [set(part.users) for part in parts]
+    assert sum(map(len, owners)) == len(set().union(*owners)) == 9
+    for part in parts:
+        assert (part.connection_count, set(part.connections)) == (3, {0, 1, 2})
+        for i in range(len(part)):
+            there = part.numbers[i]
+            for name in ("after", "given"):
+                mine, theirs = getattr(part, name)[i], getattr(plan, name)[there]
+                assert theirs == (part.numbers[mine] if mine >= 0 else mine)
+    assert whole(parts).digest == plan.digest
+    with pytest.raises(ValueError, match="part 1 of 4, and the plan has 3 connections"):
+        plan.part(1, 4)
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        ({"clicks": 0}, "greater than or equal to 1"),
+        ({"clicks": 4, "connections": 6}, "found 6, expected a multiple of load.clicks (4)"),
+        ({"clicks": 2, "connections": 14}, "at most load.users (6) times load.clicks (2)"),
+        ({"retry": {"on": ("sold_out",)}}, "load.retry.on: found 'sold_out', expected some of"),
+        ({"retry": {"on": ()}}, "at least 1 item"),
+        ({"retry": {"on": ("shed",), "times": 21}}, "less than or equal to 20"),
+        ({"users": 1_000_000, "refresh": {"reads": 20}}, "make 23,000,000 attempts"),
+        ({"model": "stampede", "steps": ("buy",), "clicks": 2}, "load.clicks: this is for model"),
+        ({"steps": ("browse", "sign"), "retry": {"on": ("shed",)}}, "for a scenario that buys"),
+    ],
+)
+def test_what_cannot_be_tried_again_is_refused(load: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        scenario(**load)  # type: ignore[arg-type]
+    assert message in str(refused.value)

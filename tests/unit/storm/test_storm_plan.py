@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig.plans import plan_stampede
 
-from flashsale.storm.plan import LAST, Plan
+from flashsale.storm.plan import ALWAYS, LAST, Plan
 from flashsale.storm.scenario import Load, Sale
 
 
@@ -87,30 +87,30 @@ def test_another_seed_gives_another_order() -> None:
     assert sorted(plans[0].users) == sorted(plans[1].users)
 
 
-COLUMNS = ["asks", "users", "things", "connections", "at_us", "after"]
+COLUMNS = ["asks", "users", "things", "connections", "at_us", "after", "given"]
+CHANGED = {"connection_count": 3, "retry_on": ("shed",), "cold": True, "clicks": 2}
+PLAN = plan_stampede(Load(model="stampede", users=4, connections=2), Sale(units=1), range(1, 5))
 
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_the_hash_covers_every_column(column: str) -> None:
-    load = Load(model="stampede", users=4, connections=2)
-    plan = plan_stampede(load, Sale(units=1), range(1, 5))
+    plan = replace(PLAN, given=array("q", [ALWAYS] * 4))
     changed = array(getattr(plan, column).typecode, getattr(plan, column))
     changed[3] += 7
     assert replace(plan, **{column: changed}).digest != plan.digest
 
 
 def test_the_hash_covers_whatever_a_plan_has() -> None:
-    plan = plan_stampede(Load(model="stampede", users=4, connections=2), Sale(units=1), range(1, 5))
-    assert {field.name for field in fields(plan)} == {*COLUMNS, "connection_count", "numbers"}
-    assert replace(plan, connection_count=3).digest != plan.digest
-    empty, full = replace(plan, users=array("q")), replace(plan, things=array("q"))
-    assert len({plan.digest, empty.digest, full.digest}) == 3
+    assert {field.name for field in fields(PLAN)} == {*COLUMNS, *CHANGED, "numbers"}
+    changed = [replace(PLAN, **{name: value}) for name, value in CHANGED.items()]
+    empty = [replace(PLAN, users=array("q")), replace(PLAN, things=array("q"))]
+    assert len({plan.digest for plan in (PLAN, *changed, *empty)}) == 7
 
 
 def test_the_hash_is_the_same_on_every_machine_and_in_every_release() -> None:
     load = Load(model="stampede", users=4, connections=2, spread_ms=10, seed=1)
     plan = plan_stampede(load, Sale(vouchers=2, units=4), range(1, 5))
-    assert plan.digest == "afa83ea5d1d6d8b529fabca8f34be56f"
+    assert plan.digest == "afed4fa3499120e9ce726cb972e58914"
 
 
 def test_too_few_users_are_refused() -> None:

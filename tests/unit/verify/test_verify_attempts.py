@@ -241,6 +241,23 @@ def test_what_is_no_claim_is_passed_over() -> None:
         parse_attempts([*content, *lines(result(1, "hit"))])
 
 
+def test_what_was_spared_was_never_a_claim() -> None:
+    content = good({"kind": "spared", "i": 1}, result(0, order="7"), END)
+    attempts = parse_attempts(content)
+    assert (attempts.planned, list(attempts.claims[1].user)) == (1, [10])
+    assert list(attempts.claims[1].open()) == []
+    cut_short = parse_attempts(good(result(0, order="7")))
+    assert list(cut_short.claims[1].open()) == [1]  # nobody wrote that it was spared
+
+
+@pytest.mark.parametrize(
+    "ends", [({"kind": "spared", "i": 0}, result(0)), (result(0), {"kind": "spared", "i": 0})]
+)
+def test_an_attempt_is_spared_or_made(ends: tuple[dict[str, Any], ...]) -> None:
+    with pytest.raises(NothingJudgedError, match="attempt 0 "):
+        parse_attempts(good(*ends))
+
+
 def test_a_run_of_reads_is_nothing_to_judge() -> None:
     with pytest.raises(NothingJudgedError, match="line 1: this run sold nothing"):
         parse_attempts(lines({**HEADER, "asked": "browse", "vouchers": []}))

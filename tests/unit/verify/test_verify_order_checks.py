@@ -16,7 +16,7 @@ from sale_world import (
 )
 
 from flashsale.model import Outcome, PayStatus, Verdict
-from flashsale.verify.claims import GARBLED, NEVER
+from flashsale.verify.claims import GARBLED, NEVER, NO_ORDER
 from flashsale.verify.queue import Backlog, Entry, Queue
 
 QUEUED = Queue(exists=True, last_entry="9-0", backlog=Backlog(undelivered=1))
@@ -277,6 +277,30 @@ def test_a_timed_out_claim_and_its_retry_explain_one_order(world: World) -> None
     world.sell(3, 103)
     world.say(3, Outcome.DUPLICATE, 103)
     assert broken(world.snapshot()) == set()
+
+
+@pytest.mark.parametrize("answered_first", [True, False])
+def test_clicks_of_which_one_sold_and_one_was_resolved_are_one_order(
+    world: World, answered_first: bool
+) -> None:
+    """Whichever of them comes first in the plan, the order was told of by its answer."""
+    lost = (Outcome.INDETERMINATE, NO_ORDER, 103)
+    clicks = [(Outcome.SOLD, 103, NO_ORDER), lost]
+    before = world.snapshot().accepted
+    for outcome, order, resolved in clicks if answered_first else reversed(clicks):
+        world.say(3, outcome, order, resolved=resolved)
+    world.say(3, Outcome.DUPLICATE, 103)
+    world.sell(3, 103)
+    assert broken(world.snapshot()) == set()
+    assert world.snapshot().accepted == before + 1
+
+
+def test_two_clicks_that_sold_are_named(world: World) -> None:
+    world.buy(3, 103)
+    world.buy(3, 104)
+    found = violations(world.snapshot(), "one_per_user")
+    assert "order 103, user 3" in found
+    assert "order 104, user 3" in found
 
 
 def test_a_claim_that_was_resolved_explains_no_second_order(world: World) -> None:

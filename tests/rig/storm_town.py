@@ -1,0 +1,59 @@
+"""A storm of users who take several steps, on a town that answers as it is told."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from flashsale.storm.run import Assignment, Finished, storm
+from flashsale.storm.runfolder import RunFolder, create_run_folder
+from flashsale.storm.scenario import parse_scenario
+from flashsale.storm.target import Target
+from rig.scripted_sale import FIRST_ORDER, SOLD_OUT, Act, Claim, ScriptedSale, http, sold
+
+HIT = http(200, b'{"success":true,"data":{"id":1}}', {"x-cache": "hit"})
+SIGNED = http(200, b'{"success":true}')
+TOWN = """schema = 1
+name = "town"
+[sale]
+vouchers = 2
+units = 5
+{browse}[load]
+model = "closed"
+"""
+
+
+def town(units: int, delay_s: float = 0.0) -> Callable[[Claim], Act]:
+    """Reads hit, sign-ins succeed, and so many claims sell."""
+    left = iter(range(units))
+
+    def act(claim: Claim) -> Act:
+        if claim.path.startswith("/shop/"):
+            return Act(HIT, delay_s)
+        if claim.path == "/user/sign":
+            return Act(SIGNED, delay_s)
+        unit = next(left, None)
+        return Act(SOLD_OUT if unit is None else sold(FIRST_ORDER + unit), delay_s)
+
+    return act
+
+
+def lines_of(folder: RunFolder, kind: str) -> list[dict[str, Any]]:
+    lines = map(orjson.loads, folder.attempts.read_bytes().splitlines())
+    return [line for line in lines if line["kind"] == kind]
+
+
+def visit(
+    sale: ScriptedSale, tmp_path: Path, load: str, more: str = ""
+) -> tuple[Finished, RunFolder]:
+    """A storm of this load, and what holds after any: one end for each line of the plan."""
+    browse = "[browse]\nshops = 3\n" * ("browse" in load or "refresh" in load)
+    scenario = parse_scenario(f"{TOWN.format(browse=browse)}{load}\n{more}", "town")
+    folder = create_run_folder("town", tmp_path / "run", datetime.now(UTC))
+    tokens = {user: f"token-{user}" for user in range(1, scenario.load.user_count + 1)}
+    finished = storm(Assignment(scenario, Target.at(sale.base_url), folder), tokens, lambda _: None)
+    ends = [line["i"] for kind in ("result", "spared") for line in lines_of(folder, kind)]
+    assert sorted(ends) == list(range(len(finished.plan)))
+    return finished, folder
