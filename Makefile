@@ -2,7 +2,7 @@
 # make test       install everything, run the tests
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: rehearse test check format proofs bench services compose lock clean
+.PHONY: rehearse test check format proofs bench schema services compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,6 +24,9 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schema: $(INSTALLED)
+	$(BIN)/flashsale report schema > flashsale/report/summary.schema.json
 
 proofs: services
 	$(BIN)/pytest -n auto --dist loadfile -m slow

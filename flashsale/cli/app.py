@@ -25,6 +25,7 @@ from flashsale.cli import (
     warm,
     worker,
 )
+from flashsale.cli.workflow import tell_trouble
 from flashsale.errors import ExitCode, FlashsaleError
 
 app = typer.Typer(
@@ -108,4 +109,5 @@ def main() -> None:
 
 def _fail(message: str, code: ExitCode) -> NoReturn:
     typer.echo(f"flashsale: {message}", err=True)
+    tell_trouble(message)
     sys.exit(code)

@@ -57,6 +57,7 @@ MaxRegress = Annotated[
         show_default=MAX_REGRESS,
     ),
 ]
+Csv = Annotated[bool, typer.Option("--csv", help="Write attempts.csv, one row an attempt, too.")]
 
 
 @dataclass(frozen=True)

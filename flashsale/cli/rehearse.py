@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashsale.cli.judging import AbortIf, Baseline, FailIf, MaxRegress, aborting, demanding, rival
+from flashsale.cli.judging import (
+    AbortIf,
+    Baseline,
+    Csv,
+    FailIf,
+    MaxRegress,
+    aborting,
+    demanding,
+    rival,
+)
 from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
 from flashsale.cli.processes import Workers, crowd
+from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +59,7 @@ def command(
     workers: Workers = 1,
     baseline: Baseline = None,
     max_regress: MaxRegress = None,
+    csv: Csv = False,
     observe: Annotated[
         bool, typer.Option("--observe", help="Prometheus and exporters beside the stack.")
     ] = False,
@@ -81,6 +92,7 @@ def command(
                 quiet=quiet,
                 aborts=aborts,
                 rival=held,
+                csv=csv,
                 verify_awaited=loaded.sale is not None,
             )
         )
@@ -218,10 +230,11 @@ def _storm_and_judge(request: "StormRequest") -> int:
     _say(f"storming {request.base_url}")
     run = run_storm(request)
     print_run(run)
-    if run.summary.load.interrupted_by is not None:
+    interrupted = run.summary.load.interrupted_by is not None
+    if interrupted:
         _say(_STORMED_IN_VAIN)
-        return run.summary.exit_code
-    if request.scenario.sale is None:  # nothing was sold, so the thresholds are the whole verdict
+    if interrupted or request.scenario.sale is None:  # without a sale, thresholds are the verdict
+        tell_workflow(run.summary)
         return run.summary.exit_code
     assert request.stores is not None
     judgement = run_verify(run.folder.path, request.stores)

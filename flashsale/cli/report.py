@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flashsale.cli.judging import MAX_REGRESS
+from flashsale.cli.judging import MAX_REGRESS, Csv
 from flashsale.errors import ExitCode, UsageError, worst
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def render(
             show_default=f"marks {MAX_REGRESS}, exits with 0",
         ),
     ] = None,
+    csv: Csv = False,
 ) -> None:
     """Draw one run's table, charts and files again; or hold several against the first.
 
@@ -61,14 +62,25 @@ def render(
         raise typer.Exit(_compare(first, others, max_regress))
     if max_regress is not None:
         raise UsageError("--max-regress: this goes with two runs or more, the first the baseline")
-    _render(first)
+    _render(first, csv)
 
 
-def _render(run: Path) -> None:
+@command.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of summary.json."""
+    import orjson
+
+    from flashsale.report.schema import summary_schema
+
+    typer.echo(orjson.dumps(summary_schema(), option=orjson.OPT_INDENT_2))
+
+
+def _render(run: Path, csv: bool) -> None:
     from rich.console import Console
 
     from flashsale.report.console import print_summary
     from flashsale.report.files import read_figures, restore_latencies, write_reports
+    from flashsale.report.sheet import write_sheet
 
     folder, summary = read_run(run)
     figures = read_figures(folder, summary)
@@ -77,6 +89,8 @@ def _render(run: Path) -> None:
     else:
         restore_latencies(folder, figures)
     write_reports(folder, summary, figures)
+    if csv and figures is not None:
+        write_sheet(folder.attempts, folder.sheet)
     print_summary(Console(), summary, folder.path)
 
 

@@ -9,6 +9,7 @@ import typer
 from flashsale.cli.judging import (
     AbortIf,
     Baseline,
+    Csv,
     FailIf,
     MaxRegress,
     Rival,
@@ -29,6 +30,7 @@ from flashsale.cli.options import (
     record_stack,
 )
 from flashsale.cli.processes import ALONE, Crowd, ShardOption, StartAt, Workers, crowd
+from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def command(
     max_regress: MaxRegress = None,
     shard: ShardOption = None,
     start_at: StartAt = None,
+    csv: Csv = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
     base_url: BaseUrl = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
@@ -85,6 +88,7 @@ def command(
         crowd=crowd(loaded, workers, shard, start_at),
         quiet=quiet,
         aborts=aborting(loaded, abort_if),
+        csv=csv,
         rival=rival(loaded, baseline, max_regress),
     )
     if request.crowd.shard is not None and baseline is not None:
@@ -95,6 +99,7 @@ def command(
     if run.summary.load.interrupted_by is not None:
         ignore_signals()  # all is written; an impatient user gets the table and the exit code
     print_run(run)
+    tell_workflow(run.summary)
     raise typer.Exit(run.summary.exit_code)
 
 
@@ -117,6 +122,7 @@ class StormRequest:
     aborts: "tuple[Threshold, ...]" = ()
     rival: Rival | None = None
     verify_awaited: bool = False
+    csv: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ def run_storm(request: StormRequest) -> StormRun:
 
     from flashsale.report.console import LiveProgress
     from flashsale.report.files import write_reports
+    from flashsale.report.sheet import write_sheet
     from flashsale.storm.conclusion import with_loads
     from flashsale.storm.crew import connections_each
     from flashsale.storm.interrupts import interrupts
@@ -192,6 +199,8 @@ def run_storm(request: StormRequest) -> StormRun:
         if summary is not finished.summary:
             summary.write(folder.summary)
         write_reports(folder, summary, finished.figures)
+        if request.csv:
+            write_sheet(folder.attempts, folder.sheet)
     return StormRun(summary, folder)
 
 

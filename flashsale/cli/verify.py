@@ -17,6 +17,7 @@ from flashsale.cli.options import (
     find_stores,
     stack_of,
 )
+from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import ExitCode, NothingJudgedError, UsageError
 from flashsale.verify import ATTEMPTS_FILE, DRAIN_TIMEOUT_S
 
@@ -120,6 +121,7 @@ def render(run_dir: Path) -> None:
         from flashsale.storm.runfolder import RunFolder
 
         write_reports(RunFolder(run_dir), summary)
+        tell_workflow(summary)
 
 
 def _read_summary(run_dir: Path) -> "Summary | None":

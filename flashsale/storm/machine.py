@@ -13,7 +13,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 class Machine(BaseModel):
     """What a load test's figures depend on, apart from its target."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     system: str
     processor: str

@@ -14,7 +14,7 @@ _PAST_CACHE = (Reading.LOAD, Reading.WAIT)
 class ReadFigures(BaseModel):
     """The reads of a run, each under one of the numbers from `hits` on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     hit_ratio: float | None
     """Of the answers that asked the cache, the share that it gave at once: fresh, stale or known

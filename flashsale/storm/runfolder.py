@@ -71,6 +71,11 @@ class RunFolder:
         return self.path / "junit.xml"
 
     @property
+    def sheet(self) -> Path:
+        """The attempts as a table, where one was asked for."""
+        return self.path / "attempts.csv"
+
+    @property
     def report(self) -> Path:
         """The verdict as a browser shows it."""
         return self.path / "report.html"

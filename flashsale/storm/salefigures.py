@@ -16,7 +16,7 @@ VOUCHERS_MAX = 200
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class FairnessFigures(_Part):

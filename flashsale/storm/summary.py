@@ -24,7 +24,9 @@ _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
 class Latency(_Part):

@@ -114,3 +114,18 @@ def test_several_runs_are_held_against_the_first(desk: Path) -> None:
     done = run_flashsale(desk, "report", "run", "other")
     assert done.returncode == 2
     assert "it is a run of 'tiny', and this one is of 'x'" in done.stderr
+
+
+def test_the_attempts_are_a_table_where_one_is_asked_for(desk: Path) -> None:
+    assert not (desk / "run/attempts.csv").exists(), "the default run pays nothing for it"
+    assert run_flashsale(desk, "report", "--csv", "run").returncode == 0
+    lines = (desk / "run/attempts.csv").read_text().splitlines()
+    assert len(lines) == 61
+    assert lines[0].startswith("attempt,endpoint,user,voucher,")
+    assert sum(",sold," in line for line in lines) == 10
+
+
+def test_the_schema_is_printed(tmp_path: Path) -> None:
+    from flashsale.report.schema import PUBLISHED
+
+    assert run_flashsale(tmp_path, "report", "schema").stdout == PUBLISHED.read_text()

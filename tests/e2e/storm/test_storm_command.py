@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from rig.command_line import run_flashsale
 from rig.scripted_sale import SOLD_OUT, Act, Claim, ScriptedSale, http, sell
 
 from flashsale.storm.summary import Summary
@@ -417,3 +418,25 @@ def test_an_abort_condition_that_nobody_can_judge_sends_nothing(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("flashsale: --abort-if: a count is too small")
     assert not sale.claims
+
+
+def test_under_github_actions_the_run_is_told_to_the_workflow(
+    desk: Path, sale: ScriptedSale
+) -> None:
+    told = desk / "step.md"
+    told.write_text("what another step said\n")
+    actions = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(told)}
+    demand = ["--fail-if", "buy.p50<1us", "--csv", "--quiet"]
+    done = run_flashsale(desk, "storm", *on(sale), *demand, **actions)
+    assert done.returncode == 4
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("::")]
+    assert line.startswith("::error title=flashsale tiny%3A buy.response.p50 < 1us does not hold::")
+    assert "::" not in done.stdout
+    assert told.read_text().startswith("what another step said\n## ❌ flashsale tiny: fail\n")
+    assert (desk / "runs/latest/attempts.csv").exists()
+    wrong = run_flashsale(desk, "storm", "no-such", **actions)
+    assert "::error title=flashsale::no scenario 'no-such'" in wrong.stderr
+    told.unlink()
+    elsewhere = run_flashsale(desk, "storm", *on(sale), *demand, GITHUB_STEP_SUMMARY=str(told))
+    assert "::error" not in elsewhere.stderr
+    assert not told.exists()

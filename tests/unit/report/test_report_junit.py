@@ -25,7 +25,7 @@ ABORTED = GOOD.model_copy(
     update={
         "aborts": [
             ThresholdFigures(metric="rate", condition="< 5/s", verdict=Verdict.FAIL, value=1.0,
-                             detail="1/s \x00 when <all> & sundry\ud800")
+                             detail="1/s \x00 when <all> & sundry\ufffe")
         ]
     }
 )  # fmt: skip

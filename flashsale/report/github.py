@@ -1,0 +1,139 @@
+"""A run as GitHub Actions shows it: the step's summary in Markdown, and annotations.
+
+Of annotations a step may make ten of a kind; each is one line, in which the signs that would end
+it are escaped (docs.github.com, "Workflow commands for GitHub Actions").
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from flashsale.model import Verdict
+from flashsale.report.number import amount, change_line, ms, share
+from flashsale.storm.health import Health
+from flashsale.storm.summary import Latency, Summary
+
+ANNOTATIONS_MAX = 10
+_SIGNS = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.INVALID: "⚠️", Verdict.UNKNOWN: "❔"}
+_PERCENTILES = ("p50", "p95", "p99", "p999", "max")
+
+
+def step_summary(summary: Summary) -> str:
+    """The run in Markdown."""
+    return "\n".join([*_heading(summary), *_load(summary), *_demands(summary), ""])
+
+
+def annotations(summary: Summary) -> list[str]:
+    """A line for whatever did not pass, at most ten of them; none for a run that passed."""
+    found = [annotation(title, text) for title, text in _failures(summary)]
+    if not found and summary.verdict is not Verdict.PASS:
+        why = summary.verify.reason or f"exit {summary.exit_code}"
+        found = [annotation(f"flashsale {summary.scenario}: {summary.verdict}", why)]
+    if len(found) > ANNOTATIONS_MAX:
+        rest = len(found) - ANNOTATIONS_MAX + 1
+        title = f"flashsale {summary.scenario}: {rest} more"
+        found[ANNOTATIONS_MAX - 1 :] = [annotation(title, "see the step's summary")]
+    return found
+
+
+def _failures(summary: Summary) -> Iterator[tuple[str, str]]:
+    name = f"flashsale {summary.scenario}"
+    for check in summary.verify.checks:
+        if check.verdict is not Verdict.PASS:
+            yield f"{name}: {check.name} {check.verdict}", check.detail
+    if summary.generator.verdict is Health.INVALID:
+        yield f"{name}: invalid run", "; ".join(summary.generator.complaints)
+    for condition in summary.aborts:
+        if condition.verdict is not Verdict.PASS:
+            told = f"{condition.metric} {condition.condition}"
+            yield f"{name}: ended early by {told}", condition.detail
+    for threshold in summary.thresholds:
+        if threshold.verdict is not Verdict.PASS:
+            told = f"{threshold.metric} {threshold.condition}"
+            yield f"{name}: {told} does not hold", f"found {threshold.detail}"
+    for change in summary.baseline.changes if summary.baseline else ():
+        if change.verdict is Verdict.FAIL:
+            yield f"{name}: {change.metric} became worse", change_line(change)
+
+
+def annotation(title: str, text: str) -> str:
+    """One error, as the runner reads it from a line of output."""
+    escaped = _escaped(title).replace(":", "%3A").replace(",", "%2C")
+    return f"::error title={escaped}::{_escaped(text)}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _heading(summary: Summary) -> Iterator[str]:
+    sign = _SIGNS[summary.verdict]
+    yield f"## {sign} flashsale {_cell(summary.scenario)}: {summary.verdict}"
+    yield ""
+    if summary.question:
+        yield f"{_cell(summary.question)}  "
+    load = summary.load
+    yield (
+        f"{load.sent:,} of {load.planned:,} attempts over {load.connections:,} connections in "
+        f"{load.duration_s:.2f} s, {load.rate_per_s:,.0f} answers/s, seed {summary.seed}, "
+        f"exit {summary.exit_code}, generator {summary.generator.verdict}"
+    )
+    if load.interrupted_by is not None or summary.aborted:
+        yield "\n**What stands here is a part: the storm was cut short.**"
+    if summary.verify.reason and not summary.verify.checks:
+        yield f"\n**{_cell(summary.verify.reason)}**"
+
+
+def _load(summary: Summary) -> Iterator[str]:
+    load, figures = summary.load, summary.latency_ms
+    yield from _table(
+        ("outcome", "attempts", "share"),
+        ((name, f"{n:,}", share(n, load.planned)) for name, n in load.outcomes.items()),
+    )
+    yield from _table(
+        ("latency, ms", "p50", "p95", "p99", "p99.9", "max"),
+        (
+            ("response", *_percentiles(figures.response)),
+            ("service", *_percentiles(figures.service)),
+        ),
+    )
+
+
+def _percentiles(latency: Latency) -> list[str]:
+    return [ms(getattr(latency, name)) for name in _PERCENTILES]
+
+
+def _demands(summary: Summary) -> Iterator[str]:
+    demanded = [(f"{t.metric} {t.condition}", t) for t in summary.thresholds]
+    demanded += [(f"end early if {t.metric} {t.condition}", t) for t in summary.aborts]
+    if demanded:
+        rows = ((name, t.detail, _signed(t.verdict)) for name, t in demanded)
+        yield from _table(("threshold", "found", ""), rows)
+    if summary.baseline is not None:
+        changes = (
+            (c.metric, amount(c.before, c.unit), amount(c.after, c.unit), c.detail,
+             _signed(c.verdict))
+            for c in summary.baseline.changes
+        )  # fmt: skip
+        yield f"\nAgainst {_cell(summary.baseline.run)}:"
+        yield from _table(("figure", "before", "now", "change", ""), changes)
+    if summary.verify.checks:
+        checks = ((c.name, c.detail, _signed(c.verdict)) for c in summary.verify.checks)
+        yield from _table(("check", "detail", ""), checks)
+
+
+def _signed(verdict: Verdict) -> str:
+    return f"{_SIGNS[verdict]} {verdict}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield ""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'|'.join(['---'] * len(head))}|"
+    for row in rows:
+        yield f"| {' | '.join(map(_cell, row))} |"
+
+
+def _cell(text: str) -> str:
+    """Text that neither ends a table's cell nor begins a tag."""
+    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\r", ""), ("\n", "<br>")):
+        text = text.replace(sign, safe)
+    return text

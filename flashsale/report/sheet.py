@@ -1,0 +1,82 @@
+"""attempts.csv: one row an attempt, for spreadsheets, pandas and databases."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flashsale.storm.attempts import read_ledger
+from flashsale.storm.ledger import Ledger
+from flashsale.storm.plan import FIRST, Plan
+from flashsale.storm.plan_lines import read_plan
+from flashsale.storm.step import Step
+
+COLUMNS = (
+    "attempt",  # its number in the plan
+    "endpoint",  # buy, browse or sign
+    "user",
+    "voucher",
+    "shop",
+    "connection",  # empty where any would do
+    "due_us",  # µs after the barrier, as are the next three
+    "sent_us",
+    "done_us",
+    "response_us",  # done - due
+    "service_us",  # done - sent
+    "outcome",
+    "status",  # HTTP
+    "order",
+    "error",
+    "resolved",  # what an indeterminate claim turned out to be: sold or none
+    "after",  # the attempt that this one waited for
+)
+"""What stands in a row. What there is none of is empty."""
+
+Cell = int | str | None
+
+
+def write_sheet(attempts: Path, sheet: Path) -> None:
+    """Write the attempts in `attempts` to `sheet`, in the order of the plan.
+
+    Raises OSError, and ValueError for a file that is not one of attempts.
+    """
+    plan, ledger = read_plan(attempts), read_ledger(attempts)
+    draft = sheet.with_suffix(".tmp")
+    with draft.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows(plan, ledger))
+    draft.replace(sheet)
+
+
+def rows(plan: Plan, ledger: Ledger) -> Iterator[Sequence[Cell]]:
+    """The rows, as COLUMNS has them. Pure."""
+    for i in range(len(plan)):
+        step = Step(plan.asks[i])
+        after = plan.after[i] if plan.after else FIRST
+        yield (
+            i,
+            step.endpoint,
+            plan.users[i] or None if plan.users else None,
+            plan.things[i] if step is Step.BUY else None,
+            plan.things[i] if step is Step.BROWSE else None,
+            plan.connections[i] if plan.connections else None,
+            *_result(plan, ledger, i),
+            ledger.resolved.get(i),
+            None if after == FIRST else after,
+        )
+
+
+def _result(plan: Plan, ledger: Ledger, i: int) -> Sequence[Cell]:
+    answer = ledger.answers[i]
+    due, sent, done = (
+        ledger.after_barrier_us(column[i])
+        for column in (ledger.due_ns, ledger.sent_ns, ledger.done_ns)
+    )
+    if due is None and not (plan.after and plan.after[i] != FIRST):
+        due = plan.at_us[i]
+    if answer is None:  # on record as planned, and nothing more: a storm that was killed
+        return due, sent, done, None, None, "indeterminate", None, None, "no record"
+    response = None if due is None or done is None or sent is None else done - due
+    service = None if sent is None or done is None else done - sent
+    return (due, sent, done, response, service, answer.outcome.value, answer.status,
+            answer.order, answer.error)  # fmt: skip
