@@ -1,128 +1,201 @@
 """The storm as a load generator: CPU per request, beside wrk, hey and Locust on one target."""
 
-import importlib.util
 import json
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.null_target import null_target
+from benchmarks.rivals import HEY, WRK, Missing, binary_of, locust_command
 from benchmarks.table import Section, median, spread
 
-REQUESTS = 200_000
-CONNECTIONS = 2_000
 LIMIT_US = 25
 WRK_RATIO_LIMIT = 2.5
-_SCENARIO = f"""schema = 1
-name = "null"
-[sale]
-units = {REQUESTS}
-[load]
-model = "stampede"
-users = {REQUESTS}
-connections = {CONNECTIONS}
-"""
-_LOCUST = """
-from locust import FastHttpUser, task
-class Buyer(FastHttpUser):
-    @task
-    def buy(self):
-        self.client.post("/voucher-order/seckill/1", headers={"authorization": "t"})
+_PATH = "/voucher-order/seckill/1"
+_TOKEN = "token1"  # noqa: S105 - the null target asks for none
+_WRK_SCRIPT = f'wrk.method = "POST"\nwrk.headers["authorization"] = "{_TOKEN}"\n'
+_LOCUST = f"""
+import json, resource
+from locust import FastHttpUser, HttpUser, constant, events
+
+def cpu_s():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+def buy(user):
+    user.client.post("{_PATH}", headers={{"authorization": "{_TOKEN}"}})
+
+class Plain(HttpUser):
+    wait_time, tasks = constant(0), [buy]
+
+class Fast(FastHttpUser):
+    wait_time, tasks = constant(0), [buy]
+
+start = {{}}
+
+@events.init.add_listener
+def listen(environment, **_):
+    # From the last user's start on, so that neither imports nor spawning count against it.
+    @environment.events.spawning_complete.add_listener
+    def begin(**_):
+        start["cpu_s"], start["requests"] = cpu_s(), environment.stats.total.num_requests
+    @environment.events.test_stop.add_listener
+    def end(**_):
+        total = environment.stats.total
+        print("FIRED " + json.dumps({{
+            "cpu_s": cpu_s() - start["cpu_s"],
+            "requests": total.num_requests - start["requests"],
+            "failures": total.num_failures,
+        }}), flush=True)
 """
 
 
-def measure(runs: int) -> Section:
-    """`runs` storms of 200,000 requests over 2,000 connections; each peer on the same target."""
-    section = Section(f"generator: {CONNECTIONS:,} connections, nginx `return 200` as the target")
+@dataclass(frozen=True)
+class Size:
+    """How much is sent: requests where they are counted, seconds where time is what ends it."""
+
+    requests: int = 200_000
+    connections: int = 2_000
+    seconds: int = 6
+    locust_seconds: int = 20
+
+
+FULL = Size()
+Cost = Callable[[str, Path, Size], float]
+"""CPU µs a request, given the target, a folder to work in, and the size. Raises Missing."""
+
+
+def measure(runs: int, size: Size = FULL) -> Section:
+    """`runs` rounds; in each the storm and every rival come on the same target in turn."""
+    section = Section(
+        f"generator: {size.connections:,} connections, nginx `return 200` as the target"
+    )
+    firing: list[float] = []
+    whole: list[float] = []
+    rivals: dict[str, list[float]] = {name: [] for name in _RIVALS}
+    missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as name, null_target() as target:
         folder = Path(name)
-        _write_inputs(folder)
-        whole, firing = zip(*(_storm(folder, target.url, n) for n in range(runs)), strict=True)
-        peers = {
-            peer: [cost(target.url, folder) for _ in range(runs)]
-            for peer, cost in _PEERS.items()
-            if _is_here(peer)
-        }
-    ours = median(list(firing))
-    section.add("storm, CPU µs a request", spread(list(firing), 1), f"≤ {LIMIT_US}", ours <= 25)
-    section.add("… the whole process, from its start to its report", spread(list(whole), 1))
-    for peer, costs in peers.items():
-        section.add(f"peer: {peer}, CPU µs a request", spread(costs, 1))
-    if "wrk" in peers:
-        ratio = ours / median(peers["wrk"])
-        section.add(
-            "storm as a multiple of wrk",
-            f"{ratio:.2f} ×",
-            f"≤ {WRK_RATIO_LIMIT} ×",
-            ratio <= WRK_RATIO_LIMIT,
-        )
-    missing = [peer for peer in _PEERS if peer not in peers]
-    if missing:
-        section.notes.append(f"not installed, so not beside it: {', '.join(missing)}")
-    section.notes.append("the storm's figure includes its attempts on disk and its histograms")
+        _write_inputs(folder, size)
+        for number in range(runs):
+            own, of_all = _storm(folder, target.url, number, size)
+            firing.append(own)
+            whole.append(of_all)
+            for rival, cost in _RIVALS.items():
+                try:
+                    if rival not in missing:
+                        rivals[rival].append(cost(target.url, folder, size))
+                except Missing as error:
+                    missing[rival] = str(error)
+    _add_storm(section, firing, whole)
+    _add_rivals(section, median(firing), {name: costs for name, costs in rivals.items() if costs})
+    section.notes += [f"not beside it: {rival}: {why}" for rival, why in missing.items()]
+    section.notes += [
+        "every tool sends the same POST; the storm's figure includes attempts on disk and "
+        "histograms, and like Locust's is taken from its barrier on, the whole process beside it",
+        f"Locust with {size.connections:,} users for {size.locust_seconds} s, one process",
+    ]
     return section
 
 
-def _write_inputs(folder: Path) -> None:
-    (folder / "null.toml").write_text(_SCENARIO)
-    users = "".join(f"{number},token{number}\n" for number in range(1, REQUESTS + 1))
+def _add_storm(section: Section, firing: list[float], whole: list[float]) -> None:
+    ours = median(firing)
+    section.add("storm, CPU µs a request", spread(firing, 1), f"≤ {LIMIT_US}", ours <= LIMIT_US)
+    section.add("… the whole process, from its start to its report", spread(whole, 1))
+
+
+def _add_rivals(section: Section, ours: float, rivals: dict[str, list[float]]) -> None:
+    for rival, costs in rivals.items():
+        section.add(f"{rival}, CPU µs a request", spread(costs, 1))
+        if rival == "wrk":
+            ratio = ours / median(costs)
+            limit = f"≤ {WRK_RATIO_LIMIT} ×"
+            holds = ratio <= WRK_RATIO_LIMIT
+            section.add("… the storm as a multiple of it", f"{ratio:.2f} ×", limit, holds)
+        else:
+            section.add("… as a multiple of the storm", f"{median(costs) / ours:.1f} ×")
+
+
+def _write_inputs(folder: Path, size: Size) -> None:
+    (folder / "null.toml").write_text(
+        f'schema = 1\nname = "null"\n[sale]\nunits = {size.requests}\n[load]\n'
+        f'model = "stampede"\nusers = {size.requests}\nconnections = {size.connections}\n'
+    )
+    users = "".join(f"{number},token{number}\n" for number in range(1, size.requests + 1))
     (folder / "tokens.csv").write_text(f"user_id,token\n{users}")
-    (folder / "locustfile.py").write_text(_LOCUST)
+    (folder / "buyers.py").write_text(_LOCUST)
+    (folder / "post.lua").write_text(_WRK_SCRIPT)
 
 
-def _storm(folder: Path, url: str, number: int) -> tuple[float, float]:
-    """CPU µs a request: of the whole process, and of barrier to histograms, its own account."""
+def _storm(folder: Path, url: str, number: int, size: Size) -> tuple[float, float]:
+    """CPU µs a request: of barrier to histograms by its own account, and of the whole process."""
     out = folder / f"run-{number}"
     words = ["storm", str(folder / "null.toml"), "--quiet", "--out", str(out)]
     where = ["--base-url", url, "--tokens", str(folder / "tokens.csv")]
-    used_s = _cpu_s([sys.executable, "-m", "flashsale", *words, *where], folder)[0]
-    summary = json.loads((out / "summary.json").read_text())
+    used_s, said = _cpu_s([sys.executable, "-m", "flashsale", *words, *where], folder)
+    try:
+        summary = json.loads((out / "summary.json").read_text())
+    except OSError:
+        sys.exit(f"the storm left no summary:\n{said[-2000:]}")
     sent = summary["load"]["sent"]
-    if sent != REQUESTS:
-        sys.exit(f"the storm sent {sent:,} of {REQUESTS:,} requests")
-    return used_s / sent * 1e6, summary["generator"]["cpu_us_per_request"]
+    if sent != size.requests:
+        sys.exit(f"the storm sent {sent:,} of {size.requests:,} requests")
+    return summary["generator"]["cpu_us_per_request"], used_s / sent * 1e6
 
 
-def _wrk(url: str, folder: Path) -> float:
-    words = ["wrk", "-t1", f"-c{CONNECTIONS}", "-d6s", f"{url}/voucher-order/seckill/1"]
-    used_s, said = _cpu_s(words, folder)
+def _wrk(url: str, folder: Path, size: Size) -> float:
+    words = ["-t1", f"-c{size.connections}", f"-d{size.seconds}s", "-s", "post.lua"]
+    wrk = binary_of(WRK)
+    used_s, said = _cpu_s([str(wrk.path), *words, f"{url}{_PATH}"], folder, wrk.environment())
     return used_s / _number(r"(\d+) requests in", said) * 1e6
 
 
-def _hey(url: str, folder: Path) -> float:
-    count = ["-n", str(REQUESTS), "-c", str(CONNECTIONS), "-m", "POST"]
-    used_s, _ = _cpu_s(["hey", *count, f"{url}/voucher-order/seckill/1"], folder)
-    return used_s / REQUESTS * 1e6
+def _hey(url: str, folder: Path, size: Size) -> float:
+    count = ["-n", str(size.requests), "-c", str(size.connections)]
+    request = ["-m", "POST", "-H", f"authorization: {_TOKEN}", f"{url}{_PATH}"]
+    hey = binary_of(HEY)
+    used_s, said = _cpu_s([str(hey.path), *count, *request], folder, hey.environment())
+    return used_s / _number(r"\[200\]\s+(\d+) responses", said) * 1e6
 
 
-def _locust(url: str, folder: Path) -> float:
-    words = ["--headless", "--only-summary", "-u", "200", "-r", "200", "-t", "10s", "--host", url]
-    program = shutil.which("locust")
-    command = [program] if program else [sys.executable, "-m", "locust"]
-    used_s, said = _cpu_s([*command, *words], folder)
-    return used_s / _number(r"Aggregated\s+(\d+)", said) * 1e6
+def _locust(user: str) -> Cost:
+    def cost(url: str, folder: Path, size: Size) -> float:
+        load = ["-u", str(size.connections), "-r", str(size.connections)]
+        ends = ["-t", f"{size.locust_seconds}s", "--stop-timeout", "5"]
+        words = ["-f", "buyers.py", "--headless", "--only-summary", "--host", url, *load, *ends]
+        _, said = _cpu_s([*locust_command(), *words, user], folder)
+        found = re.search(r"FIRED (\{.*\})", said)
+        if found is None:
+            sys.exit(f"Locust did not say what it fired:\n{said[-2000:]}")
+        fired = json.loads(found[1])
+        if fired["requests"] < 1 or fired["failures"]:
+            sys.exit(f"Locust fared ill: {fired}\n{said[-2000:]}")
+        return float(fired["cpu_s"]) / fired["requests"] * 1e6
+
+    return cost
 
 
-_PEERS: dict[str, Callable[[str, Path], float]] = {
+_RIVALS: dict[str, Cost] = {
     "wrk": _wrk,
     "hey": _hey,
-    "locust": _locust,
+    "Locust's HttpUser": _locust("Plain"),
+    "Locust's FastHttpUser": _locust("Fast"),
 }
 
 
-def _is_here(peer: str) -> bool:
-    return shutil.which(peer) is not None or importlib.util.find_spec(peer) is not None
-
-
-def _cpu_s(words: list[str], folder: Path) -> tuple[float, str]:
+def _cpu_s(
+    words: list[str], folder: Path, environment: dict[str, str] | None = None
+) -> tuple[float, str]:
     """CPU seconds of a command that ended, and what it said."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used_s = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     return used_s, done.stdout + done.stderr
@@ -131,5 +204,5 @@ def _cpu_s(words: list[str], folder: Path) -> tuple[float, str]:
 def _number(pattern: str, text: str) -> int:
     found = re.search(pattern, text)
     if found is None:
-        sys.exit(f"a peer said nothing like {pattern!r}:\n{text[-2000:]}")
+        sys.exit(f"a rival said nothing like {pattern!r}:\n{text[-2000:]}")
     return int(found[1])
