@@ -72,19 +72,19 @@ def crowd(
         found = Crowd(workers, None if shard is None else parse_shard(shard), instant)
     except ValueError as error:
         raise UsageError(f"--shard: {error}") from error
-    _check_connections(found, scenario.load.connections)
+    _check_seats(found, scenario.load.connections // scenario.load.clicks)
     return found
 
 
-def _check_connections(found: Crowd, connections: int) -> None:
+def _check_seats(found: Crowd, seats: int) -> None:
+    """A user's connections (`load.clicks` of them) stay with one process."""
     if found.shard is not None:
-        if found.shard.of > connections:
+        if found.shard.of > seats:
             raise UsageError(
-                f"--shard: found {found.shard}, expected at most one shard a connection "
-                f"({connections:,})"
+                f"--shard: found {found.shard}, expected at most one shard a connection ({seats:,})"
             )
-        connections = len(range(found.shard.number - 1, connections, found.shard.of))
-    if found.workers > connections:
+        seats = len(range(found.shard.number - 1, seats, found.shard.of))
+    if found.workers > seats:
         raise UsageError(
-            f"--workers: found {found.workers}, expected at most one a connection ({connections:,})"
+            f"--workers: found {found.workers}, expected at most one a connection ({seats:,})"
         )

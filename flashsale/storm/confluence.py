@@ -10,7 +10,7 @@ from flashsale.storm.haul import Haul
 from flashsale.storm.ledger import NEVER, Ledger
 
 _Outcome = tuple[int, int, Answer]
-"""The instant, the attempt, the answer: in an order of which the answer is no part."""
+"""The instant, the attempt, the answer."""
 
 
 class Confluence:
@@ -62,12 +62,8 @@ class Confluence:
 
     def _flow(self) -> None:
         waiting, settle = self._waiting, self._ledger.settle
-        waiting.sort(key=_place)
+        waiting.sort()  # an attempt is there once, so that answers are never compared
         ready = bisect_right(waiting, min(self._until_ns), key=lambda outcome: outcome[0])
         for done_ns, attempt, answer in waiting[:ready]:
             settle(attempt, done_ns, answer)
         del waiting[:ready]
-
-
-def _place(outcome: _Outcome) -> tuple[int, int]:
-    return outcome[0], outcome[1]

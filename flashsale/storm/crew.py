@@ -189,8 +189,7 @@ class Crew:
 
     def _enter(self, hand: Hand, told: Told) -> None:
         hand.in_flight = told.in_flight
-        for kind in told.haul.kinds:
-            self._outcomes[told.haul.known[kind][0]] += 1
+        self._outcomes.update(told.haul.endings())
         self._confluence.take(hand.index, told.haul)
 
     def _fail(self, hand: Hand, trouble: Trouble) -> None:

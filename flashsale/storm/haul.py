@@ -1,6 +1,7 @@
 """What a worker tells of its attempts: the outcomes of a moment, in columns. Pure."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -38,11 +39,20 @@ class Haul:
 
     def outcomes(self) -> Iterator[tuple[int, int, Answer]]:
         """The instant, the attempt and its answer, in their order."""
-        known = self.known
+        alike = [Answer(outcome, status, None, error) for outcome, status, error in self.known]
         columns = zip(self.done_ns, self.attempts, self.kinds, self.orders, strict=True)
         for done_ns, attempt, kind, order in columns:
-            outcome, status, error = known[kind]
-            yield done_ns, attempt, Answer(outcome, status, order, error)
+            answer = alike[kind]
+            if order is not None:
+                answer = Answer(answer.outcome, answer.status, order, answer.error)
+            yield done_ns, attempt, answer
+
+    def endings(self) -> Counter[Ending]:
+        """How many ended how."""
+        endings: Counter[Ending] = Counter()
+        for kind, count in Counter(self.kinds).items():
+            endings[self.known[kind][0]] += count
+        return endings
 
 
 def haul(

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import psutil
 import pytest
-from rig.scripted_sale import SOLD_OUT, Act, Claim, ScriptedSale, http, sell
+from rig.scripted_sale import SHED, SOLD_OUT, Act, Claim, ScriptedSale, http, sell
 
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.model import Verdict
@@ -77,7 +77,8 @@ def check_record(run: Run) -> None:
     planned = run.of("plan")
     assert [plan["i"] for plan in planned] == list(range(len(planned)))
     results = run.of("result")
-    assert sorted(result["i"] for result in results) == list(range(len(planned)))
+    ended = [line["i"] for line in run.lines if line["kind"] in ("result", "spared")]
+    assert sorted(ended) == list(range(len(planned)))
     done = [result["done_us"] for result in results]
     assert done == sorted(done)
     assert run.lines[-1]["kind"] == "end"
@@ -162,6 +163,26 @@ def test_open_arrivals_are_shared_out_one_by_one(storm_on: Storm) -> None:
     planned = {plan["i"]: plan["at_us"] for plan in run.of("plan")}
     assert all(result["due_us"] == planned[result["i"]] for result in run.of("result"))
     assert any("free_us" in result for result in run.of("result"))
+
+
+@pytest.mark.slow
+def test_users_who_click_and_try_again_stay_with_one_worker(storm_on: Storm) -> None:
+    def script(claim: Claim) -> Act:
+        return Act(SHED if claim.number % 3 == 0 else SOLD_OUT)
+
+    text = '[sale]\nunits = 1\n[load]\nmodel = "closed"\nusers = 60\nconnections = 12\n'
+    text += 'clicks = 2\nthink_ms = 5\nretry = { on = ["shed"], times = 2, backoff_ms = 5 }'
+    with ScriptedSale(script).open() as sale:
+        run = storm_on(sale, text)
+    spared = {line["i"] for line in run.of("spared")}
+    given = {plan["i"]: plan["given"] for plan in run.of("plan") if "given" in plan}
+    outcomes = {result["i"]: result["outcome"] for result in run.of("result")}
+    assert spared
+    assert spared == {i for i in given if outcomes.get(given[i]) != "shed"}
+    assert len(spared) + len(outcomes) == len(run.of("plan"))
+    assert run.summary.load.planned == run.summary.load.sent == len(sale.claims)
+    assert sum(share.planned for share in run.summary.generator.workers) == len(sale.claims)
+    assert run.summary.generator.complaints == []
 
 
 # What goes wrong.
