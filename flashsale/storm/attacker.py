@@ -31,7 +31,7 @@ from flashsale.storm.selfwatch import SelfWatch
 from flashsale.storm.target import Target
 from flashsale.storm.wire import IDLE, Connection, Reader
 
-TICK_S = 0.020
+TICK_NS = 20_000_000
 SWEEP_NS = 100_000_000
 UNTENDED_MAX = 1_024
 """Outcomes that a crash can cost, even where answers come so fast that no timer gets its turn."""
@@ -254,11 +254,11 @@ class Attacker:
 
     def _tick(self) -> None:
         now = monotonic_ns()
-        self._watch.late_by(now - self._tick_due_ns)
+        self._watch.late_by(now - self._tick_due_ns, TICK_NS)
         self._tend(now)
         if not self._over.is_set():
-            self._tick_due_ns = monotonic_ns() + round(TICK_S * 1e9)
-            self._loop.call_later(TICK_S, self._tick)
+            self._tick_due_ns = monotonic_ns() + TICK_NS
+            self._loop.call_later(TICK_NS / 1e9, self._tick)
 
     def _tend(self, now: int) -> None:
         self._attempts.write_results(self._ledger)

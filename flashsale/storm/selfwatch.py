@@ -55,10 +55,15 @@ class SelfWatch:
             self._cpu_ns += process_time_ns() - cpu
             self._wall_ns += monotonic_ns() - wall
 
-    def late_by(self, lag_ns: int) -> None:
-        """One round of the loop came this much later than asked for."""
-        lag_us = max(0, lag_ns) // 1000
+    def late_by(self, lag_ns: int, every_ns: int) -> None:
+        """A round of the loop, due `every_ns` after the one before, came this much later.
+
+        The rounds that it kept from being are counted, too, each as late as it would have been:
+        else a loop that stands still for a second would be late once, for a second.
+        """
+        lag_us, every_us = max(0, lag_ns) // 1000, every_ns // 1000
         self._lags_us.append(lag_us)
+        self._lags_us.extend(range(lag_us - every_us, 0, -every_us))
         self._worst_us = max(self._worst_us, lag_us)
 
     def look(self, at_ns: int, in_flight: int) -> None:

@@ -27,8 +27,11 @@ def watch(*samples: Sample, loop_lags_ms: list[int] | None = None) -> SelfReport
     return SelfReport(1, 1, lags, 1024, samples)
 
 
-def sample(cpu: float, waited: float = 0.0) -> Sample:
-    return Sample(100.0, cpu, waited, 0.0, 1)
+def seconds(*samples: tuple[float, float], width_ms: float = 100) -> tuple[Sample, ...]:
+    """Samples of (core used, core waited for), one after another."""
+    return tuple(
+        Sample((n + 1) * width_ms, cpu, waited, 0.0, 1) for n, (cpu, waited) in enumerate(samples)
+    )
 
 
 # Faults: the run proves nothing.
@@ -64,30 +67,63 @@ def test_nothing_sent_in_an_open_run_is_one_fault() -> None:
     assert faults(conduct(sent=0)) == ["0 of 2,000 planned attempts were sent"]
 
 
+@pytest.mark.parametrize(("rounds", "name"), [(2000, "p99"), (500, "p95"), (100, "p90"), (99, "")])
+def test_an_open_run_that_reads_late_measured_itself_even_where_it_sent_in_time(
+    rounds: int, name: str
+) -> None:
+    found = faults(conduct(watches={"it": watch(loop_lags_ms=[21] * rounds)}))
+    lines = [f"it read answers late: loop lag {name} 21.0 ms is more than 20% of the response p99"]
+    assert [line.startswith(lines[0]) for line in found] == ([True] if name else [])
+
+
+def test_a_loop_lag_of_few_milliseconds_is_that_of_its_timers() -> None:
+    late = {"watches": {"it": watch(loop_lags_ms=[9] * 2000)}, "response": Histogram([900] * 2000)}
+    assert faults(conduct(**late, lag_ms=0)) == doubts(conduct(**late, lag_ms=0)) == []
+    late["watches"] = {"it": watch(loop_lags_ms=[11] * 2000)}
+    assert len(faults(conduct(**late, lag_ms=0))) == 1
+    assert faults(conduct(open_run=False, closed_run=True, **late, lag_ms=0)) == []
+
+
 # Doubts: the figures stand, and a part of them may be the generator's own.
+
+HOT, CALM, STARVED = (0.95, 0.0), (0.5, 0.2), (0.3, 0.65)
 
 
 def test_a_generator_with_room_has_none() -> None:
-    calm = watch(*[sample(0.5, 0.2)] * 20, loop_lags_ms=[1] * 2000)
+    calm = watch(*seconds(*[CALM] * 20), loop_lags_ms=[1] * 2000)
     assert doubts(conduct(watches={"it": calm}, headroom=2.0)) == []
     assert doubts(conduct(watches={"it": watch()})) == []
 
 
+@pytest.mark.parametrize(("lag_ms", "suspect"), [(10, False), (11, True), (19, True), (21, False)])
+def test_half_the_lag_that_spoils_a_run_makes_it_suspect(lag_ms: int, suspect: bool) -> None:
+    sending = doubts(conduct(lag_ms=lag_ms))
+    reading = doubts(conduct(watches={"it": watch(loop_lags_ms=[lag_ms] * 2000)}))
+    assert (bool(sending), bool(reading)) == (suspect, suspect)
+    if suspect:
+        assert "is more than 10% of the response p99 100.0 ms" in sending[0]
+
+
 @pytest.mark.parametrize(("hot", "suspect"), [(5, False), (6, True)])
 def test_an_open_run_on_a_saturated_core_is_suspect(hot: int, suspect: bool) -> None:
-    saturated = watch(*[sample(0.95)] * hot, *[sample(0.5)] * (20 - hot))
+    saturated = watch(*seconds(*[HOT] * hot, *[CALM] * (20 - hot)))
     found = doubts(conduct(watches={"one": watch(), "two": saturated}))
     expected = "two wanted 90% of its core or more for 30% of the run"
     assert found == ([expected] if suspect else [])
 
 
 def test_a_core_that_others_have_is_as_bad_as_one_that_is_used_up() -> None:
-    assert doubts(conduct(watches={"it": watch(*[sample(0.3, 0.65)] * 20)})) != []
+    assert doubts(conduct(watches={"it": watch(*seconds(*[STARVED] * 20))})) != []
+
+
+def test_one_sample_of_a_long_wait_weighs_as_much_as_it_lasted() -> None:
+    starved = watch(*seconds(CALM), Sample(3000.0, 0.01, 0.99, 2900.0, 1))
+    assert doubts(conduct(watches={"it": starved})) != []
 
 
 def test_a_closed_run_is_suspect_only_where_the_generator_itself_sets_the_pace() -> None:
     closed: dict[str, Any] = {"open_run": False, "closed_run": True}
-    used, waited = watch(*[sample(0.95)] * 20), watch(*[sample(0.3, 0.65)] * 20)
+    used, waited = watch(*seconds(*[HOT] * 20)), watch(*seconds(*[STARVED] * 20))
     (doubt,) = doubts(conduct(watches={"it": used}, **closed))
     assert doubt == "it used 90% of its core or more for 100% of the run"
     assert doubts(conduct(watches={"it": waited}, **closed)) == []
@@ -95,34 +131,11 @@ def test_a_closed_run_is_suspect_only_where_the_generator_itself_sets_the_pace()
 
 def test_a_burst_saturates_its_core_by_nature() -> None:
     burst = {"open_run": False, "closed_run": False}
-    assert doubts(conduct(watches={"it": watch(*[sample(1.0)] * 20)}, **burst)) == []
+    assert doubts(conduct(watches={"it": watch(*seconds(*[HOT] * 20))}, **burst)) == []
 
 
 def test_less_than_a_second_says_nothing() -> None:
-    assert doubts(conduct(watches={"it": watch(*[sample(1.0)] * 9)})) == []
-
-
-@pytest.mark.parametrize(
-    ("late_ms", "rounds", "name"),
-    [(21, 2000, "p99"), (21, 500, "p95"), (21, 100, "p90"), (20, 2000, ""), (900, 99, "")],
-)
-def test_a_loop_that_comes_round_late_reads_answers_late(
-    late_ms: int, rounds: int, name: str
-) -> None:
-    found = doubts(conduct(watches={"it": watch(loop_lags_ms=[late_ms] * rounds)}))
-    assert [
-        line.startswith(f"it read answers late: loop lag {name} 21.0 ms is more than 20%")
-        for line in found
-    ] == ([True] if name else [])
-
-
-def test_a_loop_lag_of_few_milliseconds_is_that_of_its_timers() -> None:
-    quick = Histogram([2_000] * 2000)
-    late = {"watches": {"it": watch(loop_lags_ms=[9] * 2000)}, "response": quick}
-    assert doubts(conduct(**late)) == []
-    late["watches"] = {"it": watch(loop_lags_ms=[11] * 2000)}
-    assert len(doubts(conduct(**late))) == 1
-    assert doubts(conduct(open_run=False, closed_run=True, **late)) == []
+    assert doubts(conduct(watches={"it": watch(*seconds(*[HOT] * 9))})) == []
 
 
 @pytest.mark.parametrize(("headroom", "suspect"), [(None, False), (2.0, False), (1.99, True)])

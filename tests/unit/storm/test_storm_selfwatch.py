@@ -11,6 +11,8 @@ from flashsale.errors import UsageError
 from flashsale.storm import selfwatch
 from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors, waited_ns
 
+ROUND_NS = 20_000_000
+
 
 def test_cpu_is_counted_only_while_it_is_asked_for() -> None:
     watch = SelfWatch()
@@ -30,16 +32,26 @@ def test_cpu_is_counted_only_while_it_is_asked_for() -> None:
 def test_loop_lag_is_a_histogram_and_a_timer_that_came_early_has_none() -> None:
     watch = SelfWatch()
     for lag_us in (-500, 100, 300):
-        watch.late_by(lag_us * 1000)
+        watch.late_by(lag_us * 1000, ROUND_NS)
     lag = watch.report().loop_lag
     assert (lag.count, lag.max_us) == (3, 300)
+
+
+def test_a_loop_that_stood_still_was_late_for_all_the_rounds_that_it_missed() -> None:
+    watch = SelfWatch()
+    watch.late_by(70_000_000, ROUND_NS)
+    lag = watch.report().loop_lag
+    assert lag.count == 4  # 70, 50, 30 and 10 ms
+    assert lag.mean_us == pytest.approx(40_000, rel=0.001)
+    watch.late_by(20_000_000, ROUND_NS)
+    assert watch.report().loop_lag.count == 5  # the next was on time
 
 
 def test_looks_become_samples_of_core_and_loop() -> None:
     watch = SelfWatch()
     watch.look(0, in_flight=0)
-    watch.late_by(2_000_000)
-    watch.late_by(1_000_000)
+    watch.late_by(2_000_000, ROUND_NS)
+    watch.late_by(1_000_000, ROUND_NS)
     begun = process_time_ns()
     while process_time_ns() - begun < 20_000_000:
         pass
