@@ -32,7 +32,21 @@ PORTS = {
     "redis-ledger": (6379,),
     "redis-cache": (6379,),
     "mysql": (3306,),
+    "redis-ledger-exporter": (9121,),
+    "redis-cache-exporter": (9121,),
+    "mysqld-exporter": (9104,),
+    "nginx-exporter": (9113,),
+    "prometheus": (9090,),
 }
+_WATCHERS = {
+    "redis-ledger-exporter": binaries.REDIS_EXPORTER,
+    "redis-cache-exporter": binaries.REDIS_EXPORTER,
+    "mysqld-exporter": binaries.MYSQL_EXPORTER,
+    "nginx-exporter": binaries.NGINX_EXPORTER,
+    "prometheus": binaries.PROMETHEUS,
+}
+"""What watches the sale, and the program that its image holds."""
+
 CONFIGURATIONS = {
     "/etc/nginx/flashsale.conf": "nginx.conf",
     "/etc/redis/ledger.conf": "redis-ledger.conf",
@@ -66,8 +80,24 @@ class Containers:
             there: conf / name for there, name in CONFIGURATIONS.items()
         }
         paths |= {"/run/secrets": self.secrets, "/run/nginx": self.folder / "nginx"}
-        paths |= {"/work": self.folder / "work"}
+        paths |= {"/work": self.folder / "work", "/etc/prometheus": conf / "prometheus"}
+        paths |= {"=/prometheus": f"={self.folder / 'prometheus'}"}
         self.here = OnLoopback(ports, paths)
+        self._map_secrets()
+
+    def _map_secrets(self) -> None:
+        """Two secrets say where a server is, too."""
+        place = f"host=127.0.0.1\nport={self._port('mysql')}\n"
+        told = {
+            "redis_exporter.json": self.here.of("", self.secret("redis_exporter.json")),
+            "mysqld_exporter.cnf": self.secret("mysqld_exporter.cnf").replace(
+                "host=mysql\nport=3306\n", place
+            ),
+        }
+        for name, text in told.items():
+            assert text != self.secret(name)
+            (self.secrets / name).unlink()
+            (self.secrets / name).write_text(text)
 
     def __enter__(self) -> Self:
         return self
@@ -142,6 +172,30 @@ class Containers:
         ]
         self._launch("mysql", binary, [str(binary.path), *arguments])
 
+    def start_watcher(self, name: str) -> None:
+        """Prometheus or an exporter, by its command; the port is a container's."""
+        binary = binaries.find(_WATCHERS[name])
+        if name == "prometheus":
+            self._configure_prometheus()
+        (port,) = PORTS[name]
+        listen = f"--web.listen-address=127.0.0.1:{self.port_of[name, port]}"
+        command = self.here.command(name, self.services[name]["command"])
+        self._launch(name, binary, [str(binary.path), listen, *command])
+
+    def _configure_prometheus(self) -> None:
+        """Its folder, with the services' addresses in place of their names."""
+        (source,) = [v for v in self.services["prometheus"]["volumes"] if v.startswith(".")]
+        assert source == "./prometheus:/etc/prometheus:ro"
+        place = self.folder / "conf/prometheus"
+        shutil.copytree(DEPLOY / "prometheus", place)
+        for file in place.glob("*.yml"):
+            text = self.here.of("prometheus", file.read_text())
+            file.write_text(text.replace("localhost:9090", f"127.0.0.1:{self._port('prometheus')}"))
+
+    def _port(self, name: str) -> int:
+        (port,) = PORTS[name]
+        return self.port_of[name, port]
+
     def accounts_sql(self) -> str:
         """What the image's entry point does with its environment, and then our own script."""
         variables = environment(self.services["mysql"])
@@ -204,6 +258,8 @@ class Containers:
             words = ["sh", "-c", words[0].replace("redis-cli", self._redis_cli(name))]
         elif words[0] == "python":
             words[0] = sys.executable
+        elif words[0] == "wget" and shutil.which("wget") is None:  # the images have it
+            words = [sys.executable, "-m", "flashsale.stack.probe", words[-1]]
         done = subprocess.run(words, env=self._health_environment(name), check=False, timeout=10)
         return done.returncode == 0
 

@@ -4,14 +4,17 @@ import http.client
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pymysql
 import pytest
 from rig.compose import seconds
 from rig.containers import Containers
+from rig.observers import fetched
 from rig.until import until
 
 from flashsale.stack.facts import ask_mysql
@@ -21,6 +24,7 @@ from flashsale.stack.policy import judge_mysql
 STORES = ("redis-ledger", "redis-cache", "mysql")
 REPLICAS = ("replica1", "replica2", "replica3")
 WORKERS = ("worker1", "worker2")
+EXPORTERS = ("redis-ledger-exporter", "redis-cache-exporter", "mysqld-exporter", "nginx-exporter")
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +122,9 @@ def test_mysql_keeps_its_promises_and_the_exporter_sees_no_rows(up: Containers) 
     line = next(li for li in up.secret("mysqld_exporter.cnf").splitlines() if "password" in li)
     with _mysql(up, "exporter", line.partition("=")[2]) as connection, connection.cursor() as ask:
         assert ask.execute("SHOW GLOBAL STATUS") > 100
-        with pytest.raises(pymysql.OperationalError, match="denied"):
-            ask.execute("SELECT * FROM flashsale.tb_user")
+        for rows in ("flashsale.tb_user", "performance_schema.threads", "mysql.user"):
+            with pytest.raises(pymysql.OperationalError, match="denied"):
+                ask.execute(f"SELECT * FROM {rows}")
 
 
 @pytest.mark.slow
@@ -163,6 +168,33 @@ def test_the_log_at_the_door_names_every_order_and_nobodys_session(up: Container
 
 def _lines(path: Path) -> list[str]:
     return path.read_text().split()[1:]
+
+
+@pytest.mark.slow
+def test_prometheus_finds_everybody_and_the_exporters_get_in(up: Containers) -> None:
+    """By the commands, the scrape configuration and the passwords of the file."""
+    fetched()
+    for name in (*EXPORTERS, "prometheus"):
+        up.start_watcher(name)
+    up.await_healthy("prometheus")
+    until(lambda: _sums(up, "sum(up)", "count(up)") == (10, 10), 30)
+    assert _sums(up, "sum(redis_up)", "sum(mysql_up)", "sum(nginx_up)") == (2, 1, 1)
+    assert _sums(up, "sum(nginx_http_requests_total)")[0] > 300
+    assert _sums(up, "max(flashsale_stream_lag)") == (0,)
+
+
+def _sums(up: Containers, *queries: str) -> tuple[float, ...]:
+    """What Prometheus answers to each; 0 for nothing."""
+    base = f"127.0.0.1:{up.port_of['prometheus', 9090]}"
+    values = []
+    time.sleep(0.1)  # asked again and again until it is so
+    for query in queries:
+        connection = http.client.HTTPConnection(base, timeout=10)
+        connection.request("GET", "/api/v1/query?" + urlencode({"query": query}))
+        found = json.loads(connection.getresponse().read())["data"]["result"]
+        connection.close()
+        values.append(float(found[0]["value"][1]) if found else 0.0)
+    return tuple(values)
 
 
 @pytest.mark.slow

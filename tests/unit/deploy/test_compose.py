@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema.validators import validator_for
 from rig.compose import (
@@ -39,8 +40,8 @@ ONE_SHOT = {"schema", "toolkit"}
 NOT_ROOT_BY_THEMSELVES = ("flashsale", "prom/", "grafana/", "oliver006/", "nginx/nginx-prometheus")
 """Images whose own USER is not root; the others are given one."""
 
-TO_COME = ("./prometheus", "./grafana/provisioning", "./grafana/dashboards")
-"""What Prometheus and Grafana are told, which is not here yet."""
+TO_COME = ("./grafana/provisioning", "./grafana/dashboards")
+"""What Grafana is told, which is not here yet."""
 
 SMALL = read_env_file(DEPLOY / "small.env")
 
@@ -331,12 +332,21 @@ def addresses_agree(compose: Compose) -> Iterator[str]:
         yield "nginx balances over others"
 
 
-def exporters_ask_who_is_there(compose: Compose) -> Iterator[str]:
-    uri = compose["services"]["nginx-exporter"]["command"][0].partition("=")[2]
+def prometheus_asks_who_is_there(compose: Compose) -> Iterator[str]:
+    """Every target is a service that it can reach, and everybody who sells is a target."""
+    services = compose["services"]
+    uri = services["nginx-exporter"]["command"][0].partition("=")[2]
     if uri != f"http://nginx:{NGINX.status_listen}/stub_status":
         yield f"nginx does not count at {uri}"
-    for name in EXPORTERS | {"replica1", "worker1"}:
-        if "watch" not in networks(compose["services"][name]):
+    scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    groups = [group for job in scraped for group in job["static_configs"]]
+    targets = {target.partition(":")[0] for group in groups for target in group["targets"]}
+    wanted = {*EXPORTERS, *_named(compose, "replica"), *_named(compose, "worker"), "localhost"}
+    yield from (f"{name} is asked by nobody" for name in sorted(wanted - targets))
+    for name in sorted(targets - {"localhost"}):
+        if name not in services:
+            yield f"there is no {name}"
+        elif not set(networks(services[name])) & set(networks(services["prometheus"])):
             yield f"{name}: Prometheus cannot reach it"
 
 
@@ -412,10 +422,15 @@ BROKEN: list[tuple[Rule, Callable[[Compose], None]]] = [
     (addresses_agree, _with(_TRUSTED, "10.89.77.0/24")),
     (addresses_agree, _with("networks/app/ipam/config/0/ip_range", "10.89.77.64/26")),
     (
-        exporters_ask_who_is_there,
+        prometheus_asks_who_is_there,
         _with("services/nginx-exporter/command", ["--nginx.scrape-uri=http://nginx:8080/x"]),
     ),
-    (exporters_ask_who_is_there, _with("services/worker1/networks", ["back"])),
+    (prometheus_asks_who_is_there, _with("services/worker1/networks", ["back"])),
+    (prometheus_asks_who_is_there, _without("services/mysqld-exporter")),
+    (
+        prometheus_asks_who_is_there,
+        _with("services/worker3", {"image": "flashsale:0.1.0", "command": ["worker"]}),
+    ),
 ]
 RULES = list(dict.fromkeys(rule for rule, _ in BROKEN))
 
