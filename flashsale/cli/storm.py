@@ -34,6 +34,8 @@ from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flashsale.cli.database_count import LoadCount
     from flashsale.storm.runfolder import RunFolder
     from flashsale.storm.scenario import Scenario
@@ -143,8 +145,8 @@ def run_storm(request: StormRequest) -> StormRun:
 
     from rich.console import Console
 
-    from flashsale.report.console import LiveProgress
     from flashsale.report.files import write_reports
+    from flashsale.report.live import LiveProgress
     from flashsale.report.sheet import write_sheet
     from flashsale.storm.conclusion import with_loads
     from flashsale.storm.crew import connections_each
@@ -186,7 +188,7 @@ def run_storm(request: StormRequest) -> StormRun:
     )
     _tell_start(request.crowd)
     with interrupts():
-        with LiveProgress(Console(stderr=True), request.quiet) as show:
+        with LiveProgress(Console(stderr=True), request.quiet, _stock(request, units)) as show:
             finished = storm(assignment, tokens, show)
         _take_ending(request, folder)
         summary = finished.summary
@@ -211,6 +213,13 @@ def _tell_start(crowd: Crowd) -> None:
         instant = datetime.fromtimestamp(crowd.start_at_us / 1e6, UTC)
         left_s = (instant - datetime.now(UTC)).total_seconds()
         typer.echo(f"storm: begins at {instant:%Y-%m-%dT%H:%M:%SZ}, in {left_s:,.0f} s", err=True)
+
+
+def _stock(request: StormRequest, units: "Mapping[int, int] | None") -> int | None:
+    """The units to be sold by this storm alone; None where others sell beside it."""
+    if request.scenario.sale is None or request.crowd.shard is not None:
+        return None
+    return request.scenario.sale.units if units is None else sum(units.values())
 
 
 def print_run(run: StormRun) -> None:

@@ -1,27 +1,23 @@
-"""A run in the terminal: one line while it storms, a table a person can read at a glance after."""
+"""A run in the terminal: a table that a person can read at a glance."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.live import Live
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from flashsale.errors import ExitCode
-from flashsale.model import ENDINGS, Ending, Outcome, Reading, Signing, ending
+from flashsale.model import Ending, Outcome, Reading, Signing, ending
 from flashsale.report.crowd import crowd
 from flashsale.report.number import ms, plural, share
 from flashsale.report.sale import remarks
 from flashsale.report.side_by_side import print_comparison
 from flashsale.report.verdict import styled
 from flashsale.storm.health import Health
-from flashsale.storm.progress import Progress
 from flashsale.storm.reads import ReadFigures
 from flashsale.storm.step import Step
 from flashsale.storm.summary import (
@@ -32,75 +28,18 @@ from flashsale.storm.summary import (
     WorkerFigures,
 )
 
-_TTY_INTERVAL_S, _PLAIN_INTERVAL_S = 0.25, 1.0
-_COST_SHARE_MAX = 0.01
+_DISPENSABLE = ("p99.9", "p90", "share")
+"""Columns that go where a terminal is narrow, in this order; the files have them all."""
+
+_ANY_WIDTH = 1_000
 _QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
-
-
-class LiveProgress:
-    """Shows a storm under way: a line that renews itself in a terminal, plain lines elsewhere.
-
-    It runs inside the storm's loop, so it measures itself, and comes round so rarely that it
-    costs at most 1 % of a core.
-    """
-
-    def __init__(self, console: Console, quiet: bool = False) -> None:
-        self._console = console
-        self._quiet = quiet
-        self._interval_s = _TTY_INTERVAL_S if console.is_terminal else _PLAIN_INTERVAL_S
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._next_s = 0.0
-        self._before = (0.0, 0)
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal and not self._quiet:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.stop()
-
-    def __call__(self, progress: Progress) -> None:
-        begun = time.monotonic()
-        if self._quiet or begun < self._next_s:
-            return
-        line = Text(self._line(progress), no_wrap=True, overflow="ellipsis")
-        try:
-            if self._live.is_started:
-                self._live.update(line, refresh=True)
-            else:
-                self._console.print(line)
-        except (OSError, SystemExit):  # rich exits where nobody reads on: no reason to stop
-            self._quiet = True
-        cost_s = time.monotonic() - begun
-        self._next_s = begun + max(self._interval_s, cost_s / _COST_SHARE_MAX)
-
-    def _line(self, progress: Progress) -> str:
-        elapsed_s, settled = self._before
-        passed_s = progress.elapsed_s - elapsed_s
-        rate = (progress.settled - settled) / passed_s if passed_s > 0 else 0.0
-        self._before = progress.elapsed_s, progress.settled
-        outcomes = "  ".join(
-            f"{outcome} {count:,}"
-            for outcome in ENDINGS
-            if (count := progress.outcomes.get(outcome, 0))
-        )
-        return (
-            f"storm {progress.elapsed_s:5.1f} s  {progress.settled:,} of {progress.planned:,}  "
-            f"in flight {progress.in_flight:,}  {rate:,.0f}/s  {outcomes}"
-        )
 
 
 def print_summary(console: Console, summary: Summary, folder: Path) -> None:
     """The whole run: outcomes and latencies, thresholds, checks, generator, verdict."""
     console.print()
     console.print(_heading(summary))
-    console.print(_outcomes(summary))
+    console.print(_fitting(console, _outcomes(summary)))
     if summary.load.errors:
         console.print(Padding(_errors(summary), (0, 0, 1, 2)))
     if summary.thresholds or summary.aborts:
@@ -122,6 +61,16 @@ def _heading(summary: Summary) -> Padding:
         style="dim",
     )
     return Padding(text, (0, 0, 0, 2))
+
+
+def _fitting(console: Console, table: Table) -> Table:
+    """The table without the columns that a narrow terminal has no room for."""
+    unbounded = console.options.update_width(_ANY_WIDTH)
+    for name in _DISPENSABLE:
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
+        table.columns = [column for column in table.columns if column.header != name]
+    return table
 
 
 def _outcomes(summary: Summary) -> Table:
