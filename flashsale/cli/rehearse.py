@@ -24,6 +24,7 @@ from flashsale.cli.judging import (
 )
 from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
 from flashsale.cli.processes import Workers, crowd
+from flashsale.cli.replay import Replay, ScenarioName, chosen
 from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import UsageError
 
@@ -39,7 +40,7 @@ _STORMED_IN_VAIN = "the storm was cut short, so there is nothing to judge"
 
 
 def command(
-    scenario: Annotated[str, typer.Argument(help="A built-in scenario, or the path of a .toml.")],
+    scenario: ScenarioName = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the stack up, to look at or to break.")
     ] = False,
@@ -54,6 +55,7 @@ def command(
             show_default=f"{REHEARSALS}/SCENARIO-…",
         ),
     ] = None,
+    replay: Replay = None,
     fail_if: FailIf = None,
     abort_if: AbortIf = None,
     workers: Workers = 1,
@@ -69,9 +71,9 @@ def command(
     from flashsale.cli.seed import TOKENS
     from flashsale.cli.storm import StormRequest
     from flashsale.storm.runfolder import ensure_run_folder
-    from flashsale.storm.scenario import load_scenario
 
-    loaded = demanding(load_scenario(scenario), fail_if)
+    planned, plan = chosen(scenario, replay)
+    loaded = demanding(planned, fail_if)
     processes = crowd(loaded, workers)
     folder = state_dir or REHEARSALS / f"{loaded.name}-{secrets.token_hex(4)}"
     if folder.exists():
@@ -83,6 +85,7 @@ def command(
         code = _storm_and_judge(
             StormRequest(
                 scenario=loaded,
+                plan=plan,
                 base_url=state.base_url,
                 tokens=folder / TOKENS,
                 stores=_stores(state),

@@ -30,6 +30,7 @@ from flashsale.cli.options import (
     record_stack,
 )
 from flashsale.cli.processes import ALONE, Crowd, ShardOption, StartAt, Workers, crowd
+from flashsale.cli.replay import Replay, ScenarioName, chosen
 from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flashsale.cli.database_count import LoadCount
+    from flashsale.storm.plan import Plan
     from flashsale.storm.runfolder import RunFolder
     from flashsale.storm.scenario import Scenario
     from flashsale.storm.summary import Summary
@@ -46,7 +48,7 @@ TOKENS = "tokens.csv"
 
 
 def command(
-    scenario: Annotated[str, typer.Argument(help="A built-in scenario, or the path of a .toml.")],
+    scenario: ScenarioName = None,
     tokens: Annotated[
         Path | None,
         typer.Option(help="The users' tokens.", show_default=f"{TOKENS} in the state folder"),
@@ -55,6 +57,7 @@ def command(
         Path | None,
         typer.Option(help="The run folder.", show_default="runs/SCENARIO-TIME"),
     ] = None,
+    replay: Replay = None,
     fail_if: FailIf = None,
     abort_if: AbortIf = None,
     workers: Workers = 1,
@@ -77,11 +80,12 @@ def command(
     --tokens.
     """
     from flashsale.storm.interrupts import ignore_signals
-    from flashsale.storm.scenario import load_scenario
 
-    loaded = demanding(load_scenario(scenario), fail_if)
+    planned, plan = chosen(scenario, replay)
+    loaded = demanding(planned, fail_if)
     request = StormRequest(
         scenario=loaded,
+        plan=plan,
         base_url=find_base_url(state_dir, base_url),
         tokens=tokens or state_dir / TOKENS,
         stores=_stores_if_known(state_dir, ledger_url, cache_url, mysql_url),
@@ -110,7 +114,8 @@ class StormRequest:
     """What a storm is asked for.
 
     Without `stores` no baseline is taken; with `state_dir`, `verify` finds its stack by itself.
-    With `verify_awaited` nothing counts as judged before the sale was verified, too.
+    A `plan` is fired as it is. With `verify_awaited` nothing counts as judged before the sale was
+    verified, too.
     """
 
     scenario: "Scenario"
@@ -125,6 +130,7 @@ class StormRequest:
     rival: Rival | None = None
     verify_awaited: bool = False
     csv: bool = False
+    plan: "Plan | None" = None
 
 
 @dataclass(frozen=True)
@@ -156,11 +162,9 @@ def run_storm(request: StormRequest) -> StormRun:
     from flashsale.storm.runfolder import create_run_folder
     from flashsale.storm.selfwatch import ensure_descriptors
     from flashsale.storm.target import Target
-    from flashsale.storm.tokens import read_tokens
 
     scenario = request.scenario
-    count = scenario.load.user_count
-    tokens = read_tokens(request.tokens, count) if scenario.needs_users else {}
+    tokens = _tokens(request)
     ensure_descriptors(connections_each(scenario.load.connections, request.crowd.workers))
     target = Target.at(request.base_url)
     if tokens:
@@ -183,6 +187,7 @@ def run_storm(request: StormRequest) -> StormRun:
         workers=request.crowd.workers,
         aborts=request.aborts,
         verify_awaited=request.verify_awaited,
+        plan=request.plan,
         shard=request.crowd.shard,
         start_at_us=request.crowd.start_at_us,
     )
@@ -204,6 +209,17 @@ def run_storm(request: StormRequest) -> StormRun:
         if request.csv:
             write_sheet(folder.attempts, folder.sheet)
     return StormRun(summary, folder)
+
+
+def _tokens(request: StormRequest) -> dict[int, str]:
+    """The sessions of whoever comes; none where nobody has to be anybody."""
+    from flashsale.storm.tokens import read_tokens, read_tokens_of
+
+    if not request.scenario.needs_users:
+        return {}
+    if request.plan is not None:
+        return read_tokens_of(request.tokens, set(request.plan.users))
+    return read_tokens(request.tokens, request.scenario.load.user_count)
 
 
 def _tell_start(crowd: Crowd) -> None:

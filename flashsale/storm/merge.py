@@ -15,6 +15,7 @@ from flashsale.storm.plan import Plan, whole
 from flashsale.storm.run import Finished
 from flashsale.storm.runfolder import RunFolder
 from flashsale.storm.salefigures import sale_figures
+from flashsale.storm.scenario_file import scenario_document
 from flashsale.storm.shard_run import ShardRun
 from flashsale.storm.summary import MergedFigures, MergedShard
 
@@ -27,6 +28,7 @@ def merge_runs(runs: Sequence[ShardRun], folder: RunFolder) -> Finished:
     """
     runs = sorted(runs, key=lambda run: run.shard.number)
     plan = _plan(runs)
+    folder.scenario.write_bytes(scenario_document(runs[0].scenario))
     write_merged(runs, plan, folder)
     ledger = read_ledger(folder.attempts)
     figures = Figures(ledger, plan.asks)

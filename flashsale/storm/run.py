@@ -59,6 +59,7 @@ class Assignment:
     aborts: Sequence[Threshold] = ()
     verify_awaited: bool = False
     shard: Shard | None = None
+    plan: Plan | None = None  # one that was fired before; else the scenario's
     start_at_us: int | None = None  # since 1970, UTC; else as soon as all connections stand
 
     @property
@@ -120,7 +121,8 @@ class _Storm:
         self._verify_awaited = assignment.verify_awaited
         self._tokens, self._attempts, self._taken = tokens, attempts, taken
         self._units = _units(assignment)
-        whole, shard = plan_of(self._scenario, list(tokens)), assignment.shard
+        whole = assignment.plan or plan_of(self._scenario, list(tokens))
+        shard = assignment.shard
         self._plan = whole if shard is None else whole.part(shard.number, shard.of)
         self._plan_hash, self._planned, self._shard = whole.digest, len(whole), shard
         self._start_at_us = assignment.start_at_us
@@ -129,8 +131,7 @@ class _Storm:
         self._aborts = AbortWatch(assignment.aborts, self._ledger, self._plan.asks)
 
     def run(self, show: ShowProgress) -> Finished:
-        if self._shard is not None:
-            self._folder.scenario.write_bytes(scenario_document(self._scenario))
+        self._folder.scenario.write_bytes(scenario_document(self._scenario))
         self._attempts.write_plan(self._header(), self._plan)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             attack = self._attack(show)

@@ -1,4 +1,4 @@
-"""scenario.json: the scenario as a shard was given it, for whoever puts the shards together."""
+"""scenario.json: the scenario as a storm was given it, for whoever replays or merges its run."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """The tokens file that `seed` writes: who may buy, and with which session."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -29,6 +29,29 @@ def read_tokens(path: Path, users: int) -> dict[int, str]:
         raise UsageError(f"tokens file {path}: {reason}; {cure}") from error
     if len(tokens) < users:
         raise UsageError(f"{path} has tokens of {len(tokens):,} users, not {users:,}; {cure}")
+    return tokens
+
+
+def read_tokens_of(path: Path, users: Collection[int]) -> dict[int, str]:
+    """The tokens of these users, wherever in the file they stand.
+
+    Raises UsageError where the file is missing or malformed, or one of them is not in it.
+    """
+    cure = "give the --tokens of the data set that the plan is of"
+    wanted = set(users)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            if next(lines, "").strip() != HEAD:
+                raise UsageError(f"{path}, line 1: expected {HEAD!r}; {cure}")
+            tokens = {user: token for user, token in _rows(lines, path) if user in wanted}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"tokens file {path}: {reason}; {cure}") from error
+    if missing := wanted - tokens.keys():
+        raise UsageError(
+            f"{path} has no token of {len(missing):,} of the plan's {len(wanted):,} users, "
+            f"such as user {min(missing)}; {cure}"
+        )
     return tokens
 
 

@@ -34,6 +34,8 @@ def town(units: int, delay_s: float = 0.0) -> Callable[[Claim], Act]:
             return Act(HIT, delay_s)
         if claim.path == "/user/sign":
             return Act(SIGNED, delay_s)
+        if claim.method != "POST":  # a look before the storm, or after it
+            return Act(http(200, b'{"success":true,"data":{"state":"none"}}'))
         unit = next(left, None)
         return Act(SOLD_OUT if unit is None else sold(FIRST_ORDER + unit), delay_s)
 

@@ -129,7 +129,7 @@ def test_two_storms_at_once_keep_apart(desk: Path, sale: ScriptedSale) -> None:
         (["tiny.toml", "--tokens", "no.csv"], 2, "tokens file no.csv: No such file or directory"),
         (["huge.toml"], 2, "tokens.csv has tokens of 2,000 users, not 2,001; run `flashsale seed"),
         (["tiny.toml", "--nonsense"], 2, "No such option"),
-        ([], 2, "Missing argument"),
+        ([], 2, "give a scenario, such as `stampede`, or --replay RUN"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
