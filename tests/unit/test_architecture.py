@@ -328,3 +328,9 @@ def test_every_command_is_explained(path: str, command: click.Command) -> None:
 def test_every_command_stands_in_the_readme(path: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.search(rf"\b{re.escape(path)}\b", readme), f"README.md does not mention `{path}`"
+
+
+def test_no_two_files_of_tests_share_a_name() -> None:
+    """pytest takes the second for the first, and then collects neither."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
