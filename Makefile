@@ -2,7 +2,7 @@
 # make test       install everything, run the tests
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: rehearse test check format proofs bench schema services compose lock clean
+.PHONY: rehearse test check format schema dashboards proofs bench services compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,6 +27,10 @@ format: $(INSTALLED)
 
 schema: $(INSTALLED)
 	$(BIN)/flashsale report schema > flashsale/report/summary.schema.json
+
+# Grafana's dashboards from tools/dashboards; a test holds the files to the code
+dashboards: $(INSTALLED)
+	$(BIN)/python -m tools.dashboards
 
 proofs: services
 	$(BIN)/pytest -n auto --dist loadfile -m slow

@@ -11,6 +11,7 @@ import typer
 from flashsale import __version__
 from flashsale.cli import (
     doctor,
+    panels,
     rehearse,
     replica,
     report,
@@ -62,6 +63,7 @@ app.command("serve")(serve.command)
 app.command("status")(status.command)
 app.command("stop")(stop.command)
 app.command("doctor")(doctor.command)
+app.command("panels")(panels.command)
 app.add_typer(services.command, name="services")
 app.command("seed")(seed.command)
 app.command("warm")(warm.command)

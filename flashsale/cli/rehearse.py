@@ -68,6 +68,7 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
 ) -> None:
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
+    from flashsale.cli.panels import show_when_filled
     from flashsale.cli.seed import TOKENS
     from flashsale.cli.storm import StormRequest
     from flashsale.storm.runfolder import ensure_run_folder
@@ -99,6 +100,8 @@ def command(
                 verify_awaited=loaded.sale is not None,
             )
         )
+        if observe:
+            show_when_filled(state)
         if keep:
             _tell_where(folder, state)
     raise typer.Exit(code)

@@ -1,0 +1,48 @@
+"""Asking panels' queries: Grafana's variables, Prometheus' durations, what counts as a sample."""
+
+import math
+
+import pytest
+
+from flashsale.errors import UnreachableError
+from flashsale.stack.panels import _filled, _seconds, fill, prometheus_url, queries, substituted
+from flashsale.stack.state import StackState
+
+QUERY = queries()[0]
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("5s", 5), ("500ms", 0.5), ("1m", 60), ("1m30s", 90), ("1h", 3600), ("1s500ms", 1.5)],
+)
+def test_durations(told: str, seconds: float) -> None:
+    assert math.isclose(_seconds(told), seconds)
+
+
+def test_variables_are_filled_in() -> None:
+    expr = 'rate(x{instance=~"$instance"}[$__rate_interval])'
+    assert substituted(expr, 0.5) == 'rate(x{instance=~".*"}[2000ms])'
+    left = [query for query in queries() if "$" in substituted(query.expr, 5)]
+    assert not left
+
+
+def test_a_value_that_is_no_number_is_no_sample() -> None:
+    found = [
+        {"values": [[1, "NaN"], [2, "3"], [3, "0"]]},
+        {"values": [[1, "NaN"]]},
+        {"values": []},
+    ]
+    filled = _filled(QUERY, found)
+    assert (filled.series, filled.samples, filled.highest) == (1, 2, 3.0)
+    assert _filled(QUERY, []).highest is None
+
+
+def test_a_stack_that_nobody_observes() -> None:
+    state = StackState(1, 1, "", True, "", "", "", "", ())
+    with pytest.raises(UnreachableError, match="serve --observe"):
+        prometheus_url(state)
+
+
+def test_nobody_answers() -> None:
+    with pytest.raises(UnreachableError, match="no Prometheus answers"):
+        fill("http://127.0.0.1:1", [QUERY], 60)
