@@ -10,6 +10,7 @@ from flashsale.storm.conclusion import Circumstances, conclude
 from flashsale.storm.effort import Effort, Share, together
 from flashsale.storm.figures import Figures
 from flashsale.storm.ledger import Ledger
+from flashsale.storm.machine import Machine
 from flashsale.storm.merged_attempts import barrier_unix_us, write_merged
 from flashsale.storm.plan import Plan, whole
 from flashsale.storm.run import Finished
@@ -91,6 +92,7 @@ def _circumstances(runs: Sequence[ShardRun], ledger: Ledger, folder: RunFolder) 
         resolved=len(ledger.resolved),
         interrupted_by=_interrupted_by(runs),
         merged=_merged(runs),
+        machine=_machine(runs),
         sale=sale_figures(ledger, read_asked(folder.attempts)),
     )
 
@@ -114,6 +116,12 @@ def _clocks(runs: Sequence[ShardRun]) -> str:
         f"shards' clocks may differ by up to {(first + second) / 1000:.1f} ms: between shards, the "
         "order of events is no better than that"
     )
+
+
+def _machine(runs: Sequence[ShardRun]) -> Machine | None:
+    """The machine, where all shards ran on such."""
+    machines = {run.summary.machine for run in runs if run.summary is not None}
+    return machines.pop() if len(machines) == 1 else None
 
 
 def _merged(runs: Sequence[ShardRun]) -> MergedFigures:

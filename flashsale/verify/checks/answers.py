@@ -74,11 +74,12 @@ def sold_out_truthful(snapshot: Snapshot) -> list[Finding]:
     """No claim that was sent after a "sold out" answer had arrived is sold.
 
     Both instants are the storm's, on one clock: of a run that several machines fired, what one
-    of them saw is held against what it saw itself. A unit that came back within the run can be sold
-    again, at an instant which that clock does not know, so each such unit excuses one sale.
-    Cannot judge a restock without a baseline.
+    of them saw is held against what it saw itself, and the rest remarked. A unit that came back
+    within the run can be sold again, at an instant which that clock does not know, so each such
+    unit excuses one sale. Cannot judge a restock without a baseline.
     """
-    late = [(sale, sum(1 for _ in _sold_after(sale))) for sale in snapshot.sales]
+    sales = snapshot.sales
+    late = [(sale, sum(1 for _ in _sold_after(sale))) for sale in sales]
     guilty = [sale for sale, count in late if count > sale.returned]
     return [
         *violation(
@@ -96,24 +97,50 @@ def sold_out_truthful(snapshot: Snapshot) -> list[Finding]:
                 if 0 < count <= sale.returned
             ),
         ),
+        *remark(
+            "sold after another machine was told “sold out”, if the two clocks agree",
+            (o for s in sales for o in _sold_after_elsewhere(s)),
+        ),
     ]
 
 
 def _sold_after(sale: Sale) -> Iterator[Offence]:
-    claims = sale.claims
-    first: dict[int, tuple[int, int]] = {}  # by clock: when “sold out” arrived, and whose it was
+    """Sales that were late by the clock that they were read from."""
+    first = _first_sold_out(sale)
+    for k, order in _sales(sale) if first else ():
+        yield from _late(sale, k, order, first.get(sale.claims.clock[k]))
+
+
+def _sold_after_elsewhere(sale: Sale) -> Iterator[Offence]:
+    """Sales that were late by another machine's clock, and not by their own."""
+    first = _first_sold_out(sale)
+    if not first or len(set(sale.claims.clock)) == 1:
+        return
+    earliest = min(first.values())
+    for k, order in _sales(sale):
+        if not any(_late(sale, k, order, first.get(sale.claims.clock[k]))):
+            yield from _late(sale, k, order, earliest)
+
+
+def _first_sold_out(sale: Sale) -> dict[int, tuple[int, int]]:
+    """By clock: when the first “sold out” arrived, and whose it was."""
+    claims, first = sale.claims, dict[int, tuple[int, int]]()
     for k in claims.told(SOLD_OUT):
         if claims.done_us[k] != NEVER:
             arrival, clock = (claims.done_us[k], claims.user[k]), claims.clock[k]
             first[clock] = min(first.get(clock, arrival), arrival)
-    if not first:
+    return first
+
+
+def _late(sale: Sale, k: int, order: int, sold_out: tuple[int, int] | None) -> Iterator[Offence]:
+    """The sale of claim `k`, where it was sent after that “sold out” had arrived."""
+    sent_us = sale.claims.sent_us[k]
+    if sold_out is None or sent_us == NEVER:
         return
-    for k, order in _sales(sale):
-        arrived, witness = first.get(claims.clock[k], (claims.sent_us[k], 0))
-        late = claims.sent_us[k] - arrived
-        if claims.sent_us[k] != NEVER and late > 0:
-            detail = f"sent {late:,} µs after user {witness} had been told “sold out”"
-            yield sale.offence(detail, claims.user[k], order or None)
+    arrived_us, witness = sold_out
+    if sent_us > arrived_us:
+        detail = f"sent {sent_us - arrived_us:,} µs after user {witness} had been told “sold out”"
+        yield sale.offence(detail, sale.claims.user[k], order or None)
 
 
 def _sales(sale: Sale) -> Iterator[tuple[int, int]]:

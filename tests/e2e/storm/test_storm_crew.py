@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count, pairwise
 from pathlib import Path
@@ -21,6 +23,7 @@ from flashsale.errors import ExitCode, UnreachableError
 from flashsale.model import Verdict
 from flashsale.storm.attempts import read_ledger
 from flashsale.storm.histogram import Histogram, merged
+from flashsale.storm.muster import Mission
 from flashsale.storm.progress import Progress
 from flashsale.storm.run import Assignment, Finished, storm
 from flashsale.storm.runfolder import RunFolder, create_run_folder
@@ -249,6 +252,42 @@ def test_a_worker_that_hangs_is_ended(storm_on: Storm, monkeypatch: pytest.Monke
     assert run.summary.exit_code == ExitCode.INVALID_RUN
     (complaint,) = (c for c in run.summary.generator.complaints if "worker" in c)
     assert complaint.startswith("worker 2 of 2 did not end in time; nobody tells of ")
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_before_the_barrier_is_an_error(storm_on: Storm, tmp_path: Path) -> None:
+    with ScriptedSale(sell(units=1)).open() as sale:
+        sale.refuse()  # so that workers wait for their connections
+        killer = threading.Timer(1.5, lambda: workers_of(os.getpid())[0].kill())
+        killer.start()
+        with pytest.raises(UnreachableError, match="was killed by signal 9 before the barrier"):
+            storm_on(sale, f"{CLAIMS}users = 4\nconnections = 4", barrier_ms=20_000)
+        killer.join()
+    assert b'"sent":0' in (tmp_path / "run0/attempts.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_defect_in_a_worker_is_raised_here(
+    storm_on: Storm, sale: ScriptedSale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def foreign(mission: Mission, number: int, of: int) -> Mission:
+        return replace(mission, plan=mission.plan.part(number, of), tokens={})
+
+    monkeypatch.setattr("flashsale.storm.crew._share", foreign)
+    with pytest.raises(RuntimeError, match=r"worker \d of 2:(.|\n)*KeyError"):
+        storm_on(sale, f"{CLAIMS}users = 4\nconnections = 4")
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_barrier_sends_nothing(storm_on: Storm) -> None:
+    with ScriptedSale(sell(units=1)).open() as sale:
+        sale.refuse()
+        threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        run = storm_on(sale, f"{CLAIMS}users = 4\nconnections = 4", barrier_ms=20_000)
+    assert run.summary.load.outcomes == {"unsent": 4}
+    assert run.summary.load.errors == {"interrupted": 4}
+    assert run.of("barrier") == []
+    assert run.summary.exit_code == ExitCode.INTERRUPTED
 
 
 # As a user runs it.

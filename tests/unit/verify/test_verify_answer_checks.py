@@ -168,9 +168,13 @@ def test_what_another_clock_saw_says_nothing_and_what_ones_own_saw_does() -> Non
     world = _sold_out_then_sold(130)
     world.claims[0].clock, world.claims[1].clock = 1, 2
     assert broken(world.snapshot()) == set()
+    (remark,) = findings(world.snapshot(), "sold_out_truthful", Verdict.PASS)
+    assert "if the two clocks agree: order 101" in str(remark)
+    assert "sent 30 µs after user 9" in str(remark)
     world.say(8, Outcome.SOLD_OUT, sent_us=0, done_us=120, clock=2)
     found = violations(world.snapshot(), "sold_out_truthful")
     assert "sent 10 µs after user 8 had been told “sold out”" in found
+    assert not findings(world.snapshot(), "sold_out_truthful", Verdict.PASS)
 
 
 def test_another_vouchers_sold_out_says_nothing() -> None:
