@@ -23,7 +23,7 @@ from flashsale.model import Verdict
 from flashsale.report import sale
 from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.crowd import crowd
-from flashsale.report.number import ms, plural, share
+from flashsale.report.number import lapse, ms, plural, share
 from flashsale.storm.figures import Figures
 from flashsale.storm.health import Health
 from flashsale.storm.summary import Summary
@@ -176,6 +176,7 @@ def _template() -> Template:
     )
     environment.filters.update(
         ms=ms,
+        lapse=lapse,
         share=share,
         plural=plural,
         percent=lambda part: "–" if part is None else sale.percent(part),

@@ -25,6 +25,13 @@ def amount(value: float | None, unit: str) -> str:
             return f"{value:,.0f}{unit}"
 
 
+def lapse(value_ms: float | None) -> str:
+    """A time with its unit: ms below a second, seconds from there on."""
+    if value_ms is None or value_ms < 1000:
+        return f"{ms(value_ms)} ms"
+    return f"{value_ms / 1000:,.2f} s"
+
+
 def share(part: int, whole: int) -> str:
     """`part` of `whole` in per cent; a rare thing never shows as 0 %, nor almost all as 100 %."""
     if not whole or not part:

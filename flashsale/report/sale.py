@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flashsale.report.number import ms, plural
+from flashsale.report.number import lapse, plural
 from flashsale.storm.salefigures import FairnessFigures, SaleFigures, Selling
 
 
@@ -22,7 +22,7 @@ def remarks(sale: SaleFigures) -> list[Remark]:
 
 def _stock(sale: SaleFigures) -> Iterator[Remark]:
     units = "units" if sale.units is None else f"of {plural(sale.units, 'unit')}"
-    after = "" if sale.sold_out_ms is None else f", sold out after {ms(sale.sold_out_ms)} ms"
+    after = "" if sale.sold_out_ms is None else f", sold out after {lapse(sale.sold_out_ms)}"
     some = f" ({sale.sold_out_vouchers:,} of {sale.vouchers:,} vouchers sold out)"
     yield Remark(f"{sale.sold:,} {units} sold{after}{some if sale.vouchers > 1 else ''}")
     if sale.undersold:
@@ -35,12 +35,12 @@ def _word(sale: Selling) -> Iterator[Remark]:
     if sale.propagation_ms is not None:
         yield Remark(
             f'"sold out" reached {plural(sale.refused, "buyer")} '
-            f"within {ms(sale.propagation_ms)} ms of the stock being gone"
+            f"within {lapse(sale.propagation_ms)} of the stock being gone"
         )
     if sale.late_sold and sale.late_by_ms is not None:
         yield Remark(
             f'{plural(sale.late_sold, "order")} arrived after the first "sold out" had, '
-            f"by up to {ms(sale.late_by_ms)} ms"
+            f"by up to {lapse(sale.late_by_ms)}"
         )
     if sale.untold:
         yield Remark(f"{plural(sale.untold, 'buyer')} never learned that it was gone", odd=True)

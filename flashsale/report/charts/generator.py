@@ -1,9 +1,12 @@
 """The chart of the generator's health: CPU, loop lag and open requests while it stormed."""
 
+from collections.abc import Sequence
+
 from flashsale.report.charts.chart import Chart, Run, Table, axis, line, seconds_axis, thinned
 from flashsale.report.number import ms
 
 _HEIGHT = 440
+_WAITED_WORTH_TELLING = 5.0
 
 
 def health(run: Run, _: Run | None) -> Chart | None:
@@ -26,8 +29,7 @@ def health(run: Run, _: Run | None) -> Chart | None:
         "health",
         "Generator health",
         f"{_who(run)}: at most {max(shares):.0f} % of a core, its loop late by "
-        f"{ms(max(lags))} ms at worst, {max(flying):,.0f} requests open at once. While it waited "
-        "for a core that another process had, answers were read late, too.",
+        f"{ms(max(lags))} ms at worst, {max(flying):,.0f} requests open at once.{_starved(waits)}",
         Table(
             ("at s", "CPU %", "waited %", "loop lag ms", "in flight"),
             [
@@ -53,6 +55,13 @@ def health(run: Run, _: Run | None) -> Chart | None:
             "yaxis3": axis("in flight", rangemode="tozero", domain=[0, 0.28]),
         },
     )
+
+
+def _starved(waits: Sequence[float]) -> str:
+    """What it means that another process had its core, where that was much."""
+    if max(waits) < _WAITED_WORTH_TELLING:
+        return ""
+    return f" For up to {max(waits):.0f} % of a moment it waited for a core, and read answers late."
 
 
 def _who(run: Run) -> str:

@@ -13,7 +13,7 @@ from flashsale.report.charts.chart import (
     seconds_axis,
     thinned,
 )
-from flashsale.report.number import ms
+from flashsale.report.number import lapse, ms
 from flashsale.report.series import Bin, latency_by_rank, start_lag
 from flashsale.storm.histogram import SAMPLES_BEYOND, Histogram
 from flashsale.storm.ledger import LOST
@@ -42,8 +42,9 @@ def spectrum(run: Run, baseline: Run | None) -> Chart | None:
         f"{_in_words(run.summary.latency_ms.response)} Response runs from the planned instant, "
         f"service from the send. Dotted where fewer than {SAMPLES_BEYOND} samples lie beyond.",
         Table(("ms", *_PERCENTILES), [_row(name, latency) for name, _, _, latency in told]),
-        [t for name, colour, histogram, _ in told for t in _curve(name, colour, histogram)],
-        {"xaxis": _nines(most), "yaxis": axis("ms", rangemode="tozero")},
+        # Service lies below response: in a closed run the two are one line.
+        [t for name, colour, found, _ in reversed(told) for t in _curve(name, colour, found)],
+        {"xaxis": _nines(most), "yaxis": _ms_axis(), "legend": {"traceorder": "reversed"}},
     )
 
 
@@ -97,11 +98,11 @@ def lag(run: Run, _: Run | None) -> Chart | None:
 
 def _in_words(latency: Latency) -> str:
     parts = [
-        f"{share} had an answer within {ms(value)} ms"
+        f"{share} had an answer within {lapse(value)}"
         for share, value in (("Half", latency.p50), ("99 %", latency.p99))
         if value is not None
     ]
-    return f"{'; '.join([*parts, f'the slowest after {ms(latency.max)} ms'])}.".capitalize()
+    return f"{'; '.join([*parts, f'the slowest after {lapse(latency.max)}'])}.".capitalize()
 
 
 def _curve(name: str, colour: str, histogram: Histogram) -> list[Trace]:
@@ -136,9 +137,9 @@ def _ranked(run: Run) -> list[Bin]:
 
 
 def _band(bins: list[Bin]) -> list[Trace]:
-    bare = {"hoverinfo": "skip", "showlegend": False, "line": {"width": 0}}
+    bare = {"hoverinfo": "skip", "line": {"width": 0}}
     lower = line("p10", "--accent", [(b.until, b.p10 / 1000) for b in bins], **bare)
-    upper = line("p10 to p90", "--accent", [(b.until, b.p90 / 1000) for b in bins], **bare)
+    upper = line("middle 80 %", "--accent", [(b.until, b.p90 / 1000) for b in bins], **bare)
     slowest = line(
         "slowest",
         "--slate",
@@ -146,6 +147,7 @@ def _band(bins: list[Bin]) -> list[Trace]:
         line={"width": 1},
         hovertemplate="%{y:.2f} ms",
     )
+    lower |= {"showlegend": False}
     upper |= {"fill": "tonexty", "fillcolor": "--accent-faint"}
     return [lower, upper, slowest, _median(bins, "median", "--accent")]
 

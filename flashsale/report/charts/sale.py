@@ -10,7 +10,7 @@ from flashsale.report.charts.chart import (
     seconds_axis,
     thinned,
 )
-from flashsale.report.number import ms, plural
+from flashsale.report.number import lapse, plural
 from flashsale.report.sale import percent
 from flashsale.report.series import stock
 from flashsale.storm.fairness import DECILES
@@ -92,7 +92,9 @@ def fairness(run: Run, baseline: Run | None) -> Chart | None:
         ),
         traces,
         {
-            "xaxis": axis("tenth of the buyers, the first to come on the left", type="category"),
+            "xaxis": axis(
+                "tenth of the buyers, the first to come on the left", type="category", dtick=1
+            ),
             "yaxis": axis("% won", rangemode="tozero"),
         },
     )
@@ -118,13 +120,13 @@ def _first_told(sale: SaleFigures) -> dict[str, object]:
 
 def _stock_in_words(sale: SaleFigures) -> str:
     gone = (
-        "" if sale.sold_out_ms is None else f"; the last order arrived at {ms(sale.sold_out_ms)} ms"
+        "" if sale.sold_out_ms is None else f"; the last order came after {lapse(sale.sold_out_ms)}"
     )
     told = ""
     if sale.propagation_ms is not None:
         told = (
-            f'. The first "sold out" arrived at {ms(sale.first_told_ms)} ms, and every refused '
-            f"buyer had it within {ms(sale.propagation_ms)} ms of the stock being gone"
+            f'. The first "sold out" came after {lapse(sale.first_told_ms)}, and every refused '
+            f"buyer had it within {lapse(sale.propagation_ms)} of the stock being gone"
         )
     return f"{sale.sold:,} of {plural(sale.units or 0, 'unit')} sold{gone}{told}."
 

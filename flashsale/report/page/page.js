@@ -20,7 +20,7 @@
     const axis = {
       automargin: true, fixedrange: touch, gridcolor: "--line", linecolor: "--line", zerolinecolor: "--line",
       tickfont: { size: 12 }, title: { font: { size: 12 }, standoff: 6 }, nticks: narrow ? 5 : 8,
-      separatethousands: true, tickangle: 0,
+      separatethousands: true, exponentformat: "none", tickangle: 0,
     };
     return {
       layout: {

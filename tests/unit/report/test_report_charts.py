@@ -108,7 +108,7 @@ def test_every_colour_is_one_of_the_page() -> None:
 
 def test_words_hold_the_figures() -> None:
     charts = by_key(charts_of(SALE))
-    assert "300 of 300 units sold; the last order arrived at " in charts["stock"].reading
+    assert "300 of 300 units sold; the last order came after " in charts["stock"].reading
     assert "the winner had come first in 100 %." in charts["fairness"].reading
     assert charts["fairness"].table.rows[0] == ("1", "100 %")
     assert "2,000 attempts left within 0.10 s" in charts["arrivals"].reading
@@ -118,7 +118,7 @@ def test_words_hold_the_figures() -> None:
 def test_the_spectrum_gives_each_nine_a_decade_and_dots_what_few_samples_back() -> None:
     spectrum = by_key(charts_of(SALE))["spectrum"]
     assert spectrum.layout["xaxis"]["ticktext"] == ["50 %", "90 %", "99 %", "99.9 %"]
-    solid, dotted, *_ = spectrum.traces
+    *_, solid, dotted = spectrum.traces
     assert dotted["line"]["dash"] == "dot"
     assert solid["x"][-1] == dotted["x"][0]
     assert 2000 / solid["x"][-1] >= 10

@@ -1,6 +1,6 @@
 import pytest
 
-from flashsale.report.number import ms, plural, share
+from flashsale.report.number import lapse, ms, plural, share
 
 
 @pytest.mark.parametrize(
@@ -9,6 +9,14 @@ from flashsale.report.number import ms, plural, share
 )
 def test_milliseconds_have_the_precision_that_helps(value: float | None, text: str) -> None:
     assert ms(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "– ms"), (999.4, "999 ms"), (1000, "1.00 s"), (4433.7, "4.43 s")],
+)
+def test_a_long_time_is_told_in_seconds(value: float | None, text: str) -> None:
+    assert lapse(value) == text
 
 
 @pytest.mark.parametrize(
