@@ -138,6 +138,7 @@ def merge(
     from flashsale.storm.merge import baseline_of, merge_runs
     from flashsale.storm.runfolder import create_run_folder
     from flashsale.storm.shard_run import ensure_whole, read_shard
+    from flashsale.verify.ending import ended_last
 
     runs = [read_shard(path) for path in shards]
     ensure_whole(runs)
@@ -148,6 +149,9 @@ def merge(
         folder.baseline.write_bytes(taken.folder.baseline.read_bytes())
     else:
         typer.echo("report: no shard took a baseline, so verify will judge less", err=True)
+    last = ended_last([run.path for run in runs])
+    if last is not None:
+        folder.ending.write_bytes((last / folder.ending.name).read_bytes())
     copy_stack((taken or runs[0]).path, folder.path)
     write_reports(folder, finished.summary, finished.figures)
     print_run(StormRun(finished.summary, folder))

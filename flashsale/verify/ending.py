@@ -109,6 +109,15 @@ def read_ending(run_dir: Path) -> Ending | None:
         ) from error
 
 
+def ended_last(run_dirs: Sequence[Path]) -> Path | None:
+    """The folder of the run that ended last of all; None where one has no end on record.
+
+    What several machines fired as one run ended when the last of them did.
+    """
+    ended = [(ending.clocks.redis_ms, run) for run in run_dirs if (ending := read_ending(run))]
+    return max(ended)[1] if len(ended) == len(run_dirs) else None
+
+
 def from_json(text: bytes) -> Ending:
     """What to_json wrote. Raises ValueError, KeyError or TypeError for anything else."""
     document = orjson.loads(text)

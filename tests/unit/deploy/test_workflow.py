@@ -68,7 +68,12 @@ def test_every_command_is_one_that_there_is() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["strom", "stampede"], ["storm"], ["storm", "stampede", "--outt", "x"], ["seed", "--users"]],
+    [
+        ["strom", "stampede"],
+        ["verify", "--drain-timeout", "soon"],
+        ["storm", "stampede", "--outt", "x"],
+        ["seed", "--users"],
+    ],
 )
 def test_a_command_that_there_is_not_is_found_out(words: list[str]) -> None:
     with pytest.raises(typer.TyperException):

@@ -1,5 +1,6 @@
 """The end of a run as a file: nothing is lost, and what is damaged says so in a line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -8,7 +9,14 @@ import pytest
 from flashsale.errors import NothingJudgedError
 from flashsale.verify.baseline import BASELINE_FILE, read_baseline
 from flashsale.verify.database import Shelf
-from flashsale.verify.ending import ENDING_FILE, Ending, SaleAtEnd, from_json, read_ending
+from flashsale.verify.ending import (
+    ENDING_FILE,
+    Ending,
+    SaleAtEnd,
+    ended_last,
+    from_json,
+    read_ending,
+)
 from flashsale.verify.ledger import Terms
 from flashsale.verify.observation import Clocks, Position
 
@@ -30,6 +38,17 @@ def test_as_a_file_nothing_is_lost(tmp_path: Path) -> None:
 
 def test_a_storm_that_took_none_has_none(tmp_path: Path) -> None:
     assert read_ending(tmp_path) is None
+
+
+def test_of_several_shards_the_last_end_counts_and_only_if_all_have_one(tmp_path: Path) -> None:
+    shards = [tmp_path / name for name in ("b", "a", "c")]
+    for shard, redis_ms in zip(shards, (5, 9, 7), strict=True):
+        shard.mkdir()
+        end = replace(END, clocks=replace(END.clocks, redis_ms=redis_ms))
+        (shard / ENDING_FILE).write_bytes(end.to_json())
+    assert ended_last(shards) == shards[1]
+    (shards[2] / ENDING_FILE).unlink()
+    assert ended_last(shards) is None
 
 
 def damaged() -> list[bytes]:
