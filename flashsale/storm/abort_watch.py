@@ -41,7 +41,8 @@ class AbortWatch:
         self, conditions: Sequence[Threshold], ledger: Ledger, asks: Sequence[int]
     ) -> None:
         self._conditions = conditions
-        self._figures = RunningFigures(ledger, asks)
+        metrics = [condition.metric for condition in conditions]
+        self._figures = RunningFigures(ledger, asks, metrics)
         self._next_s = 0.0
         self._ended_min = max(1, min(ENDED_MIN, round(ENDED_SHARE_MIN * len(ledger.answers))))
         self.met: Judgement | None = None
@@ -51,10 +52,12 @@ class AbortWatch:
 
     def look(self, elapsed_s: float) -> bool:
         """Whether the storm is to end now; True at most once."""
-        if not self._conditions or self.met is not None or elapsed_s < self._next_s:
+        if not self._conditions or self.met is not None:
+            return False
+        self._figures.take_new(elapsed_s)  # every time: less at once keeps nobody waiting
+        if elapsed_s < self._next_s:
             return False
         self._next_s = elapsed_s + LOOK_S
-        self._figures.take_new(elapsed_s)
         for condition in self._conditions:
             judgement = judge(condition, self._figures)
             if judgement.verdict is Verdict.PASS and self._can_be_told(condition):

@@ -303,21 +303,10 @@ def test_thresholds_of_the_command_line_have_to_hold(desk: Path, sale: ScriptedS
     assert "60 samples, and p99 needs 1,000" in silent.stdout
 
 
-@pytest.mark.parametrize(
-    ("expression", "line"),
-    [
-        ("buy.p98<5ms", "no metric 'buy.p98', did you mean 'buy.p9"),
-        ("browse.p99<5ms", "'browse.response.p99' has no samples in a scenario that asks for"),
-        ("buy.p99<5", "'buy.response.p99': found '<5', expected a duration"),
-    ],
-)
-def test_a_threshold_that_nobody_can_judge_sends_nothing(
-    desk: Path, sale: ScriptedSale, expression: str, line: str
-) -> None:
-    done = storm(desk, *on(sale), "--fail-if", expression)
+def test_a_threshold_that_nobody_can_judge_sends_nothing(desk: Path, sale: ScriptedSale) -> None:
+    done = storm(desk, *on(sale), "--fail-if", "buy.p98<5ms")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("flashsale: --fail-if: ")
-    assert line.replace("'buy.response.p99':", '"buy.response.p99":') in done.stderr
+    assert "flashsale: --fail-if: no metric 'buy.p98', did you mean 'buy.p9" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (desk / "runs").exists()
     assert not sale.claims
@@ -348,25 +337,11 @@ def test_a_run_is_held_against_an_earlier_one(desk: Path) -> None:
         assert storm(desk, *on(sale), "--baseline", str(baseline)).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["--max-regress", "15%"], "--max-regress: this goes with --baseline RUN"),
-        (["--baseline", "no", "--max-regress", "15"], "--max-regress: found '15', expected such"),
-        (["--baseline", "no"], "--baseline no: no summary.json, so no finished run"),
-        (["--baseline", "tiny.toml"], "--baseline tiny.toml/summary.json: Not a directory"),
-        (["--baseline", "bad"], "--baseline bad/summary.json: damaged, or of another version"),
-    ],
-)
-def test_a_baseline_that_cannot_be_used_sends_nothing(
-    desk: Path, sale: ScriptedSale, arguments: list[str], line: str
-) -> None:
-    (desk / "bad").mkdir()
-    (desk / "bad/summary.json").write_text('{"schema": 1, "run": ["?"]}')
-    done = storm(desk, *on(sale), *arguments)
+def test_a_baseline_that_cannot_be_used_sends_nothing(desk: Path, sale: ScriptedSale) -> None:
+    done = storm(desk, *on(sale), "--baseline", "no")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"flashsale: {line}")
-    assert len(done.stderr.splitlines()) == 1
+    line = "flashsale: --baseline no: no summary.json, so no finished run; name a run's folder\n"
+    assert done.stderr == line
     assert not (desk / "runs").exists()
     assert not sale.claims
 
@@ -409,15 +384,6 @@ def test_a_condition_ends_the_storm_early(
     assert orjson.loads(lines[-1])["interrupted"] is False
     assert (desk / "runs/latest/report.html").exists()
     assert "not buy.indeterminate.share" in (desk / "runs/latest/junit.xml").read_text()
-
-
-def test_an_abort_condition_that_nobody_can_judge_sends_nothing(
-    desk: Path, sale: ScriptedSale
-) -> None:
-    done = storm(desk, *on(sale), "--abort-if", "buy.sold.count<5")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("flashsale: --abort-if: a count is too small")
-    assert not sale.claims
 
 
 def test_under_github_actions_the_run_is_told_to_the_workflow(
