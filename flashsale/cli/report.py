@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from flashsale.cli import merge
 from flashsale.cli.judging import MAX_REGRESS, Csv
 from flashsale.errors import ExitCode, UsageError, worst
 
@@ -116,46 +117,7 @@ def _compare(first: Path, others: list[Path], max_regress: str | None) -> ExitCo
     return code
 
 
-@command.command("merge")
-def merge(
-    shards: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="The folders that all shards left.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The merged run's folder.", show_default="runs/SCENARIO-TIME"),
-    ] = None,
-) -> None:
-    """Make one run of the shards that several machines fired, for `verify` and `report`.
-
-    The shards have to be all of one storm, each once. Exits as one storm of it all would.
-    """
-    from datetime import UTC, datetime
-
-    from flashsale.cli.options import copy_stack
-    from flashsale.cli.storm import StormRun, print_run
-    from flashsale.report.files import write_reports
-    from flashsale.storm.merge import baseline_of, merge_runs
-    from flashsale.storm.runfolder import create_run_folder
-    from flashsale.storm.shard_run import ensure_whole, read_shard
-    from flashsale.verify.ending import ended_last
-
-    runs = [read_shard(path) for path in shards]
-    ensure_whole(runs)
-    folder = create_run_folder(runs[0].scenario.name, out, datetime.now(UTC))
-    finished = merge_runs(runs, folder)
-    taken = baseline_of(runs)
-    if taken is not None:
-        folder.baseline.write_bytes(taken.folder.baseline.read_bytes())
-    else:
-        typer.echo("report: no shard took a baseline, so verify will judge less", err=True)
-    last = ended_last([run.path for run in runs])
-    if last is not None:
-        folder.ending.write_bytes((last / folder.ending.name).read_bytes())
-    copy_stack((taken or runs[0]).path, folder.path)
-    write_reports(folder, finished.summary, finished.figures)
-    print_run(StormRun(finished.summary, folder))
-    raise typer.Exit(finished.summary.exit_code)
+command.command("merge")(merge.command)
 
 
 def read_run(run: Path, option: str = "") -> "tuple[RunFolder, Summary]":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from flashsale.errors import ExitCode, UsageError
+from flashsale.errors import ExitCode
 from flashsale.storm.attempts import read_ledger
 from flashsale.storm.claims import read_asked
 from flashsale.storm.conclusion import Circumstances, conclude
@@ -12,7 +12,7 @@ from flashsale.storm.figures import Figures
 from flashsale.storm.ledger import Ledger
 from flashsale.storm.machine import Machine
 from flashsale.storm.merged_attempts import barrier_unix_us, write_merged
-from flashsale.storm.plan import Plan, whole
+from flashsale.storm.plan import Plan
 from flashsale.storm.run import Finished
 from flashsale.storm.runfolder import RunFolder
 from flashsale.storm.salefigures import sale_figures
@@ -21,14 +21,12 @@ from flashsale.storm.shard_run import ShardRun
 from flashsale.storm.summary import MergedFigures, MergedShard
 
 
-def merge_runs(runs: Sequence[ShardRun], folder: RunFolder) -> Finished:
-    """Write record, latencies and summary of the run that `runs` make, to `folder`.
+def merge_runs(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> Finished:
+    """Write scenario, record, latencies and summary of the run that `runs` make, to `folder`.
 
-    They are all shards of one storm (`ensure_whole`). Raises UsageError where their parts do not
-    make the plan that they name.
+    They are all shards of `plan` (`whole_plan`). Raises UsageError where a record is damaged.
     """
     runs = sorted(runs, key=lambda run: run.shard.number)
-    plan = _plan(runs)
     folder.scenario.write_bytes(scenario_document(runs[0].scenario))
     write_merged(runs, plan, folder)
     ledger = read_ledger(folder.attempts)
@@ -46,16 +44,6 @@ def baseline_of(runs: Sequence[ShardRun]) -> ShardRun | None:
     at which anybody fired."""
     ordered = sorted(runs, key=lambda run: run.shard.number)
     return next((run for run in ordered if run.folder.baseline.exists()), None)
-
-
-def _plan(runs: Sequence[ShardRun]) -> Plan:
-    try:
-        plan = whole([run.plan for run in runs])
-    except ValueError as error:
-        raise UsageError(f"{runs[0].path} and the others: {error}") from error
-    if plan.digest != runs[0].header["plan_hash"]:
-        raise UsageError(f"{runs[0].path} and the others do not make the plan that they name")
-    return plan
 
 
 def _effort(runs: Sequence[ShardRun]) -> Effort:

@@ -9,7 +9,7 @@ import orjson
 
 from flashsale.errors import UsageError
 from flashsale.storm.effort import Effort
-from flashsale.storm.plan import Plan
+from flashsale.storm.plan import Plan, whole
 from flashsale.storm.plan_lines import read_plan
 from flashsale.storm.runfolder import RunFolder
 from flashsale.storm.scenario import Scenario
@@ -100,8 +100,22 @@ def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(f"{path}: damaged, or of another version ({reason})")
 
 
-def ensure_whole(runs: Sequence[ShardRun]) -> None:
-    """See that these are all shards of one storm, each once. Raises UsageError with one line."""
+def whole_plan(runs: Sequence[ShardRun]) -> Plan:
+    """The plan that these shards make. Raises UsageError with one line, where they are not all
+    shards of one storm, each once."""
+    _ensure_alike(runs)
+    _ensure_each_once(runs, runs[0].shard.of)
+    ordered = sorted(runs, key=lambda run: run.shard.number)
+    try:
+        plan = whole([run.plan for run in ordered])
+    except ValueError as error:
+        raise UsageError(f"{runs[0].path} and the others: {error}") from error
+    if plan.digest != runs[0].header["plan_hash"]:
+        raise UsageError(f"{runs[0].path} and the others do not make the plan that they name")
+    return plan
+
+
+def _ensure_alike(runs: Sequence[ShardRun]) -> None:
     first = runs[0]
     for run in runs[1:]:
         if run.header["plan_hash"] != first.header["plan_hash"]:
@@ -118,7 +132,6 @@ def ensure_whole(runs: Sequence[ShardRun]) -> None:
             raise UsageError(f"{run.path} and {first.path} had different --start-at")
         if run.scenario != first.scenario:
             raise UsageError(f"{run.path} and {first.path} had different scenarios or thresholds")
-    _ensure_each_once(runs, first.shard.of)
 
 
 def _ensure_each_once(runs: Sequence[ShardRun], of: int) -> None:

@@ -18,11 +18,12 @@ from flashsale.storm.histogram import Histogram, merged
 from flashsale.storm.ledger import Ledger
 from flashsale.storm.merge import baseline_of, merge_runs
 from flashsale.storm.planning import plan_of
+from flashsale.storm.recording import read_recording
 from flashsale.storm.runfolder import RunFolder
 from flashsale.storm.scenario import Scenario, parse_scenario
 from flashsale.storm.scenario_file import scenario_document
 from flashsale.storm.selfwatch import SelfReport
-from flashsale.storm.shard_run import ShardRun, ensure_whole, read_shard
+from flashsale.storm.shard_run import ShardRun, read_shard, whole_plan
 from flashsale.verify.attempts import read_attempts
 
 START_US = 1_795_428_000_000_000
@@ -121,10 +122,10 @@ def leave(tmp_path: Path) -> Leave:
 
 def merged_run(tmp_path: Path, *paths: Path) -> tuple[RunFolder, Any, list[dict[str, Any]]]:
     runs = [read_shard(path) for path in paths]
-    ensure_whole(runs)
+    plan = whole_plan(runs)
     folder = RunFolder(tmp_path / "merged")
     folder.path.mkdir()
-    finished = merge_runs(runs, folder)
+    finished = merge_runs(runs, plan, folder)
     lines = [orjson.loads(line) for line in folder.attempts.read_bytes().splitlines()]
     return folder, finished, lines
 
@@ -169,6 +170,13 @@ def test_merged_percentiles_are_those_of_all_records(tmp_path: Path, leave: Leav
     assert generator.loop_lag_ms.max == 0.003
     assert generator.cpu_us_per_request == round(3 * 7 / 12, 2)
     assert generator.start_lag_ms.count == 12
+
+
+def test_what_was_merged_can_be_fired_once_more(tmp_path: Path, leave: Leave) -> None:
+    folder, finished, _ = merged_run(tmp_path, leave(1), leave(2))
+    recording = read_recording(folder.path)
+    assert recording.plan.digest == finished.summary.plan_hash
+    assert recording.scenario == scenario()
 
 
 def test_verify_reads_what_was_merged(tmp_path: Path, leave: Leave) -> None:
@@ -226,7 +234,7 @@ def test_the_first_baseline_counts(leave: Leave) -> None:
 
 def refusal(*paths: Path) -> str:
     with pytest.raises(UsageError) as caught:
-        ensure_whole([read_shard(path) for path in paths])
+        whole_plan([read_shard(path) for path in paths])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
