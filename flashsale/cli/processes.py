@@ -72,7 +72,7 @@ def crowd(
         found = Crowd(workers, None if shard is None else parse_shard(shard), instant)
     except ValueError as error:
         raise UsageError(f"--shard: {error}") from error
-    _check_seats(found, scenario.load.connections // scenario.load.clicks)
+    _check_seats(found, scenario.load.seats)
     return found
 
 

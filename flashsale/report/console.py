@@ -201,9 +201,9 @@ def _closing(summary: Summary, folder: Path) -> Table:
         rows.add_row("merged", f"{plural(len(summary.merged.shards), 'shard')}, {spread}")
         for caveat in summary.merged.caveats:
             rows.add_row("", Text(caveat, style="dim"))
-    spared = f", {summary.load.spared:,} more were not needed" * bool(summary.load.spared)
-    attempts = f"{plural(summary.load.planned, 'attempt')}{spared}"
-    rows.add_row("plan", f"{summary.plan_hash}, {attempts}")
+    rows.add_row("plan", summary.plan_hash)
+    if summary.load.spared:
+        rows.add_row("", f"{summary.load.spared:,} planned for a case that did not come")
     rows.add_row("verdict", _verdict_line(summary))
     rows.add_row("run", str(folder))
     return rows

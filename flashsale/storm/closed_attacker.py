@@ -42,7 +42,7 @@ class ClosedAttacker(Attacker):
 
     def _conclude(self, attempt: int, at_ns: int, answer: Answer) -> None:
         settled = self._settle(attempt, at_ns, answer)
-        self._release(self._plan.connections[attempt], at_ns)
+        self._release(self._lane(attempt), at_ns)
         self._follow(attempt, at_ns)
         if not settled % UNTENDED_MAX:
             self._tend(at_ns)
@@ -83,6 +83,10 @@ class ClosedAttacker(Attacker):
             heappop(thinking)
             self._go(i)
 
+    def _lane(self, attempt: int) -> int:
+        """The connection over which `attempt` goes."""
+        return self._plan.connections[attempt]
+
     def _go(self, i: int) -> None:
         """Send attempt `i` over its connection, or have it wait until that is free."""
         lane = self._plan.connections[i]
@@ -108,7 +112,7 @@ class ClosedAttacker(Attacker):
     async def _continue(self, i: int) -> None:
         """Send attempt `i` over a new connection; without one it was never sent."""
         try:
-            connection = await self.lanes.revive(self._plan.connections[i])
+            connection = await self.lanes.revive(self._lane(i))
         except TimeoutError:
             self._conclude(i, monotonic_ns(), unsent("connect"))
         else:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 from flashsale.storm.plan import ALWAYS, FIRST, Plan
 from flashsale.storm.step import Step
 
+ANY = -1
+"""In place of a connection: whichever is free."""
+
 
 class Attempt(NamedTuple):
     """One attempt; `after` and `given` are the numbers that the draft gave to others."""
@@ -42,12 +45,13 @@ class Draft:
             place[old] = new
         chosen = [self._attempts[old] for old in order]
         users = [attempt.user for attempt in chosen]
+        lanes = {attempt.connection for attempt in chosen}
         given = [_placed(attempt.given, place) for attempt in chosen]
         return Plan(
             asks=array("b", [attempt.step for attempt in chosen]),
             users=_column(users if any(users) else ()),
             things=_column(attempt.thing for attempt in chosen),
-            connections=_column(attempt.connection for attempt in chosen),
+            connections=_column(() if lanes == {ANY} else [each.connection for each in chosen]),
             at_us=_column(attempt.at_us for attempt in chosen),
             connection_count=connections,
             after=_column(_placed(attempt.after, place) for attempt in chosen),

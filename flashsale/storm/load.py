@@ -15,7 +15,7 @@ ARRIVALS_MAX = 5_000_000
 ATTEMPTS_MAX = 10_000_000
 _STAGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m):([0-9]+(?:\.[0-9]+)?)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
-_CLOSED_ALONE = ("think_ms", "think", "clicks", "retry", "refresh")
+_FOR_VISITS = ("think_ms", "think", "clicks", "retry", "refresh")
 
 
 class Stage(NamedTuple):
@@ -61,8 +61,8 @@ class Refresh(Table):
 
 class Load(Table):
     """Three models. `stampede`: every user once, after the barrier. `rate`: everybody comes at
-    an instant of their own, served or not. `closed`: each connection serves its users one after
-    another, who take their steps with pauses between them.
+    an instant of their own, served or not, and takes any connection. `closed`: each connection
+    serves its users one after another. Users of the last two take several steps, with pauses.
     """
 
     model: Literal["stampede", "rate", "closed"] = Field(
@@ -99,12 +99,18 @@ class Load(Table):
             self._check_stages()
         else:
             self._check_users()
+        attempts = self.user_count * self._attempts_each
+        if attempts > ATTEMPTS_MAX:
+            raise ValueError(
+                f"load: {self.user_count:,} users make {attempts:,} attempts, "
+                f"expected at most {ATTEMPTS_MAX:,}"
+            )
         if self.connect == "cold" and self.model != "stampede":
             raise ValueError("load.connect: cold connections are for model = 'stampede'")
-        if self.model != "closed":
-            given = [name for name in _CLOSED_ALONE if name in self.model_fields_set]
+        if self.model == "stampede":
+            given = [name for name in _FOR_VISITS if name in self.model_fields_set]
             if given:
-                raise ValueError(f"load.{given[0]}: this is for model = 'closed'")
+                raise ValueError(f"load.{given[0]}: this is for model = 'closed' or 'rate'")
         return self
 
     @property
@@ -128,9 +134,14 @@ class Load(Table):
         return sum(stage.arrivals for stage in self.parsed_stages) if self._staged else self.users
 
     @property
+    def is_visited(self) -> bool:
+        """Whether users do more than one thing, or not at once."""
+        return len(self.steps) > 1 or any(name in self.model_fields_set for name in _FOR_VISITS)
+
+    @property
     def seats(self) -> int:
         """How many users are served at a time."""
-        return self.connections // self.clicks
+        return self.connections if self._staged else self.connections // self.clicks
 
     @cached_property
     def parsed_stages(self) -> list[Stage]:
@@ -139,10 +150,10 @@ class Load(Table):
 
     @property
     def _attempts_each(self) -> int:
-        """At most, by a user who claims once."""
+        """Of one user, at most."""
         refresh, retries = self.refresh or Refresh(), self.retry.times if self.retry else 0
-        around = refresh.reads + retries * (1 + refresh.between)
-        return max(1, len(self.steps)) + self.clicks - 1 + around
+        beside = self.clicks - 1 + refresh.reads + retries * (1 + refresh.between)
+        return max(1, len(self.steps)) + beside * max(1, self.steps.count("buy"))
 
     @property
     def _staged(self) -> bool:
@@ -154,9 +165,10 @@ class Load(Table):
                 raise ValueError(
                     f"load.steps: found {name!r}, expected some of {', '.join(STEP_OF)}"
                 )
-        if self.model != "closed" and len(self.steps) > 1:
+        if self.model == "stampede" and len(self.steps) > 1:
             raise ValueError(
-                f"load.steps: found {len(self.steps)} steps; several are for model = 'closed'"
+                f"load.steps: found {len(self.steps)} steps; "
+                "several are for model = 'closed' or 'rate'"
             )
 
     def _check_users(self) -> None:
@@ -179,12 +191,6 @@ class Load(Table):
             raise ValueError(
                 f"load.connections: found {self.connections:,}, "
                 f"expected a multiple of load.clicks ({self.clicks})"
-            )
-        attempts = self.users * self._attempts_each
-        if attempts > ATTEMPTS_MAX:
-            raise ValueError(
-                f"load.users: {self.users:,} users make {attempts:,} attempts, "
-                f"expected at most {ATTEMPTS_MAX:,}"
             )
         if self.arrivals == "at_once" and self.spread_ms:
             raise ValueError("load.spread_ms: who comes at once has nothing to spread")

@@ -17,6 +17,7 @@ from flashsale.storm.requests import requests_of
 from flashsale.storm.scenario import Scenario
 from flashsale.storm.step import Step
 from flashsale.storm.target import Target
+from flashsale.storm.visit_attacker import VisitAttacker
 from flashsale.storm.wire import BrowseReader, Reader, SignReader
 
 _READERS = {Step.BUY: Reader, Step.BROWSE: BrowseReader, Step.SIGN: SignReader}
@@ -58,7 +59,7 @@ def _kind(plan: Plan) -> type[Attacker]:
     if plan.cold:
         return ColdAttacker
     if plan.open:
-        return OpenAttacker
+        return VisitAttacker if plan.closed or len(plan.steps) > 1 else OpenAttacker
     return Attacker if plan.is_chained else ClosedAttacker
 
 

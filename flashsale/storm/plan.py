@@ -116,13 +116,13 @@ class Plan:
         """Part `number` (1 to `of`) of this plan, its attempts and connections counted from 0.
 
         The parts of a plan have each of its attempts and connections once. A closed plan is
-        parted by connection, so that chains stay whole, an open one attempt by attempt in turn.
+        parted by connection, an open one by first attempt in turn, so that chains stay whole.
         Raises ValueError where a part would have no connection.
         """
         seats = self.connection_count // self.clicks
         if not 1 <= number <= of <= seats:
             raise ValueError(f"part {number} of {of}, and the plan has {seats} connections")
-        keys = range(len(self)) if self.open else [c // self.clicks for c in self.connections]
+        keys = self._roots() if self.open else [c // self.clicks for c in self.connections]
         chosen = array("q", (i for i, key in enumerate(keys) if key % of == number - 1))
         place = dict(zip(chosen, range(len(chosen)), strict=True)) | {FIRST: FIRST}
         columns = {name: _at(chosen, column) for name, column in self._columns().items()}
@@ -133,6 +133,15 @@ class Plan:
             columns["connections"] = array("q", moved)
         count = self.clicks * len(range(number - 1, seats, of))
         return replace(self, **columns, numbers=chosen, connection_count=count)  # type: ignore[arg-type]
+
+    def _roots(self) -> Sequence[int]:
+        """The first attempt that each attempt waits for in the end; itself, where it is one."""
+        if not self.closed:
+            return range(len(self))
+        roots = array("q", range(len(self)))
+        for i in range(len(self.first_attempts), len(self)):
+            roots[i] = roots[self.after[i]]  # which comes before it
+        return roots
 
     def _moved(self, connection: int, of: int) -> int:
         """What a connection is called in its part of the plan; a user's stay together."""

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from random import Random
 
 from flashsale.storm.arrivals import spread, staged
-from flashsale.storm.closed_plan import closed_plan
 from flashsale.storm.plan import FIRST, Plan
 from flashsale.storm.scenario import Scenario
 from flashsale.storm.things import Things
+from flashsale.storm.visits import closed_plan, open_plan
 
 
 def plan_of(scenario: Scenario, user_ids: Sequence[int]) -> Plan:
@@ -19,8 +19,10 @@ def plan_of(scenario: Scenario, user_ids: Sequence[int]) -> Plan:
         case "closed":
             return closed_plan(scenario, users, Things(scenario, random), random)
         case "rate":
-            at_us = array("q", staged(load, load.parsed_stages, random))
-            return _one_step(scenario, users, at_us, random)
+            instants = staged(load, load.parsed_stages, random)
+            if load.is_visited:
+                return open_plan(scenario, users, instants, Things(scenario, random), random)
+            return _one_step(scenario, users, array("q", instants), random)
         case _:
             return _stampede(scenario, users, random)
 

@@ -101,3 +101,44 @@ def test_buyers_with_instants_of_their_own_take_any_connection(tmp_path: Path) -
     assert found.summary.load.users == 20
     assert sorted(line["user"] for line in lines_of(folder, "plan")) == list(range(1, 21))
     assert not any("conn" in line for line in lines_of(folder, "plan"))
+
+
+def test_users_who_arrive_and_stay_a_while_share_the_connections(tmp_path: Path) -> None:
+    """Ten come at each of two instants, over three connections; each step waits its turn."""
+    load = """stages = ["100ms:100", "100ms:100"]
+arrivals = "at_once"
+connections = 3
+steps = ["browse", "sign", "buy"]
+think_ms = 15
+"""
+    with ScriptedSale(town(units=5, delay_s=0.002)).open() as sale:
+        finished, folder = visit(sale, tmp_path, load, model="rate")
+        assert sale.connections == 3
+    assert finished.summary.load.outcomes == {"hit": 20, "signed": 20, "sold": 5, "sold_out": 15}
+    assert (finished.summary.load.users, finished.summary.load.closed) == (20, False)
+    results = {line["i"]: line for line in lines_of(folder, "result")}
+    plan = lines_of(folder, "plan")
+    assert {line["at_us"] for line in plan if "at_us" in line} == {0, 100_000}
+    for line in plan:
+        if "after" in line:
+            assert results[line["i"]]["due_us"] == results[line["after"]]["done_us"] + 15_000
+    assert any("free_us" in result for result in results.values())
+    flying = sorted((r["sent_us"], 1) for r in results.values())
+    flying += sorted((r["done_us"], -1) for r in results.values())
+    now = most = 0
+    for _, step in sorted(flying):
+        now += step
+        most = max(most, now)
+    assert most <= 3
+
+
+def test_a_connection_that_breaks_while_users_arrive_is_opened_again(tmp_path: Path) -> None:
+    answers = town(units=50)
+
+    def act(claim: Claim) -> Act:
+        return Act(then="reset") if claim.path == "/user/sign" else answers(claim)
+
+    load = 'stages = ["200ms:50"]\nconnections = 2\nsteps = ["browse", "sign", "buy"]'
+    with ScriptedSale(act).open() as sale:
+        finished, _ = visit(sale, tmp_path, load, model="rate")
+    assert finished.summary.load.outcomes == {"hit": 10, "sold": 10, "indeterminate": 10}

@@ -155,7 +155,11 @@ connections = 1
         ('"browse", "buy"', '"buy"', "browse: no step of load.steps needs this table"),
         ('"browse", "buy"', '"browse"', "sale: no step of load.steps needs this table"),
         ("[browse]\nshops = 2\n", "", "browse: missing, expected the table [browse] for its step"),
-        ('"closed"', '"stampede"', "load.steps: found 2 steps; several are for model = 'closed'"),
+        (
+            '"closed"',
+            '"stampede"',
+            "load.steps: found 2 steps; several are for model =",
+        ),
         ('"browse", "buy"]', '"buy", "browse"]\nthink_ms = -1', "load.think_ms: found -1"),
         ("connections = 1", 'connections = 1\nthink = "long"', "load.think: found 'long'"),
         ("steps =", "stages = []\nsteps =", ""),
@@ -236,6 +240,42 @@ def test_a_user_refreshes_clicks_and_tries_again() -> None:
         assert 100_000 <= waits[1] <= 300_000
         (successor,) = course.waiting_for(claim)
         assert plan.users[successor] != plan.users[first]
+
+
+def arriving(**load: object) -> Scenario:
+    given = {"model": "rate", "stages": ("1s:30",), "connections": 4, "steps": STEPS, **load}
+    return Scenario(
+        schema=1,
+        name="s",
+        load=Load.model_validate(given),
+        sale=Sale(vouchers=2, units=4),
+        browse=Browse(shops=5),
+    )
+
+
+def test_users_who_arrive_take_their_steps_over_any_connection() -> None:
+    plan = plan_of(arriving(think_ms=6), range(1, 31))
+    assert (len(plan), len(plan.first_attempts)) == (90, 30)
+    assert (plan.open, plan.closed, plan.is_chained) == (True, True, False)
+    assert sorted(plan.users[i] for i in plan.first_attempts) == list(range(1, 31))
+    instants = [plan.at_us[i] for i in plan.first_attempts]
+    assert instants == sorted(instants)
+    assert instants[-1] < 1_000_000
+    for steps in walk(plan):
+        assert [Step(plan.asks[i]).endpoint for i in steps] == list(STEPS)
+        assert len({plan.users[i] for i in steps}) == 1
+        assert [plan.at_us[i] for i in steps[1:]] == [6_000, 6_000]
+
+
+def test_an_open_plan_with_steps_is_parted_user_by_user() -> None:
+    retrying = {**RETRYING, "connections": 7}
+    plan = plan_of(arriving(**retrying), range(1, 31))
+    assert (plan.clicks, len(plan)) == (1, 30 * (1 + 2 + 3 + 2 * 2))
+    parts = [plan.part(number, 3) for number in (1, 2, 3)]
+    assert [part.connection_count for part in parts] == [3, 2, 2]
+    owners = [set(part.users) for part in parts]
+    assert sum(map(len, owners)) == len(set().union(*owners)) == 30
+    assert whole(parts).digest == plan.digest
 
 
 def test_clicks_at_the_barrier_are_first_attempts() -> None:

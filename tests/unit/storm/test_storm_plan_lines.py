@@ -24,6 +24,17 @@ TABLES: list[dict[str, Any]] = [
     {"browse": BROWSE, "load": {"model": "stampede", "users": 6, "connections": 2}},
     {"browse": BROWSE, "load": CLOSED},
     {"load": {**CLOSED, "steps": ["sign"]}},
+    {
+        "sale": SALE,
+        "browse": BROWSE,
+        "load": {
+            "model": "rate",
+            "stages": ["1s:9"],
+            "connections": 2,
+            "steps": ["browse", "buy"],
+            "retry": RETRY,
+        },
+    },
     {"sale": SALE, "browse": BROWSE, "load": {**CLOSED, "steps": ["browse", "sign", "buy"]}},
     {"sale": SALE, "load": {**CLOSED, "clicks": 2, "retry": RETRY}},
     {

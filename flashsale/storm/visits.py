@@ -1,14 +1,16 @@
-"""The plan of users who think: each takes its steps with pauses, over connections of its own.
+"""The plans of users who do more than one thing: each takes its steps, with pauses between them.
 
-A seat is what one user has at a time: a connection, or one for each click of somebody who clicks
-several times at once. It serves its users one after another.
+A seat is what a user has. In a closed plan that is a connection, or one for each click of somebody
+who clicks several times at once, and it serves its users one after another. In an open plan all
+have their own, from the instant at which they come, and take whatever connection is free.
 """
 
 from array import array
+from collections.abc import Sequence
 from random import Random
 
 from flashsale.storm.arrivals import spread
-from flashsale.storm.draft import Attempt, Draft
+from flashsale.storm.draft import ANY, Attempt, Draft
 from flashsale.storm.load import Load
 from flashsale.storm.plan import ALWAYS, FIRST, Plan
 from flashsale.storm.scenario import Scenario
@@ -19,21 +21,43 @@ from flashsale.storm.things import Things
 def closed_plan(scenario: Scenario, users: "array[int]", things: Things, random: Random) -> Plan:
     """The plan for `users` (empty: nobody in particular), `random` drawing whatever is drawn."""
     load, draft = scenario.load, Draft()
-    seats = [_Seat(number, start) for number, start in enumerate(spread(load, load.seats, random))]
+    starts = spread(load, load.seats, random)
+    seats = [_Seat(start, load.clicks * number) for number, start in enumerate(starts)]
     for number in range(load.users):
         user = users[number] if users else 0
         visit = _Visit(load, draft, things, random, seats[number % len(seats)], user, number)
         for step in scenario.steps:
             visit.take(step)
-    retry_on = tuple(sorted(load.retry.on)) if load.retry else ()
-    return draft.plan(load.connections, load.clicks, retry_on)
+    return draft.plan(load.connections, load.clicks, _retry_on(load))
+
+
+def open_plan(
+    scenario: Scenario,
+    users: "array[int]",
+    instants: Sequence[int],
+    things: Things,
+    random: Random,
+) -> Plan:
+    """The plan for one user at each of the `instants`, in µs."""
+    load, draft = scenario.load, Draft()
+    for number, start in enumerate(instants):
+        user = users[number] if users else 0
+        visit = _Visit(load, draft, things, random, _Seat(start, ANY), user, number)
+        for step in scenario.steps:
+            visit.take(step)
+    return draft.plan(load.connections, retry_on=_retry_on(load))
+
+
+def _retry_on(load: Load) -> tuple[str, ...]:
+    return tuple(sorted(load.retry.on)) if load.retry else ()
 
 
 class _Seat:
-    """Where users sit down one after another; `before` is what the next attempt follows."""
+    """Where users sit down; `before` is what the next attempt follows, `connection` the first of
+    its own, or ANY."""
 
-    def __init__(self, number: int, start_us: int) -> None:
-        self.number, self.start_us, self.before = number, start_us, FIRST
+    def __init__(self, start_us: int, connection: int) -> None:
+        self.start_us, self.connection, self.before = start_us, connection, FIRST
 
 
 class _Visit:
@@ -90,7 +114,7 @@ class _Visit:
     ) -> int:
         seat = self._seat
         at_us = seat.start_us if seat.before == FIRST else pause_us
-        connection = seat.number * self._load.clicks + click
+        connection = ANY if seat.connection == ANY else seat.connection + click
         attempt = Attempt(step, self._user, thing, connection, at_us, seat.before, given)
         seat.before = self._draft.add(attempt)
         return seat.before
