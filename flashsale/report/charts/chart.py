@@ -29,12 +29,12 @@ COLOURS: dict[Ending, str] = {
     Outcome.SHED: "--orange",
     Reading.HIT: "--accent",
     Reading.STALE: "--sky",
-    Reading.LOAD: "--orange",
+    Reading.LOAD: "--green",
     Reading.WAIT: "--yellow",
     Reading.NULL: "--purple",
     Reading.BLOOM: "--slate",
     Reading.ANSWERED: "--accent",
-    Signing.SIGNED: "--green",
+    Signing.SIGNED: "--sky",
 }
 """From a palette that the colour-blind can tell apart; whatever is missing here is trouble."""
 

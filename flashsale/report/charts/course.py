@@ -22,7 +22,7 @@ def arrivals(run: Run, baseline: Run | None) -> Chart | None:
     if not run.figures.sent:
         return None
     found = run.figures.timeline()
-    slot = f"{found.slot_us // 1000} ms"
+    slot = _width(found.slot_us)
     peak = max(range(len(found.answered)), key=found.answered.__getitem__)
     traces = [
         _steps(found, found.sent, "sent", "--orange"),
@@ -59,7 +59,7 @@ def outcomes(run: Run, _: Run | None) -> Chart | None:
     return Chart(
         "outcomes",
         "How reads were answered" if reads else "Outcomes over time",
-        f"Every answer in the {found.width_us / 1000:g} ms in which it came, stacked by how the "
+        f"Every answer in the {_width(found.width_us)} in which it came, stacked by how the "
         f"attempt ended: {', '.join(names.values())}.",
         Table(
             ("until s", *names.values()),
@@ -87,9 +87,13 @@ def outcomes(run: Run, _: Run | None) -> Chart | None:
             "barmode": "stack",
             "bargap": 0,
             "xaxis": seconds_axis(),
-            "yaxis": axis(f"per {found.width_us / 1000:g} ms", rangemode="tozero"),
+            "yaxis": axis(f"per {_width(found.width_us)}", rangemode="tozero"),
         },
     )
+
+
+def _width(slot_us: int) -> str:
+    return f"{slot_us / 1e6:g} s" if slot_us >= 1_000_000 else f"{slot_us / 1000:g} ms"
 
 
 def _steps(timeline: Timeline, counts: "list[int] | list[float]", name: str, colour: str) -> Trace:
