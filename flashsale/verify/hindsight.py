@@ -163,7 +163,7 @@ class _View:
         return replace(shelf, initial=shelf.initial - restocked, stock=shelf.stock + units)
 
     def _ledger_then(self, gone: frozenset[int], restocked: int, terms: Terms | None) -> LedgerSale:
-        ledger = self.ledger
+        ledger = self._ledger_without(gone)
         stock, initial = ledger.stock, ledger.initial
         return replace(
             ledger,
@@ -171,6 +171,11 @@ class _View:
             initial=None if initial is None else initial - restocked,
             begin_ms=ledger.begin_ms if terms is None else terms.begin_ms,
             end_ms=ledger.end_ms if terms is None else terms.end_ms,
-            members=ledger.members - gone,
-            receipts={u: o for u, o in ledger.receipts.items() if u not in gone},
         )
+
+    def _ledger_without(self, users: frozenset[int]) -> LedgerSale:
+        """The same object where nobody is to go: a million receipts are not copied for nothing."""
+        if not users:
+            return self.ledger
+        receipts = {u: o for u, o in self.ledger.receipts.items() if u not in users}
+        return replace(self.ledger, members=self.ledger.members - users, receipts=receipts)

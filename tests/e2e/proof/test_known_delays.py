@@ -11,6 +11,8 @@ import orjson
 import pytest
 from rig.scripted_sale import SOLD_OUT, Act, Claim, ScriptedSale, http, sell
 
+pytestmark = pytest.mark.slow
+
 DELAYS_MS = {"sold": 100, "sold_out": 200, "duplicate": 300}
 BUYERS = 63
 TRIES = 3

@@ -1,5 +1,6 @@
 """The judgement on a terminal and in a pipe."""
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -75,3 +76,14 @@ def test_why_nothing_was_judged_is_told() -> None:
     lines = console.file.getvalue().splitlines()
     assert lines[-1] == "verdict unknown: another data set (exit 8)"
     assert len(lines) == 13
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_cut_record_lacks_is_told_before_the_verdict(world: World, terminal: bool) -> None:
+    judgement = judge(replace(world.snapshot(), shortfall="3 claims have no result", unrecorded=3))
+    console = Console(file=StringIO(), force_terminal=terminal, width=100, color_system=None)
+    show(judgement, console, judgement.verdict, judgement.exit_code)
+    assert isinstance(console.file, StringIO)
+    *_, short, verdict = console.file.getvalue().splitlines()
+    assert short.strip() == "3 claims have no result"
+    assert verdict.strip() == "verdict unknown: could not judge accepted_persisted (exit 8)"
