@@ -59,6 +59,9 @@ def _warnings(before: Summary, after: Summary) -> list[str]:
     found = []
     if before.plan_hash != after.plan_hash:
         found.append("the plans differ (users, vouchers, instants or seed): not the same requests")
+    for name, run in (("baseline", before), ("run", after)):
+        if run.generator.verdict is Health.SUSPECT:
+            found += [f"the {name}'s generator is SUSPECT: {it}" for it in run.generator.doubts]
     if before.machine is not None and after.machine is not None:
         found += [f"the machine: {it}" for it in after.machine.differences(before.machine)]
     return found

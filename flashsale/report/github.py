@@ -22,7 +22,7 @@ def step_summary(summary: Summary) -> str:
 
 
 def annotations(summary: Summary) -> list[str]:
-    """A line for whatever did not pass, at most ten of them; none for a run that passed."""
+    """A line for whatever did not pass, at most ten of them, and one for each doubt."""
     found = [annotation(title, text) for title, text in _failures(summary)]
     if not found and summary.verdict is not Verdict.PASS:
         why = summary.verify.reason or f"exit {summary.exit_code}"
@@ -31,7 +31,16 @@ def annotations(summary: Summary) -> list[str]:
         rest = len(found) - ANNOTATIONS_MAX + 1
         title = f"flashsale {summary.scenario}: {rest} more"
         found[ANNOTATIONS_MAX - 1 :] = [annotation(title, "see the step's summary")]
-    return found
+    return found + _warnings(summary)[:ANNOTATIONS_MAX]
+
+
+def _warnings(summary: Summary) -> list[str]:
+    """What leaves the verdict as it is, and a reader in doubt."""
+    name = f"flashsale {summary.scenario}"
+    doubts = [(f"{name}: suspect", doubt) for doubt in summary.generator.doubts]
+    if summary.baseline is not None:
+        doubts += [(f"{name}: baseline differs", text) for text in summary.baseline.warnings]
+    return [annotation(title, text, "warning") for title, text in doubts]
 
 
 def _failures(summary: Summary) -> Iterator[tuple[str, str]]:
@@ -54,10 +63,10 @@ def _failures(summary: Summary) -> Iterator[tuple[str, str]]:
             yield f"{name}: {change.metric} became worse", change_line(change)
 
 
-def annotation(title: str, text: str) -> str:
-    """One error, as the runner reads it from a line of output."""
+def annotation(title: str, text: str, kind: str = "error") -> str:
+    """One error or warning, as the runner reads it from a line of output."""
     escaped = _escaped(title).replace(":", "%3A").replace(",", "%2C")
-    return f"::error title={escaped}::{_escaped(text)}"
+    return f"::{kind} title={escaped}::{_escaped(text)}"
 
 
 def _escaped(text: str) -> str:

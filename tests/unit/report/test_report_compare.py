@@ -114,6 +114,13 @@ def test_another_plan_and_another_machine_are_warned_of() -> None:
     assert warning.startswith("the plans differ")
 
 
+def test_a_generator_in_doubt_is_warned_of() -> None:
+    doubtful = {"verdict": Health.SUSPECT, "doubts": ["a busy core"]}
+    before = run(generator=run().generator.model_copy(update=doubtful))
+    told = ["the baseline's generator is SUSPECT: a busy core"]
+    assert compare(before, run(), 0.1, "x").warnings == told
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

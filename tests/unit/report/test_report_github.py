@@ -36,6 +36,17 @@ def test_the_runner_reads_a_line_as_it_was_meant() -> None:
     assert line == "::error title=a%3A b%2C 5%25::100 %25%0D%0A::error::mine"
 
 
+def test_what_leaves_a_reader_in_doubt_is_a_warning() -> None:
+    doubtful = GOOD.generator.model_copy(update={"doubts": ["a busy core"]})
+    assert COMPARED.baseline is not None
+    compared = COMPARED.baseline.model_copy(update={"warnings": ["another machine"], "changes": []})
+    found = annotations(GOOD.model_copy(update={"generator": doubtful, "baseline": compared}))
+    assert found == [
+        "::warning title=flashsale tiny%3A suspect::a busy core",
+        "::warning title=flashsale tiny%3A baseline differs::another machine",
+    ]
+
+
 def test_there_are_never_more_than_a_step_may_make() -> None:
     checks = [Check(name=f"c{n}", verdict=Verdict.FAIL) for n in range(30)]
     verify = BAD.verify.model_copy(update={"verdict": Verdict.FAIL, "checks": checks})
