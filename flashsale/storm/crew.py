@@ -219,7 +219,8 @@ class Crew:
         now, plan = monotonic_ns(), self._plan
         missing = self._confluence.untold(hand.plan.numbers)
         for i in missing:
-            to_come = plan.open and self._ledger.origin_ns + plan.at_us[i] * 1000 > now
+            # A pause counts from an answer, which came after the barrier: never due before this.
+            to_come = self._ledger.origin_ns + plan.at_us[i] * 1000 > now
             answer = unsent("worker") if to_come else indeterminate("worker")
             self._outcomes[answer.outcome] += 1
             self._confluence.suppose(i, now, answer)
