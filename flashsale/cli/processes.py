@@ -22,6 +22,14 @@ Workers = Annotated[
         max=WORKERS_MAX,
     ),
 ]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate/--no-calibrate",
+        help="First find out, in half a second at most, what this generator could send. "
+        "Never with --start-at.",
+    ),
+]
 StartAt = Annotated[
     str | None,
     typer.Option(

@@ -23,7 +23,7 @@ from flashsale.cli.judging import (
     rival,
 )
 from flashsale.cli.options import DEFAULT_STATE_DIR, Stores
-from flashsale.cli.processes import Workers, crowd
+from flashsale.cli.processes import Calibrate, Workers, crowd
 from flashsale.cli.replay import Replay, ScenarioName, chosen
 from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import UsageError
@@ -65,6 +65,7 @@ def command(
     observe: Annotated[
         bool, typer.Option("--observe", help="Prometheus and exporters beside the stack.")
     ] = False,
+    calibrate: Calibrate = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
 ) -> None:
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
@@ -94,6 +95,7 @@ def command(
                 out=out,
                 crowd=processes,
                 quiet=quiet,
+                calibrate=calibrate,
                 aborts=aborts,
                 rival=held,
                 csv=csv,

@@ -29,7 +29,7 @@ from flashsale.cli.options import (
     find_stores,
     record_stack,
 )
-from flashsale.cli.processes import ALONE, Crowd, ShardOption, StartAt, Workers, crowd
+from flashsale.cli.processes import ALONE, Calibrate, Crowd, ShardOption, StartAt, Workers, crowd
 from flashsale.cli.replay import Replay, ScenarioName, chosen
 from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flashsale.cli.database_count import LoadCount
+    from flashsale.storm.calibration import Calibration
     from flashsale.storm.plan import Plan
     from flashsale.storm.runfolder import RunFolder
     from flashsale.storm.scenario import Scenario
@@ -66,6 +67,7 @@ def command(
     shard: ShardOption = None,
     start_at: StartAt = None,
     csv: Csv = False,
+    calibrate: Calibrate = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
     base_url: BaseUrl = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
@@ -93,6 +95,7 @@ def command(
         out=out,
         crowd=crowd(loaded, workers, shard, start_at),
         quiet=quiet,
+        calibrate=calibrate,
         aborts=aborting(loaded, abort_if),
         csv=csv,
         rival=rival(loaded, baseline, max_regress),
@@ -126,6 +129,7 @@ class StormRequest:
     out: Path | None = None
     crowd: Crowd = ALONE
     quiet: bool = False
+    calibrate: bool = True
     aborts: "tuple[Threshold, ...]" = ()
     rival: Rival | None = None
     verify_awaited: bool = False
@@ -190,6 +194,7 @@ def run_storm(request: StormRequest) -> StormRun:
         plan=request.plan,
         shard=request.crowd.shard,
         start_at_us=request.crowd.start_at_us,
+        calibration=_calibration(request),
     )
     _tell_start(request.crowd)
     with interrupts():
@@ -220,6 +225,15 @@ def _tokens(request: StormRequest) -> dict[int, str]:
     if request.plan is not None:
         return read_tokens_of(request.tokens, set(request.plan.users))
     return read_tokens(request.tokens, request.scenario.load.user_count)
+
+
+def _calibration(request: StormRequest) -> "Calibration | None":
+    """What the generator can do, but for a storm that has an instant to keep, as shards have."""
+    if not request.calibrate or request.crowd.start_at_us is not None:
+        return None
+    from flashsale.storm.calibration import calibrate
+
+    return calibrate()
 
 
 def _tell_start(crowd: Crowd) -> None:

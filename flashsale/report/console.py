@@ -13,6 +13,7 @@ from rich.text import Text
 from flashsale.errors import ExitCode
 from flashsale.model import Ending, Outcome, Reading, Signing, ending
 from flashsale.report.crowd import crowd
+from flashsale.report.headroom import headroom_line
 from flashsale.report.number import ms, plural, share
 from flashsale.report.sale import remarks
 from flashsale.report.side_by_side import print_comparison
@@ -173,6 +174,8 @@ def _checks(summary: Summary) -> Table:
 def _closing(summary: Summary, folder: Path) -> Table:
     rows = Table.grid(padding=(0, 2))
     rows.add_row("generator", _generator(summary))
+    if summary.generator.calibration is not None:
+        rows.add_row("", headroom_line(summary.generator.calibration))
     if summary.generator.workers:
         rows.add_row("", _workers(summary.generator.workers))
     for line in (*summary.generator.complaints, *summary.generator.doubts):

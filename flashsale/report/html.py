@@ -23,6 +23,7 @@ from flashsale.model import Verdict
 from flashsale.report import sale
 from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.crowd import crowd
+from flashsale.report.headroom import headroom_line
 from flashsale.report.number import lapse, ms, plural, share
 from flashsale.storm.figures import Figures
 from flashsale.storm.health import Health
@@ -175,6 +176,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        headroom=headroom_line,
         ms=ms,
         lapse=lapse,
         share=share,

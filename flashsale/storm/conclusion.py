@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from flashsale.errors import ExitCode
 from flashsale.model import ENDINGS, Outcome, Verdict
+from flashsale.storm.calibration import Room
 from flashsale.storm.effort import Effort, Share
 from flashsale.storm.endpoint_figures import EndpointFigures
 from flashsale.storm.figures import Figures
@@ -18,6 +19,7 @@ from flashsale.storm.selfwatch import SelfReport
 from flashsale.storm.step import Step
 from flashsale.storm.summary import (
     Asked,
+    CalibrationFigures,
     DatabaseFigures,
     EndpointSummary,
     GeneratorFigures,
@@ -52,6 +54,7 @@ class Circumstances:
     merged: MergedFigures | None = None
     sale: SaleFigures | None = None
     machine: Machine | None = None
+    room: Room | None = None
     aborts: Sequence[Judgement] = ()
     verify_awaited: bool = False
 
@@ -180,6 +183,7 @@ def _generator(
         start_lag=figures.start_lag,
         response=figures.latency("response"),
         watches={share.name: share.watch for share in effort.shares} or {"the generator": report},
+        headroom=circumstances.room.headroom if circumstances.room else None,
     )
     found, doubted = [*faults(conduct), *effort.losses], doubts(conduct)
     return GeneratorFigures(
@@ -194,6 +198,7 @@ def _generator(
         descriptors_limit=report.descriptors_limit,
         workers=[_worker(share) for share in effort.shares],
         samples=_samples(report),
+        calibration=_calibration(circumstances.room) if circumstances.room else None,
     )
 
 
@@ -209,6 +214,19 @@ def _worker(share: Share) -> WorkerFigures:
         loop_lag_ms=Latency.of(share.watch.loop_lag),
         connect_ms=Latency.of(share.connect),
         samples=_samples(share.watch),
+    )
+
+
+def _calibration(room: Room) -> CalibrationFigures:
+    calibration = room.calibration
+    return CalibrationFigures(
+        requests=calibration.requests,
+        took_ms=calibration.took_ms,
+        us_per_request=calibration.us_per_request,
+        capacity_per_s=round(room.capacity_per_s),
+        peak_per_s=room.peak_per_s,
+        headroom=None if room.headroom is None else round(room.headroom, 2),
+        burst_ms=None if room.burst_ms is None else round(room.burst_ms, 1),
     )
 
 

@@ -15,6 +15,7 @@ from flashsale.storm.abort_watch import AbortWatch
 from flashsale.storm.attacker import Records
 from flashsale.storm.attempts import AttemptsFile
 from flashsale.storm.barrier import at_once, at_unix_us, until_unix_us
+from flashsale.storm.calibration import Calibration, Room, room_of
 from flashsale.storm.claims import Asked
 from flashsale.storm.clock import clock_error_us
 from flashsale.storm.conclusion import Circumstances, conclude
@@ -60,6 +61,7 @@ class Assignment:
     verify_awaited: bool = False
     shard: Shard | None = None
     plan: Plan | None = None  # one that was fired before; else the scenario's
+    calibration: Calibration | None = None
     start_at_us: int | None = None  # since 1970, UTC; else as soon as all connections stand
 
     @property
@@ -117,7 +119,7 @@ class _Storm:
             assignment.target,
             assignment.folder,
         )
-        self._workers = assignment.workers
+        self._workers, self._calibration = assignment.workers, assignment.calibration
         self._verify_awaited = assignment.verify_awaited
         self._tokens, self._attempts, self._taken = tokens, attempts, taken
         self._units = _units(assignment)
@@ -226,10 +228,16 @@ class _Storm:
             shard=None if shard is None else ShardFigures(number=shard.number, of=shard.of),
             sale=self._sale() if shard is None else None,  # units are sold to all shards
             machine=Machine.here(),
+            room=self._room(),
             aborts=self._aborts.judgements,
             verify_awaited=self._verify_awaited,
         )
         return conclude(scenario, figures, effort, circumstances)
+
+    def _room(self) -> Room | None:
+        if self._calibration is None:
+            return None
+        return room_of(self._calibration, self._workers, self._plan, self._scenario.load.open)
 
     def _sale(self) -> SaleFigures | None:
         return sale_figures(self._ledger, Asked(self._plan.users, self._plan.vouchers, self._units))

@@ -95,6 +95,22 @@ class LatencyFigures(_Part):
     lost: int
 
 
+class CalibrationFigures(_Part):
+    """What the generator could send, measured before the run against a null responder.
+
+    `headroom` is capacity for the plan's peak, null for a plan without a rate of its own;
+    `burst_ms` is how long sending and reading takes that leaves at once.
+    """
+
+    requests: int
+    took_ms: float
+    us_per_request: float
+    capacity_per_s: float
+    peak_per_s: float | None
+    headroom: float | None
+    burst_ms: float | None
+
+
 class SampleFigures(_Part):
     """A tenth of a second of the generator, or more of a long run: `storm.samples.Sample`."""
 
@@ -147,6 +163,7 @@ class GeneratorFigures(_Part):
     loop_lag_ms: Latency
     connect_ms: Latency
     descriptors_limit: int
+    calibration: CalibrationFigures | None = None
     workers: list[WorkerFigures] = []
     samples: list[SampleFigures] = []
 

@@ -68,7 +68,8 @@ def on(sale: ScriptedSale, scenario: str = "tiny.toml") -> list[str]:
 
 
 def test_a_storm_leaves_a_table_and_a_run_folder(desk: Path, sale: ScriptedSale) -> None:
-    done = storm(desk, *on(sale))
+    done = storm(desk, *on(sale), "--no-calibrate")
+    assert "could send " not in done.stdout
     assert done.returncode == 0, done.stderr
     assert "tiny  Does it hold?" in done.stdout
     assert "PASS" in done.stdout
@@ -99,6 +100,11 @@ def test_a_built_in_scenario_goes_by_name_and_out_names_the_folder(
     assert done.returncode == 0, done.stderr
     assert Summary.read(desk / "here" / "summary.json").load.sent == 2000
     assert "of 2,000  in flight" not in done.stderr
+    assert "could send " in done.stdout
+    assert "; what leaves at once takes it " in done.stdout
+    found = Summary.read(desk / "here" / "summary.json").generator.calibration
+    assert found is not None
+    assert (found.headroom, found.burst_ms is None) == (None, False)
     again = storm(desk, *on(sale, "stampede"), "--out", "here")
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == "flashsale: --out here already holds a run; give another folder\n"
