@@ -48,14 +48,22 @@ def lines_of(folder: RunFolder, kind: str) -> list[dict[str, Any]]:
 
 
 def visit(
-    sale: ScriptedSale, tmp_path: Path, load: str, more: str = "", model: str = "closed"
+    sale: ScriptedSale,
+    tmp_path: Path,
+    load: str,
+    more: str = "",
+    *,
+    model: str = "closed",
+    workers: int = 1,
 ) -> tuple[Finished, RunFolder]:
     """A storm of this load, and what holds after any: one end for each line of the plan."""
     browse = "[browse]\nshops = 3\n" * ("browse" in load or "refresh" in load)
     scenario = parse_scenario(f"{TOWN.format(browse=browse, model=model)}{load}\n{more}", "town")
     folder = create_run_folder("town", tmp_path / "run", datetime.now(UTC))
     tokens = {user: f"token-{user}" for user in range(1, scenario.load.user_count + 1)}
-    finished = storm(Assignment(scenario, Target.at(sale.base_url), folder), tokens, lambda _: None)
+    target = Target.at(sale.base_url)
+    assignment = Assignment(scenario, target, folder, workers=workers)
+    finished = storm(assignment, tokens, lambda _: None)
     ends = [line["i"] for kind in ("result", "spared") for line in lines_of(folder, kind)]
     assert sorted(ends) == list(range(len(finished.plan)))
     return finished, folder

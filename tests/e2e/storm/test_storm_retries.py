@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
+import pytest
 from rig.scripted_sale import FIRST_ORDER, SHED, Act, Claim, ScriptedSale, http, sold
 from rig.storm_town import HIT, lines_of, town, visit
 
@@ -28,7 +29,10 @@ backoff_ms = 10
 """
 
 
-def test_a_shed_claim_is_made_again_and_the_retries_left_are_spared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_shed_claim_is_made_again_and_the_retries_left_are_spared(
+    tmp_path: Path, workers: int
+) -> None:
     """Every user is shed twice, so that one of three retries is never needed."""
     claims: Counter[str] = Counter()
 
@@ -39,7 +43,7 @@ def test_a_shed_claim_is_made_again_and_the_retries_left_are_spared(tmp_path: Pa
         return Act(SHED if claims[claim.token] < 3 else sold(FIRST_ORDER + claim.number))
 
     with ScriptedSale(act).open() as sale:
-        finished, folder = visit(sale, tmp_path, SELLING)
+        finished, folder = visit(sale, tmp_path, SELLING, workers=workers)
     load, generator = finished.summary.load, finished.summary.generator
     assert len(finished.plan) == 4 * (1 + 1 + 3 * 2)
     assert load.outcomes == {"hit": 4 * 3, "shed": 4 * 2, "sold": 4}
