@@ -26,15 +26,15 @@ COLOURS: dict[Ending, str] = {
     Outcome.ENDED: "--sky",
     Outcome.PAUSED: "--yellow",
     Outcome.RATE_LIMITED: "--yellow",
-    Outcome.SHED: "--orange",
-    Reading.HIT: "--accent",
+    Outcome.SHED: "--rust",
+    Reading.HIT: "--green",
     Reading.STALE: "--sky",
-    Reading.LOAD: "--green",
+    Reading.LOAD: "--orange",
     Reading.WAIT: "--yellow",
     Reading.NULL: "--purple",
     Reading.BLOOM: "--slate",
-    Reading.ANSWERED: "--accent",
-    Signing.SIGNED: "--sky",
+    Reading.ANSWERED: "--green",
+    Signing.SIGNED: "--purple",
 }
 """From a palette that the colour-blind can tell apart; whatever is missing here is trouble."""
 

@@ -197,3 +197,11 @@ def test_a_baseline_that_is_gone_is_left_out(tmp_path: Path, gone: str) -> None:
     (other.path / gone).unlink()
     write_reports(folder, Summary.read(folder.summary), baseline=other)
     assert "dashed" not in Page(folder.report.read_text()).text
+
+
+@pytest.mark.slow
+def test_a_run_of_300_000_attempts_stays_one_small_file() -> None:
+    ledger = ledger_of([SOLD] * 150_000 + [GONE] * 150_000, spread_us=30)
+    page = html(*summary_of(sale_scenario(300_000, 150_000), ledger))
+    assert len(page.encode()) < 5_200_000
+    assert "150,000 of 150,000 units sold" in page
