@@ -94,28 +94,24 @@ def test_what_cannot_be_replayed_is_one_line(desk: Path) -> None:
             done = fire(desk, sale, *what)
             assert (done.returncode, done.stdout) == (2, "")
             assert message in done.stderr
-            assert done.stderr.count("\n") == 1
+            assert done.stderr.splitlines()[-1].startswith("flashsale: ")
+            assert len(done.stderr.splitlines()) <= 2  # that it replays, and why not
 
         refused("leave 'tiny.toml' out", "tiny.toml", "--replay", "one")
         refused("give a scenario, such as `stampede`, or --replay RUN")
         refused("none: no attempts.jsonl; name the folder", "--replay", "none")
+        write_tokens(desk, [7, 3, 11])
+        refused(
+            "tokens.csv has no token of 5 of the plan's 8 users, such as user 2; "
+            "give the --tokens of the data set that the plan is of",
+            "--replay",
+            "one",
+        )
         (desk / "one/attempts.jsonl").write_bytes(moved(desk / "one/attempts.jsonl"))
         refused("one: damaged, or of another version", "--replay", "one")
         (desk / "one/scenario.json").unlink()
         refused("one: no scenario.json", "--replay", "one")
     assert not (desk / "runs").exists()
-
-
-def test_a_replay_needs_the_tokens_of_the_plans_users(desk: Path) -> None:
-    with ScriptedSale(town(units=4)).open() as sale:
-        assert fire(desk, sale, "tiny.toml", "--out", "one").returncode == 0
-        write_tokens(desk, [7, 3, 11])
-        done = fire(desk, sale, "--replay", "one")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        "flashsale: tokens.csv has no token of 5 of the plan's 8 users, such as user 2; "
-        "give the --tokens of the data set that the plan is of"
-    )
 
 
 def moved(attempts: Path) -> bytes:

@@ -38,7 +38,6 @@ def test_steps_are_counted_and_judged_by_endpoint(tmp_path: Path) -> None:
     assert summary.endpoints["sign"].response.count == 20
     assert (summary.orders.accepted, summary.orders.rejected) == (5, 15)
     assert {judged.verdict for judged in summary.thresholds} == {"pass"}
-    assert (summary.verdict, summary.exit_code) == ("pass", 0)
     tags = {line.split(",")[0] for line in folder.hlog.read_text().splitlines() if "Tag" in line}
     assert {"Tag=browse.hit.response", "Tag=sign.signed.service", "Tag=buy.sold.response"} <= tags
     assert Counter(line.get("ask", "buy") for line in lines_of(folder, "plan")) == {
