@@ -13,7 +13,8 @@ from flashsale.stack.state import StackState
 
 _TIMEOUT_S = 20.0
 _POINTS_MAX = 5_000
-_RATE_SCRAPES = 4  # Grafana's own: a rate looks at four scrapes
+_RATE_SCRAPES = 4  # Grafana's own: a rate looks at four scrapes …
+_PROVISIONED_S = 5.0  # … of this interval at least, as its data source is provisioned
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ def prometheus_url(state: StackState) -> str:
     )
 
 
-def substituted(expr: str, interval_s: float) -> str:
-    """The expression with Grafana's variables filled in: all instances, four scrapes. Pure."""
-    rate_interval = f"{round(_RATE_SCRAPES * interval_s * 1000)}ms"
+def substituted(expr: str, rate_s: float) -> str:
+    """The expression with Grafana's variables filled in: all instances, that much time. Pure."""
+    rate_interval = f"{round(rate_s * 1000)}ms"
     return expr.replace("$__rate_interval", rate_interval).replace("$instance", ".*")
 
 
@@ -72,12 +73,11 @@ def fill(url: str, wanted: Sequence[PanelQuery], window_s: float) -> list[Filled
     with _Prometheus(url) as prometheus:
         interval_s = prometheus.interval_s()
         step_s = max(interval_s, window_s / _POINTS_MAX)
+        rate_s = _RATE_SCRAPES * max(interval_s, _PROVISIONED_S)
         return [
             _filled(
                 query,
-                prometheus.range(
-                    substituted(query.expr, interval_s), end_s - window_s, end_s, step_s
-                ),
+                prometheus.range(substituted(query.expr, rate_s), end_s - window_s, end_s, step_s),
             )
             for query in wanted
         ]
