@@ -162,6 +162,7 @@ def run_storm(request: StormRequest) -> StormRun:
     from flashsale.storm.crew import connections_each
     from flashsale.storm.interrupts import interrupts
     from flashsale.storm.loads import Loads
+    from flashsale.storm.ports import ensure_ports
     from flashsale.storm.run import Assignment, storm
     from flashsale.storm.runfolder import create_run_folder
     from flashsale.storm.selfwatch import ensure_descriptors
@@ -170,6 +171,7 @@ def run_storm(request: StormRequest) -> StormRun:
     scenario = request.scenario
     tokens = _tokens(request)
     ensure_descriptors(connections_each(scenario.load.connections, request.crowd.workers))
+    ensure_ports(_connections(request))
     target = Target.at(request.base_url)
     if tokens:
         voucher = scenario.sale.first_voucher if scenario.sale else None
@@ -225,6 +227,14 @@ def _tokens(request: StormRequest) -> dict[int, str]:
     if request.plan is not None:
         return read_tokens_of(request.tokens, set(request.plan.users))
     return read_tokens(request.tokens, request.scenario.load.user_count)
+
+
+def _connections(request: StormRequest) -> int:
+    """How many this machine raises, its workers' together."""
+    from flashsale.storm.crew import connections_each
+
+    every, shard = request.scenario.load.connections, request.crowd.shard
+    return every if shard is None else connections_each(every, shard.of)
 
 
 def _calibration(request: StormRequest) -> "Calibration | None":

@@ -115,9 +115,13 @@ def _add_outcomes(
 
 
 def _add_clocks(table: Table, prefix: str, found: LatencyFigures | EndpointSummary) -> None:
-    for name, latency in (("response", found.response), ("service", found.service)):
+    clocks = {"response": found.response, "service": found.service}
+    for name, latency in clocks.items():
         cells = _cells(latency, found.censored)
         table.add_row(Text(prefix + name, style="bold"), f"{latency.count:,}", "", *cells)
+    if isinstance(found, LatencyFigures) and found.persisted is not None:
+        cells = _cells(found.persisted, 0)
+        table.add_row(Text("persisted", style="bold"), f"{found.persisted.count:,}", "", *cells)
     table.add_section()
 
 
@@ -145,7 +149,7 @@ def _errors(summary: Summary) -> Text:
     if load.indeterminate:
         text.append(
             f"\n{load.resolved:,} of {plural(load.indeterminate, 'indeterminate attempt')} "
-            "resolved through the status route"
+            f"resolved through the status route, {load.late:,} of them sold"
         )
     return text
 
@@ -180,6 +184,8 @@ def _closing(summary: Summary, folder: Path) -> Table:
         rows.add_row("", _workers(summary.generator.workers))
     for line in (*summary.generator.complaints, *summary.generator.doubts):
         rows.add_row("", Text(line, style="yellow"))
+    for hint in summary.hints:
+        rows.add_row("hint", Text(hint, style="yellow"))
     if summary.load.interrupted_by is not None:
         rows.add_row("", Text("interrupted: what stands here is a part", style="yellow"))
     if summary.reads is not None:

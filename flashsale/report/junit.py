@@ -106,6 +106,7 @@ def _remarks(summary: Summary) -> Iterator[str]:
     """What failed nothing, and somebody ought to read."""
     for doubt in summary.generator.doubts:
         yield f"the generator is suspect: {doubt}"
+    yield from summary.hints
 
 
 def _tag(verdict: Verdict) -> str:

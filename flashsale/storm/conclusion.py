@@ -9,6 +9,7 @@ from flashsale.storm.calibration import Room
 from flashsale.storm.effort import Effort, Share
 from flashsale.storm.endpoint_figures import EndpointFigures
 from flashsale.storm.figures import Figures
+from flashsale.storm.handshakes import listen_queue_hint
 from flashsale.storm.health import Conduct, doubts, faults, health_of
 from flashsale.storm.loads import Loads
 from flashsale.storm.machine import Machine
@@ -55,6 +56,7 @@ class Circumstances:
     sale: SaleFigures | None = None
     machine: Machine | None = None
     room: Room | None = None
+    late: int = 0
     aborts: Sequence[Judgement] = ()
     verify_awaited: bool = False
 
@@ -79,6 +81,7 @@ def conclude(
         generator=_generator(scenario, figures, effort, circumstances),
         orders=_orders(figures.of(Step.BUY.endpoint)),
         reads=ReadFigures.of(figures.outcomes),
+        hints=[hint] if (hint := listen_queue_hint(effort.connect)) else [],
         verify=_unverified(scenario, circumstances),
         sale=circumstances.sale,
         shard=circumstances.shard,
@@ -138,6 +141,7 @@ def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) ->
         errors=dict(sorted(figures.errors.items())),
         indeterminate=sum(n for outcome, n in figures.outcomes.items() if outcome.is_indeterminate),
         resolved=circumstances.resolved,
+        late=circumstances.late,
         interrupted_by=circumstances.interrupted_by,
     )
 

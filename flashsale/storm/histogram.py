@@ -99,6 +99,10 @@ class Histogram:
         """Samples recorded."""
         return self._buckets.total()
 
+    def between(self, low_us: int, high_us: int) -> int:
+        """Samples from `low_us` on and below `high_us`, by the highest value of their buckets."""
+        return sum(n for low, n in self._buckets.items() if low_us <= bucket_of(low)[1] < high_us)
+
     @property
     def mean_us(self) -> float:
         """The mean, from the middle of each bucket: within 0.1 %."""

@@ -8,6 +8,7 @@ from the ledger of the storm and from its file.
 from array import array
 from collections.abc import Iterator, Sequence
 
+from flashsale.model import Outcome
 from flashsale.storm.answer import Answer
 from flashsale.storm.histogram import Histogram
 
@@ -57,6 +58,11 @@ class Ledger:
     def open(self) -> int:
         """Attempts without an outcome."""
         return len(self.answers) - len(self.arrivals) - len(self.spared)
+
+    @property
+    def late(self) -> int:
+        """Attempts without a readable answer that had sold, as the status route said later."""
+        return sum(said == Outcome.SOLD for said in self.resolved.values())
 
     @property
     def sent(self) -> int:

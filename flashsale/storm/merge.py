@@ -78,6 +78,7 @@ def _circumstances(runs: Sequence[ShardRun], ledger: Ledger, folder: RunFolder) 
         plan_hash=runs[0].header["plan_hash"],
         started_at=started.isoformat(timespec="milliseconds"),
         resolved=len(ledger.resolved),
+        late=ledger.late,
         interrupted_by=_interrupted_by(runs),
         merged=_merged(runs),
         machine=_machine(runs),

@@ -229,6 +229,7 @@ class _Storm:
             sale=self._sale() if shard is None else None,  # units are sold to all shards
             machine=Machine.here(),
             room=self._room(),
+            late=self._ledger.late,
             aborts=self._aborts.judgements,
             verify_awaited=self._verify_awaited,
         )

@@ -77,6 +77,7 @@ class LoadFigures(_Part):
     errors: dict[str, int]
     indeterminate: int
     resolved: int
+    late: int = 0  # of those resolved, claims that had sold after all
     interrupted_by: int | None = None  # an exit code: 130 or 143
 
 
@@ -265,6 +266,7 @@ class Summary(_Part):
     merged: MergedFigures | None = None
     verify: VerifyFigures = VerifyFigures()
     thresholds: list[ThresholdFigures]
+    hints: list[str] = []  # what the figures suggest to look at; no part of the verdict
     aborts: list[ThresholdFigures] = []
     """Conditions that end a run early; `fail` is the one that did, and the run is a part."""
 

@@ -350,6 +350,7 @@ def test_indeterminate_attempts_are_asked_after_and_the_first_outcome_stays(
     assert resolved == {1: ("sold", "77"), 2: ("none", None), 3: ("none", None)}
     assert run.outcomes() == {"indeterminate": 3}
     assert run.summary.load.indeterminate == run.summary.load.resolved == 3
+    assert run.summary.load.late == 1  # it sold after all; the other two never did
 
 
 def test_asking_waits_for_the_deadline_and_heeds_retry_after(storm_on: Storm) -> None:

@@ -1,12 +1,13 @@
 """What a storm says of itself and of its target must be so: a busy core, a stall, a full queue."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -177,3 +178,52 @@ def test_a_stall_shows_in_the_response_and_not_in_the_service_as_wrk2_shows_it(
         assert (code, summary.generator.verdict != "invalid") == (0, True), said
         hashes.add(summary.plan_hash)
     assert len(hashes) == 1
+
+
+# A target whose listen queue is full.
+
+
+@pytest.mark.slow
+def test_a_listen_queue_that_overflows_is_named_with_its_cure(tmp_path: Path) -> None:
+    """A queue of five that nobody serves for half a second: the kernel shakes five hands, drops the
+    other SYNs, and sends them again after a second."""
+    reads(tmp_path, '["200ms:100"]', connections=12)
+    with socket.create_server(("127.0.0.1", 0), backlog=4) as queue:
+        queue.settimeout(30)
+        server = threading.Thread(target=_serve_late, args=(queue,))
+        server.start()
+        try:
+            code, said, summary = storm(
+                tmp_path, f"http://127.0.0.1:{queue.getsockname()[1]}", "full"
+            )
+        finally:
+            queue.shutdown(socket.SHUT_RDWR)
+            server.join()
+    assert code == 0, said
+    (hint,) = summary.hints
+    assert "took about 1 s" in hint
+    assert "somaxconn" in " ".join(said.split())
+
+
+def _serve_late(queue: socket.socket) -> None:
+    """Serve the preflight at once, nobody for half a second, then everybody."""
+    threads = []
+    try:
+        for number in count():
+            visitor, _ = queue.accept()
+            threads.append(threading.Thread(target=_answer, args=(visitor,)))
+            threads[-1].start()
+            if number == 0:
+                threads[-1].join()
+                time.sleep(0.9)
+    except OSError:
+        pass
+    for thread in threads:
+        thread.join(10)
+
+
+def _answer(visitor: socket.socket) -> None:
+    with visitor, suppress(OSError):
+        while visitor.recv(65_536):
+            time.sleep(0.05)  # so long that no start is late
+            visitor.sendall(HIT)

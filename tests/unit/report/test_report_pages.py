@@ -126,6 +126,7 @@ def test_trouble_is_said_in_words() -> None:
     text = shown(BAD, 120)
     assert "errors: connect 1, reset 1, timeout 1" in text
     assert "1 of 2 indeterminate attempts resolved" in text
+    assert "0 of them sold" in " ".join(text.split())
     assert "INVALID" in text
     assert "99 of 100 planned attempts were sent" in text
     assert "exit 6, invalid run" in text
