@@ -6,6 +6,7 @@ those of the file.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -183,14 +184,15 @@ class Containers:
         self._launch(name, binary, [str(binary.path), listen, *command])
 
     def _configure_prometheus(self) -> None:
-        """Its folder, with the services' addresses in place of their names."""
+        """Its folder, with the services' addresses in place of their names, and no long waits."""
         (source,) = [v for v in self.services["prometheus"]["volumes"] if v.startswith(".")]
         assert source == "./prometheus:/etc/prometheus:ro"
         place = self.folder / "conf/prometheus"
         shutil.copytree(DEPLOY / "prometheus", place)
         for file in place.glob("*.yml"):
             text = self.here.of("prometheus", file.read_text())
-            file.write_text(text.replace("localhost:9090", f"127.0.0.1:{self._port('prometheus')}"))
+            text = text.replace("localhost:9090", f"127.0.0.1:{self._port('prometheus')}")
+            file.write_text(re.sub(r"(scrape_(interval|timeout)): \ds", r"\1: 1s", text))
 
     def _port(self, name: str) -> int:
         (port,) = PORTS[name]

@@ -181,6 +181,21 @@ def test_prometheus_finds_everybody_and_the_exporters_get_in(up: Containers) -> 
     assert _sums(up, "sum(redis_up)", "sum(mysql_up)", "sum(nginx_up)") == (2, 1, 1)
     assert _sums(up, "sum(nginx_http_requests_total)")[0] > 300
     assert _sums(up, "max(flashsale_stream_lag)") == (0,)
+    until(lambda: not _empty_panels(up), 30)
+
+
+def _empty_panels(up: Containers) -> list[str]:
+    """Of what comes by way of the exporters, which are others than those of `serve --observe`."""
+    url = f"http://127.0.0.1:{up.port_of['prometheus', 9090]}"
+    told = up.run("toolkit", "panels", "--json", "--prometheus-url", url, check=False)
+    shown = [(panel["query"], panel["samples"]) for panel in json.loads(told)]
+    of_exporters = [
+        (f"{query['dashboard']}: {query['panel']}", samples)
+        for query, samples in shown
+        if query["dashboard"] in ("redis", "mysql") or "nginx_" in query["expr"]
+    ]
+    assert len(of_exporters) > 25
+    return [name for name, samples in of_exporters if not samples]
 
 
 def _sums(up: Containers, *queries: str) -> tuple[float, ...]:

@@ -40,9 +40,6 @@ ONE_SHOT = {"schema", "toolkit"}
 NOT_ROOT_BY_THEMSELVES = ("flashsale", "prom/", "grafana/", "oliver006/", "nginx/nginx-prometheus")
 """Images whose own USER is not root; the others are given one."""
 
-TO_COME = ("./grafana/provisioning", "./grafana/dashboards")
-"""What Grafana is told, which is not here yet."""
-
 SMALL = read_env_file(DEPLOY / "small.env")
 
 
@@ -205,7 +202,7 @@ def mounts_exist(compose: Compose) -> Iterator[str]:
     for name, service in compose["services"].items():
         for source, _ in mounts(service):
             if source.startswith("."):
-                if not (DEPLOY / source).exists() and source not in TO_COME:
+                if not (DEPLOY / source).exists():
                     yield f"{name}: there is no {source}"
             elif source not in compose["volumes"]:
                 yield f"{name}: there is no volume {source}"
