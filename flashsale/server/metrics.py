@@ -27,6 +27,8 @@ _STORMS_OWN = frozenset(
     {Outcome.RATE_LIMITED, Outcome.REFUSED, Outcome.UNSENT, Outcome.INDETERMINATE}
 )
 """Outcomes that no replica gives."""
+_EXPECTED = (200, 503)
+"""Statuses that are there before they were given: the error budget counts the first 503, too."""
 
 
 class Metrics:
@@ -59,7 +61,8 @@ class HttpCollector(Collector):
             "From the request's head to its answer.",
             labels=["method", "route"],
         )
-        counted = {(route, 200): 0 for route in self._app.routes} | self._app.answers
+        at_nought = {(route, status): 0 for route in self._app.routes for status in _EXPECTED}
+        counted = at_nought | self._app.answers
         for (route, status), count in counted.items():
             answers.add_metric([*_method_and_path(route), str(status)], count)
         for route in self._app.routes:

@@ -376,6 +376,8 @@ async def test_every_series_of_claims_is_there_before_the_first(shop: Shop) -> N
     }
     for outcome in server_says:
         assert f'flashsale_claims_total{{outcome="{outcome}"}} 0.0' in told
+    route = 'method="POST",route="/voucher-order/seckill/{voucherId}"'
+    assert f'flashsale_http_requests_total{{{route},status="503"}} 0.0' in told
 
 
 async def test_nothing_that_a_client_sends_makes_a_series(shop: Shop) -> None:
