@@ -12,9 +12,9 @@ import typer
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
-    from flashsale.storm.scenario import Scenario
+    from flashsale.storm.figures.thresholds import Threshold
     from flashsale.storm.summary import Summary
-    from flashsale.storm.thresholds import Threshold
+    from flashsale.storm.workload.scenario import Scenario
 
 FAIL_IF = "--fail-if"
 ABORT_IF = "--abort-if"
@@ -116,7 +116,7 @@ def aborting(scenario: "Scenario", abort_if: Sequence[str] | None) -> "tuple[Thr
     """The conditions that are to end the storm. Raises UsageError with one line."""
     if not abort_if:
         return ()
-    from flashsale.storm.abort_watch import parse_abort
+    from flashsale.storm.attack.abort_watch import parse_abort
 
     try:
         conditions = tuple(parse_abort(text, ABORT_IF) for text in abort_if)
@@ -129,7 +129,7 @@ def aborting(scenario: "Scenario", abort_if: Sequence[str] | None) -> "tuple[Thr
 
 
 def _threshold(scenario: "Scenario", text: str) -> "Threshold":
-    from flashsale.storm.thresholds import parse_expression
+    from flashsale.storm.figures.thresholds import parse_expression
 
     try:
         threshold = parse_expression(text, FAIL_IF)

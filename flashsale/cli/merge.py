@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from flashsale.storm.runfolder import RunFolder
-    from flashsale.storm.shard_run import ShardRun
+    from flashsale.storm.crew.shard_run import ShardRun
+    from flashsale.storm.record.runfolder import RunFolder
 
 
 def command(
@@ -28,9 +28,9 @@ def command(
 
     from flashsale.cli.storm import StormRun, print_run
     from flashsale.report.files import write_reports
-    from flashsale.storm.merge import merge_runs
-    from flashsale.storm.runfolder import create_run_folder
-    from flashsale.storm.shard_run import read_shard, whole_plan
+    from flashsale.storm.crew.merge import merge_runs
+    from flashsale.storm.crew.shard_run import read_shard, whole_plan
+    from flashsale.storm.record.runfolder import create_run_folder
 
     runs = [read_shard(path) for path in shards]
     plan = whole_plan(runs)
@@ -49,7 +49,7 @@ def _keep_stores(runs: "Sequence[ShardRun]", folder: "RunFolder") -> None:
     ending counts, and only if every shard took one: else somebody may have fired on after it.
     """
     from flashsale.cli.options import copy_stack
-    from flashsale.storm.merge import baseline_of
+    from flashsale.storm.crew.merge import baseline_of
     from flashsale.verify.ending import ended_last
 
     taken = baseline_of(runs)

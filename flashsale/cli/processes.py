@@ -9,8 +9,8 @@ import typer
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
-    from flashsale.storm.scenario import Scenario
-    from flashsale.storm.shard import Shard
+    from flashsale.storm.crew.shard import Shard
+    from flashsale.storm.workload.scenario import Scenario
 
 WORKERS_MAX = 64
 
@@ -68,7 +68,7 @@ def crowd(
     scenario: "Scenario", workers: int, shard: str | None = None, start_at: str | None = None
 ) -> Crowd:
     """What was asked for. Raises UsageError, also where somebody would have no connection."""
-    from flashsale.storm.shard import parse_instant_us, parse_shard
+    from flashsale.storm.crew.shard import parse_instant_us, parse_shard
 
     if shard is not None and start_at is None:
         raise UsageError("--shard: this goes with --start-at, so that all shards begin at once")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flashsale.cli.storm import StormRequest
     from flashsale.seeding.settings import SeedSettings
     from flashsale.stack.state import StackState
-    from flashsale.storm.scenario import Scenario
+    from flashsale.storm.workload.scenario import Scenario
 
 REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
 _OTHERS = ("FLASHSALE_LEDGER_URL", "FLASHSALE_CACHE_URL", "FLASHSALE_MYSQL_URL")
@@ -72,7 +72,7 @@ def command(
     from flashsale.cli.panels import show_when_filled
     from flashsale.cli.seed import TOKENS
     from flashsale.cli.storm import StormRequest
-    from flashsale.storm.runfolder import ensure_run_folder
+    from flashsale.storm.record.runfolder import ensure_run_folder
 
     planned, plan = chosen(scenario, replay)
     loaded = demanding(planned, fail_if)

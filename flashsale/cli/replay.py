@@ -8,8 +8,8 @@ import typer
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
-    from flashsale.storm.plan import Plan
-    from flashsale.storm.scenario import Scenario
+    from flashsale.storm.workload.plan import Plan
+    from flashsale.storm.workload.scenario import Scenario
 
 ScenarioName = Annotated[
     str | None,
@@ -28,14 +28,14 @@ Replay = Annotated[
 def chosen(scenario: str | None, replay: Path | None) -> "tuple[Scenario, Plan | None]":
     """The scenario, and with `--replay` the plan. Raises UsageError with one line."""
     if replay is None:
-        from flashsale.storm.scenario import load_scenario
+        from flashsale.storm.workload.scenario import load_scenario
 
         if scenario is None:
             raise UsageError("give a scenario, such as `stampede`, or --replay RUN")
         return load_scenario(scenario), None
     if scenario is not None:
         raise UsageError(f"--replay: the run has its own scenario, so leave {scenario!r} out")
-    from flashsale.storm.recording import read_recording
+    from flashsale.storm.record.recording import read_recording
 
     recording = read_recording(replay)
     typer.echo(f"replaying {replay}: plan {recording.plan.digest}", err=True)

@@ -11,7 +11,7 @@ from flashsale.cli.judging import MAX_REGRESS, Csv
 from flashsale.errors import ExitCode, UsageError, worst
 
 if TYPE_CHECKING:
-    from flashsale.storm.runfolder import RunFolder
+    from flashsale.storm.record.runfolder import RunFolder
     from flashsale.storm.summary import Summary
 
 LATEST_RUN = Path("runs/latest")
@@ -123,7 +123,7 @@ command.command("merge")(merge.command)
 def read_run(run: Path, option: str = "") -> "tuple[RunFolder, Summary]":
     """The run in this folder, or of this summary.json. Raises UsageError with one line, which
     begins with `option`."""
-    from flashsale.storm.runfolder import RunFolder
+    from flashsale.storm.record.runfolder import RunFolder
     from flashsale.storm.summary import Summary
 
     folder = RunFolder(run.parent if run.name == "summary.json" else run)

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
     from flashsale.cli.database_count import LoadCount
     from flashsale.storm.calibration import Calibration
-    from flashsale.storm.plan import Plan
-    from flashsale.storm.runfolder import RunFolder
-    from flashsale.storm.scenario import Scenario
+    from flashsale.storm.figures.thresholds import Threshold
+    from flashsale.storm.record.runfolder import RunFolder
     from flashsale.storm.summary import Summary
-    from flashsale.storm.thresholds import Threshold
+    from flashsale.storm.workload.plan import Plan
+    from flashsale.storm.workload.scenario import Scenario
 
 TOKENS = "tokens.csv"
 
@@ -81,7 +81,7 @@ def command(
     plan gives a claim, not from its send. Works on any server of the family: give --base-url and
     --tokens.
     """
-    from flashsale.storm.interrupts import ignore_signals
+    from flashsale.storm.attack.interrupts import ignore_signals
 
     planned, plan = chosen(scenario, replay)
     loaded = demanding(planned, fail_if)
@@ -158,15 +158,15 @@ def run_storm(request: StormRequest) -> StormRun:
     from flashsale.report.files import write_reports
     from flashsale.report.live import LiveProgress
     from flashsale.report.sheet import write_sheet
+    from flashsale.storm.attack.interrupts import interrupts
+    from flashsale.storm.attack.target import Target
     from flashsale.storm.conclusion import with_loads
-    from flashsale.storm.crew import connections_each
-    from flashsale.storm.interrupts import interrupts
-    from flashsale.storm.loads import Loads
-    from flashsale.storm.ports import ensure_ports
+    from flashsale.storm.crew.crew import connections_each
+    from flashsale.storm.figures.loads import Loads
+    from flashsale.storm.health.ports import ensure_ports
+    from flashsale.storm.health.selfwatch import ensure_descriptors
+    from flashsale.storm.record.runfolder import create_run_folder
     from flashsale.storm.run import Assignment, storm
-    from flashsale.storm.runfolder import create_run_folder
-    from flashsale.storm.selfwatch import ensure_descriptors
-    from flashsale.storm.target import Target
 
     scenario = request.scenario
     tokens = _tokens(request)
@@ -220,7 +220,7 @@ def run_storm(request: StormRequest) -> StormRun:
 
 def _tokens(request: StormRequest) -> dict[int, str]:
     """The sessions of whoever comes; none where nobody has to be anybody."""
-    from flashsale.storm.tokens import read_tokens, read_tokens_of
+    from flashsale.storm.workload.tokens import read_tokens, read_tokens_of
 
     if not request.scenario.needs_users:
         return {}
@@ -231,7 +231,7 @@ def _tokens(request: StormRequest) -> dict[int, str]:
 
 def _connections(request: StormRequest) -> int:
     """How many this machine raises, its workers' together."""
-    from flashsale.storm.crew import connections_each
+    from flashsale.storm.crew.crew import connections_each
 
     every, shard = request.scenario.load.connections, request.crowd.shard
     return every if shard is None else connections_each(every, shard.of)

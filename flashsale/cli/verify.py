@@ -118,7 +118,7 @@ def render(run_dir: Path) -> None:
     summary = _read_summary(run_dir)
     if summary is not None:
         from flashsale.report.files import write_reports
-        from flashsale.storm.runfolder import RunFolder
+        from flashsale.storm.record.runfolder import RunFolder
 
         write_reports(RunFolder(run_dir), summary)
         tell_workflow(summary)

@@ -18,9 +18,8 @@ from flashsale.report.number import ms, plural, share
 from flashsale.report.sale import remarks
 from flashsale.report.side_by_side import print_comparison
 from flashsale.report.verdict import styled
-from flashsale.storm.health import Health
-from flashsale.storm.reads import ReadFigures
-from flashsale.storm.step import Step
+from flashsale.storm.figures.reads import ReadFigures
+from flashsale.storm.health.health import Health
 from flashsale.storm.summary import (
     EndpointSummary,
     Latency,
@@ -28,6 +27,7 @@ from flashsale.storm.summary import (
     Summary,
     WorkerFigures,
 )
+from flashsale.storm.workload.step import Step
 
 _DISPENSABLE = ("p99.9", "p90", "share")
 """Columns that go where a terminal is narrow, in this order; the files have them all."""

@@ -4,12 +4,12 @@ from flashsale.errors import UsageError
 from flashsale.report.charts import Run
 from flashsale.report.html import html
 from flashsale.report.junit import junit
-from flashsale.storm.attempts import read_ledger
-from flashsale.storm.claims import read_asked
-from flashsale.storm.figures import Figures
-from flashsale.storm.plan_lines import read_plan
-from flashsale.storm.runfolder import RunFolder
-from flashsale.storm.salefigures import sale_figures
+from flashsale.storm.figures.claims import read_asked
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.salefigures import sale_figures
+from flashsale.storm.record.attempts import read_ledger
+from flashsale.storm.record.plan_lines import read_plan
+from flashsale.storm.record.runfolder import RunFolder
 from flashsale.storm.summary import Summary
 
 

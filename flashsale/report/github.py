@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flashsale.model import Verdict
 from flashsale.report.number import amount, change_line, ms, share
-from flashsale.storm.health import Health
+from flashsale.storm.health.health import Health
 from flashsale.storm.summary import Latency, Summary
 
 ANNOTATIONS_MAX = 10

@@ -25,8 +25,8 @@ from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.crowd import crowd
 from flashsale.report.headroom import headroom_line
 from flashsale.report.number import lapse, ms, plural, share
-from flashsale.storm.figures import Figures
-from flashsale.storm.health import Health
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.health.health import Health
 from flashsale.storm.summary import Summary
 
 _PARTS = Path(__file__).parent / "page"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flashsale.model import ENDINGS, Ending, Outcome
-from flashsale.storm.ledger import NEVER, Ledger
+from flashsale.storm.record.ledger import NEVER, Ledger
 
 POINTS_MAX = 400
 """Slots or steps in one series."""

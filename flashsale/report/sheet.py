@@ -4,11 +4,11 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flashsale.storm.attempts import read_ledger
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.plan import FIRST, Plan
-from flashsale.storm.plan_lines import read_plan
-from flashsale.storm.step import Step
+from flashsale.storm.record.attempts import read_ledger
+from flashsale.storm.record.ledger import Ledger
+from flashsale.storm.record.plan_lines import read_plan
+from flashsale.storm.workload.plan import FIRST, Plan
+from flashsale.storm.workload.step import Step
 
 COLUMNS = (
     "attempt",  # its number in the plan

@@ -24,15 +24,15 @@ import uvloop
 
 from flashsale.errors import FlashsaleError
 from flashsale.storm import null_responder
-from flashsale.storm.attacker import Records
-from flashsale.storm.attempts import AttemptsFile
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.muster import Mission, muster
-from flashsale.storm.plan import Plan
-from flashsale.storm.planning import plan_of
-from flashsale.storm.scenario import parse_scenario
-from flashsale.storm.selfwatch import SelfReport, SelfWatch, waited_ns
-from flashsale.storm.target import Target
+from flashsale.storm.attack.attacker import Records
+from flashsale.storm.attack.muster import Mission, muster
+from flashsale.storm.attack.target import Target
+from flashsale.storm.health.selfwatch import SelfReport, SelfWatch, waited_ns
+from flashsale.storm.record.attempts import AttemptsFile
+from flashsale.storm.record.ledger import Ledger
+from flashsale.storm.workload.plan import Plan
+from flashsale.storm.workload.planning import plan_of
+from flashsale.storm.workload.scenario import parse_scenario
 
 REQUESTS, FIRE_MS = 3_000, 400
 START_TIMEOUT_S = 2.0

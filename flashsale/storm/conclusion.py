@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from flashsale.errors import ExitCode
 from flashsale.model import ENDINGS, Outcome, Verdict
 from flashsale.storm.calibration import Room
-from flashsale.storm.effort import Effort, Share
-from flashsale.storm.endpoint_figures import EndpointFigures
-from flashsale.storm.figures import Figures
-from flashsale.storm.handshakes import listen_queue_hint
-from flashsale.storm.health import Conduct, doubts, faults, health_of
-from flashsale.storm.loads import Loads
-from flashsale.storm.machine import Machine
-from flashsale.storm.reads import ReadFigures
-from flashsale.storm.salefigures import SaleFigures
-from flashsale.storm.scenario import Scenario
-from flashsale.storm.selfwatch import SelfReport
-from flashsale.storm.step import Step
+from flashsale.storm.figures.endpoint_figures import EndpointFigures
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.loads import Loads
+from flashsale.storm.figures.reads import ReadFigures
+from flashsale.storm.figures.salefigures import SaleFigures
+from flashsale.storm.figures.thresholds import Judgement, judge
+from flashsale.storm.health.effort import Effort, Share
+from flashsale.storm.health.handshakes import listen_queue_hint
+from flashsale.storm.health.health import Conduct, doubts, faults, health_of
+from flashsale.storm.health.machine import Machine
+from flashsale.storm.health.selfwatch import SelfReport
 from flashsale.storm.summary import (
     Asked,
     CalibrationFigures,
@@ -36,7 +35,8 @@ from flashsale.storm.summary import (
     VerifyFigures,
     WorkerFigures,
 )
-from flashsale.storm.thresholds import Judgement, judge
+from flashsale.storm.workload.scenario import Scenario
+from flashsale.storm.workload.step import Step
 
 NOT_VERIFIED = "not verified yet: `flashsale verify` judges the sale"
 

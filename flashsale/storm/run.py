@@ -11,35 +11,35 @@ from datetime import UTC, datetime
 import uvloop
 
 from flashsale.errors import FlashsaleError, UsageError
-from flashsale.storm.abort_watch import AbortWatch
-from flashsale.storm.attacker import Records
-from flashsale.storm.attempts import AttemptsFile
-from flashsale.storm.barrier import at_once, at_unix_us, until_unix_us
+from flashsale.storm.attack.abort_watch import AbortWatch
+from flashsale.storm.attack.attacker import Records
+from flashsale.storm.attack.barrier import at_once, at_unix_us, until_unix_us
+from flashsale.storm.attack.interrupts import Interrupts, interrupts
+from flashsale.storm.attack.muster import Attack, Mission, muster
+from flashsale.storm.attack.progress import Progress, ShowProgress
+from flashsale.storm.attack.resolver import Question, Resolver
+from flashsale.storm.attack.target import Target
 from flashsale.storm.calibration import Calibration, Room, room_of
-from flashsale.storm.claims import Asked
-from flashsale.storm.clock import clock_error_us
 from flashsale.storm.conclusion import Circumstances, conclude
-from flashsale.storm.crew import Crew, connections_each
-from flashsale.storm.effort import Effort
-from flashsale.storm.figures import Figures
-from flashsale.storm.interrupts import Interrupts, interrupts
-from flashsale.storm.ledger import NEVER, Ledger
-from flashsale.storm.machine import Machine
-from flashsale.storm.muster import Attack, Mission, muster
-from flashsale.storm.plan import Plan
-from flashsale.storm.planning import plan_of
-from flashsale.storm.progress import Progress, ShowProgress
-from flashsale.storm.resolver import Question, Resolver
-from flashsale.storm.runfolder import RunFolder
-from flashsale.storm.salefigures import SaleFigures, sale_figures
-from flashsale.storm.scenario import Scenario
-from flashsale.storm.scenario_file import scenario_document
-from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors
-from flashsale.storm.shard import Shard
-from flashsale.storm.step import Step
+from flashsale.storm.crew.clock import clock_error_us
+from flashsale.storm.crew.crew import Crew, connections_each
+from flashsale.storm.crew.shard import Shard
+from flashsale.storm.figures.claims import Asked
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.salefigures import SaleFigures, sale_figures
+from flashsale.storm.figures.thresholds import Threshold
+from flashsale.storm.health.effort import Effort
+from flashsale.storm.health.machine import Machine
+from flashsale.storm.health.selfwatch import SelfWatch, ensure_descriptors
+from flashsale.storm.record.attempts import AttemptsFile
+from flashsale.storm.record.ledger import NEVER, Ledger
+from flashsale.storm.record.runfolder import RunFolder
+from flashsale.storm.record.scenario_file import scenario_document
 from flashsale.storm.summary import ShardFigures, Summary
-from flashsale.storm.target import Target
-from flashsale.storm.thresholds import Threshold
+from flashsale.storm.workload.plan import Plan
+from flashsale.storm.workload.planning import plan_of
+from flashsale.storm.workload.scenario import Scenario
+from flashsale.storm.workload.step import Step
 
 _MS = 1_000_000
 

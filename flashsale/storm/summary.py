@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flashsale.errors import ExitCode, worst
 from flashsale.model import ENDINGS, Verdict
-from flashsale.storm.comparison import Comparison
-from flashsale.storm.health import Health
-from flashsale.storm.histogram import Histogram
-from flashsale.storm.machine import Machine
-from flashsale.storm.reads import ReadFigures
-from flashsale.storm.salefigures import SaleFigures
+from flashsale.storm.figures.comparison import Comparison
+from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.figures.reads import ReadFigures
+from flashsale.storm.figures.salefigures import SaleFigures
+from flashsale.storm.health.health import Health
+from flashsale.storm.health.machine import Machine
 
 Asked = Literal["claims", "reads", "sign-ins", "steps"]
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)

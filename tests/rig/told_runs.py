@@ -5,20 +5,20 @@ from pathlib import Path
 from random import Random
 
 from flashsale.model import Outcome, Reading
-from flashsale.storm.answer import Answer, indeterminate
-from flashsale.storm.attempts import AttemptsFile
-from flashsale.storm.claims import Asked
+from flashsale.storm.attack.answer import Answer, indeterminate
 from flashsale.storm.conclusion import Circumstances, conclude
-from flashsale.storm.effort import Effort
-from flashsale.storm.figures import Figures
-from flashsale.storm.histogram import Histogram
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.planning import plan_of
-from flashsale.storm.runfolder import RunFolder
-from flashsale.storm.salefigures import sale_figures
-from flashsale.storm.scenario import Scenario, parse_scenario
-from flashsale.storm.selfwatch import SelfReport
+from flashsale.storm.figures.claims import Asked
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.figures.salefigures import sale_figures
+from flashsale.storm.health.effort import Effort
+from flashsale.storm.health.selfwatch import SelfReport
+from flashsale.storm.record.attempts import AttemptsFile
+from flashsale.storm.record.ledger import Ledger
+from flashsale.storm.record.runfolder import RunFolder
 from flashsale.storm.summary import Summary
+from flashsale.storm.workload.planning import plan_of
+from flashsale.storm.workload.scenario import Scenario, parse_scenario
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "515385561440059393"), Answer(Outcome.SOLD_OUT, 200)
 HIT, LOAD = Answer(Reading.HIT, 200), Answer(Reading.LOAD, 200)

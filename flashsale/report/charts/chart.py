@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from flashsale.model import Ending, Outcome, Reading, Signing
-from flashsale.storm.figures import Figures
+from flashsale.storm.figures.figures import Figures
 from flashsale.storm.summary import Summary
 
 Trace = dict[str, Any]

@@ -14,7 +14,7 @@ from flashsale.report.charts.chart import (
 )
 from flashsale.report.number import plural
 from flashsale.report.series import endings
-from flashsale.storm.figures import Timeline
+from flashsale.storm.figures.figures import Timeline
 
 
 def arrivals(run: Run, baseline: Run | None) -> Chart | None:

@@ -13,8 +13,8 @@ from flashsale.report.charts.chart import (
 from flashsale.report.number import lapse, plural
 from flashsale.report.sale import percent
 from flashsale.report.series import stock
-from flashsale.storm.fairness import DECILES
-from flashsale.storm.salefigures import SaleFigures
+from flashsale.storm.figures.fairness import DECILES
+from flashsale.storm.figures.salefigures import SaleFigures
 
 _TENTHS = tuple(str(tenth + 1) for tenth in range(DECILES))
 

@@ -10,7 +10,7 @@ import pytest
 
 from flashsale.storm import calibration
 from flashsale.storm.calibration import Calibration, calibrate, peak_per_s, room_of
-from flashsale.storm.plan import Plan
+from flashsale.storm.workload.plan import Plan
 
 
 def test_it_measures_the_engine_and_leaves_no_process_behind() -> None:

@@ -7,10 +7,10 @@ import orjson
 from rig.scripted_sale import Act, ScriptedSale, sell
 from rig.silent_port import silent_port
 
+from flashsale.storm.attack.target import Target
+from flashsale.storm.record.runfolder import create_run_folder
 from flashsale.storm.run import Assignment, Finished, storm
-from flashsale.storm.runfolder import create_run_folder
-from flashsale.storm.scenario import parse_scenario
-from flashsale.storm.target import Target
+from flashsale.storm.workload.scenario import parse_scenario
 
 
 def storm_on(base_url: str, tmp_path: Path, load: str, users: int = 40) -> Finished:

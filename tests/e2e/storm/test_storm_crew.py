@@ -21,14 +21,14 @@ from rig.scripted_sale import SHED, SOLD_OUT, Act, Claim, ScriptedSale, http, se
 
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.model import Verdict
-from flashsale.storm.attempts import read_ledger
-from flashsale.storm.histogram import Histogram, merged
-from flashsale.storm.muster import Mission
-from flashsale.storm.progress import Progress
+from flashsale.storm.attack.muster import Mission
+from flashsale.storm.attack.progress import Progress
+from flashsale.storm.attack.target import Target
+from flashsale.storm.figures.histogram import Histogram, merged
+from flashsale.storm.record.attempts import read_ledger
+from flashsale.storm.record.runfolder import RunFolder, create_run_folder
 from flashsale.storm.run import Assignment, Finished, storm
-from flashsale.storm.runfolder import RunFolder, create_run_folder
-from flashsale.storm.scenario import parse_scenario
-from flashsale.storm.target import Target
+from flashsale.storm.workload.scenario import parse_scenario
 
 CLAIMS = '[sale]\nunits = 1\n[load]\nmodel = "stampede"\n'
 READS = '[browse]\nshops = 9\n[load]\nmodel = "rate"\n'
@@ -94,7 +94,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(pid).children()
-        if "flashsale.storm.crewman" in " ".join(child.cmdline())
+        if "flashsale.storm.crew.crewman" in " ".join(child.cmdline())
     ]
 
 
@@ -238,7 +238,7 @@ def test_a_worker_that_dies_leaves_its_part_indeterminate(storm_on: Storm) -> No
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_ended(storm_on: Storm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashsale.storm.crew.OVERTIME_S", 0.2)
+    monkeypatch.setattr("flashsale.storm.crew.crew.OVERTIME_S", 0.2)
 
     def script(claim: Claim) -> Act:
         if claim.number == 5:
@@ -273,7 +273,7 @@ def test_a_defect_in_a_worker_is_raised_here(
     def foreign(mission: Mission, number: int, of: int) -> Mission:
         return replace(mission, plan=mission.plan.part(number, of), tokens={})
 
-    monkeypatch.setattr("flashsale.storm.crew._share", foreign)
+    monkeypatch.setattr("flashsale.storm.crew.crew._share", foreign)
     with pytest.raises(RuntimeError, match=r"worker \d of 2:(.|\n)*KeyError"):
         storm_on(sale, f"{CLAIMS}users = 4\nconnections = 4")
 

@@ -11,15 +11,15 @@ import orjson
 from rig.scripted_sale import Act, Claim, ScriptedSale, http
 
 from flashsale.model import Outcome, Reading, Verdict
-from flashsale.storm.attempts import read_ledger
-from flashsale.storm.figures import Figures
-from flashsale.storm.plan import UNKNOWN_FROM
-from flashsale.storm.plan_lines import read_plan
+from flashsale.storm.attack.target import Target
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.thresholds import CLOCKS
+from flashsale.storm.record.attempts import read_ledger
+from flashsale.storm.record.plan_lines import read_plan
+from flashsale.storm.record.runfolder import create_run_folder
 from flashsale.storm.run import Assignment, Finished, storm
-from flashsale.storm.runfolder import create_run_folder
-from flashsale.storm.scenario import parse_scenario
-from flashsale.storm.target import Target
-from flashsale.storm.thresholds import CLOCKS
+from flashsale.storm.workload.plan import UNKNOWN_FROM
+from flashsale.storm.workload.scenario import parse_scenario
 
 HIT = http(200, b'{"success":true,"data":{"id":1}}', {"x-cache": "hit"})
 BLOOM = http(404, b'{"success":false}', {"x-cache": "bloom"})

@@ -8,7 +8,7 @@ import pytest
 from rig.scripted_sale import FIRST_ORDER, SHED, Act, Claim, ScriptedSale, http, sold
 from rig.storm_town import HIT, lines_of, town, visit
 
-from flashsale.storm.attempts import read_ledger
+from flashsale.storm.record.attempts import read_ledger
 from flashsale.storm.run import Finished
 from flashsale.verify.attempts import read_attempts
 

@@ -13,12 +13,12 @@ from rig.command_line import run_flashsale
 from rig.scripted_sale import SOLD_OUT, Act, ScriptedSale, sell
 
 from flashsale.errors import ExitCode, UnreachableError, UsageError
+from flashsale.storm.attack.target import Target
+from flashsale.storm.crew.shard import Shard
+from flashsale.storm.record.runfolder import create_run_folder
 from flashsale.storm.run import Assignment, storm
-from flashsale.storm.runfolder import create_run_folder
-from flashsale.storm.scenario import parse_scenario
-from flashsale.storm.shard import Shard
 from flashsale.storm.summary import Summary
-from flashsale.storm.target import Target
+from flashsale.storm.workload.scenario import parse_scenario
 from flashsale.verify.attempts import read_attempts
 
 TEXT = """# Does it hold?

@@ -8,10 +8,10 @@ from pathlib import Path
 from rig.scripted_sale import Act, Claim, ScriptedSale
 from rig.storm_town import lines_of, town, visit
 
+from flashsale.storm.attack.target import Target
+from flashsale.storm.record.runfolder import create_run_folder
 from flashsale.storm.run import Assignment, storm
-from flashsale.storm.runfolder import create_run_folder
-from flashsale.storm.scenario import parse_scenario
-from flashsale.storm.target import Target
+from flashsale.storm.workload.scenario import parse_scenario
 
 
 def test_steps_are_counted_and_judged_by_endpoint(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rig.told_runs import GONE, HIT, LOAD, LOST, SOLD, ledger_of, sale_scenario,
 from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.charts.chart import COLOURS, thinned
 from flashsale.report.charts.generator import health
-from flashsale.storm.answer import unsent
+from flashsale.storm.attack.answer import unsent
 from flashsale.storm.summary import SampleFigures
 
 STYLE = Path(__file__).parents[3] / "flashsale/report/page/page.css"

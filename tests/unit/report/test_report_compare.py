@@ -7,9 +7,9 @@ from unit.storm.test_storm_summary import GONE, SHED, SOLD, concluded, judgement
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.report.compare import compare, ensure_comparable
-from flashsale.storm.comparison import Change, Comparison
-from flashsale.storm.health import Health
-from flashsale.storm.machine import Machine
+from flashsale.storm.figures.comparison import Change, Comparison
+from flashsale.storm.health.health import Health
+from flashsale.storm.health.machine import Machine
 from flashsale.storm.summary import EndpointSummary, Latency, Summary
 
 HERE = Machine(system="Linux 6", processor="a", cpus=2, python="3.11.2")

@@ -4,7 +4,7 @@ from unit.report.test_report_pages import BAD, GOOD, run_of, verified
 
 from flashsale.model import Outcome, Verdict
 from flashsale.report.github import annotation, annotations, step_summary
-from flashsale.storm.answer import Answer
+from flashsale.storm.attack.answer import Answer
 from flashsale.storm.summary import Check
 
 

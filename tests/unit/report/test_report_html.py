@@ -13,8 +13,8 @@ from rig.told_runs import GONE, HOSTILE, LOST, SOLD, leave_run, ledger_of, sale_
 from flashsale.report.charts import Run
 from flashsale.report.files import write_reports
 from flashsale.report.html import html
-from flashsale.storm.answer import unsent
-from flashsale.storm.comparison import Change, Comparison
+from flashsale.storm.attack.answer import unsent
+from flashsale.storm.figures.comparison import Change, Comparison
 from flashsale.storm.summary import Summary
 
 SUMMARY, FIGURES = summary_of(sale_scenario(100, 30), ledger_of([SOLD] * 30 + [GONE] * 70))

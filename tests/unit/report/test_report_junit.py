@@ -9,7 +9,7 @@ from unit.report.test_report_pages import BAD, GOOD, verified
 
 from flashsale.model import Verdict
 from flashsale.report.junit import junit
-from flashsale.storm.comparison import Change, Comparison
+from flashsale.storm.figures.comparison import Change, Comparison
 from flashsale.storm.summary import Summary, ThresholdFigures
 
 CHANGES = [

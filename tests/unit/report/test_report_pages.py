@@ -13,16 +13,16 @@ from flashsale.model import Outcome, Reading
 from flashsale.report.console import print_summary
 from flashsale.report.html import html
 from flashsale.report.junit import junit
-from flashsale.storm.answer import Answer, indeterminate, unsent
+from flashsale.storm.attack.answer import Answer, indeterminate, unsent
 from flashsale.storm.conclusion import Circumstances, conclude
-from flashsale.storm.effort import Effort
-from flashsale.storm.figures import Figures
-from flashsale.storm.histogram import Histogram
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.reads import ReadFigures
-from flashsale.storm.scenario import parse_scenario
-from flashsale.storm.selfwatch import SelfReport
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.figures.reads import ReadFigures
+from flashsale.storm.health.effort import Effort
+from flashsale.storm.health.selfwatch import SelfReport
+from flashsale.storm.record.ledger import Ledger
 from flashsale.storm.summary import GeneratorFigures, Summary
+from flashsale.storm.workload.scenario import parse_scenario
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from flashsale.report.sale import percent, remarks
-from flashsale.storm.salefigures import FairnessFigures, SaleFigures
+from flashsale.storm.figures.salefigures import FairnessFigures, SaleFigures
 
 FAIR = FairnessFigures(
     buyers=2000, winners=100, win_rates=[0.5, 0.0005, *[0.0] * 8], precedence=0.987

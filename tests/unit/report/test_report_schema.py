@@ -11,8 +11,8 @@ from unit.report.test_report_pages import BAD, GOOD, verified
 
 from flashsale.model import Reading
 from flashsale.report.schema import PUBLISHED, summary_schema
-from flashsale.storm.machine import Machine
-from flashsale.storm.reads import ReadFigures
+from flashsale.storm.figures.reads import ReadFigures
+from flashsale.storm.health.machine import Machine
 from flashsale.storm.summary import DatabaseFigures, Summary
 
 READ = GOOD.model_copy(

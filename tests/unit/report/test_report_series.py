@@ -5,8 +5,8 @@ from rig.told_runs import GONE, HIT, SOLD, ledger_of
 
 from flashsale.model import Outcome, Reading
 from flashsale.report import series
-from flashsale.storm.answer import unsent
-from flashsale.storm.ledger import Ledger
+from flashsale.storm.attack.answer import unsent
+from flashsale.storm.record.ledger import Ledger
 
 LEDGER = ledger_of([SOLD] * 300 + [GONE] * 1700)
 

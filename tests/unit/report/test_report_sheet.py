@@ -4,11 +4,11 @@ from pathlib import Path
 
 from flashsale.model import Outcome, Reading
 from flashsale.report.sheet import COLUMNS, rows, write_sheet
-from flashsale.storm.answer import Answer, indeterminate, unsent
-from flashsale.storm.attempts import AttemptsFile
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.plan import Plan
-from flashsale.storm.step import Step
+from flashsale.storm.attack.answer import Answer, indeterminate, unsent
+from flashsale.storm.record.attempts import AttemptsFile
+from flashsale.storm.record.ledger import Ledger
+from flashsale.storm.workload.plan import Plan
+from flashsale.storm.workload.step import Step
 
 MS = 1_000_000
 PLAN = Plan(

@@ -3,13 +3,13 @@ from collections.abc import Sequence
 import pytest
 
 from flashsale.model import Outcome, Verdict
-from flashsale.storm.abort_watch import AbortWatch, parse_abort
-from flashsale.storm.answer import Answer, indeterminate, unsent
-from flashsale.storm.figures import Figures
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.running_figures import RunningFigures
-from flashsale.storm.step import Step
-from flashsale.storm.thresholds import metrics
+from flashsale.storm.attack.abort_watch import AbortWatch, parse_abort
+from flashsale.storm.attack.answer import Answer, indeterminate, unsent
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.running_figures import RunningFigures
+from flashsale.storm.figures.thresholds import metrics
+from flashsale.storm.record.ledger import Ledger
+from flashsale.storm.workload.step import Step
 
 MS = 1_000_000
 SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)

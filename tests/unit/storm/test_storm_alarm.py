@@ -4,8 +4,8 @@ from time import monotonic_ns
 import pytest
 import uvloop
 
-from flashsale.storm import alarm
-from flashsale.storm.alarm import Alarm
+from flashsale.storm.attack import alarm
+from flashsale.storm.attack.alarm import Alarm
 
 MS = 1_000_000
 

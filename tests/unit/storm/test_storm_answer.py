@@ -1,7 +1,7 @@
 import pytest
 
 from flashsale.model import Outcome
-from flashsale.storm.answer import Answer, indeterminate, read_answer, unsent
+from flashsale.storm.attack.answer import Answer, indeterminate, read_answer, unsent
 
 ID = b"515385561440059393"
 ORDER = ID.decode()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashsale.storm.arrivals import spread, staged
-from flashsale.storm.load import Load, Stage
+from flashsale.storm.workload.arrivals import spread, staged
+from flashsale.storm.workload.load import Load, Stage
 
 
 def stampede(arrivals: str | None, spread_ms: int) -> Load:

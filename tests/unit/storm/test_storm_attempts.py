@@ -7,12 +7,12 @@ import pytest
 from rig.plans import plan_stampede
 
 from flashsale.model import Outcome
-from flashsale.storm import attempts as module
-from flashsale.storm.answer import Answer, indeterminate, unsent
-from flashsale.storm.attempts import AttemptsFile, read_ledger
-from flashsale.storm.ledger import NEVER, Ledger
-from flashsale.storm.plan import Plan
-from flashsale.storm.scenario import Load, Sale
+from flashsale.storm.attack.answer import Answer, indeterminate, unsent
+from flashsale.storm.record import attempts as module
+from flashsale.storm.record.attempts import AttemptsFile, read_ledger
+from flashsale.storm.record.ledger import NEVER, Ledger
+from flashsale.storm.workload.plan import Plan
+from flashsale.storm.workload.scenario import Load, Sale
 
 ORIGIN_NS = 5_000_000_000_000
 HEADER = {"run": "r", "scenario": "s", "vouchers": [1], "planned": 4, "barrier_unix_us": None}

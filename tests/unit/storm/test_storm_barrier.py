@@ -4,7 +4,7 @@ from time import monotonic_ns
 import anyio
 import pytest
 
-from flashsale.storm.barrier import unix_us_at, until_unix_us, wait_until
+from flashsale.storm.attack.barrier import unix_us_at, until_unix_us, wait_until
 
 pytestmark = pytest.mark.anyio
 

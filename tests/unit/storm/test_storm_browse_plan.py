@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from rig.plans import plan_browse
 
 from flashsale.errors import UsageError
-from flashsale.storm.plan import LAST, UNKNOWN_FROM
-from flashsale.storm.scenario import Browse, Load, load_scenario, parse_scenario
-from flashsale.storm.step import Step
+from flashsale.storm.workload.plan import LAST, UNKNOWN_FROM
+from flashsale.storm.workload.scenario import Browse, Load, load_scenario, parse_scenario
+from flashsale.storm.workload.step import Step
 
 READS = """# Does it read?
 schema = 1

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from flashsale.storm import clock
+from flashsale.storm.crew import clock
 
 
 def kernel(monkeypatch: pytest.MonkeyPatch, state: int, status: int, error_us: int) -> None:

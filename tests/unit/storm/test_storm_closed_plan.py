@@ -7,13 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashsale.errors import UsageError
-from flashsale.storm.course import Course
-from flashsale.storm.plan import FIRST, Plan, whole
-from flashsale.storm.planning import plan_of
-from flashsale.storm.requests import requests_of
-from flashsale.storm.scenario import Browse, Load, Sale, Scenario, load_scenario, parse_scenario
-from flashsale.storm.step import Step
-from flashsale.storm.target import Target
+from flashsale.storm.attack.course import Course
+from flashsale.storm.attack.requests import requests_of
+from flashsale.storm.attack.target import Target
+from flashsale.storm.workload.plan import FIRST, Plan, whole
+from flashsale.storm.workload.planning import plan_of
+from flashsale.storm.workload.scenario import (
+    Browse,
+    Load,
+    Sale,
+    Scenario,
+    load_scenario,
+    parse_scenario,
+)
+from flashsale.storm.workload.step import Step
 
 STEPS = ("browse", "sign", "buy")
 

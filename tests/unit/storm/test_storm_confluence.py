@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsale.model import Outcome
-from flashsale.storm.answer import Answer, indeterminate
-from flashsale.storm.channel import Channel
-from flashsale.storm.confluence import Confluence
-from flashsale.storm.crew import connections_each
-from flashsale.storm.effort import Effort, Share, together
-from flashsale.storm.haul import Haul, haul
-from flashsale.storm.histogram import Histogram, merged
-from flashsale.storm.ledger import NEVER, Ledger
-from flashsale.storm.samples import Sample
-from flashsale.storm.selfwatch import SelfReport
+from flashsale.storm.attack.answer import Answer, indeterminate
+from flashsale.storm.crew.channel import Channel
+from flashsale.storm.crew.confluence import Confluence
+from flashsale.storm.crew.crew import connections_each
+from flashsale.storm.crew.haul import Haul, haul
+from flashsale.storm.figures.histogram import Histogram, merged
+from flashsale.storm.health.effort import Effort, Share, together
+from flashsale.storm.health.samples import Sample
+from flashsale.storm.health.selfwatch import SelfReport
+from flashsale.storm.record.ledger import NEVER, Ledger
 
 ANSWERS = [
     Answer(Outcome.SOLD, 200, "515385561440059393"),

@@ -3,8 +3,8 @@ from collections.abc import Sequence
 import pytest
 
 from flashsale.model import Outcome
-from flashsale.storm.claims import Claim
-from flashsale.storm.fairness import Fairness, fairness_of
+from flashsale.storm.figures.claims import Claim
+from flashsale.storm.figures.fairness import Fairness, fairness_of
 
 SOLD, GONE, DUPLICATE = Outcome.SOLD, Outcome.SOLD_OUT, Outcome.DUPLICATE
 DOUBT, SHED = Outcome.INDETERMINATE, Outcome.SHED

@@ -1,9 +1,9 @@
 import pytest
 
 from flashsale.model import Outcome
-from flashsale.storm.answer import Answer, indeterminate, unsent
-from flashsale.storm.figures import Figures
-from flashsale.storm.ledger import Ledger
+from flashsale.storm.attack.answer import Answer, indeterminate, unsent
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.record.ledger import Ledger
 
 MS = 1_000_000
 ORIGIN = 77 * MS

@@ -1,7 +1,7 @@
 import pytest
 
-from flashsale.storm.handshakes import listen_queue_hint, retried
-from flashsale.storm.histogram import Histogram
+from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.health.handshakes import listen_queue_hint, retried
 
 
 def connects(*times_ms: float) -> Histogram:

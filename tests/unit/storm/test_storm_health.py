@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 
-from flashsale.storm.health import Conduct, Health, doubts, faults, health_of
-from flashsale.storm.histogram import Histogram
-from flashsale.storm.samples import Sample
-from flashsale.storm.selfwatch import SelfReport
+from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.health.health import Conduct, Health, doubts, faults, health_of
+from flashsale.storm.health.samples import Sample
+from flashsale.storm.health.selfwatch import SelfReport
 
 
 def conduct(**changes: Any) -> Conduct:

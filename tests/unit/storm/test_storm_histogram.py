@@ -9,7 +9,7 @@ from hdrh.log import HistogramLogReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashsale.storm.histogram import (
+from flashsale.storm.figures.histogram import (
     DIGITS,
     HIGHEST_US,
     Histogram,

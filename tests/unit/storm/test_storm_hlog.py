@@ -7,11 +7,11 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 from flashsale.model import Outcome, Reading
-from flashsale.storm.answer import Answer, indeterminate
-from flashsale.storm.figures import Figures
-from flashsale.storm.histogram import DIGITS, HIGHEST_US
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.step import Step
+from flashsale.storm.attack.answer import Answer, indeterminate
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.histogram import DIGITS, HIGHEST_US
+from flashsale.storm.record.ledger import Ledger
+from flashsale.storm.workload.step import Step
 
 MS = 1_000_000
 SOLD, HIT, LATE = Answer(Outcome.SOLD, 200, "1"), Answer(Reading.HIT, 200), indeterminate("timeout")

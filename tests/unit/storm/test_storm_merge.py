@@ -9,21 +9,21 @@ import pytest
 
 from flashsale.errors import ExitCode, UsageError
 from flashsale.model import Outcome, Verdict
-from flashsale.storm.answer import Answer
-from flashsale.storm.attempts import AttemptsFile, read_ledger
+from flashsale.storm.attack.answer import Answer
 from flashsale.storm.conclusion import Circumstances, conclude
-from flashsale.storm.effort import Effort
-from flashsale.storm.figures import Figures
-from flashsale.storm.histogram import Histogram, merged
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.merge import baseline_of, merge_runs
-from flashsale.storm.planning import plan_of
-from flashsale.storm.recording import read_recording
-from flashsale.storm.runfolder import RunFolder
-from flashsale.storm.scenario import Scenario, parse_scenario
-from flashsale.storm.scenario_file import scenario_document
-from flashsale.storm.selfwatch import SelfReport
-from flashsale.storm.shard_run import ShardRun, read_shard, whole_plan
+from flashsale.storm.crew.merge import baseline_of, merge_runs
+from flashsale.storm.crew.shard_run import ShardRun, read_shard, whole_plan
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.histogram import Histogram, merged
+from flashsale.storm.health.effort import Effort
+from flashsale.storm.health.selfwatch import SelfReport
+from flashsale.storm.record.attempts import AttemptsFile, read_ledger
+from flashsale.storm.record.ledger import Ledger
+from flashsale.storm.record.recording import read_recording
+from flashsale.storm.record.runfolder import RunFolder
+from flashsale.storm.record.scenario_file import scenario_document
+from flashsale.storm.workload.planning import plan_of
+from flashsale.storm.workload.scenario import Scenario, parse_scenario
 from flashsale.verify.attempts import read_attempts
 
 START_US = 1_795_428_000_000_000

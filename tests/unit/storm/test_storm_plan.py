@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig.plans import plan_stampede
 
-from flashsale.storm.plan import ALWAYS, LAST, Plan
-from flashsale.storm.scenario import Load, Sale
+from flashsale.storm.workload.plan import ALWAYS, LAST, Plan
+from flashsale.storm.workload.scenario import Load, Sale
 
 
 @st.composite

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flashsale.storm.plan import Plan
-from flashsale.storm.plan_lines import plan_lines, read_plan
-from flashsale.storm.planning import plan_of
-from flashsale.storm.scenario import Scenario
+from flashsale.storm.record.plan_lines import plan_lines, read_plan
+from flashsale.storm.workload.plan import Plan
+from flashsale.storm.workload.planning import plan_of
+from flashsale.storm.workload.scenario import Scenario
 
 SALE, BROWSE = {"vouchers": 2, "units": 5}, {"shops": 4, "unknown_share": 0.3}
 RETRY = {"on": ["shed", "unknown"], "times": 2, "backoff_ms": 10}

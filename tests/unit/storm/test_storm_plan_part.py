@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rig.plans import plan_browse, plan_stampede
 
-from flashsale.storm.attempts import AttemptsFile
-from flashsale.storm.plan import LAST, Plan, whole
-from flashsale.storm.plan_lines import read_plan
-from flashsale.storm.planning import plan_of
-from flashsale.storm.scenario import Browse, Load, Sale, load_scenario
+from flashsale.storm.record.attempts import AttemptsFile
+from flashsale.storm.record.plan_lines import read_plan
+from flashsale.storm.workload.plan import LAST, Plan, whole
+from flashsale.storm.workload.planning import plan_of
+from flashsale.storm.workload.scenario import Browse, Load, Sale, load_scenario
 
 
 @st.composite

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from flashsale.errors import UsageError
-from flashsale.storm import ports
-from flashsale.storm.ports import ensure_ports
+from flashsale.storm.health import ports
+from flashsale.storm.health.ports import ensure_ports
 
 
 @pytest.fixture

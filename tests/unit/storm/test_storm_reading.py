@@ -1,8 +1,8 @@
 import pytest
 
 from flashsale.model import ENDINGS, Ending, Outcome, Reading, Signing, ending
-from flashsale.storm.answer import read_reading, read_signing
-from flashsale.storm.ledger import NEVER, Ledger
+from flashsale.storm.attack.answer import read_reading, read_signing
+from flashsale.storm.record.ledger import NEVER, Ledger
 
 
 @pytest.mark.parametrize(

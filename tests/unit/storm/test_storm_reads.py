@@ -1,7 +1,7 @@
 import pytest
 
 from flashsale.model import Ending, Outcome, Reading
-from flashsale.storm.reads import ReadFigures
+from flashsale.storm.figures.reads import ReadFigures
 
 ALL = {
     Reading.HIT: 90,

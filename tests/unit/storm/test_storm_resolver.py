@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from flashsale.storm.resolver import Reply, read_reply
+from flashsale.storm.attack.resolver import Reply, read_reply
 
 
 @pytest.mark.parametrize(

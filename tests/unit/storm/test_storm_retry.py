@@ -6,10 +6,10 @@ from collections.abc import Collection
 import pytest
 
 from flashsale.model import Outcome
-from flashsale.storm.answer import Answer, indeterminate, unsent
-from flashsale.storm.course import Course
-from flashsale.storm.plan import ALWAYS, FIRST, Plan
-from flashsale.storm.retry import REASONS, wants_retry
+from flashsale.storm.attack.answer import Answer, indeterminate, unsent
+from flashsale.storm.attack.course import Course
+from flashsale.storm.attack.retry import REASONS, wants_retry
+from flashsale.storm.workload.plan import ALWAYS, FIRST, Plan
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flashsale.errors import UsageError
-from flashsale.storm.runfolder import create_run_folder, ensure_run_folder
+from flashsale.storm.record.runfolder import create_run_folder, ensure_run_folder
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -5,12 +5,12 @@ import pytest
 from rig.plans import plan_browse, plan_stampede
 
 from flashsale.model import Outcome
-from flashsale.storm.answer import Answer, indeterminate, unsent
-from flashsale.storm.attempts import AttemptsFile, read_ledger
-from flashsale.storm.claims import Asked, claims_by_voucher, read_asked
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.salefigures import SaleFigures, sale_figures
-from flashsale.storm.scenario import Browse, Load, Sale
+from flashsale.storm.attack.answer import Answer, indeterminate, unsent
+from flashsale.storm.figures.claims import Asked, claims_by_voucher, read_asked
+from flashsale.storm.figures.salefigures import SaleFigures, sale_figures
+from flashsale.storm.record.attempts import AttemptsFile, read_ledger
+from flashsale.storm.record.ledger import Ledger
+from flashsale.storm.workload.scenario import Browse, Load, Sale
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)
 MS = 1_000_000

@@ -1,4 +1,4 @@
-from flashsale.storm.samples import Look, Sample, busiest, samples_of
+from flashsale.storm.health.samples import Look, Sample, busiest, samples_of
 
 TENTH_NS = 100_000_000
 

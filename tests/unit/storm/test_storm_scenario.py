@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from flashsale.errors import UsageError
 from flashsale.model import Outcome
-from flashsale.storm.scenario import Sale, built_in_names, load_scenario, parse_scenario
+from flashsale.storm.workload.scenario import Sale, built_in_names, load_scenario, parse_scenario
 
 GOOD = """
 # Does it work?

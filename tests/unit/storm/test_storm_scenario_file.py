@@ -1,8 +1,8 @@
 import pytest
 
-from flashsale.storm.scenario import built_in_names, load_scenario, parse_scenario
-from flashsale.storm.scenario_file import scenario_document, scenario_of
-from flashsale.storm.thresholds import parse_expression
+from flashsale.storm.figures.thresholds import parse_expression
+from flashsale.storm.record.scenario_file import scenario_document, scenario_of
+from flashsale.storm.workload.scenario import built_in_names, load_scenario, parse_scenario
 
 
 @pytest.mark.parametrize("name", built_in_names())

@@ -8,8 +8,8 @@ from time import monotonic_ns, process_time_ns
 import pytest
 
 from flashsale.errors import UsageError
-from flashsale.storm import selfwatch
-from flashsale.storm.selfwatch import SelfWatch, ensure_descriptors, waited_ns
+from flashsale.storm.health import selfwatch
+from flashsale.storm.health.selfwatch import SelfWatch, ensure_descriptors, waited_ns
 
 ROUND_NS = 20_000_000
 

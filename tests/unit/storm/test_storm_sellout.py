@@ -1,8 +1,8 @@
 import pytest
 
 from flashsale.model import Outcome
-from flashsale.storm.claims import Claim, Claims
-from flashsale.storm.sellout import Sellout, sellout_of
+from flashsale.storm.figures.claims import Claim, Claims
+from flashsale.storm.figures.sellout import Sellout, sellout_of
 
 SOLD, GONE = Outcome.SOLD, Outcome.SOLD_OUT
 

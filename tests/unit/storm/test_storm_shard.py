@@ -4,8 +4,8 @@ import pytest
 
 from flashsale.cli.processes import Crowd, crowd
 from flashsale.errors import UsageError
-from flashsale.storm.scenario import parse_scenario
-from flashsale.storm.shard import Shard, parse_instant_us, parse_shard
+from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard
+from flashsale.storm.workload.scenario import parse_scenario
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 

@@ -6,15 +6,15 @@ import pytest
 
 from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Verdict
-from flashsale.storm.answer import Answer, unsent
+from flashsale.storm.attack.answer import Answer, unsent
 from flashsale.storm.conclusion import Circumstances, conclude
-from flashsale.storm.effort import Effort
-from flashsale.storm.figures import Figures
-from flashsale.storm.histogram import Histogram
-from flashsale.storm.ledger import Ledger
-from flashsale.storm.scenario import Scenario, parse_scenario
-from flashsale.storm.selfwatch import SelfReport
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.health.effort import Effort
+from flashsale.storm.health.selfwatch import SelfReport
+from flashsale.storm.record.ledger import Ledger
 from flashsale.storm.summary import Latency, Summary
+from flashsale.storm.workload.scenario import Scenario, parse_scenario
 
 
 def scenario(thresholds: str = "") -> Scenario:

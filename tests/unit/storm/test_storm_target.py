@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from flashsale.errors import UnreachableError, UsageError
-from flashsale.storm.target import Target
+from flashsale.storm.attack.target import Target
 
 
 def test_a_claim_is_one_request_with_nothing_to_spare() -> None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from flashsale.model import Ending, Outcome, Reading, Verdict
-from flashsale.storm.histogram import Histogram
-from flashsale.storm.loads import Loads
-from flashsale.storm.thresholds import (
+from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.figures.loads import Loads
+from flashsale.storm.figures.thresholds import (
     judge,
     metrics,
     parse_expression,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from flashsale.errors import UsageError
-from flashsale.storm.tokens import read_tokens
+from flashsale.storm.workload.tokens import read_tokens
 
 
 def written(path: Path, *lines: str) -> Path:

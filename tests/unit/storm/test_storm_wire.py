@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashsale.model import Outcome
-from flashsale.storm.answer import Answer
-from flashsale.storm.wire import IDLE, Connection, Reader
+from flashsale.storm.attack.answer import Answer
+from flashsale.storm.attack.wire import IDLE, Connection, Reader
 
 ORDER = "515385561440059393"
 

@@ -1,0 +1,1 @@
+"""Firing a plan: attackers, lanes, the wire, and what an answer means."""

@@ -1,0 +1,254 @@
+"""One keep-alive connection: a claim goes out as prepared bytes, its answer comes back parsed.
+
+Nothing here waits. asyncio calls `data_received` and `connection_lost`, and each calls the owner
+once for the attempt in flight: `answered` with the answer, or `failed` with what went wrong.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from time import monotonic_ns
+from typing import Protocol, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from flashsale.model import Outcome
+from flashsale.storm.attack.answer import (
+    CACHE_HEADER,
+    MESSAGES,
+    ORDER_HEADER,
+    OUTCOME_HEADER,
+    Answer,
+    read_answer,
+    read_reading,
+    read_signing,
+)
+
+IDLE = -1
+_BODY_BYTES_MAX = 65_536
+_SHAPES_MAX = 1_024
+_ORDER_LINE = b"\r\n" + ORDER_HEADER + b": "
+_BLANK = b"#" * 18
+_ZERO = ord("0")
+_KEPT = frozenset(
+    {OUTCOME_HEADER, ORDER_HEADER, CACHE_HEADER, b"content-length", b"transfer-encoding"}
+)
+
+
+class Owner(Protocol):
+    """Who is told what became of an attempt; times are `monotonic_ns`."""
+
+    def answered(self, connection: "Connection", attempt: int, at_ns: int, answer: Answer) -> None:
+        """A whole answer arrived."""
+
+    def failed(self, connection: "Connection", attempt: int, at_ns: int, error: str) -> None:
+        """The answer will not come: `reset`, `truncated` or `malformed`. The connection is gone."""
+
+
+class Reader:
+    """Reads answers for all connections of a storm, and remembers their shapes.
+
+    Parsing is strict, and costs several µs. But most answers of a sale differ from one before
+    only in the order id, or not at all, and equal bytes on a parser at rest mean the same each
+    time. So an answer that was parsed whole is remembered by its bytes with the order id blanked
+    out: digits for as many digits, wherever they stand, change no line of an HTTP message.
+    """
+
+    def __init__(self, messages: Mapping[str, Outcome] = MESSAGES) -> None:
+        self._messages = messages
+        self._shapes: dict[bytes, Answer] = {}
+
+    def __repr__(self) -> str:
+        return f"<Reader shapes={len(self._shapes)}>"
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        """The answer with these headers, their names in lower case."""
+        get = headers.get
+        return read_answer(status, get(OUTCOME_HEADER), get(ORDER_HEADER), body, self._messages)
+
+    def recall(self, data: bytes) -> Answer | None:
+        """What `data` means, if an answer of its shape was read before."""
+        shape, order = _shape_of(data)
+        answer = self._shapes.get(shape)
+        if answer is None or not order:
+            return answer
+        return Answer(answer.outcome, answer.status, order.decode("ascii"), answer.error)
+
+    def remember(self, data: bytes, answer: Answer) -> None:
+        """`data`, parsed whole and by itself, meant `answer`."""
+        shape, order = _shape_of(data)
+        if order.decode("ascii") == (answer.order or ""):
+            if len(self._shapes) >= _SHAPES_MAX:
+                self._shapes.clear()
+            self._shapes[shape] = answer
+
+
+class BrowseReader(Reader):
+    """Reads answers to reads: what counts is how they came about."""
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        return read_reading(status, headers.get(CACHE_HEADER))
+
+
+class SignReader(Reader):
+    """Reads answers to daily sign-ins."""
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        return read_signing(status, body)
+
+
+def _shape_of(data: bytes) -> tuple[bytes, bytes]:
+    """`data` with its order id blanked out, and the id; `data` and nothing where there is none.
+
+    An id is blanked only where it can be neither a status nor a length: 16 digits or more, the
+    first of them not 0. With 19 digits it could exceed 2^63−1, which wants looking at.
+    """
+    start = data.find(_ORDER_LINE)
+    if start < 0:
+        return data, b""
+    start += len(_ORDER_LINE)
+    order = data[start : data.find(b"\r", start)]
+    if not (16 <= len(order) <= 18 and order.isdigit() and order[0] != _ZERO):
+        return data, b""
+    return data.replace(order, _BLANK[: len(order)]), order
+
+
+class Connection(asyncio.Protocol):
+    """One connection, at most one attempt in flight on it."""
+
+    def __init__(self, lane: int, owner: Owner, reader: Reader) -> None:
+        self.lane = lane
+        self.attempt = IDLE
+        self.is_open = False
+        self._owner = owner
+        self._reader = reader
+        self._parser = HttpResponseParser(self)
+        self._headers: dict[bytes, bytes] = {}
+        self._rest()
+
+    def __repr__(self) -> str:
+        return f"<Connection lane={self.lane} open={self.is_open} attempt={self.attempt}>"
+
+    def send(self, attempt: int, request: bytes) -> None:
+        """Send one claim; uvloop hands the bytes to the kernel before this returns."""
+        self.attempt = attempt
+        self._transport.write(request)
+
+    def expect(self, reader: Reader) -> None:
+        """Read the answer to the next attempt with `reader`."""
+        self._reader = reader
+
+    def abandon(self) -> None:
+        """Forget the attempt in flight and drop the connection; the owner hears nothing."""
+        self.attempt = IDLE
+        self.is_open = False
+        self._transport.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        now = monotonic_ns()
+        if self.attempt == IDLE:  # nobody asked: a server saying goodbye, or worse
+            self.abandon()
+            return
+        if not self._started:
+            answer = self._reader.recall(data)
+            if answer is not None:
+                self._deliver(now, answer)
+                return
+        self._parse(now, data)
+
+    def eof_received(self) -> None:
+        if self._headers_done and not self._is_framed():  # HTTP/1.0: the end is the end
+            self._finish(close=True)
+            self._conclude(monotonic_ns())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        if self.attempt != IDLE:
+            self._fail(monotonic_ns(), "truncated" if self._started else "reset")
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        if self._answer is None:
+            self._headers = {}
+            self._body = b""
+            self._headers_done = False
+        else:
+            self._excess = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in _KEPT and not self._excess:
+            self._headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        self._headers_done = self._answer is None and self._parser.get_status_code() >= 200
+
+    def on_body(self, body: bytes) -> None:
+        if len(self._body) < _BODY_BYTES_MAX and self._answer is None:
+            self._body += body
+
+    def on_message_complete(self) -> None:
+        if self._headers_done:  # else a 1xx, which announces the answer
+            self._finish(close=not self._parser.should_keep_alive())
+
+    # What follows from it.
+
+    def _rest(self) -> None:
+        """The state between two answers."""
+        self._answer: Answer | None = None
+        self._headers = {}
+        self._body = b""
+        self._started = self._headers_done = self._excess = self._closing = False
+
+    def _parse(self, now: int, data: bytes) -> None:
+        in_one_piece, self._started = not self._started, True
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._closing = True
+            if self._answer is None:
+                self._fail(now, "malformed")
+                return
+        answer = self._answer
+        if answer is None:
+            return
+        if in_one_piece and not (self._closing or self._excess):
+            self._reader.remember(data, answer)
+        self._conclude(now)
+
+    def _finish(self, close: bool) -> None:
+        if self._answer is None:
+            status = self._parser.get_status_code()
+            self._answer = self._reader.read(status, self._headers, self._body)
+            self._closing = close
+            self._headers_done = False
+
+    def _conclude(self, now: int) -> None:
+        """Hand over the answer. After bytes beyond it, nothing on this connection is to be
+        believed any more, so that it is closed like one whose server asked for it."""
+        answer = self._answer
+        assert answer is not None
+        if self._closing or self._excess:
+            self.is_open = False
+            self._transport.close()
+        self._deliver(now, answer)
+
+    def _deliver(self, now: int, answer: Answer) -> None:
+        attempt, self.attempt = self.attempt, IDLE
+        if self._started:
+            self._rest()
+        self._owner.answered(self, attempt, now, answer)
+
+    def _fail(self, now: int, error: str) -> None:
+        attempt = self.attempt
+        self.abandon()
+        self._owner.failed(self, attempt, now, error)
+
+    def _is_framed(self) -> bool:
+        return b"content-length" in self._headers or b"transfer-encoding" in self._headers

@@ -1,0 +1,156 @@
+"""Whether a run proves anything about its target: the generator's own verdict. Pure.
+
+A load test says something only if its own load was the plan's. INVALID: it was not, or what it
+measured was itself. SUSPECT: the figures stand, and a part of them may be the generator's.
+
+Only an open run has arrivals of its own to be late for. A closed one waits for its answers, and a
+stampede without spread saturates its core by nature, so their lag is reported and not judged.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.health.selfwatch import SelfReport
+
+LAG_SHARE_MAX = 0.20
+"""Of the response p99: an open run that was as late, in sending or in reading, measured itself."""
+
+LAG_SHARE_DOUBTFUL = 0.10
+LAG_FLOOR_US = 10_000
+"""A loop that comes round this late is no news: its timers go by the millisecond, and nothing that
+lasts five times as long is blurred by it."""
+
+SATURATED = 0.90
+"""Of one core. A generator that wants more has answers waiting for it: their latency is its own."""
+
+SATURATED_SHARE_MAX = 0.25
+WATCHED_MS_MIN = 1000
+"""A shorter run is over before its share of anything says much."""
+
+HEADROOM_MIN = 2.0
+"""What the generator could send for what the plan asks. Above half of what one server can do, waits
+grow faster than load (M/D/1: at a half, half a service time; at nine tenths, four and a half)."""
+
+
+class Health(StrEnum):
+    """Whether the generator did what the plan said, and had the room to."""
+
+    VALID = "valid"
+    SUSPECT = "suspect"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """What a run is judged by: `watches` of the processes that fired, by name; `headroom` is None
+    where the plan has no rate, or nobody measured what the generator can do."""
+
+    planned: int
+    sent: int
+    open_run: bool
+    closed_run: bool
+    start_lag: Histogram
+    response: Histogram
+    watches: Mapping[str, SelfReport] = field(default_factory=dict)
+    headroom: float | None = None
+
+
+def health_of(faults: Sequence[str], doubts: Sequence[str]) -> Health:
+    """The verdict that follows from what was found."""
+    if faults:
+        return Health.INVALID
+    return Health.SUSPECT if doubts else Health.VALID
+
+
+def faults(conduct: Conduct) -> list[str]:
+    """Why a run proves nothing about its target, one line each; empty for a sound one."""
+    found = []
+    if conduct.sent != conduct.planned:
+        found.append(f"{conduct.sent:,} of {conduct.planned:,} planned attempts were sent")
+    found += [lag.line(LAG_SHARE_MAX) for lag in _lags(conduct) if lag.share > LAG_SHARE_MAX]
+    return found
+
+
+def doubts(conduct: Conduct) -> list[str]:
+    """Why a part of a run's figures may be the generator's own, one line each."""
+    lags = [lag for lag in _lags(conduct) if lag.us > LAG_FLOOR_US]
+    found = [
+        lag.line(LAG_SHARE_DOUBTFUL)
+        for lag in lags
+        if LAG_SHARE_DOUBTFUL < lag.share <= LAG_SHARE_MAX
+    ]
+    saturated = ((name, _saturation(conduct, watch)) for name, watch in conduct.watches.items())
+    found += [f"{name} {line}" for name, line in saturated if line]
+    if conduct.headroom is not None and conduct.headroom < HEADROOM_MIN:
+        found.append(
+            f"at its peak the plan asks for {1 / conduct.headroom:.0%} of what this generator can "
+            f"send: a headroom of {conduct.headroom:.2f}×, less than {HEADROOM_MIN:.0f}×"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Lag:
+    """How late an open run was by its own fault, beside the latency that it is a part of."""
+
+    name: str
+    us: int
+    of: str
+    latency_us: int
+
+    @property
+    def share(self) -> float:
+        return self.us / self.latency_us if self.latency_us else float(self.us > 0)
+
+    def line(self, limit: float) -> str:
+        return (
+            f"{self.name} {self.us / 1000:.1f} ms is more than {limit:.0%} of the response "
+            f"{self.of} {self.latency_us / 1000:.1f} ms"
+        )
+
+
+def _lags(conduct: Conduct) -> list[_Lag]:
+    """1. Start lag: requests left late. 2. Loop lag, beyond what timers are late by nature: answers
+    were read late, which looks like the target's latency, and where all connections were busy, like
+    the wait for one of them."""
+    if not conduct.open_run or not conduct.start_lag.count:
+        return []
+    of, latency_us = _tail(conduct.response)
+    name, lag_us = _tail(conduct.start_lag)
+    lags = [_Lag(f"start lag {name}", lag_us, of, latency_us)]
+    for who, watch in conduct.watches.items():
+        name, lag_us = _loop_tail(watch.loop_lag)
+        if lag_us > LAG_FLOOR_US:
+            lags.append(_Lag(f"{who} read answers late: loop lag {name}", lag_us, of, latency_us))
+    return lags
+
+
+def _saturation(conduct: Conduct, watch: SelfReport) -> str:
+    """An open run has its answers read late by a generator that wants its whole core, whether it
+    has it or waits for it. A closed run that uses it all goes at the generator's pace."""
+    if not (conduct.open_run or conduct.closed_run):
+        return ""
+    whole_ms = hot_ms = since_ms = 0.0
+    for sample in watch.samples:
+        width_ms, since_ms = sample.at_ms - since_ms, sample.at_ms
+        share = sample.wanted_share if conduct.open_run else sample.cpu_share
+        whole_ms += width_ms
+        hot_ms += width_ms * (share >= SATURATED)
+    if whole_ms < WATCHED_MS_MIN or hot_ms <= SATURATED_SHARE_MAX * whole_ms:
+        return ""
+    verb = "wanted" if conduct.open_run else "used"
+    return f"{verb} {SATURATED:.0%} of its core or more for {hot_ms / whole_ms:.0%} of the run"
+
+
+def _tail(histogram: Histogram) -> tuple[str, int]:
+    """The p99 in µs, or the maximum where there are too few samples for one."""
+    (p99,) = histogram.percentiles_us(99)
+    return ("max", histogram.max_us) if p99 is None else ("p99", p99)
+
+
+def _loop_tail(lag: Histogram) -> tuple[str, int]:
+    """The highest percentile that its rounds, fifty a second, have the samples for."""
+    known = zip(("p99", "p95", "p90"), lag.percentiles_us(90, 95, 99)[::-1], strict=True)
+    return next(((name, us) for name, us in known if us is not None), ("", 0))
