@@ -192,7 +192,10 @@ def test_kills_in_the_middle_of_a_storm_lose_nothing(tmp_path: Path) -> None:
         stop_stack(state_dir)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_an_interrupt_leaves_a_partial_report_and_no_process(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -244,6 +247,7 @@ def test_a_run_folder_that_cannot_be_made_starts_nothing(tmp_path: Path) -> None
     assert not (tmp_path / ".flashsale").exists()
 
 
+@pytest.mark.slow
 def test_an_odd_folder_and_a_loaded_environment_do_not_matter(tmp_path: Path) -> None:
     """Modules that lie about, a path full of signs, stores of somebody else: all left alone."""
     folder = tmp_path / "g*[a] b'\"x\\y"

@@ -72,7 +72,14 @@ def rehearse(folder: Path, scenario: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, summary, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("scenario", [BREAKDOWN, PENETRATION, STALE])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        BREAKDOWN,
+        pytest.param(PENETRATION, marks=pytest.mark.slow),
+        pytest.param(STALE, marks=pytest.mark.slow),
+    ],
+)
 def test_a_strategy_keeps_its_word(tmp_path: Path, scenario: str) -> None:
     _, summary, said = rehearse(tmp_path, scenario)
     assert {judged["metric"]: judged["verdict"] for judged in summary["thresholds"]} == (
@@ -86,6 +93,7 @@ def test_a_strategy_keeps_its_word(tmp_path: Path, scenario: str) -> None:
     assert "database" in said
 
 
+@pytest.mark.slow
 def test_a_load_too_many_fails_the_rehearsal(tmp_path: Path) -> None:
     code, summary, said = rehearse(tmp_path, TOO_MUCH)
     assert (code, summary["verdict"]) == (4, "fail"), said

@@ -224,7 +224,7 @@ def test_nothing_survives_a_killed_supervisor(state_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("after", "signum", "exit_code"),
     [
-        ("ready at", signal.SIGINT, 130),
+        pytest.param("ready at", signal.SIGINT, 130, marks=pytest.mark.slow),
         ("ready at", signal.SIGHUP, 143),
         ("starting MariaDB", signal.SIGINT, 130),
         ("starting replicas", signal.SIGTERM, 143),
@@ -272,6 +272,7 @@ def test_a_tied_stack_ends_with_its_owner(state_dir: Path) -> None:
     _await(lambda: _alive(family) == [], "the stack to follow its owner", timeout_s=20)
 
 
+@pytest.mark.slow
 def test_a_stack_started_from_code_is_stopped_and_reaped(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,11 +64,12 @@ def storm(desk: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def on(sale: ScriptedSale, scenario: str = "tiny.toml") -> list[str]:
-    return [scenario, "--base-url", sale.base_url, "--tokens", "tokens.csv"]
+    where = ["--base-url", sale.base_url, "--tokens", "tokens.csv"]
+    return [scenario, "--no-calibrate", *where]
 
 
 def test_a_storm_leaves_a_table_and_a_run_folder(desk: Path, sale: ScriptedSale) -> None:
-    done = storm(desk, *on(sale), "--no-calibrate")
+    done = storm(desk, *on(sale))
     assert "could send " not in done.stdout
     assert done.returncode == 0, done.stderr
     assert "tiny  Does it hold?" in done.stdout

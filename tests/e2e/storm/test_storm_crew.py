@@ -305,7 +305,16 @@ def desk(tmp_path: Path) -> Path:
 
 def begin(desk: Path, sale: ScriptedSale, *arguments: str) -> "subprocess.Popen[str]":
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FLASHSALE_")}
-    command = [sys.executable, "-m", "flashsale", "storm", "tiny.toml", "--out", "run"]
+    command = [
+        sys.executable,
+        "-m",
+        "flashsale",
+        "storm",
+        "tiny.toml",
+        "--no-calibrate",
+        "--out",
+        "run",
+    ]
     command += ["--tokens", "tokens.csv", "--base-url", sale.base_url, *arguments]
     return subprocess.Popen(
         command,
