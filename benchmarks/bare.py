@@ -55,7 +55,12 @@ class BareServer:
     """The bare answer in a process of its own."""
 
     pid: int
-    url: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
 
 
 @contextmanager
@@ -65,7 +70,7 @@ def bare_server() -> Iterator[BareServer]:
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.bare", str(port)])
     try:
         await_port(port)
-        yield BareServer(process.pid, f"http://127.0.0.1:{port}")
+        yield BareServer(process.pid, port)
     finally:
         process.terminate()
         process.wait()

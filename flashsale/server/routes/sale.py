@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from flashsale.accounts.sessions import Sessions
 from flashsale.errors import Indeterminate, Unavailable
@@ -48,13 +49,13 @@ class SaleRoutes:
             user_id = await self.sessions.user_of(request.token)
         except Unavailable:  # no claim was sent: certainly not done, and the answer says so
             self.claims.outcomes[Outcome.SHED] += 1
-            return claimed(Outcome.SHED, "", self._final_after_s())
+            return claimed(Outcome.SHED, "", self._final_after_s)
         if user_id is None:
             return UNAUTHORIZED
         outcome, order_id = await self.claims.claim(voucher_id, user_id)
         if outcome is Outcome.NOT_LOADED:
             return await self._not_loaded(voucher_id)
-        return claimed(outcome, order_id, self._final_after_s())
+        return claimed(outcome, order_id, self._final_after_s)
 
     async def _not_loaded(self, voucher_id: int) -> Response:
         try:
@@ -63,6 +64,7 @@ class SaleRoutes:
             known = True  # for all that can be told now
         return NOT_LOADED if known else UNKNOWN_VOUCHER
 
+    @cached_property
     def _final_after_s(self) -> int:
         return math.ceil(self.settings.timeout_ms / 1000) + 1
 
