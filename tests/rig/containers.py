@@ -81,7 +81,10 @@ class Containers:
             there: conf / name for there, name in CONFIGURATIONS.items()
         }
         paths |= {"/run/secrets": self.secrets, "/run/nginx": self.folder / "nginx"}
-        paths |= {"/work": self.folder / "work", "/etc/prometheus": conf / "prometheus"}
+        paths |= {
+            "/var/lib/flashsale": self.folder / "work",
+            "/etc/prometheus": conf / "prometheus",
+        }
         paths |= {"=/prometheus": f"={self.folder / 'prometheus'}"}
         self.here = OnLoopback(ports, paths)
         self._map_secrets()
