@@ -17,6 +17,10 @@ from flashsale.storm.health.selfwatch import SelfReport
 LAG_SHARE_MAX = 0.20
 """Of the response p99: an open run that was as late, in sending or in reading, measured itself."""
 
+START_LAG_FLOOR_US = 1_000
+"""A start within a millisecond of its plan is on time. Beside a target that answers in a third of
+one, the scheduler's own tenth would be a large share, and say nothing of who measured what."""
+
 LAG_SHARE_DOUBTFUL = 0.10
 LAG_FLOOR_US = 10_000
 """A loop that comes round this late is no news: its timers go by the millisecond, and nothing that
@@ -112,14 +116,16 @@ class _Lag:
 
 
 def _lags(conduct: Conduct) -> list[_Lag]:
-    """1. Start lag: requests left late. 2. Loop lag, beyond what timers are late by nature: answers
-    were read late, which looks like the target's latency, and where all connections were busy, like
-    the wait for one of them."""
+    """1. Start lag, beyond a millisecond: requests left late. 2. Loop lag, beyond what timers are
+    late by nature: answers were read late, which looks like the target's latency, and where all
+    connections were busy, like the wait for one of them."""
     if not conduct.open_run or not conduct.start_lag.count:
         return []
     of, latency_us = _tail(conduct.response)
     name, lag_us = _tail(conduct.start_lag)
-    lags = [_Lag(f"start lag {name}", lag_us, of, latency_us)]
+    lags = []
+    if lag_us > START_LAG_FLOOR_US:
+        lags.append(_Lag(f"start lag {name}", lag_us, of, latency_us))
     for who, watch in conduct.watches.items():
         name, lag_us = _loop_tail(watch.loop_lag)
         if lag_us > LAG_FLOOR_US:

@@ -53,6 +53,14 @@ def test_an_open_run_that_lags_measured_itself() -> None:
     assert "20% of the response p99 100.0 ms" in fault
 
 
+def test_a_start_within_a_millisecond_is_on_time_however_fast_the_target() -> None:
+    quick = {"start_lag": Histogram([900] * 2000), "response": Histogram([1_000] * 2000)}
+    assert faults(conduct(**quick)) == doubts(conduct(**quick)) == []
+    late = {"start_lag": Histogram([1_100] * 2000), "response": Histogram([1_200] * 2000)}
+    (fault,) = faults(conduct(**late))
+    assert "start lag p99 1.1 ms" in fault
+
+
 def test_the_lag_of_a_burst_or_a_closed_run_is_reported_and_not_judged() -> None:
     assert faults(conduct(lag_ms=5000, open_run=False)) == []
 
