@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from flashsale.model import Verdict, ending
 from flashsale.storm.figures.comparison import Change, Comparison
 from flashsale.storm.figures.histogram import SAMPLES_BEYOND
+from flashsale.storm.figures.latency import Latency
 from flashsale.storm.figures.thresholds import ERROR
 from flashsale.storm.health.health import Health
-from flashsale.storm.summary import Latency, Summary
+from flashsale.storm.summary import Summary
 
 LATENCY_FLOOR_MS = 0.25
 """A latency that grew by less is not called worse: that is a turn of the scheduler."""

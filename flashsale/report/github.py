@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flashsale.model import Verdict
 from flashsale.report.number import amount, change_line, ms, share
+from flashsale.storm.figures.latency import Latency
 from flashsale.storm.health.health import Health
-from flashsale.storm.summary import Latency, Summary
+from flashsale.storm.summary import Summary
 
 ANNOTATIONS_MAX = 10
 _SIGNS = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.INVALID: "⚠️", Verdict.UNKNOWN: "❔"}

@@ -8,32 +8,34 @@ from flashsale.model import ENDINGS, Outcome, Verdict
 from flashsale.storm.calibration import Room
 from flashsale.storm.figures.endpoint_figures import EndpointFigures
 from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.latency import Latency
 from flashsale.storm.figures.loads import Loads
 from flashsale.storm.figures.reads import ReadFigures
 from flashsale.storm.figures.salefigures import SaleFigures
 from flashsale.storm.figures.thresholds import Judgement, judge
 from flashsale.storm.health.effort import Effort, Share
+from flashsale.storm.health.generator import (
+    CalibrationFigures,
+    GeneratorFigures,
+    SampleFigures,
+    WorkerFigures,
+)
 from flashsale.storm.health.handshakes import listen_queue_hint
 from flashsale.storm.health.health import Conduct, doubts, faults, health_of
 from flashsale.storm.health.machine import Machine
 from flashsale.storm.health.selfwatch import SelfReport
 from flashsale.storm.summary import (
     Asked,
-    CalibrationFigures,
     DatabaseFigures,
     EndpointSummary,
-    GeneratorFigures,
-    Latency,
     LatencyFigures,
     LoadFigures,
     MergedFigures,
     OrderFigures,
-    SampleFigures,
     ShardFigures,
     Summary,
     ThresholdFigures,
     VerifyFigures,
-    WorkerFigures,
 )
 from flashsale.storm.workload.scenario import Scenario
 from flashsale.storm.workload.step import Step

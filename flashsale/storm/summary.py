@@ -8,60 +8,23 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from flashsale.errors import ExitCode, worst
 from flashsale.model import ENDINGS, Verdict
 from flashsale.storm.figures.comparison import Comparison
-from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.figures.latency import Latency, PersistedLatency
+from flashsale.storm.figures.part import Part
 from flashsale.storm.figures.reads import ReadFigures
 from flashsale.storm.figures.salefigures import SaleFigures
+from flashsale.storm.health.generator import GeneratorFigures
 from flashsale.storm.health.health import Health
 from flashsale.storm.health.machine import Machine
 
 Asked = Literal["claims", "reads", "sign-ins", "steps"]
-_PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
-    )
-
-
-class Latency(_Part):
-    """A distribution in ms. A percentile is null without enough samples behind it."""
-
-    count: int
-    mean: float | None
-    p50: float | None
-    p90: float | None
-    p95: float | None
-    p99: float | None
-    p999: float | None = Field(validation_alias="p99.9", serialization_alias="p99.9")
-    max: float | None
-
-    @classmethod
-    def of(cls, histogram: Histogram) -> Self:
-        """The statistics of `histogram`."""
-        some = bool(histogram.count)
-        p50, p90, p95, p99, p999 = map(_ms, histogram.percentiles_us(*_PERCENTILES))
-        return cls(
-            count=histogram.count,
-            mean=_ms(histogram.mean_us if some else None),
-            max=_ms(histogram.max_us if some else None),
-            p50=p50, p90=p90, p95=p95, p99=p99, p999=p999,
-        )  # fmt: skip
-
-
-class PersistedLatency(Latency):
-    """From acceptance to row, with the offset of the two clocks that it is read from."""
-
-    clock_offset_ms: float | None = None
-    clock_error_ms: float | None = None
-
-
-class LoadFigures(_Part):
+class LoadFigures(Part):
     """What was planned and what came of it. `errors` counts what went wrong, by kind."""
 
     asked: Asked = "claims"
@@ -81,7 +44,7 @@ class LoadFigures(_Part):
     interrupted_by: int | None = None  # an exit code: 130 or 143
 
 
-class LatencyFigures(_Part):
+class LatencyFigures(Part):
     """Response runs from the planned instant, service from the send; `persisted` is verify's.
 
     Attempts that the storm stopped waiting for are in both, as long as they were waited for:
@@ -96,48 +59,7 @@ class LatencyFigures(_Part):
     lost: int
 
 
-class CalibrationFigures(_Part):
-    """What the generator could send, measured before the run against a null responder.
-
-    `headroom` is capacity for the plan's peak, null for a plan without a rate of its own;
-    `burst_ms` is how long sending and reading takes that leaves at once.
-    """
-
-    requests: int
-    took_ms: float
-    us_per_request: float
-    capacity_per_s: float
-    peak_per_s: float | None
-    headroom: float | None
-    burst_ms: float | None
-
-
-class SampleFigures(_Part):
-    """A tenth of a second of the generator, or more of a long run: `storm.samples.Sample`."""
-
-    at_ms: float
-    cpu_share: float
-    waited_share: float
-    loop_lag_ms: float
-    in_flight: int
-
-
-class WorkerFigures(_Part):
-    """How one of several processes did that fired the plan."""
-
-    name: str
-    connections: int
-    planned: int
-    sent: int
-    cpu_us_per_request: float | None
-    cpu_share: float
-    start_lag_ms: Latency
-    loop_lag_ms: Latency
-    connect_ms: Latency
-    samples: list[SampleFigures] = []
-
-
-class EndpointSummary(_Part):
+class EndpointSummary(Part):
     """One endpoint of a run: `buy`, `browse` or `sign`."""
 
     planned: int
@@ -149,27 +71,7 @@ class EndpointSummary(_Part):
     censored: int
 
 
-class GeneratorFigures(_Part):
-    """How the storm itself did: in all, and each of its `workers` where there were several.
-
-    `complaints` make a run invalid, `doubts` make it suspect.
-    """
-
-    verdict: Health
-    complaints: list[str]
-    doubts: list[str] = []
-    cpu_us_per_request: float | None
-    cpu_share: float
-    start_lag_ms: Latency
-    loop_lag_ms: Latency
-    connect_ms: Latency
-    descriptors_limit: int
-    calibration: CalibrationFigures | None = None
-    workers: list[WorkerFigures] = []
-    samples: list[SampleFigures] = []
-
-
-class OrderFigures(_Part):
+class OrderFigures(Part):
     """Orders acknowledged, found as rows, and refused for a reason of the sale."""
 
     accepted: int
@@ -178,7 +80,7 @@ class OrderFigures(_Part):
     drain_s: float | None = None
 
 
-class Check(_Part):
+class Check(Part):
     """One invariant of the sale; `findings` is verify's own, in detail."""
 
     name: str
@@ -187,7 +89,7 @@ class Check(_Part):
     findings: list[Any] = []
 
 
-class VerifyFigures(_Part):
+class VerifyFigures(Part):
     """What the judge found; `unknown` and no checks until it was asked."""
 
     verdict: Verdict = Verdict.UNKNOWN
@@ -197,7 +99,7 @@ class VerifyFigures(_Part):
     """Whoever ran the storm goes on to verify it: until then nothing has been judged."""
 
 
-class DatabaseFigures(_Part):
+class DatabaseFigures(Part):
     """Loads of shops by the database's own count, and what was asked for."""
 
     loads: int
@@ -205,7 +107,7 @@ class DatabaseFigures(_Part):
     unknown: int
 
 
-class ThresholdFigures(_Part):
+class ThresholdFigures(Part):
     """One demand of the scenario; `value` in µs, samples, shares of 1 or per second."""
 
     metric: str
@@ -215,14 +117,14 @@ class ThresholdFigures(_Part):
     detail: str
 
 
-class ShardFigures(_Part):
+class ShardFigures(Part):
     """Which part of the plan a run fired. Its thresholds are those of all shards together."""
 
     number: int
     of: int
 
 
-class MergedShard(_Part):
+class MergedShard(Part):
     """One of the runs that a run was put together from."""
 
     number: int
@@ -231,7 +133,7 @@ class MergedShard(_Part):
     barrier_unix_us: int | None
 
 
-class MergedFigures(_Part):
+class MergedFigures(Part):
     """What a run was put together from. `caveats` says what no merging can know."""
 
     shards: list[MergedShard]
@@ -239,7 +141,7 @@ class MergedFigures(_Part):
     caveats: list[str]
 
 
-class Summary(_Part):
+class Summary(Part):
     """A run, whole. Two are comparable when their `plan_hash` is equal."""
 
     schema_version: Literal[1] = Field(
@@ -355,7 +257,3 @@ def verdict_of(summary: Summary, code: ExitCode) -> Verdict:
 
 def _answered(outcomes: Mapping[str, int]) -> bool:
     return any(outcomes.get(end.value) for end in ENDINGS if end.is_expected)
-
-
-def _ms(value_us: float | None) -> float | None:
-    return None if value_us is None else round(value_us / 1000, 3)

@@ -16,8 +16,8 @@ from flashsale.report.charts.chart import (
 from flashsale.report.number import lapse, ms
 from flashsale.report.series import Bin, latency_by_rank, start_lag
 from flashsale.storm.figures.histogram import SAMPLES_BEYOND, Histogram
+from flashsale.storm.figures.latency import Latency
 from flashsale.storm.record.ledger import LOST
-from flashsale.storm.summary import Latency
 
 _PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
 _DECADES_MAX = 7

@@ -1,16 +1,11 @@
 """What became of a run's figures since an earlier run: the form in which summary.json has it."""
 
-from pydantic import BaseModel, ConfigDict
-
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
+from flashsale.storm.figures.part import Part
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Change(_Part):
+class Change(Part):
     """One figure of two runs. `unknown` where one of them has too few samples for it."""
 
     metric: str
@@ -26,7 +21,7 @@ class Change(_Part):
     detail: str
 
 
-class Comparison(_Part):
+class Comparison(Part):
     """A run beside the one that it was compared with."""
 
     run: str

@@ -3,18 +3,15 @@
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
-
 from flashsale.model import Ending, Reading
+from flashsale.storm.figures.part import Part
 
 _FROM_CACHE = (Reading.HIT, Reading.STALE, Reading.NULL)
 _PAST_CACHE = (Reading.LOAD, Reading.WAIT)
 
 
-class ReadFigures(BaseModel):
+class ReadFigures(Part):
     """The reads of a run, each under one of the numbers from `hits` on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     hit_ratio: float | None
     """Of the answers that asked the cache, the share that it gave at once: fresh, stale or known

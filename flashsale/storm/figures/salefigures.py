@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
-
 from flashsale.storm.figures.claims import Asked, claims_by_voucher
 from flashsale.storm.figures.fairness import Fairness, fairness_of
 from flashsale.storm.figures.histogram import merged
+from flashsale.storm.figures.part import Part
 from flashsale.storm.figures.sellout import Sellout, sellout_of
 from flashsale.storm.record.ledger import Ledger
 
@@ -15,11 +14,7 @@ VOUCHERS_MAX = 200
 """As many vouchers are told one by one; the totals count all."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class FairnessFigures(_Part):
+class FairnessFigures(Part):
     """Who won, by arrival: `win_rates` of the ten tenths of the buyers in the order in which they
     came (null where nobody did), each voucher's buyers among themselves.
 
@@ -43,7 +38,7 @@ class FairnessFigures(_Part):
         )
 
 
-class Selling(_Part):
+class Selling(Part):
     """How units went. Instants are ms after the barrier, null where that did not happen.
 
     `refused` buyers were told "sold out"; `untold` ones were told nothing final though the stock

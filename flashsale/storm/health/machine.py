@@ -5,15 +5,13 @@ import platform
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from flashsale.storm.figures.part import Part
 
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-class Machine(BaseModel):
+class Machine(Part):
     """What a load test's figures depend on, apart from its target."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     system: str
     processor: str

@@ -12,7 +12,7 @@ from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.charts.chart import COLOURS, thinned
 from flashsale.report.charts.generator import health
 from flashsale.storm.attack.answer import unsent
-from flashsale.storm.summary import SampleFigures
+from flashsale.storm.health.generator import SampleFigures
 
 STYLE = Path(__file__).parents[3] / "flashsale/report/page/page.css"
 

@@ -8,9 +8,10 @@ from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.report.compare import compare, ensure_comparable
 from flashsale.storm.figures.comparison import Change, Comparison
+from flashsale.storm.figures.latency import Latency
 from flashsale.storm.health.health import Health
 from flashsale.storm.health.machine import Machine
-from flashsale.storm.summary import EndpointSummary, Latency, Summary
+from flashsale.storm.summary import EndpointSummary, Summary
 
 HERE = Machine(system="Linux 6", processor="a", cpus=2, python="3.11.2")
 P = {"p50": 20.0, "p95": 40.0, "p99": 60.0}

@@ -19,9 +19,10 @@ from flashsale.storm.figures.figures import Figures
 from flashsale.storm.figures.histogram import Histogram
 from flashsale.storm.figures.reads import ReadFigures
 from flashsale.storm.health.effort import Effort
+from flashsale.storm.health.generator import GeneratorFigures
 from flashsale.storm.health.selfwatch import SelfReport
 from flashsale.storm.record.ledger import Ledger
-from flashsale.storm.summary import GeneratorFigures, Summary
+from flashsale.storm.summary import Summary
 from flashsale.storm.workload.scenario import parse_scenario
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)

@@ -10,10 +10,11 @@ from flashsale.storm.attack.answer import Answer, unsent
 from flashsale.storm.conclusion import Circumstances, conclude
 from flashsale.storm.figures.figures import Figures
 from flashsale.storm.figures.histogram import Histogram
+from flashsale.storm.figures.latency import Latency
 from flashsale.storm.health.effort import Effort
 from flashsale.storm.health.selfwatch import SelfReport
 from flashsale.storm.record.ledger import Ledger
-from flashsale.storm.summary import Latency, Summary
+from flashsale.storm.summary import Summary
 from flashsale.storm.workload.scenario import Scenario, parse_scenario
 
 
