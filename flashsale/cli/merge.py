@@ -26,7 +26,7 @@ def command(
     """
     from datetime import UTC, datetime
 
-    from flashsale.cli.storm import StormRun, print_run
+    from flashsale.cli.storming import StormRun, print_run
     from flashsale.report.files import write_reports
     from flashsale.storm.crew.merge import merge_runs
     from flashsale.storm.crew.shard_run import read_shard, whole_plan

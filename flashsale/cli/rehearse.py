@@ -29,7 +29,7 @@ from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
-    from flashsale.cli.storm import StormRequest
+    from flashsale.cli.storming import StormRequest
     from flashsale.seeding.settings import SeedSettings
     from flashsale.stack.state import StackState
     from flashsale.storm.workload.scenario import Scenario
@@ -71,7 +71,7 @@ def command(
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
     from flashsale.cli.panels import show_when_filled
     from flashsale.cli.seed import TOKENS
-    from flashsale.cli.storm import StormRequest
+    from flashsale.cli.storming import StormRequest
     from flashsale.storm.record.runfolder import ensure_run_folder
 
     planned, plan = chosen(scenario, replay)
@@ -231,7 +231,7 @@ def _seed_settings(scenario: "Scenario") -> "SeedSettings":
 def _storm_and_judge(request: "StormRequest") -> int:
     from rich.console import Console
 
-    from flashsale.cli.storm import print_run, run_storm
+    from flashsale.cli.storming import print_run, run_storm
     from flashsale.cli.verdict_view import show
     from flashsale.cli.verify import render, run_verdict, run_verify
 

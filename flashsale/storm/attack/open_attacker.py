@@ -5,13 +5,13 @@ latency goes on all the while: a target that stalls delays everybody who comes m
 """
 
 from array import array
-from collections import deque
 from time import monotonic_ns
 
 from flashsale.storm.attack.answer import Answer, unsent
 from flashsale.storm.attack.attacker import UNTENDED_MAX, Arsenal, Attacker, Records
 from flashsale.storm.attack.barrier import Barrier, at_once
 from flashsale.storm.attack.progress import ShowProgress
+from flashsale.storm.attack.turns import Turns
 from flashsale.storm.attack.wire import Connection
 from flashsale.storm.record.ledger import NEVER
 
@@ -28,8 +28,7 @@ class OpenAttacker(Attacker):
     ) -> None:
         super().__init__(arsenal, records, show, barrier)
         self._free = self._ledger.free_ns = array("q", [NEVER]) * len(self._plan)
-        self._idle = deque(range(self._plan.connection_count))
-        self._queue: deque[int] = deque()  # attempts that are due and wait for a connection
+        self._turns = Turns(self._plan.connection_count)
 
     def answered(self, connection: Connection, attempt: int, at_ns: int, answer: Answer) -> None:
         """Record the answer, and give the connection to whoever has waited longest."""
@@ -47,18 +46,15 @@ class OpenAttacker(Attacker):
                 self._fire_at(due[i])
                 return
             self._fired += 1
-            if self._idle:
-                self._give(self._idle.popleft(), i)
-            else:
-                self._queue.append(i)
+            lane = self._turns.take(i)
+            if lane is not None:
+                self._give(lane, i)
 
     def _release(self, lane: int, at_ns: int) -> None:
-        if self._queue:
-            i = self._queue.popleft()
+        i = self._turns.give_back(lane)
+        if i is not None:
             self._free[i] = at_ns
             self._give(lane, i)
-        else:
-            self._idle.append(lane)
 
     def _give(self, lane: int, i: int) -> None:
         connection = self.lanes.connections[lane]
@@ -82,5 +78,5 @@ class OpenAttacker(Attacker):
             self._give(lane, i)
 
     def _settle_unsent(self, reason: str) -> None:
-        self._queue.clear()
+        self._turns.forget()
         super()._settle_unsent(reason)

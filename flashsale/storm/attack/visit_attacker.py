@@ -5,12 +5,12 @@ its response latency goes on all the while.
 """
 
 from array import array
-from collections import deque
 
 from flashsale.storm.attack.attacker import Arsenal, Records
 from flashsale.storm.attack.barrier import Barrier, at_once
 from flashsale.storm.attack.closed_attacker import ClosedAttacker
 from flashsale.storm.attack.progress import ShowProgress
+from flashsale.storm.attack.turns import Turns
 from flashsale.storm.record.ledger import NEVER
 
 
@@ -26,31 +26,27 @@ class VisitAttacker(ClosedAttacker):
     ) -> None:
         super().__init__(arsenal, records, show, barrier)
         self._taken = array("q", [NEVER]) * len(self._plan)  # by each attempt that had its turn
-        self._idle = deque(range(self._plan.connection_count))
-        self._queue: deque[int] = deque()  # attempts that are due and wait for a connection
+        self._turns = Turns(self._plan.connection_count)
 
     def _lane(self, attempt: int) -> int:
         return self._taken[attempt]
 
     def _go(self, i: int) -> None:
         """Send attempt `i` over a free connection, or have it wait until one is."""
-        if self._idle:
-            self._give(self._idle.popleft(), i)
-        else:
-            self._queue.append(i)
+        lane = self._turns.take(i)
+        if lane is not None:
+            self._give(lane, i)
 
     def _release(self, lane: int, at_ns: int) -> None:
-        if self._queue:
-            i = self._queue.popleft()
+        i = self._turns.give_back(lane)
+        if i is not None:
             self._free[i] = at_ns
             self._give(lane, i)
-        else:
-            self._idle.append(lane)
 
     def _give(self, lane: int, i: int) -> None:
         self._taken[i] = lane
         self._send(self.lanes.connections[lane], i)
 
     def _settle_unsent(self, reason: str) -> None:
-        self._queue.clear()
+        self._turns.forget()
         super()._settle_unsent(reason)
