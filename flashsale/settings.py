@@ -174,6 +174,7 @@ class WorkerSettings(Settings):
     host: str = Field("127.0.0.1", description="Where /healthz and /metrics listen.")
     batch_rows_max: int = Field(500, ge=1, le=5_000, description="Orders in one transaction.")
     block_ms: int = Field(2_000, ge=1, description="How long a read waits for new orders.")
+    linger_ms: int = Field(20, ge=0, le=1_000, description="Rest after a small batch.")
     lock_lease_ms: int = Field(30_000, ge=100, description="A user's lock, unless renewed.")
     lock_renew_ms: int = Field(10_000, ge=10, description="How often the watchdog renews.")
     claim_idle_ms: int = Field(35_000, ge=1, description="Another's entry idle longer is ours.")

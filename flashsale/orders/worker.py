@@ -23,6 +23,11 @@ from flashsale.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
 
+_SMALL = 0.1
+"""A batch below this share of the largest is followed by a rest, in which the next one grows. Its
+orders are rows by then; without the rest the ledger is kept from claims by an acknowledgement, with
+its fsync, for every three or four orders."""
+
 _START = "0"
 
 
@@ -202,6 +207,8 @@ class Worker:
         entry_ids = [order.entry_id for order in orders]
         if entry_ids and read_ahead and not self._stopping:
             count = self._settings.batch_rows_max
+            if len(entry_ids) < count * _SMALL:
+                time.sleep(self._settings.linger_ms / 1000)
             ahead = self._stream.acknowledge_and_read(entry_ids, count)
             self._ahead = ahead if ahead.entries else None
         else:

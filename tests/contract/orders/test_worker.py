@@ -26,6 +26,7 @@ from flashsale.storage.roles import sync_client
 
 FAST: dict[str, Any] = {
     "block_ms": 1,
+    "linger_ms": 0,
     "retry_base_ms": 1,
     "retry_max_ms": 2,
     "claim_idle_ms": 60_000,
@@ -190,6 +191,20 @@ def test_stopped_with_nothing_in_hand_it_waits_for_nothing(
     worker.run(lambda: next(asked))
     assert len(orders(bench.pool)) == 1
     assert len(reads) == 1, "one more read would wait two seconds, and take what it finds"
+
+
+def test_after_a_small_batch_the_next_one_grows(bench: Bench) -> None:
+    """The first order is a row before the rest, and what comes in the rest is one batch."""
+    bench.accept(1)
+    worker = bench.worker(linger_ms=1000)
+    working = threading.Thread(target=worker.run_once)
+    working.start()
+    until(lambda: len(orders(bench.pool)) == 1)
+    for user in range(2, 12):
+        bench.accept(user)
+    working.join()
+    assert worker.run_once().written == 10
+    assert worker.batch_sizes.count == 2
 
 
 def test_what_was_read_ahead_is_not_worked_twice(bench: Bench) -> None:
