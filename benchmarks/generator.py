@@ -175,7 +175,7 @@ def _locust(user: str) -> Cost:
         fired = json.loads(found[1])
         if fired["requests"] < 1 or fired["failures"]:
             sys.exit(f"Locust fared ill: {fired}\n{said[-2000:]}")
-        return float(fired["cpu_s"]) / fired["requests"] * 1e6
+        return float(fired["cpu_s"]) / int(fired["requests"]) * 1e6
 
     return cost
 

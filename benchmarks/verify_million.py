@@ -15,11 +15,12 @@ import redis
 from sqlalchemy.engine import make_url
 
 from benchmarks.table import Section, median, spread
+from flashsale import keys
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.storage import tables
 from flashsale.storage.mysql import engine
-from flashsale.verify.attempts import ATTEMPTS_FILE
+from flashsale.verify import ATTEMPTS_FILE
 from flashsale.verify.baseline import BASELINE_FILE, take
 
 ORDERS = 1_000_000
@@ -102,13 +103,13 @@ def _prepare(stores: Stores, run_dir: Path, vouchers: int) -> None:
         pool.dispose()
         for voucher in range(1, vouchers + 1):
             _open(ledger, database, voucher, len(range(voucher - 1, ORDERS, vouchers)))
-        ledger.xgroup_create("stream.orders", "g1", id="0", mkstream=True)
+        ledger.xgroup_create(keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True)
         before = take(stores.ledger_url, stores.mysql_url, range(1, vouchers + 1))
         (run_dir / BASELINE_FILE).write_bytes(before.to_json())
         for first in range(0, ORDERS, _CHUNK):
             _sell(ledger, database, range(first, first + _CHUNK), vouchers)
         for voucher in range(1, vouchers + 1):
-            ledger.set(f"seckill:stock:{voucher}", 0)
+            ledger.set(keys.seckill_stock(voucher), 0)
         with database.cursor() as cursor:
             cursor.execute("UPDATE tb_seckill_voucher SET stock = 0")
     with (run_dir / ATTEMPTS_FILE).open("wb") as file:
@@ -140,9 +141,9 @@ def _open(
             "VALUES (%s, %s, %s, '2026-01-01', '2026-12-31')",
             (voucher, units, units),
         )
-    ledger.set(f"seckill:stock:{voucher}", units)
+    ledger.set(keys.seckill_stock(voucher), units)
     terms = {"begin": _BEGIN_MS, "end": _END_MS, "state": "open", "initial": units}
-    ledger.hset(f"seckill:sale:{voucher}", mapping=terms)
+    ledger.hset(keys.seckill_sale(voucher), mapping=terms)  # type: ignore[arg-type]  # redis' stub is invariant
 
 
 def _sell(
@@ -155,9 +156,9 @@ def _sell(
     for offset in range(min(vouchers, len(buyers))):
         chosen = buyers[offset::vouchers]
         voucher = 1 + chosen[0] % vouchers
-        pipeline.sadd(f"seckill:order:{voucher}", *(1 + i for i in chosen))
+        pipeline.sadd(keys.seckill_order(voucher), *(1 + i for i in chosen))
         receipts = {str(1 + i): _FIRST_ORDER + i for i in chosen}
-        pipeline.hset(f"seckill:receipt:{voucher}", mapping=receipts)
+        pipeline.hset(keys.seckill_receipt(voucher), mapping=receipts)  # type: ignore[arg-type]
     pipeline.execute()
     rows = ",".join(
         f"({_FIRST_ORDER + i},{1 + i},{1 + i % vouchers},"

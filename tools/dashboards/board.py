@@ -148,7 +148,7 @@ def _lines(panel: Panel) -> Any:
 
 
 def _thresholds(panel: Panel) -> Any:
-    colors = _STEPS if len(panel.limits) == len(_STEPS) - 1 else ("green", "red")
+    colors: tuple[str, ...] = _STEPS if len(panel.limits) == len(_STEPS) - 1 else ("green", "red")
     if panel.low_is_bad:
         colors = tuple(reversed(colors))
     values = [None, *panel.limits]
