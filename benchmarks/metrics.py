@@ -13,7 +13,7 @@ from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import App
 from flashsale.server.router import Router
-from flashsale.settings import ClaimSettings, ReplicaSettings
+from flashsale.settings import ClaimSettings, ReplicaSettings, SessionSettings
 
 CLAIM_LIMIT_US = 3.0
 SCRAPE_LIMIT = 0.01
@@ -56,9 +56,8 @@ def _per_claim(runs: int) -> tuple[list[float], list[float]]:
     """µs a claim where every call carries one claim, and where it carries many."""
     claim = [_us(_claim_statements(), _bare()) for _ in range(runs)]
     call = [_us(_call_statements(), _bare()) for _ in range(runs)]
-    gates = 2  # the session's look-up and the claim
-    alone = [mine + gates * theirs for mine, theirs in zip(claim, call, strict=True)]
-    shared = [mine + gates * theirs / _BATCH for mine, theirs in zip(claim, call, strict=True)]
+    alone = [mine + theirs for mine, theirs in zip(claim, call, strict=True)]
+    shared = [mine + theirs / _BATCH for mine, theirs in zip(claim, call, strict=True)]
     return alone, shared
 
 
@@ -79,7 +78,7 @@ def _bare() -> Callable[[], None]:
 def _claim_statements() -> Callable[[], None]:
     """What one claim runs in App and Claims; `in_flight` is the drain's, metrics or not."""
     app = App(Router(), ReplicaSettings())
-    claims = Claims("redis://127.0.0.1:1/0", ClaimSettings())
+    claims = Claims("redis://127.0.0.1:1/0", ClaimSettings(), SessionSettings())
     sold = Outcome.SOLD
 
     def count() -> None:

@@ -96,6 +96,11 @@ class SessionSettings(Settings):
     queue_max: int = Field(16_384, ge=1, description="Requests that may wait for a look-up.")
     timeout_ms: int = Field(2_000, ge=1, description="A look-up that takes longer has failed.")
 
+    @property
+    def sliding_ms(self) -> tuple[int, int]:
+        """A session's full lifetime, and how rarely it is pushed out."""
+        return self.lifetime_minutes * 60_000, self.refresh_interval_s * 1000
+
 
 class LoginSettings(Settings):
     """Phone codes."""

@@ -1,7 +1,7 @@
 """The user of the request at hand, for whatever serves it: a context variable.
 
-Every request runs in a task of its own, so what one holds no other sees. A claim passes its user
-on by hand instead, since it has one reader and no time.
+Every request runs in a task of its own, so what one holds no other sees. A claim has no user here:
+the ledger's script is the only one that learns who is behind its session.
 """
 
 from contextvars import ContextVar

@@ -18,8 +18,7 @@ class Sessions:
     """The session look-ups of one replica."""
 
     def __init__(self, ledger_url: str, settings: SessionSettings) -> None:
-        self._lifetime_ms = settings.lifetime_minutes * 60_000
-        self._refresh_ms = settings.refresh_interval_s * 1000
+        self._sliding_ms = settings.sliding_ms
         self.channel = Channel(
             ledger_url,
             connections_max=settings.calls_max,
@@ -32,15 +31,21 @@ class Sessions:
     def __repr__(self) -> str:
         return f"<Sessions {self.gate!r}>"
 
+    @staticmethod
+    def key_of(token: str) -> str | None:
+        """The key of the session that `token` may open, None where it can open none."""
+        return keys.login_token(token) if 0 < len(token) <= TOKEN_LENGTH_MAX else None
+
     async def user_of(self, token: str) -> int | None:
         """The id of the user behind `token`, None where there is no valid session.
 
         Raises Unavailable when that cannot be known, since "no session" would be a lie.
         """
-        if not 0 < len(token) <= TOKEN_LENGTH_MAX:
+        session = self.key_of(token)
+        if session is None:
             return None
         try:
-            return await self.gate.enter(token)
+            return await self.gate.enter(session)
         except (GateFull, Indeterminate) as error:
             raise Unavailable("sessions cannot be read") from error
 
@@ -48,10 +53,8 @@ class Sessions:
         """Close the connections."""
         await self.channel.aclose()
 
-    async def _read(self, tokens: list[str]) -> Sequence[int | None]:
-        session_keys = [keys.login_token(token) for token in tokens]
-        call = Call(_READ, session_keys, (self._lifetime_ms, self._refresh_ms))
-        reply = (await self.channel.run([call]))[0]
+    async def _read(self, session_keys: list[str]) -> Sequence[int | None]:
+        reply = (await self.channel.run([Call(_READ, session_keys, self._sliding_ms)]))[0]
         if isinstance(reply, (Unavailable, Indeterminate)):
             raise reply
         return [parse_id(user_id) for user_id in reply]

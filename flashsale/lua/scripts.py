@@ -22,6 +22,9 @@ CLAIM_OUTCOMES = {
 }
 """What each code of seckill.lua means. A code that is not here raises KeyError."""
 
+NO_SESSION = 8
+"""The code of seckill.lua for a claim by nobody: it has no outcome, since it is none."""
+
 
 @dataclass(frozen=True)
 class Script:

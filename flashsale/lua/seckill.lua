@@ -12,22 +12,31 @@
 -- KEYS[3] receipt   hash, user id -> order id
 -- KEYS[4] sale      hash, begin and end (Unix ms), state (open, paused, closed)
 -- KEYS[5] stream    stream of accepted orders: userId, voucherId, id, ms
+-- KEYS[6] … login:token:{token}, a hash with the field id, one a pair or none at all. With them
+--           the user of a pair is who is behind its session; ARGV's user id is not read
 -- ARGV[1] voucher id
 -- ARGV[2] deadline, Unix ms by this server's clock
 -- ARGV[3] … user id and order id, alternating, at most 3000 pairs; ids are strings throughout
+-- ARGV[…] with sessions, the last two: their full lifetime and refresh interval, ms. The expiry of
+--           those in use is pushed out as session_read.lua does
 --
 -- Replies a flat array, code and order id for each pair:
 --   0 sold, the pair's own order id     1 sold out, ""      2 duplicate, the order id already held
 --   3 not begun, ""    4 ended, ""    5 not loaded, ""    6 paused, ""
---   7 past the deadline, or the stream takes no more entries, ""
+--   7 past the deadline, or the stream takes no more entries, ""       8 no such session, ""
 
 local stock_key, order_key, receipt_key, sale_key, stream_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local voucher_id = ARGV[1]
 local deadline_ms = tonumber(string.match(ARGV[2] or '', '^%d+$'))
+local by_session = #KEYS > 5
+local last = by_session and #ARGV - 2 or #ARGV
+local full_ms, refresh_ms = tonumber(ARGV[last + 1]), tonumber(ARGV[last + 2])
 
-if #KEYS ~= 5 or #ARGV < 4 or #ARGV > 6002 or #ARGV % 2 ~= 0 or not deadline_ms then
-  return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs')
+if #KEYS < 5 or last < 4 or last > 6002 or last % 2 ~= 0 or not deadline_ms
+  or by_session and (#KEYS ~= 5 + (last - 2) / 2 or not full_ms or not refresh_ms) then
+  return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs, '
+    .. 'and for sessions a key each, a lifetime and an interval')
 end
 
 local expected = {'string', 'set', 'hash', 'hash', 'stream'}
@@ -62,16 +71,36 @@ local function refusal()
   return nil
 end
 
-local users = {}
-for i = 3, #ARGV, 2 do users[#users + 1] = ARGV[i] end
-local receipts = loaded and redis.call('HMGET', receipt_key, unpack(users)) or {}
+local function user_behind(session_key)
+  local id = redis.pcall('HGET', session_key, 'id')
+  local is_id = type(id) == 'string' and string.match(id, '^[1-9]%d*$')
+    and (#id < 19 or #id == 19 and id <= '9223372036854775807')
+  return is_id and id or false
+end
+
+local users, known = {}, {}
+for n = 1, (last - 2) / 2 do
+  local user_id = ARGV[2 * n + 1]
+  if by_session then user_id = user_behind(KEYS[5 + n]) end
+  users[n] = user_id
+  if user_id then known[#known + 1] = user_id end
+end
+
+local held_by = {}
+if loaded and #known > 0 then
+  for k, order_id in ipairs(redis.call('HMGET', receipt_key, unpack(known))) do
+    held_by[known[k]] = order_id
+  end
+end
 
 local replies, fresh, places = {}, {}, {}
 for n = 1, #users do
   local user_id, order_id = users[n], ARGV[2 * n + 2]
   local code, held = 5, ''
-  if loaded then
-    held = receipts[n] or fresh[user_id]
+  if not user_id then
+    code = 8
+  elseif loaded then
+    held = held_by[user_id] or fresh[user_id]
     code = held and 2 or refusal()
     if not code then
       code, held = 0, order_id
@@ -106,5 +135,11 @@ if #buyers > 0 then
   redis.call('DECRBY', stock_key, #buyers)
   redis.call('SADD', order_key, unpack(buyers))
   redis.call('HSET', receipt_key, unpack(orders))
+end
+
+for k = 6, #KEYS do
+  if users[k - 5] and redis.call('PTTL', KEYS[k]) < full_ms - refresh_ms then
+    redis.call('PEXPIRE', KEYS[k], full_ms)
+  end
 end
 return replies

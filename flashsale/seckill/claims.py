@@ -17,17 +17,20 @@ from flashsale.seckill.batch import SHED, Answer, Batch, Claim, make_batch, read
 from flashsale.seckill.clock import LedgerClock
 from flashsale.seckill.ids import OrderIds
 from flashsale.seckill.settle import Settlement
-from flashsale.settings import ClaimSettings
+from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Bounds, Gate, GateFull
+
+_Told = Answer | asyncio.Future[Answer] | None
 
 
 class Claims:
     """The claim service of one replica."""
 
-    def __init__(self, ledger_url: str, settings: ClaimSettings) -> None:
+    def __init__(self, ledger_url: str, settings: ClaimSettings, sessions: SessionSettings) -> None:
         timeout_s = settings.timeout_ms / 1000
         self._settings = settings
+        self._sliding_ms = sessions.sliding_ms
         self._channel = Channel(ledger_url, connections_max=settings.calls_max, timeout_s=timeout_s)
         self._side = Channel(
             ledger_url, connections_max=settings.replay_calls_max, timeout_s=timeout_s
@@ -35,7 +38,7 @@ class Claims:
         self.clock = LedgerClock(self._read_time)
         self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block)
         self.settlement = Settlement(self._side, self.clock)
-        self.gate: Gate[Claim, Answer | asyncio.Future[Answer]] = Gate(
+        self.gate: Gate[Claim, _Told] = Gate(
             self._send, Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
         )
         self.outcomes: Counter[Outcome] = Counter()
@@ -48,16 +51,20 @@ class Claims:
         """Its connections, by what they are for."""
         return {"claim": self._channel, "claim_side": self._side}
 
-    async def claim(self, voucher_id: int, user_id: int) -> Answer:
-        """Buy one unit of `voucher_id` for `user_id`. Never raises for what the ledger did."""
+    async def claim(self, voucher_id: int, session: str) -> Answer | None:
+        """Buy one unit of `voucher_id` for who is behind the key `session`; None: nobody is.
+
+        Never raises for what the ledger did.
+        """
         now_s = asyncio.get_running_loop().time()
         try:
-            answer = await self.gate.enter(Claim(voucher_id, user_id, now_s))
+            answer = await self.gate.enter(Claim(voucher_id, session, now_s))
             if isinstance(answer, asyncio.Future):
                 answer = await answer
         except (GateFull, Unavailable):
             answer = SHED
-        self.outcomes[answer.outcome] += 1
+        if answer is not None:
+            self.outcomes[answer.outcome] += 1
         return answer
 
     async def keep_time(self) -> None:
@@ -78,8 +85,8 @@ class Claims:
         await self._channel.aclose()
         await self._side.aclose()
 
-    async def _send(self, claims: list[Claim]) -> Sequence[Answer | asyncio.Future[Answer]]:
-        answers: list[Answer | asyncio.Future[Answer]] = [SHED] * len(claims)
+    async def _send(self, claims: list[Claim]) -> Sequence[_Told]:
+        answers: list[_Told] = [SHED] * len(claims)
         lanes = self._by_voucher(claims)
         if not lanes:
             return answers
@@ -87,9 +94,11 @@ class Claims:
         deadline_ms = self.clock.now_ms() + self._settings.timeout_ms
         batches, start = [], 0
         for voucher_id, places in lanes.items():
-            users = [claims[place].user_id for place in places]
+            sessions = [claims[place].session for place in places]
             batch_ids = order_ids[start : start + len(places)]
-            batches.append(make_batch(voucher_id, users, batch_ids, deadline_ms))
+            batches.append(
+                make_batch(voucher_id, sessions, batch_ids, deadline_ms, self._sliding_ms)
+            )
             start += len(places)
         replies = await self._channel.run([batch.call for batch in batches])
         for batch, places, reply in zip(batches, lanes.values(), replies, strict=True):
@@ -106,9 +115,9 @@ class Claims:
                 lanes.setdefault(claim.voucher_id, []).append(place)
         return lanes
 
-    def _answers(self, batch: Batch, reply: Any) -> Sequence[Answer | asyncio.Future[Answer]]:
+    def _answers(self, batch: Batch, reply: Any) -> Sequence[_Told]:
         if isinstance(reply, Unavailable):
-            return [SHED] * len(batch.users)
+            return [SHED] * len(batch.order_ids)
         if isinstance(reply, Indeterminate):
             return self.settlement.start(batch)
         return read_answers(reply)

@@ -8,6 +8,7 @@ who holds one is told so before anything else is looked at), and they tell the t
 3. past the deadline: neither the lost call nor this one can sell any more. Certainly not done.
 4. any other refusal (sold out, paused, …) before the deadline is not final, because the lost
    call may still arrive and find the sale changed: ask again once the deadline has passed.
+5. the session has gone: whose receipt to look for is not known any more. Unknown.
 """
 
 import asyncio
@@ -15,9 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import CLAIM_OUTCOMES
 from flashsale.model import Outcome
-from flashsale.seckill.batch import SHED, Answer, Batch
+from flashsale.seckill.batch import SHED, Answer, Batch, read_answers
 from flashsale.seckill.clock import LedgerClock
 from flashsale.storage.channel import Channel
 
@@ -28,8 +28,8 @@ _AFTER_DEADLINE_S = 0.02
 def settled(reply: Sequence[Any], my_ids: Sequence[str]) -> list[Answer | None]:
     """What a replay's reply says of each claim, None where it is not final yet. Pure."""
     return [
-        _settled(CLAIM_OUTCOMES[code], held, mine)
-        for code, held, mine in zip(reply[::2], reply[1::2], my_ids, strict=True)
+        answer and _settled(*answer, mine)
+        for answer, mine in zip(read_answers(reply), my_ids, strict=True)
     ]
 
 
@@ -61,7 +61,7 @@ class Settlement:
     def start(self, batch: Batch) -> list[asyncio.Future[Answer]]:
         """Begin to settle `batch`; a future per claim brings its answer."""
         loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in batch.users]
+        futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in batch.order_ids]
         task = loop.create_task(self._settle(batch, futures))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -92,9 +92,9 @@ class Settlement:
         try:
             reply = (await self._channel.run([batch.call]))[0]
         except Unavailable:
-            return [None] * len(batch.users)
+            return [None] * len(batch.order_ids)
         if isinstance(reply, (Unavailable, Indeterminate)):
-            return [None] * len(batch.users)
+            return [None] * len(batch.order_ids)
         return settled(reply, batch.order_ids)
 
     async def _until_past(self, deadline_ms: int) -> None:

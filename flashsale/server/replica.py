@@ -76,7 +76,7 @@ class Replica:
         session_settings = SessionSettings.load()
         self._claim_settings = ClaimSettings.load()
         self._sessions = Sessions(stores.ledger_url, session_settings)
-        self._claims = Claims(stores.ledger_url, self._claim_settings)
+        self._claims = Claims(stores.ledger_url, self._claim_settings, session_settings)
         pool = engine(stores.mysql_url)
         self._database = Database(pool, threads_max=self._settings.mysql_threads_max)
         self._ledger = Channel(stores.ledger_url, connections_max=8, timeout_s=2.0)

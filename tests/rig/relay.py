@@ -54,6 +54,10 @@ class Relay:
         self._passing = count
         self._for_good = for_good
 
+    def lose_no_more(self) -> None:
+        """Let clients and answers pass again, after `cut_replies_after(…, for_good=True)`."""
+        self._for_good = self.refuse = False
+
     def hold(self, *, new: bool = True) -> None:
         """Keep what clients send, on new connections too; `held` is set once something is kept."""
         for gate in self._gates:

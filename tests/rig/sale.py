@@ -34,6 +34,20 @@ def open_sale(
     ledger.sadd(keys.LOADED_SALES, voucher_id)
 
 
+def session(user: int) -> str:
+    """The key of the session that `sign_in` opens for `user`, whose token is `token-<user>`."""
+    return keys.login_token(f"token-{user}")
+
+
+def sign_in(ledger: Redis, *users: int) -> None:
+    """Open a session for each of `users`."""
+    with ledger.pipeline() as together:
+        for user in users:
+            together.hset(session(user), mapping={"id": user, "nickName": "n", "icon": ""})
+            together.expire(session(user), 3600)
+        together.execute()
+
+
 def claim_keys(voucher_id: int = 1) -> list[str]:
     """KEYS of seckill.lua, in its order."""
     return [
@@ -52,10 +66,28 @@ def claim(
     deadline_ms: int | None = None,
 ) -> list[tuple[int, str]]:
     """Run seckill.lua for (user, order id) pairs; a (code, order id) for each."""
-    deadline_ms = now_ms() + HOUR_MS if deadline_ms is None else deadline_ms
-    args = [voucher_id, deadline_ms, *(number for pair in pairs for number in pair)]
+    args = [voucher_id, _deadline(deadline_ms), *(number for pair in pairs for number in pair)]
     reply = run(ledger, claim_keys(voucher_id), args)
     return list(zip(reply[::2], reply[1::2], strict=True))
+
+
+def claim_by_session(
+    ledger: Redis,
+    *pairs: tuple[str, int],
+    voucher_id: int = 1,
+    deadline_ms: int | None = None,
+    sliding_ms: tuple[int, int] = (HOUR_MS, 60_000),
+) -> list[tuple[int, str]]:
+    """As `claim`, for (key of a session, order id) pairs."""
+    args = [voucher_id, _deadline(deadline_ms)]
+    args += [part for _, order_id in pairs for part in ("", order_id)]
+    names = [*claim_keys(voucher_id), *(name for name, _ in pairs)]
+    reply = run(ledger, names, [*args, *sliding_ms])
+    return list(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _deadline(deadline_ms: int | None) -> int:
+    return now_ms() + HOUR_MS if deadline_ms is None else deadline_ms
 
 
 def run(ledger: Redis, names: Sequence[str], args: Sequence[Any]) -> Any:

@@ -12,7 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from flashsale import keys
-from flashsale.lua.scripts import CLAIM_OUTCOMES
+from flashsale.lua.scripts import CLAIM_OUTCOMES, NO_SESSION
 from flashsale.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -263,7 +263,7 @@ class TestLua:
 def test_seckill_head_tells_every_code() -> None:
     replies = _head(PACKAGE / "lua" / "seckill.lua").partition("Replies")[2]
     told = {int(code) for code in re.findall(r"(?<![\w.])(\d) [a-z]", replies)}
-    assert told == set(CLAIM_OUTCOMES)
+    assert told == {*CLAIM_OUTCOMES, NO_SESSION}
 
 
 # Settings ---------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from redis import Redis
-from rig.sale import HOUR_MS, claim, now_ms, open_sale
+from rig.sale import HOUR_MS, claim, claim_by_session, now_ms, open_sale, session, sign_in
 
 from flashsale import keys
+from flashsale.lua.scripts import NO_SESSION
 from flashsale.model import ID_MAX
 
 USERS = st.sampled_from([1, 2, 3, 4, 5, 2**53, 2**53 + 1, ID_MAX])
@@ -27,9 +28,16 @@ class Model:
         self.state, self.begun, self.ended = "open", True, False
         self.receipts: dict[int, int] = {}
         self.entries: list[tuple[int, int]] = []
+        self.signed_in: set[int] = set()
 
     def claim(self, batch: Batch, in_time: bool) -> list[tuple[int, str]]:
         return [self._one(user, order_id, in_time) for user, order_id in batch]
+
+    def claim_by_session(self, batch: Batch, in_time: bool) -> list[tuple[int, str]]:
+        return [
+            self._one(user, order_id, in_time) if user in self.signed_in else (NO_SESSION, "")
+            for user, order_id in batch
+        ]
 
     def _one(self, user: int, order_id: int, in_time: bool) -> tuple[int, str]:
         if user in self.receipts:
@@ -63,22 +71,40 @@ class SaleMachine(RuleBasedStateMachine):
         self.next_id = 2**53
         self.left_behind: list[Batch] = []
 
-    @rule(users=st.lists(USERS, min_size=1, max_size=6), in_time=st.booleans())
-    def claims(self, users: list[int], in_time: bool) -> None:
+    @rule(
+        users=st.lists(USERS, min_size=1, max_size=6),
+        in_time=st.booleans(),
+        by_session=st.booleans(),
+    )
+    def claims(self, users: list[int], in_time: bool, by_session: bool) -> None:
         batch = tuple((user, self.next_id + n) for n, user in enumerate(users))
         self.next_id += len(users)
         self.left_behind.append(batch)
-        self._both(batch, in_time)
+        self._both(batch, in_time, by_session)
 
-    @rule(data=st.data(), in_time=st.booleans())
-    def replays(self, data: st.DataObject, in_time: bool) -> None:
+    @rule(data=st.data(), in_time=st.booleans(), by_session=st.booleans())
+    def replays(self, data: st.DataObject, in_time: bool, by_session: bool) -> None:
         if self.left_behind:
-            self._both(data.draw(st.sampled_from(self.left_behind)), in_time)
+            self._both(data.draw(st.sampled_from(self.left_behind)), in_time, by_session)
 
-    def _both(self, batch: Batch, in_time: bool) -> None:
+    def _both(self, batch: Batch, in_time: bool, by_session: bool) -> None:
         deadline_ms = now_ms() + (HOUR_MS if in_time else -2)
-        answers = claim(self.ledger, *batch, deadline_ms=deadline_ms)
-        assert answers == self.model.claim(batch, in_time)
+        if by_session:
+            pairs = [(session(user), order_id) for user, order_id in batch]
+            answers = claim_by_session(self.ledger, *pairs, deadline_ms=deadline_ms)
+            assert answers == self.model.claim_by_session(batch, in_time)
+        else:
+            answers = claim(self.ledger, *batch, deadline_ms=deadline_ms)
+            assert answers == self.model.claim(batch, in_time)
+
+    @rule(user=USERS, signs_in=st.booleans())
+    def signs_in_or_out(self, user: int, signs_in: bool) -> None:
+        if signs_in:
+            sign_in(self.ledger, user)
+            self.model.signed_in.add(user)
+        else:
+            self.ledger.delete(session(user))
+            self.model.signed_in.discard(user)
 
     @rule(state=st.sampled_from(["open", "paused", "closed"]))
     def changes_state(self, state: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from rig.relay import Relay
-from rig.sale import everything, open_sale, sold, stock
+from rig.sale import everything, open_sale, session, sign_in, sold, stock
 from rig.until import eventually
 
 from flashsale import keys
@@ -21,7 +21,7 @@ from flashsale.model import Outcome
 from flashsale.seckill.batch import SHED, Answer
 from flashsale.seckill.claims import Claims
 from flashsale.seckill.ids import Instant
-from flashsale.settings import ClaimSettings
+from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def claims_on(url: str, **settings: Any) -> AsyncIterator[Claims]:
-    claims = Claims(url, ClaimSettings(**settings))
+    claims = Claims(url, ClaimSettings(**settings), SessionSettings())
     try:
         await claims.clock.sync()
         yield claims
@@ -39,8 +39,20 @@ async def claims_on(url: str, **settings: Any) -> AsyncIterator[Claims]:
         await claims.aclose()
 
 
+def for_sale(ledger: Redis, voucher_id: int = 1, **terms: Any) -> None:
+    """A sale that runs, unless told otherwise, and users 1 … 120, who are signed in."""
+    sign_in(ledger, *range(1, 121))
+    open_sale(ledger, voucher_id, **terms)
+
+
+async def buy(claims: Claims, voucher_id: int, user: int) -> Answer:
+    answer = await claims.claim(voucher_id, session(user))
+    assert answer is not None, "who is signed in is told"
+    return answer
+
+
 async def rush(claims: Claims, users: range | list[int], voucher_id: int = 1) -> list[Answer]:
-    return await asyncio.gather(*(claims.claim(voucher_id, user) for user in users))
+    return await asyncio.gather(*(buy(claims, voucher_id, user) for user in users))
 
 
 def evalshas(ledger: Redis) -> int:
@@ -52,10 +64,10 @@ def evalshas(ledger: Redis) -> int:
 
 
 async def test_sold_sold_out_and_duplicate(ledger_url: str, ledger: Redis) -> None:
-    open_sale(ledger, units=3)
+    for_sale(ledger, units=3)
     async with claims_on(ledger_url) as claims:
         answers = await rush(claims, [1, 2, 1, 3, 4])
-        again = await claims.claim(1, 2)
+        again = await buy(claims, 1, 2)
     outcomes = [answer.outcome for answer in answers]
     assert outcomes == [
         Outcome.SOLD,
@@ -87,18 +99,36 @@ async def test_sold_sold_out_and_duplicate(ledger_url: str, ledger: Redis) -> No
 async def test_refusals(
     ledger_url: str, ledger: Redis, terms: dict[str, Any] | None, outcome: Outcome
 ) -> None:
+    sign_in(ledger, 7)
     if terms is not None:
         open_sale(ledger, **terms)
     async with claims_on(ledger_url) as claims:
-        assert await claims.claim(1, 7) == Answer(outcome)
+        assert await buy(claims, 1, 7) == Answer(outcome)
+
+
+async def test_nobody_buys_nothing_and_is_not_counted(ledger_url: str, ledger: Redis) -> None:
+    """A claim without a session travels with those that have one, and leaves no trace."""
+    for_sale(ledger, units=2)
+    async with claims_on(ledger_url) as claims:
+        claiming = [claims.claim(1, session(user)) for user in (1, 404, 2, 405)]
+        answers = await asyncio.gather(*claiming)
+        assert claims.gate.calls == 1
+        assert [answer and answer.outcome for answer in answers] == [
+            Outcome.SOLD,
+            None,
+            Outcome.SOLD,
+            None,
+        ]
+        assert dict(claims.outcomes) == {Outcome.SOLD: 2}
+    assert set(sold(ledger)) == {"1", "2"}
 
 
 async def test_one_call_a_voucher(ledger_url: str, ledger: Redis) -> None:
     for voucher_id in (1, 2, 3):
-        open_sale(ledger, voucher_id, units=100)
+        for_sale(ledger, voucher_id, units=100)
     async with claims_on(ledger_url) as claims:
         before = evalshas(ledger)
-        answers = await asyncio.gather(*(claims.claim(1 + n % 3, n + 1) for n in range(90)))
+        answers = await asyncio.gather(*(buy(claims, 1 + n % 3, n + 1) for n in range(90)))
         assert {answer.outcome for answer in answers} == {Outcome.SOLD}
         assert claims.gate.calls == 1
         healed = 3  # the script is not there yet: NOSCRIPT, then the same call again
@@ -110,14 +140,14 @@ async def test_one_call_a_voucher(ledger_url: str, ledger: Redis) -> None:
 
 
 async def test_a_batch_has_its_bound(ledger_url: str, ledger: Redis) -> None:
-    open_sale(ledger, units=100)
+    for_sale(ledger, units=100)
     async with claims_on(ledger_url, batch_max=8) as claims:
         await rush(claims, range(1, 41))
         assert (claims.gate.calls, claims.gate.items) == (5, 40)
 
 
 async def test_two_replicas_share_a_sale(ledger_url: str, ledger: Redis) -> None:
-    open_sale(ledger, units=50)
+    for_sale(ledger, units=50)
     async with claims_on(ledger_url) as one, claims_on(ledger_url) as two:
         answers = await asyncio.gather(rush(one, range(1, 61)), rush(two, range(31, 91)))
     bought = [a.order_id for part in answers for a in part if a.outcome is Outcome.SOLD]
@@ -130,13 +160,13 @@ async def test_two_replicas_share_a_sale(ledger_url: str, ledger: Redis) -> None
 
 
 async def test_a_claim_that_waited_too_long_is_shed(ledger_url: str, ledger: Redis) -> None:
-    open_sale(ledger)
+    for_sale(ledger)
     async with Relay(ledger_url) as relay, claims_on(relay.url, queue_timeout_ms=300) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         relay.hold()
-        first = asyncio.ensure_future(claims.claim(1, 2))
+        first = asyncio.ensure_future(buy(claims, 1, 2))
         await relay.held.wait()
-        second = asyncio.ensure_future(claims.claim(1, 3))
+        second = asyncio.ensure_future(buy(claims, 1, 3))
         await asyncio.sleep(0.35)  # the second grows old in the queue
         relay.release()
         assert (await first).outcome is Outcome.SOLD
@@ -145,15 +175,15 @@ async def test_a_claim_that_waited_too_long_is_shed(ledger_url: str, ledger: Red
 
 
 async def test_a_full_queue_sheds(ledger_url: str, ledger: Redis) -> None:
-    open_sale(ledger)
+    for_sale(ledger)
     async with Relay(ledger_url) as relay, claims_on(relay.url, queue_max=2) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         relay.hold()
-        first = asyncio.ensure_future(claims.claim(1, 2))
+        first = asyncio.ensure_future(buy(claims, 1, 2))
         await relay.held.wait()
-        waiting = [asyncio.ensure_future(claims.claim(1, user)) for user in (3, 4)]
+        waiting = [asyncio.ensure_future(buy(claims, 1, user)) for user in (3, 4)]
         await asyncio.sleep(0)
-        assert await claims.claim(1, 5) == SHED
+        assert await buy(claims, 1, 5) == SHED
         relay.release()
         answers = await asyncio.gather(first, *waiting)
         assert {answer.outcome for answer in answers} == {Outcome.SOLD}
@@ -161,9 +191,9 @@ async def test_a_full_queue_sheds(ledger_url: str, ledger: Redis) -> None:
 
 
 async def test_a_flushed_script_heals(ledger_url: str, ledger: Redis) -> None:
-    open_sale(ledger)
+    for_sale(ledger)
     async with claims_on(ledger_url) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         ledger.script_flush()
         answers = await rush(claims, [2, 3])
     assert {answer.outcome for answer in answers} == {Outcome.SOLD}
@@ -202,11 +232,11 @@ async def test_what_redis_refuses_is_shed_and_not_done(
     own_ledger: RedisServer, starve: Callable[[Redis], None], has_ids: bool
 ) -> None:
     with sync_client(own_ledger.url) as client:
-        open_sale(client)
-        open_sale(client, 2)
+        for_sale(client)
+        for_sale(client, 2)
         client.script_load(script("seckill").text)
         async with claims_on(own_ledger.url, id_block=1 if not has_ids else 4096) as claims:
-            await claims.claim(2, 1)
+            await buy(claims, 2, 1)
             starve(client)
             before = everything(client)
             assert await rush(claims, [1, 2]) == [SHED, SHED]
@@ -229,13 +259,13 @@ async def test_without_a_redis_everything_is_shed(own_ledger: RedisServer) -> No
 
 
 async def test_ids_that_cannot_be_leased_shed(ledger_url: str, ledger: Redis) -> None:
-    open_sale(ledger)
+    for_sale(ledger)
     async with claims_on(ledger_url) as claims:
         day = Instant(int(claims.clock.now_s())).day
         ledger.set(keys.order_counter(day), "not a number")
-        assert await claims.claim(1, 1) == SHED
+        assert await buy(claims, 1, 1) == SHED
         ledger.set(keys.order_counter(day), 2**32 - 1)
-        assert await claims.claim(1, 1) == SHED
+        assert await buy(claims, 1, 1) == SHED
     assert sold(ledger) == {}
 
 
@@ -245,11 +275,11 @@ async def test_ids_that_cannot_be_leased_shed(ledger_url: str, ledger: Redis) ->
 async def test_an_answer_lost_after_execution_is_sold_with_the_same_id(
     ledger_url: str, ledger: Redis
 ) -> None:
-    open_sale(ledger)
+    for_sale(ledger)
     async with Relay(ledger_url) as relay, claims_on(relay.url) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         relay.cut_replies_after(0)
-        answer = await claims.claim(1, 2)
+        answer = await buy(claims, 1, 2)
         assert relay.cuts == 1
         assert answer == Answer(Outcome.SOLD, sold(ledger)["2"])
     assert stock(ledger) == 8
@@ -261,9 +291,9 @@ async def test_a_whole_batch_is_settled_wherever_its_answer_was_torn(
     ledger_url: str, ledger: Redis, passing: int
 ) -> None:
     """One user twice, one who has an order already, and stock for two more."""
-    open_sale(ledger, units=3)
+    for_sale(ledger, units=3)
     async with Relay(ledger_url) as relay, claims_on(relay.url, timeout_ms=300) as claims:
-        held = await claims.claim(1, 1)
+        held = await buy(claims, 1, 1)
         relay.cut_replies_after(passing)
         answers = await rush(claims, [1, 2, 3, 2, 4])
     receipts = sold(ledger)
@@ -279,12 +309,12 @@ async def test_a_whole_batch_is_settled_wherever_its_answer_was_torn(
 async def test_vouchers_of_one_call_are_settled_each_by_itself(
     ledger_url: str, ledger: Redis
 ) -> None:
-    open_sale(ledger, 1)
-    open_sale(ledger, 2)
+    for_sale(ledger, 1)
+    for_sale(ledger, 2)
     async with Relay(ledger_url) as relay, claims_on(relay.url) as claims:
-        await asyncio.gather(claims.claim(1, 1), claims.claim(2, 1))
+        await asyncio.gather(buy(claims, 1, 1), buy(claims, 2, 1))
         relay.cut_replies_after(len("*2\r\n:0\r\n$18\r\n000000000000000000\r\n"))
-        answers = await asyncio.gather(claims.claim(1, 2), claims.claim(2, 2))
+        answers = await asyncio.gather(buy(claims, 1, 2), buy(claims, 2, 2))
         assert claims.settlement.replays == 1, "the first was answered"
     assert answers == [
         Answer(Outcome.SOLD, sold(ledger, 1)["2"]),
@@ -295,11 +325,11 @@ async def test_vouchers_of_one_call_are_settled_each_by_itself(
 async def test_a_command_that_never_arrived_is_sold_by_its_replay(
     ledger_url: str, ledger: Redis
 ) -> None:
-    open_sale(ledger)
+    for_sale(ledger)
     async with Relay(ledger_url) as relay, claims_on(relay.url) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         relay.hold(new=False)
-        claiming = asyncio.ensure_future(claims.claim(1, 2))
+        claiming = asyncio.ensure_future(buy(claims, 1, 2))
         await relay.held.wait()
         relay.drop_all()
         answer = await claiming
@@ -310,24 +340,24 @@ async def test_a_torn_command_that_arrives_after_the_deadline_sells_nothing(
     ledger_url: str, ledger: Redis
 ) -> None:
     """The replay overtakes it: `shed` was said, and stays true."""
-    open_sale(ledger)
+    for_sale(ledger)
     async with Relay(ledger_url) as relay, claims_on(relay.url, timeout_ms=300) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         relay.hold(new=False)
-        assert await claims.claim(1, 2) == SHED
+        assert await buy(claims, 1, 2) == SHED
         calls = evalshas(ledger)
         relay.release()
         await eventually(lambda: evalshas(ledger) > calls)
         assert set(sold(ledger)) == {"1"}
-        assert (await claims.claim(1, 2)).outcome is Outcome.SOLD
+        assert (await buy(claims, 1, 2)).outcome is Outcome.SOLD
 
 
 async def test_unknown_comes_at_the_end_and_names_the_id(ledger_url: str, ledger: Redis) -> None:
-    open_sale(ledger)
+    for_sale(ledger)
     async with Relay(ledger_url) as relay, claims_on(relay.url, timeout_ms=200) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         relay.hold()
-        answer = await claims.claim(1, 2)
+        answer = await buy(claims, 1, 2)
         assert answer.outcome is Outcome.UNKNOWN
         assert int(answer.order_id) > 0
         relay.release()
@@ -338,12 +368,28 @@ async def test_unknown_comes_at_the_end_and_names_the_id(ledger_url: str, ledger
 async def test_an_unknown_that_did_sell_has_the_id_that_was_named(
     ledger_url: str, ledger: Redis
 ) -> None:
-    open_sale(ledger)
+    for_sale(ledger)
     async with Relay(ledger_url) as relay, claims_on(relay.url, timeout_ms=200) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         relay.cut_replies_after(0, for_good=True)
-        answer = await claims.claim(1, 2)
+        answer = await buy(claims, 1, 2)
     assert answer == Answer(Outcome.UNKNOWN, sold(ledger)["2"])
+
+
+async def test_who_signed_out_while_the_answer_was_lost_is_told_that_it_is_unknown(
+    ledger_url: str, ledger: Redis
+) -> None:
+    """Whose receipt to look for is not known any more: 401 would hide a sale."""
+    for_sale(ledger)
+    async with Relay(ledger_url) as relay, claims_on(relay.url, timeout_ms=500) as claims:
+        await buy(claims, 1, 1)
+        relay.cut_replies_after(0, for_good=True)
+        claiming = asyncio.ensure_future(buy(claims, 1, 2))
+        await eventually(lambda: claims.settlement.replays == 1)  # in vain; then the deadline
+        ledger.delete(session(2))
+        relay.lose_no_more()
+        assert await claiming == Answer(Outcome.UNKNOWN, sold(ledger)["2"])
+        assert claims.settlement.replays == 3
 
 
 @pytest.mark.parametrize("how", ["CLIENT PAUSE", "SIGSTOP"])
@@ -351,9 +397,9 @@ async def test_a_redis_that_stalls_past_the_deadline(own_ledger: RedisServer, ho
     """It wakes before the replays are spent: the truth is told, whichever it is."""
     assert own_ledger.process is not None
     with sync_client(own_ledger.url) as client:
-        open_sale(client)
+        for_sale(client)
         async with claims_on(own_ledger.url, timeout_ms=300) as claims:
-            await claims.claim(1, 1)
+            await buy(claims, 1, 1)
             loop = asyncio.get_running_loop()
             if how == "SIGSTOP":
                 os.kill(own_ledger.process.pid, signal.SIGSTOP)
@@ -373,11 +419,11 @@ async def test_a_redis_killed_under_a_call_and_restarted_from_its_log(
     """The order was on disk before it was answered: the replay finds its receipt."""
     assert own_ledger.process is not None
     with sync_client(own_ledger.url) as client:
-        open_sale(client)
+        for_sale(client)
     async with Relay(own_ledger.url) as relay, claims_on(relay.url, timeout_ms=1000) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         relay.cut_replies_after(0)
-        claiming = asyncio.ensure_future(claims.claim(1, 2))
+        claiming = asyncio.ensure_future(buy(claims, 1, 2))
         await eventually(lambda: relay.cuts)
         own_ledger.process.kill()
         own_ledger.launch()
@@ -390,11 +436,11 @@ async def test_a_redis_killed_under_a_call_and_restarted_from_its_log(
 
 
 async def test_a_caller_who_left_takes_nobody_along(ledger_url: str, ledger: Redis) -> None:
-    open_sale(ledger)
+    for_sale(ledger)
     async with Relay(ledger_url) as relay, claims_on(relay.url) as claims:
-        await claims.claim(1, 1)
+        await buy(claims, 1, 1)
         relay.hold()
-        gone, stays = (asyncio.ensure_future(claims.claim(1, user)) for user in (2, 3))
+        gone, stays = (asyncio.ensure_future(buy(claims, 1, user)) for user in (2, 3))
         await relay.held.wait()
         gone.cancel()
         relay.release()
@@ -407,7 +453,7 @@ async def test_chaos(ledger_url: str, ledger: Redis, seed: int) -> None:
     """Connections cut at any byte, commands held and let go, the clock a little wrong: every
     answer that was given is true."""
     chance = random.Random(seed)
-    open_sale(ledger, units=60)
+    for_sale(ledger, units=60)
     users = [chance.randint(1, 120) for _ in range(200)]
     async with (
         Relay(ledger_url) as relay,
@@ -430,17 +476,17 @@ async def test_chaos(ledger_url: str, ledger: Redis, seed: int) -> None:
                 await asyncio.sleep(chance.random() * 0.02)
             relay.release()
 
-        async def buy(user: int) -> Answer:
+        async def arrive(user: int) -> Answer:
             await asyncio.sleep(chance.random() * 0.3)
-            return await claims.claim(1, user)
+            return await buy(claims, 1, user)
 
         spoiling = asyncio.ensure_future(spoil())
-        answers = await asyncio.gather(*(buy(user) for user in users))
+        answers = await asyncio.gather(*(arrive(user) for user in users))
         done.set()
         await spoiling
         await claims.drain()
     async with claims_on(ledger_url) as fresh:
-        await fresh.claim(2, 1)  # what was held back has arrived before this
+        await buy(fresh, 2, 1)  # what was held back has arrived before this
     receipts = sold(ledger)
     assert stock(ledger) + len(receipts) == 60
     claimed = {str(user) for user in users}
@@ -485,11 +531,11 @@ async def test_a_clock_that_is_wrong_here_does_not_matter(
     """Deadlines are set and judged on Redis' clock."""
     import flashsale.seckill.clock as clock
 
-    open_sale(ledger)
+    for_sale(ledger)
     real = clock.time.time
     monkeypatch.setattr(clock.time, "time", lambda: real() - 86_400)
     async with claims_on(ledger_url) as claims:
-        assert (await claims.claim(1, 1)).outcome is Outcome.SOLD
+        assert (await buy(claims, 1, 1)).outcome is Outcome.SOLD
 
 
 async def _until_gone(claims: Claims) -> None:

@@ -10,14 +10,14 @@ from redis import Redis
 from rig.asgi import Reply, ask
 from rig.relay import Relay
 from rig.rows import add_order, add_sale
-from rig.sale import open_sale, sold, stock
+from rig.sale import open_sale, sign_in, sold, stock
 from sqlalchemy import Engine, text
 
 from flashsale import keys
 from flashsale.model import ID_MAX, Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.server.replica import Replica
-from flashsale.settings import ClaimSettings, ReplicaSettings, StoreSettings
+from flashsale.settings import ClaimSettings, ReplicaSettings, SessionSettings, StoreSettings
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
 
@@ -72,15 +72,6 @@ async def shop_on(ledger_url: str, cache_url: str, mysql_url: str) -> AsyncItera
         await replica._claims.drain()
     finally:
         await replica._close()
-
-
-def sign_in(ledger: Redis, *users: int) -> None:
-    with ledger.pipeline() as together:
-        for user in users:
-            name = keys.login_token(f"token-{user}")
-            together.hset(name, mapping={"id": user, "nickName": "n", "icon": ""})
-            together.expire(name, 3600)
-        together.execute()
 
 
 @pytest.fixture
@@ -176,7 +167,7 @@ async def test_unknown_names_its_id(
     sign_in(ledger, 1, 2)
     open_sale(ledger)
     async with Relay(ledger_url) as relay, shop_on(ledger_url, cache_url, mysql_url) as shop:
-        behind = Claims(relay.url, ClaimSettings.load())
+        behind = Claims(relay.url, ClaimSettings.load(), SessionSettings.load())
         monkeypatch.setattr(shop.replica._claims, "claim", behind.claim)
         await shop.claim(1, 1)
         relay.cut_replies_after(0, for_good=True)
@@ -353,8 +344,8 @@ async def test_metrics(shop: Shop) -> None:
         'flashsale_http_requests_total{method="any",route="unknown",status="404"} 1.0',
         f"flashsale_http_request_duration_seconds_count{{{route}}} 2.0",
         f'flashsale_http_request_duration_seconds_bucket{{le="+Inf",{route}}} 2.0',
-        'flashsale_gate_batch_items_count{gate="session"} 2.0',
-        'flashsale_gate_batch_items_sum{gate="session"} 2.0',
+        'flashsale_gate_batch_items_count{gate="claim"} 2.0',
+        'flashsale_gate_batch_items_sum{gate="claim"} 2.0',
         'flashsale_gate_call_duration_seconds_count{gate="claim"} 2.0',
         'flashsale_redis_connections{channel="claim",state="in_use"} 0.0',
         'flashsale_redis_connections{channel="claim",state="idle"} 1.0',

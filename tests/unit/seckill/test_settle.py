@@ -10,7 +10,7 @@ import pytest
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import CLAIM_OUTCOMES
 from flashsale.model import Outcome
-from flashsale.seckill.batch import SHED, Answer, make_batch
+from flashsale.seckill.batch import SHED, Answer, Batch, make_batch
 from flashsale.seckill.clock import LedgerClock
 from flashsale.seckill.settle import REPLAYS_MAX, Settlement, settled
 from flashsale.storage.channel import Call
@@ -34,6 +34,7 @@ LOST = Indeterminate("lost")
         (4, "", None),
         (5, "", None),
         (6, "", None),
+        (8, "", None),
     ],
 )
 def test_table(code: int, held: str, answer: Answer | None) -> None:
@@ -55,7 +56,7 @@ def test_one_user_twice_in_a_batch_is_sold_once() -> None:
 
 def test_unknown_code_is_no_answer() -> None:
     with pytest.raises(KeyError):
-        settled([8, ""], [MINE])
+        settled([9, ""], [MINE])
 
 
 def test_reply_of_another_length_is_no_answer() -> None:
@@ -83,9 +84,14 @@ async def no_clock() -> tuple[int, int]:
     raise AssertionError("settling asks nobody for the time")
 
 
+def batch_of(ids: Sequence[str], deadline_ms: int) -> Batch:
+    sessions = [f"login:token:{order_id}" for order_id in ids]
+    return make_batch(1, sessions, ids, deadline_ms, (60_000, 1_000))
+
+
 async def settle(ledger: Ledger, ids: Sequence[str] = (MINE,)) -> list[Answer]:
     """The answers for a lost batch whose deadline has passed a moment ago."""
-    batch = make_batch(1, range(1, len(ids) + 1), ids, int(time.time() * 1000) - 50)
+    batch = batch_of(ids, int(time.time() * 1000) - 50)
     settlement = Settlement(ledger, LedgerClock(no_clock))  # type: ignore[arg-type]
     answers = await asyncio.wait_for(asyncio.gather(*settlement.start(batch)), 2)
     await settlement.drain()
@@ -110,7 +116,7 @@ async def test_past_the_deadline_without_a_receipt_is_shed() -> None:
     assert await settle(Ledger([7, ""])) == [SHED]
 
 
-@pytest.mark.parametrize("code", [1, 3, 4, 5, 6])
+@pytest.mark.parametrize("code", [1, 3, 4, 5, 6, 8])
 async def test_a_refusal_is_asked_again(code: int) -> None:
     """The lost call may still arrive and find the sale changed: sold out is no answer yet."""
     ledger = Ledger([code, ""], [2, MINE])
@@ -149,7 +155,7 @@ async def test_what_is_settled_does_not_change() -> None:
 async def test_the_second_replay_waits_for_the_deadline() -> None:
     ledger = Ledger([1, ""], [7, ""])
     deadline_ms = int(time.time() * 1000) + 60
-    batch = make_batch(1, [1], [MINE], deadline_ms)
+    batch = batch_of([MINE], deadline_ms)
     settlement = Settlement(ledger, LedgerClock(no_clock))  # type: ignore[arg-type]
     assert await settlement.start(batch)[0] == SHED
     assert time.time() * 1000 > deadline_ms
@@ -157,7 +163,7 @@ async def test_the_second_replay_waits_for_the_deadline() -> None:
 
 async def test_a_caller_who_left_does_not_stop_the_others() -> None:
     ledger = Ledger([2, "11", 2, "12"])
-    batch = make_batch(1, [1, 2], ["11", "12"], 0)
+    batch = batch_of(["11", "12"], 0)
     settlement = Settlement(ledger, LedgerClock(no_clock))  # type: ignore[arg-type]
     gone, stays = settlement.start(batch)
     gone.cancel()
@@ -170,7 +176,7 @@ async def test_a_reply_that_cannot_be_read_is_unknown(reply: list[Any]) -> None:
     ledger = Ledger(*[reply] * REPLAYS_MAX)
     seen: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
-    batch = make_batch(1, [1], [MINE], 0)
+    batch = batch_of([MINE], 0)
     settlement = Settlement(ledger, LedgerClock(no_clock))  # type: ignore[arg-type]
     answer = await asyncio.wait_for(settlement.start(batch)[0], 1)
     assert answer == Answer(Outcome.UNKNOWN, MINE)
@@ -180,7 +186,7 @@ async def test_a_reply_that_cannot_be_read_is_unknown(reply: list[Any]) -> None:
 async def test_drain_waits_for_what_is_open() -> None:
     ledger = Ledger([1, ""], [7, ""])
     settlement = Settlement(ledger, LedgerClock(no_clock))  # type: ignore[arg-type]
-    (future,) = settlement.start(make_batch(1, [1], [MINE], 0))
+    (future,) = settlement.start(batch_of([MINE], 0))
     assert "open=1" in repr(settlement)
     await settlement.drain()
     assert future.result() == SHED
