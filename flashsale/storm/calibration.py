@@ -24,8 +24,8 @@ import uvloop
 
 from flashsale.errors import FlashsaleError
 from flashsale.storm import null_responder
-from flashsale.storm.attack.attacker import Records
 from flashsale.storm.attack.muster import Mission, muster
+from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.target import Target
 from flashsale.storm.health.selfwatch import SelfReport, SelfWatch, waited_ns
 from flashsale.storm.record.attempts import AttemptsFile

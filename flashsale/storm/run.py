@@ -12,11 +12,11 @@ import uvloop
 
 from flashsale.errors import FlashsaleError, UsageError
 from flashsale.storm.attack.abort_watch import AbortWatch
-from flashsale.storm.attack.attacker import Records
 from flashsale.storm.attack.barrier import at_once, at_unix_us, until_unix_us
 from flashsale.storm.attack.interrupts import Interrupts, interrupts
 from flashsale.storm.attack.muster import Attack, Mission, muster
 from flashsale.storm.attack.progress import Progress, ShowProgress
+from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.resolver import Question, Resolver
 from flashsale.storm.attack.target import Target
 from flashsale.storm.calibration import Calibration, Room, room_of

@@ -8,28 +8,24 @@ results to disk, gives up on what is overdue and measures how late the loop is.
 import asyncio
 import gc
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from time import monotonic_ns
-from typing import Any, Protocol
+from typing import Any
 
 from flashsale.errors import UnreachableError
-from flashsale.model import Ending
 from flashsale.storm.attack.alarm import Alarm
 from flashsale.storm.attack.answer import Answer, indeterminate, unsent
+from flashsale.storm.attack.arsenal import Arsenal
 from flashsale.storm.attack.barrier import Barrier, at_once, unix_us_at, wait_until
 from flashsale.storm.attack.lanes import ColdLanes, Lanes
 from flashsale.storm.attack.progress import Progress, ShowProgress
-from flashsale.storm.attack.target import Target
-from flashsale.storm.attack.wire import IDLE, Connection, Reader
+from flashsale.storm.attack.records import Records
+from flashsale.storm.attack.wire import IDLE, Connection
 from flashsale.storm.figures.histogram import Histogram
 from flashsale.storm.health.effort import Effort
-from flashsale.storm.health.selfwatch import SelfWatch
-from flashsale.storm.record.ledger import NEVER, Ledger
-from flashsale.storm.workload.plan import LAST, Plan
-from flashsale.storm.workload.scenario import Timeouts
+from flashsale.storm.record.ledger import NEVER
+from flashsale.storm.workload.plan import LAST
 
 TICK_NS = 20_000_000
 SWEEP_NS = 100_000_000
@@ -38,41 +34,6 @@ UNTENDED_MAX = 1_024
 
 INTERRUPT_GRACE_S = 1.0
 _MS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Arsenal:
-    """What an attack is made with: the bytes of each attempt, and for each `Step` who reads its
-    answer."""
-
-    target: Target
-    plan: Plan
-    requests: Sequence[bytes]
-    timeouts: Timeouts
-    readers: Sequence[Reader]
-
-
-class Chronicle(Protocol):
-    """Who writes down what has happened, a few times a second."""
-
-    @property
-    def outcomes(self) -> Counter[Ending]:
-        """How many attempts have ended how, as far as it was written."""
-
-    def write_barrier(self, unix_us: int) -> None:
-        """The barrier opens."""
-
-    def write_results(self, ledger: Ledger) -> None:
-        """Write every outcome that has come since the last time."""
-
-
-@dataclass(frozen=True)
-class Records:
-    """Where an attack leaves its traces."""
-
-    ledger: Ledger
-    attempts: Chronicle
-    watch: SelfWatch
 
 
 class Attacker:

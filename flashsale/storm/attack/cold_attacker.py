@@ -8,9 +8,11 @@ from array import array
 from time import monotonic_ns
 
 from flashsale.storm.attack.answer import unsent
-from flashsale.storm.attack.attacker import Arsenal, Attacker, Records
+from flashsale.storm.attack.arsenal import Arsenal
+from flashsale.storm.attack.attacker import Attacker
 from flashsale.storm.attack.barrier import Barrier, at_once
 from flashsale.storm.attack.progress import ShowProgress
+from flashsale.storm.attack.records import Records
 from flashsale.storm.record.ledger import NEVER
 
 

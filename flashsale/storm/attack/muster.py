@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flashsale.storm.attack.answer import MESSAGES
-from flashsale.storm.attack.attacker import Arsenal, Attacker, Records
+from flashsale.storm.attack.arsenal import Arsenal
+from flashsale.storm.attack.attacker import Attacker
 from flashsale.storm.attack.barrier import Barrier, at_once
 from flashsale.storm.attack.closed_attacker import ClosedAttacker
 from flashsale.storm.attack.cold_attacker import ColdAttacker
 from flashsale.storm.attack.open_attacker import OpenAttacker
 from flashsale.storm.attack.progress import ShowProgress
+from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.requests import requests_of
 from flashsale.storm.attack.target import Target
 from flashsale.storm.attack.visit_attacker import VisitAttacker

@@ -8,9 +8,11 @@ from array import array
 from time import monotonic_ns
 
 from flashsale.storm.attack.answer import Answer, unsent
-from flashsale.storm.attack.attacker import UNTENDED_MAX, Arsenal, Attacker, Records
+from flashsale.storm.attack.arsenal import Arsenal
+from flashsale.storm.attack.attacker import UNTENDED_MAX, Attacker
 from flashsale.storm.attack.barrier import Barrier, at_once
 from flashsale.storm.attack.progress import ShowProgress
+from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.turns import Turns
 from flashsale.storm.attack.wire import Connection
 from flashsale.storm.record.ledger import NEVER

@@ -6,10 +6,11 @@ its response latency goes on all the while.
 
 from array import array
 
-from flashsale.storm.attack.attacker import Arsenal, Records
+from flashsale.storm.attack.arsenal import Arsenal
 from flashsale.storm.attack.barrier import Barrier, at_once
 from flashsale.storm.attack.closed_attacker import ClosedAttacker
 from flashsale.storm.attack.progress import ShowProgress
+from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.turns import Turns
 from flashsale.storm.record.ledger import NEVER
 

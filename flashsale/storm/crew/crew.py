@@ -15,10 +15,11 @@ from typing import Any
 from flashsale.errors import UnreachableError
 from flashsale.model import Ending
 from flashsale.storm.attack.answer import indeterminate, unsent
-from flashsale.storm.attack.attacker import INTERRUPT_GRACE_S, Records
+from flashsale.storm.attack.attacker import INTERRUPT_GRACE_S
 from flashsale.storm.attack.barrier import LEAD_NS, Barrier, at_once, unix_us_at
 from flashsale.storm.attack.muster import Mission
 from flashsale.storm.attack.progress import Progress, ShowProgress
+from flashsale.storm.attack.records import Records
 from flashsale.storm.crew.confluence import Confluence
 from flashsale.storm.crew.hand import Hand
 from flashsale.storm.crew.messages import Done, Go, Standing, Stop, Told, Trouble

@@ -17,10 +17,11 @@ import uvloop
 
 from flashsale.errors import FlashsaleError
 from flashsale.model import Ending
-from flashsale.storm.attack.attacker import Attacker, Records
+from flashsale.storm.attack.attacker import Attacker
 from flashsale.storm.attack.barrier import Hold
 from flashsale.storm.attack.muster import Mission, muster
 from flashsale.storm.attack.progress import Progress
+from flashsale.storm.attack.records import Records
 from flashsale.storm.crew.channel import Channel
 from flashsale.storm.crew.haul import haul
 from flashsale.storm.crew.messages import Done, Go, Standing, Stop, Told, Trouble
