@@ -2,9 +2,9 @@
 -- Sell: decide a batch of claims on one voucher, and write what was sold.
 --
 -- Guarantee: decided pair by pair, in order, so that pair n sees what pairs 1 … n-1 did; then
--- written together, atomic as a whole. A receipt outranks every state of the sale, so that a winner's retry
--- and a replay of this very batch always learn the truth. Past the deadline nothing is sold: a
--- batch that was torn from its caller cannot sell behind the caller's back.
+-- written together, atomic as a whole. A receipt outranks every state of the sale, so that a
+-- winner's retry and a replay of this very batch always learn the truth. Past the deadline nothing
+-- is sold: a batch that was torn from its caller cannot sell behind the caller's back.
 -- An error that begins with REFUSED is raised before the first write.
 --
 -- KEYS[1] stock     string, units left
@@ -28,10 +28,15 @@
 local stock_key, order_key, receipt_key, sale_key, stream_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local voucher_id = ARGV[1]
+
+local function whole_ms(text)
+  return text and #text <= 15 and tonumber(string.match(text, '^%d+$'))
+end
+
 local deadline_ms = tonumber(string.match(ARGV[2] or '', '^%d+$'))
 local by_session = #KEYS > 5
 local last = by_session and #ARGV - 2 or #ARGV
-local full_ms, refresh_ms = tonumber(ARGV[last + 1]), tonumber(ARGV[last + 2])
+local full_ms, refresh_ms = whole_ms(ARGV[last + 1]), whole_ms(ARGV[last + 2])
 
 if #KEYS < 5 or last < 4 or last > 6002 or last % 2 ~= 0 or not deadline_ms
   or by_session and (#KEYS ~= 5 + (last - 2) / 2 or not full_ms or not refresh_ms) then

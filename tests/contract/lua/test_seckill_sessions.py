@@ -151,6 +151,10 @@ def test_it_slides_at_most_once_an_interval(ledger: Redis) -> None:
         (2, ["60000"]),
         (2, ["soon", "1000"]),
         (2, ["60000", ""]),
+        (2, ["60000.5", "1000"]),
+        (2, ["nan", "1000"]),
+        (2, ["-1", "1000"]),
+        (2, ["9" * 20, "1000"]),  # PEXPIRE would refuse it, after the sale was written
     ],
     ids=str,
 )
