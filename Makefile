@@ -2,7 +2,7 @@
 # make test       install everything, run the tests
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: rehearse test check format schema dashboards proofs bench services compose lock clean
+.PHONY: rehearse test check format schema dashboards proofs bench house services compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,6 +37,10 @@ proofs: services
 
 bench: services
 	$(BIN)/python -m benchmarks
+
+# How many files a reader meets, and how they lean on each other
+house: $(INSTALLED)
+	@$(BIN)/python -m tools.house
 
 # Of the packages above, at the versions above, those that an image needs.
 PART := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -12,8 +12,7 @@ import redis
 from flashsale.verify.baseline import BASELINE_FILE, take
 from flashsale.verify.ending import ENDING_FILE
 from flashsale.verify.ending import take as take_ending
-from flashsale.verify.examination import examine
-from flashsale.verify.verdict import Judgement
+from flashsale.verify.verdict import Judgement, examine
 
 STREAM, DEAD, GROUP = "stream.orders", "stream.orders.dead", "g1"
 BEGIN, END = "2026-01-01 00:00:00.000", "2026-12-31 00:00:00.000"

@@ -101,7 +101,7 @@ def _compare(first: Path, others: list[Path], max_regress: str | None) -> ExitCo
 
     from flashsale.cli.judging import parse_regress
     from flashsale.report.compare import asked, compare, ensure_comparable
-    from flashsale.report.side_by_side import print_comparison
+    from flashsale.report.console import print_comparison
 
     _, before = read_run(first)
     allowed, console, code = parse_regress(max_regress or MAX_REGRESS), Console(), ExitCode.PASS

@@ -77,7 +77,7 @@ def run_verify(
     Raises NothingJudgedError where there is no record to judge, UnreachableError where a store
     does not answer.
     """
-    from flashsale.verify.examination import examine
+    from flashsale.verify.verdict import examine
 
     with _shown() as on_look:
         judgement = examine(

@@ -1,29 +1,57 @@
-"""A run in the terminal: a table that a person can read at a glance."""
+"""A run in the terminal: a table that a person reads at a glance, and two runs side by side."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from flashsale.errors import ExitCode
-from flashsale.model import Ending, Outcome, Reading, Signing, ending
-from flashsale.report.crowd import crowd
-from flashsale.report.headroom import headroom_line
-from flashsale.report.number import ms, plural, share
-from flashsale.report.sale import remarks
-from flashsale.report.side_by_side import print_comparison
-from flashsale.report.verdict import styled
+from flashsale.model import Ending, Outcome, Reading, Signing, Verdict, ending
+from flashsale.report.wording import amount, crowd, headroom_line, ms, plural, remarks, share
+from flashsale.storm.figures.comparison import Comparison
 from flashsale.storm.figures.latency import Latency
 from flashsale.storm.figures.reads import ReadFigures
 from flashsale.storm.health.generator import WorkerFigures
 from flashsale.storm.health.health import Health
 from flashsale.storm.summary import EndpointSummary, LatencyFigures, Summary
 from flashsale.storm.workload.step import Step
+
+_COLOURS = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "red",
+    Verdict.INVALID: "yellow",
+    Verdict.UNKNOWN: "yellow",
+}
+
+
+def styled(verdict: Verdict) -> Text:
+    """In capitals and its colour."""
+    return Text(verdict.upper(), style=f"bold {_COLOURS[verdict]}")
+
+
+def print_comparison(console: Console, found: Comparison, run: str = "") -> None:
+    """Each figure of the earlier run, of this one (or of `run`), and what became of it."""
+    title = f"{run} against {found.run}, at most {100 * found.max_regress:.4g} % worse"
+    lines = [Text(title.strip(), style="dim")]
+    lines += [Text(f"differs: {warning}", style="yellow") for warning in found.warnings]
+    console.print(Padding(Group(*lines), (1, 0, 0, 2)))
+    console.print(_changes(found))
+
+
+def _changes(found: Comparison) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="dim")
+    for name in ("figure", "before", "now", "change", ""):
+        table.add_column(name, justify="right" if name in ("before", "now") else "left")
+    for change in found.changes:
+        before, now = (amount(value, change.unit) for value in (change.before, change.after))
+        table.add_row(change.metric, before, now, change.detail, styled(change.verdict))
+    return table
+
 
 _DISPENSABLE = ("p99.9", "p90", "share")
 """Columns that go where a terminal is narrow, in this order; the files have them all."""

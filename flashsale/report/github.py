@@ -7,7 +7,7 @@ it are escaped (docs.github.com, "Workflow commands for GitHub Actions").
 from collections.abc import Iterable, Iterator, Sequence
 
 from flashsale.model import Verdict
-from flashsale.report.number import amount, change_line, ms, share
+from flashsale.report.wording import amount, change_line, ms, share
 from flashsale.storm.figures.latency import Latency
 from flashsale.storm.health.health import Health
 from flashsale.storm.summary import Summary

@@ -20,11 +20,9 @@ from markupsafe import Markup
 
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
-from flashsale.report import sale
+from flashsale.report import wording
 from flashsale.report.charts import Chart, Run, charts_of
-from flashsale.report.crowd import crowd
-from flashsale.report.headroom import headroom_line
-from flashsale.report.number import lapse, ms, plural, share
+from flashsale.report.wording import crowd, headroom_line, lapse, ms, plural, share
 from flashsale.storm.figures.figures import Figures
 from flashsale.storm.health.health import Health
 from flashsale.storm.summary import Summary
@@ -47,7 +45,7 @@ def html(summary: Summary, figures: Figures | None = None, baseline: Run | None 
         trouble=list(_trouble(summary)),
         trouble_title="What did not hold" if summary.exit_code else "Worth knowing",
         sale=summary.sale,
-        remarks=sale.remarks(summary.sale) if summary.sale else [],
+        remarks=wording.remarks(summary.sale) if summary.sale else [],
         comparison=summary.baseline,
         baseline_name=baseline.summary.run if baseline else "",
         charts=charts,
@@ -181,7 +179,7 @@ def _template() -> Template:
         lapse=lapse,
         share=share,
         plural=plural,
-        percent=lambda part: "–" if part is None else sale.percent(part),
+        percent=lambda part: "–" if part is None else wording.percent(part),
         count=lambda number: "–" if number is None else f"{number:,}",
         rounded=lambda number: f"{number:,.0f}",
         findings=_findings,

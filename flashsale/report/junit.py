@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from flashsale.model import Verdict
-from flashsale.report.number import change_line
+from flashsale.report.wording import change_line
 from flashsale.storm.health.health import Health
 from flashsale.storm.summary import Summary
 

@@ -11,10 +11,16 @@ import orjson
 
 from flashsale.errors import NothingJudgedError
 from flashsale.verify.connection import connect
-from flashsale.verify.database import Rows, Shelf
-from flashsale.verify.ledger import LedgerSale
-from flashsale.verify.observation import Clocks, Observation, Position, observe
-from flashsale.verify.stream import entry_id
+from flashsale.verify.observation import (
+    Clocks,
+    LedgerSale,
+    MySQLSale,
+    Observation,
+    Position,
+    Rows,
+    observe,
+)
+from flashsale.verify.queue import entry_id
 
 BASELINE_FILE = "baseline.json"
 SCHEMA = 1
@@ -28,7 +34,7 @@ class SaleBefore:
     on whom order set, receipts and rows did not agree: whatever came of them is not this run's.
     """
 
-    shelf: Shelf | None = None
+    mysql: MySQLSale | None = None
     redis_stock: int | None = None
     redis_initial: int | None = None
     begin_ms: int | None = None
@@ -47,7 +53,7 @@ class SaleBefore:
     @property
     def mysql_drift(self) -> int:
         """Units that were missing from MySQL's books already."""
-        return self.shelf.initial - self.shelf.stock - len(self.live) if self.shelf else 0
+        return self.mysql.initial - self.mysql.stock - len(self.live) if self.mysql else 0
 
     @property
     def redis_drift(self) -> int:
@@ -109,7 +115,7 @@ def baseline_of(observation: Observation) -> Baseline:
     return Baseline(
         dataset=observation.dataset,
         sales={
-            voucher: _sale_before(observation.shelves.get(voucher), rows, ledger)
+            voucher: _sale_before(observation.mysql.get(voucher), rows, ledger)
             for voucher, rows in observation.rows.items()
             if (ledger := observation.ledger.get(voucher)) is not None
         },
@@ -120,11 +126,11 @@ def baseline_of(observation: Observation) -> Baseline:
     )
 
 
-def _sale_before(shelf: Shelf | None, rows: Rows, ledger: LedgerSale) -> SaleBefore:
+def _sale_before(mysql: MySQLSale | None, rows: Rows, ledger: LedgerSale) -> SaleBefore:
     live = {rows.order[row]: rows.user[row] for row in rows.live()}
     every = set(rows.order)
     return SaleBefore(
-        shelf=shelf,
+        mysql=mysql,
         redis_stock=ledger.stock,
         redis_initial=ledger.initial,
         begin_ms=ledger.begin_ms,
@@ -188,11 +194,11 @@ def whole_or_none(value: Any) -> int | None:
 
 
 def _sale_to_json(sale: SaleBefore) -> dict[str, Any]:
-    shelf = sale.shelf
+    mysql = sale.mysql
     return {
-        "initial": shelf.initial if shelf else None,
-        "mysql_stock": shelf.stock if shelf else None,
-        "mysql_window_ms": [shelf.begin_ms, shelf.end_ms] if shelf else None,
+        "initial": mysql.initial if mysql else None,
+        "mysql_stock": mysql.stock if mysql else None,
+        "mysql_window_ms": [mysql.begin_ms, mysql.end_ms] if mysql else None,
         "redis_initial": sale.redis_initial,
         "redis_stock": sale.redis_stock,
         "redis_window_ms": [sale.begin_ms, sale.end_ms],
@@ -210,7 +216,7 @@ def _sale_from_json(sale: Mapping[str, Any]) -> SaleBefore:
     initial, stock, window = sale["initial"], sale["mysql_stock"], sale["mysql_window_ms"]
     begin_ms, end_ms = map(whole_or_none, sale["redis_window_ms"])
     return SaleBefore(
-        shelf=Shelf(*map(index, (initial, stock, *window))) if window else None,
+        mysql=MySQLSale(*map(index, (initial, stock, *window))) if window else None,
         redis_stock=whole_or_none(sale["redis_stock"]),
         redis_initial=whole_or_none(sale["redis_initial"]),
         begin_ms=begin_ms,

@@ -6,16 +6,20 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 
-from flashsale.verify.attempts import Attempts
+from flashsale.verify.attempts import SOLD, Attempts, Claims
 from flashsale.verify.baseline import Baseline, SaleBefore
-from flashsale.verify.claims import SOLD, Claims
 from flashsale.verify.connection import Connections
-from flashsale.verify.database import Rows, Shelf, read_owners
-from flashsale.verify.ending import Ending
+from flashsale.verify.ending import Ending, as_of, span_of
 from flashsale.verify.finding import Offence
-from flashsale.verify.hindsight import as_of, span_of
-from flashsale.verify.ledger import LedgerSale
-from flashsale.verify.observation import Clocks, Observation, observe
+from flashsale.verify.observation import (
+    Clocks,
+    LedgerSale,
+    MySQLSale,
+    Observation,
+    Rows,
+    observe,
+    read_owners,
+)
 from flashsale.verify.queue import Queue
 
 
@@ -29,7 +33,7 @@ class Sale:
     voucher: int
     claims: Claims
     rows: Rows
-    shelf: Shelf | None
+    mysql: MySQLSale | None
     ledger: LedgerSale
     before: SaleBefore | None
     later: int = 0
@@ -107,14 +111,14 @@ class Sale:
     @property
     def initial(self) -> int | None:
         """The units on sale, restocks included: MySQL's word, else the ledger's."""
-        return self.shelf.initial if self.shelf else self.ledger.initial
+        return self.mysql.initial if self.mysql else self.ledger.initial
 
     @property
     def restocked(self) -> int:
         """Units added since the baseline."""
-        if self.initial is None or self.before is None or self.before.shelf is None:
+        if self.initial is None or self.before is None or self.before.mysql is None:
             return 0
-        return max(0, self.initial - self.before.shelf.initial)
+        return max(0, self.initial - self.before.mysql.initial)
 
     @cached_property
     def returned(self) -> int:
@@ -221,7 +225,7 @@ def join(attempts: Attempts, before: Baseline | None, seen: Observation) -> Snap
                 voucher=voucher,
                 claims=claims,
                 rows=seen.rows.get(voucher) or Rows(),
-                shelf=seen.shelves.get(voucher),
+                mysql=seen.mysql.get(voucher),
                 ledger=seen.ledger.get(voucher) or LedgerSale(),
                 before=before.sales.get(voucher) if before else None,
                 later=seen.later.get(voucher, 0),

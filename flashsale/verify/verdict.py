@@ -1,15 +1,80 @@
-"""The verdict: what each check amounts to, what the run amounts to, and the exit code."""
+"""From a run folder and two URLs to a verdict: read, wait, look, run every check, sum up."""
 
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+from hdrh.histogram import HdrHistogram
 
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
+from flashsale.verify import DRAIN_TIMEOUT_S
+from flashsale.verify.attempts import read_attempts
+from flashsale.verify.baseline import read_baseline
 from flashsale.verify.checks import CHECKS, Check
+from flashsale.verify.connection import connect
+from flashsale.verify.ending import read_ending, span_of
 from flashsale.verify.finding import Finding
-from flashsale.verify.latency import drain_s, persisted_latency
-from flashsale.verify.snapshot import Snapshot
+from flashsale.verify.observation import NO_TIME
+from flashsale.verify.queue import drain
+from flashsale.verify.snapshot import Snapshot, read_snapshot
+
+_LONGEST_MS = 24 * 3600 * 1000
+_DIGITS = 3
+_PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
+
+
+def persisted_latency(snapshot: Snapshot) -> dict[str, Any]:
+    """persisted_at − create_time of the run's orders: count, mean, percentiles and max in ms.
+
+    The two instants are of two clocks: `clock_offset_ms` (MySQL's less Redis') stands beside them
+    and is not subtracted; what it makes negative counts as 0. A percentile with less than one
+    order above it is None.
+    """
+    waits = Counter(max(0, min(wait, _LONGEST_MS)) for wait in _waits(snapshot))
+    histogram = HdrHistogram(1, _LONGEST_MS, _DIGITS)
+    for wait, count in waits.items():
+        histogram.record_value(wait, count)
+    count = waits.total()
+    clocks = snapshot.clocks
+    return {
+        "count": count,
+        "mean": round(sum(w * n for w, n in waits.items()) / count, 3) if count else None,
+        **{name: _percentile(histogram, count, p) for name, p in _PERCENTILES.items()},
+        "max": max(waits) if waits else None,
+        "clock_offset_ms": clocks.offset_ms if clocks else None,
+        "clock_error_ms": clocks.error_ms if clocks else None,
+    }
+
+
+def drain_s(snapshot: Snapshot) -> float | None:
+    """From the last sale to the last row of the run, in seconds; None without rows."""
+    created = persisted = NO_TIME
+    for sale in snapshot.sales:
+        for row in sale.new_rows():
+            created = max(created, sale.rows.created_ms[row])
+            persisted = max(persisted, sale.rows.persisted_ms[row])
+    if NO_TIME in (created, persisted):
+        return None
+    return max(0, persisted - created) / 1000
+
+
+def _waits(snapshot: Snapshot) -> Iterator[int]:
+    for sale in snapshot.sales:
+        created, persisted = sale.rows.created_ms, sale.rows.persisted_ms
+        for row in sale.new_rows():
+            if created[row] != NO_TIME and persisted[row] != NO_TIME:
+                yield persisted[row] - created[row]
+
+
+def _percentile(histogram: HdrHistogram, count: int, percentile: float) -> int | None:
+    if count * (100 - percentile) < 100:
+        return None
+    return int(histogram.get_value_at_percentile(percentile))
+
 
 _EXIT_CODES = {
     Verdict.PASS: ExitCode.PASS,
@@ -142,3 +207,44 @@ def _whole(checks: tuple[Judged, ...], snapshot: Snapshot) -> tuple[Verdict, str
         unknown = ", ".join(check.name for check in checks if check.verdict == verdict)
         return verdict, f"could not judge {unknown}"
     return verdict, None
+
+
+_RETURN_LOOK_EVERY_S = 0.5
+
+
+def examine(
+    run_dir: Path,
+    ledger_url: str,
+    mysql_url: str,
+    *,
+    drain_timeout_s: float = DRAIN_TIMEOUT_S,
+    on_look: Callable[[int], None] = lambda left: None,
+) -> Judgement:
+    """Judge the run recorded in `run_dir` by what the two stores hold now. Writes nothing.
+
+    `on_look` is told the length of the queue at every look. Raises NothingJudgedError where there
+    is no record of attempts, UnreachableError where a store does not answer.
+    """
+    attempts = read_attempts(run_dir)
+    before = read_baseline(run_dir)
+    ending = read_ending(run_dir)
+    with connect(ledger_url, mysql_url) as stores:
+        span = span_of(attempts, before, ending)
+        waited_s = drain(stores.ledger, span, drain_timeout_s, on_look)
+        snapshot = _settled(
+            lambda: read_snapshot(stores, attempts, before, ending), drain_timeout_s
+        )
+    return after_waiting(judge(snapshot), waited_s)
+
+
+def _settled(read: Callable[[], Snapshot], timeout_s: float) -> Snapshot:
+    """A snapshot in which every cancelled order's unit is back in the ledger, if given time.
+
+    A cancelled order ends in MySQL first and in the ledger a moment later.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        snapshot = read()
+        if not snapshot.returns_owed or time.monotonic() >= deadline_s:
+            return snapshot
+        time.sleep(_RETURN_LOOK_EVERY_S)

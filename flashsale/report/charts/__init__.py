@@ -1,9 +1,8 @@
 """The charts of a run, as plotly draws them."""
 
 from flashsale.report.charts.chart import Chart, Run
-from flashsale.report.charts.course import arrivals, outcomes
-from flashsale.report.charts.generator import health
 from flashsale.report.charts.latency import by_rank, lag, spectrum
+from flashsale.report.charts.run import arrivals, health, outcomes
 from flashsale.report.charts.sale import fairness, stock_left
 
 __all__ = ["Chart", "Run", "charts_of"]

@@ -13,8 +13,8 @@ from flashsale.report.charts.chart import (
     seconds_axis,
     thinned,
 )
-from flashsale.report.number import lapse, ms
 from flashsale.report.series import Bin, latency_by_rank, start_lag
+from flashsale.report.wording import lapse, ms
 from flashsale.storm.figures.histogram import SAMPLES_BEYOND, Histogram
 from flashsale.storm.figures.latency import Latency
 from flashsale.storm.record.ledger import LOST

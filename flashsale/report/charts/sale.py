@@ -10,9 +10,8 @@ from flashsale.report.charts.chart import (
     seconds_axis,
     thinned,
 )
-from flashsale.report.number import lapse, plural
-from flashsale.report.sale import percent
 from flashsale.report.series import stock
+from flashsale.report.wording import lapse, percent, plural
 from flashsale.storm.figures.fairness import DECILES
 from flashsale.storm.figures.salefigures import SaleFigures
 

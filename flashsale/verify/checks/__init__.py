@@ -7,12 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flashsale.verify.checks.answers import duplicate_truthful, sold_out_truthful
-from flashsale.verify.checks.conservation import mysql_conservation, redis_conservation
-from flashsale.verify.checks.orders import one_per_user, unique_ids
-from flashsale.verify.checks.promises import accepted_persisted, no_phantom
-from flashsale.verify.checks.stock import no_oversell, no_undersell
-from flashsale.verify.checks.transit import queue_empty
-from flashsale.verify.checks.window import window
+from flashsale.verify.checks.orders import (
+    accepted_persisted,
+    no_phantom,
+    one_per_user,
+    queue_empty,
+    unique_ids,
+    window,
+)
+from flashsale.verify.checks.stock import (
+    mysql_conservation,
+    no_oversell,
+    no_undersell,
+    redis_conservation,
+)
 from flashsale.verify.finding import Finding
 from flashsale.verify.snapshot import Snapshot
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from flashsale.verify.claims import DUPLICATE, GARBLED, NEVER, NO_ORDER, SOLD, SOLD_OUT
+from flashsale.verify.attempts import DUPLICATE, GARBLED, NEVER, NO_ORDER, SOLD, SOLD_OUT
 from flashsale.verify.finding import Finding, Offence, doubt, remark, violation
 from flashsale.verify.snapshot import Sale, Snapshot
 

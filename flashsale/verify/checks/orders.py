@@ -1,10 +1,16 @@
-"""Orders: one a user, each under its own id."""
+"""Rules of orders: one a user under its own id, every promise kept, none that nobody asked for,
+nothing left on the way to MySQL, none sold outside the sale's hours.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
 
-from flashsale.verify.claims import SOLD
-from flashsale.verify.finding import Finding, Offence, violation
+from flashsale import keys
+from flashsale.model import Verdict
+from flashsale.verify.attempts import OUTCOMES, SOLD
+from flashsale.verify.finding import EXAMPLES_MAX, Finding, Offence, doubt, remark, violation
+from flashsale.verify.observation import NO_TIME
+from flashsale.verify.queue import Entry
 from flashsale.verify.snapshot import Sale, Snapshot
 
 
@@ -99,3 +105,209 @@ def _reused(sale: Sale) -> Iterator[Offence]:
             yield sale.offence(
                 "answered as sold, but older than the run", sale.claims.user[k], order
             )
+
+
+def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
+    """Every order that a user was told of is a row with that id, user and voucher, of any status.
+
+    An order that is no row yet cannot be judged while the queue holds any, nor what users were
+    told by answers that the storm did not live to write down.
+    """
+    sales = snapshot.sales
+    late = doubt if not snapshot.drained else violation
+    return [
+        *violation("another row than promised", (o for s in sales for o in _changed(snapshot, s))),
+        *late("promised, but no row", (o for s in sales for o in _lost(snapshot, s))),
+        *violation("promised under no id", (o for s in sales for o in _garbled(s))),
+        *doubt("the storm's record is cut short", _unrecorded(snapshot)),
+    ]
+
+
+def _unrecorded(snapshot: Snapshot) -> list[Offence]:
+    count = snapshot.unrecorded
+    return [Offence(f"{count:,} claims may have been told of an order")] if count else []
+
+
+def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
+    for k, order in sale.claims.promised():
+        user, row = sale.claims.user[k], sale.row_of.get(order)
+        if row is not None and sale.rows.user[row] != user:
+            yield sale.offence(f"the row is of user {sale.rows.user[row]}", user, order)
+        elif row is None and order in snapshot.strays:
+            owner, voucher = snapshot.strays[order]
+            yield sale.offence(f"the row is of user {owner}, voucher {voucher}", user, order)
+
+
+def _lost(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
+    for k, order in sale.claims.promised():
+        user = sale.claims.user[k]
+        if not order and user not in sale.holders:
+            yield sale.offence("no row of this user", user)
+        elif order and order not in sale.row_of and not _is_elsewhere(snapshot, sale, order):
+            yield sale.offence(_fate(snapshot, sale, user, order), user, order)
+
+
+def _is_elsewhere(snapshot: Snapshot, sale: Sale, order: int) -> bool:
+    """Another check or another run answers for the order."""
+    return order in snapshot.strays or sale.was_rowless(order)
+
+
+def _fate(snapshot: Snapshot, sale: Sale, user: int, order: int) -> str:
+    if order in snapshot.queue.dead_reasons:
+        return f"a dead letter ({snapshot.queue.dead_reasons[order]})"
+    row = sale.live_of.get(user)
+    if row is not None:
+        return f"no row; the user's row is order {sale.rows.order[row]}"
+    return "no row" if snapshot.drained else "no row yet"
+
+
+def _garbled(sale: Sale) -> Iterator[Offence]:
+    for k, text in sale.claims.garbled.items():
+        if sale.claims.outcome[k] == SOLD:
+            yield sale.offence(f"sold, under {text[:40]!r} as the order id", sale.claims.user[k])
+
+
+def no_phantom(snapshot: Snapshot) -> list[Finding]:
+    """Every new order, as a row or as a receipt, came of a claim: told of by its id, or without
+    an answer and of the same user and voucher.
+
+    Without a baseline, an order that no claim explains may be an older one: not judged.
+    """
+    judged = [sale for sale in snapshot.sales if sale.before is not None]
+    blind = [sale for sale in snapshot.sales if sale.before is None]
+    return [
+        *violation("nobody asked for it", (o for sale in judged for o in _phantoms(sale))),
+        *doubt("no baseline, so it may be older", (o for sale in blind for o in _phantoms(sale))),
+        *remark(
+            "sold after this run, so not judged here",
+            (sale.offence(f"{sale.later:,} orders") for sale in snapshot.sales if sale.later),
+        ),
+    ]
+
+
+def _phantoms(sale: Sale) -> Iterator[Offence]:
+    unexplained = dict(sale.open_claims)
+    users = sale.claims.user
+    for order, user, where in _new_orders(sale):
+        k = sale.promised.get(order)
+        if k is not None and users[k] == user:
+            continue
+        if unexplained.get(user, 0) > 0:
+            unexplained[user] -= 1
+            continue
+        yield sale.offence(f"a {where} that no claim explains{_told(sale, user)}", user, order)
+
+
+def _new_orders(sale: Sale) -> Iterator[tuple[int, int, str]]:
+    for row, order in enumerate(sale.rows.order):
+        if sale.before is None or not sale.before.knows(order):
+            yield order, sale.rows.user[row], "row"
+    for user, order in sale.ledger.receipts.items():
+        if order not in sale.row_of and (sale.before is None or not sale.before.knows(order)):
+            yield order, user, "receipt"
+
+
+def _told(sale: Sale, user: int) -> str:
+    told = sale.answers_of.get(user)
+    if told is None:
+        return "; the user is not in the plan"
+    answers = (str(outcome) for code, outcome in enumerate(OUTCOMES) if told & 1 << code)
+    return f"; the user was told {', '.join(answers)}"
+
+
+def queue_empty(snapshot: Snapshot) -> list[Finding]:
+    """No order of the run is undelivered, pending, trimmed before delivery, or a dead letter.
+
+    Cannot judge a system that keeps no stream of orders.
+    """
+    queue = snapshot.queue
+    findings = [
+        *_named("still queued", queue.backlog.total, queue.stuck),
+        *_named("dead letters", queue.dead_total, queue.dead),
+        *violation("lost from the queue", _losses(snapshot)),
+    ]
+    if not queue.exists and snapshot.accepted and not findings:
+        findings += doubt("no queue to look at", [Offence(f"there is no {keys.STREAM_ORDERS}")])
+    return findings
+
+
+def _named(rule: str, total: int, entries: tuple[Entry, ...]) -> list[Finding]:
+    if not total:
+        return []
+    named = tuple(_offence(entry) for entry in entries[:EXAMPLES_MAX])
+    return [Finding(Verdict.FAIL, rule, total, named)]
+
+
+def _offence(entry: Entry) -> Offence:
+    named = [f"order {entry.order}"] if entry.order else []
+    named += [f"user {entry.user}"] if entry.user else []
+    named += [f"voucher {entry.voucher}"] if entry.voucher else []
+    text = f"{', '.join([*named, f'entry {entry.entry}'])}: {entry.note}"
+    return Offence(text, entry.voucher, entry.user, entry.order)
+
+
+def _losses(snapshot: Snapshot) -> Iterator[Offence]:
+    queue, before = snapshot.queue, snapshot.before
+    trimmed = queue.trimmed - (before.trimmed if before else 0)
+    if trimmed > 0:
+        yield Offence(f"{trimmed:,} entries were removed before any worker was given them")
+    existed = before is not None and before.stream_exists
+    written = any(sale.ledger.receipts for sale in snapshot.sales)
+    if not queue.exists and (existed or (written and snapshot.accepted)):
+        yield Offence(f"{keys.STREAM_ORDERS} is gone, and with it whatever was unread")
+
+
+def window(snapshot: Snapshot) -> list[Finding]:
+    """No order of the run was sold outside the sale's window, by the clock of the script.
+
+    The window is begin ≤ time < end; where it was moved in the run, the wider one counts. Cannot
+    judge orders without a time, sales without a window, nor orders that are still queued.
+    """
+    sales = snapshot.sales
+    queued = (s.offence("not a row yet", user, order) for s in sales for user, order in _queued(s))
+    return [
+        *violation("sold outside the window", (o for sale in sales for o in _outside(sale))),
+        *doubt("no time or window to judge by", (o for sale in sales for o in _timeless(sale))),
+        *(doubt("still queued", queued) if not snapshot.drained else ()),
+    ]
+
+
+def _queued(sale: Sale) -> Iterator[tuple[int, int]]:
+    return ((user, order) for user, order in sale.rowless.items() if sale.is_new(order))
+
+
+def _terms(sale: Sale) -> tuple[int, int] | None:
+    pairs = [(sale.ledger.begin_ms, sale.ledger.end_ms)]
+    if sale.before:
+        pairs.append((sale.before.begin_ms, sale.before.end_ms))
+    if sale.mysql and not sale.ledger.has_terms:
+        pairs.append((sale.mysql.begin_ms, sale.mysql.end_ms))
+    known = [(begin, end) for begin, end in pairs if begin is not None and end is not None]
+    return (min(b for b, _ in known), max(e for _, e in known)) if known else None
+
+
+def _outside(sale: Sale) -> Iterator[Offence]:
+    terms = _terms(sale)
+    if terms is None:
+        return
+    begin_ms, end_ms = terms
+    for row in sale.new_rows():
+        sold_ms = sale.rows.created_ms[row]
+        if sold_ms == NO_TIME or begin_ms <= sold_ms < end_ms:
+            continue
+        early = begin_ms - sold_ms
+        when = (
+            f"{early:,} ms before it began"
+            if early > 0
+            else f"{sold_ms - end_ms:,} ms past its end"
+        )
+        yield sale.row_offence(row, f"sold {when}")
+
+
+def _timeless(sale: Sale) -> Iterator[Offence]:
+    terms = _terms(sale)
+    for row in sale.new_rows():
+        if terms is None:
+            yield sale.row_offence(row, "no window is known")
+        elif sale.rows.created_ms[row] == NO_TIME:
+            yield sale.row_offence(row, "no time of sale")

@@ -10,8 +10,8 @@ from real_sale import DEAD, END_MS, GROUP, STREAM, RealSale, failed
 from flashsale.errors import ExitCode, NothingJudgedError, UnreachableError, UsageError
 from flashsale.verify import observation
 from flashsale.verify.baseline import BASELINE_FILE, read_baseline, take
-from flashsale.verify.database import read_rows
-from flashsale.verify.examination import examine
+from flashsale.verify.observation import read_rows
+from flashsale.verify.verdict import examine
 
 BIG = 2**63 - 1
 
@@ -485,7 +485,7 @@ def test_a_cancellation_that_is_under_way_is_waited_for(
             sale.redis.hdel("seckill:receipt:1", "2")
             sale.redis.incr("seckill:stock:1")
 
-    monkeypatch.setattr("flashsale.verify.examination.time.sleep", give_back)
+    monkeypatch.setattr("flashsale.verify.verdict.time.sleep", give_back)
     assert sale.judge(drain_timeout_s=30).verdict == "pass"
     assert pauses == [0.5]
 
@@ -577,6 +577,6 @@ def test_the_window_is_read_in_utc(sale: RealSale) -> None:
     sale.baseline()
     before = read_baseline(sale.run_dir)
     assert before is not None
-    shelf = before.sales[1].shelf
-    assert shelf is not None
-    assert shelf.end_ms == END_MS == before.sales[1].end_ms
+    mysql = before.sales[1].mysql
+    assert mysql is not None
+    assert mysql.end_ms == END_MS == before.sales[1].end_ms

@@ -10,7 +10,7 @@ from rig.told_runs import GONE, HIT, LOAD, LOST, SOLD, ledger_of, sale_scenario,
 
 from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.charts.chart import COLOURS, thinned
-from flashsale.report.charts.generator import health
+from flashsale.report.charts.run import health
 from flashsale.storm.attack.answer import unsent
 from flashsale.storm.health.generator import SampleFigures
 

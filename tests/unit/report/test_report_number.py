@@ -1,6 +1,6 @@
 import pytest
 
-from flashsale.report.number import lapse, ms, plural, share
+from flashsale.report.wording import lapse, ms, plural, share
 
 
 @pytest.mark.parametrize(

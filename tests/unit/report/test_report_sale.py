@@ -1,6 +1,6 @@
 import pytest
 
-from flashsale.report.sale import percent, remarks
+from flashsale.report.wording import percent, remarks
 from flashsale.storm.figures.salefigures import FairnessFigures, SaleFigures
 
 FAIR = FairnessFigures(

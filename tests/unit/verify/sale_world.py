@@ -5,14 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashsale.model import Outcome, PayStatus, Verdict
-from flashsale.verify.attempts import Attempts
+from flashsale.verify.attempts import NEVER, NO_ORDER, OUTCOMES, Attempts, Claims
 from flashsale.verify.baseline import Baseline, baseline_of
 from flashsale.verify.checks import CHECKS
-from flashsale.verify.claims import NEVER, NO_ORDER, OUTCOMES, Claims
-from flashsale.verify.database import Rows, Shelf
 from flashsale.verify.finding import Finding
-from flashsale.verify.ledger import LedgerSale
-from flashsale.verify.observation import Clocks, Observation
+from flashsale.verify.observation import Clocks, LedgerSale, MySQLSale, Observation, Rows
 from flashsale.verify.queue import Queue
 from flashsale.verify.snapshot import Snapshot, join
 
@@ -56,14 +53,14 @@ class World:
     claims: list[Claim] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     ledger: dict[str, Any] = field(default_factory=dict)
-    shelf: Shelf | None = None
+    mysql: MySQLSale | None = None
     members: set[int] = field(default_factory=set)
     receipts: dict[int, int] = field(default_factory=dict)
     before: Baseline | None = None
     now_us: int = 0
 
     def __post_init__(self) -> None:
-        self.shelf = Shelf(self.units, self.units, BEGIN_MS, END_MS)
+        self.mysql = MySQLSale(self.units, self.units, BEGIN_MS, END_MS)
         self.ledger = {
             "stock": self.units,
             "initial": self.units,
@@ -119,9 +116,9 @@ class World:
 
     def restock(self, units: int) -> None:
         """More units, in both stores."""
-        assert self.shelf is not None
-        shelf = self.shelf
-        self.shelf = Shelf(shelf.initial + units, shelf.stock + units, BEGIN_MS, END_MS)
+        assert self.mysql is not None
+        mysql = self.mysql
+        self.mysql = MySQLSale(mysql.initial + units, mysql.stock + units, BEGIN_MS, END_MS)
         self.ledger["stock"] += units
         self.ledger["initial"] += units
 
@@ -133,8 +130,8 @@ class World:
 
     def move_mysql_stock(self, units: int) -> None:
         """Change MySQL's stock alone."""
-        assert self.shelf is not None
-        self.shelf = Shelf(self.shelf.initial, self.shelf.stock + units, BEGIN_MS, END_MS)
+        assert self.mysql is not None
+        self.mysql = MySQLSale(self.mysql.initial, self.mysql.stock + units, BEGIN_MS, END_MS)
 
     # What the judge is shown.
 
@@ -149,7 +146,7 @@ class World:
         return Observation(
             dataset=DATASET,
             clocks=CLOCKS,
-            shelves={self.voucher: self.shelf} if self.shelf else {},
+            mysql={self.voucher: self.mysql} if self.mysql else {},
             rows={self.voucher: rows},
             ledger={self.voucher: sale},
             queue=queue,
@@ -193,7 +190,7 @@ def together(worlds: Iterable[World], queue: Queue = STREAM, *, still: bool = Tr
         Observation(
             dataset=DATASET,
             clocks=CLOCKS,
-            shelves={v: s for one in seen for v, s in one.shelves.items()},
+            mysql={v: s for one in seen for v, s in one.mysql.items()},
             rows={v: r for one in seen for v, r in one.rows.items()},
             ledger={v: e for one in seen for v, e in one.ledger.items()},
             queue=queue,

@@ -4,7 +4,7 @@ import pytest
 from sale_world import World, broken, doubts, findings, together, violations
 
 from flashsale.model import Outcome, PayStatus, Verdict
-from flashsale.verify.claims import GARBLED, NEVER
+from flashsale.verify.attempts import GARBLED, NEVER
 from flashsale.verify.queue import Backlog, Queue
 
 QUEUED = Queue(exists=True, last_entry="9-0", backlog=Backlog(undelivered=1))

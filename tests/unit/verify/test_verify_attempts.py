@@ -8,8 +8,15 @@ import pytest
 
 from flashsale.errors import ExitCode, NothingJudgedError
 from flashsale.model import Outcome
-from flashsale.verify.attempts import parse_attempts, read_attempts
-from flashsale.verify.claims import GARBLED, NEVER, NO_ORDER, OUTCOMES, Claims
+from flashsale.verify.attempts import (
+    GARBLED,
+    NEVER,
+    NO_ORDER,
+    OUTCOMES,
+    Claims,
+    parse_attempts,
+    read_attempts,
+)
 
 BIG = 2**63 - 1
 HEADER = {

@@ -56,10 +56,10 @@ def test_order_ids_are_text_in_the_file(world: World) -> None:
 
 
 def test_a_sale_that_no_store_has_is_kept_as_such(world: World) -> None:
-    world.shelf = None
+    world.mysql = None
     world.ledger = {}
     before = baseline_of(world.observation())
-    assert before.sales[1].shelf is None
+    assert before.sales[1].mysql is None
     assert from_json(before.to_json()) == before
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from flashsale.errors import NothingJudgedError
 from flashsale.verify.baseline import BASELINE_FILE, read_baseline
-from flashsale.verify.database import Shelf
 from flashsale.verify.ending import (
     ENDING_FILE,
     Ending,
@@ -17,8 +16,7 @@ from flashsale.verify.ending import (
     from_json,
     read_ending,
 )
-from flashsale.verify.ledger import Terms
-from flashsale.verify.observation import Clocks, Position
+from flashsale.verify.observation import Clocks, MySQLSale, Position, Terms
 
 END = Ending(
     clocks=Clocks(redis_ms=1_000, mysql_ms=1_002, offset_ms=2.0, error_ms=1.0),
@@ -26,7 +24,7 @@ END = Ending(
     position=Position("7-1", "3-0"),
     trimmed=2,
     backlog=4,
-    sales={1: SaleAtEnd(Shelf(10, 3, 1, 9), Terms(10, 1, 9)), 2: SaleAtEnd(None, Terms())},
+    sales={1: SaleAtEnd(MySQLSale(10, 3, 1, 9), Terms(10, 1, 9)), 2: SaleAtEnd(None, Terms())},
 )
 
 

@@ -8,10 +8,8 @@ from sale_world import BEGIN_MS, CLOCKS, END_MS, STREAM, World, broken, findings
 
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.attempts import Attempts
-from flashsale.verify.ending import Ending, SaleAtEnd
-from flashsale.verify.hindsight import as_of, span_of
-from flashsale.verify.ledger import Terms
-from flashsale.verify.observation import Position
+from flashsale.verify.ending import Ending, SaleAtEnd, as_of, span_of
+from flashsale.verify.observation import Position, Terms
 from flashsale.verify.queue import Queue, Span
 from flashsale.verify.snapshot import Snapshot, join
 
@@ -33,13 +31,13 @@ def world() -> World:
 
 
 def ending(world: World, **changes: object) -> Ending:
-    shelf, ledger = world.shelf, world.ledger
+    mysql, ledger = world.mysql, world.ledger
     terms = Terms(ledger.get("initial"), ledger.get("begin_ms"), ledger.get("end_ms"))
     whole = Ending(
         clocks=replace(CLOCKS, redis_ms=OVER_MS, mysql_ms=OVER_MS),
         claim_ms=CLAIM_MS,
         position=Position("5-0"),
-        sales={1: SaleAtEnd(shelf, terms)},
+        sales={1: SaleAtEnd(mysql, terms)},
     )
     return replace(whole, **changes)  # type: ignore[arg-type]
 
@@ -81,7 +79,7 @@ def test_where_nothing_came_later_nothing_changes(world: World) -> None:
     attempts = Attempts("run-1", "test", {1: world.record()})
     found = as_of(ending(world), seen, attempts, world.before)
     assert found.rows == seen.rows
-    assert (found.ledger, found.shelves, found.later) == (seen.ledger, seen.shelves, {})
+    assert (found.ledger, found.mysql, found.later) == (seen.ledger, seen.mysql, {})
 
 
 def test_a_later_restock_and_a_later_opening_are_not_this_runs(world: World) -> None:
@@ -313,7 +311,7 @@ def test_the_runs_part_of_the_queue(claims: list[Outcome], last: str, until: str
 
 def test_a_sale_that_has_gone_since_is_not_hidden(world: World) -> None:
     end = ending(world)
-    world.shelf, world.ledger = None, {}
+    world.mysql, world.ledger = None, {}
     found = in_hindsight(world, end)
     assert broken(found) >= {"mysql_conservation", "redis_conservation"}
-    assert found.sales[0].shelf is None
+    assert found.sales[0].mysql is None

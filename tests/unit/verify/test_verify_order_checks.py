@@ -16,7 +16,7 @@ from sale_world import (
 )
 
 from flashsale.model import Outcome, PayStatus, Verdict
-from flashsale.verify.claims import GARBLED, NEVER, NO_ORDER
+from flashsale.verify.attempts import GARBLED, NEVER, NO_ORDER
 from flashsale.verify.queue import Backlog, Entry, Queue
 
 QUEUED = Queue(exists=True, last_entry="9-0", backlog=Backlog(undelivered=1))

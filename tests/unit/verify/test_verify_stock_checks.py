@@ -86,7 +86,7 @@ def test_what_was_promised_too_much_before_is_not_this_runs_fault(sold_out: Worl
 
 
 def test_without_units_there_is_no_oversell_to_judge(sold_out: World) -> None:
-    sold_out.shelf = None
+    sold_out.mysql = None
     sold_out.ledger["initial"] = None
     assert "in neither store" in doubts(sold_out.snapshot(), "no_oversell")
 
@@ -129,12 +129,12 @@ def test_books_that_were_off_before_are_remarked_not_judged(sold_out: World) -> 
 
 
 def test_a_sale_that_vanished_from_mysql_is_a_violation(sold_out: World) -> None:
-    sold_out.shelf = None
+    sold_out.mysql = None
     assert "gone from tb_seckill_voucher" in violations(sold_out.snapshot(), "mysql_conservation")
 
 
 def test_a_sale_that_mysql_never_had_is_unknown(sold_out: World) -> None:
-    sold_out.shelf = None
+    sold_out.mysql = None
     sold_out.before = None
     assert not violations(sold_out.snapshot(), "mysql_conservation")
     assert "not in tb_seckill_voucher" in doubts(sold_out.snapshot(), "mysql_conservation")
@@ -355,6 +355,6 @@ def test_a_sale_partly_sold_before_is_no_undersell() -> None:
 
 
 def test_without_units_there_is_no_undersell_to_judge(sold_out: World) -> None:
-    sold_out.shelf = None
+    sold_out.mysql = None
     sold_out.ledger["initial"] = None
     assert "in neither store" in doubts(sold_out.snapshot(), "no_undersell")

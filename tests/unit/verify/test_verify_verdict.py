@@ -9,11 +9,9 @@ from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Verdict
 from flashsale.verify.baseline import Baseline
 from flashsale.verify.checks import CHECKS
-from flashsale.verify.drain import Patience
 from flashsale.verify.finding import Offence, doubt, violation
-from flashsale.verify.latency import drain_s, persisted_latency
-from flashsale.verify.queue import Backlog, Queue
-from flashsale.verify.verdict import judge
+from flashsale.verify.queue import Backlog, Patience, Queue
+from flashsale.verify.verdict import drain_s, judge, persisted_latency
 
 
 @pytest.fixture
