@@ -1,81 +1,46 @@
-"""The command tree, and the one place where an error becomes a line and an exit code."""
+"""The front door: which commands there are, what signals do, and nothing that takes time to load.
 
-import errno
+A command's module is imported when it is asked for, by `cli/tree.py`, which is the one lazy loader.
+"""
+
+import importlib
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
 
-import typer
-
 from flashsale import __version__
-from flashsale.cli import (
-    doctor,
-    panels,
-    rehearse,
-    replica,
-    report,
-    schema,
-    seed,
-    serve,
-    services,
-    status,
-    stop,
-    storm,
-    verify,
-    warm,
-    worker,
-)
-from flashsale.cli.workflow import tell_trouble
-from flashsale.errors import ExitCode, FlashsaleError
+from flashsale.errors import ExitCode
 
-app = typer.Typer(
-    name="flashsale",
-    help="Run a flash sale, storm it, and prove that nothing was oversold, sold twice or lost.",
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+ABOUT = "Run a flash sale, storm it, and prove that nothing was oversold, sold twice or lost."
+
+COMMANDS = {
+    "rehearse": ("rehearse:command", "Serve, seed, warm, storm and verify on a fresh stack."),
+    "serve": ("serve:command", "Start what is missing (Redis ×2, MariaDB, nginx, …), keep it up."),
+    "status": ("status:status", "Show every process of the stack and whether it answers."),
+    "stop": ("status:stop", "Stop a stack, gracefully."),
+    "doctor": ("doctor:command", "Examine machine, programs, and the stores of a stack."),
+    "panels": ("panels:command", "Run each panel's queries on the stack's Prometheus."),
+    "services": ("services:command", "The programs that private servers run from."),
+    "seed": ("seed:seed", "Bring a data set about: users, sessions, shops, vouchers on sale."),
+    "warm": ("seed:warm", "Load every sale into the ledger, the catalogue into the cache."),
+    "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
+    "verify": ("verify:command", "Judge a run: nothing oversold, sold twice or lost."),
+    "report": ("report:command", "Render, compare or merge runs."),
+}
+PROCESSES = {
+    "replica": ("processes:replica", "Serve the sale from one process."),
+    "worker": ("processes:worker", "Carry accepted orders from the stream to MySQL."),
+    "schema": ("processes:schema", "Create the tables that are missing."),
+}
+"""Name → module of this package with its function or Typer, and what it does in a line."""
+
+HEADINGS = {"Commands": COMMANDS, "Single processes, for containers": PROCESSES}
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-_PROCESSES = "Single processes, for containers"
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"flashsale {__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    context: typer.Context,
-    version: bool = typer.Option(
-        False, "--version", help="Print the version.", is_eager=True, callback=_print_version
-    ),
-) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-app.command("rehearse")(rehearse.command)
-app.command("serve")(serve.command)
-app.command("status")(status.command)
-app.command("stop")(stop.command)
-app.command("doctor")(doctor.command)
-app.command("panels")(panels.command)
-app.add_typer(services.command, name="services")
-app.command("seed")(seed.command)
-app.command("warm")(warm.command)
-app.command("storm")(storm.command)
-app.command("verify")(verify.command)
-app.add_typer(report.command, name="report")
-app.command("replica", rich_help_panel=_PROCESSES)(replica.command)
-app.command("worker", rich_help_panel=_PROCESSES)(worker.command)
-app.command("schema", rich_help_panel=_PROCESSES)(schema.command)
-
-
-class _Terminated(BaseException):
+class Terminated(BaseException):
     """SIGTERM, raised where it arrives, so that every `finally` on the way out is run."""
 
 
@@ -83,33 +48,41 @@ def _on_signal(number: int, frame: FrameType | None) -> NoReturn:
     """Go home, once: a second signal would only interrupt the cleaning up."""
     for stopping in _STOPPING:
         signal.signal(stopping, signal.SIG_IGN)
-    raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line; what a user caused ends in one line, never in a traceback."""
     for stopping in _STOPPING:
         if signal.getsignal(stopping) is not signal.SIG_IGN:  # as under nohup
             signal.signal(stopping, _on_signal)
     try:
-        code = app(standalone_mode=False)
-    except FlashsaleError as error:
-        _fail(str(error), error.exit_code)
-    except typer.TyperException as error:  # a wrong flag or argument
-        _fail(error.format_message(), ExitCode.USAGE)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(ExitCode.INTERRUPTED)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        where = error.filename or "a file of this run"
-        _fail(f"cannot write {where}: {error.strerror}; free some space", ExitCode.USAGE)
-    except _Terminated:
-        sys.exit(ExitCode.TERMINATED)
-    sys.exit(code or ExitCode.PASS)
-
-
-def _fail(message: str, code: ExitCode) -> NoReturn:
-    typer.echo(f"flashsale: {message}", err=True)
-    tell_trouble(message)
+        code = _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except Terminated:
+        code = ExitCode.TERMINATED
     sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Answer what needs no command; else run one."""
+    match arguments:
+        case [] | ["--help", *_]:
+            sys.stdout.write(help_text())
+        case ["--version", *_]:
+            sys.stdout.write(f"flashsale {__version__}\n")
+        case _:
+            return int(importlib.import_module("flashsale.cli.tree").run(arguments))
+    return ExitCode.PASS
+
+
+def help_text() -> str:
+    """What `flashsale --help` prints."""
+    lines = ["", " Usage: flashsale [OPTIONS] COMMAND [ARGS]...", "", f" {ABOUT}"]
+    for heading, commands in HEADINGS.items():
+        lines += ["", f" {heading}"]
+        lines += [f"   {name:<10}{summary}" for name, (_, summary) in commands.items()]
+    options = (("--version", "Print the version."), ("--help", "Show this, or a command's."))
+    lines += ["", " Options", *(f"   {name:<10}{what}" for name, what in options), ""]
+    return "\n".join(lines) + "\n"

@@ -3,25 +3,21 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
+import orjson
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from flashsale.cli.options import (
-    DEFAULT_STATE_DIR,
-    BaseUrl,
-    CacheUrl,
-    LedgerUrl,
-    MySQLUrl,
-    StateDir,
-)
+from flashsale.campaign.stores import DEFAULT_STATE_DIR
+from flashsale.cli.options import BaseUrl, CacheUrl, Json, LedgerUrl, MySQLUrl, StateDir
 from flashsale.errors import ExitCode, FlashsaleError
-
-if TYPE_CHECKING:
-    from flashsale.stack.binaries import Program
-    from flashsale.stack.finding import Finding
-
-Json = Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")]
+from flashsale.stack import binaries, policy
+from flashsale.stack.binaries import Program
+from flashsale.stack.finding import Finding, Grade, failures
+from flashsale.stack.machine import examine_binaries, examine_machine
+from flashsale.stack.state import read_state
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -35,9 +31,6 @@ def command(
     json: Json = False,
 ) -> None:
     """Examine machine, programs, and the stores of a running or external stack."""
-    from flashsale.stack.finding import failures
-    from flashsale.stack.machine import examine_binaries, examine_machine
-
     findings = [
         *examine_machine(state_dir),
         *examine_binaries(_wanted_programs(ledger_url, cache_url, mysql_url, base_url)),
@@ -50,10 +43,8 @@ def command(
 
 def _wanted_programs(
     ledger_url: str | None, cache_url: str | None, mysql_url: str | None, base_url: str | None
-) -> Iterator["Program"]:
+) -> Iterator[Program]:
     """What would be started here: not the programs of what somebody else runs."""
-    from flashsale.stack import binaries
-
     if not (ledger_url and cache_url):
         yield binaries.REDIS
     if not mysql_url:
@@ -64,12 +55,8 @@ def _wanted_programs(
 
 def _examine_stores(
     state_dir: Path, ledger_url: str | None, cache_url: str | None, mysql_url: str | None
-) -> list["Finding"]:
+) -> list[Finding]:
     """The stores that are named, else those of the running stack, one by one."""
-    from flashsale.stack import policy
-    from flashsale.stack.finding import Finding, Grade
-    from flashsale.stack.state import read_state
-
     state = read_state(state_dir)
     if state:
         ledger_url = ledger_url or state.ledger_url
@@ -91,18 +78,12 @@ def _examine_stores(
     return findings
 
 
-def _print_json(findings: Sequence["Finding"]) -> None:
-    import orjson
-
+def _print_json(findings: Sequence[Finding]) -> None:
     rows = [asdict(finding) for finding in findings]
     typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
 
 
-def _print_table(findings: Sequence["Finding"]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+def _print_table(findings: Sequence[Finding]) -> None:
     drawn = Table()
     for heading in ("subject", "what", "found", "verdict", "cure"):
         drawn.add_column(heading, overflow="fold")

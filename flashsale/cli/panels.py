@@ -4,16 +4,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import orjson
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from flashsale.cli.options import DEFAULT_STATE_DIR, StateDir
+from flashsale.campaign.stores import DEFAULT_STATE_DIR
+from flashsale.cli.options import Json, StateDir
 from flashsale.errors import ExitCode, UnreachableError
-
-if TYPE_CHECKING:
-    from flashsale.stack.panels import Filled
-    from flashsale.stack.state import StackState
+from flashsale.stack import panels
+from flashsale.stack.panels import Filled
+from flashsale.stack.state import StackState, read_state
 
 _PATIENCE_S = 15.0
 _PAUSE_S = 1.0
@@ -28,12 +32,9 @@ def command(
         float | None,
         typer.Option(min=0.1, help="How far to look back.", show_default="the stack's life, 30"),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Run each panel's queries on the stack's Prometheus: exit 8 where one finds nothing."""
-    from flashsale.stack import panels
-    from flashsale.stack.state import read_state
-
     window_s = 60 * (minutes or 30)
     if prometheus_url is None:
         state = read_state(state_dir)
@@ -50,10 +51,8 @@ def command(
         raise typer.Exit(ExitCode.NOTHING_JUDGED)
 
 
-def show_when_filled(state: "StackState") -> None:
+def show_when_filled(state: StackState) -> None:
     """Print the table once every panel shows something, or after a while what there is."""
-    from flashsale.stack import panels
-
     url, wanted = panels.prometheus_url(state), panels.queries()
     give_up = time.monotonic() + _PATIENCE_S
     while True:
@@ -63,18 +62,14 @@ def show_when_filled(state: "StackState") -> None:
         time.sleep(_PAUSE_S)
 
 
-def age_s(state: "StackState") -> float:
+def age_s(state: StackState) -> float:
     """How long the stack has been up."""
     started = datetime.fromisoformat(state.started_at)
     return (datetime.now(UTC) - started).total_seconds()
 
 
-def print_table(filled: Sequence["Filled"]) -> None:
+def print_table(filled: Sequence[Filled]) -> None:
     """Dashboard, panel, query, series and samples; what found nothing stands out."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     empty = [each for each in filled if not each.samples]
     drawn = Table(title=_title(filled, len(empty)), title_justify="left")
     for heading in ("dashboard", "panel", "query"):
@@ -94,15 +89,13 @@ def print_table(filled: Sequence["Filled"]) -> None:
     Console().print(drawn)
 
 
-def _title(filled: Sequence["Filled"], empty: int) -> str:
-    panels = {(each.query.dashboard, each.query.panel) for each in filled}
+def _title(filled: Sequence[Filled], empty: int) -> str:
+    shown = {(each.query.dashboard, each.query.panel) for each in filled}
     boards = {each.query.dashboard for each in filled}
     found = f"{empty} found nothing" if empty else "each found something"
-    return f"{len(boards)} dashboards, {len(panels)} panels, {len(filled)} queries: {found}"
+    return f"{len(boards)} dashboards, {len(shown)} panels, {len(filled)} queries: {found}"
 
 
-def _print_json(filled: Sequence["Filled"]) -> None:
-    import orjson
-
+def _print_json(filled: Sequence[Filled]) -> None:
     rows = [asdict(each) for each in filled]
     typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())

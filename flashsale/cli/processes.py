@@ -1,98 +1,63 @@
-"""Options that say how many processes of how many machines fire a plan, and when."""
+"""`flashsale replica`, `worker` and `schema`: one process each, for a supervisor or a container."""
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+import uvloop
 
+from flashsale import logs
+from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl
 from flashsale.errors import UsageError
-
-if TYPE_CHECKING:
-    from flashsale.storm.crew.shard import Shard
-    from flashsale.storm.workload.scenario import Scenario
-
-WORKERS_MAX = 64
-
-Workers = Annotated[
-    int,
-    typer.Option(
-        help="Processes that fire the plan, each its part of the connections, from one instant.",
-        min=1,
-        max=WORKERS_MAX,
-    ),
-]
-Calibrate = Annotated[
-    bool,
-    typer.Option(
-        "--calibrate/--no-calibrate",
-        help="First find out, in half a second at most, what this generator could send. "
-        "Never with --start-at.",
-    ),
-]
-StartAt = Annotated[
-    str | None,
-    typer.Option(
-        "--start-at",
-        metavar="INSTANT",
-        help="When the barrier opens, such as 2026-11-23T10:00:00Z. Connections are up by then.",
-    ),
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option(
-        "--shard",
-        metavar="K/N",
-        help="Fire part K of N; other machines fire the others. Needs --start-at.",
-    ),
-]
+from flashsale.orders.process import run_worker
+from flashsale.server.replica import Replica
+from flashsale.settings import ReplicaSettings, StoreSettings, WorkerSettings
+from flashsale.stack.schema import create_schema
 
 
-@dataclass(frozen=True)
-class Crowd:
-    """Who fires a plan beside this process, and from when on.
+def replica(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")],
+    name: Annotated[str, typer.Option(help="What the replica calls itself.")] = "r1",
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")
+    ] = None,
+    ledger_url: LedgerUrl = None,
+    cache_url: CacheUrl = None,
+    mysql_url: MySQLUrl = None,
+) -> None:
+    """Serve the sale from one process."""
+    stores = StoreSettings.load(ledger_url=ledger_url, cache_url=cache_url, mysql_url=mysql_url)
+    settings = ReplicaSettings.load(host=host)
+    logs.configure(name)
 
-    `shard` is this machine's part, and `start_at_us` the instant in µs since 1970, UTC.
+    async def run() -> None:
+        await Replica(name, port, stores, settings).run()
+
+    uvloop.run(run())
+
+
+def worker(
+    name: Annotated[str, typer.Option(help="The consumer name; never shared by two workers.")],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where /healthz and /metrics answer; 0: nowhere.")
+    ] = 0,
+    host: Annotated[
+        str | None, typer.Option(help="The address of that port.", show_default="127.0.0.1")
+    ] = None,
+    ledger_url: LedgerUrl = None,
+    cache_url: CacheUrl = None,
+    mysql_url: MySQLUrl = None,
+) -> None:
+    """Carry accepted orders from the stream to MySQL."""
+    stores = StoreSettings.load(ledger_url=ledger_url, cache_url=cache_url, mysql_url=mysql_url)
+    run_worker(name, port, stores, WorkerSettings.load(host=host))
+
+
+def schema(mysql_url: MySQLUrl = None) -> None:
+    """Create the tables that are missing; those that exist stay as they are.
+
+    `serve` and `seed` do so by themselves. Replicas and workers of your own want it done first.
     """
-
-    workers: int = 1
-    shard: "Shard | None" = None
-    start_at_us: int | None = None
-
-
-ALONE = Crowd()
-"""This process, at once."""
-
-
-def crowd(
-    scenario: "Scenario", workers: int, shard: str | None = None, start_at: str | None = None
-) -> Crowd:
-    """What was asked for. Raises UsageError, also where somebody would have no connection."""
-    from flashsale.storm.crew.shard import parse_instant_us, parse_shard
-
-    if shard is not None and start_at is None:
-        raise UsageError("--shard: this goes with --start-at, so that all shards begin at once")
-    try:
-        instant = None if start_at is None else parse_instant_us(start_at, datetime.now(UTC))
-    except ValueError as error:
-        raise UsageError(f"--start-at: {error}") from error
-    try:
-        found = Crowd(workers, None if shard is None else parse_shard(shard), instant)
-    except ValueError as error:
-        raise UsageError(f"--shard: {error}") from error
-    _check_seats(found, scenario.load.seats)
-    return found
-
-
-def _check_seats(found: Crowd, seats: int) -> None:
-    """A user's connections (`load.clicks` of them) stay with one process."""
-    if found.shard is not None:
-        if found.shard.of > seats:
-            raise UsageError(
-                f"--shard: found {found.shard}, expected at most one shard a connection ({seats:,})"
-            )
-        seats = len(range(found.shard.number - 1, seats, found.shard.of))
-    if found.workers > seats:
-        raise UsageError(
-            f"--workers: found {found.workers}, expected at most one a connection ({seats:,})"
-        )
+    if not mysql_url:
+        raise UsageError("FLASHSALE_MYSQL_URL is not set; export it or give --mysql-url")
+    create_schema(mysql_url)
+    typer.echo("schema: every table is there")

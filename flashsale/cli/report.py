@@ -1,18 +1,23 @@
 """`flashsale report`: a run's report again from its folder; `report RUN` needs no subcommand."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import orjson
 import typer
+from rich.console import Console
 from typer.core import TyperGroup
 
-from flashsale.cli import merge
-from flashsale.cli.judging import MAX_REGRESS, Csv
+from flashsale.campaign.demands import MAX_REGRESS, parse_regress
+from flashsale.campaign.merging import merge_shards
+from flashsale.cli.storm_options import Csv, Out
+from flashsale.cli.terminal import TerminalTeller
 from flashsale.errors import ExitCode, UsageError, worst
-
-if TYPE_CHECKING:
-    from flashsale.storm.record.runfolder import RunFolder
-    from flashsale.storm.summary import Summary
+from flashsale.report.compare import asked, compare, ensure_comparable
+from flashsale.report.console import print_comparison, print_summary
+from flashsale.report.files import read_figures, read_run, restore_latencies, write_reports
+from flashsale.report.schema import summary_schema
+from flashsale.report.sheet import write_sheet
 
 LATEST_RUN = Path("runs/latest")
 _DEFAULT = "render"
@@ -69,20 +74,10 @@ def render(
 @command.command("schema")
 def schema() -> None:
     """Print the JSON Schema of summary.json."""
-    import orjson
-
-    from flashsale.report.schema import summary_schema
-
     typer.echo(orjson.dumps(summary_schema(), option=orjson.OPT_INDENT_2))
 
 
 def _render(run: Path, csv: bool) -> None:
-    from rich.console import Console
-
-    from flashsale.report.console import print_summary
-    from flashsale.report.files import read_figures, restore_latencies, write_reports
-    from flashsale.report.sheet import write_sheet
-
     folder, summary = read_run(run)
     figures = read_figures(folder, summary)
     if figures is None:
@@ -97,12 +92,6 @@ def _render(run: Path, csv: bool) -> None:
 
 def _compare(first: Path, others: list[Path], max_regress: str | None) -> ExitCode:
     """Show what became of the first run in the others; nothing is written."""
-    from rich.console import Console
-
-    from flashsale.cli.judging import parse_regress
-    from flashsale.report.compare import asked, compare, ensure_comparable
-    from flashsale.report.console import print_comparison
-
     _, before = read_run(first)
     allowed, console, code = parse_regress(max_regress or MAX_REGRESS), Console(), ExitCode.PASS
     for other in others:
@@ -117,23 +106,16 @@ def _compare(first: Path, others: list[Path], max_regress: str | None) -> ExitCo
     return code
 
 
-command.command("merge")(merge.command)
+@command.command("merge")
+def merge(
+    shards: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="The folders that all shards left.")
+    ],
+    out: Out = None,
+) -> None:
+    """Make one run of the shards that several machines fired, for `verify` and `report`.
 
-
-def read_run(run: Path, option: str = "") -> "tuple[RunFolder, Summary]":
-    """The run in this folder, or of this summary.json. Raises UsageError with one line, which
-    begins with `option`."""
-    from flashsale.storm.record.runfolder import RunFolder
-    from flashsale.storm.summary import Summary
-
-    folder = RunFolder(run.parent if run.name == "summary.json" else run)
-    try:
-        return folder, Summary.read(folder.summary)
-    except FileNotFoundError:
-        raise UsageError(
-            f"{option}{run}: no summary.json, so no finished run; name a run's folder"
-        ) from None
-    except OSError as error:
-        raise UsageError(f"{option}{folder.summary}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{option}{folder.summary}: damaged, or of another version") from error
+    The shards have to be all of one storm, each once. Exits as one storm of it all would.
+    """
+    run = merge_shards(shards, out, TerminalTeller("report"))
+    raise typer.Exit(run.summary.exit_code)

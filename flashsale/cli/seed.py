@@ -1,29 +1,22 @@
-"""`flashsale seed`: a data set in MySQL, sessions in the ledger, their tokens in a file."""
+"""`flashsale seed` and `flashsale warm`: a data set into the stores, its sales and pages ready."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from flashsale.cli.options import (
-    DEFAULT_STATE_DIR,
-    CacheUrl,
-    LedgerUrl,
-    MySQLUrl,
-    StateDir,
-    find_stores,
-)
+from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, find_stores
+from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl, StateDir
+from flashsale.cli.terminal import shown
 from flashsale.errors import UsageError
+from flashsale.seeding import load
+from flashsale.seeding.load import SeedReport
 from flashsale.seeding.settings import SeedSettings, parse_moment
-
-if TYPE_CHECKING:
-    from flashsale.seeding.load import SeedReport
-
-TOKENS = "tokens.csv"
+from flashsale.seeding.warm import warm as warm_stores
 
 
-def command(
+def seed(
     users: Annotated[int, typer.Option(help="Users, with the ids from 1.")] = SeedSettings.users,
     shops: Annotated[int, typer.Option(help="Shops, with the ids from 1.")] = SeedSettings.shops,
     vouchers: Annotated[int, typer.Option(help="Vouchers on sale.")] = SeedSettings.vouchers,
@@ -75,9 +68,6 @@ def command(
     stores = find_stores(state_dir, ledger_url, cache_url, mysql_url)
     if reset and not yes:
         _confirm()
-    from flashsale.cli.progress import shown
-    from flashsale.seeding import load
-
     with shown("seed") as progress:
         try:
             report = load.seed(settings, stores, tokens or state_dir / TOKENS, progress)
@@ -87,7 +77,7 @@ def command(
     typer.echo(f"seed: {summary(settings, report)}")
 
 
-def summary(settings: SeedSettings, report: "SeedReport") -> str:
+def summary(settings: SeedSettings, report: SeedReport) -> str:
     """What a run did, on one line."""
     what = f"{report.added:,} rows and sessions added" if report.changed else "nothing changed"
     return (
@@ -103,3 +93,24 @@ def _confirm() -> None:
     question = "Delete the data set: all rows of our tables and our ledger keys?"
     if not typer.confirm(question, err=True):
         raise UsageError("--reset: not confirmed, nothing was deleted")
+
+
+def warm(
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    ledger_url: LedgerUrl = None,
+    cache_url: CacheUrl = None,
+    mysql_url: MySQLUrl = None,
+) -> None:
+    """Load every voucher's sale into the ledger, and the catalogue into the cache.
+
+    A sale that is loaded already stays as it is. The cache gets the filters of ids, the geo
+    indexes of all types, and the hot shops.
+    """
+    stores = find_stores(state_dir, ledger_url, cache_url, mysql_url)
+    with shown("warm") as progress:
+        report = warm_stores(stores, progress)
+        cached = ", ".join(f"{count:,} {name}" for name, count in report.cached.items())
+        progress.note(f"in the cache: {cached}")
+    typer.echo(
+        f"warm: {len(report.loaded):,} sales loaded, {len(report.already_loaded):,} already loaded"
+    )

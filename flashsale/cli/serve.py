@@ -3,16 +3,26 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import TracebackType
+from typing import Annotated, Self
 
 import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
-from flashsale.cli.options import DEFAULT_STATE_DIR, CacheUrl, LedgerUrl, MySQLUrl, StateDir
-
-if TYPE_CHECKING:
-    from flashsale.stack.settings import ExternalStores, StackSettings
+from flashsale.campaign.stores import DEFAULT_STATE_DIR
+from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl, StateDir
+from flashsale.cli.status import Row, table
+from flashsale.settings import check_environment
+from flashsale.stack.launch import start_detached
+from flashsale.stack.settings import ExternalStores, StackSettings
+from flashsale.stack.stack import Stack
+from flashsale.stack.supervisor import Supervisor
 
 # The defaults are those of StackSettings; a test holds the two together.
 Port = Annotated[
@@ -56,9 +66,6 @@ def command(
     detach: Detach = False,
 ) -> None:
     """Start what is missing (Redis ×2, MariaDB, replicas, workers, nginx) and keep it up."""
-    from flashsale.settings import check_environment
-    from flashsale.stack.settings import ExternalStores, StackSettings
-
     check_environment()  # or a replica would say so, in its log, after all else has started
     given = {
         "port": port,
@@ -76,24 +83,88 @@ def command(
         _serve(state_dir, settings, external)
 
 
-def _serve(state_dir: Path, settings: "StackSettings", external: "ExternalStores") -> None:
-    from flashsale.cli.stack_view import LiveWatcher, PlainWatcher
-    from flashsale.stack.stack import Stack
-    from flashsale.stack.supervisor import Supervisor
-
+def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -> None:
     with LiveWatcher() if sys.stdout.isatty() else PlainWatcher() as watcher:
         code = Supervisor(Stack(settings, state_dir, external), watcher).run()
     raise typer.Exit(code)
 
 
-def _detach(state_dir: Path, given: Mapping[str, object], external: "ExternalStores") -> None:
+def _detach(state_dir: Path, given: Mapping[str, object], external: ExternalStores) -> None:
     """Hand everything on through the environment: a URL's password is nobody's to see in `ps`."""
-    from flashsale.stack.launch import start_detached
-
-    environment = {f"FLASHSALE_STACK_{name.upper()}": value for name, value in given.items()}
-    environment |= {f"FLASHSALE_{name.upper()}": url for name, url in asdict(external).items()}
-    os.environ.update(
-        {name: str(value) for name, value in environment.items() if value is not None}
-    )
-    state = start_detached(state_dir)
+    told = {f"FLASHSALE_STACK_{name.upper()}": value for name, value in given.items()}
+    told |= {f"FLASHSALE_{name.upper()}": url for name, url in asdict(external).items()}
+    named = {name: str(value) for name, value in told.items() if value is not None}
+    state = start_detached(state_dir, environment=os.environ | named)
     typer.echo(f"ready at {state.base_url} (process {state.pid}, state in {state_dir})")
+
+
+class PlainWatcher:
+    """One line per event, with its time; for logs and pipes."""
+
+    def say(self, line: str) -> None:
+        with suppress(OSError):  # the terminal is gone; the stack still is to be stopped
+            typer.echo(f"{datetime.now():%H:%M:%S} {line}")
+
+    def show(self, stack: Stack) -> None:
+        """The events have said it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing was put up that has to be taken down."""
+
+
+class LiveWatcher(PlainWatcher):
+    """A table that is drawn anew when something changes, with the events above it."""
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+
+    def say(self, line: str) -> None:
+        if self._live is None:
+            super().say(line)
+            return
+        with suppress(OSError):
+            line = f"{datetime.now():%H:%M:%S} {line}"
+            self._live.console.print(line, markup=False, highlight=False)
+
+    def show(self, stack: Stack) -> None:
+        rows = [
+            Row(
+                member.service.name,
+                member.service.kind,
+                member.phase,
+                member.service.process.pid if member.service.process else 0,
+                member.service.port.number,
+                member.restarts,
+            )
+            for member in stack.members
+        ]
+        drawn = table(f"{stack.base_url}  (Ctrl-C stops)", rows)
+        with suppress(OSError):
+            if self._live is None:
+                self._live = _live(drawn)
+            self._live.update(drawn, refresh=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            with suppress(OSError):
+                self._live.stop()
+
+
+def _live(drawn: Table) -> Live:
+    # No thread: it draws when it is told to. In the end the events stay, the table goes.
+    live = Live(drawn, console=Console(), auto_refresh=False, transient=True)
+    live.start()
+    return live

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from flashsale.stack import binaries, packages
+
 Observe = Annotated[
     bool,
     typer.Option(
@@ -25,8 +27,6 @@ def _root(context: typer.Context) -> None:
 @command.command("install")
 def install(observe: Observe = False) -> None:
     """Fetch what is missing into a per-user cache: Debian and Ubuntu, no root, run twice safely."""
-    from flashsale.stack import binaries, packages
-
     programs = binaries.OBSERVERS if observe else binaries.PROGRAMS
     for binary in packages.install(lambda line: typer.echo(f"services: {line}"), programs):
         typer.echo(f"services: {binary.path} {binary.version_text}")
@@ -35,8 +35,6 @@ def install(observe: Observe = False) -> None:
 @command.command("list")
 def list_(observe: Observe = False) -> None:
     """Show which programs are found, and where."""
-    from flashsale.stack import binaries
-
     for program in binaries.OBSERVERS if observe else binaries.PROGRAMS:
         binary = binaries.find(program)
         typer.echo(f"{program.name}  {binary.version_text}  {binary.path}")

@@ -1,25 +1,53 @@
-"""`flashsale status`: how the stack of a state folder is."""
+"""`flashsale status` and `flashsale stop`: how the stack of a state folder is, and its end."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, NamedTuple
 
+import orjson
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from flashsale.cli.options import DEFAULT_STATE_DIR, StateDir
+from flashsale.campaign.stores import DEFAULT_STATE_DIR
+from flashsale.cli.options import Json, StateDir
 from flashsale.errors import ExitCode, UnreachableError
+from flashsale.stack.health import Health, check
+from flashsale.stack.launch import stop_stack
+from flashsale.stack.state import StackState, read_state, supervisor_pid
 
-if TYPE_CHECKING:
-    from flashsale.stack.health import Health
-    from flashsale.stack.state import StackState
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=1, help="Seconds of patience before it is killed.")
+]
+_STYLES = {"up": "green", "starting": "yellow"}
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON: the state and each answer.")]
+
+class Row(NamedTuple):
+    """One process."""
+
+    name: str
+    kind: str
+    phase: str
+    pid: int
+    port: int | None
+    restarts: int
 
 
-def command(state_dir: StateDir = DEFAULT_STATE_DIR, json: Json = False) -> None:
+def table(title: str, rows: Iterable[Row]) -> Table:
+    """The processes of a stack."""
+    drawn = Table(title=title, title_justify="left")
+    for heading in ("name", "kind", "state", "pid", "port", "restarts"):
+        drawn.add_column(heading, justify="right" if heading in Row._fields[3:] else "left")
+    for row in rows:
+        style = _STYLES.get(row.phase, "red")
+        phase = f"[{style}]{row.phase}[/{style}]"
+        pid, port = str(row.pid or "-"), str(row.port or "-")
+        drawn.add_row(row.name, row.kind, phase, pid, port, str(row.restarts))
+    return drawn
+
+
+def status(state_dir: StateDir = DEFAULT_STATE_DIR, json: Json = False) -> None:
     """Show every process of the stack and whether it answers: exit 0 if all do, else 7."""
-    from flashsale.stack.health import check
-    from flashsale.stack.state import read_state, supervisor_pid
-
     state = read_state(state_dir)
     if state is None:
         starting = supervisor_pid(state_dir)
@@ -34,18 +62,12 @@ def command(state_dir: StateDir = DEFAULT_STATE_DIR, json: Json = False) -> None
         raise typer.Exit(ExitCode.UNREACHABLE)
 
 
-def _print_json(state: "StackState", health: "Health") -> None:
-    import orjson
-
+def _print_json(state: StackState, health: Health) -> None:
     told = asdict(state) | {"healthy": health.well, "answers": health.answers}
     typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
 
 
-def _print_table(state: "StackState", health: "Health") -> None:
-    from rich.console import Console
-
-    from flashsale.cli.stack_view import Row, table
-
+def _print_table(state: StackState, health: Health) -> None:
     rows = [
         Row(
             child.name,
@@ -59,3 +81,9 @@ def _print_table(state: "StackState", health: "Health") -> None:
     ]
     ready = "" if state.ready else "  (still starting)"
     Console().print(table(f"{state.base_url}{ready}", rows))
+
+
+def stop(state_dir: StateDir = DEFAULT_STATE_DIR, timeout: Timeout = 90.0) -> None:
+    """Stop a stack: nginx first, then replicas and workers, then the stores."""
+    stopped = stop_stack(state_dir, timeout)
+    typer.echo(f"stopped the stack in {state_dir}" if stopped else f"no stack runs in {state_dir}")

@@ -5,56 +5,65 @@ from typing import Annotated
 
 import typer
 
-from flashsale.cli.judging import (
-    AbortIf,
-    Baseline,
-    Csv,
-    FailIf,
-    MaxRegress,
-    aborting,
-    demanding,
-    rival,
-)
-from flashsale.cli.options import (
+from flashsale.campaign.demands import aborting, requiring
+from flashsale.campaign.stores import (
     DEFAULT_STATE_DIR,
-    BaseUrl,
-    CacheUrl,
-    LedgerUrl,
-    MySQLUrl,
-    StateDir,
+    TOKENS,
     Stores,
     find_base_url,
     find_stores,
 )
-from flashsale.cli.processes import Calibrate, ShardOption, StartAt, Workers, crowd
-from flashsale.cli.replay import Replay, ScenarioName, chosen
-from flashsale.cli.workflow import tell_workflow
+from flashsale.campaign.storming import StormRequest, run_storm
+from flashsale.cli.options import BaseUrl, CacheUrl, LedgerUrl, MySQLUrl, StateDir
+from flashsale.cli.storm_options import (
+    AbortIf,
+    Baseline,
+    Calibrate,
+    Csv,
+    FailIf,
+    MaxRegress,
+    Out,
+    Quiet,
+    Replay,
+    Require,
+    ScenarioName,
+    ShardOption,
+    StartAt,
+    Workers,
+    chosen,
+    doubtful,
+    earlier,
+    generators,
+    required,
+)
+from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import UnreachableError, UsageError
-
-TOKENS = "tokens.csv"
+from flashsale.storm.attack.interrupts import ignore_signals
 
 
 def command(
     scenario: ScenarioName = None,
+    replay: Replay = None,
     tokens: Annotated[
         Path | None,
-        typer.Option(help="The users' tokens.", show_default=f"{TOKENS} in the state folder"),
+        typer.Option(
+            help="The users' tokens.",
+            show_default=f"{TOKENS} in the state folder",
+            rich_help_panel="Workload",
+        ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The run folder.", show_default="runs/SCENARIO-TIME"),
-    ] = None,
-    replay: Replay = None,
+    calibrate: Calibrate = True,
+    require: Require = None,
     fail_if: FailIf = None,
     abort_if: AbortIf = None,
-    workers: Workers = 1,
     baseline: Baseline = None,
     max_regress: MaxRegress = None,
+    out: Out = None,
+    csv: Csv = False,
+    quiet: Quiet = False,
+    workers: Workers = 1,
     shard: ShardOption = None,
     start_at: StartAt = None,
-    csv: Csv = False,
-    calibrate: Calibrate = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
     base_url: BaseUrl = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
     ledger_url: LedgerUrl = None,
@@ -67,17 +76,16 @@ def command(
     plan gives a claim, not from its send. Works on any server of the family: give --base-url and
     --tokens.
     """
-    from flashsale.cli.storming import StormRequest, print_run, run_storm
-    from flashsale.storm.attack.interrupts import ignore_signals
-
     planned, plan = chosen(scenario, replay)
-    loaded = demanding(planned, fail_if)
-    everybody = crowd(loaded, workers, shard, start_at)
-    if everybody.shard is not None and baseline is not None:
+    loaded = requiring(planned, required(require, fail_if))
+    who = generators(loaded, workers, shard, start_at)
+    if who.shard is not None and baseline is not None:
         raise UsageError(
             "--baseline: a shard is a part; merge all, then `flashsale report BASELINE MERGED`"
         )
-    aborts, held = aborting(loaded, abort_if), rival(loaded, baseline, max_regress)
+    teller = TerminalTeller("storm", quiet)
+    for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
+        teller.say(doubt)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
@@ -86,17 +94,17 @@ def command(
         stores=_stores_if_known(state_dir, ledger_url, cache_url, mysql_url),
         state_dir=state_dir,
         out=out,
-        crowd=everybody,
-        quiet=quiet,
+        processes=who.processes,
+        shard=who.shard,
+        start_at_us=who.start_at_us,
         calibrate=calibrate,
-        aborts=aborts,
+        aborts=aborting(loaded, abort_if or ()),
+        baseline=earlier(loaded, baseline, max_regress),
         csv=csv,
-        rival=held,
     )
-    run = run_storm(request)
+    run = run_storm(request, teller)
     if run.summary.load.interrupted_by is not None:
-        ignore_signals()  # all is written; an impatient user gets the table and the exit code
-    print_run(run)
+        ignore_signals()  # all is written; an impatient user gets the exit code
     tell_workflow(run.summary)
     raise typer.Exit(run.summary.exit_code)
 

@@ -1,36 +1,31 @@
 """`flashsale verify`: judge a run by its attempts and by what Redis and MySQL hold."""
 
 import math
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
+import orjson
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from flashsale.cli.options import (
-    LedgerUrl,
-    MySQLUrl,
-    RunStateDir,
-    Stores,
-    find_stores,
-    stack_of,
-)
-from flashsale.cli.workflow import tell_workflow
+from flashsale.campaign.judging import judge_run
+from flashsale.campaign.stores import find_stores, stack_of
+from flashsale.cli.options import Json, LedgerUrl, MySQLUrl, RunStateDir
+from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import ExitCode, NothingJudgedError, UsageError
+from flashsale.model import Verdict
 from flashsale.verify import ATTEMPTS_FILE, DRAIN_TIMEOUT_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from flashsale.model import Verdict
-    from flashsale.storm.summary import Summary
-    from flashsale.verify.verdict import Judgement
+from flashsale.verify.finding import Finding
+from flashsale.verify.verdict import CheckResult, Judgement
 
 LATEST_RUN = Path("runs/latest")
-SUMMARY_FILE = "summary.json"
-VERIFY_FILE = "verify.json"
+_STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
+_DOUBTFUL = "yellow"
+_HELD = {Verdict.PASS: "hold", Verdict.FAIL: "are broken", Verdict.UNKNOWN: "could not be judged"}
 
 
 def command(
@@ -38,7 +33,7 @@ def command(
     drain_timeout: Annotated[
         float, typer.Option(help="Seconds that the order queue may stand still.", min=0)
     ] = DRAIN_TIMEOUT_S,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the judgement as JSON.")] = False,
+    json: Json = False,
     state_dir: RunStateDir = None,
     ledger_url: LedgerUrl = None,
     mysql_url: MySQLUrl = None,
@@ -54,95 +49,93 @@ def command(
         raise NothingJudgedError(f"{run}: no attempts to judge; name the folder of a storm's run")
     # The cache is none of verify's business, so whoever names the other two has named enough.
     stores = find_stores(stack_of(run, state_dir), ledger_url, ledger_url, mysql_url)
-    judgement = run_verify(run, stores, drain_timeout)
-    if as_json:
-        import orjson
-
-        typer.echo(orjson.dumps(judgement.to_json(), option=orjson.OPT_INDENT_2))
+    found = judge_run(run, stores, TerminalTeller("verify"), drain_timeout)
+    if json:
+        document = orjson.dumps(found.judgement.to_json(), option=orjson.OPT_INDENT_2)
+        typer.echo(document.decode())
     else:
-        from rich.console import Console
-
-        from flashsale.cli.verdict_view import show
-
-        show(judgement, Console(), *run_verdict(run, judgement))
-    render(run)
-    raise typer.Exit(run_verdict(run, judgement)[1])
+        show(found.judgement, Console(), found.verdict, found.exit_code)
+    if found.summary is not None:
+        tell_workflow(found.summary)
+    raise typer.Exit(found.exit_code)
 
 
-def run_verify(
-    run_dir: Path, stores: Stores, drain_timeout_s: float = DRAIN_TIMEOUT_S
-) -> "Judgement":
-    """Judge the run in `run_dir`, and put what was found into its files.
+def show(judgement: Judgement, console: Console, run_verdict: Verdict, exit_code: ExitCode) -> None:
+    """Print what each check found, everyone it names, and the verdict of the run.
 
-    Raises NothingJudgedError where there is no record to judge, UnreachableError where a store
-    does not answer.
+    A table in a terminal, a line a fact anywhere else.
     """
-    from flashsale.verify.verdict import examine
-
-    with _shown() as on_look:
-        judgement = examine(
-            run_dir,
-            stores.ledger_url,
-            stores.mysql_url,
-            drain_timeout_s=drain_timeout_s,
-            on_look=on_look,
-        )
-    _record(run_dir, judgement)
-    return judgement
+    short = [judgement.shortfall] if judgement.shortfall else []
+    end = [*_figures(judgement), *short, _verdict(judgement, run_verdict, exit_code)]
+    if console.is_terminal:
+        console.print(_table(judgement))
+        lines = [f"  {line}" for line in end]
+    else:
+        lines = [*_lines(judgement), *end]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def run_verdict(run_dir: Path, judgement: "Judgement") -> "tuple[Verdict, ExitCode]":
-    """What the whole run amounts to, for which its own failings count beside the judgement."""
-    summary = _read_summary(run_dir)
-    if summary is None:
-        return judgement.verdict, judgement.exit_code
-    return summary.verdict, ExitCode(summary.exit_code)
+def _figures(judgement: Judgement) -> Iterator[str]:
+    if judgement.accepted is not None and judgement.persisted is not None:
+        yield _orders(judgement)
+    latency = judgement.latency_ms
+    if latency and latency["count"]:
+        yield _latency(latency)
 
 
-def _record(run_dir: Path, judgement: "Judgement") -> None:
-    import orjson
-
-    document = judgement.to_json()
-    draft = run_dir / f".{VERIFY_FILE}"
-    draft.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-    draft.replace(run_dir / VERIFY_FILE)
-    summary = _read_summary(run_dir)
-    if summary is None:
-        typer.echo("verify: no summary.json of this version, so only verify.json tells", err=True)
-        return
-    summary.with_verify(document).write(run_dir / SUMMARY_FILE)
+def _verdict(judgement: Judgement, run_verdict: Verdict, exit_code: ExitCode) -> str:
+    """The run's verdict: a run that fell short in itself passes no more for keeping the rules."""
+    if judgement.reason:
+        because = f": {judgement.reason}"
+    elif judgement.verdict != run_verdict:
+        because = f": the sale's rules {_HELD[judgement.verdict]}, the run itself falls short"
+    else:
+        because = ""
+    return f"verdict {run_verdict}{because} (exit {int(exit_code)})"
 
 
-def render(run_dir: Path) -> None:
-    """Draw the run's reports again, now that there is a judgement to put into them."""
-    summary = _read_summary(run_dir)
-    if summary is not None:
-        from flashsale.report.files import write_reports
-        from flashsale.storm.record.runfolder import RunFolder
-
-        write_reports(RunFolder(run_dir), summary)
-        tell_workflow(summary)
+def _orders(judgement: Judgement) -> str:
+    drained = "" if judgement.drain_s is None else f", the last row {judgement.drain_s:.3f} s later"
+    open_ = f", {judgement.unanswered:,} claims without an answer" if judgement.unanswered else ""
+    return f"orders {judgement.accepted:,} accepted{open_}, {judgement.persisted:,} rows{drained}"
 
 
-def _read_summary(run_dir: Path) -> "Summary | None":
-    """The storm's summary, None where it did not live to write one that can be read."""
-    from flashsale.storm.summary import Summary
+def _latency(latency: dict[str, Any]) -> str:
+    names = ("p50", "p90", "p99", "p99.9", "max")
+    figures = ", ".join(f"{name} {latency[name]:,}" for name in names if latency[name] is not None)
+    return (
+        f"acceptance to row, ms: {figures} "
+        f"(MySQL's clock {latency['clock_offset_ms']:+.1f} ± {latency['clock_error_ms']:.1f} ms)"
+    )
 
-    try:
-        return Summary.read(run_dir / SUMMARY_FILE)
-    except (OSError, ValueError):
-        return None
+
+def _lines(judgement: Judgement) -> Iterator[str]:
+    for check in judgement.checks:
+        yield f"{check.verdict:<8}{check.name:<20}{_headline(check)}"
+        for finding in _told(check):
+            for offence in finding.offences:
+                yield f"{'':<8}{offence.text}"
+            if finding.total > len(finding.offences):
+                yield f"{'':<8}and {finding.total - len(finding.offences):,} more"
 
 
-@contextmanager
-def _shown() -> "Iterator[Callable[[int], None]]":
-    """On a terminal, how many orders the judge still waits for."""
-    if not sys.stderr.isatty():
-        yield lambda left: None
-        return
-    from rich.console import Console
+def _headline(check: CheckResult) -> str:
+    told = _told(check)
+    return "; ".join(f"{f.rule} ({f.total:,})" for f in told) if told else check.detail
 
-    with Console(stderr=True).status("reading the stores") as status:
-        yield lambda left: status.update(
-            f"waiting for {left:,} orders to become rows" if left else "reading the stores"
-        )
+
+def _told(check: CheckResult) -> list[Finding]:
+    return [finding for finding in check.findings if finding.verdict == check.verdict]
+
+
+def _table(judgement: Judgement) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="dim")
+    for name in ("check", "", "detail"):
+        table.add_column(name, overflow="fold")
+    for check in judgement.checks:
+        style = _STYLES.get(check.verdict, _DOUBTFUL)
+        named = [o.text for f in _told(check) for o in f.offences]
+        detail = "\n".join((_headline(check), *named))
+        table.add_row(check.name, Text(check.verdict, style=style), Text(detail))
+    return table

@@ -1,5 +1,7 @@
 """The files of a run that are rendered from the others, and can be rendered again."""
 
+from pathlib import Path
+
 from flashsale.errors import UsageError
 from flashsale.report.charts import Run
 from flashsale.report.html import html
@@ -62,6 +64,24 @@ def restore_latencies(folder: RunFolder, figures: Figures) -> None:
         folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
     if not folder.hlog.exists():
         folder.hlog.write_text(figures.hlog(), encoding="utf-8")
+
+
+def read_run(run: Path, option: str = "") -> tuple[RunFolder, Summary]:
+    """The run in this folder, or of this summary.json.
+
+    Raises UsageError with one line, which begins with `option`.
+    """
+    folder = RunFolder(run.parent if run.name == "summary.json" else run)
+    try:
+        return folder, Summary.read(folder.summary)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{option}{run}: no summary.json, so no finished run; name a run's folder"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{option}{folder.summary}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{option}{folder.summary}: damaged, or of another version") from error
 
 
 def read_figures(folder: RunFolder, summary: Summary) -> Figures | None:

@@ -79,12 +79,14 @@ class StorefrontCache:
 
 
 @contextmanager
-def storefront_cache(urls: StoreUrls) -> Iterator[StorefrontCache]:
+def storefront_cache(
+    urls: StoreUrls, catalog: CatalogSettings | None = None
+) -> Iterator[StorefrontCache]:
     """The storefront over the stores at `urls`, which have answered before."""
     cache = CacheClient(urls.cache_url, CacheSettings.load(), BloomSettings.load())
     ledger = Channel(urls.ledger_url, connections_max=1, timeout_s=2.0)
     database = Database(engine(urls.mysql_url), threads_max=_THREADS)
-    parts = Storefront(database, cache, ledger, CatalogSettings.load())
+    parts = Storefront(database, cache, ledger, catalog or CatalogSettings.load())
 
     async def close(closing: Sequence[Callable[[], Awaitable[None]]]) -> None:
         for aclose in closing:

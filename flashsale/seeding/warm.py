@@ -12,6 +12,7 @@ from flashsale.seckill.sale import Terms, load_sale, read_terms
 from flashsale.seeding.progress import Progress
 from flashsale.seeding.storefront import storefront_cache
 from flashsale.seeding.stores import StoreUrls, opened
+from flashsale.settings import CatalogSettings
 from flashsale.storage.mysql import translated
 from flashsale.storage.tables import seckill_voucher
 
@@ -28,8 +29,10 @@ class WarmReport:
     cached: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
-def warm(urls: StoreUrls, progress: Progress) -> WarmReport:
+def warm(urls: StoreUrls, progress: Progress, catalog: CatalogSettings | None = None) -> WarmReport:
     """Load every sale that the ledger has not, fill the cache, and mark it as warm.
+
+    The catalogue is the environment's where `catalog` does not say.
 
     Raises ViolationError after all other sales are loaded, where the ledger lost a sale that has
     orders or holds another one in its place; UsageError where there is nothing to load;
@@ -38,7 +41,7 @@ def warm(urls: StoreUrls, progress: Progress) -> WarmReport:
     with opened(urls) as stores:
         terms = _terms(stores.pool)
         loaded, already = _load_all(stores.ledger, terms, progress)
-        with storefront_cache(urls) as cache:
+        with storefront_cache(urls, catalog) as cache:
             return WarmReport(loaded, already, cache.warm(progress))
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +44,13 @@ def start_detached(
     arguments: Sequence[str] = (),
     *,
     tied: bool = False,
+    environment: Mapping[str, str] | None = None,
     timeout_s: float = _START_TIMEOUT_S,
 ) -> StackState:
     """Run `flashsale serve` with these arguments in the background; returns when it is ready.
+
+    Its `environment` is this process's where none is given: a URL's password, which `ps` would
+    show among the arguments, goes that way.
 
     A tied stack stops when this process ends, however it ends; then call this from the main
     thread. Raises the error that `serve` ended with, and UnreachableError when time is up.
@@ -59,6 +63,7 @@ def start_detached(
         start = output.tell()
         supervisor = subprocess.Popen(
             [*command, *arguments],
+            env=None if environment is None else dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -84,7 +84,7 @@ _EXIT_CODES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CheckResult:
     """What one check amounts to; `detail` names the offenders, or the rule that held."""
 
     name: str
@@ -110,7 +110,7 @@ class Judgement:
     """
 
     verdict: Verdict
-    checks: tuple[Judged, ...]
+    checks: tuple[CheckResult, ...]
     reason: str | None = None
     accepted: int | None = None
     unanswered: int | None = None
@@ -175,7 +175,7 @@ def judge(snapshot: Snapshot) -> Judgement:
 
 def unjudged(reason: str) -> Judgement:
     """The judgement that nothing could be judged."""
-    checks = tuple(Judged(check.name, Verdict.UNKNOWN, reason) for check in CHECKS)
+    checks = tuple(CheckResult(check.name, Verdict.UNKNOWN, reason) for check in CHECKS)
     return Judgement(Verdict.UNKNOWN, checks, reason)
 
 
@@ -184,12 +184,12 @@ def after_waiting(judgement: Judgement, waited_s: float) -> Judgement:
     return replace(judgement, waited_s=waited_s)
 
 
-def _judge_one(check: Check, snapshot: Snapshot) -> Judged:
+def _judge_one(check: Check, snapshot: Snapshot) -> CheckResult:
     findings = tuple(check.judge(snapshot))
     verdict = _gravest(finding.verdict for finding in findings)
     told = [finding for finding in findings if finding.verdict == verdict]
     detail = "; ".join(map(str, told)) if told else check.rule
-    return Judged(check.name, verdict, detail, findings)
+    return CheckResult(check.name, verdict, detail, findings)
 
 
 def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
@@ -197,7 +197,7 @@ def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
     return next((v for v in (Verdict.FAIL, Verdict.UNKNOWN) if v in found), Verdict.PASS)
 
 
-def _whole(checks: tuple[Judged, ...], snapshot: Snapshot) -> tuple[Verdict, str | None]:
+def _whole(checks: tuple[CheckResult, ...], snapshot: Snapshot) -> tuple[Verdict, str | None]:
     verdict = _gravest(check.verdict for check in checks)
     if verdict == Verdict.FAIL:
         return verdict, None

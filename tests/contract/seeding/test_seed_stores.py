@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from sqlalchemy import text
 
 from flashsale import keys
-from flashsale.cli.progress import PlainProgress
+from flashsale.cli.terminal import PlainProgress
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.lua.scripts import script
 from flashsale.seeding import insert, sessions

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from fake_replicas import CHILD, COMMANDS, DYING, MUTE
 
-from flashsale.cli.stack_view import LiveWatcher
+from flashsale.cli.serve import LiveWatcher
 from flashsale.errors import UnreachableError
 from flashsale.stack.member import Member, Phase
 from flashsale.stack.sale import SaleCommands
@@ -263,7 +263,7 @@ def test_a_second_signal_ends_patience(tmp_path: Path, external: ExternalStores)
     deaf = CHILD[3].replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
     code = (
         "import sys; from pathlib import Path\n"
-        "from flashsale.cli.stack_view import PlainWatcher\n"
+        "from flashsale.cli.serve import PlainWatcher\n"
         "from flashsale.stack.sale import SaleCommands\n"
         "from flashsale.stack.settings import ExternalStores, StackSettings\n"
         "from flashsale.stack.stack import Stack\n"

@@ -6,11 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
-import typer
 from rig.scripted_sale import ScriptedSale, sell
 
-from flashsale.cli.storming import StormRequest, run_storm
-from flashsale.report import files
+from flashsale.campaign import storming
+from flashsale.campaign.storming import StoppedError, StormRequest, run_storm
+from flashsale.campaign.teller import Teller
 from flashsale.storm.workload.scenario import parse_scenario
 
 SCENARIO = """schema = 1
@@ -30,24 +30,24 @@ def test_it_is_the_exit_code_and_the_run_is_whole(
 ) -> None:
     rows = "".join(f"{user},token-{user}\n" for user in range(1, 11))
     (tmp_path / "tokens.csv").write_text("user_id,token\n" + rows)
-    write = files.write_reports
+    write = storming.write_reports
 
     def interrupted(*given: object) -> None:
         os.kill(os.getpid(), number)
         write(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files, "write_reports", interrupted)
-    with ScriptedSale(sell(units=5)).open() as sale, pytest.raises(typer.Exit) as ended:
+    monkeypatch.setattr(storming, "write_reports", interrupted)
+    with ScriptedSale(sell(units=5)).open() as sale, pytest.raises(StoppedError) as ended:
         run_storm(
             StormRequest(
                 scenario=parse_scenario(SCENARIO, "tiny"),
                 base_url=sale.base_url,
                 tokens=tmp_path / "tokens.csv",
                 out=tmp_path / "run",
-                quiet=True,
                 calibrate=False,
                 verify_awaited=True,
-            )
+            ),
+            Teller(),
         )
     assert ended.value.exit_code == code
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -27,7 +27,7 @@ from rig.compose import (
     seconds,
 )
 
-from flashsale.cli.app import app
+from flashsale.cli.tree import tree
 from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.settings import OperatorSettings, ReplicaSettings, Settings
 from flashsale.stack.compose_nginx import COMPOSE as NGINX
@@ -272,7 +272,7 @@ def commands_exist(compose: Compose) -> Iterator[str]:
 
 
 def _flashsale_commands() -> dict[str, Any]:
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands: dict[str, Any] = typer.main.get_command(tree()).commands  # type: ignore[attr-defined]
     return commands
 
 

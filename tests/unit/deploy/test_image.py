@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from rig.dockerfile import DOCKERFILE, ROOT, Instruction, allowed, instructions
 
-from flashsale.cli.app import app
+from flashsale.cli.tree import tree
 
 ALL = instructions(DOCKERFILE.read_text())
 FINAL = [one for one in ALL if one.stage == ALL[-1].stage]
@@ -81,7 +81,7 @@ def test_what_the_package_needs_gets_in() -> None:
 
 
 def test_its_command_exists_and_its_health_check_asks_it() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(tree()).commands  # type: ignore[attr-defined]
     assert _last("ENTRYPOINT").words == ["flashsale"]
     command, *arguments = _last("CMD").words
     context = commands[command].make_context("flashsale", list(arguments))

@@ -12,7 +12,7 @@ from jsonschema.validators import validator_for
 from rig import workflow
 from rig.workflow import commands, job, load, steps
 
-from flashsale.cli.app import app
+from flashsale.cli.tree import tree
 
 WORKFLOW = load()
 Change = Callable[[dict[str, Any]], None]
@@ -47,7 +47,7 @@ def test_a_wrong_workflow_is_not(change: Change) -> None:
 
 def parse(words: list[str]) -> str:
     """The command that the words name, with all their options taken. Raises what a user sees."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(tree())
     context = command.make_context("flashsale", list(words), resilient_parsing=False)
     name, leaf, rest = command.resolve_command(context, context._protected_args + context.args)
     leaf.make_context(name, rest, parent=context)

@@ -1,6 +1,6 @@
 """Progress where there is no terminal: few lines, and the last one is complete."""
 
-from flashsale.cli.progress import PlainProgress
+from flashsale.cli.terminal import PlainProgress
 
 
 def test_a_line_at_the_end_and_one_every_few_seconds() -> None:

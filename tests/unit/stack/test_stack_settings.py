@@ -5,7 +5,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from flashsale.cli.app import app
+from flashsale.cli.tree import tree
 from flashsale.errors import UsageError
 from flashsale.stack.settings import StackSettings
 
@@ -41,7 +41,7 @@ def test_every_setting_has_its_line_of_meaning() -> None:
 
 
 def test_the_help_of_serve_tells_the_real_defaults() -> None:
-    told = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).output
+    told = CliRunner().invoke(tree(), ["serve", "--help"], env={"COLUMNS": "200"}).output
     defaults = StackSettings()
     for option, default in {
         "--port": defaults.port,

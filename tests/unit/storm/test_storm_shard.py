@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flashsale.cli.processes import Crowd, crowd
+from flashsale.cli.storm_options import Generators, generators
 from flashsale.errors import UsageError
 from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard
 from flashsale.storm.workload.scenario import parse_scenario
@@ -76,14 +76,14 @@ def test_what_cannot_be_is_one_line(
 ) -> None:
     later = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
     with pytest.raises(UsageError) as caught:
-        crowd(SCENARIO, workers, shard, later if start_at == "LATER" else start_at)
+        generators(SCENARIO, workers, shard, later if start_at == "LATER" else start_at)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 def test_what_can_be_is_taken() -> None:
     later = datetime.now(UTC) + timedelta(minutes=5)
-    found = crowd(SCENARIO, 2, "4/4", later.isoformat())
-    assert (found.workers, found.shard) == (2, Shard(4, 4))
+    found = generators(SCENARIO, 2, "4/4", later.isoformat())
+    assert (found.processes, found.shard) == (2, Shard(4, 4))
     assert found.start_at_us == round(later.timestamp() * 1e6)
-    assert crowd(SCENARIO, 11) == Crowd(11)
+    assert generators(SCENARIO, 11) == Generators(11)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from flashsale.cli.database_count import LoadCount
+from flashsale.campaign.loads import LoadCount
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.storage import mysql, tables
 

@@ -6,10 +6,11 @@ Com_select counts everybody's SELECTs of everything.
 """
 
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from flashsale.storage.mysql import engine
 
 _LOAD = "SELECT %FROM `tb_shop` WHERE `tb_shop` . `id` = ?"
 _COUNT = """\
@@ -22,8 +23,6 @@ class LoadCount:
     """Counts from where it is made on."""
 
     def __init__(self, mysql_url: str) -> None:
-        from flashsale.storage.mysql import engine
-
         self._engine = engine(mysql_url)
         self._before = _loads(self._engine)
 
@@ -45,12 +44,9 @@ class LoadCount:
         return None if last is None else last - self._before
 
 
-def _loads(engine: "Engine") -> int | None:
-    from sqlalchemy import text
-    from sqlalchemy.exc import DBAPIError
-
+def _loads(pool: Engine) -> int | None:
     try:
-        with engine.connect() as connection:
+        with pool.connect() as connection:
             if not connection.execute(text("SELECT @@performance_schema")).scalar_one():
                 return None
             return int(connection.execute(text(_COUNT), {"load": _LOAD}).scalar_one())

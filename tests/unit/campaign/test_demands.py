@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flashsale.cli.judging import MAX_REGRESS, aborting, demanding, parse_regress, rival
+from flashsale.campaign.demands import MAX_REGRESS, aborting, parse_regress, requiring
+from flashsale.cli.storm_options import doubtful, earlier, required
 from flashsale.errors import UsageError
 from flashsale.storm.workload.scenario import parse_scenario
 
@@ -32,25 +33,28 @@ SALE = parse_scenario(
     ],
 )
 def test_a_threshold_that_nobody_can_judge_is_refused(expression: str, line: str) -> None:
-    with pytest.raises(UsageError, match=f"^--fail-if: .*{line}"):
-        demanding(SALE, ["buy.p50<1s", expression])
+    with pytest.raises(UsageError, match=f"^--require: .*{line}"):
+        requiring(SALE, ["buy.p50<1s", expression])
 
 
 def test_thresholds_of_the_command_line_stand_beside_the_scenarios() -> None:
-    both = demanding(SALE, ["buy.p50<1s", "buy.p50>1us"])
+    both = requiring(SALE, ["buy.p50<1s", "buy.p50>1us"])
     assert both.thresholds[: len(SALE.thresholds)] == SALE.thresholds
     assert [t.condition for t in both.thresholds[len(SALE.thresholds) :]] == ["< 1s", "> 1us"]
-    assert demanding(SALE, None) is SALE
+    assert requiring(SALE, []) is SALE
 
 
-def test_a_threshold_that_demands_a_slow_answer_is_read_back(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    demanding(SALE, ["buy.p99<1s", "buy.error.share<=1%", "rate>=5/s"])
-    assert capsys.readouterr().err == ""
-    demanding(SALE, ["buy.p99>500ms"])
-    told = capsys.readouterr().err
+def test_a_threshold_that_demands_a_slow_answer_is_read_back() -> None:
+    assert not doubtful(requiring(SALE, ["buy.p99<1s", "rate>=5/s"]).thresholds)
+    (told,) = doubtful(requiring(SALE, ["buy.p99>500ms"]).thresholds)
     assert "the run fails unless buy.response.p99 is > 500ms" in told
+
+
+def test_the_old_names_of_require_are_taken_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert required(["rate>=5/s"], None) == ["rate>=5/s"]
+    assert capsys.readouterr().err == ""
+    assert required(["rate>=5/s"], ["buy.p99<1s"]) == ["rate>=5/s", "buy.p99<1s"]
+    assert "are called --require now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def test_a_condition_that_nobody_can_judge_is_refused(condition: str, line: str)
 
 def test_conditions_are_as_many_as_were_given() -> None:
     assert len(aborting(SALE, ["buy.error.share>5%", "rate<5/s"])) == 2
-    assert aborting(SALE, None) == ()
+    assert aborting(SALE, []) == ()
 
 
 @pytest.mark.parametrize(
@@ -91,10 +95,10 @@ def test_a_baseline_that_cannot_be_used_is_one_line(
         (tmp_path / name).mkdir()
         (tmp_path / name / "summary.json").write_text(text)
     with pytest.raises(UsageError, match=line) as error:
-        rival(SALE, None if run is None else tmp_path / run, share)
+        earlier(SALE, None if run is None else tmp_path / run, share)
     assert "\n" not in str(error.value)
 
 
 def test_without_a_baseline_nothing_is_compared() -> None:
-    assert rival(SALE, None, None) is None
+    assert earlier(SALE, None, None) is None
     assert (parse_regress(MAX_REGRESS), parse_regress(" 7.5 % ")) == (0.15, 0.075)

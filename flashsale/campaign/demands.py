@@ -1,0 +1,85 @@
+"""What a run has to live up to beyond its scenario: thresholds, conditions that end it, a baseline.
+
+All of it is read before anything is sent.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashsale.errors import UsageError
+from flashsale.report.compare import compare, ensure_comparable
+from flashsale.report.files import read_run
+from flashsale.storm.attack.abort_watch import parse_abort
+from flashsale.storm.figures.thresholds import Threshold, parse_expression
+from flashsale.storm.summary import Summary
+from flashsale.storm.workload.scenario import Scenario
+
+REQUIRE = "--require"
+ABORT_IF = "--abort-if"
+MAX_REGRESS = "15%"
+_PERCENT = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]+)?)\s*%\s*")
+
+
+def requiring(scenario: Scenario, expressions: Sequence[str]) -> Scenario:
+    """The scenario with these thresholds, too. Raises UsageError with one line."""
+    if not expressions:
+        return scenario
+    demanded = tuple(_threshold(scenario, text) for text in expressions)
+    return scenario.model_copy(update={"thresholds": scenario.thresholds + demanded})
+
+
+def _threshold(scenario: Scenario, text: str) -> Threshold:
+    try:
+        threshold = parse_expression(text, REQUIRE)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if trouble := scenario.no_samples(threshold):
+        raise UsageError(f"{REQUIRE}: {trouble}")
+    return threshold
+
+
+def aborting(scenario: Scenario, conditions: Sequence[str]) -> tuple[Threshold, ...]:
+    """The conditions that are to end the storm. Raises UsageError with one line."""
+    try:
+        found = tuple(parse_abort(text, ABORT_IF) for text in conditions)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for condition in found:
+        if trouble := scenario.no_samples(condition):
+            raise UsageError(f"{ABORT_IF}: {trouble}")
+    return found
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A run to be held against, and how much worse than it a run may be (of 1)."""
+
+    summary: Summary
+    folder: Path
+    max_regress: float
+
+    @classmethod
+    def read(cls, scenario: Scenario, run: Path, max_regress: float) -> "EarlierRun":
+        """The run in this folder, for a run of `scenario`. Raises UsageError with one line."""
+        folder, summary = read_run(run, "--baseline ")
+        try:
+            ensure_comparable(summary, scenario.name, scenario.endpoints)
+        except ValueError as error:
+            raise UsageError(f"--baseline {run}: {error}") from error
+        return cls(summary, folder.path.resolve(), max_regress)
+
+    def beside(self, summary: Summary, folder: Path) -> Summary:
+        """The run in `folder`, with what became of this one's figures in it."""
+        lies = os.path.relpath(self.folder, folder.resolve())
+        return summary.with_baseline(compare(self.summary, summary, self.max_regress, lies))
+
+
+def parse_regress(text: str) -> float:
+    """The share of 1 in '15%'. Raises UsageError."""
+    match = _PERCENT.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--max-regress: found {text!r}, expected such as '{MAX_REGRESS}'")
+    return float(match[1]) / 100

@@ -1,0 +1,83 @@
+"""How a campaign finds the system it is to work on: by URL, or by the stack of a state folder."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashsale.errors import UnreachableError
+from flashsale.stack.state import StackState, read_state
+
+DEFAULT_STATE_DIR = Path(".flashsale")
+TOKENS = "tokens.csv"
+"""The users' sessions, in the state folder of the stack that knows them."""
+
+_STACK_OF_RUN = "stack"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The three stores of one system, by URL."""
+
+    ledger_url: str
+    cache_url: str
+    mysql_url: str
+
+    @classmethod
+    def of(cls, state: StackState) -> "Stores":
+        """Those of a running stack."""
+        return cls(state.ledger_url, state.cache_url, state.mysql_url)
+
+
+def find_stores(
+    state_dir: Path,
+    ledger_url: str | None = None,
+    cache_url: str | None = None,
+    mysql_url: str | None = None,
+) -> Stores:
+    """The stores that are named, else those of the stack in `state_dir`.
+
+    Raises UnreachableError where neither names one.
+    """
+    if ledger_url and cache_url and mysql_url:
+        return Stores(ledger_url, cache_url, mysql_url)
+    state = _running(state_dir, "--ledger-url, --cache-url and --mysql-url")
+    return Stores(
+        ledger_url or state.ledger_url, cache_url or state.cache_url, mysql_url or state.mysql_url
+    )
+
+
+def find_base_url(state_dir: Path, base_url: str | None = None) -> str:
+    """The base URL given, else that of the stack in `state_dir`. Raises UnreachableError."""
+    return base_url.rstrip("/") if base_url else _running(state_dir, "--base-url").base_url
+
+
+def _running(state_dir: Path, options: str) -> StackState:
+    state = read_state(state_dir)
+    if state is None:
+        where = "" if state_dir == DEFAULT_STATE_DIR else f" --state-dir {state_dir}"
+        raise UnreachableError(
+            f"no stack runs in {state_dir}; start one with `flashsale serve --detach{where}`, "
+            f"or give {options}"
+        )
+    return state
+
+
+def record_stack(run_dir: Path, state_dir: Path) -> None:
+    """Note in a run's folder which stack it stormed, so that `verify` finds it again."""
+    (run_dir / _STACK_OF_RUN).write_text(f"{state_dir.absolute()}\n")
+
+
+def copy_stack(run_dir: Path, other_dir: Path) -> None:
+    """Note in another run's folder the stack that this run stormed, if it is known."""
+    with suppress(FileNotFoundError):
+        (other_dir / _STACK_OF_RUN).write_bytes((run_dir / _STACK_OF_RUN).read_bytes())
+
+
+def stack_of(run_dir: Path, state_dir: Path | None) -> Path:
+    """The state folder that was given, else the one that the run stormed, else the default."""
+    if state_dir is not None:
+        return state_dir
+    try:
+        return Path((run_dir / _STACK_OF_RUN).read_text().strip())
+    except (OSError, UnicodeDecodeError):
+        return DEFAULT_STATE_DIR

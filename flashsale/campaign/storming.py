@@ -1,0 +1,218 @@
+"""One storm, whole: preflight, baseline, storm, mark of the end, figures of the database, reports.
+
+`storm` knows HTTP alone and `verify` the stores alone; here they meet. A summary is judged and
+written once, and rendered once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flashsale.campaign.demands import EarlierRun
+from flashsale.campaign.loads import LoadCount
+from flashsale.campaign.stores import Stores, record_stack
+from flashsale.campaign.teller import Teller
+from flashsale.errors import ExitCode, FlashsaleError, NothingJudgedError, UnreachableError
+from flashsale.report.files import write_reports
+from flashsale.report.sheet import write_sheet
+from flashsale.storm.attack.interrupts import interrupts
+from flashsale.storm.attack.target import Target
+from flashsale.storm.calibration import Calibration, calibrate
+from flashsale.storm.conclusion import with_loads
+from flashsale.storm.crew.crew import connections_each
+from flashsale.storm.crew.shard import Shard
+from flashsale.storm.figures.loads import Loads
+from flashsale.storm.figures.thresholds import Threshold
+from flashsale.storm.health.ports import ensure_ports
+from flashsale.storm.health.selfwatch import ensure_descriptors
+from flashsale.storm.record.runfolder import RunFolder, create_run_folder
+from flashsale.storm.run import Assignment, storm
+from flashsale.storm.summary import Summary
+from flashsale.storm.workload.plan import Plan
+from flashsale.storm.workload.scenario import Scenario
+from flashsale.storm.workload.tokens import read_tokens, read_tokens_of
+from flashsale.verify import baseline, ending
+
+
+@dataclass(frozen=True)
+class StormRequest:
+    """What a storm is asked for.
+
+    Without `stores` no baseline is taken; with `state_dir`, `verify` finds its stack by itself.
+    A `plan` is fired as it is. `shard` is this machine's part, and `start_at_us` the instant at
+    which the barrier opens, in µs since 1970, UTC. With `verify_awaited` nothing counts as judged
+    before the sale was verified, too.
+    """
+
+    scenario: Scenario
+    base_url: str
+    tokens: Path
+    stores: Stores | None = None
+    state_dir: Path | None = None
+    out: Path | None = None
+    plan: Plan | None = None
+    processes: int = 1
+    shard: Shard | None = None
+    start_at_us: int | None = None
+    calibrate: bool = True
+    aborts: tuple[Threshold, ...] = ()
+    baseline: EarlierRun | None = None
+    verify_awaited: bool = False
+    csv: bool = False
+
+
+@dataclass(frozen=True)
+class StormRun:
+    """A storm that is over, and where its files are."""
+
+    summary: Summary
+    folder: RunFolder
+
+
+class StoppedError(FlashsaleError):
+    """A signal came when the storm was over: its files are written, what follows does not."""
+
+    def __init__(self, message: str, exit_code: ExitCode) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run_storm(request: StormRequest, teller: Teller) -> StormRun:
+    """Run the storm and leave its files.
+
+    A run that went wrong is returned, with its exit code in the summary; what kept it from being
+    run is raised (UsageError, UnreachableError), and so is StoppedError where a signal came
+    between the storm and the end of its reports.
+    """
+    scenario = request.scenario
+    tokens = _tokens(request)
+    ensure_descriptors(connections_each(scenario.load.connections, request.processes))
+    ensure_ports(_connections(request))
+    target = _target(request, tokens)
+    folder = create_run_folder(scenario.name, request.out, datetime.now(UTC))
+    units = _take_baseline(request, folder, teller)
+    if request.state_dir is not None:
+        record_stack(folder.path, request.state_dir)
+    loads = _count_of_loads(request)
+    assignment = Assignment(
+        scenario=scenario,
+        target=target,
+        folder=folder,
+        units=units,
+        workers=request.processes,
+        aborts=request.aborts,
+        verify_awaited=request.verify_awaited,
+        plan=request.plan,
+        shard=request.shard,
+        start_at_us=request.start_at_us,
+        calibration=_calibration(request),
+    )
+    _tell_start(request, teller)
+    with interrupts() as taken:
+        with teller.storming(_stock(request, units)) as show:
+            finished = storm(assignment, tokens, show)
+        _mark_end(request, folder, teller)
+        summary = finished.summary
+        loaded = loads.settled() if loads is not None else None
+        if loaded is not None:
+            found = Loads(loaded, *finished.plan.asked())
+            summary = with_loads(scenario, finished.figures, summary, found)
+        if request.baseline is not None:
+            summary = request.baseline.beside(summary, folder.path)
+        if summary is not finished.summary:
+            summary.write(folder.summary)
+        write_reports(folder, summary, finished.figures)
+        if request.csv:
+            write_sheet(folder.attempts, folder.sheet)
+    if taken.exit_code is not None and summary.load.interrupted_by is None:
+        raise StoppedError(f"interrupted; the run is in {folder.path}", taken.exit_code)
+    run = StormRun(summary, folder)
+    teller.stormed(run)
+    return run
+
+
+def _tokens(request: StormRequest) -> dict[int, str]:
+    """The sessions of whoever comes; none where nobody has to be anybody."""
+    if not request.scenario.needs_users:
+        return {}
+    if request.plan is not None:
+        return read_tokens_of(request.tokens, set(request.plan.users))
+    return read_tokens(request.tokens, request.scenario.load.user_count)
+
+
+def _connections(request: StormRequest) -> int:
+    """How many this machine opens, in all its processes."""
+    every, shard = request.scenario.load.connections, request.shard
+    return every if shard is None else connections_each(every, shard.of)
+
+
+def _target(request: StormRequest, tokens: Mapping[int, str]) -> Target:
+    """The target, which has answered what the scenario asks. Raises UnreachableError."""
+    target, sale = Target.at(request.base_url), request.scenario.sale
+    if tokens:
+        target.preflight(sale.first_voucher if sale else None, next(iter(tokens.values())))
+    else:
+        target.preflight_reads()
+    return target
+
+
+def _calibration(request: StormRequest) -> Calibration | None:
+    """What the generator can do, but for a storm that has an instant to keep, as shards have."""
+    return calibrate() if request.calibrate and request.start_at_us is None else None
+
+
+def _tell_start(request: StormRequest, teller: Teller) -> None:
+    if request.start_at_us is not None:
+        instant = datetime.fromtimestamp(request.start_at_us / 1e6, UTC)
+        left_s = (instant - datetime.now(UTC)).total_seconds()
+        teller.say(f"begins at {instant:%Y-%m-%dT%H:%M:%SZ}, in {left_s:,.0f} s")
+
+
+def _stock(request: StormRequest, units: Mapping[int, int] | None) -> int | None:
+    """The units to be sold by this storm alone; None where others sell beside it."""
+    if request.scenario.sale is None or request.shard is not None:
+        return None
+    return request.scenario.sale.units if units is None else sum(units.values())
+
+
+def _count_of_loads(request: StormRequest) -> LoadCount | None:
+    """Count what reads cost the database from now on, where it can be asked."""
+    if request.scenario.browse is None or request.stores is None or request.shard is not None:
+        return None
+    return LoadCount(request.stores.mysql_url)
+
+
+def _take_baseline(
+    request: StormRequest, folder: RunFolder, teller: Teller
+) -> dict[int, int] | None:
+    """Write baseline.json; the units that are for sale by it, None where they are not known.
+
+    A storm goes on without it, and verify says what it cannot judge.
+    """
+    sale = request.scenario.sale
+    if sale is None:
+        return None
+    try:
+        if request.stores is None:
+            raise UnreachableError("the stores are not known")
+        stores = request.stores
+        taken = baseline.take(stores.ledger_url, stores.mysql_url, list(sale.voucher_ids))
+        folder.baseline.write_bytes(taken.to_json())
+    except (UnreachableError, NothingJudgedError) as error:
+        teller.say(f"no baseline, so verify will judge less: {error}")
+        return None
+    return {v: sale.redis_stock for v, sale in taken.sales.items() if sale.redis_stock is not None}
+
+
+def _mark_end(request: StormRequest, folder: RunFolder, teller: Teller) -> None:
+    """Write ending.json, so that later storms on the same sale do not disturb the judgement."""
+    sale, stores = request.scenario.sale, request.stores
+    if sale is None or stores is None or not folder.baseline.exists():
+        return
+    claim_ms = request.scenario.timeouts.claim_ms
+    try:
+        taken = ending.take(stores.ledger_url, stores.mysql_url, sale.voucher_ids, claim_ms)
+        folder.ending.write_bytes(taken.to_json())
+    except (UnreachableError, NothingJudgedError) as error:
+        teller.say(f"its end is not marked, so verify before the next: {error}")

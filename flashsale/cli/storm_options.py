@@ -1,0 +1,228 @@
+"""Options of `storm` and `rehearse`: what is fired, by how many, and what has to come of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashsale.campaign.demands import ABORT_IF, MAX_REGRESS, REQUIRE, EarlierRun, parse_regress
+from flashsale.errors import UsageError
+from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard
+from flashsale.storm.figures.thresholds import Threshold
+from flashsale.storm.record.recording import read_recording
+from flashsale.storm.workload.plan import Plan
+from flashsale.storm.workload.scenario import Scenario, load_scenario
+
+PROCESSES_MAX = 64
+
+# What is fired ---------------------------------------------------------------------------------
+
+ScenarioName = Annotated[
+    str | None,
+    typer.Argument(help="A built-in scenario, or the path of a .toml.", show_default=False),
+]
+Replay = Annotated[
+    Path | None,
+    typer.Option(
+        "--replay",
+        metavar="RUN",
+        help="Fire the very plan of this run, in place of a scenario.",
+        rich_help_panel="Workload",
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate/--no-calibrate",
+        help="First find out, in half a second, what this generator can send.",
+        rich_help_panel="Workload",
+    ),
+]
+
+
+def chosen(scenario: str | None, replay: Path | None) -> tuple[Scenario, Plan | None]:
+    """The scenario, and with `--replay` the plan. Raises UsageError with one line."""
+    if replay is None:
+        if scenario is None:
+            raise UsageError("give a scenario, such as `stampede`, or --replay RUN")
+        return load_scenario(scenario), None
+    if scenario is not None:
+        raise UsageError(f"--replay: the run has its own scenario, so leave {scenario!r} out")
+    recording = read_recording(replay)
+    typer.echo(f"replaying {replay}: plan {recording.plan.digest}", err=True)
+    return recording.scenario, recording.plan
+
+
+# By how many -----------------------------------------------------------------------------------
+
+Workers = Annotated[
+    int,
+    typer.Option(
+        help="Processes that fire the plan, each its part of the connections.",
+        min=1,
+        max=PROCESSES_MAX,
+        rich_help_panel="Machines",
+    ),
+]
+StartAt = Annotated[
+    str | None,
+    typer.Option(
+        "--start-at",
+        metavar="INSTANT",
+        help="When the barrier opens, such as 2026-11-23T10:00:00Z.",
+        rich_help_panel="Machines",
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="K/N",
+        help="Fire part K of N; other machines fire the others. Needs --start-at.",
+        rich_help_panel="Machines",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Generators:
+    """Who fires a plan, and from when on.
+
+    `shard` is this machine's part, and `start_at_us` the instant in µs since 1970, UTC.
+    """
+
+    processes: int = 1
+    shard: Shard | None = None
+    start_at_us: int | None = None
+
+
+def generators(
+    scenario: Scenario, processes: int, shard: str | None = None, start_at: str | None = None
+) -> Generators:
+    """What was asked for. Raises UsageError, also where somebody would have no connection."""
+    if shard is not None and start_at is None:
+        raise UsageError("--shard: this goes with --start-at, so that all shards begin at once")
+    try:
+        instant = None if start_at is None else parse_instant_us(start_at, datetime.now(UTC))
+    except ValueError as error:
+        raise UsageError(f"--start-at: {error}") from error
+    try:
+        found = Generators(processes, None if shard is None else parse_shard(shard), instant)
+    except ValueError as error:
+        raise UsageError(f"--shard: {error}") from error
+    _ensure_seats(found, scenario.load.seats)
+    return found
+
+
+def _ensure_seats(found: Generators, seats: int) -> None:
+    """A user's connections (`load.clicks` of them) stay with one process."""
+    if found.shard is not None:
+        if found.shard.of > seats:
+            raise UsageError(
+                f"--shard: found {found.shard}, expected at most one shard a connection ({seats:,})"
+            )
+        seats = len(range(found.shard.number - 1, seats, found.shard.of))
+    if found.processes > seats:
+        raise UsageError(
+            f"--workers: found {found.processes}, expected at most one a connection ({seats:,})"
+        )
+
+
+# What it has to live up to -----------------------------------------------------------------------
+
+Require = Annotated[
+    list[str] | None,
+    typer.Option(
+        REQUIRE,
+        metavar="THRESHOLD",
+        help="What has to hold, such as 'buy.p99<50ms', else exit 4. Repeatable.",
+        rich_help_panel="Judgement",
+    ),
+]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option("--fail-if", "--threshold", hidden=True, help="What --require was called before."),
+]
+
+AbortIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        ABORT_IF,
+        metavar="CONDITION",
+        help="End the storm, and fail, once this becomes true: 'buy.indeterminate.share>20%'.",
+        rich_help_panel="Judgement",
+    ),
+]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline",
+        metavar="RUN",
+        help="An earlier run: what became worse by more than --max-regress exits with 5.",
+        rich_help_panel="Judgement",
+    ),
+]
+MaxRegress = Annotated[
+    str | None,
+    typer.Option(
+        "--max-regress",
+        metavar="SHARE",
+        help="How much worse a latency, the rate or the share of errors may be.",
+        show_default=MAX_REGRESS,
+        rich_help_panel="Judgement",
+    ),
+]
+
+
+def required(require: Sequence[str] | None, fail_if: Sequence[str] | None) -> list[str]:
+    """All thresholds that were given, by the option's new name and by its old ones."""
+    if fail_if:
+        typer.echo(
+            "flashsale: --fail-if and --threshold are called --require now; it means the same: "
+            f"the run fails unless {fail_if[0]!r} holds",
+            err=True,
+        )
+    return [*(require or []), *(fail_if or [])]
+
+
+def doubtful(thresholds: Sequence[Threshold]) -> list[str]:
+    """What looks as if a threshold had been taken for a condition of failure."""
+    return [
+        f"{REQUIRE} '{it.name}{it.condition}' demands a slow answer: the run fails unless "
+        f"{it.name} is {it.condition}"
+        for it in thresholds
+        if it.metric.kind == "latency" and it.comparison in (">", ">=")
+    ]
+
+
+def earlier(scenario: Scenario, run: Path | None, max_regress: str | None) -> EarlierRun | None:
+    """The run to be held against, if one was asked for. Raises UsageError with one line."""
+    allowed = parse_regress(max_regress or MAX_REGRESS)
+    if run is None:
+        if max_regress is not None:
+            raise UsageError("--max-regress: this goes with --baseline RUN")
+        return None
+    return EarlierRun.read(scenario, run, allowed)
+
+
+# What it leaves and shows ------------------------------------------------------------------------
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="The run folder.",
+        show_default="runs/SCENARIO-TIME",
+        rich_help_panel="Output",
+    ),
+]
+Csv = Annotated[
+    bool,
+    typer.Option("--csv", help="Write attempts.csv, one row an attempt.", rich_help_panel="Output"),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No live progress.", rich_help_panel="Output")
+]
