@@ -1,40 +1,18 @@
 """Judging a run: what the judge found goes into its files, and the whole run gets its verdict."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
 from flashsale.campaign.stores import Stores
-from flashsale.campaign.teller import Teller
-from flashsale.errors import ExitCode
-from flashsale.model import Verdict
+from flashsale.campaign.teller import JudgedRun, Teller
 from flashsale.report.files import write_reports
 from flashsale.storm.record.runfolder import RunFolder
 from flashsale.storm.summary import Summary
 from flashsale.verify import DRAIN_TIMEOUT_S
-from flashsale.verify.verdict import Judgement, examine
+from flashsale.verify.verdict import examine
 
 VERIFY_FILE = "verify.json"
-
-
-@dataclass(frozen=True)
-class JudgedRun:
-    """A run with its judgement. `summary` is None where the storm left none that can be read."""
-
-    folder: RunFolder
-    judgement: Judgement
-    summary: Summary | None
-
-    @property
-    def verdict(self) -> Verdict:
-        """Of the whole run, for which its own failings count beside the judgement."""
-        return self.summary.verdict if self.summary else self.judgement.verdict
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """What the process that judged is to exit with."""
-        return ExitCode(self.summary.exit_code) if self.summary else self.judgement.exit_code
 
 
 def judge_run(

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flashsale.campaign.stores import copy_stack
-from flashsale.campaign.storming import StormRun
-from flashsale.campaign.teller import Teller
+from flashsale.campaign.teller import StormRun, Teller
 from flashsale.report.files import write_reports
 from flashsale.storm.crew.merge import baseline_of, merge_runs
 from flashsale.storm.crew.shard_run import ShardRun, read_shard, whole_plan

@@ -12,7 +12,7 @@ from pathlib import Path
 from flashsale.campaign.demands import EarlierRun
 from flashsale.campaign.loads import LoadCount
 from flashsale.campaign.stores import Stores, record_stack
-from flashsale.campaign.teller import Teller
+from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import ExitCode, FlashsaleError, NothingJudgedError, UnreachableError
 from flashsale.report.files import write_reports
 from flashsale.report.sheet import write_sheet
@@ -28,7 +28,6 @@ from flashsale.storm.health.ports import ensure_ports
 from flashsale.storm.health.selfwatch import ensure_descriptors
 from flashsale.storm.record.runfolder import RunFolder, create_run_folder
 from flashsale.storm.run import Assignment, storm
-from flashsale.storm.summary import Summary
 from flashsale.storm.workload.plan import Plan
 from flashsale.storm.workload.scenario import Scenario
 from flashsale.storm.workload.tokens import read_tokens, read_tokens_of
@@ -60,14 +59,6 @@ class StormRequest:
     baseline: EarlierRun | None = None
     verify_awaited: bool = False
     csv: bool = False
-
-
-@dataclass(frozen=True)
-class StormRun:
-    """A storm that is over, and where its files are."""
-
-    summary: Summary
-    folder: RunFolder
 
 
 class StoppedError(FlashsaleError):

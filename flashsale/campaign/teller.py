@@ -1,16 +1,44 @@
-"""Who is told what a campaign is at: a terminal, a log, or nobody."""
+"""What a campaign has come to, and who is told: a terminal, a log, or nobody."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from flashsale.errors import ExitCode
+from flashsale.model import Verdict
 from flashsale.seeding.progress import Progress, Silent
+from flashsale.stack.state import StackState
 from flashsale.storm.attack.progress import ShowProgress
+from flashsale.storm.record.runfolder import RunFolder
+from flashsale.storm.summary import Summary
+from flashsale.verify.verdict import Judgement
 
-if TYPE_CHECKING:
-    from flashsale.campaign.judging import JudgedRun
-    from flashsale.campaign.storming import StormRun
-    from flashsale.stack.state import StackState
+
+@dataclass(frozen=True)
+class StormRun:
+    """A storm that is over, and where its files are."""
+
+    summary: Summary
+    folder: RunFolder
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run with its judgement. `summary` is None where the storm left none that can be read."""
+
+    folder: RunFolder
+    judgement: Judgement
+    summary: Summary | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the whole run, for which its own failings count beside the judgement."""
+        return self.summary.verdict if self.summary else self.judgement.verdict
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the process that judged is to exit with."""
+        return ExitCode(self.summary.exit_code) if self.summary else self.judgement.exit_code
 
 
 class Teller:
@@ -37,11 +65,11 @@ class Teller:
         """The judge waits for the queue; the callable is told how many orders are left."""
         yield lambda left: None
 
-    def stormed(self, run: "StormRun") -> None:
+    def stormed(self, run: StormRun) -> None:
         """A storm is over, and its files are written."""
 
-    def judged(self, found: "JudgedRun") -> None:
+    def judged(self, found: JudgedRun) -> None:
         """A sale is judged, and the files of its run are written."""
 
-    def observed(self, state: "StackState") -> None:
+    def observed(self, state: StackState) -> None:
         """A stack with a Prometheus beside it has been stormed, and is still up."""

@@ -7,9 +7,9 @@ import typer
 from rich.console import Console
 
 from flashsale.campaign.demands import aborting, requiring
-from flashsale.campaign.judging import JudgedRun
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
-from flashsale.campaign.storming import StormRequest, StormRun
+from flashsale.campaign.storming import StormRequest
+from flashsale.campaign.teller import JudgedRun, StormRun
 from flashsale.cli.panels import show_when_filled
 from flashsale.cli.storm_options import (
     AbortIf,

@@ -19,7 +19,9 @@ from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.status import Row, table
 from flashsale.settings import check_environment
+from flashsale.stack import policy
 from flashsale.stack.launch import start_detached
+from flashsale.stack.prometheus import PrivateObservers
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import Stack
 from flashsale.stack.supervisor import Supervisor
@@ -84,9 +86,16 @@ def command(
 
 
 def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -> None:
+    observers = PrivateObservers(settings.observe_interval_s) if settings.observe else None
+    stack = Stack(settings, state_dir, external, insist=_insist, observers=observers)
     with LiveWatcher() if sys.stdout.isatty() else PlainWatcher() as watcher:
-        code = Supervisor(Stack(settings, state_dir, external), watcher).run()
+        code = Supervisor(stack, watcher).run()
     raise typer.Exit(code)
+
+
+def _insist(stores: ExternalStores) -> None:
+    """See that the stores of others keep a sale's promises. Raises UnreachableError."""
+    policy.insist(policy.examine(stores.ledger_url, stores.cache_url, stores.mysql_url))
 
 
 def _detach(state_dir: Path, given: Mapping[str, object], external: ExternalStores) -> None:

@@ -11,8 +11,7 @@ import typer
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flashsale.campaign.storming import StormRun
-from flashsale.campaign.teller import Teller
+from flashsale.campaign.teller import StormRun, Teller
 from flashsale.report.console import print_summary
 from flashsale.report.github import annotations, step_summary
 from flashsale.report.live import LiveProgress

@@ -1,15 +1,17 @@
 """A private Prometheus that scrapes one stack: the jobs and instances of deploy/prometheus."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flashsale.resources import resource
 from flashsale.stack import binaries, probe
+from flashsale.stack.exporter import Exporter, mysql_export, nginx_export, redis_export
 from flashsale.stack.process import CommandLine
 from flashsale.stack.service import Service
+from flashsale.stack.stack import Observed
 
 RULES = ("rules.yml", "alerts.yml")
 _RETENTION = "1d"
@@ -96,3 +98,39 @@ def configuration(targets: Sequence[Target], interval_s: float) -> Mapping[str, 
             {"job_name": job, "static_configs": entries} for job, entries in jobs.items()
         ],
     }
+
+
+class PrivateObservers:
+    """Prometheus and an exporter a store beside a stack, on loopback: what `--observe` runs."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+
+    def ensure(self) -> None:
+        """See that their programs are there. Raises UnreachableError with the cure."""
+        for program in binaries.OBSERVERS:
+            binaries.find(program)
+
+    def stages(self, observed: Observed) -> Iterator[Sequence[Service]]:
+        """Exporters first, then Prometheus, which finds everybody at home."""
+        urls, folder = observed.store_urls, observed.folder
+        exports = (
+            redis_export("ledger", urls["FLASHSALE_LEDGER_URL"]),
+            redis_export("cache", urls["FLASHSALE_CACHE_URL"]),
+            mysql_export(urls["FLASHSALE_MYSQL_URL"]),
+            nginx_export(observed.nginx_status_url),
+        )
+        exporters = [
+            Exporter(each, folder / each.instance, log=observed.log(f"{each.instance}-exporter"))
+            for each in exports
+        ]
+        yield exporters
+        own = [(each.kind, each.name, each.port) for each in observed.processes]
+        told = [(each.export.job, each.export.instance, each.port) for each in exporters]
+        targets = [
+            Target(job, instance, f"{port.reachable_host}:{port.number}")
+            for job, instance, port in [*own, *told]
+        ]
+        log = observed.log("prometheus")
+        folder = folder / "prometheus"
+        yield [PrometheusServer(folder, targets, interval_s=self._interval_s, log=log)]

@@ -2,20 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from flashsale.errors import UnreachableError
-from flashsale.stack import binaries, policy
-from flashsale.stack.exporter import Exporter, mysql_export, nginx_export, redis_export
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.member import Member
 from flashsale.stack.nginx import Balancing, NginxServer
 from flashsale.stack.nginx_conf import AddressLimits
 from flashsale.stack.port import Port
-from flashsale.stack.prometheus import PrometheusServer, Target
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.stack.sale import SaleCommands, SaleProcess
 from flashsale.stack.schema import create_schema
@@ -26,8 +24,32 @@ from flashsale.stack.state import SCHEMA, StackState, write_state
 Say: TypeAlias = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What there is to observe of a stack that is up; files and logs go into folders of it."""
+
+    store_urls: Mapping[str, str]
+    nginx_status_url: str
+    processes: Sequence[SaleProcess]
+    folder: Path
+    log: Callable[[str], Path]
+
+
+class Observers(Protocol):
+    """Who watches a stack, run by it: `observe/prometheus.py` has them."""
+
+    def ensure(self) -> None:
+        """See that their programs are there. Raises UnreachableError."""
+
+    def stages(self, observed: Observed) -> Iterator[Sequence[Service]]:
+        """Services to bring up, each stage when the one before it is ready."""
+
+
 class Stack:
-    """The stores that nobody else runs, the replicas, the workers, and nginx."""
+    """The stores that nobody else runs, the replicas, the workers, and nginx.
+
+    `insist` sees that the stores of others keep a sale's promises, and raises where they do not.
+    """
 
     def __init__(
         self,
@@ -35,6 +57,8 @@ class Stack:
         state_dir: Path,
         external: ExternalStores | None = None,
         commands: SaleCommands | None = None,
+        insist: Callable[[ExternalStores], None] = lambda stores: None,
+        observers: Observers | None = None,
     ) -> None:
         self.settings = settings
         self.state_dir = state_dir.absolute()
@@ -43,6 +67,7 @@ class Stack:
         self.members: list[Member] = []
         self._external = external or ExternalStores()
         self._commands = commands or SaleCommands()
+        self._insist, self._observers = insist, observers
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._front_port: Port | None = None
         self._store_urls: dict[str, str] = {}
@@ -55,12 +80,10 @@ class Stack:
 
         Raises UnreachableError for what does not come up; `stop` cleans up then as ever.
         """
-        if self.settings.observe:
-            for program in binaries.OBSERVERS:
-                binaries.find(program)
+        if self._observers:
+            self._observers.ensure()
         front = self._front_port = _front_port(self.settings)
-        external = self._external
-        policy.insist(policy.examine(external.ledger_url, external.cache_url, external.mysql_url))
+        self._insist(self._external)
         self._start_stores(say)
         say("creating the schema")
         create_schema(self._store_urls["FLASHSALE_MYSQL_URL"])
@@ -72,20 +95,17 @@ class Stack:
         say("starting nginx")
         nginx = self._nginx(front, [replica.port.number for replica in replicas])
         self._bring_up([nginx])
-        if self.settings.observe:
+        if self._observers:
             say("starting Prometheus and its exporters")
-            self._observe(nginx, [*replicas, *workers])
+            self._observe(self._observers, nginx, [*replicas, *workers])
         self.ready = True
         self.write_state()
 
     def stop(self) -> None:
         """Stop what runs: first the door, then those behind it, then the stores; all bounded."""
-        stages = (
-            ("nginx", "prometheus", "redis-exporter", "mysql-exporter", "nginx-exporter"),
-            ("replica", "worker"),
-            ("mariadb", "redis-ledger", "redis-cache"),
-        )
-        for kinds in stages:
+        behind, stores = ("replica", "worker"), ("mariadb", "redis-ledger", "redis-cache")
+        others = {m.service.kind for m in self.members}.difference(behind, stores)
+        for kinds in (others, behind, stores):
             services = [m.service for m in self.members if m.service.kind in kinds]
             for service in services:
                 service.ask_to_stop()
@@ -192,31 +212,13 @@ class Stack:
         log = self._log("nginx")
         return NginxServer(self.state_dir / "nginx", balancing, port=port, log=log)
 
-    def _observe(self, nginx: NginxServer, processes: Sequence[SaleProcess]) -> None:
-        """Exporters first, then Prometheus, which finds everybody at home."""
-        urls, folder = self._store_urls, self.state_dir / "observe"
-        exports = (
-            redis_export("ledger", urls["FLASHSALE_LEDGER_URL"]),
-            redis_export("cache", urls["FLASHSALE_CACHE_URL"]),
-            mysql_export(urls["FLASHSALE_MYSQL_URL"]),
-            nginx_export(nginx.status_url),
-        )
-        exporters = [
-            Exporter(export, folder / export.instance, log=self._log(f"{export.instance}-exporter"))
-            for export in exports
-        ]
-        self._bring_up(exporters)
-        own = [(each.kind, each.name, each.port) for each in processes]
-        told = [(each.export.job, each.export.instance, each.port) for each in exporters]
-        targets = [
-            Target(job, instance, f"{port.reachable_host}:{port.number}")
-            for job, instance, port in [*own, *told]
-        ]
-        interval_s = self.settings.observe_interval_s
-        log = self._log("prometheus")
-        self._bring_up(
-            [PrometheusServer(folder / "prometheus", targets, interval_s=interval_s, log=log)]
-        )
+    def _observe(
+        self, observers: Observers, nginx: NginxServer, processes: Sequence[SaleProcess]
+    ) -> None:
+        folder = self.state_dir / "observe"
+        observed = Observed(self._store_urls, nginx.status_url, processes, folder, self._log)
+        for services in observers.stages(observed):
+            self._bring_up(services)
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

@@ -69,9 +69,12 @@ def _imports(path: Path) -> Iterator[str]:
             base = ".".join([*start, *([node.module] if node.module else [])])
             # `from flashsale import keys` imports flashsale.keys; a class is no module.
             yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            if isinstance(node.args[0], ast.Constant):  # else a command of COMMANDS: cli/tree.py
-                yield ast.literal_eval(node.args[0])
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("import_module")
+            and isinstance(node.args[0], ast.Constant)  # else a command: cli/tree.py
+        ):
+            yield ast.literal_eval(node.args[0])
 
 
 def _house_imports(path: Path) -> set[str]:
