@@ -12,9 +12,9 @@ import typer
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
-    from flashsale.storm.figures.thresholds import Threshold
-    from flashsale.storm.summary import Summary
-    from flashsale.storm.workload.scenario import Scenario
+    from flashsale.run.summary import Summary
+    from flashsale.scenario.scenario import Scenario
+    from flashsale.scenario.thresholds import Threshold
 
 FAIL_IF = "--fail-if"
 ABORT_IF = "--abort-if"
@@ -129,7 +129,7 @@ def aborting(scenario: "Scenario", abort_if: Sequence[str] | None) -> "tuple[Thr
 
 
 def _threshold(scenario: "Scenario", text: str) -> "Threshold":
-    from flashsale.storm.figures.thresholds import parse_expression
+    from flashsale.scenario.thresholds import parse_expression
 
     try:
         threshold = parse_expression(text, FAIL_IF)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from flashsale.storm.crew.shard_run import ShardRun
-    from flashsale.storm.record.runfolder import RunFolder
+    from flashsale.run.folder import RunFolder
+    from flashsale.storm.crew.shard import ShardRun
 
 
 def command(
@@ -28,9 +28,9 @@ def command(
 
     from flashsale.cli.storming import StormRun, print_run
     from flashsale.report.files import write_reports
+    from flashsale.run.folder import create_run_folder
     from flashsale.storm.crew.merge import merge_runs
-    from flashsale.storm.crew.shard_run import read_shard, whole_plan
-    from flashsale.storm.record.runfolder import create_run_folder
+    from flashsale.storm.crew.shard import read_shard, whole_plan
 
     runs = [read_shard(path) for path in shards]
     plan = whole_plan(runs)

@@ -9,8 +9,8 @@ import typer
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
+    from flashsale.scenario.scenario import Scenario
     from flashsale.storm.crew.shard import Shard
-    from flashsale.storm.workload.scenario import Scenario
 
 WORKERS_MAX = 64
 

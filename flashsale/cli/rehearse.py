@@ -30,9 +30,9 @@ from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
     from flashsale.cli.storming import StormRequest
+    from flashsale.scenario.scenario import Scenario
     from flashsale.seeding.settings import SeedSettings
     from flashsale.stack.state import StackState
-    from flashsale.storm.workload.scenario import Scenario
 
 REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
 _OTHERS = ("FLASHSALE_LEDGER_URL", "FLASHSALE_CACHE_URL", "FLASHSALE_MYSQL_URL")
@@ -72,7 +72,7 @@ def command(
     from flashsale.cli.panels import show_when_filled
     from flashsale.cli.seed import TOKENS
     from flashsale.cli.storming import StormRequest
-    from flashsale.storm.record.runfolder import ensure_run_folder
+    from flashsale.run.folder import ensure_run_folder
 
     planned, plan = chosen(scenario, replay)
     loaded = demanding(planned, fail_if)

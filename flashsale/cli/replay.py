@@ -8,8 +8,8 @@ import typer
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
-    from flashsale.storm.workload.plan import Plan
-    from flashsale.storm.workload.scenario import Scenario
+    from flashsale.run.plan_columns import PlanColumns
+    from flashsale.scenario.scenario import Scenario
 
 ScenarioName = Annotated[
     str | None,
@@ -25,17 +25,17 @@ Replay = Annotated[
 ]
 
 
-def chosen(scenario: str | None, replay: Path | None) -> "tuple[Scenario, Plan | None]":
+def chosen(scenario: str | None, replay: Path | None) -> "tuple[Scenario, PlanColumns | None]":
     """The scenario, and with `--replay` the plan. Raises UsageError with one line."""
     if replay is None:
-        from flashsale.storm.workload.scenario import load_scenario
+        from flashsale.scenario.scenario import load_scenario
 
         if scenario is None:
             raise UsageError("give a scenario, such as `stampede`, or --replay RUN")
         return load_scenario(scenario), None
     if scenario is not None:
         raise UsageError(f"--replay: the run has its own scenario, so leave {scenario!r} out")
-    from flashsale.storm.record.recording import read_recording
+    from flashsale.run.recording import read_recording
 
     recording = read_recording(replay)
     typer.echo(f"replaying {replay}: plan {recording.plan.digest}", err=True)

@@ -11,8 +11,8 @@ from flashsale.cli.judging import MAX_REGRESS, Csv
 from flashsale.errors import ExitCode, UsageError, worst
 
 if TYPE_CHECKING:
-    from flashsale.storm.record.runfolder import RunFolder
-    from flashsale.storm.summary import Summary
+    from flashsale.run.folder import RunFolder
+    from flashsale.run.summary import Summary
 
 LATEST_RUN = Path("runs/latest")
 _DEFAULT = "render"
@@ -71,7 +71,7 @@ def schema() -> None:
     """Print the JSON Schema of summary.json."""
     import orjson
 
-    from flashsale.report.schema import summary_schema
+    from flashsale.run.summary import summary_schema
 
     typer.echo(orjson.dumps(summary_schema(), option=orjson.OPT_INDENT_2))
 
@@ -123,8 +123,8 @@ command.command("merge")(merge.command)
 def read_run(run: Path, option: str = "") -> "tuple[RunFolder, Summary]":
     """The run in this folder, or of this summary.json. Raises UsageError with one line, which
     begins with `option`."""
-    from flashsale.storm.record.runfolder import RunFolder
-    from flashsale.storm.summary import Summary
+    from flashsale.run.folder import RunFolder
+    from flashsale.run.summary import Summary
 
     folder = RunFolder(run.parent if run.name == "summary.json" else run)
     try:

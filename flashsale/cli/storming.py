@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flashsale.cli.database_count import LoadCount
-    from flashsale.storm.calibration import Calibration
-    from flashsale.storm.figures.thresholds import Threshold
-    from flashsale.storm.record.runfolder import RunFolder
-    from flashsale.storm.summary import Summary
-    from flashsale.storm.workload.plan import Plan
-    from flashsale.storm.workload.scenario import Scenario
+    from flashsale.run.folder import RunFolder
+    from flashsale.run.plan_columns import PlanColumns
+    from flashsale.run.summary import Summary
+    from flashsale.scenario.scenario import Scenario
+    from flashsale.scenario.thresholds import Threshold
+    from flashsale.storm.figures.health import Calibration
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class StormRequest:
     rival: Rival | None = None
     verify_awaited: bool = False
     csv: bool = False
-    plan: "Plan | None" = None
+    plan: "PlanColumns | None" = None
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ def run_storm(request: StormRequest) -> StormRun:
     from flashsale.report.files import write_reports
     from flashsale.report.live import LiveProgress
     from flashsale.report.sheet import write_sheet
+    from flashsale.run.folder import create_run_folder
+    from flashsale.scenario.target import Target
     from flashsale.storm.attack.interrupts import interrupts
-    from flashsale.storm.attack.target import Target
-    from flashsale.storm.conclusion import with_loads
+    from flashsale.storm.attack.questions import preflight, preflight_reads
+    from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
     from flashsale.storm.crew.crew import connections_each
-    from flashsale.storm.figures.loads import Loads
-    from flashsale.storm.health.ports import ensure_ports
-    from flashsale.storm.health.selfwatch import ensure_descriptors
-    from flashsale.storm.record.runfolder import create_run_folder
-    from flashsale.storm.run import Assignment, storm
+    from flashsale.storm.figures.conclusion import with_loads
+    from flashsale.storm.figures.judging import Loads
+    from flashsale.storm.storm import Assignment, storm
 
     scenario = request.scenario
     tokens = _tokens(request)
@@ -87,9 +87,9 @@ def run_storm(request: StormRequest) -> StormRun:
     target = Target.at(request.base_url)
     if tokens:
         voucher = scenario.sale.first_voucher if scenario.sale else None
-        target.preflight(voucher, next(iter(tokens.values())))
+        preflight(target, voucher, next(iter(tokens.values())))
     else:
-        target.preflight_reads()
+        preflight_reads(target)
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC))
     units = None
     if scenario.sale is not None:
@@ -135,7 +135,7 @@ def run_storm(request: StormRequest) -> StormRun:
 
 def _tokens(request: StormRequest) -> dict[int, str]:
     """The sessions of whoever comes; none where nobody has to be anybody."""
-    from flashsale.storm.workload.tokens import read_tokens, read_tokens_of
+    from flashsale.scenario.tokens import read_tokens, read_tokens_of
 
     if not request.scenario.needs_users:
         return {}
@@ -156,7 +156,7 @@ def _calibration(request: StormRequest) -> "Calibration | None":
     """What the generator can do, but for a storm that has an instant to keep, as shards have."""
     if not request.calibrate or request.crowd.start_at_us is not None:
         return None
-    from flashsale.storm.calibration import calibrate
+    from flashsale.storm.attack.calibration import calibrate
 
     return calibrate()
 

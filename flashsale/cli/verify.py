@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flashsale.model import Verdict
-    from flashsale.storm.summary import Summary
+    from flashsale.run.summary import Summary
     from flashsale.verify.verdict import Judgement
 
 LATEST_RUN = Path("runs/latest")
@@ -118,7 +118,7 @@ def render(run_dir: Path) -> None:
     summary = _read_summary(run_dir)
     if summary is not None:
         from flashsale.report.files import write_reports
-        from flashsale.storm.record.runfolder import RunFolder
+        from flashsale.run.folder import RunFolder
 
         write_reports(RunFolder(run_dir), summary)
         tell_workflow(summary)
@@ -126,7 +126,7 @@ def render(run_dir: Path) -> None:
 
 def _read_summary(run_dir: Path) -> "Summary | None":
     """The storm's summary, None where it did not live to write one that can be read."""
-    from flashsale.storm.summary import Summary
+    from flashsale.run.summary import Summary
 
     try:
         return Summary.read(run_dir / SUMMARY_FILE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from flashsale.storm.summary import Summary
+    from flashsale.run.summary import Summary
 
 
 def tell_trouble(message: str) -> None:

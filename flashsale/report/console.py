@@ -18,12 +18,10 @@ from flashsale.report.number import ms, plural, share
 from flashsale.report.sale import remarks
 from flashsale.report.side_by_side import print_comparison
 from flashsale.report.verdict import styled
-from flashsale.storm.figures.latency import Latency
-from flashsale.storm.figures.reads import ReadFigures
-from flashsale.storm.health.generator import WorkerFigures
-from flashsale.storm.health.health import Health
-from flashsale.storm.summary import EndpointSummary, LatencyFigures, Summary
-from flashsale.storm.workload.step import Step
+from flashsale.run.generator import Health, WorkerFigures
+from flashsale.run.parts import Latency, ReadFigures
+from flashsale.run.summary import EndpointSummary, LatencyFigures, Summary
+from flashsale.scenario.load import Step
 
 _DISPENSABLE = ("p99.9", "p90", "share")
 """Columns that go where a terminal is narrow, in this order; the files have them all."""

@@ -1,7 +1,7 @@
 """Who came, in words."""
 
 from flashsale.report.number import plural
-from flashsale.storm.summary import LoadFigures
+from flashsale.run.summary import LoadFigures
 
 
 def crowd(load: LoadFigures) -> str:

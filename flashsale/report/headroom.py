@@ -1,6 +1,6 @@
 """What the generator could have sent, beside what was asked of it, in one line."""
 
-from flashsale.storm.health.generator import CalibrationFigures
+from flashsale.run.generator import CalibrationFigures
 
 
 def headroom_line(found: CalibrationFigures) -> str:

@@ -25,9 +25,9 @@ from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.crowd import crowd
 from flashsale.report.headroom import headroom_line
 from flashsale.report.number import lapse, ms, plural, share
+from flashsale.run.generator import Health
+from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.health.health import Health
-from flashsale.storm.summary import Summary
 
 _PARTS = Path(__file__).parent / "page"
 _SIGNS = {"pass": "✓", "valid": "✓", "fail": "✗"}

@@ -1,6 +1,6 @@
 """Numbers as people read them: latencies in ms, counts with commas, shares in per cent."""
 
-from flashsale.storm.figures.comparison import Change
+from flashsale.run.summary import Change
 
 
 def ms(value: float | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flashsale.report.number import lapse, plural
-from flashsale.storm.figures.salefigures import FairnessFigures, SaleFigures, Selling
+from flashsale.run.parts import FairnessFigures, SaleFigures, Selling
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from flashsale.report.number import amount
 from flashsale.report.verdict import styled
-from flashsale.storm.figures.comparison import Comparison
+from flashsale.run.summary import Comparison
 
 
 def print_comparison(console: Console, found: Comparison, run: str = "") -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_sale import DEAD, END_MS, GROUP, STREAM, RealSale, failed
+from rig.real_sale import DEAD, END_MS, GROUP, STREAM, RealSale, failed
 
 from flashsale.errors import ExitCode, NothingJudgedError, UnreachableError, UsageError
 from flashsale.verify import observation

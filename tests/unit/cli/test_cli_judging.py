@@ -6,7 +6,7 @@ import pytest
 
 from flashsale.cli.judging import MAX_REGRESS, aborting, demanding, parse_regress, rival
 from flashsale.errors import UsageError
-from flashsale.storm.workload.scenario import parse_scenario
+from flashsale.scenario.scenario import parse_scenario
 
 SALE = parse_scenario(
     """

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sale_world import World
+from rig.sale_world import World
 
 from flashsale.errors import NothingJudgedError
 from flashsale.verify.baseline import BASELINE_FILE, baseline_of, from_json, read_baseline
