@@ -9,12 +9,12 @@ from typer.core import TyperGroup
 from flashsale.cli import merge
 from flashsale.cli.judging import MAX_REGRESS, Csv
 from flashsale.errors import ExitCode, UsageError, worst
+from flashsale.run.folder import LATEST_RUN, SUMMARY_FILE
 
 if TYPE_CHECKING:
     from flashsale.run.folder import RunFolder
     from flashsale.run.summary import Summary
 
-LATEST_RUN = Path("runs/latest")
 _DEFAULT = "render"
 
 
@@ -126,7 +126,7 @@ def read_run(run: Path, option: str = "") -> "tuple[RunFolder, Summary]":
     from flashsale.run.folder import RunFolder
     from flashsale.run.summary import Summary
 
-    folder = RunFolder(run.parent if run.name == "summary.json" else run)
+    folder = RunFolder(run.parent if run.name == SUMMARY_FILE else run)
     try:
         return folder, Summary.read(folder.summary)
     except FileNotFoundError:

@@ -19,7 +19,8 @@ from flashsale.cli.options import (
 )
 from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import ExitCode, NothingJudgedError, UsageError
-from flashsale.verify import ATTEMPTS_FILE, DRAIN_TIMEOUT_S
+from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN, SUMMARY_FILE, VERIFY_FILE
+from flashsale.verify import DRAIN_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from flashsale.model import Verdict
     from flashsale.run.summary import Summary
     from flashsale.verify.verdict import Judgement
-
-LATEST_RUN = Path("runs/latest")
-SUMMARY_FILE = "summary.json"
-VERIFY_FILE = "verify.json"
 
 
 def command(

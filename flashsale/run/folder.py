@@ -11,6 +11,16 @@ from flashsale.errors import UsageError
 
 RUNS = Path("runs")
 LATEST = "latest"
+LATEST_RUN = RUNS / LATEST
+
+ATTEMPTS_FILE = "attempts.jsonl"
+BASELINE_FILE = "baseline.json"
+ENDING_FILE = "ending.json"
+SUMMARY_FILE = "summary.json"
+VERIFY_FILE = "verify.json"
+STACK_FILE = "stack"
+"""Names that others than the storm read or write, too."""
+
 _TAKEN = "--out {} already holds a run; give another folder"
 
 
@@ -28,26 +38,26 @@ class RunFolder:
     @property
     def attempts(self) -> Path:
         """Plan and outcome of each attempt."""
-        return self.path / "attempts.jsonl"
+        return self.path / ATTEMPTS_FILE
 
     @property
     def baseline(self) -> Path:
         """The stores before the barrier, where they could be reached."""
-        return self.path / "baseline.json"
+        return self.path / BASELINE_FILE
 
     @property
     def ending(self) -> Path:
         """The stores after the last answer, where they could be reached."""
-        return self.path / "ending.json"
+        return self.path / ENDING_FILE
 
     @property
     def summary(self) -> Path:
         """The figures and the verdict."""
-        return self.path / "summary.json"
+        return self.path / SUMMARY_FILE
 
     @property
     def scenario(self) -> Path:
-        """What a shard was asked for."""
+        """What the storm was asked for."""
         return self.path / "scenario.json"
 
     @property

@@ -9,7 +9,7 @@ import orjson
 
 from flashsale.errors import NothingJudgedError
 from flashsale.model import ID_MAX, parse_id
-from flashsale.verify import ATTEMPTS_FILE
+from flashsale.run.folder import ATTEMPTS_FILE
 from flashsale.verify.claims import (
     GARBLED,
     NEVER,

@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 
 from flashsale.errors import NothingJudgedError
+from flashsale.run.folder import BASELINE_FILE
 from flashsale.verify.connection import connect
 from flashsale.verify.database import Rows, Shelf
 from flashsale.verify.ledger import LedgerSale
 from flashsale.verify.observation import Clocks, Observation, Position, observe
 from flashsale.verify.stream import entry_id
 
-BASELINE_FILE = "baseline.json"
 SCHEMA = 1
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from flashsale.errors import NothingJudgedError
+from flashsale.run.folder import ENDING_FILE
 from flashsale.verify.baseline import whole_or_none
 from flashsale.verify.connection import connect
 from flashsale.verify.database import Shelf, frozen_view, read_shelves
@@ -22,7 +23,6 @@ from flashsale.verify.observation import Clocks, Position, read_clocks
 from flashsale.verify.queue import Span, read_queue
 from flashsale.verify.stream import entry_id
 
-ENDING_FILE = "ending.json"
 SCHEMA = 1
 
 

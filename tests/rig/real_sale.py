@@ -9,8 +9,8 @@ import orjson
 import pymysql
 import redis
 
-from flashsale.verify.baseline import BASELINE_FILE, take
-from flashsale.verify.ending import ENDING_FILE
+from flashsale.run.folder import BASELINE_FILE, ENDING_FILE
+from flashsale.verify.baseline import take
 from flashsale.verify.ending import take as take_ending
 from flashsale.verify.examination import examine
 from flashsale.verify.verdict import Judgement

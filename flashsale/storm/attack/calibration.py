@@ -21,6 +21,7 @@ import uvloop
 from flashsale.errors import FlashsaleError
 from flashsale.run.attempts import Attempts
 from flashsale.run.attempts_file import AttemptsFile
+from flashsale.run.folder import ATTEMPTS_FILE
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.target import Target
 from flashsale.storm.attack import null_responder
@@ -63,7 +64,7 @@ def _fire(port: int, folder: Path) -> tuple[int, SelfReport, int]:
     attempts, watch = Attempts(len(plan)), SelfWatch()
     mission = Mission(scenario, Target.at(f"http://127.0.0.1:{port}"), plan, {})
     with (
-        AttemptsFile(folder / "attempts.jsonl") as file,
+        AttemptsFile(folder / ATTEMPTS_FILE) as file,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         attacker = muster(mission, Records(attempts, file, watch), lambda _: None)

@@ -8,8 +8,9 @@ import pytest
 from rig.real_sale import DEAD, END_MS, GROUP, STREAM, RealSale, failed
 
 from flashsale.errors import ExitCode, NothingJudgedError, UnreachableError, UsageError
+from flashsale.run.folder import BASELINE_FILE
 from flashsale.verify import observation
-from flashsale.verify.baseline import BASELINE_FILE, read_baseline, take
+from flashsale.verify.baseline import read_baseline, take
 from flashsale.verify.database import read_rows
 from flashsale.verify.examination import examine
 

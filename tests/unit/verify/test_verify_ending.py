@@ -7,16 +7,10 @@ import orjson
 import pytest
 
 from flashsale.errors import NothingJudgedError
-from flashsale.verify.baseline import BASELINE_FILE, read_baseline
+from flashsale.run.folder import BASELINE_FILE, ENDING_FILE
+from flashsale.verify.baseline import read_baseline
 from flashsale.verify.database import Shelf
-from flashsale.verify.ending import (
-    ENDING_FILE,
-    Ending,
-    SaleAtEnd,
-    ended_last,
-    from_json,
-    read_ending,
-)
+from flashsale.verify.ending import Ending, SaleAtEnd, ended_last, from_json, read_ending
 from flashsale.verify.ledger import Terms
 from flashsale.verify.observation import Clocks, Position
 
