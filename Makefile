@@ -26,7 +26,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 schema: $(INSTALLED)
-	$(BIN)/flashsale report schema > flashsale/report/summary.schema.json
+	$(BIN)/flashsale report schema > flashsale/run/summary.schema.json
 
 # Grafana's dashboards from tools/dashboards; a test holds the files to the code
 dashboards: $(INSTALLED)

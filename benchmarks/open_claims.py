@@ -9,10 +9,10 @@ from typing import Any
 
 from benchmarks.system import System, system
 from benchmarks.table import Section, median, spread
-from flashsale.storm.attack.target import Target
-from flashsale.storm.record.runfolder import create_run_folder
-from flashsale.storm.run import Assignment, storm
-from flashsale.storm.workload.scenario import parse_scenario
+from flashsale.run.folder import create_run_folder
+from flashsale.scenario.scenario import parse_scenario
+from flashsale.scenario.target import Target
+from flashsale.storm.storm import Assignment, storm
 
 RATE = 1_000
 SECONDS = 10

@@ -16,12 +16,12 @@ from sqlalchemy.engine import make_url
 
 from benchmarks.table import Section, median, spread
 from flashsale import keys
+from flashsale.run.folder import ATTEMPTS_FILE, BASELINE_FILE
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.storage import tables
 from flashsale.storage.mysql import engine
-from flashsale.verify import ATTEMPTS_FILE
-from flashsale.verify.baseline import BASELINE_FILE, take
+from flashsale.verify.baseline import take
 
 ORDERS = 1_000_000
 LIMIT_S = 60.0

@@ -12,10 +12,10 @@ from pathlib import Path
 from flashsale.errors import UsageError
 from flashsale.report.compare import compare, ensure_comparable
 from flashsale.report.files import read_run
+from flashsale.run.summary import Summary
+from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.thresholds import Threshold, parse_expression
 from flashsale.storm.attack.abort_watch import parse_abort
-from flashsale.storm.figures.thresholds import Threshold, parse_expression
-from flashsale.storm.summary import Summary
-from flashsale.storm.workload.scenario import Scenario
 
 REQUIRE = "--require"
 ABORT_IF = "--abort-if"

@@ -7,12 +7,10 @@ import orjson
 from flashsale.campaign.stores import Stores
 from flashsale.campaign.teller import JudgedRun, Teller
 from flashsale.report.files import write_reports
-from flashsale.storm.record.runfolder import RunFolder
-from flashsale.storm.summary import Summary
+from flashsale.run.folder import VERIFY_FILE, RunFolder
+from flashsale.run.summary import Summary
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.verdict import examine
-
-VERIFY_FILE = "verify.json"
 
 
 def judge_run(

@@ -7,9 +7,9 @@ from pathlib import Path
 from flashsale.campaign.stores import copy_stack
 from flashsale.campaign.teller import StormRun, Teller
 from flashsale.report.files import write_reports
+from flashsale.run.folder import RunFolder, create_run_folder
 from flashsale.storm.crew.merge import baseline_of, merge_runs
-from flashsale.storm.crew.shard_run import ShardRun, read_shard, whole_plan
-from flashsale.storm.record.runfolder import RunFolder, create_run_folder
+from flashsale.storm.crew.shard import ShardRun, read_shard, whole_plan
 from flashsale.verify.ending import ended_last
 
 

@@ -16,6 +16,8 @@ from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, Stores
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.campaign.teller import Teller
 from flashsale.errors import ExitCode, UsageError
+from flashsale.run.folder import ensure_run_folder
+from flashsale.scenario.scenario import Scenario
 from flashsale.seeding.expiry import await_warmed, drop_shops, expire_shops
 from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings
@@ -23,8 +25,6 @@ from flashsale.seeding.warm import warm
 from flashsale.settings import CatalogSettings
 from flashsale.stack.launch import start_detached, stop_stack
 from flashsale.stack.state import StackState
-from flashsale.storm.record.runfolder import ensure_run_folder
-from flashsale.storm.workload.scenario import Scenario
 
 REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
 _OTHERS = ("FLASHSALE_LEDGER_URL", "FLASHSALE_CACHE_URL", "FLASHSALE_MYSQL_URL")

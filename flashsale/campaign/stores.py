@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashsale.errors import UnreachableError
+from flashsale.run.folder import STACK_FILE
 from flashsale.stack.state import StackState, read_state
 
 DEFAULT_STATE_DIR = Path(".flashsale")
 TOKENS = "tokens.csv"
 """The users' sessions, in the state folder of the stack that knows them."""
-
-_STACK_OF_RUN = "stack"
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,13 @@ def _running(state_dir: Path, options: str) -> StackState:
 
 def record_stack(run_dir: Path, state_dir: Path) -> None:
     """Note in a run's folder which stack it stormed, so that `verify` finds it again."""
-    (run_dir / _STACK_OF_RUN).write_text(f"{state_dir.absolute()}\n")
+    (run_dir / STACK_FILE).write_text(f"{state_dir.absolute()}\n")
 
 
 def copy_stack(run_dir: Path, other_dir: Path) -> None:
     """Note in another run's folder the stack that this run stormed, if it is known."""
     with suppress(FileNotFoundError):
-        (other_dir / _STACK_OF_RUN).write_bytes((run_dir / _STACK_OF_RUN).read_bytes())
+        (other_dir / STACK_FILE).write_bytes((run_dir / STACK_FILE).read_bytes())
 
 
 def stack_of(run_dir: Path, state_dir: Path | None) -> Path:
@@ -78,6 +77,6 @@ def stack_of(run_dir: Path, state_dir: Path | None) -> Path:
     if state_dir is not None:
         return state_dir
     try:
-        return Path((run_dir / _STACK_OF_RUN).read_text().strip())
+        return Path((run_dir / STACK_FILE).read_text().strip())
     except (OSError, UnicodeDecodeError):
         return DEFAULT_STATE_DIR

@@ -16,21 +16,22 @@ from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import ExitCode, FlashsaleError, NothingJudgedError, UnreachableError
 from flashsale.report.files import write_reports
 from flashsale.report.sheet import write_sheet
+from flashsale.run.folder import RunFolder, create_run_folder
+from flashsale.run.plan_columns import PlanColumns
+from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.target import Target
+from flashsale.scenario.thresholds import Threshold
+from flashsale.scenario.tokens import read_tokens, read_tokens_of
+from flashsale.storm.attack.calibration import calibrate
 from flashsale.storm.attack.interrupts import interrupts
-from flashsale.storm.attack.target import Target
-from flashsale.storm.calibration import Calibration, calibrate
-from flashsale.storm.conclusion import with_loads
+from flashsale.storm.attack.questions import preflight, preflight_reads
+from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
 from flashsale.storm.crew.crew import connections_each
 from flashsale.storm.crew.shard import Shard
-from flashsale.storm.figures.loads import Loads
-from flashsale.storm.figures.thresholds import Threshold
-from flashsale.storm.health.ports import ensure_ports
-from flashsale.storm.health.selfwatch import ensure_descriptors
-from flashsale.storm.record.runfolder import RunFolder, create_run_folder
-from flashsale.storm.run import Assignment, storm
-from flashsale.storm.workload.plan import Plan
-from flashsale.storm.workload.scenario import Scenario
-from flashsale.storm.workload.tokens import read_tokens, read_tokens_of
+from flashsale.storm.figures.conclusion import with_loads
+from flashsale.storm.figures.health import Calibration
+from flashsale.storm.figures.judging import Loads
+from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import baseline, ending
 
 
@@ -50,7 +51,7 @@ class StormRequest:
     stores: Stores | None = None
     state_dir: Path | None = None
     out: Path | None = None
-    plan: Plan | None = None
+    plan: PlanColumns | None = None
     processes: int = 1
     shard: Shard | None = None
     start_at_us: int | None = None
@@ -142,9 +143,9 @@ def _target(request: StormRequest, tokens: Mapping[int, str]) -> Target:
     """The target, which has answered what the scenario asks. Raises UnreachableError."""
     target, sale = Target.at(request.base_url), request.scenario.sale
     if tokens:
-        target.preflight(sale.first_voucher if sale else None, next(iter(tokens.values())))
+        preflight(target, sale.first_voucher if sale else None, next(iter(tokens.values())))
     else:
-        target.preflight_reads()
+        preflight_reads(target)
     return target
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
+from flashsale.run.folder import RunFolder
+from flashsale.run.summary import Summary
 from flashsale.seeding.progress import Progress, Silent
 from flashsale.stack.state import StackState
 from flashsale.storm.attack.progress import ShowProgress
-from flashsale.storm.record.runfolder import RunFolder
-from flashsale.storm.summary import Summary
 from flashsale.verify.verdict import Judgement
 
 

@@ -1,4 +1,4 @@
-"""The front door: which commands there are, what signals do, and nothing that takes time to load.
+"""The front door: what signals do, and what can be answered before anything is loaded.
 
 A command's module is imported when it is asked for, by `cli/tree.py`, which is the one lazy loader.
 """
@@ -10,32 +10,8 @@ from types import FrameType
 from typing import NoReturn
 
 from flashsale import __version__
+from flashsale.cli.commands import help_text
 from flashsale.errors import ExitCode
-
-ABOUT = "Run a flash sale, storm it, and prove that nothing was oversold, sold twice or lost."
-
-COMMANDS = {
-    "rehearse": ("rehearse:command", "Serve, seed, warm, storm and verify on a fresh stack."),
-    "serve": ("serve:command", "Start what is missing (Redis ×2, MariaDB, nginx, …), keep it up."),
-    "status": ("status:status", "Show every process of the stack and whether it answers."),
-    "stop": ("status:stop", "Stop a stack, gracefully."),
-    "doctor": ("doctor:command", "Examine machine, programs, and the stores of a stack."),
-    "panels": ("panels:command", "Run each panel's queries on the stack's Prometheus."),
-    "services": ("services:command", "The programs that private servers run from."),
-    "seed": ("seed:seed", "Bring a data set about: users, sessions, shops, vouchers on sale."),
-    "warm": ("seed:warm", "Load every sale into the ledger, the catalogue into the cache."),
-    "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
-    "verify": ("verify:command", "Judge a run: nothing oversold, sold twice or lost."),
-    "report": ("report:command", "Render, compare or merge runs."),
-}
-PROCESSES = {
-    "replica": ("processes:replica", "Serve the sale from one process."),
-    "worker": ("processes:worker", "Carry accepted orders from the stream to MySQL."),
-    "schema": ("processes:schema", "Create the tables that are missing."),
-}
-"""Name → module of this package with its function or Typer, and what it does in a line."""
-
-HEADINGS = {"Commands": COMMANDS, "Single processes, for containers": PROCESSES}
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -75,14 +51,3 @@ def _run(arguments: list[str]) -> int:
         case _:
             return int(importlib.import_module("flashsale.cli.tree").run(arguments))
     return ExitCode.PASS
-
-
-def help_text() -> str:
-    """What `flashsale --help` prints."""
-    lines = ["", " Usage: flashsale [OPTIONS] COMMAND [ARGS]...", "", f" {ABOUT}"]
-    for heading, commands in HEADINGS.items():
-        lines += ["", f" {heading}"]
-        lines += [f"   {name:<10}{summary}" for name, (_, summary) in commands.items()]
-    options = (("--version", "Print the version."), ("--help", "Show this, or a command's."))
-    lines += ["", " Options", *(f"   {name:<10}{what}" for name, what in options), ""]
-    return "\n".join(lines) + "\n"

@@ -16,10 +16,10 @@ from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.report.compare import asked, compare, ensure_comparable
 from flashsale.report.console import print_comparison, print_summary
 from flashsale.report.files import read_figures, read_run, restore_latencies, write_reports
-from flashsale.report.schema import summary_schema
 from flashsale.report.sheet import write_sheet
+from flashsale.run.folder import LATEST_RUN
+from flashsale.run.summary import summary_schema
 
-LATEST_RUN = Path("runs/latest")
 _DEFAULT = "render"
 
 

@@ -10,11 +10,11 @@ import typer
 
 from flashsale.campaign.demands import ABORT_IF, MAX_REGRESS, REQUIRE, EarlierRun, parse_regress
 from flashsale.errors import UsageError
+from flashsale.run.plan_columns import PlanColumns
+from flashsale.run.recording import read_recording
+from flashsale.scenario.scenario import Scenario, load_scenario
+from flashsale.scenario.thresholds import Threshold
 from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard
-from flashsale.storm.figures.thresholds import Threshold
-from flashsale.storm.record.recording import read_recording
-from flashsale.storm.workload.plan import Plan
-from flashsale.storm.workload.scenario import Scenario, load_scenario
 
 PROCESSES_MAX = 64
 
@@ -43,7 +43,7 @@ Calibrate = Annotated[
 ]
 
 
-def chosen(scenario: str | None, replay: Path | None) -> tuple[Scenario, Plan | None]:
+def chosen(scenario: str | None, replay: Path | None) -> tuple[Scenario, PlanColumns | None]:
     """The scenario, and with `--replay` the plan. Raises UsageError with one line."""
     if replay is None:
         if scenario is None:

@@ -15,9 +15,9 @@ from flashsale.campaign.teller import StormRun, Teller
 from flashsale.report.console import print_summary
 from flashsale.report.github import annotations, step_summary
 from flashsale.report.live import LiveProgress
+from flashsale.run.summary import Summary
 from flashsale.seeding.progress import Progress
 from flashsale.storm.attack.progress import ShowProgress
-from flashsale.storm.summary import Summary
 
 _PLAIN_INTERVAL_S = 5.0
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from flashsale import __version__
-from flashsale.cli.app import ABOUT, COMMANDS, HEADINGS, PROCESSES
+from flashsale.cli.commands import ABOUT, COMMANDS, HEADINGS, PROCESSES
 from flashsale.errors import ExitCode, FlashsaleError
 
 _ALL = COMMANDS | PROCESSES

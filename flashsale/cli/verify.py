@@ -18,11 +18,11 @@ from flashsale.cli.options import Json, LedgerUrl, MySQLUrl, RunStateDir
 from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import ExitCode, NothingJudgedError, UsageError
 from flashsale.model import Verdict
-from flashsale.verify import ATTEMPTS_FILE, DRAIN_TIMEOUT_S
+from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN
+from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.finding import Finding
 from flashsale.verify.verdict import CheckResult, Judgement
 
-LATEST_RUN = Path("runs/latest")
 _STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
 _DOUBTFUL = "yellow"
 _HELD = {Verdict.PASS: "hold", Verdict.FAIL: "are broken", Verdict.UNKNOWN: "could not be judged"}

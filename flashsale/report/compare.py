@@ -9,12 +9,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from flashsale.model import Verdict, ending
-from flashsale.storm.figures.comparison import Change, Comparison
-from flashsale.storm.figures.histogram import SAMPLES_BEYOND
-from flashsale.storm.figures.latency import Latency
-from flashsale.storm.figures.thresholds import ERROR
-from flashsale.storm.health.health import Health
-from flashsale.storm.summary import Summary
+from flashsale.run.generator import Health
+from flashsale.run.histogram import SAMPLES_BEYOND
+from flashsale.run.parts import Latency
+from flashsale.run.summary import Change, Comparison, Summary
+from flashsale.scenario.thresholds import ERROR
 
 LATENCY_FLOOR_MS = 0.25
 """A latency that grew by less is not called worse: that is a turn of the scheduler."""

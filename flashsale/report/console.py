@@ -13,13 +13,10 @@ from rich.text import Text
 from flashsale.errors import ExitCode
 from flashsale.model import Ending, Outcome, Reading, Signing, Verdict, ending
 from flashsale.report.wording import amount, crowd, headroom_line, ms, plural, remarks, share
-from flashsale.storm.figures.comparison import Comparison
-from flashsale.storm.figures.latency import Latency
-from flashsale.storm.figures.reads import ReadFigures
-from flashsale.storm.health.generator import WorkerFigures
-from flashsale.storm.health.health import Health
-from flashsale.storm.summary import EndpointSummary, LatencyFigures, Summary
-from flashsale.storm.workload.step import Step
+from flashsale.run.generator import Health, WorkerFigures
+from flashsale.run.parts import Latency, ReadFigures
+from flashsale.run.summary import Comparison, EndpointSummary, LatencyFigures, Summary
+from flashsale.scenario.load import Step
 
 _COLOURS = {
     Verdict.PASS: "green",

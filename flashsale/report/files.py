@@ -6,13 +6,11 @@ from flashsale.errors import UsageError
 from flashsale.report.charts import Run
 from flashsale.report.html import html
 from flashsale.report.junit import junit
-from flashsale.storm.figures.claims import read_asked
+from flashsale.run.attempts_file import read_record
+from flashsale.run.folder import SUMMARY_FILE, RunFolder
+from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.salefigures import sale_figures
-from flashsale.storm.record.attempts import read_ledger
-from flashsale.storm.record.plan_lines import read_plan
-from flashsale.storm.record.runfolder import RunFolder
-from flashsale.storm.summary import Summary
+from flashsale.storm.figures.sale import Asked, sale_figures
 
 
 def write_reports(
@@ -41,7 +39,7 @@ def _with_sale(folder: RunFolder, summary: Summary, figures: Figures) -> Summary
     """The figures of the sale counted again for a summary that is older than they are."""
     if summary.sale is not None or not summary.orders.accepted:
         return summary
-    sale = sale_figures(figures.ledger, read_asked(folder.attempts))
+    sale = sale_figures(figures.attempts, Asked.of(read_record(folder.attempts)))
     return summary.model_copy(update={"sale": sale})
 
 
@@ -71,12 +69,12 @@ def read_run(run: Path, option: str = "") -> tuple[RunFolder, Summary]:
 
     Raises UsageError with one line, which begins with `option`.
     """
-    folder = RunFolder(run.parent if run.name == "summary.json" else run)
+    folder = RunFolder(run.parent if run.name == SUMMARY_FILE else run)
     try:
         return folder, Summary.read(folder.summary)
     except FileNotFoundError:
         raise UsageError(
-            f"{option}{run}: no summary.json, so no finished run; name a run's folder"
+            f"{option}{run}: no {SUMMARY_FILE}, so no finished run; name a run's folder"
         ) from None
     except OSError as error:
         raise UsageError(f"{option}{folder.summary}: {error.strerror}") from error
@@ -90,11 +88,11 @@ def read_figures(folder: RunFolder, summary: Summary) -> Figures | None:
     Raises UsageError where they are damaged.
     """
     try:
-        ledger, asks = read_ledger(folder.attempts), read_plan(folder.attempts).asks
+        record = read_record(folder.attempts)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UsageError(
             f"{folder.attempts}: damaged, so no charts; `flashsale verify` names the line"
         ) from error
-    return Figures(ledger, asks)
+    return Figures(record.attempts, record.plan.asks)

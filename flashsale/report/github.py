@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flashsale.model import Verdict
 from flashsale.report.wording import amount, change_line, ms, share
-from flashsale.storm.figures.latency import Latency
-from flashsale.storm.health.health import Health
-from flashsale.storm.summary import Summary
+from flashsale.run.generator import Health
+from flashsale.run.parts import Latency
+from flashsale.run.summary import Summary
 
 ANNOTATIONS_MAX = 10
 _SIGNS = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.INVALID: "⚠️", Verdict.UNKNOWN: "❔"}

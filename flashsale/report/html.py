@@ -23,9 +23,9 @@ from flashsale.model import Verdict
 from flashsale.report import wording
 from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.wording import crowd, headroom_line, lapse, ms, plural, share
+from flashsale.run.generator import Health
+from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.health.health import Health
-from flashsale.storm.summary import Summary
 
 _PARTS = Path(__file__).parent / "page"
 _SIGNS = {"pass": "✓", "valid": "✓", "fail": "✗"}

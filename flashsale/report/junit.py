@@ -11,8 +11,8 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from flashsale.model import Verdict
 from flashsale.report.wording import change_line
-from flashsale.storm.health.health import Health
-from flashsale.storm.summary import Summary
+from flashsale.run.generator import Health
+from flashsale.run.summary import Summary
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TO_THE_SECOND = len("2026-01-01T00:00:00")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flashsale.model import ENDINGS, Ending, Outcome
-from flashsale.storm.record.ledger import NEVER, Ledger
+from flashsale.run.attempts import NEVER, Attempts
 
 POINTS_MAX = 400
 """Slots or steps in one series."""
@@ -57,45 +57,45 @@ def width_us(span_us: int, slots: int) -> int:
         width *= 10
 
 
-def endings(ledger: Ledger, slots: int = 100) -> Slots:
+def endings(attempts: Attempts, slots: int = 100) -> Slots:
     """How attempts ended, by when they did."""
-    span_us = _span_us(ledger)
+    span_us = _span_us(attempts)
     width = width_us(span_us, slots)
     by_ending: dict[Ending, Counter[int]] = {}
-    for i, answer in ledger.settled():
-        slot = (ledger.done_ns[i] - ledger.origin_ns) // (width * 1000)
+    for i, answer in attempts.settled():
+        slot = (attempts.done_ns[i] - attempts.origin_ns) // (width * 1000)
         by_ending.setdefault(answer.outcome, Counter())[slot] += 1
     length = span_us // width + 1
     ordered = [end for end in ENDINGS if end in by_ending]
     return Slots(width, {end: [by_ending[end][s] for s in range(length)] for end in ordered})
 
 
-def stock(ledger: Ledger, units: int) -> list[tuple[float, int]]:
+def stock(attempts: Attempts, units: int) -> list[tuple[float, int]]:
     """(seconds after the barrier, units left) as buyers' orders arrived, from all units on."""
     arrived = sorted(
-        (ledger.done_ns[i] - ledger.origin_ns) // 1000
-        for i, answer in ledger.settled()
+        (attempts.done_ns[i] - attempts.origin_ns) // 1000
+        for i, answer in attempts.settled()
         if answer.outcome is Outcome.SOLD
     )
     every = max(1, -(-len(arrived) // POINTS_MAX))
     sold = sorted({*range(every, len(arrived) + 1, every), len(arrived)} - {0})
     steps = [(arrived[n - 1] / 1e6, units - n) for n in sold]
-    end = (_span_us(ledger) / 1e6, units - len(arrived))
+    end = (_span_us(attempts) / 1e6, units - len(arrived))
     return [(0.0, units), *steps, end]
 
 
-def latency_by_rank(ledger: Ledger, attempts: Iterable[int]) -> list[Bin]:
+def latency_by_rank(attempts: Attempts, chosen: Iterable[int]) -> list[Bin]:
     """Response latency of `attempts`, in the order in which they were sent."""
-    order = sorted(attempts, key=ledger.sent_ns.__getitem__)
-    values = ledger.latencies_us(order, ledger.due_ns)
+    order = sorted(chosen, key=attempts.sent_ns.__getitem__)
+    values = attempts.latencies_us(order, attempts.due_ns)
     edges = _edges(len(values))
     return [_bin(values[start:end], end) for start, end in pairwise(edges)]
 
 
-def start_lag(ledger: Ledger) -> list[Bin]:
+def start_lag(attempts: Attempts) -> list[Bin]:
     """How late attempts were sent, by the instant (in seconds) at which they were."""
-    origin = ledger.origin_ns
-    lags = sorted((ledger.sent_ns[i] - origin, lag) for i, lag in ledger.start_lags_us())
+    origin = attempts.origin_ns
+    lags = sorted((attempts.sent_ns[i] - origin, lag) for i, lag in attempts.start_lags_us())
     if not lags:
         return []
     first, last = lags[0][0] // 1000, lags[-1][0] // 1000
@@ -106,9 +106,9 @@ def start_lag(ledger: Ledger) -> list[Bin]:
     return [_bin(values, (slot + 1) * width / 1e6) for slot, values in sorted(bins.items())]
 
 
-def sent_attempts(ledger: Ledger) -> list[int]:
+def sent_attempts(attempts: Attempts) -> list[int]:
     """The attempts that were sent, by number."""
-    return [i for i, instant in enumerate(ledger.sent_ns) if instant != NEVER]
+    return [i for i, instant in enumerate(attempts.sent_ns) if instant != NEVER]
 
 
 def _edges(count: int) -> list[int]:
@@ -125,6 +125,6 @@ def _bin(values: Sequence[int], until: float) -> Bin:
     return Bin(until, len(ordered), at(0.1), at(0.5), at(0.9), ordered[-1])
 
 
-def _span_us(ledger: Ledger) -> int:
-    last_ns = max((ledger.done_ns[i] for i in ledger.arrivals), default=ledger.origin_ns)
-    return (last_ns - ledger.origin_ns) // 1000
+def _span_us(attempts: Attempts) -> int:
+    last_ns = max((attempts.done_ns[i] for i in attempts.arrivals), default=attempts.origin_ns)
+    return (last_ns - attempts.origin_ns) // 1000

@@ -4,11 +4,10 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flashsale.storm.record.attempts import read_ledger
-from flashsale.storm.record.ledger import Ledger
-from flashsale.storm.record.plan_lines import read_plan
-from flashsale.storm.workload.plan import FIRST, Plan
-from flashsale.storm.workload.step import Step
+from flashsale.run.attempts import Attempts
+from flashsale.run.attempts_file import Record, read_record
+from flashsale.run.plan_columns import FIRST, PlanColumns
+from flashsale.scenario.load import Step
 
 COLUMNS = (
     "attempt",  # its number in the plan
@@ -39,17 +38,18 @@ def write_sheet(attempts: Path, sheet: Path) -> None:
 
     Raises OSError, and ValueError for a file that is not one of attempts.
     """
-    plan, ledger = read_plan(attempts), read_ledger(attempts)
+    record = read_record(attempts)
     draft = sheet.with_suffix(".tmp")
     with draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(rows(plan, ledger))
+        writer.writerows(rows(record))
     draft.replace(sheet)
 
 
-def rows(plan: Plan, ledger: Ledger) -> Iterator[Sequence[Cell]]:
+def rows(record: Record) -> Iterator[Sequence[Cell]]:
     """The rows, as COLUMNS has them. Pure."""
+    plan, attempts = record.plan, record.attempts
     for i in range(len(plan)):
         step = Step(plan.asks[i])
         after = plan.after[i] if plan.after else FIRST
@@ -60,17 +60,17 @@ def rows(plan: Plan, ledger: Ledger) -> Iterator[Sequence[Cell]]:
             plan.things[i] if step is Step.BUY else None,
             plan.things[i] if step is Step.BROWSE else None,
             plan.connections[i] if plan.connections else None,
-            *_result(plan, ledger, i),
-            ledger.resolved.get(i),
+            *_result(plan, attempts, i),
+            attempts.resolved.get(i),
             None if after == FIRST else after,
         )
 
 
-def _result(plan: Plan, ledger: Ledger, i: int) -> Sequence[Cell]:
-    answer = ledger.answers[i]
+def _result(plan: PlanColumns, attempts: Attempts, i: int) -> Sequence[Cell]:
+    answer = attempts.answers[i]
     due, sent, done = (
-        ledger.after_barrier_us(column[i])
-        for column in (ledger.due_ns, ledger.sent_ns, ledger.done_ns)
+        attempts.after_barrier_us(column[i])
+        for column in (attempts.due_ns, attempts.sent_ns, attempts.done_ns)
     )
     if due is None and not (plan.after and plan.after[i] != FIRST):
         due = plan.at_us[i]

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flashsale.storm.figures.comparison import Change
-from flashsale.storm.figures.salefigures import FairnessFigures, SaleFigures, Selling
-from flashsale.storm.health.generator import CalibrationFigures
-from flashsale.storm.summary import LoadFigures
+from flashsale.run.generator import CalibrationFigures
+from flashsale.run.parts import FairnessFigures, SaleFigures, Selling
+from flashsale.run.summary import Change, LoadFigures
 
 
 def ms(value: float | None) -> str:

@@ -1,5 +1,5 @@
 """The load: a plan is made, fired, recorded and counted. Knows HTTP alone.
 
-workload (what is to be fired), attack (firing it), record (what is written down), figures (what it
-amounts to), health (whether the generator can be believed), crew (several processes or machines).
+`plan` and `figures` are pure and lie below `attack`, which fires a plan. `crew` lies above it: one
+plan fired from several processes or machines. `storm.py` has the phases in their order.
 """

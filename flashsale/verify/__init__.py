@@ -5,6 +5,3 @@ Knows the family's keys and tables and the storm's record, and imports nothing t
 
 DRAIN_TIMEOUT_S = 30.0
 """How long the queue may stand still before the judge stops waiting for it."""
-
-ATTEMPTS_FILE = "attempts.jsonl"
-"""What the storm leaves in a run folder, and the judge reads."""

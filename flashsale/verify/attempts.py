@@ -14,7 +14,7 @@ import orjson
 
 from flashsale.errors import NothingJudgedError
 from flashsale.model import ID_MAX, Outcome, parse_id
-from flashsale.verify import ATTEMPTS_FILE
+from flashsale.run.folder import ATTEMPTS_FILE
 
 Column: TypeAlias = "array[int]"
 

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from flashsale.errors import NothingJudgedError
+from flashsale.run.folder import BASELINE_FILE
 from flashsale.verify.connection import connect
 from flashsale.verify.observation import (
     Clocks,
@@ -22,7 +23,6 @@ from flashsale.verify.observation import (
 )
 from flashsale.verify.queue import entry_id
 
-BASELINE_FILE = "baseline.json"
 SCHEMA = 1
 
 

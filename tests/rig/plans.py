@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from flashsale.storm.workload.plan import Plan
-from flashsale.storm.workload.planning import plan_of
-from flashsale.storm.workload.scenario import Browse, Load, Sale, Scenario
+from flashsale.scenario.scenario import Browse, Load, Sale, Scenario
+from flashsale.storm.plan.plan import Plan
+from flashsale.storm.plan.planning import plan_of
 
 
 def plan_stampede(load: Load, sale: Sale, user_ids: Sequence[int]) -> Plan:

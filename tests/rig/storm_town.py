@@ -7,10 +7,11 @@ from typing import Any
 
 import orjson
 
-from flashsale.storm.attack.target import Target
-from flashsale.storm.record.runfolder import RunFolder, create_run_folder
-from flashsale.storm.run import Assignment, Finished, storm
-from flashsale.storm.workload.scenario import parse_scenario
+from flashsale.run.folder import RunFolder, create_run_folder
+from flashsale.scenario.scenario import parse_scenario
+from flashsale.scenario.target import Target
+from flashsale.storm.figures.conclusion import Finished
+from flashsale.storm.storm import Assignment, storm
 from rig.scripted_sale import FIRST_ORDER, SOLD_OUT, Act, Claim, ScriptedSale, http, sold
 
 HIT = http(200, b'{"success":true,"data":{"id":1}}', {"x-cache": "hit"})

@@ -5,20 +5,18 @@ from pathlib import Path
 from random import Random
 
 from flashsale.model import Outcome, Reading
-from flashsale.storm.attack.answer import Answer, indeterminate
-from flashsale.storm.conclusion import Circumstances, conclude
-from flashsale.storm.figures.claims import Asked
+from flashsale.run.attempts import Attempts
+from flashsale.run.attempts_file import AttemptsFile
+from flashsale.run.folder import RunFolder
+from flashsale.run.histogram import Histogram
+from flashsale.run.summary import Summary
+from flashsale.scenario.answer import Answer, indeterminate
+from flashsale.scenario.scenario import Scenario, parse_scenario
+from flashsale.storm.figures.conclusion import Circumstances, conclude
+from flashsale.storm.figures.effort import Effort, SelfReport
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.histogram import Histogram
-from flashsale.storm.figures.salefigures import sale_figures
-from flashsale.storm.health.effort import Effort
-from flashsale.storm.health.selfwatch import SelfReport
-from flashsale.storm.record.attempts import AttemptsFile
-from flashsale.storm.record.ledger import Ledger
-from flashsale.storm.record.runfolder import RunFolder
-from flashsale.storm.summary import Summary
-from flashsale.storm.workload.planning import plan_of
-from flashsale.storm.workload.scenario import Scenario, parse_scenario
+from flashsale.storm.figures.sale import Asked, sale_figures
+from flashsale.storm.plan.planning import plan_of
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "515385561440059393"), Answer(Outcome.SOLD_OUT, 200)
 HIT, LOAD = Answer(Reading.HIT, 200), Answer(Reading.LOAD, 200)
@@ -38,9 +36,9 @@ def sale_scenario(users: int, units: int, question: str = "Does it hold?") -> Sc
     )
 
 
-def ledger_of(answers: Sequence[Answer], spread_us: int = 40) -> Ledger:
+def ledger_of(answers: Sequence[Answer], spread_us: int = 40) -> Attempts:
     """Attempts that left one by one, each answered after some 100 to 300 ms."""
-    random, ledger = Random(7), Ledger(len(answers))
+    random, ledger = Random(7), Attempts(len(answers))
     ledger.origin_ns, ledger.barrier_unix_us = 1_000_000, 1_763_884_800_000_000
     done = []
     for i in range(len(answers)):
@@ -54,7 +52,9 @@ def ledger_of(answers: Sequence[Answer], spread_us: int = 40) -> Ledger:
     return ledger
 
 
-def summary_of(scenario: Scenario, ledger: Ledger, run: str = "told-1") -> tuple[Summary, Figures]:
+def summary_of(
+    scenario: Scenario, ledger: Attempts, run: str = "told-1"
+) -> tuple[Summary, Figures]:
     """What a storm would conclude from this record."""
     figures = Figures(ledger)
     count, units = len(ledger.answers), scenario.sale.units if scenario.sale else 0

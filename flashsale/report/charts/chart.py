@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from flashsale.model import Ending, Outcome, Reading, Signing
+from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.summary import Summary
 
 Trace = dict[str, Any]
 """A trace as plotly.js reads it."""

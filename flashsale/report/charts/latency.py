@@ -15,9 +15,9 @@ from flashsale.report.charts.chart import (
 )
 from flashsale.report.series import Bin, latency_by_rank, start_lag
 from flashsale.report.wording import lapse, ms
-from flashsale.storm.figures.histogram import SAMPLES_BEYOND, Histogram
-from flashsale.storm.figures.latency import Latency
-from flashsale.storm.record.ledger import LOST
+from flashsale.run.attempts import LOST
+from flashsale.run.histogram import SAMPLES_BEYOND, Histogram
+from flashsale.run.parts import Latency
 
 _PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
 _DECADES_MAX = 7
@@ -75,7 +75,7 @@ def by_rank(run: Run, baseline: Run | None) -> Chart | None:
 
 def lag(run: Run, _: Run | None) -> Chart | None:
     """How late attempts left, compared with the plan: the storm's own doing."""
-    bins = start_lag(run.figures.ledger)
+    bins = start_lag(run.figures.attempts)
     if not bins:
         return None
     found = run.summary.generator.start_lag_ms
@@ -131,9 +131,9 @@ def _nines(most: int) -> dict[str, Any]:
 
 def _ranked(run: Run) -> list[Bin]:
     """Attempts that had an answer, or were waited for in vain."""
-    labels = run.figures.ledger.by_label()
+    labels = run.figures.attempts.by_label()
     waited = [i for label, attempts in labels.items() if label != LOST for i in attempts]
-    return latency_by_rank(run.figures.ledger, waited)
+    return latency_by_rank(run.figures.attempts, waited)
 
 
 def _band(bins: list[Bin]) -> list[Trace]:

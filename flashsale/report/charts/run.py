@@ -50,7 +50,7 @@ def arrivals(run: Run, baseline: Run | None) -> Chart | None:
 
 def outcomes(run: Run, _: Run | None) -> Chart | None:
     """How attempts ended, stacked along time."""
-    found = endings(run.figures.ledger)
+    found = endings(run.figures.attempts)
     if not found.counts:
         return None
     middles, width_s = found.middles_s, found.width_us / 1e6

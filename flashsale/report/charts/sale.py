@@ -12,8 +12,8 @@ from flashsale.report.charts.chart import (
 )
 from flashsale.report.series import stock
 from flashsale.report.wording import lapse, percent, plural
-from flashsale.storm.figures.fairness import DECILES
-from flashsale.storm.figures.salefigures import SaleFigures
+from flashsale.run.parts import SaleFigures
+from flashsale.storm.figures.sale import DECILES
 
 _TENTHS = tuple(str(tenth + 1) for tenth in range(DECILES))
 
@@ -23,12 +23,12 @@ def stock_left(run: Run, baseline: Run | None) -> Chart | None:
     sale = run.summary.sale
     if sale is None or not sale.units:
         return None
-    steps = stock(run.figures.ledger, sale.units)
+    steps = stock(run.figures.attempts, sale.units)
     traces = [_fall(steps, "left", "--accent")]
     traces[0] |= {"fill": "tozeroy", "fillcolor": "--accent-faint"}
     other = baseline.summary.sale if baseline is not None else None
     if baseline is not None and other is not None and other.units:
-        traces.append(_fall(stock(baseline.figures.ledger, other.units), "baseline", "--purple"))
+        traces.append(_fall(stock(baseline.figures.attempts, other.units), "baseline", "--purple"))
         traces[-1]["line"]["dash"] = "dash"
     return Chart(
         "stock",

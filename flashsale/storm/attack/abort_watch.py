@@ -8,15 +8,10 @@ a condition there is nothing to count.
 from collections.abc import Sequence
 
 from flashsale.model import Verdict
-from flashsale.storm.figures.running_figures import RunningFigures
-from flashsale.storm.figures.thresholds import (
-    DATABASE,
-    Judgement,
-    Threshold,
-    judge,
-    parse_expression,
-)
-from flashsale.storm.record.ledger import Ledger
+from flashsale.run.attempts import Attempts
+from flashsale.scenario.thresholds import DATABASE, Threshold, parse_expression
+from flashsale.storm.figures.figures import RunningFigures
+from flashsale.storm.figures.judging import Judgement, judge
 
 LOOK_S = 0.25
 SETTLING_S = 1.0
@@ -44,7 +39,7 @@ class AbortWatch:
     FAIL for the one that ended the storm."""
 
     def __init__(
-        self, conditions: Sequence[Threshold], ledger: Ledger, asks: Sequence[int]
+        self, conditions: Sequence[Threshold], ledger: Attempts, asks: Sequence[int]
     ) -> None:
         self._conditions = conditions
         metrics = [condition.metric for condition in conditions]

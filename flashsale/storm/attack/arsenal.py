@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flashsale.storm.attack.target import Target
+from flashsale.scenario.scenario import Timeouts
+from flashsale.scenario.target import Target
 from flashsale.storm.attack.wire import Reader
-from flashsale.storm.workload.plan import Plan
-from flashsale.storm.workload.scenario import Timeouts
+from flashsale.storm.plan.plan import Plan
 
 
 @dataclass(frozen=True)

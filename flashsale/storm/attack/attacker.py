@@ -14,18 +14,18 @@ from time import monotonic_ns
 from typing import Any
 
 from flashsale.errors import UnreachableError
+from flashsale.run.attempts import NEVER
+from flashsale.run.histogram import Histogram
+from flashsale.scenario.answer import Answer, indeterminate, unsent
 from flashsale.storm.attack.alarm import Alarm
-from flashsale.storm.attack.answer import Answer, indeterminate, unsent
 from flashsale.storm.attack.arsenal import Arsenal
 from flashsale.storm.attack.barrier import Barrier, at_once, unix_us_at, wait_until
 from flashsale.storm.attack.lanes import ColdLanes, Lanes
 from flashsale.storm.attack.progress import Progress, ShowProgress
 from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.wire import IDLE, Connection
-from flashsale.storm.figures.histogram import Histogram
-from flashsale.storm.health.effort import Effort
-from flashsale.storm.record.ledger import NEVER
-from flashsale.storm.workload.plan import LAST
+from flashsale.storm.figures.effort import Effort
+from flashsale.storm.plan.plan import LAST
 
 TICK_NS = 20_000_000
 SWEEP_NS = 100_000_000

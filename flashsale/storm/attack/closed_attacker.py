@@ -8,16 +8,15 @@ from collections import deque
 from heapq import heappop, heappush
 from time import monotonic_ns
 
-from flashsale.storm.attack.answer import Answer, unsent
+from flashsale.run.attempts import NEVER
+from flashsale.scenario.answer import Answer, unsent, wants_retry
 from flashsale.storm.attack.arsenal import Arsenal
 from flashsale.storm.attack.attacker import UNTENDED_MAX, Attacker
 from flashsale.storm.attack.barrier import Barrier, at_once
 from flashsale.storm.attack.course import Course
 from flashsale.storm.attack.progress import ShowProgress
 from flashsale.storm.attack.records import Records
-from flashsale.storm.attack.retry import wants_retry
 from flashsale.storm.attack.wire import Connection
-from flashsale.storm.record.ledger import NEVER
 
 
 class ClosedAttacker(Attacker):

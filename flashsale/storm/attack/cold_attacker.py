@@ -7,13 +7,13 @@ late by what lies between the due instant and the begin of the handshake, no mor
 from array import array
 from time import monotonic_ns
 
-from flashsale.storm.attack.answer import unsent
+from flashsale.run.attempts import NEVER
+from flashsale.scenario.answer import unsent
 from flashsale.storm.attack.arsenal import Arsenal
 from flashsale.storm.attack.attacker import Attacker
 from flashsale.storm.attack.barrier import Barrier, at_once
 from flashsale.storm.attack.progress import ShowProgress
 from flashsale.storm.attack.records import Records
-from flashsale.storm.record.ledger import NEVER
 
 
 class ColdAttacker(Attacker):

@@ -4,7 +4,8 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from flashsale.storm.workload.plan import ALWAYS, LAST, Plan
+from flashsale.run.plan_columns import ALWAYS
+from flashsale.storm.plan.plan import LAST, Plan
 
 
 class Turn(NamedTuple):

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from time import monotonic_ns
 
 from flashsale.errors import UnreachableError
-from flashsale.storm.attack.target import Target
+from flashsale.scenario.scenario import Timeouts
+from flashsale.scenario.target import Target
 from flashsale.storm.attack.wire import IDLE, Connection
-from flashsale.storm.workload.scenario import Timeouts
 
 HANDSHAKES_MAX = 64
 """Under way at once, so that a listen queue has a chance: Tomcat's takes 100, nginx' 511. A

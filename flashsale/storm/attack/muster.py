@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from flashsale.storm.attack.answer import MESSAGES
+from flashsale.scenario.answer import MESSAGES
+from flashsale.scenario.load import Step
+from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.target import Target
 from flashsale.storm.attack.arsenal import Arsenal
 from flashsale.storm.attack.attacker import Attacker
 from flashsale.storm.attack.barrier import Barrier, at_once
@@ -14,13 +17,10 @@ from flashsale.storm.attack.open_attacker import OpenAttacker
 from flashsale.storm.attack.progress import ShowProgress
 from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.requests import requests_of
-from flashsale.storm.attack.target import Target
 from flashsale.storm.attack.visit_attacker import VisitAttacker
 from flashsale.storm.attack.wire import BrowseReader, Reader, SignReader
-from flashsale.storm.health.effort import Effort
-from flashsale.storm.workload.plan import Plan
-from flashsale.storm.workload.scenario import Scenario
-from flashsale.storm.workload.step import Step
+from flashsale.storm.figures.effort import Effort
+from flashsale.storm.plan.plan import Plan
 
 _READERS = {Step.BUY: Reader, Step.BROWSE: BrowseReader, Step.SIGN: SignReader}
 

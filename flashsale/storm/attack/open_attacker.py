@@ -7,7 +7,8 @@ latency goes on all the while: a target that stalls delays everybody who comes m
 from array import array
 from time import monotonic_ns
 
-from flashsale.storm.attack.answer import Answer, unsent
+from flashsale.run.attempts import NEVER
+from flashsale.scenario.answer import Answer, unsent
 from flashsale.storm.attack.arsenal import Arsenal
 from flashsale.storm.attack.attacker import UNTENDED_MAX, Attacker
 from flashsale.storm.attack.barrier import Barrier, at_once
@@ -15,7 +16,6 @@ from flashsale.storm.attack.progress import ShowProgress
 from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.turns import Turns
 from flashsale.storm.attack.wire import Connection
-from flashsale.storm.record.ledger import NEVER
 
 
 class OpenAttacker(Attacker):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flashsale.model import Ending
-from flashsale.storm.health.selfwatch import SelfWatch
-from flashsale.storm.record.ledger import Ledger
+from flashsale.run.attempts import Attempts
+from flashsale.storm.attack.selfwatch import SelfWatch
 
 
 class Chronicle(Protocol):
@@ -19,7 +19,7 @@ class Chronicle(Protocol):
     def write_barrier(self, unix_us: int) -> None:
         """The barrier opens."""
 
-    def write_results(self, ledger: Ledger) -> None:
+    def write_results(self, ledger: Attempts) -> None:
         """Write every outcome that has come since the last time."""
 
 
@@ -27,6 +27,6 @@ class Chronicle(Protocol):
 class Records:
     """Where an attack leaves its traces."""
 
-    ledger: Ledger
+    ledger: Attempts
     attempts: Chronicle
     watch: SelfWatch

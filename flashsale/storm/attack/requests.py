@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from flashsale.storm.attack.target import Target
-from flashsale.storm.workload.plan import Plan
-from flashsale.storm.workload.step import Step
+from flashsale.scenario.load import Step
+from flashsale.scenario.target import Target
+from flashsale.storm.plan.plan import Plan
 
 
 def requests_of(plan: Plan, target: Target, tokens: Mapping[int, str]) -> list[bytes]:

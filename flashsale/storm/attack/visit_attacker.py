@@ -6,13 +6,13 @@ its response latency goes on all the while.
 
 from array import array
 
+from flashsale.run.attempts import NEVER
 from flashsale.storm.attack.arsenal import Arsenal
 from flashsale.storm.attack.barrier import Barrier, at_once
 from flashsale.storm.attack.closed_attacker import ClosedAttacker
 from flashsale.storm.attack.progress import ShowProgress
 from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.turns import Turns
-from flashsale.storm.record.ledger import NEVER
 
 
 class VisitAttacker(ClosedAttacker):

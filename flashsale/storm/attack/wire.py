@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from flashsale.model import Outcome
-from flashsale.storm.attack.answer import (
+from flashsale.scenario.answer import (
     CACHE_HEADER,
     MESSAGES,
     ORDER_HEADER,

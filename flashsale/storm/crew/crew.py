@@ -1,8 +1,8 @@
 """A crew: several processes that fire one plan from one instant, and one record of it all.
 
-The plan is parted, each worker raises its part's connections, and only when all stand does the
+The plan is parted, each process raises its part's connections, and only when all stand does the
 barrier open, at an instant of the monotonic clock, which the processes of a machine share. What
-workers tell is entered here in one order of events.
+processes tell is entered here in one order of events.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ from typing import Any
 
 from flashsale.errors import UnreachableError
 from flashsale.model import Ending
-from flashsale.storm.attack.answer import indeterminate, unsent
+from flashsale.scenario.answer import indeterminate, unsent
 from flashsale.storm.attack.attacker import INTERRUPT_GRACE_S
 from flashsale.storm.attack.barrier import LEAD_NS, Barrier, at_once, unix_us_at
 from flashsale.storm.attack.muster import Mission
 from flashsale.storm.attack.progress import Progress, ShowProgress
 from flashsale.storm.attack.records import Records
-from flashsale.storm.crew.confluence import Confluence
-from flashsale.storm.crew.hand import Hand
 from flashsale.storm.crew.messages import Done, Go, Standing, Stop, Told, Trouble
-from flashsale.storm.health.effort import Effort, together
+from flashsale.storm.crew.outcomes import EventOrder
+from flashsale.storm.crew.process import Process
+from flashsale.storm.figures.effort import Effort, together
 
 START_TIMEOUT_S = 30.0
 """A process is up and has its part, beside what `barrier_ms` gives it to connect."""
 
 OVERTIME_S = 10.0
-"""What a worker has, after all that its timeouts give it, before it counts as hung."""
+"""What a process has, after all that its timeouts give it, before it counts as hung."""
 
 _LOOK_S = 0.1
 _MS = 1_000_000
@@ -41,16 +41,16 @@ class Crew:
     def __init__(
         self,
         mission: Mission,
-        workers: int,
+        count: int,
         records: Records,
         show: ShowProgress,
         barrier: Barrier = at_once,
     ) -> None:
         self._plan, self._timeouts = mission.plan, mission.scenario.timeouts
-        self._ledger, self._attempts = records.ledger, records.attempts
+        self._attempts, self._file = records.ledger, records.attempts
         self._watch, self._show, self._barrier = records.watch, show, barrier
-        self._hands = [Hand(self, n, _share(mission, n + 1, workers)) for n in range(workers)]
-        self._confluence = Confluence(self._ledger, workers)
+        self._processes = [Process(self, n, _part_of(mission, n + 1, count)) for n in range(count)]
+        self._order = EventOrder(self._attempts, count)
         self._outcomes: Counter[Ending] = Counter()
         self._standing, self._over = asyncio.Event(), asyncio.Event()
         self._error: BaseException | None = None
@@ -59,19 +59,19 @@ class Crew:
         self._losses: list[str] = []
 
     def __repr__(self) -> str:
-        return f"<Crew {len(self._hands)} {self._ledger!r}>"
+        return f"<Crew {len(self._processes)} {self._attempts!r}>"
 
     def effort(self) -> Effort:
-        """What it has taken so far, of the workers that lived to tell and of this process."""
-        shares = [
-            replace(hand.done.share, name=f"worker {hand.index + 1}")
-            for hand in self._hands
-            if hand.done is not None
+        """What it has taken so far, of the processes that lived to tell, and of this one."""
+        efforts = [
+            replace(process.done.effort, name=f"worker {process.index + 1}")
+            for process in self._processes
+            if process.done is not None
         ]
-        return together(self._watch.report(), shares, self._losses)
+        return together(self._watch.report(), efforts, self._losses)
 
     async def run(self) -> None:
-        """Start the workers, open the barrier when all stand, and enter what they tell.
+        """Start the processes, open the barrier when all stand, and enter what they tell.
 
         Raises UnreachableError where the barrier cannot open; then nothing was sent.
         """
@@ -85,9 +85,9 @@ class Crew:
                 raise
             self._settle_unsent("interrupted" if self._error is None else "barrier")
         finally:
-            self._attempts.write_results(self._ledger)
-            for hand in self._hands:
-                hand.dismiss()
+            self._file.write_results(self._attempts)
+            for process in self._processes:
+                process.dismiss()
         if self._error is not None:
             raise self._error
 
@@ -98,46 +98,46 @@ class Crew:
             grace_ns = round((INTERRUPT_GRACE_S + OVERTIME_S) * 1e9)
             self._hung_at_ns = monotonic_ns() + grace_ns
             self._assembling.cancel()
-        for hand in self._hands:
-            hand.tell(Stop(reason))
+        for process in self._processes:
+            process.tell(Stop(reason))
 
     # Before the barrier.
 
     async def _assemble(self) -> int:
-        """Every worker up and its connections standing; the instant at which the barrier opens."""
+        """Every process up and its connections standing; the instant at which the barrier opens."""
         limit_s = START_TIMEOUT_S + self._timeouts.barrier_ms / 1000
         try:
             async with asyncio.timeout(limit_s):
-                await asyncio.gather(*(hand.begin() for hand in self._hands))
+                await asyncio.gather(*(process.begin() for process in self._processes))
                 await self._standing.wait()
         except TimeoutError:
-            up = sum(hand.standing for hand in self._hands)
+            up = sum(process.standing for process in self._processes)
             raise UnreachableError(
-                f"{up} of {len(self._hands)} workers were ready after {limit_s:,.0f} s; "
+                f"{up} of {len(self._processes)} workers were ready after {limit_s:,.0f} s; "
                 "give fewer --workers"
             ) from None
         instant_ns = await self._barrier(self._hold)
         return monotonic_ns() + LEAD_NS if instant_ns is None else instant_ns
 
     async def _hold(self, for_ns: int) -> None:
-        """Wait; the workers keep their own lanes standing."""
+        """Wait; the processes keep their own connections standing."""
         await asyncio.sleep(for_ns / 1e9)
 
     def _settle_unsent(self, reason: str) -> None:
-        now = self._ledger.origin_ns = monotonic_ns()
+        now = self._attempts.origin_ns = monotonic_ns()
         for attempt in range(len(self._plan)):
-            self._ledger.settle(attempt, now, unsent(reason))
+            self._attempts.settle(attempt, now, unsent(reason))
 
     # From the barrier on.
 
     async def _fire_from(self, origin_ns: int) -> None:
-        ledger, self._fired = self._ledger, True
-        ledger.origin_ns, ledger.barrier_unix_us = origin_ns, unix_us_at(origin_ns)
-        self._attempts.write_barrier(ledger.barrier_unix_us)
+        attempts, self._fired = self._attempts, True
+        attempts.origin_ns, attempts.barrier_unix_us = origin_ns, unix_us_at(origin_ns)
+        self._file.write_barrier(attempts.barrier_unix_us)
         run_ns = self._timeouts.run_ms * _MS + round(OVERTIME_S * 1e9)
         self._hung_at_ns = origin_ns + run_ns
-        for hand in self._hands:
-            hand.tell(Go(origin_ns))
+        for process in self._processes:
+            process.tell(Go(origin_ns))
         with self._watch.counting():
             while not self._over.is_set():
                 await self._look()
@@ -148,60 +148,60 @@ class Crew:
             async with asyncio.timeout(_LOOK_S):
                 await self._over.wait()
         now = monotonic_ns()
-        self._attempts.write_results(self._ledger)
+        self._file.write_results(self._attempts)
         self._show(self._progress(now))
         if now >= self._hung_at_ns:
-            for hand in self._hands:
-                if not hand.over:
-                    hand.give_up()
+            for process in self._processes:
+                if not process.over:
+                    process.give_up()
 
     def _progress(self, now: int) -> Progress:
         return Progress(
-            elapsed_s=max(0, now - self._ledger.origin_ns) / 1e9,
+            elapsed_s=max(0, now - self._attempts.origin_ns) / 1e9,
             planned=len(self._plan),
             settled=self._outcomes.total(),
-            in_flight=sum(hand.in_flight for hand in self._hands),
+            in_flight=sum(process.in_flight for process in self._processes),
             outcomes=self._outcomes,
         )
 
-    # What workers tell.
+    # What processes tell.
 
-    def hear(self, hand: Hand, message: object) -> None:
-        """Take a message of the worker behind `hand`."""
+    def hear(self, process: Process, message: object) -> None:
+        """Take a message of a process."""
         match message:
             case Standing():
-                hand.standing = True
-                if all(each.standing for each in self._hands):
+                process.standing = True
+                if all(each.standing for each in self._processes):
                     self._standing.set()
             case Told() if self._fired:
-                self._enter(hand, message)
+                self._enter(process, message)
             case Done():
-                hand.done = message
-                self._leave(hand)
+                process.done = message
+                self._leave(process)
             case Trouble():
-                self._fail(hand, message)
+                self._fail(process, message)
 
-    def lost(self, hand: Hand, fate: str) -> None:
-        """A worker is gone without having told how it did."""
+    def lost(self, process: Process, fate: str) -> None:
+        """A process is gone without having told how it did."""
         if self._fired:
-            self._do_without(hand, fate)
+            self._do_without(process, fate)
         else:
-            self._abort(UnreachableError(f"{self._name(hand)} {fate} before the barrier"))
+            self._abort(UnreachableError(f"{self._name(process)} {fate} before the barrier"))
 
-    def _enter(self, hand: Hand, told: Told) -> None:
-        hand.in_flight = told.in_flight
-        self._outcomes.update(told.haul.endings())
-        self._confluence.take(hand.index, told.haul)
+    def _enter(self, process: Process, told: Told) -> None:
+        process.in_flight = told.in_flight
+        self._outcomes.update(told.outcomes.endings())
+        self._order.take(process.index, told.outcomes)
 
-    def _fail(self, hand: Hand, trouble: Trouble) -> None:
+    def _fail(self, process: Process, trouble: Trouble) -> None:
         """By a defect: it is raised. By the target: before the barrier that is the end, after it
-        the worker is given up, like one that died."""
+        the process is given up, like one that died."""
         if trouble.error is None:
-            self._abort(RuntimeError(f"{self._name(hand)}:\n{trouble.trace}"))
+            self._abort(RuntimeError(f"{self._name(process)}:\n{trouble.trace}"))
         elif self._fired:
-            self._do_without(hand, f"gave up: {trouble.error}")
+            self._do_without(process, f"gave up: {trouble.error}")
         elif isinstance(trouble.error, UnreachableError):
-            self._abort(UnreachableError(f"{self._name(hand)}: {trouble.error}"))
+            self._abort(UnreachableError(f"{self._name(process)}: {trouble.error}"))
         else:
             self._abort(trouble.error)
 
@@ -214,39 +214,41 @@ class Crew:
         """A defect in a callback ends the storm at once, instead of leaving it waiting."""
         self._abort(context.get("exception") or RuntimeError(context["message"]))
 
-    def _do_without(self, hand: Hand, fate: str) -> None:
+    def _do_without(self, process: Process, fate: str) -> None:
         """Nothing of it is lost: what it did not tell may have happened, unless it was yet to
         come. The others stop, since a run that cannot count is not worth another claim."""
         now, plan = monotonic_ns(), self._plan
-        missing = self._confluence.untold(hand.plan.numbers)
+        missing = self._order.untold(process.plan.numbers)
         for i in missing:
             # A pause counts from an answer, which came after the barrier: never due before this.
-            to_come = self._ledger.origin_ns + plan.at_us[i] * 1000 > now
+            to_come = self._attempts.origin_ns + plan.at_us[i] * 1000 > now
             answer = unsent("worker") if to_come else indeterminate("worker")
             self._outcomes[answer.outcome] += 1
-            self._confluence.suppose(i, now, answer)
-        self._losses.append(f"{self._name(hand)} {fate}; nobody tells of {len(missing):,} attempts")
-        self._leave(hand)
+            self._order.suppose(i, now, answer)
+        self._losses.append(
+            f"{self._name(process)} {fate}; nobody tells of {len(missing):,} attempts"
+        )
+        self._leave(process)
         if not self._stopped:
             self.stop("worker")
 
-    def _leave(self, hand: Hand) -> None:
-        hand.over, hand.in_flight = True, 0
-        self._confluence.end(hand.index)
-        if all(each.over for each in self._hands):
+    def _leave(self, process: Process) -> None:
+        process.over, process.in_flight = True, 0
+        self._order.end(process.index)
+        if all(each.over for each in self._processes):
             self._over.set()
 
-    def _name(self, hand: Hand) -> str:
-        return f"worker {hand.index + 1} of {len(self._hands)}"
+    def _name(self, process: Process) -> str:
+        return f"worker {process.index + 1} of {len(self._processes)}"
 
 
-def connections_each(connections: int, workers: int) -> int:
-    """How many connections the busiest of `workers` has."""
-    return -(-connections // workers)
+def connections_each(connections: int, count: int) -> int:
+    """How many connections the busiest of `count` processes has."""
+    return -(-connections // count)
 
 
-def _share(mission: Mission, number: int, of: int) -> Mission:
-    """The mission of one worker: its part of the plan, and no other users' tokens."""
+def _part_of(mission: Mission, number: int, of: int) -> Mission:
+    """The mission of one process: its part of the plan, and no other users' tokens."""
     plan = mission.plan.part(number, of)
     tokens = {user: mission.tokens[user] for user in set(plan.users) & mission.tokens.keys()}
     return replace(mission, plan=plan, tokens=tokens)

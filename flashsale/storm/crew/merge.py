@@ -1,24 +1,122 @@
-"""Shards become one run: record, latencies and summary, as if one process had fired it all."""
+"""Shards' records of attempts become one: one plan, and all results in one order of events.
 
-from collections.abc import Sequence
+Instants are aligned by what each shard's clock showed when its barrier opened. Nobody compared
+those clocks, so each result keeps the name of the `clock` that it was read from.
+
+Shards become one run: record, latencies and summary, as if one process had fired it all.
+"""
+
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from heapq import merge as merge_sorted
+from operator import itemgetter
+from typing import Any
+
+import orjson
 
 from flashsale.errors import ExitCode
-from flashsale.storm.conclusion import Circumstances, conclude
-from flashsale.storm.crew.merged_attempts import barrier_unix_us, write_merged
-from flashsale.storm.crew.shard_run import ShardRun
-from flashsale.storm.figures.claims import read_asked
+from flashsale.model import Outcome
+from flashsale.run.attempts_file import AttemptsFile, Record, read_record
+from flashsale.run.folder import RunFolder
+from flashsale.run.generator import Machine
+from flashsale.run.recording import scenario_document
+from flashsale.run.summary import MergedFigures, MergedShard
+from flashsale.storm.crew.shard import ShardRun
+from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude
+from flashsale.storm.figures.effort import Effort, ProcessEffort, together
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.salefigures import sale_figures
-from flashsale.storm.health.effort import Effort, Share, together
-from flashsale.storm.health.machine import Machine
-from flashsale.storm.record.attempts import read_ledger
-from flashsale.storm.record.ledger import Ledger
-from flashsale.storm.record.runfolder import RunFolder
-from flashsale.storm.record.scenario_file import scenario_document
-from flashsale.storm.run import Finished
-from flashsale.storm.summary import MergedFigures, MergedShard
-from flashsale.storm.workload.plan import Plan
+from flashsale.storm.figures.sale import Asked, sale_figures
+from flashsale.storm.plan.plan import Plan
+
+
+def write_merged(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> None:
+    """Write attempts.jsonl of the run that all shards in `runs` make, given by their numbers.
+
+    An attempt of which a shard did not live to tell gets a result, too: indeterminate, by the
+    error `shard`.
+    """
+    origin_us = barrier_unix_us(runs)
+    results = _Results(runs, origin_us or 0, len(plan))
+    with AttemptsFile(folder.attempts) as attempts:
+        attempts.write_plan(_header(runs, plan, folder), plan)
+        if origin_us is not None:
+            attempts.write_barrier(origin_us)
+        attempts.write_lines(map(_line, results.told()))
+        attempts.write_lines(map(_line, results.supposed()))
+        attempts.write_lines(_line(line) for run in runs for line in run.lines(0) if _is_late(line))
+        attempts.write_end(len(plan), results.sent, not all(run.ended for run in runs))
+
+
+def barrier_unix_us(runs: Sequence[ShardRun]) -> int | None:
+    """When the first barrier opened, by its own clock; None where none did."""
+    opened = [run.barrier_unix_us for run in runs if run.barrier_unix_us is not None]
+    return min(opened, default=None)
+
+
+class _Results:
+    """The results of all shards, counted while they are read."""
+
+    def __init__(self, runs: Sequence[ShardRun], origin_us: int, planned: int) -> None:
+        self._runs, self._origin_us = runs, origin_us
+        self._known = bytearray(planned)
+        self._last_us = self.sent = 0
+
+    def told(self) -> Iterator[dict[str, Any]]:
+        """What the shards tell, by the instants at which it came."""
+        for line in merge_sorted(*map(self._of, self._runs), key=itemgetter("done_us")):
+            self._known[line["i"]] = True
+            self._last_us = line["done_us"]
+            self.sent += line["sent_us"] is not None
+            yield line
+
+    def supposed(self) -> Iterator[dict[str, Any]]:
+        """What has to be supposed of the attempts of which nobody told."""
+        for i, known in enumerate(self._known):
+            if not known:
+                yield {
+                    "kind": "result",
+                    "i": i,
+                    "due_us": None,
+                    "sent_us": None,
+                    "done_us": self._last_us,
+                    "outcome": Outcome.INDETERMINATE,
+                    "status": None,
+                    "order": None,
+                    "error": "shard",
+                }
+
+    def _of(self, run: ShardRun) -> Iterator[dict[str, Any]]:
+        opened_us = self._origin_us if run.barrier_unix_us is None else run.barrier_unix_us
+        for line in run.lines(opened_us - self._origin_us):
+            if line["kind"] == "result":
+                yield line
+            elif line["kind"] == "spared":
+                self._known[line["i"]] = True
+
+
+def _is_late(line: dict[str, Any]) -> bool:
+    """What was found out about attempts when the storm was over."""
+    return bool(line["kind"] != "result")
+
+
+def _line(line: dict[str, Any]) -> bytes:
+    return orjson.dumps(line) + b"\n"
+
+
+def _header(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> dict[str, Any]:
+    """The first shard's, but for what each shard has of its own. Units are as the stores had
+    them where a shard could ask."""
+    asked = next((run for run in runs if run.folder.baseline.exists()), runs[0])
+    header = {key: runs[0].header[key] for key in runs[0].header if key not in ("kind", "schema")}
+    del header["shard"]
+    return header | {
+        "run": folder.name,
+        "asked": [step.endpoint for step in plan.steps],
+        "units": asked.header["shard"]["units"],
+        "connections": plan.connection_count,
+        "planned": len(plan),
+        "shards": [run.header["run"] for run in runs],
+    }
 
 
 def merge_runs(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> Finished:
@@ -29,9 +127,9 @@ def merge_runs(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> Finis
     runs = sorted(runs, key=lambda run: run.shard.number)
     folder.scenario.write_bytes(scenario_document(runs[0].scenario))
     write_merged(runs, plan, folder)
-    ledger = read_ledger(folder.attempts)
-    figures = Figures(ledger, plan.asks)
-    circumstances = _circumstances(runs, ledger, folder)
+    record = read_record(folder.attempts)
+    figures = Figures(record.attempts, plan.asks)
+    circumstances = _circumstances(runs, record, folder)
     summary = conclude(runs[0].scenario, figures, _effort(runs), circumstances)
     summary.write(folder.summary)
     folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
@@ -48,28 +146,28 @@ def baseline_of(runs: Sequence[ShardRun]) -> ShardRun | None:
 
 def _effort(runs: Sequence[ShardRun]) -> Effort:
     """What it took, shard by shard. A shard that made its own run invalid does so to the whole."""
-    shares, losses = [], []
+    efforts, losses = [], []
     for run in runs:
         if run.effort is None or run.summary is None:
             losses.append(f"shard {run.shard} did not live to tell how it did")
             continue
-        ledger = read_ledger(run.folder.attempts)
-        shares.append(
-            Share(
+        attempts = read_record(run.folder.attempts).attempts
+        efforts.append(
+            ProcessEffort(
                 name=f"shard {run.shard.number}",
                 connections=run.plan.connection_count,
-                planned=ledger.planned,
-                sent=ledger.sent,
+                planned=attempts.planned,
+                sent=attempts.sent,
                 watch=run.effort.watch,
-                start_lag=ledger.start_lag(),
+                start_lag=attempts.start_lag(),
                 connect=run.effort.connect,
             )
         )
         losses += [f"shard {run.shard}: {told}" for told in run.summary.generator.complaints]
-    return together(None, shares, losses)
+    return together(None, efforts, losses)
 
 
-def _circumstances(runs: Sequence[ShardRun], ledger: Ledger, folder: RunFolder) -> Circumstances:
+def _circumstances(runs: Sequence[ShardRun], record: Record, folder: RunFolder) -> Circumstances:
     opened_us = barrier_unix_us(runs) or runs[0].start_at_us
     started = datetime.fromtimestamp(opened_us / 1e6, UTC)
     return Circumstances(
@@ -77,12 +175,12 @@ def _circumstances(runs: Sequence[ShardRun], ledger: Ledger, folder: RunFolder) 
         base_url=runs[0].header["base_url"],
         plan_hash=runs[0].header["plan_hash"],
         started_at=started.isoformat(timespec="milliseconds"),
-        resolved=len(ledger.resolved),
-        late=ledger.late,
+        resolved=len(record.attempts.resolved),
+        late=record.attempts.late,
         interrupted_by=_interrupted_by(runs),
         merged=_merged(runs),
         machine=_machine(runs),
-        sale=sale_figures(ledger, read_asked(folder.attempts)),
+        sale=sale_figures(record.attempts, Asked.of(record)),
     )
 
 

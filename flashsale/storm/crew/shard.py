@@ -1,8 +1,57 @@
-"""A shard: one machine's part of a plan that several machines fire at the same instant. Pure."""
+"""How well this machine's wall clock is kept, by the kernel's own account (adjtimex(2)).
 
+A shard: one machine's part of a plan that several machines fire at the same instant. Pure.
+
+A shard's run as it lies in its folder: what it was to fire, when, and what came of it.
+"""
+
+import ctypes
 import re
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flashsale.errors import UsageError
+from flashsale.run.attempts_file import lines_of, read_plan
+from flashsale.run.folder import RunFolder
+from flashsale.run.recording import scenario_of
+from flashsale.run.summary import Summary
+from flashsale.scenario.scenario import Scenario
+from flashsale.storm.figures.effort import Effort
+from flashsale.storm.plan.plan import Plan, whole
+
+_TIME_ERROR = 5
+_UNSYNCHRONISED = 0x40
+
+
+class _Timex(ctypes.Structure):
+    """The head of struct timex, and room for the rest."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),  # 0: only ask
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("max_error_us", ctypes.c_long),
+        ("estimated_error_us", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_byte * 256),
+    )
+
+
+def clock_error_us() -> int | None:
+    """By how much the wall clock may be wrong, at most. None where nobody keeps it in time, or
+    the system does not tell."""
+    if not sys.platform.startswith("linux"):
+        return None
+    timex = _Timex()
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    if state in (-1, _TIME_ERROR) or timex.status & _UNSYNCHRONISED:
+        return None
+    return int(timex.max_error_us)
+
 
 SHARDS_MAX = 1_000
 _SHARD = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
@@ -52,3 +101,144 @@ def parse_instant_us(text: str, now: datetime) -> int:
 
 def _example(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+_T = TypeVar("_T")
+_INSTANTS = ("due_us", "free_us", "sent_us", "done_us")
+
+
+@dataclass(frozen=True)
+class ShardRun:
+    """One shard. `summary` and `effort` are None where it did not live to write them."""
+
+    path: Path
+    header: dict[str, Any] = field(repr=False)
+    plan: Plan
+    shard: Shard
+    start_at_us: int
+    barrier_unix_us: int | None
+    scenario: Scenario = field(repr=False)
+    summary: Summary | None = field(repr=False)
+    effort: Effort | None = field(repr=False)
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it lies."""
+        return RunFolder(self.path)
+
+    def lines(self, shift_us: int) -> Iterator[dict[str, Any]]:
+        """What came after the barrier, as the whole plan has it: attempts by their numbers there,
+        instants `shift_us` later, and each result with the `clock` that it was read from."""
+        try:
+            for line in lines_of(self.folder.attempts):
+                if "i" in line and line["kind"] != "plan":
+                    yield self._placed(line, shift_us)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise _damaged(self.path, error) from error
+
+    def _placed(self, line: dict[str, Any], shift_us: int) -> dict[str, Any]:
+        line["i"] = self.plan.numbers[line["i"]]
+        for name in _INSTANTS:
+            if line.get(name) is not None:
+                line[name] += shift_us
+        if line["kind"] == "result":
+            line["clock"] = self.shard.number
+        return line
+
+    @property
+    def ended(self) -> bool:
+        """Whether its record is whole, and nobody had cut it short."""
+        ends = [line for line in lines_of(self.folder.attempts) if line["kind"] == "end"]
+        return bool(ends) and not ends[-1]["interrupted"]
+
+
+def read_shard(path: Path) -> ShardRun:
+    """The shard's run in the folder `path`. Raises UsageError with one line."""
+    folder = RunFolder(path)
+    try:
+        plan = Plan.of(read_plan(folder.attempts))
+        header, *_ = lines_of(folder.attempts, 1)
+        if "shard" not in header:
+            raise UsageError(f"{path} is a whole run and no shard; there is nothing to merge")
+        shard = header["shard"]
+        return ShardRun(
+            path=path,
+            header=header,
+            plan=plan,
+            shard=Shard(shard["number"], shard["of"]),
+            start_at_us=shard["start_at_unix_us"],
+            barrier_unix_us=_barrier(folder),
+            scenario=scenario_of(folder.scenario.read_bytes()),
+            summary=_unless_missing(folder.summary, Summary.model_validate_json),
+            effort=_unless_missing(folder.effort, Effort.of_json),
+        )
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        raise UsageError(f"{path}: no {missing}; name the folders that shards left") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    reason = str(error).partition("\n")[0]
+    return UsageError(f"{path}: damaged, or of another version ({reason})")
+
+
+def whole_plan(runs: Sequence[ShardRun]) -> Plan:
+    """The plan that these shards make. Raises UsageError with one line, where they are not all
+    shards of one storm, each once."""
+    _ensure_alike(runs)
+    _ensure_each_once(runs, runs[0].shard.of)
+    ordered = sorted(runs, key=lambda run: run.shard.number)
+    try:
+        plan = whole([run.plan for run in ordered])
+    except ValueError as error:
+        raise UsageError(f"{runs[0].path} and the others: {error}") from error
+    if plan.digest != runs[0].header["plan_hash"]:
+        raise UsageError(f"{runs[0].path} and the others do not make the plan that they name")
+    return plan
+
+
+def _ensure_alike(runs: Sequence[ShardRun]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        if run.header["plan_hash"] != first.header["plan_hash"]:
+            raise UsageError(
+                f"{run.path} fired another plan than {first.path}; "
+                "merge shards of the same scenario, seed and tokens"
+            )
+        if run.shard.of != first.shard.of:
+            raise UsageError(
+                f"{first.path} is shard {first.shard} and {run.path} is {run.shard}; "
+                "merge shards of one division"
+            )
+        if run.start_at_us != first.start_at_us:
+            raise UsageError(f"{run.path} and {first.path} had different --start-at")
+        if run.scenario != first.scenario:
+            raise UsageError(f"{run.path} and {first.path} had different scenarios or thresholds")
+
+
+def _ensure_each_once(runs: Sequence[ShardRun], of: int) -> None:
+    paths: dict[int, Path] = {}
+    for run in runs:
+        if run.shard.number in paths:
+            both = f"{paths[run.shard.number]} and {run.path}"
+            raise UsageError(f"shard {run.shard} is given twice: {both}")
+        paths[run.shard.number] = run.path
+    missing = [str(number) for number in range(1, of + 1) if number not in paths]
+    if missing:
+        shown = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
+        raise UsageError(f"{len(missing)} of {of} shards are missing: {shown}")
+
+
+def _unless_missing(path: Path, read: Callable[[bytes], _T]) -> _T | None:
+    return read(path.read_bytes()) if path.exists() else None
+
+
+def _barrier(folder: RunFolder) -> int | None:
+    for line in lines_of(folder.attempts):
+        if line["kind"] == "barrier":
+            return int(line["unix_us"])
+    return None

@@ -1,1 +1,1 @@
-"""What a record amounts to: histograms, figures, the sale's own, and what is demanded of them."""
+"""What attempts amount to: figures, thresholds judged, the generator's own verdict. Pure."""

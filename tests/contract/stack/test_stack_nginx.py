@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from fake_replicas import FakeReplica
+from rig.fake_replicas import FakeReplica
 from rig.until import until
 
 from flashsale.stack.nginx import Balancing, NginxServer

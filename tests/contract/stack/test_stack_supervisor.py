@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fake_replicas import CHILD, COMMANDS, DYING, MUTE
+from rig.fake_replicas import CHILD, COMMANDS, DYING, MUTE
 
 from flashsale.cli.serve import LiveWatcher
 from flashsale.errors import UnreachableError

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_sale import DEAD, END_MS, GROUP, STREAM, RealSale, failed
+from rig.real_sale import DEAD, END_MS, GROUP, STREAM, RealSale, failed
 
 from flashsale.errors import ExitCode, NothingJudgedError, UnreachableError, UsageError
+from flashsale.run.folder import BASELINE_FILE
 from flashsale.verify import observation
-from flashsale.verify.baseline import BASELINE_FILE, read_baseline, take
+from flashsale.verify.baseline import read_baseline, take
 from flashsale.verify.observation import read_rows
 from flashsale.verify.verdict import examine
 

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from rig.command_line import run_flashsale
 
-from flashsale.storm.summary import Summary
+from flashsale.run.summary import Summary
 
 CLICKS = """# Does one of three clicks at once sell, and are the others told so?
 schema = 1

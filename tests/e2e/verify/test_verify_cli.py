@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from real_sale import RealSale
+from rig.real_sale import RealSale
 
 LATENCY = dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "p99.9", "max"), 1.0) | {"count": 3}
 

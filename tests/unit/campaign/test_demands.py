@@ -7,7 +7,7 @@ import pytest
 from flashsale.campaign.demands import MAX_REGRESS, aborting, parse_regress, requiring
 from flashsale.cli.storm_options import doubtful, earlier, required
 from flashsale.errors import UsageError
-from flashsale.storm.workload.scenario import parse_scenario
+from flashsale.scenario.scenario import parse_scenario
 
 SALE = parse_scenario(
     """

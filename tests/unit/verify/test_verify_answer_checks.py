@@ -1,7 +1,7 @@
 """Answers: a good history and a broken one for every rule about "duplicate" and "sold out"."""
 
 import pytest
-from sale_world import World, broken, doubts, findings, together, violations
+from rig.sale_world import World, broken, doubts, findings, together, violations
 
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.attempts import GARBLED, NEVER

@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sale_world import World
+from rig.sale_world import World
 
 from flashsale.errors import NothingJudgedError
-from flashsale.verify.baseline import BASELINE_FILE, baseline_of, from_json, read_baseline
+from flashsale.run.folder import BASELINE_FILE
+from flashsale.verify.baseline import baseline_of, from_json, read_baseline
 from flashsale.verify.observation import Position
 from flashsale.verify.queue import Backlog, Queue
 

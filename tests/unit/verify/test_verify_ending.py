@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from flashsale.errors import NothingJudgedError
-from flashsale.verify.baseline import BASELINE_FILE, read_baseline
+from flashsale.run.folder import BASELINE_FILE, ENDING_FILE
+from flashsale.verify.baseline import read_baseline
 from flashsale.verify.ending import (
-    ENDING_FILE,
     Ending,
     SaleAtEnd,
     ended_last,

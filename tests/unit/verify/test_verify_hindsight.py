@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from sale_world import BEGIN_MS, CLOCKS, END_MS, STREAM, World, broken, findings, violations
+from rig.sale_world import BEGIN_MS, CLOCKS, END_MS, STREAM, World, broken, findings, violations
 
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.attempts import Attempts

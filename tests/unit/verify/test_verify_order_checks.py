@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from sale_world import (
+from rig.sale_world import (
     BEGIN_MS,
     END_MS,
     Row,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from sale_world import BEGIN_MS, END_MS, STREAM, Claim, Row, World, broken, doubts, together
+from rig.sale_world import BEGIN_MS, END_MS, STREAM, Claim, Row, World, broken, doubts, together
 
 from flashsale.model import Outcome
 from flashsale.verify.checks import CHECKS

@@ -1,7 +1,7 @@
 """Units: a good history and a broken one for every rule about stock."""
 
 import pytest
-from sale_world import World, broken, doubts, findings, violations
+from rig.sale_world import World, broken, doubts, findings, violations
 
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.queue import Backlog, Queue

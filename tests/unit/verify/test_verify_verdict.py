@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from sale_world import BEGIN_MS, CLOCKS, World, broken
+from rig.sale_world import BEGIN_MS, CLOCKS, World, broken
 
 from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Verdict

@@ -5,7 +5,7 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
-from sale_world import World
+from rig.sale_world import World
 
 from flashsale.cli.verify import show
 from flashsale.errors import ExitCode

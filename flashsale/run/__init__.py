@@ -1,0 +1,1 @@
+"""What a run leaves: its folder, attempts, histograms and summary, each written and read here."""

@@ -1,0 +1,167 @@
+"""What summary.json tells of the target: latencies, answers to reads, and how a sale went.
+
+Each is a part of `Summary`: frozen, and nothing in it that its model does not name.
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flashsale.model import Ending, Reading
+from flashsale.run.histogram import Histogram
+
+_PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+
+
+class Part(BaseModel):
+    """What every table of a summary is. Its fields' docstrings go into the JSON Schema."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
+    )
+
+
+class Latency(Part):
+    """A distribution in ms. A percentile is null without enough samples behind it."""
+
+    count: int
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    p999: float | None = Field(validation_alias="p99.9", serialization_alias="p99.9")
+    max: float | None
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> Self:
+        """The statistics of `histogram`."""
+        some = bool(histogram.count)
+        p50, p90, p95, p99, p999 = map(_ms, histogram.percentiles_us(*_PERCENTILES))
+        return cls(
+            count=histogram.count,
+            mean=_ms(histogram.mean_us if some else None),
+            max=_ms(histogram.max_us if some else None),
+            p50=p50, p90=p90, p95=p95, p99=p99, p999=p999,
+        )  # fmt: skip
+
+
+class PersistedLatency(Latency):
+    """From acceptance to row, with the offset of the two clocks that it is read from."""
+
+    clock_offset_ms: float | None = None
+    clock_error_ms: float | None = None
+
+
+def _ms(value_us: float | None) -> float | None:
+    return None if value_us is None else round(value_us / 1000, 3)
+
+
+_FROM_CACHE = (Reading.HIT, Reading.STALE, Reading.NULL)
+_PAST_CACHE = (Reading.LOAD, Reading.WAIT)
+
+
+class ReadFigures(Part):
+    """The reads of a run, each under one of the numbers from `hits` on."""
+
+    hit_ratio: float | None
+    """Of the answers that asked the cache, the share that it gave at once: fresh, stale or known
+    to be absent. What the Bloom filter turned away never asked it. None where none did."""
+
+    hits: int
+    stale: int
+    """Logically expired, answered at once and rebuilt behind the answer."""
+
+    nulls: int
+    """Remembered as absent."""
+
+    loads: int
+    """Answered from the database by the very request."""
+
+    waits: int
+    """Answered by a load that another request had begun."""
+
+    rejected: int
+    """Turned away by the Bloom filter: the id does not exist."""
+
+    unmarked: int
+    """Answered without a word in `x-cache`."""
+
+    @classmethod
+    def of(cls, outcomes: Mapping[Ending, int]) -> Self | None:
+        """The figures of a run with these endings, None where it had no answer to a read. Pure."""
+        counts = {reading: outcomes.get(reading, 0) for reading in Reading}
+        if not any(counts.values()):
+            return None
+        given = sum(counts[reading] for reading in _FROM_CACHE)
+        asked = given + sum(counts[reading] for reading in _PAST_CACHE)
+        return cls(
+            hit_ratio=round(given / asked, 6) if asked else None,
+            hits=counts[Reading.HIT],
+            stale=counts[Reading.STALE],
+            nulls=counts[Reading.NULL],
+            loads=counts[Reading.LOAD],
+            waits=counts[Reading.WAIT],
+            rejected=counts[Reading.BLOOM],
+            unmarked=counts[Reading.ANSWERED],
+        )
+
+
+class FairnessFigures(Part):
+    """Who won, by arrival: `win_rates` of the ten tenths of the buyers in the order in which they
+    came (null where nobody did), each voucher's buyers among themselves.
+
+    `precedence` is the share of pairs of a winner and a loser in which the winner had come first:
+    1 is strictly first come, first served, 0.5 a lottery. Null where nobody lost, or nobody won.
+    """
+
+    buyers: int
+    winners: int
+    win_rates: list[float | None]
+    precedence: float | None
+
+
+class Selling(Part):
+    """How units went. Instants are ms after the barrier, null where that did not happen.
+
+    `refused` buyers were told "sold out"; `untold` ones were told nothing final though the stock
+    was gone. `left` units are not sold, `undersold` of them though buyers were refused.
+
+    `sold_out_ms` is the last order's arrival where nothing is left, `first_told_ms` that of the
+    first "sold out". `propagation_ms` is the longest that a buyer who had asked was kept waiting
+    for it once the stock was gone, beside the median; `late_sold` orders arrived after the first
+    "sold out" had, the latest of them by `late_by_ms`.
+    """
+
+    units: int | None
+    sold: int
+    refused: int
+    untold: int
+    left: int | None
+    undersold: int | None
+    sold_out_ms: float | None
+    first_told_ms: float | None
+    propagation_ms: float | None
+    propagation_p50_ms: float | None
+    late_sold: int
+    late_by_ms: float | None
+    fairness: FairnessFigures
+
+
+class VoucherFigures(Selling):
+    """One voucher of several."""
+
+    voucher: int
+
+
+class SaleFigures(Selling):
+    """The whole sale: sums over all vouchers, and the slowest of them where a time is told.
+
+    It is sold out when each of `vouchers` is; `sold_out_vouchers` are. `by_voucher` is empty where
+    there is only one, and holds at most VOUCHERS_MAX, by ascending id.
+    """
+
+    vouchers: int
+    sold_out_vouchers: int
+    by_voucher: list[VoucherFigures] = []

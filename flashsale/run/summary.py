@@ -1,0 +1,318 @@
+"""summary.json: the figures of a run and its verdict, in a versioned form that others build on.
+
+The storm writes it; `verify` fills in what it found (`with_verify`) and the verdict is drawn again.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import orjson
+from pydantic import Field
+
+from flashsale.errors import ExitCode, worst
+from flashsale.model import ENDINGS, Verdict
+from flashsale.resources import resource
+from flashsale.run.generator import GeneratorFigures, Health, Machine
+from flashsale.run.parts import Latency, Part, PersistedLatency, ReadFigures, SaleFigures
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+PUBLISHED = resource("run/summary.schema.json")
+"""The JSON Schema of a summary as a file beside the code; a test holds the two together."""
+
+Asked = Literal["claims", "reads", "sign-ins", "steps"]
+
+
+class LoadFigures(Part):
+    """What was planned and what came of it. `errors` counts what went wrong, by kind."""
+
+    asked: Asked = "claims"
+    users: int
+    connections: int
+    closed: bool
+    planned: int
+    spared: int = 0  # conditional attempts (retries, refreshes) for which there was no need
+    sent: int
+    duration_s: float
+    rate_per_s: float
+    outcomes: dict[str, int]
+    errors: dict[str, int]
+    indeterminate: int
+    resolved: int
+    late: int = 0  # of those resolved, claims that had sold after all
+    interrupted_by: int | None = None  # an exit code: 130 or 143
+
+
+class LatencyFigures(Part):
+    """Response runs from the planned instant, service from the send; `persisted` is verify's.
+
+    Attempts that the storm stopped waiting for are in both, as long as they were waited for:
+    `censored` of them, so that a percentile that reaches them is a lower bound.
+    """
+
+    response: Latency
+    service: Latency
+    persisted: PersistedLatency | None = None
+    by_outcome: dict[str, Latency]
+    censored: int
+    lost: int
+
+
+class EndpointSummary(Part):
+    """One endpoint of a run: `buy`, `browse` or `sign`."""
+
+    planned: int
+    sent: int
+    outcomes: dict[str, int]
+    response: Latency
+    service: Latency
+    by_outcome: dict[str, Latency]
+    censored: int
+
+
+class OrderFigures(Part):
+    """Orders acknowledged, found as rows, and refused for a reason of the sale."""
+
+    accepted: int
+    persisted: int | None = None
+    rejected: int
+    drain_s: float | None = None
+
+
+class Check(Part):
+    """One invariant of the sale; `findings` is verify's own, in detail."""
+
+    name: str
+    verdict: Verdict
+    detail: str = ""
+    findings: list[Any] = []
+
+
+class VerifyFigures(Part):
+    """What the judge found; `unknown` and no checks until it was asked."""
+
+    verdict: Verdict = Verdict.UNKNOWN
+    reason: str | None = None
+    checks: list[Check] = []
+    awaited: bool = False
+    """Whoever ran the storm goes on to verify it: until then nothing has been judged."""
+
+
+class DatabaseFigures(Part):
+    """Loads of shops by the database's own count, and what was asked for."""
+
+    loads: int
+    shops: int
+    unknown: int
+
+
+class ThresholdFigures(Part):
+    """One demand of the scenario; `value` in µs, samples, shares of 1 or per second."""
+
+    metric: str
+    condition: str
+    verdict: Verdict
+    value: float | None
+    detail: str
+
+
+class ShardFigures(Part):
+    """Which part of the plan a run fired. Its thresholds are those of all shards together."""
+
+    number: int
+    of: int
+
+
+class MergedShard(Part):
+    """One of the runs that a run was put together from."""
+
+    number: int
+    run: str
+    base_url: str
+    barrier_unix_us: int | None
+
+
+class MergedFigures(Part):
+    """What a run was put together from. `caveats` says what no merging can know."""
+
+    shards: list[MergedShard]
+    barrier_spread_ms: float
+    caveats: list[str]
+
+
+class Change(Part):
+    """One figure of two runs. `unknown` where one of them has too few samples for it."""
+
+    metric: str
+    unit: str
+    """`ms`, `/s` or `%` (of the planned attempts, written as a share of 1)."""
+
+    before: float | None
+    after: float | None
+    change: float | None
+    """Relative to the figure before: 0.15 is 15 % more. None where there is nothing to relate."""
+
+    verdict: Verdict
+    detail: str
+
+
+class Comparison(Part):
+    """A run beside the one that it was compared with."""
+
+    run: str
+    """The earlier run's name."""
+
+    folder: str
+    """Where that run lies, seen from this run's folder."""
+
+    max_regress: float
+    """How much worse a figure may have become, as a share of 1."""
+
+    warnings: list[str]
+    """Why the two may differ for another reason than the target."""
+
+    changes: list[Change]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Fail where one figure has become too bad, unknown where none could be compared."""
+        verdicts = {change.verdict for change in self.changes}
+        if Verdict.FAIL in verdicts:
+            return Verdict.FAIL
+        return Verdict.PASS if Verdict.PASS in verdicts else Verdict.UNKNOWN
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the comparison alone amounts to."""
+        match self.verdict:
+            case Verdict.FAIL:
+                return ExitCode.REGRESSION
+            case Verdict.PASS:
+                return ExitCode.PASS
+            case _:
+                return ExitCode.NOTHING_JUDGED
+
+
+class Summary(Part):
+    """A run, whole. Two are comparable when their `plan_hash` is equal."""
+
+    schema_version: Literal[1] = Field(
+        default=1, validation_alias="schema", serialization_alias="schema"
+    )
+    run: str
+    scenario: str
+    question: str
+    seed: int
+    plan_hash: str
+    base_url: str
+    started_at: str
+    verdict: Verdict
+    exit_code: int
+    load: LoadFigures
+    latency_ms: LatencyFigures
+    endpoints: dict[str, EndpointSummary] = {}
+    generator: GeneratorFigures
+    orders: OrderFigures
+    reads: ReadFigures | None = None
+    sale: SaleFigures | None = None
+    database: DatabaseFigures | None = None
+    shard: ShardFigures | None = None
+    merged: MergedFigures | None = None
+    verify: VerifyFigures = VerifyFigures()
+    thresholds: list[ThresholdFigures]
+    hints: list[str] = []  # what the figures suggest to look at; no part of the verdict
+    aborts: list[ThresholdFigures] = []
+    """Conditions that end a run early; `fail` is the one that did, and the run is a part."""
+
+    baseline: Comparison | None = None
+    machine: Machine | None = None
+
+    @property
+    def aborted(self) -> bool:
+        """Whether a condition has ended the run before its plan was through."""
+        return any(condition.verdict is Verdict.FAIL for condition in self.aborts)
+
+    def judged(self) -> Self:
+        """The same figures with the verdict and exit code that follow from them."""
+        code = exit_code_of(self)
+        return self.model_copy(update={"exit_code": int(code), "verdict": verdict_of(self, code)})
+
+    def with_verify(self, judgement: Mapping[str, Any]) -> Self:
+        """The run as the judge found it, judged again; `judgement` is verify's document.
+
+        Raises ValueError where it is not one.
+        """
+        verify = VerifyFigures(
+            verdict=judgement["verdict"], reason=judgement["reason"], checks=judgement["checks"]
+        )
+        found = judgement["orders"]
+        orders = {"persisted": found["persisted"], "drain_s": found["drain_s"]}
+        persisted = judgement["latency_ms"]["persisted"]
+        latency = {"persisted": persisted and PersistedLatency.model_validate(persisted)}
+        return self.model_copy(
+            update={
+                "verify": verify,
+                "orders": self.orders.model_copy(update=orders),
+                "latency_ms": self.latency_ms.model_copy(update=latency),
+            }
+        ).judged()
+
+    def with_baseline(self, comparison: Comparison) -> Self:
+        """The run beside an earlier one, judged again."""
+        return self.model_copy(update={"baseline": comparison}).judged()
+
+    def write(self, path: Path) -> None:
+        """Write summary.json so that a reader sees the old one or the new one, never half."""
+        document = self.model_dump(mode="json", by_alias=True)
+        draft = path.with_suffix(".tmp")
+        draft.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        draft.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The summary at `path`. Raises OSError, and ValueError where it is not one."""
+        return cls.model_validate_json(path.read_bytes())
+
+
+def exit_code_of(summary: Summary) -> ExitCode:
+    """What the process that made or judged this run is to exit with. Pure."""
+    codes = [ExitCode.PASS]
+    if summary.verify.verdict is Verdict.FAIL:
+        codes.append(ExitCode.VIOLATION)
+    if summary.load.interrupted_by is not None:
+        codes.append(ExitCode(summary.load.interrupted_by))
+    verify = summary.verify
+    unjudged = verify.verdict is Verdict.UNKNOWN and (verify.checks or verify.awaited)
+    if unjudged or not _answered(summary.load.outcomes):
+        codes.append(ExitCode.NOTHING_JUDGED)
+    if summary.generator.verdict is Health.INVALID:
+        codes.append(ExitCode.INVALID_RUN)
+    if summary.aborted or any(it.verdict is not Verdict.PASS for it in summary.thresholds):
+        codes.append(ExitCode.THRESHOLD)
+    if summary.baseline is not None:
+        codes.append(summary.baseline.exit_code)
+    return worst(*codes)
+
+
+def verdict_of(summary: Summary, code: ExitCode) -> Verdict:
+    """The verdict in one word; an invalid or interrupted run is never a pass."""
+    match code:
+        case ExitCode.PASS:
+            return Verdict.PASS
+        case ExitCode.VIOLATION | ExitCode.THRESHOLD | ExitCode.REGRESSION:
+            return Verdict.FAIL
+        case ExitCode.INVALID_RUN | ExitCode.INTERRUPTED | ExitCode.TERMINATED:
+            return Verdict.INVALID
+        case _:
+            return Verdict.UNKNOWN
+
+
+def _answered(outcomes: Mapping[str, int]) -> bool:
+    return any(outcomes.get(end.value) for end in ENDINGS if end.is_expected)
+
+
+def summary_schema() -> dict[str, Any]:
+    """The JSON Schema of a summary. What one of this version's predecessors lacks is optional."""
+    schema = Summary.model_json_schema(by_alias=True, mode="validation")
+    title = {"$schema": DIALECT, "title": "summary.json of a flashsale run"}
+    return {**title, **{name: part for name, part in schema.items() if name != "title"}}

@@ -1,0 +1,184 @@
+"""What an answer means: status, headers and body become one outcome. Pure.
+
+A server of the family that sends no `x-outcome` is read by its body: `success` with an order id
+in `data` sold, and its error messages map to outcomes, which a scenario can extend.
+
+Which answers make a user try again follows from that.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from flashsale.model import Ending, Outcome, Reading, Signing, parse_id
+
+OUTCOME_HEADER = b"x-outcome"
+ORDER_HEADER = b"x-order-id"
+CACHE_HEADER = b"x-cache"
+
+REJECTIONS = (
+    Outcome.SOLD_OUT,
+    Outcome.DUPLICATE,
+    Outcome.NOT_OPEN,
+    Outcome.ENDED,
+    Outcome.PAUSED,
+    Outcome.RATE_LIMITED,
+    Outcome.NOT_LOADED,
+    Outcome.SHED,
+    Outcome.UNKNOWN,
+)
+"""What a server can say of a claim that did not sell."""
+
+MESSAGES: Mapping[str, Outcome] = {
+    "Insufficient inventory": Outcome.SOLD_OUT,
+    "Duplicate orders cannot be placed": Outcome.DUPLICATE,
+    "Sale has not started": Outcome.NOT_OPEN,
+    "Sale has ended": Outcome.ENDED,
+    "Sale is paused": Outcome.PAUSED,
+    "Busy, try again": Outcome.SHED,
+    "Outcome unknown, ask for your order": Outcome.UNKNOWN,
+    # What the family's own servers say.
+    "库存不足": Outcome.SOLD_OUT,
+    "库存不足！": Outcome.SOLD_OUT,
+    "不能重复下单": Outcome.DUPLICATE,
+    "用户已经购买过一次！": Outcome.DUPLICATE,
+    "秒杀尚未开始！": Outcome.NOT_OPEN,
+    "秒杀已经结束！": Outcome.ENDED,
+}
+"""Error messages of servers that send no `x-outcome`."""
+
+CONNECT = "connect"
+REASONS = (
+    Outcome.SHED.value,
+    Outcome.RATE_LIMITED.value,
+    Outcome.UNKNOWN.value,
+    Outcome.NOT_OPEN.value,
+    CONNECT,
+)
+"""What a scenario can name as a reason to try again; `unknown` is also no answer at all, `connect`
+no connection to ask over."""
+
+_BY_HEADER = {outcome.value.encode(): outcome for outcome in (Outcome.SOLD, *REJECTIONS)}
+_BY_CACHE = {reading.value.encode(): reading for reading in Reading if reading != "answered"}
+
+
+class Answer(NamedTuple):
+    """What became of an attempt. `error` says what went wrong, if anything did."""
+
+    outcome: Ending
+    status: int | None = None
+    order: str | None = None
+    error: str | None = None
+
+
+def unsent(error: str) -> Answer:
+    """Never written to a connection: certainly not done."""
+    return Answer(Outcome.UNSENT, None, None, error)
+
+
+def indeterminate(error: str) -> Answer:
+    """Sent, and no answer that could be read."""
+    return Answer(Outcome.INDETERMINATE, None, None, error)
+
+
+def read_answer(
+    status: int,
+    outcome: bytes | None,
+    order: bytes | None,
+    body: bytes,
+    messages: Mapping[str, Outcome] = MESSAGES,
+) -> Answer:
+    """The answer with this status, these headers (None where absent) and this body."""
+    if outcome is None:
+        return _by_status(status, body, messages)
+    said = _BY_HEADER.get(outcome)
+    if said is None:
+        return Answer(Outcome.UNKNOWN, status, None, "outcome")
+    number = None if order is None else order.decode("latin-1")
+    if said is Outcome.SOLD:
+        return _sold(status, number or _order_in(body))
+    if number is not None and parse_id(number) is None:
+        return Answer(Outcome.UNKNOWN, status, None, "order_id")
+    return Answer(said, status, number, "unknown" if said is Outcome.UNKNOWN else None)
+
+
+def read_reading(status: int, cache: bytes | None) -> Answer:
+    """The answer to a read with this status and this `x-cache` (None where absent).
+
+    A thing that is not there is an answer like any other.
+    """
+    if status in (200, 404):
+        return Answer(_BY_CACHE.get(cache or b"", Reading.ANSWERED), status)
+    return _unserved(status)
+
+
+def read_signing(status: int, body: bytes) -> Answer:
+    """The answer to a daily sign-in with this status and this body."""
+    if status != 200:
+        return _unserved(status)
+    if (_parsed(body) or {}).get("success") is True:
+        return Answer(Signing.SIGNED, status)
+    return Answer(Outcome.REFUSED, status, None, "message")
+
+
+def _unserved(status: int) -> Answer:
+    """What is not a claim and did not get what it asked for."""
+    if status == 429:
+        return Answer(Outcome.RATE_LIMITED, status)
+    if status == 503:
+        return Answer(Outcome.SHED, status)
+    failed = Outcome.REFUSED if 400 <= status < 500 else Outcome.INDETERMINATE
+    return Answer(failed, status, None, f"http_{status}")
+
+
+def _sold(status: int, order: str | None) -> Answer:
+    """A sale counts only with status 200 and an order id to hold the server to."""
+    if order is None or parse_id(order) is None:
+        return Answer(Outcome.UNKNOWN, status, None, "order_id")
+    if status != 200:
+        return Answer(Outcome.UNKNOWN, status, order, "status")
+    return Answer(Outcome.SOLD, status, order)
+
+
+def _by_status(status: int, body: bytes, messages: Mapping[str, Outcome]) -> Answer:
+    if status == 200:
+        return _by_body(_parsed(body), messages)
+    if status == 429:
+        return Answer(Outcome.RATE_LIMITED, status)
+    if 400 <= status < 500:
+        return Answer(Outcome.REFUSED, status, None, f"http_{status}")
+    return Answer(Outcome.INDETERMINATE, status, None, f"http_{status}")
+
+
+def _by_body(envelope: Mapping[str, Any] | None, messages: Mapping[str, Outcome]) -> Answer:
+    if envelope is None or not isinstance(envelope.get("success"), bool):
+        return Answer(Outcome.INDETERMINATE, 200, None, "body")
+    if envelope["success"]:
+        return _sold(200, str(envelope.get("data")))
+    said = messages.get(str(envelope.get("errorMsg")))
+    return Answer(said or Outcome.UNKNOWN, 200, None, None if said else "message")
+
+
+def _parsed(body: bytes) -> Mapping[str, Any] | None:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _order_in(body: bytes) -> str | None:
+    """The order id in `data`, where an answer names its outcome but sends no `x-order-id`."""
+    data = (_parsed(body) or {}).get("data")
+    return None if data is None else str(data)
+
+
+def wants_retry(answer: Answer | None, reasons: Collection[str]) -> bool:
+    """Whether a claim that ended so is made again. None: it was never made, so there is nothing
+    to make again."""
+    if answer is None:
+        return False
+    if answer.outcome.is_indeterminate:
+        return Outcome.UNKNOWN.value in reasons
+    return answer.outcome.value in reasons or (answer.error == CONNECT and CONNECT in reasons)

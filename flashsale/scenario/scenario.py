@@ -1,0 +1,239 @@
+"""A scenario: what is sold or read, the load to put on it and what to demand of it (TOML)."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from flashsale.errors import UsageError
+from flashsale.model import ID_MAX, Outcome
+from flashsale.resources import resource
+from flashsale.scenario.answer import REJECTIONS
+from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
+from flashsale.scenario.table import Table, one_line, suggestion
+from flashsale.scenario.thresholds import DEFAULTS, Threshold, parse_threshold
+
+_Milliseconds = Annotated[int, Field(ge=1, le=HOUR_MS)]
+
+
+class Sale(Table):
+    """The vouchers on sale. `rehearse` seeds them, the storm asks for them."""
+
+    vouchers: int = Field(default=1, ge=1, le=10_000, description="how many vouchers")
+    first_voucher: int = Field(
+        default=1, ge=1, le=ID_MAX - 10_000, description="the lowest voucher id"
+    )
+    units: int = Field(ge=0, le=2**31 - 1, description="units of stock over all vouchers")
+
+    @property
+    def voucher_ids(self) -> range:
+        """The ids on sale, ascending and without a gap."""
+        return range(self.first_voucher, self.first_voucher + self.vouchers)
+
+    def units_by_voucher(self) -> dict[int, int]:
+        """The stock of each voucher: spread evenly, the first ones take the remainder."""
+        each, rest = divmod(self.units, self.vouchers)
+        return {voucher: each + (j < rest) for j, voucher in enumerate(self.voucher_ids)}
+
+
+class Browse(Table):
+    """Which shops are read: each as likely as any other, and a share of ids that do not exist."""
+
+    shops: int = Field(ge=1, le=1_000_000, description="how many shops are read")
+    first_shop: int = Field(default=1, ge=1, le=2**31, description="the lowest shop id")
+    unknown_share: float = Field(
+        default=0.0, ge=0, le=1, strict=False, description="reads of ids that do not exist"
+    )
+
+    @property
+    def shop_ids(self) -> range:
+        """The ids that are read and exist."""
+        return range(self.first_shop, self.first_shop + self.shops)
+
+
+class Prepare(Table):
+    """What `rehearse` sees to before a storm that reads."""
+
+    seeded_shops: int = Field(default=0, ge=0, le=1_000_000, description="shops that exist")
+    hot_shops: int | None = Field(default=None, ge=0, le=10_000, description="shops kept warm")
+    entries: Literal["as_warmed", "absent", "expired"] = Field(
+        default="as_warmed", description="the entries of the shops that are read"
+    )
+    load_delay_ms: int = Field(default=0, ge=0, le=4_000, description="what a load is slowed by")
+
+
+class Timeouts(Table):
+    """The bound of every phase."""
+
+    connect_ms: _Milliseconds = Field(
+        default=5_000, description="one attempt's wait for a connection"
+    )
+    barrier_ms: _Milliseconds = Field(
+        default=30_000, description="all connections up, else no storm"
+    )
+    request_ms: _Milliseconds = Field(default=10_000, description="one answer; then indeterminate")
+    drain_ms: _Milliseconds = Field(
+        default=15_000, description="answers still out after the last send"
+    )
+    run_ms: _Milliseconds = Field(
+        default=600_000, description="barrier to end, whatever is still open"
+    )
+    claim_ms: _Milliseconds = Field(
+        default=5_000, description="a claim sent longer ago cannot sell"
+    )
+    resolve_ms: _Milliseconds = Field(
+        default=30_000, description="asking after indeterminate claims"
+    )
+
+
+class Scenario(Table):
+    """One load test, checked. Two equal scenarios give equal plans for equal users."""
+
+    schema_version: Literal[1] = Field(alias="schema", description="the version of this format, 1")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="the scenario's name")
+    question: str = ""
+    sale: Sale | None = Field(default=None, description="the table [sale]")
+    browse: Browse | None = Field(default=None, description="the table [browse]")
+    prepare: Prepare | None = Field(default=None, description="the table [prepare]")
+    load: Load = Field(description="the table [load]")
+    timeouts: Timeouts = Timeouts()
+    thresholds: tuple[Threshold, ...] = Field(default_factory=dict, validate_default=True)
+    messages: dict[str, Annotated[Outcome, Field(strict=False)]] = Field(default_factory=dict)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What each user does, in this order."""
+        if self.load.steps:
+            return tuple(STEP_OF[name] for name in self.load.steps)
+        return (Step.BUY,) if self.sale is not None else (Step.BROWSE,)
+
+    @property
+    def asks(self) -> set[Step]:
+        """What is asked for: the steps, and the reads beside a claim."""
+        return {*self.steps, *([Step.BROWSE] if self.load.refresh else [])}
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The names of what is asked for: some of `buy`, `browse` and `sign`."""
+        return [step.endpoint for step in Step if step in self.asks]
+
+    @property
+    def needs_users(self) -> bool:
+        """Whether a step is taken that only a user with a session can take."""
+        return any(step.needs_user for step in self.steps)
+
+    @model_validator(mode="after")
+    def _tables_fit_the_steps(self) -> Self:
+        if self.sale is None and self.browse is None and set(self.steps) != {Step.SIGN}:
+            raise ValueError(
+                "sale: missing, expected the table [sale], or [browse] to read shops alone"
+            )
+        if self.sale and self.browse and not (self.load.steps or self.load.refresh):
+            raise ValueError(
+                "load.steps: missing, expected what a user does with [sale] and [browse], "
+                'such as ["browse", "buy"]'
+            )
+        beside = self.load.clicks > 1 or self.load.retry or self.load.refresh
+        if beside and Step.BUY not in self.steps:
+            raise ValueError("load.clicks, retry, refresh: these are for a scenario that buys")
+        for step, table in ((Step.BUY, self.sale), (Step.BROWSE, self.browse)):
+            name = "sale" if step is Step.BUY else "browse"
+            if step in self.asks and table is None:
+                raise ValueError(f"{name}: missing, expected the table [{name}] for its step")
+            if step not in self.asks and table is not None:
+                raise ValueError(f"{name}: no step of load.steps needs this table")
+        if self.browse is None and self.prepare is not None:
+            raise ValueError("prepare: this is for a scenario with a [browse]")
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_have_samples(self) -> Self:
+        for threshold in self.thresholds:
+            if trouble := self.no_samples(threshold):
+                raise ValueError(f"thresholds: {trouble}")
+        return self
+
+    def no_samples(self, threshold: Threshold) -> str:
+        """Why nothing in this scenario can be judged by `threshold`; empty where something can."""
+        if threshold.metric.endpoint in ("", *self.endpoints):
+            return ""
+        asked = " and ".join(map(repr, self.endpoints))
+        return f"{threshold.name!r} has no samples in a scenario that asks for {asked} alone"
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _schema_is_a_number(cls, version: object) -> object:
+        if isinstance(version, bool):  # equal to 1, and none
+            raise ValueError(f"schema: found {version}, expected 1")
+        return version
+
+    @field_validator("messages")
+    @classmethod
+    def _messages_are_rejections(cls, messages: dict[str, Outcome]) -> dict[str, Outcome]:
+        for message, outcome in messages.items():
+            if outcome not in REJECTIONS:
+                raise ValueError(
+                    f'messages."{message}": found {outcome.value!r}, '
+                    f"expected one of {', '.join(REJECTIONS)}"
+                )
+        return messages
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _parse_thresholds(cls, table: object) -> object:
+        if not isinstance(table, Mapping):
+            raise ValueError('thresholds: expected a table such as "buy.response.p99" = "< 500ms"')
+        unsaid = {name: text for name, text in DEFAULTS.items() if name not in table}
+        return tuple(parse_threshold(*demand) for demand in {**table, **unsaid}.items())
+
+
+def load_scenario(name: str) -> Scenario:
+    """The scenario in the file `name`, or the built-in one called so.
+
+    Raises UsageError: one line with the field, what was found and what was expected.
+    """
+    path = Path(name)
+    if path.suffix != ".toml" and "/" not in name:
+        path = _built_in(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"scenario {path}: {reason}") from error
+    return parse_scenario(text, str(path))
+
+
+def parse_scenario(text: str, source: str) -> Scenario:
+    """The scenario written in `text`; `source` names it in errors (UsageError)."""
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
+        raise UsageError(f"{source} is not TOML: {error}") from error
+    if "question" not in document:
+        document["question"] = _first_comment(text)
+    try:
+        return Scenario.model_validate(document)
+    except ValidationError as error:
+        raise UsageError(f"{source}: {one_line(error, Scenario)}") from error
+
+
+def built_in_names() -> list[str]:
+    """The names of the scenarios that ship with flashsale."""
+    return sorted(path.stem for path in resource("scenarios").glob("*.toml"))
+
+
+def _built_in(name: str) -> Path:
+    names = built_in_names()
+    if name not in names:
+        raise UsageError(
+            f"no scenario {name!r}{suggestion(name, names)}; built in: {', '.join(names)}; "
+            "or give the path of a .toml file"
+        )
+    return resource("scenarios") / f"{name}.toml"
+
+
+def _first_comment(text: str) -> str:
+    first = text.lstrip().partition("\n")[0]
+    return first.lstrip("# ").rstrip() if first.startswith("#") else ""

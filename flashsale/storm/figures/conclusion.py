@@ -1,0 +1,268 @@
+"""The conclusion of a storm: its figures, its health and its thresholds become one summary."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from flashsale.errors import ExitCode
+from flashsale.model import ENDINGS, Outcome, Verdict
+from flashsale.run.generator import (
+    CalibrationFigures,
+    GeneratorFigures,
+    Machine,
+    SampleFigures,
+    WorkerFigures,
+)
+from flashsale.run.parts import Latency, ReadFigures, SaleFigures
+from flashsale.run.summary import (
+    Asked,
+    DatabaseFigures,
+    EndpointSummary,
+    LatencyFigures,
+    LoadFigures,
+    MergedFigures,
+    OrderFigures,
+    ShardFigures,
+    Summary,
+    ThresholdFigures,
+    VerifyFigures,
+)
+from flashsale.scenario.load import Step
+from flashsale.scenario.scenario import Scenario
+from flashsale.storm.figures.effort import Effort, ProcessEffort, SelfReport
+from flashsale.storm.figures.figures import EndpointFigures, Figures
+from flashsale.storm.figures.health import (
+    Conduct,
+    Room,
+    doubts,
+    faults,
+    health_of,
+    listen_queue_hint,
+)
+from flashsale.storm.figures.judging import Judgement, Loads, judge
+from flashsale.storm.plan.plan import Plan
+
+NOT_VERIFIED = "not verified yet: `flashsale verify` judges the sale"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A storm that is over: its summary, and the figures that charts are drawn from."""
+
+    summary: Summary
+    figures: Figures
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the figures do not say of themselves."""
+
+    run: str
+    base_url: str
+    plan_hash: str
+    started_at: str
+    resolved: int
+    interrupted_by: ExitCode | None
+    shard: ShardFigures | None = None
+    merged: MergedFigures | None = None
+    sale: SaleFigures | None = None
+    machine: Machine | None = None
+    room: Room | None = None
+    late: int = 0
+    aborts: Sequence[Judgement] = ()
+    verify_awaited: bool = False
+
+
+def conclude(
+    scenario: Scenario, figures: Figures, effort: Effort, circumstances: Circumstances
+) -> Summary:
+    """The summary of a run, judged by what the storm alone can know. Pure."""
+    return Summary(
+        run=circumstances.run,
+        scenario=scenario.name,
+        question=scenario.question,
+        seed=scenario.load.seed,
+        plan_hash=circumstances.plan_hash,
+        base_url=circumstances.base_url,
+        started_at=circumstances.started_at,
+        verdict=Verdict.UNKNOWN,
+        exit_code=ExitCode.NOTHING_JUDGED,
+        load=_load(scenario, figures, circumstances),
+        latency_ms=_latency(figures),
+        endpoints={name: _endpoint(found) for name, found in figures.endpoints.items()},
+        generator=_generator(scenario, figures, effort, circumstances),
+        orders=_orders(figures.of(Step.BUY.endpoint)),
+        reads=ReadFigures.of(figures.outcomes),
+        hints=[hint] if (hint := listen_queue_hint(effort.connect)) else [],
+        verify=_unverified(scenario, circumstances),
+        sale=circumstances.sale,
+        shard=circumstances.shard,
+        merged=circumstances.merged,
+        thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
+        machine=circumstances.machine,
+        aborts=_thresholds(circumstances.aborts),
+    ).judged()
+
+
+def with_loads(scenario: Scenario, figures: Figures, summary: Summary, loads: Loads) -> Summary:
+    """The same run with what the database counted, judged again."""
+    figures.loads = loads
+    found = {
+        "database": DatabaseFigures(loads=loads.count, shops=loads.shops, unknown=loads.unknown),
+        "thresholds": _thresholds([judge(each, figures) for each in scenario.thresholds]),
+    }
+    return summary.model_copy(update=found).judged()
+
+
+_REFUSALS = [outcome for outcome in Outcome if outcome.is_expected and outcome is not Outcome.SOLD]
+
+
+def _orders(claims: EndpointFigures) -> OrderFigures:
+    return OrderFigures(
+        accepted=claims.outcomes.get(Outcome.SOLD, 0),
+        rejected=sum(claims.outcomes.get(outcome, 0) for outcome in _REFUSALS),
+    )
+
+
+def _unverified(scenario: Scenario, circumstances: Circumstances) -> VerifyFigures:
+    """What a storm alone knows of the sale's rules: nothing."""
+    if Step.BUY not in scenario.steps:
+        return VerifyFigures()
+    return VerifyFigures(reason=NOT_VERIFIED, awaited=circumstances.verify_awaited)
+
+
+def _asked(steps: Collection[Step]) -> Asked:
+    return _ASKED[min(steps)] if len(steps) == 1 else "steps"
+
+
+_ASKED: dict[Step, Asked] = {Step.BUY: "claims", Step.BROWSE: "reads", Step.SIGN: "sign-ins"}
+
+
+def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) -> LoadFigures:
+    return LoadFigures(
+        asked=_asked(scenario.asks),
+        users=scenario.load.user_count if scenario.needs_users else scenario.load.users,
+        connections=scenario.load.connections,
+        closed=scenario.load.closed,
+        planned=figures.planned,
+        spared=figures.spared,
+        sent=figures.sent,
+        duration_s=round(figures.duration_s, 6),
+        rate_per_s=round(figures.rate_per_s, 1),
+        outcomes={end.value: n for end in ENDINGS if (n := figures.outcomes[end])},
+        errors=dict(sorted(figures.errors.items())),
+        indeterminate=sum(n for outcome, n in figures.outcomes.items() if outcome.is_indeterminate),
+        resolved=circumstances.resolved,
+        late=circumstances.late,
+        interrupted_by=circumstances.interrupted_by,
+    )
+
+
+def _latency(figures: Figures) -> LatencyFigures:
+    return LatencyFigures(
+        response=Latency.of(figures.latency("response")),
+        service=Latency.of(figures.latency("service")),
+        by_outcome=_by_outcome(figures),
+        censored=figures.censored,
+        lost=figures.lost,
+    )
+
+
+def _endpoint(figures: EndpointFigures) -> EndpointSummary:
+    return EndpointSummary(
+        planned=figures.planned,
+        sent=figures.sent,
+        outcomes={end.value: n for end in ENDINGS if (n := figures.outcomes.get(end, 0))},
+        response=Latency.of(figures.latency("response")),
+        service=Latency.of(figures.latency("service")),
+        by_outcome=_by_outcome(figures),
+        censored=figures.censored,
+    )
+
+
+def _by_outcome(figures: Figures | EndpointFigures) -> dict[str, Latency]:
+    found = {end.value: figures.latency("response", end) for end in ENDINGS}
+    return {name: Latency.of(histogram) for name, histogram in found.items() if histogram.count}
+
+
+def _generator(
+    scenario: Scenario, figures: Figures, effort: Effort, circumstances: Circumstances
+) -> GeneratorFigures:
+    report = effort.watch
+    # What was not sent because a condition ended the run was kept back on purpose.
+    aborted = any(judgement.verdict is Verdict.FAIL for judgement in circumstances.aborts)
+    conduct = Conduct(
+        planned=figures.sent if aborted else figures.planned,
+        sent=figures.sent,
+        open_run=scenario.load.open,
+        closed_run=scenario.load.closed,
+        start_lag=figures.start_lag,
+        response=figures.latency("response"),
+        watches={process.name: process.watch for process in effort.processes}
+        or {"the generator": report},
+        headroom=circumstances.room.headroom if circumstances.room else None,
+    )
+    found, doubted = [*faults(conduct), *effort.losses], doubts(conduct)
+    return GeneratorFigures(
+        verdict=health_of(found, doubted),
+        complaints=found,
+        doubts=doubted,
+        cpu_us_per_request=_per_request_us(report.cpu_ns, figures.sent),
+        cpu_share=round(report.cpu_share, 3),
+        start_lag_ms=Latency.of(figures.start_lag),
+        loop_lag_ms=Latency.of(report.loop_lag),
+        connect_ms=Latency.of(effort.connect),
+        descriptors_limit=report.descriptors_limit,
+        workers=[_worker(process) for process in effort.processes],
+        samples=_samples(report),
+        calibration=_calibration(circumstances.room) if circumstances.room else None,
+    )
+
+
+def _worker(process: ProcessEffort) -> WorkerFigures:
+    return WorkerFigures(
+        name=process.name,
+        connections=process.connections,
+        planned=process.planned,
+        sent=process.sent,
+        cpu_us_per_request=_per_request_us(process.watch.cpu_ns, process.sent),
+        cpu_share=round(process.watch.cpu_share, 3),
+        start_lag_ms=Latency.of(process.start_lag),
+        loop_lag_ms=Latency.of(process.watch.loop_lag),
+        connect_ms=Latency.of(process.connect),
+        samples=_samples(process.watch),
+    )
+
+
+def _calibration(room: Room) -> CalibrationFigures:
+    calibration = room.calibration
+    return CalibrationFigures(
+        requests=calibration.requests,
+        took_ms=calibration.took_ms,
+        us_per_request=calibration.us_per_request,
+        capacity_per_s=round(room.capacity_per_s),
+        peak_per_s=room.peak_per_s,
+        headroom=None if room.headroom is None else round(room.headroom, 2),
+        burst_ms=None if room.burst_ms is None else round(room.burst_ms, 1),
+    )
+
+
+def _samples(report: SelfReport) -> list[SampleFigures]:
+    return [SampleFigures.model_validate(each._asdict()) for each in report.samples]
+
+
+def _per_request_us(cpu_ns: int, sent: int) -> float | None:
+    return round(cpu_ns / 1000 / sent, 2) if sent else None
+
+
+def _thresholds(judgements: Sequence[Judgement]) -> list[ThresholdFigures]:
+    return [
+        ThresholdFigures(
+            metric=judgement.threshold.name,
+            condition=judgement.threshold.condition,
+            verdict=judgement.verdict,
+            value=judgement.value,
+            detail=judgement.detail,
+        )
+        for judgement in judgements
+    ]

@@ -1,1 +1,0 @@
-"""What a storm writes down: the ledger in memory, attempts.jsonl, the run folder."""

@@ -1,0 +1,281 @@
+"""A storm from scenario to summary: the phases in their order, and the files that each leaves.
+
+plan on disk → connect → barrier → fire → drain → figures → resolve → summary.json, .hgrm, .hlog
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import uvloop
+
+from flashsale.errors import FlashsaleError, UsageError
+from flashsale.run.attempts import NEVER, Attempts
+from flashsale.run.attempts_file import AttemptsFile
+from flashsale.run.folder import RunFolder
+from flashsale.run.generator import Machine
+from flashsale.run.parts import SaleFigures
+from flashsale.run.plan_columns import PlanColumns
+from flashsale.run.recording import scenario_document
+from flashsale.run.summary import ShardFigures, Summary
+from flashsale.scenario.load import Step
+from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.target import Target
+from flashsale.scenario.thresholds import Threshold
+from flashsale.storm.attack.abort_watch import AbortWatch
+from flashsale.storm.attack.barrier import at_once, at_unix_us, until_unix_us
+from flashsale.storm.attack.interrupts import Interrupts, interrupts
+from flashsale.storm.attack.muster import Attack, Mission, muster
+from flashsale.storm.attack.progress import Progress, ShowProgress
+from flashsale.storm.attack.questions import Question, Resolver
+from flashsale.storm.attack.records import Records
+from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
+from flashsale.storm.crew.crew import Crew, connections_each
+from flashsale.storm.crew.shard import Shard, clock_error_us
+from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude
+from flashsale.storm.figures.effort import Effort
+from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.health import Calibration, Room, room_of
+from flashsale.storm.figures.sale import Asked, sale_figures
+from flashsale.storm.plan.plan import Plan
+from flashsale.storm.plan.planning import plan_of
+
+_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What to storm, how, and where to leave the record.
+
+    `units` is what each voucher has before the storm, where that is known better than by the
+    scenario: a sale can have begun long ago.
+    """
+
+    scenario: Scenario
+    target: Target
+    folder: RunFolder
+    units: Mapping[int, int] | None = None
+    workers: int = 1
+    aborts: Sequence[Threshold] = ()
+    verify_awaited: bool = False
+    shard: Shard | None = None
+    plan: PlanColumns | None = None  # one that was fired before; else the scenario's
+    calibration: Calibration | None = None
+    start_at_us: int | None = None  # since 1970, UTC; else as soon as all connections stand
+
+    @property
+    def connections(self) -> int:
+        """How many connections are this machine's."""
+        every = self.scenario.load.connections
+        return every if self.shard is None else connections_each(every, self.shard.of)
+
+
+def storm(assignment: Assignment, tokens: Mapping[int, str], show: ShowProgress) -> Finished:
+    """Run the storm for the first users in `tokens` (user id → token).
+
+    Ctrl-C and SIGTERM end it early with everything written; the summary then carries the exit
+    code. Raises UnreachableError where the barrier cannot open, UsageError where the system does
+    not allow enough open files.
+    """
+    ensure_descriptors(connections_each(assignment.connections, assignment.workers))
+    _ensure_to_come(assignment.start_at_us)
+    with interrupts() as taken, AttemptsFile(assignment.folder.attempts) as file:
+        return _Storm(assignment, tokens, file, taken).run(show)
+
+
+def _ensure_to_come(start_at_us: int | None) -> None:
+    """Raises UsageError where the instant at which to start has passed."""
+    if start_at_us is not None and until_unix_us(start_at_us) <= 0:
+        raise UsageError("--start-at has passed while the storm was prepared; give it more time")
+
+
+def _units(assignment: Assignment) -> Mapping[int, int]:
+    if assignment.units is not None:
+        return assignment.units
+    sale = assignment.scenario.sale
+    return {} if sale is None else sale.units_by_voucher()
+
+
+class _Storm:
+    def __init__(
+        self,
+        assignment: Assignment,
+        tokens: Mapping[int, str],
+        file: AttemptsFile,
+        taken: Interrupts,
+    ) -> None:
+        self._scenario, self._target, self._folder = (
+            assignment.scenario,
+            assignment.target,
+            assignment.folder,
+        )
+        self._workers, self._calibration = assignment.workers, assignment.calibration
+        self._verify_awaited = assignment.verify_awaited
+        self._tokens, self._file, self._taken = tokens, file, taken
+        self._units = _units(assignment)
+        fired_before = assignment.plan
+        whole = (
+            plan_of(self._scenario, list(tokens)) if fired_before is None else Plan.of(fired_before)
+        )
+        shard = assignment.shard
+        self._plan = whole if shard is None else whole.part(shard.number, shard.of)
+        self._plan_hash, self._planned, self._shard = whole.digest, len(whole), shard
+        self._start_at_us = assignment.start_at_us
+        self._barrier = at_once if self._start_at_us is None else at_unix_us(self._start_at_us)
+        self._attempts, self._watch = Attempts(len(self._plan)), SelfWatch()
+        self._aborts = AbortWatch(assignment.aborts, self._attempts, self._plan.asks)
+
+    def run(self, show: ShowProgress) -> Finished:
+        self._folder.scenario.write_bytes(scenario_document(self._scenario))
+        self._file.write_plan(self._header(), self._plan)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            attack = self._attack(show)
+            try:
+                runner.run(self._fire(attack))
+            except FlashsaleError:
+                self._write_end()
+                raise
+            with self._watch.counting():
+                figures = Figures(self._attempts, self._plan.asks)
+            resolved = runner.run(self._resolve()) if self._taken.exit_code is None else 0
+        self._write_end()
+        effort = attack.effort()
+        summary = self._conclude(figures, effort, resolved)
+        if self._shard is not None:
+            self._folder.effort.write_bytes(effort.to_json())
+        summary.write(self._folder.summary)
+        self._folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
+        self._folder.hlog.write_text(figures.hlog(), encoding="utf-8")
+        return Finished(summary, figures, self._plan)
+
+    def _attack(self, show: ShowProgress) -> Attack:
+        mission = Mission(self._scenario, self._target, self._plan, self._tokens)
+        records = Records(self._attempts, self._file, self._watch)
+
+        def look(progress: Progress) -> None:
+            show(progress)
+            if self._aborts.look(progress.elapsed_s):
+                attack.stop("aborted")
+
+        attack: Attack = (
+            muster(mission, records, look, self._barrier)
+            if self._workers == 1
+            else Crew(mission, self._workers, records, look, self._barrier)
+        )
+        return attack
+
+    async def _fire(self, attack: Attack) -> None:
+        loop = asyncio.get_running_loop()
+        # Not from within the handler: a signal may come between any two steps of a callback.
+        with self._taken.told(lambda: loop.call_soon_threadsafe(attack.stop)):
+            await attack.run()
+
+    async def _resolve(self) -> int:
+        loop = asyncio.get_running_loop()
+        resolver = Resolver(
+            self._target.base_url,
+            self._scenario.timeouts.resolve_ms,
+            self._resolved,
+        )
+        asking = loop.create_task(resolver.run(self._questions()))
+        with self._taken.told(lambda: loop.call_soon_threadsafe(asking.cancel)):
+            await asyncio.wait([asking])
+        if not asking.cancelled():
+            asking.result()
+        return resolver.answered
+
+    def _resolved(self, attempt: int, outcome: str, order: str | None) -> None:
+        self._file.write_resolved(attempt, outcome, order)
+        self._attempts.resolved[attempt] = outcome
+
+    def _questions(self) -> list[Question]:
+        grace_ns = self._scenario.timeouts.claim_ms * _MS
+        return [
+            Question(
+                attempt=i,
+                voucher=self._plan.things[i],
+                token=self._tokens[self._plan.users[i]],
+                not_before_ns=self._sent_by_ns(i) + grace_ns,
+            )
+            for i, answer in self._attempts.settled()
+            if answer.outcome.is_indeterminate and self._plan.asks[i] == Step.BUY
+        ]
+
+    def _sent_by_ns(self, attempt: int) -> int:
+        """No later than this, where the instant itself is lost with the worker that sent it."""
+        sent_ns = self._attempts.sent_ns[attempt]
+        return self._attempts.done_ns[attempt] if sent_ns == NEVER else sent_ns
+
+    def _conclude(self, figures: Figures, effort: Effort, resolved: int) -> Summary:
+        scenario, shard = self._scenario, self._shard
+        if shard is not None:  # what is demanded is demanded of all shards together
+            scenario = scenario.model_copy(update={"thresholds": ()})
+        started = self._attempts.barrier_unix_us / 1e6 or datetime.now(UTC).timestamp()
+        circumstances = Circumstances(
+            run=self._folder.name,
+            base_url=self._target.base_url,
+            plan_hash=self._plan_hash,
+            started_at=datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
+            resolved=resolved,
+            interrupted_by=self._taken.exit_code,
+            shard=None if shard is None else ShardFigures(number=shard.number, of=shard.of),
+            sale=self._sale() if shard is None else None,  # units are sold to all shards
+            machine=Machine.here(),
+            room=self._room(),
+            late=self._attempts.late,
+            aborts=self._aborts.judgements,
+            verify_awaited=self._verify_awaited,
+        )
+        return conclude(scenario, figures, effort, circumstances)
+
+    def _room(self) -> Room | None:
+        if self._calibration is None:
+            return None
+        return room_of(self._calibration, self._workers, self._plan, self._scenario.load.open)
+
+    def _sale(self) -> SaleFigures | None:
+        return sale_figures(
+            self._attempts, Asked(self._plan.users, self._plan.vouchers, self._units)
+        )
+
+    def _header(self) -> dict[str, object]:
+        sale = self._scenario.sale
+        return {
+            "run": self._folder.name,
+            "scenario": self._scenario.name,
+            "seed": self._scenario.load.seed,
+            "plan_hash": self._plan_hash,
+            "base_url": self._target.base_url,
+            "asked": [step.endpoint for step in self._plan.steps],
+            "vouchers": list(sale.voucher_ids) if sale else [],
+            "units": {} if self._shard is not None else self._units_by_text(),
+            "connections": self._plan.connection_count,
+            "clicks": self._plan.clicks,
+            "cold": self._plan.cold,
+            "retry_on": self._plan.retry_on,
+            "planned": len(self._plan),
+            "barrier_unix_us": None,
+            **self._shard_header(),
+        }
+
+    def _shard_header(self) -> dict[str, object]:
+        if self._shard is None:
+            return {}
+        return {
+            "shard": {
+                "number": self._shard.number,
+                "of": self._shard.of,
+                "planned": self._planned,
+                "start_at_unix_us": self._start_at_us,
+                "clock_error_us": clock_error_us(),
+                "units": self._units_by_text(),
+            }
+        }
+
+    def _units_by_text(self) -> dict[str, int]:
+        return {str(voucher): units for voucher, units in self._units.items()}
+
+    def _write_end(self) -> None:
+        interrupted = self._taken.exit_code is not None
+        self._file.write_end(len(self._plan), self._attempts.sent, interrupted)

@@ -1,0 +1,416 @@
+"""`flashsale storm` as a user runs it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from rig.command_line import run_flashsale
+from rig.scripted_sale import SOLD_OUT, Act, Claim, ScriptedSale, http, sell
+
+from flashsale.run.summary import Summary
+
+SCENARIO = """# Does it hold?
+schema = 1
+name = "tiny"
+[sale]
+units = 10
+[load]
+model = "stampede"
+users = 60
+connections = 20
+[timeouts]
+claim_ms = 1
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A folder with a scenario and tokens for it."""
+    (tmp_path / "tiny.toml").write_text(SCENARIO)
+    rows = "".join(f"{user},token-{user}\n" for user in range(1, 2001))
+    (tmp_path / "tokens.csv").write_text("user_id,token\n" + rows)
+    return tmp_path
+
+
+@pytest.fixture
+def sale() -> Iterator[ScriptedSale]:
+    """A healthy sale of ten units."""
+    with ScriptedSale(sell(units=10)).open() as sale:
+        yield sale
+
+
+def begin(desk: Path, *arguments: str) -> "subprocess.Popen[str]":
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("FLASHSALE_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "flashsale", "storm", *arguments],
+        cwd=desk,
+        env={**environment, "COLUMNS": "120", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def storm(desk: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    process = begin(desk, *arguments)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def on(sale: ScriptedSale, scenario: str = "tiny.toml") -> list[str]:
+    where = ["--base-url", sale.base_url, "--tokens", "tokens.csv"]
+    return [scenario, "--no-calibrate", *where]
+
+
+def test_a_storm_leaves_a_table_and_a_run_folder(desk: Path, sale: ScriptedSale) -> None:
+    done = storm(desk, *on(sale))
+    assert "could send " not in done.stdout
+    assert done.returncode == 0, done.stderr
+    assert "tiny  Does it hold?" in done.stdout
+    assert "PASS" in done.stdout
+    latest = desk / "runs" / "latest"
+    assert f"runs/{latest.resolve().name}" in done.stdout
+    assert {path.name for path in latest.iterdir()} >= {
+        "summary.json",
+        "attempts.jsonl",
+        "latency.hgrm",
+        "latency.hlog",
+        "junit.xml",
+        "report.html",
+    }
+    summary = Summary.read(latest / "summary.json")
+    assert summary.load.outcomes == {"sold": 10, "sold_out": 50}
+    assert summary.run == latest.resolve().name
+    assert summary.sale is not None
+    assert (summary.sale.units, summary.sale.sold, summary.sale.refused) == (10, 10, 50)
+    assert "10 of 10 units sold, sold out after" in done.stdout
+    assert "storm: no baseline" in done.stderr
+    assert "of 60  in flight" in done.stderr
+
+
+def test_a_built_in_scenario_goes_by_name_and_out_names_the_folder(
+    desk: Path, sale: ScriptedSale
+) -> None:
+    given = [word for word in on(sale, "stampede") if word != "--no-calibrate"]
+    done = storm(desk, *given, "--quiet", "--out", "here")
+    assert done.returncode == 0, done.stderr
+    assert Summary.read(desk / "here" / "summary.json").load.sent == 2000
+    assert "of 2,000  in flight" not in done.stderr
+    assert "could send " in done.stdout
+    assert "; what leaves at once takes it " in done.stdout
+    found = Summary.read(desk / "here" / "summary.json").generator.calibration
+    assert found is not None
+    assert (found.headroom, found.burst_ms is None) == (None, False)
+    again = storm(desk, *on(sale, "stampede"), "--out", "here")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == "flashsale: --out here already holds a run; give another folder\n"
+
+
+def test_two_storms_at_once_keep_apart(desk: Path, sale: ScriptedSale) -> None:
+    both = [begin(desk, *on(sale)) for _ in range(2)]
+    said = [process.communicate(timeout=60)[0] for process in both]
+    assert ["verdict    PASS" in text for text in said] == [True, True]
+    runs = [path for path in (desk / "runs").iterdir() if not path.is_symlink()]
+    assert len(runs) == 2
+    assert [Summary.read(run / "summary.json").load.sent for run in runs] == [60, 60]
+
+
+# What a user can get wrong: one line, an exit code, no run folder.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nosuch"], 2, "no scenario 'nosuch'; built in: "),
+        (["./none.toml"], 2, "scenario none.toml: No such file or directory"),
+        (["broken.toml"], 2, "broken.toml: load.userz: no such key, did you mean 'users'?"),
+        (["tiny.toml", "--base-url", "nonsense"], 2, "--base-url: found 'nonsense', expected"),
+        (["tiny.toml", "--base-url", "https://127.0.0.1:1"], 2, "TLS is not spoken here"),
+        (["tiny.toml", "--base-url", "http://127.0.0.1:1"], 7, "nothing answers at http://127.0."),
+        (["tiny.toml"], 7, "no stack runs in .flashsale; start one with"),
+        (["tiny.toml", "--tokens", "no.csv"], 2, "tokens file no.csv: No such file or directory"),
+        (["huge.toml"], 2, "tokens.csv has tokens of 2,000 users, not 2,001; run `flashsale seed"),
+        (["tiny.toml", "--nonsense"], 2, "No such option"),
+        ([], 2, "give a scenario, such as `stampede`, or --replay RUN"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    desk: Path, sale: ScriptedSale, arguments: list[str], code: int, message: str
+) -> None:
+    (desk / "broken.toml").write_text(SCENARIO.replace("users =", "userz ="))
+    (desk / "huge.toml").write_text(SCENARIO.replace("users = 60", "users = 2001"))
+    given = list(arguments)
+    if given and "--tokens" not in given:
+        given += ["--tokens", "tokens.csv"]
+    if given and "--base-url" not in given and arguments != ["tiny.toml"]:
+        given += ["--base-url", sale.base_url]
+    done = storm(desk, *given)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert done.stderr.startswith("flashsale: ")
+    assert done.stderr.count("\n") == 1
+    assert not (desk / "runs").exists()
+    assert sale.claims == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "message"),
+    [
+        (http(401), 2, "does not know the tokens; run `flashsale seed` again"),
+        (http(502), 7, "/healthz answers 502; wait until"),
+    ],
+)
+def test_a_target_that_is_not_ready_is_found_before_the_storm(
+    desk: Path, reply: bytes, code: int, message: str
+) -> None:
+    with ScriptedSale(lambda _: Act(reply)).open() as sale:
+        done = storm(desk, *on(sale))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert sale.claims == []
+
+
+def test_a_foreign_server_without_our_health_route_is_stormed_all_the_same(desk: Path) -> None:
+    script: Callable[[Claim], Act] = lambda c: Act(SOLD_OUT if c.method == "POST" else http(404))  # noqa: E731
+    with ScriptedSale(script).open() as sale:
+        assert storm(desk, *on(sale)).returncode == 0
+
+
+# Verdicts.
+
+
+def test_a_threshold_that_does_not_hold_is_exit_4(desk: Path, sale: ScriptedSale) -> None:
+    text = SCENARIO + '[thresholds]\n"buy.sold.count" = "== 11"\n"buy.sold_out.count" = "== 50"\n'
+    (desk / "tiny.toml").write_text(text)
+    done = storm(desk, *on(sale))
+    assert done.returncode == 4
+    assert "exit 4, threshold" in done.stdout
+    assert Counter(line.split()[-1] for line in done.stdout.splitlines() if "count" in line) == {
+        "FAIL": 1,
+        "PASS": 1,
+    }
+
+
+@pytest.mark.parametrize(("borne", "code"), [("", 4), ('"error.share" = "<= 60%"', 0)])
+def test_a_sale_that_breaks_down_is_no_pass_unless_its_scenario_bears_it(
+    desk: Path, borne: str, code: int
+) -> None:
+    (desk / "tiny.toml").write_text(f"{SCENARIO}resolve_ms = 100\n[thresholds]\n{borne}\n")
+
+    def script(claim: Claim) -> Act:
+        if claim.method != "POST":
+            return Act(http(200, b'{"success":true,"data":{"state":"none"}}'))
+        return Act(SOLD_OUT if claim.number < 30 else http(502))
+
+    with ScriptedSale(script).open() as sale:
+        done = storm(desk, *on(sale))
+    assert done.returncode == code, done.stdout
+    assert "error.share" in done.stdout
+    assert "50.00%" in done.stdout
+
+
+def test_a_sale_that_refuses_everybody_is_nothing_to_judge(desk: Path) -> None:
+    script = lambda claim: Act(http(403 if claim.method == "POST" else 200))  # noqa: E731
+    with ScriptedSale(script).open() as sale:
+        done = storm(desk, *on(sale))
+    assert done.returncode == 8
+    assert "refused" in done.stdout
+    assert "UNKNOWN" in done.stdout
+
+
+# Signals.
+
+
+@pytest.fixture
+def slow_sale(desk: Path) -> Iterator[ScriptedSale]:
+    """A sale that answers 30 of 600 claims and leaves 20, one a connection, without an answer."""
+    (desk / "tiny.toml").write_text(SCENARIO.replace("users = 60", "users = 600"))
+
+    def script(claim: Claim) -> Act:
+        if claim.method != "POST":
+            return Act(http(200))
+        return Act(SOLD_OUT) if claim.number < 30 else Act()
+
+    with ScriptedSale(script).open() as sale:
+        yield sale
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+def test_a_signal_leaves_a_partial_report(
+    desk: Path, slow_sale: ScriptedSale, number: signal.Signals, code: int
+) -> None:
+    process = begin(desk, *on(slow_sale))
+    assert slow_sale.reached(50)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert "interrupted: what stands here is a part" in out
+    assert "Traceback" not in err
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert summary.load.outcomes == {"sold_out": 30, "unsent": 550, "indeterminate": 20}
+    assert summary.exit_code == code
+    lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
+    end = {"kind": "end", "planned": 600, "sent": 50, "interrupted": True}
+    assert orjson.loads(lines[-1]) == end
+
+
+def test_an_impatient_user_does_no_harm(desk: Path, slow_sale: ScriptedSale) -> None:
+    process = begin(desk, *on(slow_sale))
+    assert slow_sale.reached(50)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(0.01)
+        except subprocess.TimeoutExpired:
+            continue
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
+    kinds = Counter(orjson.loads(line)["kind"] for line in lines)
+    assert kinds == {"header": 1, "plan": 600, "barrier": 1, "result": 600, "end": 1}
+
+
+def test_a_killed_storm_leaves_its_plan_and_what_it_knew(
+    desk: Path, slow_sale: ScriptedSale
+) -> None:
+    process = begin(desk, *on(slow_sale))
+    assert slow_sale.reached(50)
+    process.kill()
+    process.communicate(timeout=30)
+    lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
+    kinds = Counter(orjson.loads(line)["kind"] for line in lines)
+    assert (kinds["plan"], kinds["barrier"], kinds["end"]) == (600, 1, 0)
+    assert kinds["result"] <= 30
+    assert not (desk / "runs/latest/summary.json").exists()
+
+
+def test_thresholds_of_the_command_line_have_to_hold(desk: Path, sale: ScriptedSale) -> None:
+    held = storm(desk, *on(sale), "--fail-if", "buy.p50<10s", "--fail-if", "buy.error.share<=0%")
+    assert held.returncode == 0, held.stderr
+    broken = storm(desk, *on(sale), "--fail-if", "buy.p50<10s", "--fail-if", "buy.p50 < 1us")
+    assert broken.returncode == 4, broken.stderr
+    figures = Summary.read(desk / "runs/latest/summary.json").thresholds
+    assert {figure.metric + figure.condition: figure.verdict for figure in figures} == {
+        "error.share<= 10%": "pass",  # the scenario's own
+        "buy.response.p50< 10s": "pass",
+        "buy.response.p50< 1us": "fail",
+    }
+    silent = storm(desk, *on(sale), "--threshold", "buy.p99<10s")
+    assert silent.returncode == 4
+    assert "60 samples, and p99 needs 1,000" in silent.stdout
+
+
+def test_a_threshold_that_nobody_can_judge_sends_nothing(desk: Path, sale: ScriptedSale) -> None:
+    done = storm(desk, *on(sale), "--fail-if", "buy.p98<5ms")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "flashsale: --fail-if: no metric 'buy.p98', did you mean 'buy.p9" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (desk / "runs").exists()
+    assert not sale.claims
+
+
+def slow(delay_s: float) -> ScriptedSale:
+    """A sale that answers late, always."""
+    return ScriptedSale(lambda claim: Act(SOLD_OUT, delay_s if claim.method == "POST" else 0.0))
+
+
+def test_a_run_is_held_against_an_earlier_one(desk: Path) -> None:
+    with slow(0.01).open() as sale:
+        assert storm(desk, *on(sale)).returncode == 0
+        baseline = (desk / "runs/latest").resolve()
+    with slow(0.05).open() as sale:
+        done = storm(desk, *on(sale), "--baseline", "runs/latest", "--max-regress", "100%")
+    assert done.returncode == 5, done.stderr
+    assert "exit 5, regression" in done.stdout
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert summary.baseline is not None
+    verdicts = {change.metric: change.verdict for change in summary.baseline.changes}
+    assert verdicts["buy.response.p50"] == "fail"
+    assert verdicts["buy.response.p99"] == "unknown"  # of 60 samples
+    assert summary.baseline.folder == f"../{baseline.name}"
+    junit = (desk / "runs/latest/junit.xml").read_text()
+    assert 'name="buy.response.p50"' in junit
+    with slow(0.0).open() as sale:
+        assert storm(desk, *on(sale), "--baseline", str(baseline)).returncode == 0
+
+
+def test_a_baseline_that_cannot_be_used_sends_nothing(desk: Path, sale: ScriptedSale) -> None:
+    done = storm(desk, *on(sale), "--baseline", "no")
+    assert (done.returncode, done.stdout) == (2, "")
+    line = "flashsale: --baseline no: no summary.json, so no finished run; name a run's folder\n"
+    assert done.stderr == line
+    assert not (desk / "runs").exists()
+    assert not sale.claims
+
+
+@pytest.fixture
+def failing_sale() -> Iterator[ScriptedSale]:
+    """Healthy for a hundred claims, then every second one gets half an answer, and all are slow."""
+
+    def act(claim: Claim) -> Act:
+        if claim.number >= 100 and claim.number % 2 and claim.method == "POST":
+            return Act(SOLD_OUT[:-9], 0.02, then="close")
+        return Act(SOLD_OUT, 0.02)
+
+    with ScriptedSale(act).open() as sale:
+        yield sale
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_condition_ends_the_storm_early(
+    desk: Path, failing_sale: ScriptedSale, workers: str
+) -> None:
+    (desk / "long.toml").write_text(SCENARIO.replace("users = 60", "users = 2000"))
+    condition = "buy.indeterminate.share>20%"
+    arguments = ["--abort-if", "buy.sold.count>5000", "--abort-if", condition]
+    done = storm(desk, *on(failing_sale, "long.toml"), *arguments, "--workers", workers)
+    assert done.returncode == 4, done.stderr
+    assert "aborted: what stands here is a part" in done.stdout
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert (summary.verdict, summary.exit_code) == ("fail", 4)
+    assert summary.generator.complaints == [], "what was held back is no failure of the storm"
+    (silent, met) = summary.aborts
+    assert (silent.verdict, met.verdict, met.metric) == ("pass", "fail", "buy.indeterminate.share")
+    assert met.value is not None
+    assert met.value > 0.2
+    outcomes = summary.load.outcomes
+    assert outcomes["unsent"] == summary.load.errors["aborted"] > 1_000
+    assert sum(outcomes.values()) == 2_000, "every attempt is accounted for"
+    assert summary.load.sent == 2_000 - outcomes["unsent"]
+    lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
+    assert orjson.loads(lines[-1])["interrupted"] is False
+    assert (desk / "runs/latest/report.html").exists()
+    assert "not buy.indeterminate.share" in (desk / "runs/latest/junit.xml").read_text()
+
+
+def test_under_github_actions_the_run_is_told_to_the_workflow(
+    desk: Path, sale: ScriptedSale
+) -> None:
+    told = desk / "step.md"
+    told.write_text("what another step said\n")
+    actions = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(told)}
+    demand = ["--fail-if", "buy.p50<1us", "--csv", "--quiet"]
+    done = run_flashsale(desk, "storm", *on(sale), *demand, **actions)
+    assert done.returncode == 4
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("::")]
+    assert line.startswith("::error title=flashsale tiny%3A buy.response.p50 < 1us does not hold::")
+    assert "::" not in done.stdout
+    assert told.read_text().startswith("what another step said\n## ❌ flashsale tiny: fail\n")
+    assert (desk / "runs/latest/attempts.csv").exists()
+    wrong = run_flashsale(desk, "storm", "no-such", **actions)
+    assert "::error title=flashsale::no scenario 'no-such'" in wrong.stderr
+    told.unlink()
+    elsewhere = run_flashsale(desk, "storm", *on(sale), *demand, GITHUB_STEP_SUMMARY=str(told))
+    assert "::error" not in elsewhere.stderr
+    assert not told.exists()

@@ -1,0 +1,269 @@
+import asyncio
+from itertools import pairwise
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashsale.model import Outcome
+from flashsale.scenario.answer import Answer
+from flashsale.storm.attack.wire import IDLE, Connection, Reader
+
+ORDER = "515385561440059393"
+
+
+def message(body: bytes, *lines: str, status: str = "200 OK") -> bytes:
+    head = "\r\n".join([f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(body)}"])
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def sold(order: str = ORDER) -> bytes:
+    body = b'{"success":true,"data":%s}' % order.encode()
+    return message(body, "Server: any", "x-outcome: sold", f"x-order-id: {order}")
+
+
+SOLD_OUT = message(b'{"success":false}', "x-outcome: sold_out")
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.is_closed = False
+
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.told: list[tuple[int, Answer | str]] = []
+
+    def answered(self, connection: Connection, attempt: int, at_ns: int, answer: Answer) -> None:
+        self.told.append((attempt, answer))
+
+    def failed(self, connection: Connection, attempt: int, at_ns: int, error: str) -> None:
+        self.told.append((attempt, error))
+
+
+class Wire:
+    """A connection whose other end is the test."""
+
+    def __init__(self, reader: Reader | None = None) -> None:
+        self.owner, self.transport = Owner(), Transport()
+        self.connection = Connection(0, self.owner, reader or Reader())
+        self.connection.connection_made(cast(asyncio.Transport, self.transport))
+
+    def ask(self, *pieces: bytes, attempt: int = 7) -> list[tuple[int, Answer | str]]:
+        self.connection.send(attempt, b"POST")
+        for piece in pieces:
+            self.connection.data_received(piece)
+        return self.owner.told
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 200), max_size=8), st.sampled_from([sold(), SOLD_OUT]))
+def test_an_answer_reads_the_same_in_any_pieces(cuts: list[int], data: bytes) -> None:
+    wire, edges = Wire(), [0, *sorted(c for c in set(cuts) if c < len(data)), len(data)]
+    told = wire.ask(*(data[a:b] for a, b in pairwise(edges)))
+    expected = (
+        Answer(Outcome.SOLD, 200, ORDER) if data != SOLD_OUT else Answer(Outcome.SOLD_OUT, 200)
+    )
+    assert told == [(7, expected)]
+    assert wire.connection.attempt == IDLE
+    assert wire.connection.is_open
+
+
+def test_answers_follow_one_another_on_one_connection() -> None:
+    wire = Wire()
+    for attempt, data in enumerate([sold(), SOLD_OUT, sold("515385561440059394"), SOLD_OUT]):
+        wire.ask(data, attempt=attempt)
+    outcomes = [(i, cast(Answer, a).outcome, cast(Answer, a).order) for i, a in wire.owner.told]
+    assert outcomes == [
+        (0, Outcome.SOLD, ORDER),
+        (1, Outcome.SOLD_OUT, None),
+        (2, Outcome.SOLD, "515385561440059394"),
+        (3, Outcome.SOLD_OUT, None),
+    ]
+
+
+# What is recalled equals what is parsed.
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1))
+def test_a_recalled_answer_is_what_a_parser_makes_of_it(first: int, second: int) -> None:
+    reader = Reader()
+    Wire(reader).ask(sold(str(first)))
+    assert Wire(reader).ask(sold(str(second))) == Wire().ask(sold(str(second)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from([sold(), SOLD_OUT]), st.integers(0, 300), st.integers(0, 255))
+def test_a_changed_byte_is_never_recalled_as_the_original(
+    data: bytes, place: int, byte: int
+) -> None:
+    changed = bytearray(data)
+    changed[place % len(data)] = byte
+    reader = Reader()
+    Wire(reader).ask(data)
+    recalled, parsed = Wire(reader), Wire()
+    assert recalled.ask(bytes(changed)) == parsed.ask(bytes(changed))
+    assert recalled.transport.is_closed == parsed.transport.is_closed
+
+
+def test_only_whole_answers_alone_in_their_piece_are_remembered() -> None:
+    reader = Reader()
+    Wire(reader).ask(sold()[:50], sold()[50:])
+    Wire(reader).ask(SOLD_OUT + SOLD_OUT)
+    Wire(reader).ask(message(b"{}", "x-outcome: sold_out", "Connection: close"))
+    assert repr(reader) == "<Reader shapes=0>"
+    Wire(reader).ask(sold())
+    assert repr(reader) == "<Reader shapes=1>"
+
+
+@pytest.mark.parametrize("order", ["200", "0000000000000053", "9223372036854775807"])
+def test_ids_that_could_be_something_else_are_always_parsed(order: str) -> None:
+    reader = Reader()
+    Wire(reader).ask(sold(order))
+    assert reader.recall(sold(order)) is None
+
+
+def test_a_foreign_sale_is_recalled_only_byte_for_byte() -> None:
+    body = b'{"success":true,"data":%s}'
+    reader = Reader()
+    Wire(reader).ask(message(body % ORDER.encode()))
+    blank = message(body % (b"#" * 18))
+    assert Wire(reader).ask(blank) == [(7, Answer(Outcome.INDETERMINATE, 200, None, "body"))]
+    told = Wire(reader).ask(message(body % b"515385561440059394"))
+    assert told == [(7, Answer(Outcome.SOLD, 200, "515385561440059394"))]
+
+
+def test_the_memory_is_bounded() -> None:
+    reader = Reader()
+    for second in range(3000):
+        Wire(reader).ask(message(b"{}", f"Date: {second}", "x-outcome: ended"))
+    assert int(repr(reader).partition("=")[2].rstrip(">")) <= 1024
+
+
+# Framing.
+
+
+@pytest.mark.parametrize("piece_length", [1, 7, 1000])
+def test_chunks_are_put_together(piece_length: int) -> None:
+    data = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'10\r\n{"success":true,\r\n1b\r\n"data": 515385561440059393}\r\n0\r\n\r\n'
+    )
+    pieces = [data[i : i + piece_length] for i in range(0, len(data), piece_length)]
+    assert Wire().ask(*pieces) == [(7, Answer(Outcome.SOLD, 200, ORDER))]
+
+
+def test_a_1xx_only_announces_the_answer() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nx-outcome: sold_out\r\n\r\n"
+    wire = Wire()
+    assert wire.ask(hints) == []
+    wire.connection.data_received(sold())
+    assert wire.owner.told == [(7, Answer(Outcome.SOLD, 200, ORDER))]
+
+
+def test_header_names_are_read_in_any_case() -> None:
+    data = message(b"", "X-Outcome: sold", f"X-ORDER-ID: {ORDER}")
+    assert Wire().ask(data) == [(7, Answer(Outcome.SOLD, 200, ORDER))]
+
+
+def test_without_a_length_the_end_is_the_end() -> None:
+    wire = Wire()
+    wire.ask(b'HTTP/1.1 200 OK\r\n\r\n{"success":true,"data":', ORDER.encode() + b"}")
+    assert wire.owner.told == []
+    wire.connection.eof_received()
+    wire.connection.connection_lost(None)
+    assert wire.owner.told == [(7, Answer(Outcome.SOLD, 200, ORDER))]
+    assert not wire.connection.is_open
+
+
+def test_a_huge_body_is_not_kept() -> None:
+    wire = Wire()
+    wire.ask(b"HTTP/1.1 200 OK\r\nx-outcome: ended\r\nContent-Length: 100000000\r\n\r\n")
+    for _ in range(1000):
+        wire.connection.data_received(b"x" * 100_000)
+        assert len(wire.connection._body) <= 200_000
+    assert wire.owner.told == [(7, Answer(Outcome.ENDED, 200))]
+
+
+@pytest.mark.parametrize(
+    "last", [message(b"", "x-outcome: ended", "Connection: close"), b"HTTP/1.0 401 No\r\n\r\n"]
+)
+def test_a_server_that_closes_after_its_answer_is_taken_at_its_word(last: bytes) -> None:
+    wire = Wire()
+    wire.ask(last)
+    wire.connection.eof_received()
+    wire.connection.connection_lost(None)
+    assert len(wire.owner.told) == 1
+    assert isinstance(wire.owner.told[0][1], Answer)
+    assert not wire.connection.is_open
+
+
+# Trouble: the attempt is told of exactly once, and the connection is given up.
+
+
+def test_a_connection_that_dies_unanswered_is_reset() -> None:
+    wire = Wire()
+    wire.ask()
+    wire.connection.connection_lost(ConnectionResetError())
+    assert wire.owner.told == [(7, "reset")]
+
+
+@pytest.mark.parametrize("length", [1, 20, 60, len(sold()) - 1])
+def test_half_an_answer_is_truncated(length: int) -> None:
+    wire = Wire()
+    wire.ask(sold()[:length])
+    wire.connection.eof_received()
+    wire.connection.connection_lost(None)
+    assert wire.owner.told == [(7, "truncated")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 2x0 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_no_http_is_malformed(data: bytes) -> None:
+    wire = Wire()
+    assert wire.ask(data) == [(7, "malformed")]
+    assert wire.transport.is_closed
+    wire.connection.connection_lost(None)
+    assert len(wire.owner.told) == 1
+
+
+@pytest.mark.parametrize("excess", [SOLD_OUT, SOLD_OUT[:9], b"rubbish"])
+def test_bytes_beyond_the_answer_end_the_connection_and_not_the_answer(excess: bytes) -> None:
+    wire = Wire()
+    assert wire.ask(sold() + excess) == [(7, Answer(Outcome.SOLD, 200, ORDER))]
+    assert wire.transport.is_closed
+    assert not wire.connection.is_open
+
+
+def test_bytes_that_nobody_asked_for_end_the_connection() -> None:
+    wire = Wire()
+    wire.connection.data_received(sold())
+    assert wire.owner.told == []
+    assert wire.transport.is_closed
+
+
+def test_an_abandoned_attempt_is_not_told_of_again() -> None:
+    wire = Wire()
+    wire.ask(sold()[:30])
+    wire.connection.abandon()
+    wire.connection.connection_lost(None)
+    assert wire.owner.told == []

@@ -1,0 +1,160 @@
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from flashsale.model import Ending, Outcome, Reading, Verdict
+from flashsale.run.histogram import Histogram
+from flashsale.scenario.thresholds import metrics, parse_expression, parse_threshold, short_names
+from flashsale.storm.figures.judging import Loads, judge
+
+
+@dataclass
+class Figures:
+    planned: int = 2000
+    outcomes: Counter[Ending] = field(
+        default_factory=lambda: Counter(
+            {Outcome.SOLD: 100, Outcome.SOLD_OUT: 1899, Outcome.SHED: 1}
+        )
+    )
+    rate_per_s: float = 12_345.6
+    start_lag: Histogram = field(default_factory=lambda: Histogram([10_000] * 1000))
+    loads: Loads | None = field(default_factory=lambda: Loads(3, shops=2, unknown=0))
+
+    def of(self, endpoint: str) -> "Figures":
+        return self
+
+    def latency(self, clock: str, outcome: Ending | None) -> Histogram:
+        if outcome is Outcome.SOLD:
+            return Histogram([2_000] * 100)
+        if outcome is not None:
+            return Histogram()
+        return Histogram([50_000 if clock == "response" else 5_000] * 2000)
+
+
+@pytest.mark.parametrize(
+    ("metric", "condition", "holds", "shown"),
+    [
+        ("buy.response.p99", "< 51ms", True, "50.0 ms"),
+        ("buy.response.p99", "<50ms", False, "50.0 ms"),
+        ("buy.service.p50", " <= 5.003 ms ", True, "5.0 ms"),
+        ("buy.response.max", "== 50000us", True, "50.0 ms"),
+        ("buy.response.mean", "> 0.1s", False, "50.0 ms"),
+        ("buy.sold.response.p90", "< 2.1ms", True, "2.0 ms"),
+        ("buy.p99", "< 51ms", True, "50.0 ms"),
+        ("buy.sold.p90", "< 2.1ms", True, "2.0 ms"),
+        ("buy.error.count", "== 1", True, "1"),
+        ("buy.error.share", "< 0.05%", False, "0.05%"),
+        ("buy.sold.count", "== 100", True, "100"),
+        ("buy.sold.count", "> 100", False, "100"),
+        ("buy.sold.share", ">= 5%", True, "5.00%"),
+        ("buy.unknown.share", "<= 0%", True, "0.00%"),
+        ("buy.unknown.count", "== 0", True, "0"),
+        ("rate", ">= 10000/s", True, "12,346/s"),
+        ("rate", ">= 20000/s", False, "12,346/s"),
+        ("start_lag.p95", "< 5ms", False, "10.0 ms"),
+        ("error.share", "<= 10%", True, "0.05%"),
+        ("error.count", "== 1", True, "1"),
+        ("database.loads", "== 3", True, "3"),
+        ("database.loads_per_shop", "== 100%", False, "150.00%"),
+    ],
+)
+def test_a_threshold_is_compared_in_its_own_unit(
+    metric: str, condition: str, holds: bool, shown: str
+) -> None:
+    judgement = judge(parse_threshold(metric, condition), Figures())
+    assert judgement.verdict is (Verdict.PASS if holds else Verdict.FAIL)
+    assert judgement.detail == shown
+
+
+@pytest.mark.parametrize(
+    ("metric", "detail"),
+    [
+        ("buy.duplicate.response.p50", "no samples"),
+        ("buy.duplicate.service.max", "no samples"),
+        ("buy.sold.response.p99", "100 samples, and p99 needs 1,000"),
+        ("buy.response.p99.9", "2,000 samples, and p99.9 needs 10,000"),
+        ("browse.hit.response.p50", "no samples"),
+    ],
+)
+def test_silence_is_not_a_pass(metric: str, detail: str) -> None:
+    judgement = judge(parse_threshold(metric, "< 1000s"), Figures())
+    assert judgement.verdict is Verdict.FAIL
+    assert judgement.value is None
+    assert judgement.detail == detail
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_an_error_is_whatever_a_healthy_sale_does_not_answer(outcome: Outcome) -> None:
+    figures = Figures(outcomes=Counter({Outcome.SOLD: 1800, Reading.HIT: 0, outcome: 200}))
+    judgement = judge(parse_threshold("error.share", "<= 9.9%"), figures)
+    sound = {"sold", "sold_out", "duplicate", "not_open", "ended", "paused", "rate_limited"}
+    assert (judgement.verdict is Verdict.PASS) == (outcome in sound)
+
+
+def test_loads_that_nobody_counted_are_no_pass() -> None:
+    demanded = parse_threshold("database.loads", "< 10")
+    judgement = judge(demanded, Figures(loads=None))
+    assert judgement.verdict is Verdict.FAIL
+    assert judgement.detail == "the database's own statistics were not to be had"
+    unknown = judge(parse_threshold("database.loads_per_unknown", "<= 1%"), Figures())
+    assert (unknown.verdict, unknown.detail) == (Verdict.FAIL, "no unknown id was asked for")
+
+
+@pytest.mark.parametrize(
+    ("metric", "condition", "message"),
+    [
+        ("buy.respons.p99", "< 1ms", "did you mean 'buy.response.p99'"),
+        ("buy.response.p98", "< 1ms", "no metric 'buy.response.p98'"),
+        ("buy.count", "> 1", "no metric 'buy.count'"),
+        ("", "> 1", "no metric ''"),
+        ("buy.response.p99", "500ms", "expected a duration"),
+        ("buy.response.p99", "< 500", "expected a duration"),
+        ("buy.response.p99", "< -1ms", "expected a duration"),
+        ("buy.response.p99", "< 5 ms and > 1 ms", "expected a duration"),
+        ("buy.response.p99", 500, "found 500, expected a duration"),
+        ("buy.sold.count", "== 5%", "expected a number"),
+        ("buy.sold.share", "== 5", "expected a share"),
+        ("rate", "> 5", "expected a rate"),
+    ],
+)
+def test_a_threshold_that_cannot_be_judged_is_refused_at_once(
+    metric: str, condition: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_threshold(metric, condition)
+
+
+@pytest.mark.parametrize("text", ["buy.p99<50ms", " buy.p99 < 50ms ", "buy.response.p99<50ms"])
+def test_an_expression_is_a_threshold_in_one_word(text: str) -> None:
+    assert parse_expression(text, "--fail-if") == parse_threshold("buy.response.p99", "< 50ms")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected such as"),
+        ("buy.p99", "expected such as"),
+        ("< 5ms", "expected such as"),
+        ("5ms > buy.p99", "no metric '5ms'"),
+        ("buy.p99 = 5ms", "expected a duration"),
+        ("buy.p98<5ms", "no metric 'buy.p98', did you mean 'buy.p9"),
+        ("by.p99<5ms", "did you mean 'buy.p99'"),
+        ("buy.shedd.share<5%", "did you mean 'buy.shed.share'"),
+        ("buy.p99<5", "expected a duration"),
+        ("buy.p99<5ms\nrate>5/s", "expected"),
+    ],
+)
+def test_an_expression_that_says_nothing_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^--fail-if: .*{message}"):
+        parse_expression(text, "--fail-if")
+
+
+def test_a_short_name_is_never_another_metric_as_well() -> None:
+    assert not short_names().keys() & metrics().keys()
+
+
+def test_every_metric_can_be_demanded_and_judged() -> None:
+    conditions = {"latency": "< 1ms", "count": "< 1", "share": "< 1%", "rate": "< 1/s"}
+    for name, metric in metrics().items():
+        assert judge(parse_threshold(name, conditions[metric.kind]), Figures()).verdict

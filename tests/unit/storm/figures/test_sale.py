@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import orjson
+import pytest
+from rig.plans import plan_browse, plan_stampede
+
+from flashsale.model import Outcome
+from flashsale.run.attempts import Attempts
+from flashsale.run.attempts_file import AttemptsFile, read_record
+from flashsale.run.parts import SaleFigures
+from flashsale.scenario.answer import Answer, indeterminate, unsent
+from flashsale.scenario.scenario import Browse, Load, Sale
+from flashsale.storm.figures.sale import Asked, claims_by_voucher, sale_figures
+
+SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)
+MS = 1_000_000
+ORIGIN = 5 * MS
+
+
+def ledger_of(*attempts: tuple[int | None, int, Answer]) -> Attempts:
+    """A ledger of (sent, done) in ms after the barrier, and the answer."""
+    ledger = Attempts(len(attempts))
+    ledger.origin_ns = ORIGIN
+    for i, (sent, done, answer) in enumerate(attempts):
+        ledger.due_ns[i] = ORIGIN
+        if sent is not None:
+            ledger.sent_ns[i] = ORIGIN + sent * MS
+        ledger.settle(i, ORIGIN + done * MS, answer)
+    return ledger
+
+
+LEDGER = ledger_of(
+    (0, 10, SOLD), (1, 20, GONE), (2, 30, SOLD), (3, 60, GONE), (None, 9, unsent(""))
+)
+ASKED = Asked([1, 2, 3, 4, 5], [7, 7, 8, 8, 8], {7: 1, 8: 2})
+
+
+def figures(ledger: Attempts = LEDGER, asked: Asked = ASKED) -> SaleFigures:
+    found = sale_figures(ledger, asked)
+    assert found is not None
+    return found
+
+
+def test_totals_are_sums_and_the_slowest() -> None:
+    found = figures()
+    assert (found.units, found.sold, found.refused, found.left, found.undersold) == (3, 2, 2, 1, 1)
+    assert (found.vouchers, found.sold_out_vouchers) == (2, 1)
+    assert found.sold_out_ms is None  # voucher 8 has a unit left
+    assert found.first_told_ms == 20
+    assert found.propagation_ms == 10  # voucher 7: gone at 10, told at 20
+    assert found.fairness.buyers == 4  # the fifth was never sent
+    assert found.fairness.winners == 2
+    assert found.fairness.precedence == 1
+
+
+def test_each_of_several_vouchers_is_told() -> None:
+    seven, eight = figures().by_voucher
+    assert (seven.voucher, seven.sold_out_ms, seven.undersold) == (7, 10, 0)
+    assert (eight.voucher, eight.sold_out_ms, eight.undersold) == (8, None, 1)
+
+
+def test_one_voucher_is_the_whole_sale() -> None:
+    found = figures(asked=Asked([1, 2, 3, 4, 5], [7] * 5, {7: 2}))
+    assert found.by_voucher == []
+    assert found.sold_out_ms == 30
+    assert (found.late_sold, found.late_by_ms) == (1, 10)
+
+
+def test_claims_are_in_the_order_in_which_they_were_sent() -> None:
+    ledger = ledger_of((5, 10, SOLD), (1, 20, GONE), (3, 30, SOLD))
+    (claims,) = claims_by_voucher(ledger, Asked([1, 2, 3], [7, 7, 7]))
+    assert [claim.user for claim in claims.claims] == [2, 3, 1]
+    assert [claim.sent_us for claim in claims.claims] == [1000, 3000, 5000]
+
+
+@pytest.mark.parametrize(("said", "left", "undersold"), [("sold", 0, 0), ("none", 1, 1)])
+def test_what_the_status_route_said_counts(said: str, left: int, undersold: int) -> None:
+    ledger = ledger_of((0, 10, indeterminate("timeout")), (1, 20, GONE))
+    asked = Asked([1, 2], [7, 7], {7: 1})
+    assert figures(ledger, asked).undersold == 0
+    ledger.resolved[0] = said
+    assert (figures(ledger, asked).left, figures(ledger, asked).undersold) == (left, undersold)
+
+
+def test_reads_make_no_sale() -> None:
+    plan = plan_browse(Load(model="stampede", users=2, connections=2), Browse(shops=3))
+    assert sale_figures(Attempts(2), Asked([0] * len(plan), [0] * len(plan))) is None
+
+
+def test_a_file_of_attempts_gives_the_same_figures(tmp_path: Path) -> None:
+    load = Load(model="stampede", users=4, connections=4)
+    plan = plan_stampede(load, Sale(vouchers=2, units=3), [11, 12, 13, 14])
+    ledger = ledger_of((0, 10, SOLD), (1, 20, GONE), (2, 30, indeterminate("reset")), (3, 60, GONE))
+    path = tmp_path / "attempts.jsonl"
+    with AttemptsFile(path) as file:
+        file.write_plan({"planned": 4, "units": {"1": 2, "2": 1}}, plan)
+        file.write_barrier(77)
+        file.write_results(ledger)
+        file.write_resolved(2, "sold", "5")
+        ledger.resolved[2] = "sold"
+    asked = Asked(plan.users, plan.vouchers, {1: 2, 2: 1})
+    record = read_record(path)
+    again = sale_figures(record.attempts, Asked.of(record))
+    assert again == sale_figures(ledger, asked)
+    assert again is not None
+    assert again.sold == 2
+
+
+def test_an_older_file_does_not_say_how_many_units_there_were(tmp_path: Path) -> None:
+    path = tmp_path / "attempts.jsonl"
+    lines = [
+        {"kind": "header", "planned": 2},
+        {"kind": "plan", "i": 0, "user": 5, "voucher": 7, "at_us": 0},
+        {"kind": "plan", "i": 1, "shop": 3, "at_us": 0},
+    ]
+    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    asked = Asked.of(read_record(path))
+    assert (list(asked.users), list(asked.vouchers), asked.units) == ([5, 0], [7, 0], {})
+
+
+def test_what_is_no_file_of_attempts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "attempts.jsonl"
+    path.write_text("[]\n")
+    with pytest.raises(ValueError, match="header"):
+        Asked.of(read_record(path))
