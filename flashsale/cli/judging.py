@@ -116,7 +116,7 @@ def aborting(scenario: "Scenario", abort_if: Sequence[str] | None) -> "tuple[Thr
     """The conditions that are to end the storm. Raises UsageError with one line."""
     if not abort_if:
         return ()
-    from flashsale.storm.attack.abort_watch import parse_abort
+    from flashsale.storm.attack.stopping import parse_abort
 
     try:
         conditions = tuple(parse_abort(text, ABORT_IF) for text in abort_if)

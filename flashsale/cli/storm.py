@@ -68,7 +68,7 @@ def command(
     --tokens.
     """
     from flashsale.cli.storming import StormRequest, print_run, run_storm
-    from flashsale.storm.attack.interrupts import ignore_signals
+    from flashsale.storm.attack.stopping import ignore_signals
 
     planned, plan = chosen(scenario, replay)
     loaded = demanding(planned, fail_if)

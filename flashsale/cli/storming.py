@@ -70,7 +70,7 @@ def run_storm(request: StormRequest) -> StormRun:
     from flashsale.report.files import write_reports
     from flashsale.report.live import LiveProgress
     from flashsale.report.sheet import write_sheet
-    from flashsale.storm.attack.interrupts import interrupts
+    from flashsale.storm.attack.stopping import interrupts
     from flashsale.storm.attack.target import Target
     from flashsale.storm.conclusion import with_loads
     from flashsale.storm.crew.crew import connections_each

@@ -1,6 +1,6 @@
 """Calibration: what this generator can send here and now, from a short run of the same engine.
 
-A few thousand reads go to a null responder on loopback, through the attacker, the wire, the ledger
+A few thousand reads go to a null responder on loopback, through the engine, the wire, the ledger
 and the record that a storm has. What they cost, in core time used and waited for, says how many a
 second one core can send and read: beside the plan's peak that is the headroom. It takes a quarter
 of a second or so, and FIRE_MS and START_TIMEOUT_S at most.
@@ -24,8 +24,8 @@ import uvloop
 
 from flashsale.errors import FlashsaleError
 from flashsale.storm import null_responder
-from flashsale.storm.attack.muster import Mission, muster
-from flashsale.storm.attack.records import Records
+from flashsale.storm.attack.attack import Mission, Records
+from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.target import Target
 from flashsale.storm.health.selfwatch import SelfReport, SelfWatch, waited_ns
 from flashsale.storm.record.attempts import AttemptsFile
@@ -130,9 +130,9 @@ def _fire(port: int, folder: Path) -> tuple[int, SelfReport, int]:
         AttemptsFile(folder / "attempts.jsonl") as attempts,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        attacker = muster(mission, Records(ledger, attempts, watch), lambda _: None)
+        engine = Engine(mission, Records(ledger, attempts, watch), lambda _: None)
         before = waited_ns()
-        runner.run(attacker.run())
+        runner.run(engine.run())
         waited = waited_ns() - before
     answered = sum(answer.status is not None for _, answer in ledger.settled())
     return answered, watch.report(), waited

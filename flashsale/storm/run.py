@@ -11,13 +11,11 @@ from datetime import UTC, datetime
 import uvloop
 
 from flashsale.errors import FlashsaleError, UsageError
-from flashsale.storm.attack.abort_watch import AbortWatch
-from flashsale.storm.attack.barrier import at_once, at_unix_us, until_unix_us
-from flashsale.storm.attack.interrupts import Interrupts, interrupts
-from flashsale.storm.attack.muster import Attack, Mission, muster
-from flashsale.storm.attack.progress import Progress, ShowProgress
-from flashsale.storm.attack.records import Records
+from flashsale.storm.attack.attack import Attack, Mission, Progress, Records, ShowProgress
+from flashsale.storm.attack.engine import Engine
+from flashsale.storm.attack.instants import at_once, at_unix_us, until_unix_us
 from flashsale.storm.attack.resolver import Question, Resolver
+from flashsale.storm.attack.stopping import AbortWatch, Interrupts, interrupts
 from flashsale.storm.attack.target import Target
 from flashsale.storm.calibration import Calibration, Room, room_of
 from flashsale.storm.conclusion import Circumstances, conclude
@@ -165,7 +163,7 @@ class _Storm:
                 attack.stop("aborted")
 
         attack: Attack = (
-            muster(mission, records, look, self._barrier)
+            Engine(mission, records, look, self._barrier)
             if self._workers == 1
             else Crew(mission, self._workers, records, look, self._barrier)
         )

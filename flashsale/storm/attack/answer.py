@@ -4,7 +4,7 @@ A server of the family that sends no `x-outcome` is read by its body: `success` 
 in `data` sold, and its error messages map to outcomes, which a scenario can extend.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -28,6 +28,17 @@ REJECTIONS = (
 )
 """What a server can say of a claim that did not sell."""
 
+CONNECT = "connect"
+REASONS = (
+    Outcome.SHED.value,
+    Outcome.RATE_LIMITED.value,
+    Outcome.UNKNOWN.value,
+    Outcome.NOT_OPEN.value,
+    CONNECT,
+)
+"""What can make a user try again; `unknown` is also no answer at all, `connect` no connection to
+ask over."""
+
 MESSAGES: Mapping[str, Outcome] = {
     "Insufficient inventory": Outcome.SOLD_OUT,
     "Duplicate orders cannot be placed": Outcome.DUPLICATE,
@@ -47,8 +58,6 @@ MESSAGES: Mapping[str, Outcome] = {
 """Error messages of servers that send no `x-outcome`."""
 
 _BY_HEADER = {outcome.value.encode(): outcome for outcome in (Outcome.SOLD, *REJECTIONS)}
-
-
 _BY_CACHE = {reading.value.encode(): reading for reading in Reading if reading != "answered"}
 
 
@@ -69,6 +78,13 @@ def unsent(error: str) -> Answer:
 def indeterminate(error: str) -> Answer:
     """Sent, and no answer that could be read."""
     return Answer(Outcome.INDETERMINATE, None, None, error)
+
+
+def wants_retry(answer: Answer, reasons: Collection[str]) -> bool:
+    """Whether a claim that ended so is made again."""
+    if answer.outcome.is_indeterminate:
+        return Outcome.UNKNOWN.value in reasons
+    return answer.outcome.value in reasons or (answer.error == CONNECT and CONNECT in reasons)
 
 
 def read_answer(

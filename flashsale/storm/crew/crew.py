@@ -15,11 +15,9 @@ from typing import Any
 from flashsale.errors import UnreachableError
 from flashsale.model import Ending
 from flashsale.storm.attack.answer import indeterminate, unsent
-from flashsale.storm.attack.attacker import INTERRUPT_GRACE_S
-from flashsale.storm.attack.barrier import LEAD_NS, Barrier, at_once, unix_us_at
-from flashsale.storm.attack.muster import Mission
-from flashsale.storm.attack.progress import Progress, ShowProgress
-from flashsale.storm.attack.records import Records
+from flashsale.storm.attack.attack import Mission, Progress, Records, ShowProgress
+from flashsale.storm.attack.instants import LEAD_NS, Barrier, at_once, unix_us_at
+from flashsale.storm.attack.stopping import INTERRUPT_GRACE_S
 from flashsale.storm.crew.confluence import Confluence
 from flashsale.storm.crew.hand import Hand
 from flashsale.storm.crew.messages import Done, Go, Standing, Stop, Told, Trouble
@@ -47,7 +45,7 @@ class Crew:
         barrier: Barrier = at_once,
     ) -> None:
         self._plan, self._timeouts = mission.plan, mission.scenario.timeouts
-        self._ledger, self._attempts = records.ledger, records.attempts
+        self._ledger, self._attempts = records.attempts, records.writer
         self._watch, self._show, self._barrier = records.watch, show, barrier
         self._hands = [Hand(self, n, _share(mission, n + 1, workers)) for n in range(workers)]
         self._confluence = Confluence(self._ledger, workers)
@@ -120,7 +118,7 @@ class Crew:
         return monotonic_ns() + LEAD_NS if instant_ns is None else instant_ns
 
     async def _hold(self, for_ns: int) -> None:
-        """Wait; the workers keep their own lanes standing."""
+        """Wait; the workers keep their own connections open."""
         await asyncio.sleep(for_ns / 1e9)
 
     def _settle_unsent(self, reason: str) -> None:

@@ -17,11 +17,9 @@ import uvloop
 
 from flashsale.errors import FlashsaleError
 from flashsale.model import Ending
-from flashsale.storm.attack.attacker import Attacker
-from flashsale.storm.attack.barrier import Hold
-from flashsale.storm.attack.muster import Mission, muster
-from flashsale.storm.attack.progress import Progress
-from flashsale.storm.attack.records import Records
+from flashsale.storm.attack.attack import Mission, Progress, Records
+from flashsale.storm.attack.engine import Engine
+from flashsale.storm.attack.instants import Hold
 from flashsale.storm.crew.channel import Channel
 from flashsale.storm.crew.haul import haul
 from flashsale.storm.crew.messages import Done, Go, Standing, Stop, Told, Trouble
@@ -34,7 +32,7 @@ _HOLD_S = 1.0
 
 
 class Courier:
-    """Tells a ledger's outcomes over a channel: the Chronicle of an attacker whose record is kept
+    """Tells a ledger's outcomes over a channel: the writer of an engine whose record is kept
     elsewhere."""
 
     def __init__(self, channel: Channel, numbers: "list[int]") -> None:
@@ -76,7 +74,7 @@ class Crewman:
         loop = asyncio.get_running_loop()
         self._mission: asyncio.Future[Mission] = loop.create_future()
         self._go: asyncio.Future[int] = loop.create_future()
-        self._attacker: Attacker | None = None
+        self._engine: Engine | None = None
         self._over = loop.create_future()
         self._leaving = False
 
@@ -102,11 +100,11 @@ class Crewman:
         ensure_descriptors(plan.connection_count)
         ledger, watch = Ledger(len(plan)), SelfWatch()
         courier = Courier(self._channel, list(plan.numbers))
-        self._attacker = attacker = muster(
+        self._engine = engine = Engine(
             mission, Records(ledger, courier, watch), courier.note, self._barrier
         )
-        await attacker.run()
-        effort = attacker.effort()
+        await engine.run()
+        effort = engine.effort()
         return Done(
             Share(
                 name="",  # whoever gave the part its number knows
@@ -131,8 +129,8 @@ class Crewman:
                 self._mission.set_result(message)
             case Go(at_ns):
                 self._go.set_result(at_ns)
-            case Stop(reason) if self._attacker is not None:
-                self._attacker.stop(reason)
+            case Stop(reason) if self._engine is not None:
+                self._engine.stop(reason)
 
     def _part(self) -> None:
         """The other side is gone: what is left to do has nobody to be told to."""

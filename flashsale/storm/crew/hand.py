@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Protocol
 
-from flashsale.storm.attack.muster import Mission
+from flashsale.storm.attack.attack import Mission
 from flashsale.storm.crew.channel import Channel
 from flashsale.storm.crew.messages import Done
 

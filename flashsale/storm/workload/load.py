@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from flashsale.storm.attack.retry import REASONS
+from flashsale.storm.attack.answer import REASONS
 from flashsale.storm.workload.step import STEP_OF
 from flashsale.storm.workload.table import Table
 

@@ -28,7 +28,7 @@ from rig.scripted_sale import (
 
 from flashsale.errors import ExitCode, UnreachableError, UsageError
 from flashsale.model import Outcome, Verdict
-from flashsale.storm.attack.progress import Progress
+from flashsale.storm.attack.attack import Progress
 from flashsale.storm.attack.target import Target
 from flashsale.storm.record.attempts import read_ledger
 from flashsale.storm.record.runfolder import RunFolder, create_run_folder
@@ -413,7 +413,7 @@ def test_a_signal_ends_the_sending_and_the_record_is_whole(
 def test_told_twice_the_storm_waits_no_longer(
     storm_on: Storm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flashsale.storm.attack.attacker.INTERRUPT_GRACE_S", 3600.0)
+    monkeypatch.setattr("flashsale.storm.attack.stopping.INTERRUPT_GRACE_S", 3600.0)
 
     def show(_: Progress) -> None:
         if len(sale.claims) == 2:

@@ -21,8 +21,7 @@ from rig.scripted_sale import SHED, SOLD_OUT, Act, Claim, ScriptedSale, http, se
 
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.model import Verdict
-from flashsale.storm.attack.muster import Mission
-from flashsale.storm.attack.progress import Progress
+from flashsale.storm.attack.attack import Mission, Progress
 from flashsale.storm.attack.target import Target
 from flashsale.storm.figures.histogram import Histogram, merged
 from flashsale.storm.record.attempts import read_ledger
