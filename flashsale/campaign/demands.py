@@ -15,7 +15,7 @@ from flashsale.report.files import read_run
 from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import Threshold, parse_expression
-from flashsale.storm.attack.abort_watch import parse_abort
+from flashsale.storm.attack.stopping import parse_abort
 
 REQUIRE = "--require"
 ABORT_IF = "--abort-if"

@@ -23,9 +23,9 @@ from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
 from flashsale.scenario.tokens import read_tokens, read_tokens_of
 from flashsale.storm.attack.calibration import calibrate
-from flashsale.storm.attack.interrupts import interrupts
 from flashsale.storm.attack.questions import preflight, preflight_reads
 from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
+from flashsale.storm.attack.stopping import interrupts
 from flashsale.storm.crew.crew import connections_each
 from flashsale.storm.crew.shard import Shard
 from flashsale.storm.figures.conclusion import with_loads

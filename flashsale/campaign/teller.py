@@ -10,7 +10,7 @@ from flashsale.run.folder import RunFolder
 from flashsale.run.summary import Summary
 from flashsale.seeding.progress import Progress, Silent
 from flashsale.stack.state import StackState
-from flashsale.storm.attack.progress import ShowProgress
+from flashsale.storm.attack.attack import ShowProgress
 from flashsale.verify.verdict import Judgement
 
 

@@ -38,7 +38,7 @@ from flashsale.cli.storm_options import (
 )
 from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import UnreachableError, UsageError
-from flashsale.storm.attack.interrupts import ignore_signals
+from flashsale.storm.attack.stopping import ignore_signals
 
 
 def command(

@@ -17,7 +17,7 @@ from flashsale.report.github import annotations, step_summary
 from flashsale.report.live import LiveProgress
 from flashsale.run.summary import Summary
 from flashsale.seeding.progress import Progress
-from flashsale.storm.attack.progress import ShowProgress
+from flashsale.storm.attack.attack import ShowProgress
 
 _PLAIN_INTERVAL_S = 5.0
 

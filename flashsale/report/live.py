@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flashsale.model import ENDINGS, Ending, Outcome
-from flashsale.storm.attack.progress import Progress
+from flashsale.storm.attack.attack import Progress
 
 _TTY_INTERVAL_S, _PLAIN_INTERVAL_S = 0.25, 1.0
 _COST_SHARE_MAX = 0.01

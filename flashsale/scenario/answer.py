@@ -30,6 +30,17 @@ REJECTIONS = (
 )
 """What a server can say of a claim that did not sell."""
 
+CONNECT = "connect"
+REASONS = (
+    Outcome.SHED.value,
+    Outcome.RATE_LIMITED.value,
+    Outcome.UNKNOWN.value,
+    Outcome.NOT_OPEN.value,
+    CONNECT,
+)
+"""What can make a user try again; `unknown` is also no answer at all, `connect` no connection to
+ask over."""
+
 MESSAGES: Mapping[str, Outcome] = {
     "Insufficient inventory": Outcome.SOLD_OUT,
     "Duplicate orders cannot be placed": Outcome.DUPLICATE,
@@ -80,6 +91,16 @@ def unsent(error: str) -> Answer:
 def indeterminate(error: str) -> Answer:
     """Sent, and no answer that could be read."""
     return Answer(Outcome.INDETERMINATE, None, None, error)
+
+
+def wants_retry(answer: Answer | None, reasons: Collection[str]) -> bool:
+    """Whether a claim that ended so is made again. None: it was never made, so there is nothing
+    to make again."""
+    if answer is None:
+        return False
+    if answer.outcome.is_indeterminate:
+        return Outcome.UNKNOWN.value in reasons
+    return answer.outcome.value in reasons or (answer.error == CONNECT and CONNECT in reasons)
 
 
 def read_answer(
@@ -172,13 +193,3 @@ def _order_in(body: bytes) -> str | None:
     """The order id in `data`, where an answer names its outcome but sends no `x-order-id`."""
     data = (_parsed(body) or {}).get("data")
     return None if data is None else str(data)
-
-
-def wants_retry(answer: Answer | None, reasons: Collection[str]) -> bool:
-    """Whether a claim that ended so is made again. None: it was never made, so there is nothing
-    to make again."""
-    if answer is None:
-        return False
-    if answer.outcome.is_indeterminate:
-        return Outcome.UNKNOWN.value in reasons
-    return answer.outcome.value in reasons or (answer.error == CONNECT and CONNECT in reasons)

@@ -23,14 +23,12 @@ from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
-from flashsale.storm.attack.abort_watch import AbortWatch
-from flashsale.storm.attack.barrier import at_once, at_unix_us, until_unix_us
-from flashsale.storm.attack.interrupts import Interrupts, interrupts
-from flashsale.storm.attack.muster import Attack, Mission, muster
-from flashsale.storm.attack.progress import Progress, ShowProgress
+from flashsale.storm.attack.attack import Attack, Mission, Progress, Records, ShowProgress
+from flashsale.storm.attack.engine import Engine
+from flashsale.storm.attack.instants import at_once, at_unix_us, until_unix_us
 from flashsale.storm.attack.questions import Question, Resolver
-from flashsale.storm.attack.records import Records
 from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
+from flashsale.storm.attack.stopping import AbortWatch, Interrupts, interrupts
 from flashsale.storm.crew.crew import Crew, connections_each
 from flashsale.storm.crew.shard import Shard, clock_error_us
 from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude
@@ -159,7 +157,7 @@ class _Storm:
                 attack.stop("aborted")
 
         attack: Attack = (
-            muster(mission, records, look, self._barrier)
+            Engine(mission, records, look, self._barrier)
             if self._workers == 1
             else Crew(mission, self._workers, records, look, self._barrier)
         )

@@ -1,1 +1,1 @@
-"""Firing a plan: attackers, lanes, the wire, and what an answer means."""
+"""Firing a plan: its schedule, the engine, connections, the wire, and what an answer means."""

@@ -1,6 +1,6 @@
 """Calibration: what this generator can send here and now, from a short run of the same engine.
 
-A few thousand reads go to a null responder on loopback, through the attacker, the wire, the ledger
+A few thousand reads go to a null responder on loopback, through the engine, the wire, the attempts
 and the record that a storm has. What they cost, in core time used and waited for, says how many a
 second one core can send and read: beside the plan's peak that is the headroom. It takes a quarter
 of a second or so, and FIRE_MS and START_TIMEOUT_S at most.
@@ -25,8 +25,8 @@ from flashsale.run.folder import ATTEMPTS_FILE
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.target import Target
 from flashsale.storm.attack import null_responder
-from flashsale.storm.attack.muster import Mission, muster
-from flashsale.storm.attack.records import Records
+from flashsale.storm.attack.attack import Mission, Records
+from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.selfwatch import SelfWatch, waited_ns
 from flashsale.storm.figures.effort import SelfReport
 from flashsale.storm.figures.health import Calibration
@@ -67,9 +67,9 @@ def _fire(port: int, folder: Path) -> tuple[int, SelfReport, int]:
         AttemptsFile(folder / ATTEMPTS_FILE) as file,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        attacker = muster(mission, Records(attempts, file, watch), lambda _: None)
+        engine = Engine(mission, Records(attempts, file, watch), lambda _: None)
         before = waited_ns()
-        runner.run(attacker.run())
+        runner.run(engine.run())
         waited = waited_ns() - before
     answered = sum(answer.status is not None for _, answer in attempts.settled())
     return answered, watch.report(), waited

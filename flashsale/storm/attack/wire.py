@@ -1,13 +1,13 @@
-"""One keep-alive connection: a claim goes out as prepared bytes, its answer comes back parsed.
+"""One keep-alive connection: an attempt goes out as prepared bytes, its answer comes back parsed.
 
-Nothing here waits. asyncio calls `data_received` and `connection_lost`, and each calls the owner
-once for the attempt in flight: `answered` with the answer, or `failed` with what went wrong.
+Nothing here waits. asyncio calls `data_received` and `connection_lost`, and either says once how
+the attempt in flight ended: with the answer, or indeterminate, with what went wrong.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic_ns
-from typing import Protocol, cast
+from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -18,6 +18,7 @@ from flashsale.scenario.answer import (
     ORDER_HEADER,
     OUTCOME_HEADER,
     Answer,
+    indeterminate,
     read_answer,
     read_reading,
     read_signing,
@@ -34,14 +35,9 @@ _KEPT = frozenset(
 )
 
 
-class Owner(Protocol):
-    """Who is told what became of an attempt; times are `monotonic_ns`."""
-
-    def answered(self, connection: "Connection", attempt: int, at_ns: int, answer: Answer) -> None:
-        """A whole answer arrived."""
-
-    def failed(self, connection: "Connection", attempt: int, at_ns: int, error: str) -> None:
-        """The answer will not come: `reset`, `truncated` or `malformed`. The connection is gone."""
+Ended = Callable[[int, int, int, Answer], None]
+"""Told how an attempt ended: the connection's number, the attempt, the instant (`monotonic_ns`) and
+the answer. Where that is `reset`, `truncated` or `malformed`, the connection is gone."""
 
 
 class Reader:
@@ -115,30 +111,27 @@ def _shape_of(data: bytes) -> tuple[bytes, bytes]:
 class Connection(asyncio.Protocol):
     """One connection, at most one attempt in flight on it."""
 
-    def __init__(self, lane: int, owner: Owner, reader: Reader) -> None:
-        self.lane = lane
+    def __init__(self, number: int, ended: Ended) -> None:
+        self.number = number
         self.attempt = IDLE
         self.is_open = False
-        self._owner = owner
-        self._reader = reader
+        self._ended = ended
         self._parser = HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._rest()
 
     def __repr__(self) -> str:
-        return f"<Connection lane={self.lane} open={self.is_open} attempt={self.attempt}>"
+        return f"<Connection {self.number} open={self.is_open} attempt={self.attempt}>"
 
-    def send(self, attempt: int, request: bytes) -> None:
-        """Send one claim; uvloop hands the bytes to the kernel before this returns."""
+    def send(self, attempt: int, request: bytes, reader: Reader) -> None:
+        """Send one attempt, whose answer `reader` reads; uvloop hands the bytes to the kernel
+        before this returns."""
         self.attempt = attempt
+        self._reader = reader
         self._transport.write(request)
 
-    def expect(self, reader: Reader) -> None:
-        """Read the answer to the next attempt with `reader`."""
-        self._reader = reader
-
     def abandon(self) -> None:
-        """Forget the attempt in flight and drop the connection; the owner hears nothing."""
+        """Forget the attempt in flight and drop the connection; nobody is told."""
         self.attempt = IDLE
         self.is_open = False
         self._transport.abort()
@@ -243,12 +236,12 @@ class Connection(asyncio.Protocol):
         attempt, self.attempt = self.attempt, IDLE
         if self._started:
             self._rest()
-        self._owner.answered(self, attempt, now, answer)
+        self._ended(self.number, attempt, now, answer)
 
     def _fail(self, now: int, error: str) -> None:
         attempt = self.attempt
         self.abandon()
-        self._owner.failed(self, attempt, now, error)
+        self._ended(self.number, attempt, now, indeterminate(error))
 
     def _is_framed(self) -> bool:
         return b"content-length" in self._headers or b"transfer-encoding" in self._headers

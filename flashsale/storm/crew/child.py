@@ -18,11 +18,9 @@ import uvloop
 from flashsale.errors import FlashsaleError
 from flashsale.model import Ending
 from flashsale.run.attempts import Attempts
-from flashsale.storm.attack.attacker import Attacker
-from flashsale.storm.attack.barrier import Hold
-from flashsale.storm.attack.muster import Mission, muster
-from flashsale.storm.attack.progress import Progress
-from flashsale.storm.attack.records import Records
+from flashsale.storm.attack.attack import Mission, Progress, Records
+from flashsale.storm.attack.engine import Engine
+from flashsale.storm.attack.instants import Hold
 from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.crew.messages import Channel, Done, Go, Standing, Stop, Told, Trouble
 from flashsale.storm.crew.outcomes import outcomes_since
@@ -33,7 +31,7 @@ _HOLD_S = 1.0
 
 
 class Reporter:
-    """Tells outcomes over a channel: the Chronicle of an attacker whose record is kept
+    """Tells outcomes over a channel: the writer of an engine whose record is kept
     elsewhere."""
 
     def __init__(self, channel: Channel, numbers: "list[int]") -> None:
@@ -75,7 +73,7 @@ class Child:
         loop = asyncio.get_running_loop()
         self._mission: asyncio.Future[Mission] = loop.create_future()
         self._go: asyncio.Future[int] = loop.create_future()
-        self._attacker: Attacker | None = None
+        self._engine: Engine | None = None
         self._over = loop.create_future()
         self._leaving = False
 
@@ -101,11 +99,11 @@ class Child:
         ensure_descriptors(plan.connection_count)
         attempts, watch = Attempts(len(plan)), SelfWatch()
         reporter = Reporter(self._channel, list(plan.numbers))
-        self._attacker = attacker = muster(
+        self._engine = engine = Engine(
             mission, Records(attempts, reporter, watch), reporter.note, self._barrier
         )
-        await attacker.run()
-        effort = attacker.effort()
+        await engine.run()
+        effort = engine.effort()
         return Done(
             ProcessEffort(
                 name="",  # whoever gave the part its number knows
@@ -130,8 +128,8 @@ class Child:
                 self._mission.set_result(message)
             case Go(at_ns):
                 self._go.set_result(at_ns)
-            case Stop(reason) if self._attacker is not None:
-                self._attacker.stop(reason)
+            case Stop(reason) if self._engine is not None:
+                self._engine.stop(reason)
 
     def _part(self) -> None:
         """The other side is gone: what is left to do has nobody to be told to."""

@@ -15,11 +15,9 @@ from typing import Any
 from flashsale.errors import UnreachableError
 from flashsale.model import Ending
 from flashsale.scenario.answer import indeterminate, unsent
-from flashsale.storm.attack.attacker import INTERRUPT_GRACE_S
-from flashsale.storm.attack.barrier import LEAD_NS, Barrier, at_once, unix_us_at
-from flashsale.storm.attack.muster import Mission
-from flashsale.storm.attack.progress import Progress, ShowProgress
-from flashsale.storm.attack.records import Records
+from flashsale.storm.attack.attack import Mission, Progress, Records, ShowProgress
+from flashsale.storm.attack.instants import LEAD_NS, Barrier, at_once, unix_us_at
+from flashsale.storm.attack.stopping import INTERRUPT_GRACE_S
 from flashsale.storm.crew.messages import Done, Go, Standing, Stop, Told, Trouble
 from flashsale.storm.crew.outcomes import EventOrder
 from flashsale.storm.crew.process import Process
@@ -47,7 +45,7 @@ class Crew:
         barrier: Barrier = at_once,
     ) -> None:
         self._plan, self._timeouts = mission.plan, mission.scenario.timeouts
-        self._attempts, self._file = records.ledger, records.attempts
+        self._attempts, self._writer = records.attempts, records.writer
         self._watch, self._show, self._barrier = records.watch, show, barrier
         self._processes = [Process(self, n, _part_of(mission, n + 1, count)) for n in range(count)]
         self._order = EventOrder(self._attempts, count)
@@ -85,7 +83,7 @@ class Crew:
                 raise
             self._settle_unsent("interrupted" if self._error is None else "barrier")
         finally:
-            self._file.write_results(self._attempts)
+            self._writer.write_results(self._attempts)
             for process in self._processes:
                 process.dismiss()
         if self._error is not None:
@@ -104,7 +102,7 @@ class Crew:
     # Before the barrier.
 
     async def _assemble(self) -> int:
-        """Every process up and its connections standing; the instant at which the barrier opens."""
+        """Every process up and its connections open; the instant at which the barrier opens."""
         limit_s = START_TIMEOUT_S + self._timeouts.barrier_ms / 1000
         try:
             async with asyncio.timeout(limit_s):
@@ -120,7 +118,7 @@ class Crew:
         return monotonic_ns() + LEAD_NS if instant_ns is None else instant_ns
 
     async def _hold(self, for_ns: int) -> None:
-        """Wait; the processes keep their own connections standing."""
+        """Wait; the processes keep their own connections open."""
         await asyncio.sleep(for_ns / 1e9)
 
     def _settle_unsent(self, reason: str) -> None:
@@ -133,7 +131,7 @@ class Crew:
     async def _fire_from(self, origin_ns: int) -> None:
         attempts, self._fired = self._attempts, True
         attempts.origin_ns, attempts.barrier_unix_us = origin_ns, unix_us_at(origin_ns)
-        self._file.write_barrier(attempts.barrier_unix_us)
+        self._writer.write_barrier(attempts.barrier_unix_us)
         run_ns = self._timeouts.run_ms * _MS + round(OVERTIME_S * 1e9)
         self._hung_at_ns = origin_ns + run_ns
         for process in self._processes:
@@ -148,7 +146,7 @@ class Crew:
             async with asyncio.timeout(_LOOK_S):
                 await self._over.wait()
         now = monotonic_ns()
-        self._file.write_results(self._attempts)
+        self._writer.write_results(self._attempts)
         self._show(self._progress(now))
         if now >= self._hung_at_ns:
             for process in self._processes:

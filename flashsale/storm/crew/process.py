@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Protocol
 
-from flashsale.storm.attack.muster import Mission
+from flashsale.storm.attack.attack import Mission
 from flashsale.storm.crew.messages import Channel, Done
 
 _GOODBYE_S = 2.0

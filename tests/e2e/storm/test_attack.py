@@ -32,7 +32,7 @@ from flashsale.run.attempts_file import read_record
 from flashsale.run.folder import RunFolder, create_run_folder
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.target import Target
-from flashsale.storm.attack.progress import Progress
+from flashsale.storm.attack.attack import Progress
 from flashsale.storm.figures.conclusion import Finished
 from flashsale.storm.storm import Assignment, storm
 
@@ -414,7 +414,7 @@ def test_a_signal_ends_the_sending_and_the_record_is_whole(
 def test_told_twice_the_storm_waits_no_longer(
     storm_on: Storm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flashsale.storm.attack.attacker.INTERRUPT_GRACE_S", 3600.0)
+    monkeypatch.setattr("flashsale.storm.attack.stopping.INTERRUPT_GRACE_S", 3600.0)
 
     def show(_: Progress) -> None:
         if len(sale.claims) == 2:

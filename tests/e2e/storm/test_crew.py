@@ -26,8 +26,7 @@ from flashsale.run.folder import RunFolder, create_run_folder
 from flashsale.run.histogram import Histogram, merged
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.target import Target
-from flashsale.storm.attack.muster import Mission
-from flashsale.storm.attack.progress import Progress
+from flashsale.storm.attack.attack import Mission, Progress
 from flashsale.storm.figures.conclusion import Finished
 from flashsale.storm.storm import Assignment, storm
 

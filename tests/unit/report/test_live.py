@@ -7,7 +7,7 @@ from rich.console import Console
 
 from flashsale.model import Ending, Outcome
 from flashsale.report.live import LiveProgress
-from flashsale.storm.attack.progress import Progress
+from flashsale.storm.attack.attack import Progress
 
 
 def progress(elapsed_s: float, settled: int) -> Progress:

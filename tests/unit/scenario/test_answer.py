@@ -1,7 +1,16 @@
+from collections.abc import Collection
+
 import pytest
 
 from flashsale.model import Outcome
-from flashsale.scenario.answer import Answer, indeterminate, read_answer, unsent
+from flashsale.scenario.answer import (
+    REASONS,
+    Answer,
+    indeterminate,
+    read_answer,
+    unsent,
+    wants_retry,
+)
 
 ID = b"515385561440059393"
 ORDER = ID.decode()
@@ -105,3 +114,26 @@ def test_what_was_not_answered_has_no_status() -> None:
     assert indeterminate("reset") == Answer(Outcome.INDETERMINATE, None, None, "reset")
     assert not unsent("connect").outcome.is_indeterminate
     assert indeterminate("reset").outcome.is_indeterminate
+
+
+@pytest.mark.parametrize(
+    ("answer", "reasons"),
+    [
+        (Answer(Outcome.SHED, 503), {"shed"}),
+        (Answer(Outcome.RATE_LIMITED, 429), {"rate_limited"}),
+        (Answer(Outcome.NOT_OPEN, 200), {"not_open"}),
+        (Answer(Outcome.UNKNOWN, 503, "7", "unknown"), {"unknown"}),
+        (indeterminate("timeout"), {"unknown"}),
+        (unsent("connect"), {"connect"}),
+        (unsent("interrupted"), set()),
+        (Answer(Outcome.SOLD, 200, "7"), set()),
+        (Answer(Outcome.SOLD_OUT, 200), set()),
+        (Answer(Outcome.DUPLICATE, 200, "7"), set()),
+        (Answer(Outcome.REFUSED, 401, None, "http_401"), set()),
+    ],
+)
+def test_each_answer_calls_for_a_retry_for_its_own_reason_alone(
+    answer: Answer, reasons: Collection[str]
+) -> None:
+    assert {reason for reason in REASONS if wants_retry(answer, {reason})} == reasons
+    assert not wants_retry(answer, ())

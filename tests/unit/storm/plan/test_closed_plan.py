@@ -11,8 +11,7 @@ from flashsale.run.plan_columns import FIRST
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Browse, Load, Sale, Scenario, load_scenario, parse_scenario
 from flashsale.scenario.target import Target
-from flashsale.storm.attack.course import Course
-from flashsale.storm.attack.requests import requests_of
+from flashsale.storm.attack.attack import requests_of
 from flashsale.storm.plan.plan import Plan, whole
 from flashsale.storm.plan.planning import plan_of
 
@@ -30,12 +29,17 @@ def scenario(users: int = 6, connections: int = 2, **load: object) -> Scenario:
     )
 
 
+def waiting_for(plan: Plan, attempt: int) -> list[int]:
+    """The attempts that are due some time after the answer to this one, ascending."""
+    return [i for i, before in enumerate(plan.after) if before == attempt]
+
+
 def walk(plan: Plan) -> list[list[int]]:
     """The attempts of each connection, in the order in which they are sent."""
-    course, walks = Course(plan), []
+    walks = []
     for first in plan.first_attempts:
         steps = [first]
-        while following := list(course.waiting_for(steps[-1])):
+        while following := waiting_for(plan, steps[-1]):
             assert len(following) == 1
             steps += following
         walks.append(steps)
@@ -96,7 +100,7 @@ def test_a_fixed_pause_is_the_same_for_all_and_an_exponential_one_is_so_on_avera
 
 
 def test_users_without_pauses_and_with_one_step_are_a_chain() -> None:
-    """So that they are sent by the attacker that needs neither heap nor alarm."""
+    """So that what is due next is one look into a column, without heap or alarm."""
     load = Load(model="closed", users=6, connections=2)
     one = Scenario(schema=1, name="s", load=load, sale=Sale(units=1))
     assert plan_of(one, range(1, 7)).is_chained
@@ -210,15 +214,14 @@ RETRYING = {
 
 def test_a_user_refreshes_clicks_and_tries_again() -> None:
     plan = plan_of(scenario(users=4, connections=6, **RETRYING), range(1, 5))
-    course = Course(plan)
     assert (plan.clicks, plan.retry_on, plan.connection_count) == (3, ("connect", "shed"), 6)
     assert len(plan) == 4 * (1 + 2 + 3 + 2 * 2)
     for first in plan.first_attempts:
         assert Step(plan.asks[first]) is Step.SIGN
         seat = plan.connections[first]
-        (one,) = course.waiting_for(first)
-        (two,) = course.waiting_for(one)
-        clicks = list(course.waiting_for(two))
+        (one,) = waiting_for(plan, first)
+        (two,) = waiting_for(plan, one)
+        clicks = waiting_for(plan, two)
         assert [Step(plan.asks[i]) for i in (one, two, *clicks)] == [Step.BROWSE] * 2 + [
             Step.BUY
         ] * 3
@@ -231,15 +234,15 @@ def test_a_user_refreshes_clicks_and_tries_again() -> None:
         assert not any(plan.is_conditional(i) for i in (first, one, two, *clicks))
         claim, waits = clicks[0], []
         for _ in range(2):
-            (read,) = course.waiting_for(claim)
-            (retry,) = course.waiting_for(read)
+            (read,) = waiting_for(plan, claim)
+            (retry,) = waiting_for(plan, read)
             assert plan.given[read] == plan.given[retry] == claim
             assert (plan.at_us[read], plan.things[read]) == (4_000, plan.things[one])
             waits.append(plan.at_us[retry])
             claim = retry
         assert 50_000 <= waits[0] <= 150_000
         assert 100_000 <= waits[1] <= 300_000
-        (successor,) = course.waiting_for(claim)
+        (successor,) = waiting_for(plan, claim)
         assert plan.users[successor] != plan.users[first]
 
 

@@ -90,7 +90,7 @@ def test_chains_stay_whole(plan: Plan, data: st.DataObject) -> None:
 
 
 @given(plans(), st.data())
-def test_a_part_is_a_plan_to_an_attacker(plan: Plan, data: st.DataObject) -> None:
+def test_a_part_is_a_plan_to_an_engine(plan: Plan, data: st.DataObject) -> None:
     """First attempts come first, one a connection, in the order in which they are due."""
     for part in parts(plan, data.draw(st.integers(1, seats(plan)))):
         firsts = part.first_attempts

@@ -1,11 +1,13 @@
 import asyncio
+import time
 from time import monotonic_ns
 
+import anyio
 import pytest
 import uvloop
 
-from flashsale.storm.attack import alarm
-from flashsale.storm.attack.alarm import Alarm
+from flashsale.storm.attack import instants
+from flashsale.storm.attack.instants import Alarm, unix_us_at, until_unix_us, wait_until
 
 MS = 1_000_000
 
@@ -32,7 +34,7 @@ def test_it_rings_at_its_instant_and_at_once_for_one_that_has_passed(
     timer_file: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not timer_file:  # elsewhere than on Linux
-        monkeypatch.setattr(alarm, "_timer_file", lambda: None)
+        monkeypatch.setattr(instants, "_timer_file", lambda: None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         lags = runner.run(rings(5, 1, -5, 3))
     early_ms = 0 if timer_file else 1  # the loop's own timers round to the millisecond
@@ -57,3 +59,25 @@ def test_an_alarm_that_is_closed_or_set_anew_does_not_ring_for_the_old_instant()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(set_anew()) == 1
+
+
+def test_the_two_clocks_are_told_apart() -> None:
+    ahead_ns = 3_000_000_000
+    now_us = time.time_ns() // 1000
+    assert abs(unix_us_at(monotonic_ns() + ahead_ns) - now_us - 3_000_000) < 1_000_000
+    assert 0 < until_unix_us(now_us + 60_000_000) <= 60_000_000_000
+    assert until_unix_us(now_us - 1) < 0
+
+
+@pytest.mark.anyio
+async def test_waiting_ends_at_the_instant_and_not_before() -> None:
+    instant_ns = monotonic_ns() + 30_000_000
+    with anyio.fail_after(10):
+        await wait_until(instant_ns)
+    assert monotonic_ns() >= instant_ns
+
+
+@pytest.mark.anyio
+async def test_an_instant_that_has_passed_is_not_waited_for() -> None:
+    with anyio.fail_after(10):
+        await wait_until(monotonic_ns() - 1)

@@ -1,0 +1,121 @@
+"""The storm's connections: opened before the barrier, so many at a time, and again when lost."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from time import monotonic_ns
+
+from flashsale.errors import UnreachableError
+from flashsale.scenario.scenario import Timeouts
+from flashsale.scenario.target import Target
+from flashsale.storm.attack.wire import IDLE, Connection
+
+HANDSHAKES_MAX = 64
+"""Under way at once, so that a listen queue has a chance: Tomcat's takes 100, nginx' 511. A
+handshake that overflows one is tried again by the kernel a second later, before the barrier."""
+
+_COLD_HANDSHAKES_MAX = 1_000_000
+"""As many as there are: how many a listen queue takes at a time is part of the question."""
+
+_RETRY_FIRST_S, _RETRY_LAST_S = 0.02, 0.5
+
+
+class Connections:
+    """`latest[number]` is the latest connection of that number, None until there was one.
+
+    Where they are `cold` none is opened before the barrier: each is when its attempt is due.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        count: int,
+        timeouts: Timeouts,
+        connection: Callable[[int], Connection],
+        cold: bool = False,
+    ) -> None:
+        self.latest: list[Connection | None] = [None] * count
+        self.connect_us: list[int] = []
+        self._target, self._timeouts = target, timeouts
+        self._connection, self._cold = connection, cold
+        self._handshakes = asyncio.Semaphore(_COLD_HANDSHAKES_MAX if cold else HANDSHAKES_MAX)
+        self._last_trouble = ""
+
+    def __repr__(self) -> str:
+        return f"<Connections open={len(self) - len(self._lost())} of {len(self)}>"
+
+    def __len__(self) -> int:
+        return len(self.latest)
+
+    def in_flight(self) -> Iterator[Connection]:
+        """Those that wait for an answer."""
+        for connection in self.latest:
+            if connection is not None and connection.attempt != IDLE:
+                yield connection
+
+    async def open_all(self) -> None:
+        """Open every one; those that are lost while others are opened are opened again.
+
+        Raises UnreachableError where not all are open when `barrier_ms` have passed.
+        """
+        if self._cold:
+            return
+        try:
+            async with asyncio.timeout(self._timeouts.barrier_ms / 1000):
+                while lost := self._lost():
+                    await asyncio.gather(*(self._open(number) for number in lost))
+        except TimeoutError:
+            trouble = f": {self._last_trouble}" if self._last_trouble else ""
+            raise UnreachableError(
+                f"{len(self) - len(self._lost()):,} of {len(self):,} connections to "
+                f"{self._target.base_url} stood after {self._timeouts.barrier_ms:,} ms "
+                f"(timeouts.barrier_ms){trouble}"
+            ) from None
+
+    async def hold(self, for_ns: int) -> None:
+        """Keep every one open for so long: servers drop connections that idle.
+
+        Raises UnreachableError where one that was lost cannot be opened within `barrier_ms`.
+        """
+        await self.open_all()
+        await asyncio.sleep(for_ns / 1e9)
+        await self.open_all()
+
+    async def reopen(self, number: int) -> None:
+        """Open one anew. Raises TimeoutError when `connect_ms` have passed."""
+        async with asyncio.timeout(self._timeouts.connect_ms / 1000):
+            await self._open(number)
+
+    def close(self) -> None:
+        """Drop whatever is open."""
+        for connection in self.latest:
+            if connection is not None and connection.is_open:
+                connection.abandon()
+
+    def _lost(self) -> list[int]:
+        return [
+            number
+            for number, connection in enumerate(self.latest)
+            if connection is None or not connection.is_open
+        ]
+
+    async def _open(self, number: int) -> None:
+        pause_s = _RETRY_FIRST_S
+        while True:
+            try:
+                self.latest[number] = await self._connect(number)
+            except OSError as error:  # a TimeoutError is one
+                self._last_trouble = error.strerror or "no answer to a handshake"
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _RETRY_LAST_S)
+            else:
+                return
+
+    async def _connect(self, number: int) -> Connection:
+        async with self._handshakes:
+            begun = monotonic_ns()
+            async with asyncio.timeout(self._timeouts.connect_ms / 1000):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: self._connection(number), self._target.address, self._target.port
+                )
+            self.connect_us.append((monotonic_ns() - begun) // 1000)
+            return connection
