@@ -274,7 +274,7 @@ def test_a_defect_in_a_worker_is_raised_here(
     def foreign(mission: Mission, number: int, of: int) -> Mission:
         return replace(mission, plan=mission.plan.part(number, of), tokens={})
 
-    monkeypatch.setattr("flashsale.storm.crew.crew._share", foreign)
+    monkeypatch.setattr("flashsale.storm.crew.crew._part_of", foreign)
     with pytest.raises(RuntimeError, match=r"worker \d of 2:(.|\n)*KeyError"):
         storm_on(sale, f"{CLAIMS}users = 4\nconnections = 4")
 

@@ -10,7 +10,7 @@ ORIGIN = 77 * MS
 
 
 def record_of(*attempts: tuple[int, int | None, int, Answer]) -> Attempts:
-    """A ledger of (due, sent, done) in ms after the barrier, and the answer."""
+    """A record of (due, sent, done) in ms after the barrier, and the answer."""
     record = Attempts(len(attempts))
     record.origin_ns = ORIGIN
     for i, (due, sent, _, _) in enumerate(attempts):
@@ -98,7 +98,7 @@ def test_the_log_has_an_interval_for_each_second_label_and_clock() -> None:
     assert len(rows) == 2 * 5
 
 
-@pytest.mark.parametrize("ledger", [Attempts(3), record_of((0, None, 0, unsent("barrier")))])
+@pytest.mark.parametrize("record", [Attempts(3), record_of((0, None, 0, unsent("barrier")))])
 def test_a_run_that_never_was_has_figures_of_nothing(record: Attempts) -> None:
     figures = Figures(record)
     assert (figures.sent, figures.rate_per_s, figures.latency("response").count) == (0, 0.0, 0)
