@@ -8,8 +8,17 @@ import pytest
 from rig.browser import PHONE, Browser, Page, Screen, browsing
 from rig.chromium import chromium
 from rig.command_line import run_flashsale
+from rig.run_folders import (
+    GONE,
+    HOSTILE,
+    LOST,
+    SOLD,
+    leave_run,
+    record_of,
+    sale_scenario,
+    summary_of,
+)
 from rig.scripted_sale import Act, Claim, ScriptedSale, sell
-from rig.told_runs import GONE, HOSTILE, LOST, SOLD, leave_run, record_of, sale_scenario, summary_of
 from rig.until import until
 
 from flashsale.report.files import write_reports

@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as plotly
 import pytest
-from rig.told_runs import GONE, HIT, LOAD, LOST, SOLD, record_of, sale_scenario, summary_of
+from rig.run_folders import GONE, HIT, LOAD, LOST, SOLD, record_of, sale_scenario, summary_of
 
 from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.charts.chart import COLOURS, thinned

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import orjson
 import pytest
-from rig.told_runs import GONE, HOSTILE, LOST, SOLD, leave_run, record_of, sale_scenario, summary_of
+from rig.run_folders import (
+    GONE,
+    HOSTILE,
+    LOST,
+    SOLD,
+    leave_run,
+    record_of,
+    sale_scenario,
+    summary_of,
+)
 
 from flashsale.report.charts import Run
 from flashsale.report.files import write_reports
