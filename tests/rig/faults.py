@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rig.faulty_sale import Asked, FaultySale, Trick, duplicate
-from rig.market import DEAD
+from rig.sale_by_commands import DEAD
 from rig.scripted_sale import SOLD_OUT, Act, sold
 
 UNITS, BUYERS = 4, 6

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from rig.market import Market
+from rig.sale_by_commands import SaleByCommands
 from rig.scripted_sale import SOLD_OUT, Act, Claim, ScriptedSale, http, sold
 
 
@@ -34,7 +34,7 @@ def duplicate(order: int) -> Act:
 class FaultySale:
     """The sale, a trick for each voucher that has one; `noted` are their victims, by voucher."""
 
-    market: Market
+    market: SaleByCommands
     tricks: Mapping[int, Trick] = field(default_factory=dict)
     noted: dict[int, dict[str, int]] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ import redis.asyncio
 from flashsale import keys
 from flashsale.cache.entries import Entries, Strategy
 from flashsale.cache.entry import Source
-from rig.shelf import Row, client, kind
+from rig.versions import Row, client, kind
 
 IDS = (1, 2)
 Verb = Literal["read", "leave", "update", "evict"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from rig.shelf import client
 from rig.until import eventually
+from rig.versions import client
 
 from flashsale import keys
 from flashsale.cache.bits import Bitmap, Shape

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from rig.shelf import Shelf, client, kind
+from rig.versions import Versions, client, kind
 
 from flashsale import keys
 from flashsale.cache.client import CacheClient
@@ -64,7 +64,7 @@ async def test_it_is_found_and_used(with_module: RedisServer) -> None:
 
 
 async def test_reads_pass_through_it(with_module: RedisServer) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     async with client(with_module.url) as mine:
         things = kind(mine, shelf, Strategy.PASS_THROUGH)
         await mine.bloom("thing").rebuild([[1]], expected=1)

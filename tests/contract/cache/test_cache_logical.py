@@ -5,8 +5,8 @@ import asyncio
 import orjson
 import pytest
 from redis import Redis
-from rig.shelf import NoDatabase, Shelf, client, kind, version_of
 from rig.until import eventually
+from rig.versions import NoDatabase, Versions, client, kind, version_of
 
 from flashsale import keys
 from flashsale.cache.client import CacheClient
@@ -19,7 +19,7 @@ KEY = keys.cache_entry("thing", 1)
 LOCK = keys.cache_lock("thing", 1)
 
 
-def hot(cache: CacheClient, shelf: Shelf, ttl_s: float = 60) -> Entries[dict[str, int]]:
+def hot(cache: CacheClient, shelf: Versions, ttl_s: float = 60) -> Entries[dict[str, int]]:
     return kind(cache, shelf, Strategy.LOGICAL, ttl_s=ttl_s)
 
 
@@ -29,7 +29,7 @@ def expire(cache: Redis, version: int = 1) -> None:
 
 async def test_a_warmed_entry_has_no_end_but_a_time(cache_url: str, cache: Redis) -> None:
     async with client(cache_url) as mine:
-        things = hot(mine, Shelf(1, 2, 3))
+        things = hot(mine, Versions(1, 2, 3))
         assert await things.warm([1, 2, 3, 4]) == 3, "4 does not exist"
         assert cache.pttl(KEY) == -1
         assert orjson.loads(str(cache.get(KEY)))["expireTime"] > 1_600_000_000_000
@@ -41,13 +41,13 @@ async def test_a_warmed_entry_has_no_end_but_a_time(cache_url: str, cache: Redis
 async def test_only_logical_expiry_is_warmed(cache_url: str) -> None:
     async with client(cache_url) as mine:
         with pytest.raises(ValueError, match="only logical"):
-            await kind(mine, Shelf(1)).warm([1])
+            await kind(mine, Versions(1)).warm([1])
 
 
 async def test_500_readers_of_an_expired_entry_wait_for_nobody(
     cache_url: str, cache: Redis
 ) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.versions[1] = 2
     expire(cache)
     shelf.hold()
@@ -71,7 +71,7 @@ async def test_500_readers_of_an_expired_entry_wait_for_nobody(
 
 
 async def test_a_rebuild_survives_the_request_that_began_it(cache_url: str, cache: Redis) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.versions[1] = 2
     expire(cache)
     shelf.hold()
@@ -94,7 +94,7 @@ async def test_a_rebuild_survives_the_request_that_began_it(cache_url: str, cach
 async def test_an_update_marks_expired_and_ends_a_rebuild_that_read_before_it(
     cache_url: str, cache: Redis
 ) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.versions[1] = 2
     expire(cache)
     shelf.hold()
@@ -119,7 +119,7 @@ async def test_an_update_marks_expired_and_ends_a_rebuild_that_read_before_it(
 
 
 async def test_an_update_keeps_a_warmed_entry(cache_url: str, cache: Redis) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     async with client(cache_url) as mine:
         things = hot(mine, shelf)
         await things.warm([1])
@@ -133,7 +133,7 @@ async def test_an_update_keeps_a_warmed_entry(cache_url: str, cache: Redis) -> N
 
 
 async def test_warming_cannot_put_back_what_an_update_replaced(cache_url: str) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.hold()
     async with client(cache_url) as mine:
         things = hot(mine, shelf)
@@ -148,7 +148,7 @@ async def test_warming_cannot_put_back_what_an_update_replaced(cache_url: str) -
 
 
 async def test_without_a_database_the_old_answer_stays(cache_url: str, cache: Redis) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.failure = NoDatabase("away")
     expire(cache)
     async with client(cache_url, rebuild_pause_ms=200) as mine:
@@ -170,7 +170,7 @@ async def test_a_row_that_was_deleted_falls_out_of_the_hot_set(
 ) -> None:
     expire(cache)
     async with client(cache_url) as mine:
-        things = hot(mine, Shelf())
+        things = hot(mine, Versions())
         assert (await things.read(1)).source is Source.STALE
 
         async def gone() -> bool:
@@ -181,7 +181,7 @@ async def test_a_row_that_was_deleted_falls_out_of_the_hot_set(
 
 
 async def test_what_was_not_warmed_is_read_as_under_mutex(cache_url: str, cache: Redis) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     async with client(cache_url) as mine:
         things = hot(mine, shelf)
         answers = await asyncio.gather(*(things.read(1) for _ in range(300)))
@@ -194,7 +194,7 @@ async def test_a_miss_that_meets_an_expired_entry_leaves_it_hot(
     cache_url: str, cache: Redis
 ) -> None:
     """Warmed, then updated, between a reader's look-up and its claim."""
-    shelf = Shelf(1)
+    shelf = Versions(1)
     async with client(cache_url) as mine:
         things = hot(mine, shelf)
         ask = mine.ask
@@ -211,7 +211,7 @@ async def test_a_miss_that_meets_an_expired_entry_leaves_it_hot(
 
 
 async def test_rebuilds_at_a_time_are_bounded(cache_url: str, cache: Redis) -> None:
-    shelf = Shelf(*range(1, 51))
+    shelf = Versions(*range(1, 51))
     for each in range(1, 51):
         cache.set(keys.cache_entry("thing", each), pack(b'{"id":1,"version":1}', 1))
     shelf.hold()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
-from rig.shelf import Shelf, client, kind
+from rig.versions import Versions, client, kind
 
 from flashsale.cache.entries import Strategy
 from flashsale.server.cache_metrics import CacheCollector
@@ -25,7 +25,7 @@ def scrape(registry: CollectorRegistry) -> dict[str, float]:
 
 async def test_reads_loads_and_filters(cache_url: str) -> None:
     async with client(cache_url) as mine:
-        things = kind(mine, Shelf(1), Strategy.PASS_THROUGH)
+        things = kind(mine, Versions(1), Strategy.PASS_THROUGH)
         registry = CollectorRegistry()
         registry.register(CacheCollector(mine))
         before = scrape(registry)
@@ -57,7 +57,7 @@ async def test_reads_loads_and_filters(cache_url: str) -> None:
 
 async def test_a_cache_that_is_away(cache_url: str) -> None:
     async with client("redis://127.0.0.1:1/0") as mine:
-        things = kind(mine, Shelf(1))
+        things = kind(mine, Versions(1))
         registry = CollectorRegistry()
         registry.register(CacheCollector(mine))
         await things.read(1)

@@ -5,8 +5,8 @@ import asyncio
 import orjson
 import pytest
 from redis import Redis
-from rig.shelf import NoDatabase, Shelf, client, kind, version_of
 from rig.until import eventually
+from rig.versions import NoDatabase, Versions, client, kind, version_of
 
 from flashsale import keys
 from flashsale.cache.entry import Source, pack
@@ -19,7 +19,7 @@ LOCK = keys.cache_lock("thing", 1)
 
 
 async def test_2000_readers_of_one_process_cause_one_load(cache_url: str) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.delay_s = 0.05
     async with client(cache_url) as mine:
         things = kind(mine, shelf)
@@ -32,7 +32,7 @@ async def test_2000_readers_of_one_process_cause_one_load(cache_url: str) -> Non
 
 
 async def test_every_missing_key_is_loaded_once_and_hits_leave_together(cache_url: str) -> None:
-    shelf = Shelf(*range(1, 201))
+    shelf = Versions(*range(1, 201))
     async with client(cache_url) as mine:
         things = kind(mine, shelf)
         for source in (Source.LOAD, Source.HIT):
@@ -46,7 +46,7 @@ async def test_every_missing_key_is_loaded_once_and_hits_leave_together(cache_ur
 async def test_an_entry_is_json_with_a_jittered_life(cache_url: str, cache: Redis) -> None:
     ids = range(1, 61)
     async with client(cache_url, jitter=0.2) as mine:
-        things = kind(mine, Shelf(*ids), ttl_s=100)
+        things = kind(mine, Versions(*ids), ttl_s=100)
         await asyncio.gather(*(things.read(each) for each in ids))
     entry = orjson.loads(str(cache.get(KEY)))
     assert entry == {"expireTime": 0, "data": {"id": 1, "version": 1}}
@@ -57,7 +57,7 @@ async def test_an_entry_is_json_with_a_jittered_life(cache_url: str, cache: Redi
 
 
 async def test_what_does_not_exist_is_remembered_for_a_while(cache_url: str, cache: Redis) -> None:
-    shelf = Shelf()
+    shelf = Versions()
     async with client(cache_url) as mine:
         things = kind(mine, shelf, ttl_s=3600)
         assert (await things.read(1)).source is Source.LOAD
@@ -72,7 +72,7 @@ async def test_what_does_not_exist_is_remembered_for_a_while(cache_url: str, cac
 async def test_a_failed_load_reaches_every_reader_and_frees_the_lock(
     cache_url: str, cache: Redis
 ) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.failure, shelf.delay_s = NoDatabase("away"), 0.02
     async with client(cache_url) as mine:
         things = kind(mine, shelf)
@@ -87,7 +87,7 @@ async def test_a_failed_load_reaches_every_reader_and_frees_the_lock(
 
 
 async def test_a_load_that_takes_too_long_is_given_up(cache_url: str, cache: Redis) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.hold()
     async with client(cache_url, load_timeout_ms=30) as mine:
         things = kind(mine, shelf)
@@ -102,7 +102,7 @@ class TestAnotherProcessLoads:
     async def test_every_key_is_loaded_once_however_long_the_queue(self, cache_url: str) -> None:
         """Three processes want the same keys, and the database is far slower than they wait: who
         queues for a turn holds no lock, and finds what was loaded meanwhile."""
-        ids, shelf = range(1, 101), Shelf(*range(1, 101))
+        ids, shelf = range(1, 101), Versions(*range(1, 101))
         shelf.delay_s = 0.005
         async with (
             client(cache_url, loads_max=2, wait_ms=50, retry_ms=5) as one,
@@ -116,7 +116,7 @@ class TestAnotherProcessLoads:
         assert max(things.loading.loads for things in kinds) < len(ids)
 
     async def test_its_load_is_waited_for(self, cache_url: str, cache: Redis) -> None:
-        shelf = Shelf(1)
+        shelf = Versions(1)
         cache.set(LOCK, "another", px=10_000)
         async with client(cache_url, retry_ms=5) as mine:
             things = kind(mine, shelf)
@@ -129,7 +129,7 @@ class TestAnotherProcessLoads:
 
     async def test_but_not_for_ever(self, cache_url: str, cache: Redis) -> None:
         """It was killed: its lock stays to the end of its lease."""
-        shelf = Shelf(1)
+        shelf = Versions(1)
         cache.set(LOCK, "dead", px=60_000)
         async with client(cache_url, wait_ms=60, retry_ms=10) as mine:
             things = kind(mine, shelf)
@@ -144,7 +144,7 @@ class TestUpdate:
     async def test_a_slow_loader_cannot_put_older_data_back(
         self, cache_url: str, cache: Redis
     ) -> None:
-        shelf = Shelf(1)
+        shelf = Versions(1)
         shelf.hold()
         async with client(cache_url) as mine:
             things = kind(mine, shelf)
@@ -178,7 +178,7 @@ class TestUpdate:
             return True
 
         monkeypatch.setattr(Loading, "fill", careless)
-        shelf = Shelf(1)
+        shelf = Versions(1)
         shelf.hold()
         async with client(cache_url) as mine:
             things = kind(mine, shelf)
@@ -190,7 +190,7 @@ class TestUpdate:
             assert await version_of(things, 1) == 1, "older data for as long as the entry lives"
 
     async def test_of_another_process_ends_our_load(self, cache_url: str) -> None:
-        shelf = Shelf(1)
+        shelf = Versions(1)
         shelf.hold()
         async with client(cache_url) as mine, client(cache_url) as other:
             things, others = kind(mine, shelf), kind(other, shelf)
@@ -205,7 +205,7 @@ class TestUpdate:
             assert (await late).value == (await later).value == {"id": 1, "version": 2}
 
     async def test_runs_to_its_end_though_its_caller_is_cancelled(self, cache_url: str) -> None:
-        shelf = Shelf(1)
+        shelf = Versions(1)
         async with client(cache_url) as mine:
             things = kind(mine, shelf)
             assert await version_of(things, 1) == 1
@@ -230,7 +230,7 @@ class TestUpdate:
             await eventually(fresh)
 
     async def test_that_may_have_happened_drops_too(self, cache_url: str) -> None:
-        shelf = Shelf(1)
+        shelf = Versions(1)
         async with client(cache_url) as mine:
             things = kind(mine, shelf)
             assert await version_of(things, 1) == 1
@@ -245,7 +245,7 @@ class TestUpdate:
 
     async def test_of_many_at_once(self, cache_url: str) -> None:
         ids = range(1, 501)
-        shelf = Shelf(*ids)
+        shelf = Versions(*ids)
         async with client(cache_url) as mine:
             things = kind(mine, shelf)
             await asyncio.gather(*(things.read(each) for each in ids))
@@ -255,7 +255,7 @@ class TestUpdate:
 
 
 async def test_a_load_survives_its_readers(cache_url: str) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.hold()
     async with client(cache_url) as mine:
         things = kind(mine, shelf)
@@ -280,7 +280,7 @@ async def test_a_strangers_value_is_a_miss_and_is_replaced(
     cache.set(KEY, rubbish)
     cache.set(keys.cache_entry("thing", 2), pack(b'{"id":2,"version":7}'))
     async with client(cache_url) as mine:
-        things = kind(mine, Shelf(1))
+        things = kind(mine, Versions(1))
         one, two = await asyncio.gather(things.read(1), things.read(2))
         assert (one.source, two.source) == (Source.LOAD, Source.HIT)
         assert (await things.read(1)).source is Source.HIT
@@ -291,7 +291,7 @@ async def test_a_key_of_another_type_is_a_miss_and_is_replaced(
 ) -> None:
     cache.hset(KEY, "a", "b")
     async with client(cache_url) as mine:
-        things = kind(mine, Shelf(1))
+        things = kind(mine, Versions(1))
         assert (await things.read(1)).source is Source.LOAD
         assert (await things.read(1)).source is Source.HIT
         cache.delete(KEY)

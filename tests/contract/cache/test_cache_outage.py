@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from rig.shelf import Row, Shelf, client, kind, version_of
 from rig.until import eventually
+from rig.versions import Row, Versions, client, kind, version_of
 
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entries import Entries, Strategy
@@ -75,7 +75,7 @@ async def hits(cache: CacheClient, things: Entries[Row]) -> bool:
 
 
 async def test_killed_under_load(own_cache: RedisServer) -> None:
-    shelf = Shelf(*IDS)
+    shelf = Versions(*IDS)
     async with client(own_cache.url, loads_max=4, probe_ms=20) as mine:
         things = kind(mine, shelf)
         async with under_load(things) as load:
@@ -96,7 +96,7 @@ async def test_killed_under_load(own_cache: RedisServer) -> None:
 
 async def test_paused_under_load(own_cache: RedisServer) -> None:
     """Only those whose call was in flight wait for the time-out."""
-    shelf = Shelf(*IDS)
+    shelf = Versions(*IDS)
     async with client(own_cache.url, loads_max=4, timeout_ms=1_000, probe_ms=20) as mine:
         things = kind(mine, shelf)
         async with under_load(things, readers=20) as load:
@@ -117,7 +117,7 @@ async def test_paused_under_load(own_cache: RedisServer) -> None:
 
 
 async def test_an_update_while_it_is_paused_is_owed(own_cache: RedisServer) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     async with (
         client(own_cache.url, timeout_ms=300, probe_ms=20) as mine,
         client(own_cache.url) as other,
@@ -139,7 +139,7 @@ async def test_an_update_while_it_is_paused_is_owed(own_cache: RedisServer) -> N
 
 
 async def test_debts_are_bounded(cache_url: str) -> None:
-    shelf = Shelf(*IDS)
+    shelf = Versions(*IDS)
     async with client(NOBODY, owed_max=2) as mine:
         things = kind(mine, shelf)
         assert not await things.invalidate(1, 2)
@@ -150,7 +150,7 @@ async def test_debts_are_bounded(cache_url: str) -> None:
 
 
 async def test_a_missing_cache_causes_no_stampede() -> None:
-    shelf = Shelf(*range(1, 501))
+    shelf = Versions(*range(1, 501))
     shelf.delay_s = 0.01
     async with client(NOBODY, loads_max=8) as mine:
         things = kind(mine, shelf)
@@ -163,7 +163,7 @@ async def test_a_missing_cache_causes_no_stampede() -> None:
 
 
 async def test_more_than_the_limit_is_refused_at_once() -> None:
-    shelf = Shelf(*range(1, 101))
+    shelf = Versions(*range(1, 101))
     shelf.hold()
     async with client(NOBODY, loads_max=2, loads_waiting_max=5) as mine:
         things = kind(mine, shelf)
@@ -176,7 +176,7 @@ async def test_more_than_the_limit_is_refused_at_once() -> None:
 
 
 async def test_a_load_does_not_wait_for_its_turn_for_ever() -> None:
-    shelf = Shelf(1, 2)
+    shelf = Versions(1, 2)
     shelf.hold()
     async with client(NOBODY, loads_max=1, loads_wait_ms=20) as mine:
         things = kind(mine, shelf)
@@ -190,7 +190,7 @@ async def test_a_load_does_not_wait_for_its_turn_for_ever() -> None:
 
 async def test_a_warmed_key_goes_on_being_stale_while_it_is_marked(own_cache: RedisServer) -> None:
     """Logical expiry keeps its promise as long as the cache is there."""
-    shelf = Shelf(*IDS)
+    shelf = Versions(*IDS)
     async with client(own_cache.url) as mine:
         things = kind(mine, shelf, Strategy.LOGICAL)
         await things.warm(IDS)
@@ -203,7 +203,7 @@ async def test_a_warmed_key_goes_on_being_stale_while_it_is_marked(own_cache: Re
 
 
 async def test_closing_while_it_is_away_ends(own_cache: RedisServer) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     async with client(own_cache.url, timeout_ms=100) as mine:
         things = kind(mine, shelf)
         send(own_cache, signal.SIGSTOP)

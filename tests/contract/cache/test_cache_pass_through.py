@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 from redis import Redis
-from rig.shelf import Shelf, client, kind
 from rig.until import eventually
+from rig.versions import Versions, client, kind
 
 from flashsale import keys
 from flashsale.cache.entries import Strategy
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_unknown_ids_never_reach_the_database(cache_url: str) -> None:
     known = range(1, 2001)
-    shelf = Shelf(*known)
+    shelf = Versions(*known)
     async with client(cache_url) as mine:
         things = kind(mine, shelf, Strategy.PASS_THROUGH)
         await mine.bloom("thing").rebuild([known], expected=2000)
@@ -30,7 +30,7 @@ async def test_unknown_ids_never_reach_the_database(cache_url: str) -> None:
 
 
 async def test_without_a_filter_everything_passes(cache_url: str) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     async with client(cache_url) as mine:
         things = kind(mine, shelf, Strategy.PASS_THROUGH)
         assert (await things.read(1)).source is Source.LOAD
@@ -41,7 +41,7 @@ async def test_without_a_filter_everything_passes(cache_url: str) -> None:
 async def test_a_false_positive_is_loaded_once_and_remembered_two_minutes(
     cache_url: str, cache: Redis
 ) -> None:
-    shelf = Shelf()
+    shelf = Versions()
     async with client(cache_url) as mine:
         things = kind(mine, shelf, Strategy.PASS_THROUGH)
         await mine.bloom("thing").rebuild([[5]], expected=1)
@@ -53,14 +53,14 @@ async def test_a_false_positive_is_loaded_once_and_remembered_two_minutes(
 
 async def test_an_entry_outranks_the_filter(cache_url: str, cache: Redis) -> None:
     async with client(cache_url) as mine:
-        things = kind(mine, Shelf(), Strategy.PASS_THROUGH)
+        things = kind(mine, Versions(), Strategy.PASS_THROUGH)
         await mine.bloom("thing").rebuild([[1]], expected=1)
         cache.set(keys.cache_entry("thing", 9), pack(b'{"id":9,"version":1}'))
         assert (await things.read(9)).source is Source.HIT
 
 
 async def test_nobody_waits_for_another_process(cache_url: str, cache: Redis) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     cache.set(keys.cache_lock("thing", 1), "another", px=60_000)
     async with client(cache_url) as mine:
         things = kind(mine, shelf, Strategy.PASS_THROUGH)
@@ -71,7 +71,7 @@ async def test_nobody_waits_for_another_process(cache_url: str, cache: Redis) ->
 
 
 async def test_an_update_ends_a_load_under_way(cache_url: str) -> None:
-    shelf = Shelf(1)
+    shelf = Versions(1)
     shelf.hold()
     async with client(cache_url) as mine:
         things = kind(mine, shelf, Strategy.PASS_THROUGH)
@@ -87,7 +87,7 @@ async def test_an_update_ends_a_load_under_way(cache_url: str) -> None:
 
 async def test_a_damaged_filter_lets_everything_pass(cache_url: str, cache: Redis) -> None:
     async with client(cache_url) as mine:
-        things = kind(mine, Shelf(1), Strategy.PASS_THROUGH)
+        things = kind(mine, Versions(1), Strategy.PASS_THROUGH)
         await mine.bloom("thing").rebuild([[2]], expected=1)
         assert (await things.read(1)).source is Source.BLOOM
         _, *slots = keys.bloom("thing")
@@ -102,6 +102,6 @@ async def test_a_damaged_filter_lets_everything_pass(cache_url: str, cache: Redi
 async def test_pass_through_needs_a_filter(cache_url: str) -> None:
     async with client(cache_url) as mine:
         with pytest.raises(ValueError, match="needs a Bloom filter"):
-            kind(mine, Shelf(), Strategy.PASS_THROUGH, bloom=None)
+            kind(mine, Versions(), Strategy.PASS_THROUGH, bloom=None)
         with pytest.raises(ValueError, match="taken"):
-            mine.entries("order", Shelf().load, strategy=Strategy.MUTEX, ttl_s=1)
+            mine.entries("order", Versions().load, strategy=Strategy.MUTEX, ttl_s=1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 from redis import Redis
-from rig.town import Open, Town
+from rig.shops import Open, ShopStores
 from sqlalchemy import Engine
 
 from flashsale.cache.client import CacheClient
@@ -19,8 +19,8 @@ from flashsale.storage.mysql import engine
 
 
 @pytest.fixture
-def town(pool: Engine, cache: Redis, ledger: Redis) -> Town:
-    town = Town(pool, cache, ledger)
+def town(pool: Engine, cache: Redis, ledger: Redis) -> ShopStores:
+    town = ShopStores(pool, cache, ledger)
     town.sql("INSERT INTO tb_dataset (id, seed) VALUES ('d', 1)")
     town.sql(
         "INSERT INTO tb_shop_type (id, name, sort) VALUES (1, 'A', 2), (2, 'B', 1), (3, 'C', 3)"

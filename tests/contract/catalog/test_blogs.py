@@ -4,27 +4,27 @@ import asyncio
 import json
 
 import pytest
-from rig.town import Open, Town, ids
+from rig.shops import Open, ShopStores, ids
 
 from flashsale.cache.entry import Source
 
 pytestmark = pytest.mark.anyio
 
 
-def counts(town: Town, blog_id: int) -> tuple[int, int]:
+def counts(town: ShopStores, blog_id: int) -> tuple[int, int]:
     """The blog's own count, and the likes that there are."""
     [(liked,)] = town.sql("SELECT liked FROM tb_blog WHERE id = :id", id=blog_id)
     [(likes,)] = town.sql("SELECT COUNT(*) FROM tb_blog_like WHERE blog_id = :id", id=blog_id)
     return liked, likes
 
 
-async def test_the_most_liked_come_first(town: Town, open_front: Open) -> None:
+async def test_the_most_liked_come_first(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         pages = [ids(await front.blogs.hot(number)) for number in (1, 2, 3)]
         assert pages == [[13, 12, 11, 10, 9, 8, 7, 6, 5, 4], [3, 2, 1], []]
 
 
-async def test_a_blog_with_its_author(town: Town, open_front: Open) -> None:
+async def test_a_blog_with_its_author(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         body, source = await front.blogs.read(3)
         assert body is not None
@@ -35,7 +35,7 @@ async def test_a_blog_with_its_author(town: Town, open_front: Open) -> None:
         assert (await front.blogs.read(3))[1] is Source.HIT
 
 
-async def test_a_like_and_its_end(town: Town, open_front: Open) -> None:
+async def test_a_like_and_its_end(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front, open_front() as other:
         for expected in (True, False, True):
             assert await front.blogs.like(3, 7)
@@ -52,7 +52,9 @@ async def test_a_like_and_its_end(town: Town, open_front: Open) -> None:
         assert json.loads(strangers)["isLike"] is False
 
 
-async def test_a_user_who_taps_wildly_counts_once_at_most(town: Town, open_front: Open) -> None:
+async def test_a_user_who_taps_wildly_counts_once_at_most(
+    town: ShopStores, open_front: Open
+) -> None:
     async with open_front() as front, open_front() as other:
         taps = [one.blogs.like(3, 7) for _ in range(5) for one in (front, other)]
         done = await asyncio.gather(*taps, return_exceptions=True)
@@ -61,13 +63,13 @@ async def test_a_user_who_taps_wildly_counts_once_at_most(town: Town, open_front
         assert (liked - 300, likes) in ((0, 0), (1, 1))
 
 
-async def test_many_users_at_once(town: Town, open_front: Open) -> None:
+async def test_many_users_at_once(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert all(await asyncio.gather(*(front.blogs.like(3, user) for user in range(1, 31))))
         assert counts(town, 3) == (330, 30)
 
 
-async def test_no_such_blog(town: Town, open_front: Open) -> None:
+async def test_no_such_blog(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert not await front.blogs.like(99, 7)
         assert (await front.blogs.read(99, 7))[0] is None

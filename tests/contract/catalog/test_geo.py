@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from rig.town import Open, Town, ids
+from rig.shops import Open, ShopStores, ids
 
 from flashsale import keys
 from flashsale.cache.entry import Source
@@ -32,7 +32,9 @@ def metres(x1: float, y1: float, x2: float, y2: float) -> float:
     )
 
 
-async def test_the_nearest_come_first_with_their_distance(town: Town, open_front: Open) -> None:
+async def test_the_nearest_come_first_with_their_distance(
+    town: ShopStores, open_front: Open
+) -> None:
     async with open_front(radius_m=100_000) as front:
         pages = [await front.shops.near(1, number, *HERE) for number in (1, 2, 3, 4)]
         assert [ids(page) for page in pages] == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12], []]
@@ -43,13 +45,13 @@ async def test_the_nearest_come_first_with_their_distance(town: Town, open_front
         assert front.geo.builds == 1
 
 
-async def test_what_is_too_far_is_not_near(town: Town, open_front: Open) -> None:
+async def test_what_is_too_far_is_not_near(town: ShopStores, open_front: Open) -> None:
     async with open_front(radius_m=5_000) as front:
         found = ids(await front.shops.near(1, 1, *HERE))
     assert found == [1, 2, 3, 4], "a hundredth of a degree is 1.1 km"
 
 
-async def test_an_index_that_is_gone_is_made_anew(town: Town, open_front: Open) -> None:
+async def test_an_index_that_is_gone_is_made_anew(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         await front.shops.near(1, 1, *HERE)
         town.cache.delete(keys.shop_geo(1))
@@ -57,7 +59,7 @@ async def test_an_index_that_is_gone_is_made_anew(town: Town, open_front: Open) 
         assert (ids(again), again.source) == ([1, 2, 3, 4, 5], Source.LOAD)
 
 
-async def test_a_type_without_shops_has_an_index_too(town: Town, open_front: Open) -> None:
+async def test_a_type_without_shops_has_an_index_too(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         pages = [await front.shops.near(3, 1, *HERE) for _ in range(5)]
         assert all(ids(page) == [] for page in pages)
@@ -65,14 +67,14 @@ async def test_a_type_without_shops_has_an_index_too(town: Town, open_front: Ope
         assert ids(await front.shops.near(3, 1, 0.0, 0.0)) == [], "where the placeholder is"
 
 
-async def test_an_index_heals_by_itself(town: Town, open_front: Open) -> None:
+async def test_an_index_heals_by_itself(town: ShopStores, open_front: Open) -> None:
     async with open_front(geo_ttl_s=77) as front:
         await front.shops.near(1, 1, *HERE)
     assert 0 < town.cache.ttl(keys.shop_geo(1)) <= 77
     assert sorted(town.cache.scan_iter("*geo*")) == [keys.shop_geo(1)], "nothing else is left"
 
 
-async def test_a_shop_that_moves_is_found_where_it_is(town: Town, open_front: Open) -> None:
+async def test_a_shop_that_moves_is_found_where_it_is(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front, open_front() as other:
         assert ids(await other.shops.near(1, 1, *HERE))[0] == 1
         await front.shops.change(read(ShopChange, {"id": 12, "y": 30.001}))
@@ -82,7 +84,7 @@ async def test_a_shop_that_moves_is_found_where_it_is(town: Town, open_front: Op
         assert ids(await other.shops.near(3, 1, *HERE)) == [12]
 
 
-async def test_a_change_of_name_leaves_the_index(town: Town, open_front: Open) -> None:
+async def test_a_change_of_name_leaves_the_index(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         await front.shops.near(1, 1, *HERE)
         await front.shops.change(read(ShopChange, {"id": 1, "name": "Renamed"}))
@@ -91,7 +93,7 @@ async def test_a_change_of_name_leaves_the_index(town: Town, open_front: Open) -
         assert front.geo.builds == 1
 
 
-async def test_many_who_miss_it_build_it_once(town: Town, open_front: Open) -> None:
+async def test_many_who_miss_it_build_it_once(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front, open_front() as other:
         both = [f.shops.near(1, 1, *HERE) for _ in range(20) for f in (front, other)]
         pages = await asyncio.gather(*both)
@@ -99,7 +101,9 @@ async def test_many_who_miss_it_build_it_once(town: Town, open_front: Open) -> N
         assert front.geo.builds + other.geo.builds == 1
 
 
-async def test_who_looked_too_early_does_not_build_it_again(town: Town, open_front: Open) -> None:
+async def test_who_looked_too_early_does_not_build_it_again(
+    town: ShopStores, open_front: Open
+) -> None:
     async with open_front() as front, open_front() as other:
         assert await front.geo.build(1)
         assert await other.geo.build(1, anew=False), "it is there"
@@ -109,7 +113,7 @@ async def test_who_looked_too_early_does_not_build_it_again(town: Town, open_fro
 
 
 async def test_no_index_is_older_than_a_change_beside_it(
-    town: Town, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The builder has read its rows; a shop is created; then the builder comes to fill."""
     async with open_front() as front, open_front() as other:
@@ -133,7 +137,9 @@ async def test_no_index_is_older_than_a_change_beside_it(
         assert ids(await other.shops.near(1, 1, *HERE))[0] == shop_id
 
 
-async def test_a_builder_that_dies_is_followed_by_the_next(town: Town, open_front: Open) -> None:
+async def test_a_builder_that_dies_is_followed_by_the_next(
+    town: ShopStores, open_front: Open
+) -> None:
     town.cache.set(keys.shop_geo_lock(1), "a dead one", px=300)
     async with open_front() as front:
         page = await front.shops.near(1, 1, *HERE)
@@ -142,7 +148,7 @@ async def test_a_builder_that_dies_is_followed_by_the_next(town: Town, open_fron
 
 
 async def test_a_builder_that_never_ends_does_not_hold_up_readers(
-    town: Town, open_front: Open
+    town: ShopStores, open_front: Open
 ) -> None:
     town.cache.set(keys.shop_geo_lock(1), "a slow one")
     async with open_front() as front:
@@ -150,7 +156,7 @@ async def test_a_builder_that_never_ends_does_not_hold_up_readers(
         assert front.geo.builds == 0
 
 
-async def test_mysql_measures_as_redis_does(town: Town, open_front: Open) -> None:
+async def test_mysql_measures_as_redis_does(town: ShopStores, open_front: Open) -> None:
     async with open_front(radius_m=8_000) as front:
         found, _ = await front.geo.near(1, 120.03, 30.03, range(1, 4))
         measured = await front.geo._measured(1, 120.03, 30.03, range(1, 4))
@@ -160,7 +166,7 @@ async def test_mysql_measures_as_redis_does(town: Town, open_front: Open) -> Non
 
 
 async def test_a_drop_that_is_owed_is_made_good(
-    town: Town, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_front() as front:
         await front.shops.near(1, 1, *HERE)

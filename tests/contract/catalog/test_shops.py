@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from rig.town import Open, Town, ids
+from rig.shops import Open, ShopStores, ids
 
 from flashsale import keys
 from flashsale.cache.entry import Source
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 NEW = {"name": "New", "typeId": 1, "x": 120.0, "y": 30.0}
 
 
-async def test_a_cold_shop_is_loaded_once_and_then_hit(town: Town, open_front: Open) -> None:
+async def test_a_cold_shop_is_loaded_once_and_then_hit(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         answers = await asyncio.gather(*(front.shops.read(1) for _ in range(20)))
         assert {answer.source for answer in answers} <= {Source.LOAD, Source.WAIT}
@@ -30,7 +30,9 @@ async def test_a_cold_shop_is_loaded_once_and_then_hit(town: Town, open_front: O
         assert 0 < town.cache.ttl(keys.cache_entry("shop", 1)) <= 1_980
 
 
-async def test_a_warm_shop_answers_stale_rather_than_late(town: Town, open_front: Open) -> None:
+async def test_a_warm_shop_answers_stale_rather_than_late(
+    town: ShopStores, open_front: Open
+) -> None:
     async with open_front() as front:
         await front.warming.run()
         assert (await front.shops.read(1)).source is Source.HIT
@@ -48,7 +50,7 @@ async def test_a_warm_shop_answers_stale_rather_than_late(town: Town, open_front
         assert (fresh.source, fresh.value and fresh.value["name"]) == (Source.HIT, "Newer")
 
 
-async def test_an_id_that_cannot_be_never_reaches_mysql(town: Town, open_front: Open) -> None:
+async def test_an_id_that_cannot_be_never_reaches_mysql(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         await front.warming.run()
         answers = [await front.shops.read(10_000 + n) for n in range(50)]
@@ -57,14 +59,16 @@ async def test_an_id_that_cannot_be_never_reaches_mysql(town: Town, open_front: 
         assert len(denied) >= 45, "one in a hundred may pass"
 
 
-async def test_without_a_filter_nothing_is_denied(town: Town, open_front: Open) -> None:
+async def test_without_a_filter_nothing_is_denied(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert (await front.shops.read(1)).source is Source.LOAD
         assert (await front.shops.read(99)).body is None
         assert (await front.shops.read(99)).source is Source.NULL
 
 
-async def test_a_new_shop_is_there_at_once_for_everybody(town: Town, open_front: Open) -> None:
+async def test_a_new_shop_is_there_at_once_for_everybody(
+    town: ShopStores, open_front: Open
+) -> None:
     async with open_front() as front, open_front() as other:
         await front.warming.run()
         before = ids(await front.shops.near(1, 1, 120.0, 30.0))
@@ -78,7 +82,7 @@ async def test_a_new_shop_is_there_at_once_for_everybody(town: Town, open_front:
 
 
 async def test_a_null_that_was_remembered_goes_with_the_creation(
-    town: Town, open_front: Open
+    town: ShopStores, open_front: Open
 ) -> None:
     async with open_front() as front:
         assert [(await front.shops.read(14)).source for _ in range(2)] == [Source.LOAD, Source.NULL]
@@ -87,7 +91,7 @@ async def test_a_null_that_was_remembered_goes_with_the_creation(
 
 
 async def test_a_shop_that_the_filter_cannot_take_is_not_created(
-    town: Town, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_front() as front:
         await front.warming.run()
@@ -101,7 +105,7 @@ async def test_a_shop_that_the_filter_cannot_take_is_not_created(
     assert town.sql("SELECT COUNT(*) FROM tb_shop WHERE id > 13") == [(0,)]
 
 
-async def test_types_that_do_not_exist(town: Town, open_front: Open) -> None:
+async def test_types_that_do_not_exist(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert await front.shops.create(read(NewShop, NEW | {"typeId": 9})) is None
         change = read(ShopChange, {"id": 1, "typeId": 9, "name": "No"})
@@ -111,12 +115,12 @@ async def test_types_that_do_not_exist(town: Town, open_front: Open) -> None:
     assert town.sql("SELECT COUNT(*) FROM tb_shop WHERE name = 'No' OR id > 13") == [(0,)]
 
 
-async def test_a_change_of_nothing_is_one(town: Town, open_front: Open) -> None:
+async def test_a_change_of_nothing_is_one(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert await front.shops.change(read(ShopChange, {"id": 1})) is Changed.DONE
 
 
-async def test_a_change_is_seen_by_every_process(town: Town, open_front: Open) -> None:
+async def test_a_change_is_seen_by_every_process(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front, open_front() as other:
         for reader in (front, other):
             await reader.shops.read(3)
@@ -128,7 +132,7 @@ async def test_a_change_is_seen_by_every_process(town: Town, open_front: Open) -
                 assert value["avgPrice"] == number
 
 
-async def test_pages_of_a_type(town: Town, open_front: Open) -> None:
+async def test_pages_of_a_type(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         pages = [ids(await front.shops.of_type(1, number)) for number in (1, 2, 3, 4)]
         assert pages == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12], []]
@@ -138,7 +142,7 @@ async def test_pages_of_a_type(town: Town, open_front: Open) -> None:
 
 
 async def test_a_list_may_lag_in_who_is_on_it_but_not_in_what_it_says(
-    town: Town, open_front: Open
+    town: ShopStores, open_front: Open
 ) -> None:
     async with open_front() as front:
         await front.shops.of_type(1, 1)
@@ -163,18 +167,18 @@ async def test_a_list_may_lag_in_who_is_on_it_but_not_in_what_it_says(
     ],
 )
 async def test_names_that_contain(
-    town: Town, open_front: Open, name: str, found: list[int]
+    town: ShopStores, open_front: Open, name: str, found: list[int]
 ) -> None:
     async with open_front() as front:
         assert ids(await front.shops.named(name, 1)) == found
 
 
-async def test_pages_of_names(town: Town, open_front: Open) -> None:
+async def test_pages_of_names(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert ids(await front.shops.named("", 2)) == [11, 12, 13]
 
 
-async def test_types_are_in_their_order(town: Town, open_front: Open) -> None:
+async def test_types_are_in_their_order(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         answer = await front.types.everything()
         assert [one["id"] for one in answer.value or []] == [2, 1, 3]
@@ -183,7 +187,7 @@ async def test_types_are_in_their_order(town: Town, open_front: Open) -> None:
         assert (await front.types.everything()).source is Source.HIT
 
 
-async def test_with_the_cache_away_reads_go_to_mysql(town: Town, open_front: Open) -> None:
+async def test_with_the_cache_away_reads_go_to_mysql(town: ShopStores, open_front: Open) -> None:
     async with open_front(cache_url="redis://127.0.0.1:1/0") as front:
         assert (await front.shops.read(1)).body is not None
         assert ids(await front.shops.of_type(1, 2)) == [6, 7, 8, 9, 10]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rig.relay import Relay
 from rig.sale import claim, stock
-from rig.town import Open, Town
+from rig.shops import Open, ShopStores
 
 from flashsale import keys
 from flashsale.cache.entry import Source
@@ -27,7 +27,7 @@ SALE = VOUCHER | {
 }
 
 
-async def test_an_ordinary_voucher_is_listed(town: Town, open_front: Open) -> None:
+async def test_an_ordinary_voucher_is_listed(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert (await front.vouchers.of_shop(1)).value == []
         voucher_id = await front.vouchers.create(
@@ -41,7 +41,9 @@ async def test_an_ordinary_voucher_is_listed(town: Town, open_front: Open) -> No
     assert not town.ledger.keys("seckill:*"), "nothing of it is sold in a sale"
 
 
-async def test_a_sale_is_in_both_stores_listed_and_sells(town: Town, open_front: Open) -> None:
+async def test_a_sale_is_in_both_stores_listed_and_sells(
+    town: ShopStores, open_front: Open
+) -> None:
     async with open_front() as front:
         await front.vouchers.of_shop(1)
         voucher_id = await front.vouchers.create_sale(read(NewSale, SALE))
@@ -63,7 +65,7 @@ async def test_a_sale_is_in_both_stores_listed_and_sells(town: Town, open_front:
     assert [code for code, _ in answers] == [0, 0, 0, 1]
 
 
-async def test_a_sale_for_no_shop(town: Town, open_front: Open) -> None:
+async def test_a_sale_for_no_shop(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert await front.vouchers.create_sale(read(NewSale, SALE | {"shopId": 99})) is None
     assert town.sql("SELECT COUNT(*) FROM tb_voucher") == [(0,)]
@@ -71,7 +73,7 @@ async def test_a_sale_for_no_shop(town: Town, open_front: Open) -> None:
 
 
 async def test_nobody_sees_a_sale_that_is_not_loaded(
-    town: Town, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading, go_on = asyncio.Event(), asyncio.Event()
     load = Opening.load
@@ -102,7 +104,7 @@ async def test_nobody_sees_a_sale_that_is_not_loaded(
         assert (await front.vouchers.of_shop(1)).value
 
 
-async def test_without_the_ledger_no_sale_is_left(town: Town, open_front: Open) -> None:
+async def test_without_the_ledger_no_sale_is_left(town: ShopStores, open_front: Open) -> None:
     async with open_front(ledger_url="redis://127.0.0.1:1/0") as front:
         with pytest.raises(Unavailable):
             await front.vouchers.create_sale(read(NewSale, SALE))
@@ -112,7 +114,7 @@ async def test_without_the_ledger_no_sale_is_left(town: Town, open_front: Open) 
 
 
 async def test_a_lost_answer_is_asked_for_again(
-    town: Town, open_front: Open, ledger_url: str
+    town: ShopStores, open_front: Open, ledger_url: str
 ) -> None:
     town.ledger.script_load(script("sale_load").text)
     async with Relay(ledger_url) as relay, open_front(ledger_url=relay.url) as front:
@@ -126,7 +128,7 @@ async def test_a_lost_answer_is_asked_for_again(
 
 
 async def test_a_sale_that_may_be_loaded_keeps_its_rows(
-    town: Town, open_front: Open, ledger_url: str
+    town: ShopStores, open_front: Open, ledger_url: str
 ) -> None:
     """Somebody may have bought: without the rows, the order could never become one."""
     town.ledger.script_load(script("sale_load").text)
@@ -141,7 +143,7 @@ async def test_a_sale_that_may_be_loaded_keeps_its_rows(
 
 
 async def test_a_strangers_sale_in_the_ledger_is_not_taken_for_ours(
-    town: Town, open_front: Open
+    town: ShopStores, open_front: Open
 ) -> None:
     town.sql(
         "INSERT INTO tb_voucher (id, shop_id, title, pay_value, actual_value) VALUES (5,1,'',1,1)"
@@ -155,7 +157,7 @@ async def test_a_strangers_sale_in_the_ledger_is_not_taken_for_ours(
     assert town.ledger.get(keys.seckill_stock(6)) == "1000"
 
 
-async def test_shops_that_cannot_be_have_no_vouchers(town: Town, open_front: Open) -> None:
+async def test_shops_that_cannot_be_have_no_vouchers(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert [(await front.vouchers.of_shop(99)).source for _ in range(2)] == [
             Source.LOAD,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from rig.town import Open, Town
+from rig.shops import Open, ShopStores
 
 from flashsale import keys
 from flashsale.cache.entry import Source
@@ -25,7 +25,7 @@ async def locks_on(cache_url: str, ledger_url: str) -> AsyncIterator[TaskLocks]:
         await locks.aclose()
 
 
-async def test_everything_hot_is_there(town: Town, open_front: Open) -> None:
+async def test_everything_hot_is_there(town: ShopStores, open_front: Open) -> None:
     async with open_front(hot_shops=3) as front:
         done = await front.warming.run()
         assert done == {"ids in filters": 26, "geo indexes": 3, "hot entries": 5}
@@ -38,13 +38,13 @@ async def test_everything_hot_is_there(town: Town, open_front: Open) -> None:
     assert set(town.cache.scan_iter("shop:geo:*")) == {keys.shop_geo(n) for n in (1, 2, 3)}
 
 
-async def test_twice_is_once(town: Town, open_front: Open) -> None:
+async def test_twice_is_once(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert await front.warming.run() == await front.warming.run()
 
 
 async def test_a_cache_that_lost_everything_is_warmed_by_one(
-    town: Town, open_front: Open, cache_url: str, ledger_url: str
+    town: ShopStores, open_front: Open, cache_url: str, ledger_url: str
 ) -> None:
     async with (
         open_front() as front,
@@ -63,7 +63,7 @@ async def test_a_cache_that_lost_everything_is_warmed_by_one(
 
 
 async def test_what_another_warms_is_left_to_it(
-    town: Town, open_front: Open, cache_url: str, ledger_url: str
+    town: ShopStores, open_front: Open, cache_url: str, ledger_url: str
 ) -> None:
     async with (
         open_front() as front,
@@ -76,7 +76,7 @@ async def test_what_another_warms_is_left_to_it(
 
 
 async def test_without_a_data_set_there_is_nothing_to_warm(
-    town: Town, open_front: Open, cache_url: str, ledger_url: str
+    town: ShopStores, open_front: Open, cache_url: str, ledger_url: str
 ) -> None:
     town.sql("DELETE FROM tb_dataset")
     async with open_front() as front, locks_on(cache_url, ledger_url) as locks:
@@ -85,7 +85,7 @@ async def test_without_a_data_set_there_is_nothing_to_warm(
 
 
 async def test_a_replica_keeps_at_it(
-    town: Town, open_front: Open, cache_url: str, ledger_url: str
+    town: ShopStores, open_front: Open, cache_url: str, ledger_url: str
 ) -> None:
     async with open_front(warm_check_s=0.01) as front, locks_on(cache_url, ledger_url) as locks:
         duties = [asyncio.create_task(duty) for duty in front.duties(locks)]

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
-from rig.proof_desk import Desk
+from rig.judged_storm import JudgedStorm
 from sqlalchemy import create_engine, text
 
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.redis import RedisServer
 from flashsale.storage import tables
 
-OpenDesk = Callable[[str], Desk]
+OpenDesk = Callable[[str], JudgedStorm]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def open_desk(
     names: list[str] = []
     server = create_engine(mariadb.url)
 
-    def open_it(name: str) -> Desk:
+    def open_it(name: str) -> JudgedStorm:
         folder = tmp_path_factory.mktemp(name)
         database = f"flashsale_proof_{os.getpid()}_{len(names)}"
         names.append(database)
@@ -34,7 +34,7 @@ def open_desk(
         engine.dispose()
         with Redis.from_url(ledger_server.url) as ledger:
             ledger.flushall()
-        return Desk(folder, ledger_server.url, mariadb.url_of(database))
+        return JudgedStorm(folder, ledger_server.url, mariadb.url_of(database))
 
     yield open_it
     with server.begin() as connection:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from rig.faulty_sale import Asked, FaultySale
-from rig.proof_desk import Desk, Verdict
+from rig.judged_storm import JudgedStorm, Verdict
 from rig.scripted_sale import SHED, SOLD_OUT, Act, http, sold
 
 Way = Callable[[int], Act]
@@ -108,7 +108,7 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def trial(open_desk: Callable[[str], Desk]) -> Trial:
+def trial(open_desk: Callable[[str], JudgedStorm]) -> Trial:
     """All cases, one buyer each, one after another on one connection."""
     desk = open_desk("answers")
     market = desk.market(units=UNITS)
@@ -125,7 +125,7 @@ def trial(open_desk: Callable[[str], Desk]) -> Trial:
     )
 
 
-def market_orders(desk: Desk) -> dict[int, int]:
+def market_orders(desk: JudgedStorm) -> dict[int, int]:
     """Order by user, as the ledger has them."""
     from redis import Redis
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 from rig.faulty_sale import FaultySale
-from rig.proof_desk import Desk
+from rig.judged_storm import JudgedStorm
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_storm_that_was_killed_is_no_pass_and_says_what_is_missing(
-    open_desk: Callable[[str], Desk],
+    open_desk: Callable[[str], JudgedStorm],
 ) -> None:
     desk = open_desk("killed")
     market = desk.market()
@@ -28,7 +28,7 @@ def test_a_storm_that_was_killed_is_no_pass_and_says_what_is_missing(
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_record_without_a_plan_is_one_line_and_exit_8(
-    open_desk: Callable[[str], Desk], kept: int
+    open_desk: Callable[[str], JudgedStorm], kept: int
 ) -> None:
     desk = open_desk("empty")
     market = desk.market()

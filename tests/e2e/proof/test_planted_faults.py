@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from rig.faults import BUYERS, FAULTS, UNITS, Fault
 from rig.faulty_sale import FaultySale
-from rig.proof_desk import Desk, Verdict
+from rig.judged_storm import JudgedStorm, Verdict
 
 from flashsale.verify.checks import CHECKS
 
@@ -25,7 +25,7 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def trial(open_desk: Callable[[str], Desk]) -> Trial:
+def trial(open_desk: Callable[[str], JudgedStorm]) -> Trial:
     """All faults at once, each on its voucher."""
     desk = open_desk("faults")
     market = desk.market(vouchers=len(FAULTS), units=UNITS)

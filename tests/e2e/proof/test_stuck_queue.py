@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 from rig.faulty_sale import Asked, FaultySale, Trick
-from rig.market import STREAM
-from rig.proof_desk import Desk
+from rig.judged_storm import JudgedStorm
+from rig.sale_by_commands import STREAM
 from rig.scripted_sale import Act, sold
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def trims_what_nobody_has_read(sale: FaultySale, asked: Asked) -> Act | None:
     ],
 )
 def test_an_order_that_does_not_arrive_is_named(
-    open_desk: Callable[[str], Desk], trick: Trick, says: str
+    open_desk: Callable[[str], JudgedStorm], trick: Trick, says: str
 ) -> None:
     desk = open_desk("stuck")
     market = desk.market()

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 from rig.faults import loses_a_member, loses_an_accepted_order, sells_to_nobody_who_asked
 from rig.faulty_sale import FaultySale, Trick
-from rig.market import Market
-from rig.proof_desk import Desk
+from rig.judged_storm import JudgedStorm
+from rig.sale_by_commands import SaleByCommands
 
 pytestmark = pytest.mark.slow
 
 
-def storm_twice(desk: Desk, market: Market, trick: Trick | None = None) -> None:
+def storm_twice(desk: JudgedStorm, market: SaleByCommands, trick: Trick | None = None) -> None:
     """Six buyers, the first sale with a fault; then six others, who find units that came since."""
     first = FaultySale(market, {1: trick} if trick else {})
     desk.scenario(users=6)
@@ -24,7 +24,7 @@ def storm_twice(desk: Desk, market: Market, trick: Trick | None = None) -> None:
     desk.storm(FaultySale(market), "second")
 
 
-def test_two_honest_storms_both_pass_in_any_order(open_desk: Callable[[str], Desk]) -> None:
+def test_two_honest_storms_both_pass_in_any_order(open_desk: Callable[[str], JudgedStorm]) -> None:
     desk = open_desk("twice")
     market = desk.market()
     storm_twice(desk, market)
@@ -47,7 +47,7 @@ def test_two_honest_storms_both_pass_in_any_order(open_desk: Callable[[str], Des
     ],
 )
 def test_a_fault_in_the_first_is_found_after_the_second(
-    open_desk: Callable[[str], Desk], trick: Trick, check: str
+    open_desk: Callable[[str], JudgedStorm], trick: Trick, check: str
 ) -> None:
     desk = open_desk("twice")
     market = desk.market()

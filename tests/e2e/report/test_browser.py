@@ -8,8 +8,17 @@ import pytest
 from rig.browser import PHONE, Browser, Page, Screen, browsing
 from rig.chromium import chromium
 from rig.command_line import run_flashsale
+from rig.run_folders import (
+    GONE,
+    HOSTILE,
+    LOST,
+    SOLD,
+    leave_run,
+    record_of,
+    sale_scenario,
+    summary_of,
+)
 from rig.scripted_sale import Act, Claim, ScriptedSale, sell
-from rig.told_runs import GONE, HOSTILE, LOST, SOLD, leave_run, ledger_of, sale_scenario, summary_of
 from rig.until import until
 
 from flashsale.report.files import write_reports
@@ -143,7 +152,7 @@ def test_a_baseline_is_laid_over(browser: Browser, tmp_path: Path) -> None:
 
 def test_hostile_words_do_nothing(browser: Browser, tmp_path: Path) -> None:
     summary, figures = summary_of(
-        sale_scenario(3, 1, HOSTILE), ledger_of([SOLD, GONE, LOST]), HOSTILE
+        sale_scenario(3, 1, HOSTILE), record_of([SOLD, GONE, LOST]), HOSTILE
     )
     path = tmp_path / "report.html"
     path.write_text(html(summary, figures))

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from rig.command_line import run_flashsale
 from rig.scripted_sale import Act, Claim, ScriptedSale, sell
-from rig.storm_town import HIT, town
+from rig.users_in_steps import HIT, town
 
 from flashsale.verify.attempts import read_attempts
 from flashsale.verify.baseline import read_baseline

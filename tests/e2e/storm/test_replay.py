@@ -8,7 +8,7 @@ import orjson
 import pytest
 from rig.command_line import run_flashsale
 from rig.scripted_sale import ScriptedSale
-from rig.storm_town import town
+from rig.users_in_steps import town
 
 from flashsale.run.summary import Summary
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rig.scripted_sale import FIRST_ORDER, SHED, Act, Claim, ScriptedSale, http, sold
-from rig.storm_town import HIT, lines_of, town, visit
+from rig.users_in_steps import HIT, lines_of, town, visit
 
 from flashsale.run.attempts_file import read_record
 from flashsale.storm.figures.conclusion import Finished

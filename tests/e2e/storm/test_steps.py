@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from rig.scripted_sale import Act, Claim, ScriptedSale
-from rig.storm_town import lines_of, town, visit
+from rig.users_in_steps import lines_of, town, visit
 
 from flashsale.run.folder import create_run_folder
 from flashsale.scenario.scenario import parse_scenario

@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as plotly
 import pytest
-from rig.told_runs import GONE, HIT, LOAD, LOST, SOLD, ledger_of, sale_scenario, summary_of
+from rig.run_folders import GONE, HIT, LOAD, LOST, SOLD, record_of, sale_scenario, summary_of
 
 from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.charts.chart import COLOURS, thinned
@@ -18,7 +18,7 @@ STYLE = Path(__file__).parents[3] / "flashsale/report/page/page.css"
 
 
 def run_of(*answers: Any, units: int = 300) -> Run:
-    return Run(*summary_of(sale_scenario(len(answers), units), ledger_of(answers)))
+    return Run(*summary_of(sale_scenario(len(answers), units), record_of(answers)))
 
 
 SALE = run_of(*[SOLD] * 300, *[GONE] * 1700)

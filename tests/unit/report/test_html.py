@@ -8,7 +8,16 @@ from pathlib import Path
 
 import orjson
 import pytest
-from rig.told_runs import GONE, HOSTILE, LOST, SOLD, leave_run, ledger_of, sale_scenario, summary_of
+from rig.run_folders import (
+    GONE,
+    HOSTILE,
+    LOST,
+    SOLD,
+    leave_run,
+    record_of,
+    sale_scenario,
+    summary_of,
+)
 
 from flashsale.report.charts import Run
 from flashsale.report.files import write_reports
@@ -16,9 +25,9 @@ from flashsale.report.html import html
 from flashsale.run.summary import Change, Comparison, Summary
 from flashsale.scenario.answer import unsent
 
-SUMMARY, FIGURES = summary_of(sale_scenario(100, 30), ledger_of([SOLD] * 30 + [GONE] * 70))
+SUMMARY, FIGURES = summary_of(sale_scenario(100, 30), record_of([SOLD] * 30 + [GONE] * 70))
 BAD, BAD_FIGURES = summary_of(
-    sale_scenario(4, 2, HOSTILE), ledger_of([SOLD, LOST, GONE, unsent("connect")]), HOSTILE
+    sale_scenario(4, 2, HOSTILE), record_of([SOLD, LOST, GONE, unsent("connect")]), HOSTILE
 )
 
 
@@ -117,7 +126,7 @@ def test_one_file_has_room_to_spare() -> None:
 
 def test_a_run_without_figures_or_samples_has_tables_and_no_script() -> None:
     assert "script" not in Page(html(SUMMARY)).tags
-    summary, figures = summary_of(sale_scenario(2, 1), ledger_of([unsent("barrier")] * 2))
+    summary, figures = summary_of(sale_scenario(2, 1), record_of([unsent("barrier")] * 2))
     assert "script" not in Page(html(summary, figures)).tags
 
 
@@ -200,7 +209,7 @@ def test_a_baseline_that_is_gone_is_left_out(tmp_path: Path, gone: str) -> None:
 
 @pytest.mark.slow
 def test_a_run_of_300_000_attempts_stays_one_small_file() -> None:
-    ledger = ledger_of([SOLD] * 150_000 + [GONE] * 150_000, spread_us=30)
-    page = html(*summary_of(sale_scenario(300_000, 150_000), ledger))
+    record = record_of([SOLD] * 150_000 + [GONE] * 150_000, spread_us=30)
+    page = html(*summary_of(sale_scenario(300_000, 150_000), record))
     assert len(page.encode()) < 5_200_000
     assert "150,000 of 150,000 units sold" in page

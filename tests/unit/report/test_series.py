@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rig.told_runs import GONE, HIT, SOLD, record_of
+from rig.run_folders import GONE, HIT, SOLD, record_of
 
 from flashsale.model import Outcome, Reading
 from flashsale.report import series

@@ -18,21 +18,21 @@ LOST, LATE = indeterminate("reset"), indeterminate("timeout")
 
 
 class Storm:
-    """A ledger that fills, and a watch on it."""
+    """A record that fills, and a watch on it."""
 
     def __init__(self, *conditions: str, planned: int = 2_000) -> None:
-        self.ledger = Attempts(planned)
-        self.ledger.origin_ns = 5
+        self.record = Attempts(planned)
+        self.record.origin_ns = 5
         parsed = [parse_abort(text, "--abort-if") for text in conditions]
-        self.watch = AbortWatch(parsed, self.ledger, [Step.BUY] * planned)
+        self.watch = AbortWatch(parsed, self.record, [Step.BUY] * planned)
 
     def end(self, *answers: Answer, after_ms: int = 10) -> "Storm":
         for answer in answers:
-            i = len(self.ledger.arrivals)
-            self.ledger.due_ns[i] = 5
+            i = len(self.record.arrivals)
+            self.record.due_ns[i] = 5
             if answer.outcome is not Outcome.UNSENT:
-                self.ledger.sent_ns[i] = 5 + MS
-            self.ledger.settle(i, 5 + after_ms * MS, answer)
+                self.record.sent_ns[i] = 5 + MS
+            self.record.settle(i, 5 + after_ms * MS, answer)
         return self
 
 
@@ -97,7 +97,7 @@ def test_without_conditions_nothing_is_counted() -> None:
 
 def test_the_figures_so_far_are_at_last_the_figures_of_the_run() -> None:
     storm = Storm(planned=700)
-    record, asks = storm.ledger, [Step.BUY] * 700
+    record, asks = storm.record, [Step.BUY] * 700
     so_far = RunningFigures(record, asks, list(metrics().values()))
     for elapsed_s in range(7):
         storm.end(*[SOLD] * 40, *[GONE] * 40, LOST, LATE, *[unsent("connect")] * 18)

@@ -27,51 +27,51 @@ ANSWERS = [
 ]
 
 
-def ledger_of(instants: Sequence[int], waits: bool = False) -> Attempts:
+def record_of(instants: Sequence[int], waits: bool = False) -> Attempts:
     """One worker's: its attempts were answered at these instants, one after another."""
-    ledger = Attempts(len(instants))
+    record = Attempts(len(instants))
     if waits:
-        ledger.free_ns = array("q", [NEVER]) * len(instants)
+        record.free_ns = array("q", [NEVER]) * len(instants)
     for i, instant in enumerate(instants):
-        ledger.due_ns[i], ledger.sent_ns[i] = instant - 9, instant - 8
+        record.due_ns[i], record.sent_ns[i] = instant - 9, instant - 8
         if waits and i % 2:
-            ledger.free_ns[i] = instant - 9
-        ledger.settle(i, instant, ANSWERS[(instant + i) % len(ANSWERS)])
-    return ledger
+            record.free_ns[i] = instant - 9
+        record.settle(i, instant, ANSWERS[(instant + i) % len(ANSWERS)])
+    return record
 
 
 @st.composite
 def told(draw: st.DrawFn) -> tuple[list[Attempts], list[tuple[int, OutcomeColumns]]]:
-    """Workers' ledgers, and their hauls in an order in which they may well arrive."""
+    """Workers' records, and their outcomes in an order in which they may well arrive."""
     instants = st.lists(st.integers(10, 400), max_size=25).map(sorted)
-    ledgers = [
-        ledger_of(each, draw(st.booleans()))
+    records = [
+        record_of(each, draw(st.booleans()))
         for each in draw(st.lists(instants, min_size=1, max_size=4))
     ]
     queues: list[list[tuple[int, OutcomeColumns]]] = []
-    for worker, ledger in enumerate(ledgers):
-        numbers = range(worker, 10_000, len(ledgers))
-        cuts = sorted(draw(st.sets(st.integers(0, len(ledger.arrivals)), max_size=4)))
+    for worker, record in enumerate(records):
+        numbers = range(worker, 10_000, len(records))
+        cuts = sorted(draw(st.sets(st.integers(0, len(record.arrivals)), max_size=4)))
         queue, since = [], 0
-        for cut in [*cuts, len(ledger.arrivals)]:
-            part = ledger_of([ledger.done_ns[i] for i in range(cut)], bool(ledger.free_ns))
-            until = ledger.done_ns[cut - 1] if cut else 0
+        for cut in [*cuts, len(record.arrivals)]:
+            part = record_of([record.done_ns[i] for i in range(cut)], bool(record.free_ns))
+            until = record.done_ns[cut - 1] if cut else 0
             queue.append((worker, outcomes_since(part, since, numbers, until)))
             since = cut
         queues.append(queue)
     arrived = []
     while any(queues):
         arrived.append(draw(st.sampled_from([queue for queue in queues if queue])).pop(0))
-    return ledgers, arrived
+    return records, arrived
 
 
 @given(told())
 def test_all_that_is_told_becomes_one_order_of_events(
     story: tuple[list[Attempts], list[tuple[int, OutcomeColumns]]],
 ) -> None:
-    ledgers, arrived = story
-    count = len(ledgers)
-    whole = Attempts(count * max(len(ledger.answers) for ledger in ledgers))
+    records, arrived = story
+    count = len(records)
+    whole = Attempts(count * max(len(record.answers) for record in records))
     order = EventOrder(whole, count)
     until = [0] * count
     for worker, each in arrived:
@@ -84,15 +84,15 @@ def test_all_that_is_told_becomes_one_order_of_events(
     assert instants == sorted(instants)
     assert sorted(whole.arrivals) == sorted(
         i * count + worker
-        for worker, ledger in enumerate(ledgers)
-        for i in range(len(ledger.answers))
+        for worker, record in enumerate(records)
+        for i in range(len(record.answers))
     )
-    for worker, ledger in enumerate(ledgers):
-        for i, answer in ledger.settled():
+    for worker, record in enumerate(records):
+        for i, answer in record.settled():
             there = i * count + worker
             assert whole.answers[there] == answer
             for name in ("due_ns", "sent_ns", "done_ns", "free_ns"):
-                column, mine = getattr(whole, name), getattr(ledger, name)
+                column, mine = getattr(whole, name), getattr(record, name)
                 if mine:
                     assert column[there] == mine[i]
 
@@ -100,9 +100,9 @@ def test_all_that_is_told_becomes_one_order_of_events(
 def test_an_early_outcome_is_waited_for() -> None:
     whole = Attempts(4)
     order = EventOrder(whole, 2)
-    order.take(0, outcomes_since(ledger_of([50, 90]), 0, [0, 2], until_ns=80))
+    order.take(0, outcomes_since(record_of([50, 90]), 0, [0, 2], until_ns=80))
     assert whole.arrivals == []  # the other may yet tell of an instant before 50
-    order.take(1, outcomes_since(ledger_of([20, 60]), 0, [1, 3], until_ns=55))
+    order.take(1, outcomes_since(record_of([20, 60]), 0, [1, 3], until_ns=55))
     assert whole.arrivals == [1, 0]
     order.end(1)
     assert whole.arrivals == [1, 0, 3]
@@ -113,8 +113,8 @@ def test_an_early_outcome_is_waited_for() -> None:
 def test_what_a_dead_worker_did_not_tell_is_supposed_once() -> None:
     whole = Attempts(4)
     order = EventOrder(whole, 2)
-    order.take(0, outcomes_since(ledger_of([50]), 0, [0, 2], until_ns=10))
-    order.take(1, outcomes_since(ledger_of([60]), 0, [1, 3], until_ns=10))
+    order.take(0, outcomes_since(record_of([50]), 0, [0, 2], until_ns=10))
+    order.take(1, outcomes_since(record_of([60]), 0, [1, 3], until_ns=10))
     assert order.untold([0, 2]) == [2]  # 0 is told, though it has no place yet
     order.suppose(2, 70, indeterminate("worker"))
     order.end(0)

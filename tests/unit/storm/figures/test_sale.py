@@ -17,26 +17,26 @@ MS = 1_000_000
 ORIGIN = 5 * MS
 
 
-def ledger_of(*attempts: tuple[int | None, int, Answer]) -> Attempts:
-    """A ledger of (sent, done) in ms after the barrier, and the answer."""
-    ledger = Attempts(len(attempts))
-    ledger.origin_ns = ORIGIN
+def record_of(*attempts: tuple[int | None, int, Answer]) -> Attempts:
+    """A record of (sent, done) in ms after the barrier, and the answer."""
+    record = Attempts(len(attempts))
+    record.origin_ns = ORIGIN
     for i, (sent, done, answer) in enumerate(attempts):
-        ledger.due_ns[i] = ORIGIN
+        record.due_ns[i] = ORIGIN
         if sent is not None:
-            ledger.sent_ns[i] = ORIGIN + sent * MS
-        ledger.settle(i, ORIGIN + done * MS, answer)
-    return ledger
+            record.sent_ns[i] = ORIGIN + sent * MS
+        record.settle(i, ORIGIN + done * MS, answer)
+    return record
 
 
-LEDGER = ledger_of(
+LEDGER = record_of(
     (0, 10, SOLD), (1, 20, GONE), (2, 30, SOLD), (3, 60, GONE), (None, 9, unsent(""))
 )
 ASKED = Asked([1, 2, 3, 4, 5], [7, 7, 8, 8, 8], {7: 1, 8: 2})
 
 
-def figures(ledger: Attempts = LEDGER, asked: Asked = ASKED) -> SaleFigures:
-    found = sale_figures(ledger, asked)
+def figures(record: Attempts = LEDGER, asked: Asked = ASKED) -> SaleFigures:
+    found = sale_figures(record, asked)
     assert found is not None
     return found
 
@@ -67,19 +67,19 @@ def test_one_voucher_is_the_whole_sale() -> None:
 
 
 def test_claims_are_in_the_order_in_which_they_were_sent() -> None:
-    ledger = ledger_of((5, 10, SOLD), (1, 20, GONE), (3, 30, SOLD))
-    (claims,) = claims_by_voucher(ledger, Asked([1, 2, 3], [7, 7, 7]))
+    record = record_of((5, 10, SOLD), (1, 20, GONE), (3, 30, SOLD))
+    (claims,) = claims_by_voucher(record, Asked([1, 2, 3], [7, 7, 7]))
     assert [claim.user for claim in claims.claims] == [2, 3, 1]
     assert [claim.sent_us for claim in claims.claims] == [1000, 3000, 5000]
 
 
 @pytest.mark.parametrize(("said", "left", "undersold"), [("sold", 0, 0), ("none", 1, 1)])
 def test_what_the_status_route_said_counts(said: str, left: int, undersold: int) -> None:
-    ledger = ledger_of((0, 10, indeterminate("timeout")), (1, 20, GONE))
+    record = record_of((0, 10, indeterminate("timeout")), (1, 20, GONE))
     asked = Asked([1, 2], [7, 7], {7: 1})
-    assert figures(ledger, asked).undersold == 0
-    ledger.resolved[0] = said
-    assert (figures(ledger, asked).left, figures(ledger, asked).undersold) == (left, undersold)
+    assert figures(record, asked).undersold == 0
+    record.resolved[0] = said
+    assert (figures(record, asked).left, figures(record, asked).undersold) == (left, undersold)
 
 
 def test_reads_make_no_sale() -> None:
@@ -90,18 +90,18 @@ def test_reads_make_no_sale() -> None:
 def test_a_file_of_attempts_gives_the_same_figures(tmp_path: Path) -> None:
     load = Load(model="stampede", users=4, connections=4)
     plan = plan_stampede(load, Sale(vouchers=2, units=3), [11, 12, 13, 14])
-    ledger = ledger_of((0, 10, SOLD), (1, 20, GONE), (2, 30, indeterminate("reset")), (3, 60, GONE))
+    record = record_of((0, 10, SOLD), (1, 20, GONE), (2, 30, indeterminate("reset")), (3, 60, GONE))
     path = tmp_path / "attempts.jsonl"
     with AttemptsFile(path) as file:
         file.write_plan({"planned": 4, "units": {"1": 2, "2": 1}}, plan)
         file.write_barrier(77)
-        file.write_results(ledger)
+        file.write_results(record)
         file.write_resolved(2, "sold", "5")
-        ledger.resolved[2] = "sold"
+        record.resolved[2] = "sold"
     asked = Asked(plan.users, plan.vouchers, {1: 2, 2: 1})
-    record = read_record(path)
-    again = sale_figures(record.attempts, Asked.of(record))
-    assert again == sale_figures(ledger, asked)
+    found = read_record(path)
+    again = sale_figures(found.attempts, Asked.of(found))
+    assert again == sale_figures(record, asked)
     assert again is not None
     assert again.sold == 2
 

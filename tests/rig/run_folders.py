@@ -36,28 +36,28 @@ def sale_scenario(users: int, units: int, question: str = "Does it hold?") -> Sc
     )
 
 
-def ledger_of(answers: Sequence[Answer], spread_us: int = 40) -> Attempts:
+def record_of(answers: Sequence[Answer], spread_us: int = 40) -> Attempts:
     """Attempts that left one by one, each answered after some 100 to 300 ms."""
-    random, ledger = Random(7), Attempts(len(answers))
-    ledger.origin_ns, ledger.barrier_unix_us = 1_000_000, 1_763_884_800_000_000
+    random, record = Random(7), Attempts(len(answers))
+    record.origin_ns, record.barrier_unix_us = 1_000_000, 1_763_884_800_000_000
     done = []
     for i in range(len(answers)):
-        ledger.due_ns[i] = 1_000_000
+        record.due_ns[i] = 1_000_000
         sent_ns = 1_000_000 + i * spread_us * 1000
         if answers[i].outcome is not Outcome.UNSENT:
-            ledger.sent_ns[i] = sent_ns
+            record.sent_ns[i] = sent_ns
         done.append((sent_ns + random.randrange(100_000, 300_000) * 1000, i))
     for at_ns, i in sorted(done):
-        ledger.settle(i, at_ns, answers[i])
-    return ledger
+        record.settle(i, at_ns, answers[i])
+    return record
 
 
 def summary_of(
-    scenario: Scenario, ledger: Attempts, run: str = "told-1"
+    scenario: Scenario, record: Attempts, run: str = "told-1"
 ) -> tuple[Summary, Figures]:
     """What a storm would conclude from this record."""
-    figures = Figures(ledger)
-    count, units = len(ledger.answers), scenario.sale.units if scenario.sale else 0
+    figures = Figures(record)
+    count, units = len(record.answers), scenario.sale.units if scenario.sale else 0
     summary = conclude(
         scenario,
         figures,
@@ -69,7 +69,7 @@ def summary_of(
             started_at="2026-11-23T08:00:00.000+00:00",
             resolved=0,
             interrupted_by=None,
-            sale=sale_figures(ledger, Asked(range(1, count + 1), [1] * count, {1: units})),
+            sale=sale_figures(record, Asked(range(1, count + 1), [1] * count, {1: units})),
         ),
     )
     return summary, figures
@@ -79,12 +79,12 @@ def leave_run(path: Path, answers: Sequence[Answer], units: int) -> RunFolder:
     """A run folder with summary.json and attempts.jsonl."""
     path.mkdir(parents=True, exist_ok=True)
     folder, scenario = RunFolder(path), sale_scenario(len(answers), units)
-    plan, ledger = plan_of(scenario, list(range(1, len(answers) + 1))), ledger_of(answers)
+    plan, record = plan_of(scenario, list(range(1, len(answers) + 1))), record_of(answers)
     with AttemptsFile(folder.attempts) as file:
         header = {"run": path.name, "planned": len(plan), "vouchers": [1], "units": {"1": units}}
         file.write_plan(header, plan)
-        file.write_barrier(ledger.barrier_unix_us)
-        file.write_results(ledger)
+        file.write_barrier(record.barrier_unix_us)
+        file.write_results(record)
         file.write_end(len(plan), len(plan), interrupted=False)
-    summary_of(scenario, ledger, path.name)[0].write(folder.summary)
+    summary_of(scenario, record, path.name)[0].write(folder.summary)
     return folder

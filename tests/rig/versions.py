@@ -13,7 +13,7 @@ from flashsale.settings import BloomSettings, CacheSettings
 Row = dict[str, int]
 
 
-class Shelf:
+class Versions:
     """Rows by id, each a version number. A load sees what is committed when it begins."""
 
     def __init__(self, *ids: int) -> None:
@@ -54,7 +54,7 @@ class Shelf:
 
 
 class _Write:
-    def __init__(self, shelf: Shelf, entry_id: int) -> None:
+    def __init__(self, shelf: Versions, entry_id: int) -> None:
         self._shelf = shelf
         self._id = entry_id
 

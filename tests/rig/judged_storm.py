@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 
 from rig.faulty_sale import FaultySale
-from rig.market import Market
+from rig.sale_by_commands import SaleByCommands
 
 
 @dataclass
-class Desk:
+class JudgedStorm:
     """A folder to work in, and the stores of one sale. `noted` is who is to be named."""
 
     folder: Path
@@ -22,9 +22,9 @@ class Desk:
     mysql_url: str
     noted: dict[str, int] = field(default_factory=dict)
 
-    def market(self, vouchers: int = 1, units: int = 4) -> Market:
+    def market(self, vouchers: int = 1, units: int = 4) -> SaleByCommands:
         """A sale in the stores."""
-        return Market(self.ledger_url, self.mysql_url, vouchers, units)
+        return SaleByCommands(self.ledger_url, self.mysql_url, vouchers, units)
 
     def scenario(self, users: int, vouchers: int = 1, units: int = 4, **more: str) -> None:
         """Write a scenario, one buyer after another, and the tokens of its users."""

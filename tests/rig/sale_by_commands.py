@@ -17,7 +17,7 @@ HOUR_MS = 3_600_000
 _EPOCH_2022_S = 1_640_995_200
 
 
-class Market:
+class SaleByCommands:
     """Vouchers 1 … n with some units each, open now for an hour."""
 
     def __init__(self, ledger_url: str, mysql_url: str, vouchers: int, units: int) -> None:

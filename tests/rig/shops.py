@@ -17,7 +17,7 @@ Open = Callable[..., AbstractAsyncContextManager[Storefront]]
 
 
 @dataclass
-class Town:
+class ShopStores:
     """Three types, shops along a line to the north, two users, and clients of the stores."""
 
     pool: Engine
