@@ -16,8 +16,7 @@ from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
 from flashsale.settings import LoginSettings, SessionSettings
 from flashsale.storage.channel import Call, Channel
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import Duplicate
+from flashsale.storage.mysql import Database, Duplicate
 from flashsale.storage.tables import user
 
 log = structlog.get_logger(__name__)

@@ -15,8 +15,7 @@ from flashsale.catalog.page import Page, assemble, extended, slowest
 from flashsale.catalog.record import Record, record
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import Duplicate
+from flashsale.storage.mysql import Database, Duplicate
 from flashsale.storage.tables import blog, blog_like, user
 
 HOT_PAGE = 10

@@ -21,7 +21,7 @@ from flashsale.catalog.shop_form import NewShop, ShopChange
 from flashsale.catalog.shop_type import ShopTypes
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 from flashsale.storage.tables import shop, shop_type
 
 TYPE_PAGE = 5

@@ -7,7 +7,7 @@ from flashsale.cache.entries import Strategy
 from flashsale.cache.entry import Answer
 from flashsale.catalog.record import Record, record
 from flashsale.settings import CatalogSettings
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 from flashsale.storage.tables import shop_type
 
 ALL = "all"

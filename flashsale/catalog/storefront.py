@@ -14,7 +14,7 @@ from flashsale.catalog.voucher import Vouchers
 from flashsale.catalog.warming import Warming
 from flashsale.settings import CatalogSettings
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 
 
 class Storefront:

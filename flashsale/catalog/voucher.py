@@ -26,7 +26,7 @@ from flashsale.catalog.shop import Shops
 from flashsale.errors import Unavailable
 from flashsale.seckill.sale import Terms
 from flashsale.settings import CatalogSettings
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 from flashsale.storage.tables import seckill_voucher, shop, voucher
 
 ORDINARY, SALE = 0, 1

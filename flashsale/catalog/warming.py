@@ -24,7 +24,7 @@ from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
 from flashsale.settings import CatalogSettings
 from flashsale.storage.channel import Call
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 from flashsale.storage.tables import blog, dataset, shop, shop_type
 
 log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from flashsale.orders.returns import return_call
 from flashsale.orders.transitions import OrderRow, Return
 from flashsale.seckill.clock import LedgerClock
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 
 log = structlog.get_logger(__name__)
 

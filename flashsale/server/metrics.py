@@ -5,23 +5,19 @@ asked for elsewhere is one route, `unknown`. Every series is there from the firs
 nought, so that a rate sees the first request too.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import App
-from flashsale.storage.gate import Gate
 
 _STORMS_OWN = frozenset(
     {Outcome.RATE_LIMITED, Outcome.REFUSED, Outcome.UNSENT, Outcome.INDETERMINATE}
@@ -29,21 +25,6 @@ _STORMS_OWN = frozenset(
 """Outcomes that no replica gives."""
 _EXPECTED = (200, 503)
 """Statuses that are there before they were given: the error budget counts the first 503, too."""
-
-
-class Metrics:
-    """The registry of one process."""
-
-    def __init__(self, *collectors: Collector) -> None:
-        self._registry = CollectorRegistry()
-        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, *collectors):
-            self._registry.register(collector)
-
-    content_type = CONTENT_TYPE_LATEST.encode()
-
-    def render(self) -> bytes:
-        """The exposition in Prometheus' text format."""
-        return generate_latest(self._registry)
 
 
 class HttpCollector(Collector):
@@ -100,34 +81,3 @@ class ClaimCollector(Collector):
         yield GaugeMetricFamily(
             "flashsale_claim_settlements_open", "Batches whose answer was lost.", settlement.open
         )
-
-
-class GateCollector(Collector):
-    """Gates by name: how full they are, and what leaves them."""
-
-    def __init__(self, gates: Mapping[str, Gate[Any, Any]]) -> None:
-        self._gates = gates
-
-    def collect(self) -> Iterator[Metric]:
-        sizes = HistogramMetricFamily(
-            "flashsale_gate_batch_items", "Items that left in one call.", labels=["gate"]
-        )
-        durations = HistogramMetricFamily(
-            "flashsale_gate_call_duration_seconds", "From a call to its answer.", labels=["gate"]
-        )
-        waiting = GaugeMetricFamily(
-            "flashsale_gate_waiting_items", "Items queued.", labels=["gate"]
-        )
-        calls = GaugeMetricFamily(
-            "flashsale_gate_calls_in_flight", "Calls not yet answered.", labels=["gate"]
-        )
-        refused = CounterMetricFamily(
-            "flashsale_gate_refused_items", "Items that found the queue full.", labels=["gate"]
-        )
-        for name, gate in self._gates.items():
-            sizes.add_metric([name], gate.sizes.cumulative(), gate.sizes.sum)
-            durations.add_metric([name], gate.durations_s.cumulative(), gate.durations_s.sum)
-            waiting.add_metric([name], gate.waiting)
-            calls.add_metric([name], gate.in_flight)
-            refused.add_metric([name], gate.refused)
-        yield from (sizes, durations, waiting, calls, refused)

@@ -33,7 +33,7 @@ from flashsale.server.app import App
 from flashsale.server.cache_metrics import CacheCollector
 from flashsale.server.caller import Callers
 from flashsale.server.loop_lag import LoopLag
-from flashsale.server.metrics import ClaimCollector, GateCollector, HttpCollector, Metrics
+from flashsale.server.metrics import ClaimCollector, HttpCollector
 from flashsale.server.router import Router
 from flashsale.server.routes.accounts import AccountRoutes
 from flashsale.server.routes.blogs import BlogRoutes
@@ -55,10 +55,9 @@ from flashsale.settings import (
     StoreSettings,
 )
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
 from flashsale.storage.gate import Gate
-from flashsale.storage.mysql import engine
-from flashsale.storage.pool_metrics import ChannelCollector, MySQLPoolCollector
+from flashsale.storage.metrics import ChannelCollector, GateCollector, Metrics, MySQLPoolCollector
+from flashsale.storage.mysql import Database, engine
 
 log = structlog.get_logger(__name__)
 _STOP_TIMEOUT_S = 1.0

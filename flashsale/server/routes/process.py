@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.orders.lookup import OrderLookup
 from flashsale.server.answers import RETRY_SOON, Response, ok, rejected
-from flashsale.server.metrics import Metrics
 from flashsale.server.request import Request
 from flashsale.server.router import Router
+from flashsale.storage.metrics import Metrics
 
 _HEALTHY = ok()
 _UNREADY = rejected("Not ready", 503, RETRY_SOON)

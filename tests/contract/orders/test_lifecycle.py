@@ -23,8 +23,7 @@ from flashsale.orders.returns import return_call
 from flashsale.orders.transitions import Return
 from flashsale.seckill.clock import LedgerClock
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import engine
+from flashsale.storage.mysql import Database, engine
 
 pytestmark = pytest.mark.anyio
 
