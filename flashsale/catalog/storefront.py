@@ -4,7 +4,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.task_lock import TaskLocks
 from flashsale.catalog.blog import Blogs
 from flashsale.catalog.geo import ShopGeo
 from flashsale.catalog.opening import Opening
@@ -12,6 +11,7 @@ from flashsale.catalog.shop import Shops
 from flashsale.catalog.shop_type import ShopTypes
 from flashsale.catalog.voucher import Vouchers
 from flashsale.catalog.warming import Warming
+from flashsale.locks.task import TaskLocks
 from flashsale.settings import CatalogSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import Database

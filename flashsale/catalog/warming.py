@@ -15,12 +15,12 @@ from sqlalchemy import Column, Connection, func, select
 from flashsale import keys
 from flashsale.cache.bloom import Bloom
 from flashsale.cache.client import CacheClient
-from flashsale.cache.task_lock import LockHeld, LockLost, TaskLocks
 from flashsale.catalog.blog import Blogs
 from flashsale.catalog.geo import ShopGeo
 from flashsale.catalog.shop import Shops
 from flashsale.catalog.shop_type import ShopTypes
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.locks.task import LockHeld, LockLost, TaskLocks
 from flashsale.lua.scripts import script
 from flashsale.settings import CatalogSettings
 from flashsale.storage.channel import Call

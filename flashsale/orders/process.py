@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
 from flashsale import logs
-from flashsale.cache.lock import Locks
-from flashsale.cache.lock_counts import LockCollector
 from flashsale.errors import UnreachableError
+from flashsale.locks.batch import BatchLocks
+from flashsale.locks.counts import LockCollector
 from flashsale.orders.metrics import QueueCollector, WorkerCollector
 from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
@@ -24,7 +24,7 @@ _SWEEP_END_S = 5.0  # a sweep that takes longer is left: each of its steps happe
 def make_worker(name: str, stores: StoreSettings, settings: WorkerSettings) -> Worker:
     """A worker that consumes as `name`. Its ledger client waits longer than the stream blocks."""
     ledger = sync_client(stores.ledger_url, timeout_s=settings.block_ms / 1000 + CALL_TIMEOUT_S)
-    locks = Locks(
+    locks = BatchLocks(
         sync_client(stores.cache_url),
         owner=name,
         lease_ms=settings.lock_lease_ms,

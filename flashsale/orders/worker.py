@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from flashsale import keys
 from flashsale.buckets import LATENCY_S, SIZES, Buckets
-from flashsale.cache.lock import Locks
+from flashsale.locks.batch import BatchLocks
 from flashsale.orders.backoff import Postponed
 from flashsale.orders.entry import Entry, Malformed, Order
 from flashsale.orders.persist import persist
@@ -57,7 +57,7 @@ class Worker:
         self,
         stream: OrderStream,
         pool: Engine,
-        locks: Locks,
+        locks: BatchLocks,
         settings: WorkerSettings,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -21,10 +21,10 @@ from flashsale.accounts.login import Login
 from flashsale.accounts.sender import sender_for
 from flashsale.accounts.sessions import Sessions
 from flashsale.cache.client import CacheClient
-from flashsale.cache.lock_counts import LockCollector
-from flashsale.cache.task_lock import TaskLocks
 from flashsale.catalog.storefront import Storefront
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.locks.counts import LockCollector
+from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims

@@ -24,6 +24,7 @@ FLOORS = (
     GROUND,
     ("lua",),
     ("storage",),
+    ("locks",),
     ("cache",),
     ("orders", "seckill", "catalog", "accounts"),
     ("stack", "server", "seeding", "storm", "verify", "report"),

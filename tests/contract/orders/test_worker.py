@@ -15,7 +15,7 @@ from rig.until import until
 from sqlalchemy import Engine, text
 
 from flashsale import keys
-from flashsale.cache.lock import Locks
+from flashsale.locks.batch import BatchLocks
 from flashsale.orders.ledger_figures import look
 from flashsale.orders.stream import LOST, Fresh, OrderStream
 from flashsale.orders.worker import Counts, Worker
@@ -59,7 +59,7 @@ class Bench:
         **given: Any,
     ) -> Worker:
         settings = WorkerSettings(**{**FAST, **given})
-        locks = Locks(
+        locks = BatchLocks(
             cache or self.cache,
             name,
             lease_ms=settings.lock_lease_ms,

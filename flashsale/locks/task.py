@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from flashsale import keys
-from flashsale.cache.lock_counts import LockCounts
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.locks.counts import LockCounts
 from flashsale.lua.scripts import script
 from flashsale.settings import LockSettings
 from flashsale.storage.channel import Call, Channel

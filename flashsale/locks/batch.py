@@ -12,8 +12,8 @@ from typing import cast
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from flashsale.cache.lock_counts import LockCounts
 from flashsale.errors import UsageError
+from flashsale.locks.counts import LockCounts
 from flashsale.lua.scripts import Script, script
 
 _TAKE = script("lock_take")
@@ -21,7 +21,7 @@ _RELEASE = script("lock_release")
 _RENEW = script("lock_renew")
 
 
-class Locks:
+class BatchLocks:
     """Takes, renews and releases several locks as one owner.
 
     Re-entrant by owner name, so that a restarted owner finds its own; the fencing number tells

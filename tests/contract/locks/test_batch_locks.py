@@ -7,15 +7,17 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rig.until import until
 
-from flashsale.cache.lock import Locks
-from flashsale.cache.lock_counts import LockCounts
 from flashsale.errors import UsageError
+from flashsale.locks.batch import BatchLocks
+from flashsale.locks.counts import LockCounts
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
 
 
-def locks(cache: Redis, owner: str = "c1", lease_ms: int = 30_000, renew_ms: int = 10_000) -> Locks:
-    return Locks(cache, owner, lease_ms=lease_ms, renew_ms=renew_ms)
+def locks(
+    cache: Redis, owner: str = "c1", lease_ms: int = 30_000, renew_ms: int = 10_000
+) -> BatchLocks:
+    return BatchLocks(cache, owner, lease_ms=lease_ms, renew_ms=renew_ms)
 
 
 def test_take_and_release(cache: Redis) -> None:

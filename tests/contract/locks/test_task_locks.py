@@ -16,9 +16,9 @@ from redis import Redis
 from rig.until import eventually, until
 
 from flashsale import keys
-from flashsale.cache.lock_counts import LockCounts
-from flashsale.cache.task_lock import Grant, LockHeld, LockLost, TaskLocks
 from flashsale.errors import Unavailable
+from flashsale.locks.counts import LockCounts
+from flashsale.locks.task import Grant, LockHeld, LockLost, TaskLocks
 from flashsale.settings import LockSettings
 from flashsale.stack.redis import RedisServer
 
