@@ -9,8 +9,8 @@ import asyncio
 from sqlalchemy import Connection, delete, insert, select, update
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Strategy
-from flashsale.cache.entry import Answer, Source
+from flashsale.cache.entry import Cached, Source
+from flashsale.cache.strategies import Strategy
 from flashsale.catalog.page import Page, assemble, extended, slowest
 from flashsale.catalog.record import Record, record
 from flashsale.errors import Unavailable
@@ -93,7 +93,7 @@ class Blogs:
     async def _likes_of(self, user_id: int | None) -> tuple[frozenset[int] | None, Source]:
         if user_id is None:
             return None, Source.HIT
-        answer: Answer[list[int]] = await self._likes.read(user_id)
+        answer: Cached[list[int]] = await self._likes.read(user_id)
         return frozenset(answer.value or []), answer.source
 
     async def _load(self, blog_id: int | str) -> Record | None:

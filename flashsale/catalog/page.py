@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from flashsale.cache.entry import Answer, Source
+from flashsale.cache.entry import Cached, Source
 
 NUMBER_MAX = 1_000
 """The last page that can be asked for."""
@@ -32,7 +32,7 @@ def assemble(bodies: Sequence[bytes], sources: Sequence[Source]) -> Page:
     return Page(b"[" + b",".join(bodies) + b"]", slowest(sources))
 
 
-def bodies(answers: Sequence[Answer[Any]]) -> list[bytes]:
+def bodies(answers: Sequence[Cached[Any]]) -> list[bytes]:
     """What the cache answered, without what does not exist."""
     return [answer.body for answer in answers if answer.body is not None]
 

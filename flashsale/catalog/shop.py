@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, insert, select, update
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Strategy
-from flashsale.cache.entry import Answer
+from flashsale.cache.entry import Cached
+from flashsale.cache.strategies import Strategy
 from flashsale.catalog.geo import ShopGeo
 from flashsale.catalog.page import Page, assemble, bodies, extended
 from flashsale.catalog.record import Record, record
@@ -71,7 +71,7 @@ class Shops:
     def __repr__(self) -> str:
         return f"<Shops {self.entries!r}>"
 
-    async def read(self, shop_id: int) -> Answer[Record]:
+    async def read(self, shop_id: int) -> Cached[Record]:
         """One shop: Bloom filter, then the warmed entry, else one that is loaded under a mutex."""
         return await self.entries.read(shop_id)
 
@@ -156,7 +156,7 @@ class Shops:
             if touched:
                 await self._geo.forget(*touched)
 
-    async def _page(self, ids: Answer[list[int]]) -> Page:
+    async def _page(self, ids: Cached[list[int]]) -> Page:
         answers = await asyncio.gather(*(self.read(shop_id) for shop_id in ids.value or []))
         return assemble(bodies(answers), [ids.source, *(answer.source for answer in answers)])
 
@@ -187,7 +187,7 @@ def _places(number: int, size: int) -> range:
     return range((number - 1) * size, number * size)
 
 
-def _has_type(types: Answer[list[Record]], type_id: int) -> bool:
+def _has_type(types: Cached[list[Record]], type_id: int) -> bool:
     return any(known["id"] == type_id for known in types.value or [])
 
 

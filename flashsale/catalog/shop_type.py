@@ -3,8 +3,8 @@
 from sqlalchemy import select
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Strategy
-from flashsale.cache.entry import Answer
+from flashsale.cache.entry import Cached
+from flashsale.cache.strategies import Strategy
 from flashsale.catalog.record import Record, record
 from flashsale.settings import CatalogSettings
 from flashsale.storage.mysql import Database
@@ -25,7 +25,7 @@ class ShopTypes:
     def __repr__(self) -> str:
         return f"<ShopTypes {self._lists!r}>"
 
-    async def everything(self) -> Answer[list[Record]]:
+    async def everything(self) -> Cached[list[Record]]:
         """Every type, in the order in which they are shown."""
         return await self._lists.read(ALL)
 

@@ -17,8 +17,8 @@ from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy import Connection, delete, insert, select, update
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Strategy
-from flashsale.cache.entry import Answer
+from flashsale.cache.entry import Cached
+from flashsale.cache.strategies import Strategy
 from flashsale.catalog.form import Cents, Form, Id, Moment
 from flashsale.catalog.opening import Opening
 from flashsale.catalog.record import Record, record, unix_ms
@@ -88,7 +88,7 @@ class Vouchers:
     def __repr__(self) -> str:
         return f"<Vouchers {self._lists!r}>"
 
-    async def of_shop(self, shop_id: int) -> Answer[list[Record]]:
+    async def of_shop(self, shop_id: int) -> Cached[list[Record]]:
         """The listed vouchers of a shop, those on sale with their terms and MySQL's stock."""
         return await self._lists.read(shop_id)
 

@@ -76,16 +76,16 @@ class CacheCollector(Collector):
         yield CounterMetricFamily(
             "flashsale_cache_breaker_openings",
             "Times the cache was given up.",
-            cache.breaker.opened,
+            cache.calls.breaker.opened,
         )
         yield CounterMetricFamily(
             "flashsale_cache_loads_refused", "Loads beyond the limit.", cache.limit.refused
         )
         for name, meaning, value in (
-            ("breaker_open", "1 while reads do not ask the cache.", cache.breaker.is_open),
+            ("breaker_open", "1 while reads do not ask the cache.", cache.calls.breaker.is_open),
             ("loads_running", "Loads under way.", cache.limit.running),
             ("loads_waiting", "Loads that wait for their turn.", cache.limit.waiting),
-            ("owed_deletes", "Deletes that wait for the cache.", len(cache.owed)),
+            ("owed_deletes", "Deletes that wait for the cache.", len(cache.calls.owed)),
         ):
             yield GaugeMetricFamily(f"flashsale_cache_{name}", meaning, float(value))
 

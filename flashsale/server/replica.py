@@ -95,14 +95,14 @@ class Replica:
         gates: dict[str, Gate[Any, Any]] = {
             "claim": self._claims.gate,
             "session": self._sessions.gate,
-            "cache_read": cache.reads,
-            "cache_call": cache.calls,
+            "cache_read": cache.calls.reads,
+            "cache_call": cache.calls.scripts,
         }
         channels = {
             **self._claims.channels,
             "session": self._sessions.channel,
             "ledger": self._ledger,
-            **cache.channels,
+            **cache.calls.channels,
         }
         return Metrics(
             HttpCollector(self.app),

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from rig.shelf import Shelf, client, kind
 
-from flashsale.cache.entries import Strategy
+from flashsale.cache.strategies import Strategy
 from flashsale.server.cache_metrics import CacheCollector
 
 pytestmark = pytest.mark.anyio

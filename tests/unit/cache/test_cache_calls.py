@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from rig.until import eventually
 
-from flashsale.cache.breaker import Breaker
+from flashsale.cache.calls import Breaker
 from flashsale.errors import Unavailable
 
 pytestmark = pytest.mark.anyio

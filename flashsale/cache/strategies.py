@@ -10,21 +10,28 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum, StrEnum, auto
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 
 from flashsale import keys
 from flashsale.cache.bits import Id
 from flashsale.cache.bloom import Bloom
-from flashsale.cache.entry import NULL, Answer, Entry, Source, unpack
-from flashsale.cache.flight import Flight, Flights, Landed
-from flashsale.cache.loading import ANY_ENTRY, NO_ENTRY, Claim, Loading, new_token, now_ms
-from flashsale.cache.lookup import Want
+from flashsale.cache.calls import CacheCalls, Want
+from flashsale.cache.entry import NULL, Cached, Entry, Source, unpack
+from flashsale.cache.loading import (
+    ANY_ENTRY,
+    NO_ENTRY,
+    Flight,
+    Flights,
+    Landed,
+    Limit,
+    Loader,
+    Loading,
+    new_token,
+    now_ms,
+)
 from flashsale.errors import Indeterminate, Unavailable
-
-if TYPE_CHECKING:
-    from flashsale.cache.client import CacheClient
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +64,8 @@ class Entries(Generic[T]):
 
     def __init__(
         self,
-        client: "CacheClient",
+        calls: CacheCalls,
+        limit: Limit,
         kind: str,
         load: Callable[[Any], Awaitable[T | None]],
         *,
@@ -71,20 +79,21 @@ class Entries(Generic[T]):
         encode, self._decode = codec
         self.kind = kind
         self.strategy = strategy
-        self._client = client
-        self._settings = client.settings
+        self._calls = calls
+        self._settings = calls.settings
+        self._limit = limit
         self._ttl_s = ttl_s
         self._bloom = bloom
         self._flights = Flights()
         self._rebuilding: set[str] = set()
-        self.loading = Loading(client.ask, client.settings, load, encode)
+        self.loading = Loading(calls.ask, calls.settings, load, encode)
         self.outcomes: Counter[Source] = Counter()
         self.rebuild_failures = 0
 
     def __repr__(self) -> str:
         return f"<Entries {self.kind} {self.strategy} {self.loading!r} {dict(self.outcomes)}>"
 
-    async def read(self, entry_id: Id) -> Answer[T]:
+    async def read(self, entry_id: Id) -> Cached[T]:
         """The thing, and how the answer came about.
 
         No answer but a `stale` one is older than an update whose delete was done before this
@@ -95,8 +104,8 @@ class Entries(Generic[T]):
         try:
             found = (
                 None
-                if key in self._client.owed
-                else await self._client.find(Want(key, entry_id, self._bloom))
+                if key in self._calls.owed
+                else await self._calls.find(Want(key, entry_id, self._bloom))
             )
         except Unavailable:
             found = None
@@ -121,15 +130,15 @@ class Entries(Generic[T]):
         Raises Unavailable before it begins where the cache is owed too much.
         """
         dropped = list(ids)
-        self._client.owed.check_room(len(dropped))
-        return await asyncio.shield(self._client.start(self._update(dropped, work)))
+        self._calls.owed.check_room(len(dropped))
+        return await asyncio.shield(self._calls.start(self._update(dropped, work)))
 
     async def invalidate(self, *ids: Id) -> bool:
         """Drop entries, after the COMMIT; False where the cache is away and the delete is owed.
 
         Under logical expiry they are marked expired instead.
         """
-        return await self._client.owed.drop([self._keys(entry_id) for entry_id in ids])
+        return await self._calls.owed.drop([self._keys(entry_id) for entry_id in ids])
 
     async def warm(self, ids: Iterable[Id]) -> int:
         """Load and write entries under logical expiry; how many were written.
@@ -154,19 +163,19 @@ class Entries(Generic[T]):
         """Wait for every load under way."""
         await self._flights.land()
 
-    def _cached(self, entry: Entry, entry_id: Id, key: str) -> Answer[T]:
+    def _cached(self, entry: Entry, entry_id: Id, key: str) -> Cached[T]:
         if entry.expires_ms and entry.expires_ms <= now_ms():
             self._rebuild_soon(entry_id, key)
             return self._answer(entry.body, Source.STALE)
         return self._answer(entry.body, Source.HIT)
 
-    def _answer(self, body: bytes | None, source: Source) -> Answer[T]:
+    def _answer(self, body: bytes | None, source: Source) -> Cached[T]:
         if body == NULL:
             body = None
             if source is not Source.LOAD:
                 source = Source.NULL
         self.outcomes[source] += 1
-        return Answer(source, body, self._decode)
+        return Cached(source, body, self._decode)
 
     async def _fly(self, flight: Flight, entry_id: Id, key: str) -> Landed:
         """One load, unless somebody else's fills the entry while we wait for it.
@@ -176,11 +185,11 @@ class Entries(Generic[T]):
         """
         give_up_s = None
         while True:
-            async with self._client.limit.turn():
-                if key in self._client.owed:
+            async with self._limit.turn():
+                if key in self._calls.owed:
                     return await self._load_alone(flight, entry_id)
                 waited = give_up_s is not None
-                landed = await self._claimed(flight, entry_id, key, waited)
+                landed = await self._taken(flight, entry_id, key, waited)
                 if landed is not None:
                     return landed
                 give_up_s = give_up_s or self._now_s() + self._settings.wait_ms / 1000
@@ -188,20 +197,20 @@ class Entries(Generic[T]):
                     return await self._load_alone(flight, entry_id)
             await asyncio.sleep(self._settings.retry_ms / 1000)
 
-    async def _claimed(self, flight: Flight, entry_id: Id, key: str, waited: bool) -> Landed | None:
+    async def _taken(self, flight: Flight, entry_id: Id, key: str, waited: bool) -> Landed | None:
         """The entry, found or loaded; None while another process loads it."""
         pair, token = (key, keys.cache_lock(self.kind, entry_id)), new_token()
         as_of = flight.begin()
         try:
-            claimed = await self.loading.claim(pair, token, ANY_ENTRY)
+            taken = await self.loading.take(pair, token, ANY_ENTRY)
         except Unavailable:
             return await self._load_alone(flight, entry_id)
         except Indeterminate:  # the lock may be ours: no longer than we can help it
             await self.loading.release(pair, token)
             return await self._load_alone(flight, entry_id)
-        if isinstance(claimed, Entry):
-            return Landed(claimed.body, self._source(claimed, waited), as_of)
-        if claimed is Claim.OURS:
+        if isinstance(taken, Entry):
+            return Landed(taken.body, self._source(taken, waited), as_of)
+        if taken is Loader.OURS:
             return await self._load_and_fill(flight, entry_id, pair, token)
         return None
 
@@ -224,19 +233,19 @@ class Entries(Generic[T]):
         if key in self._rebuilding or len(self._rebuilding) >= self._settings.rebuilds_max:
             return
         self._rebuilding.add(key)
-        task = self._client.start(self._rebuild(entry_id, key))
+        task = self._calls.start(self._rebuild(entry_id, key))
         task.add_done_callback(lambda _: self._rebuilding.discard(key))
 
     async def _rebuild(self, entry_id: Id, key: str) -> None:
         """Replace an expired entry. While this runs, nobody of this process begins another."""
         pair, token = (key, keys.cache_lock(self.kind, entry_id)), new_token()
         try:
-            async with self._client.limit.turn():
-                claimed = await self.loading.claim(pair, token, now_ms())
-                if claimed is Claim.OURS:
+            async with self._limit.turn():
+                taken = await self.loading.take(pair, token, now_ms())
+                if taken is Loader.OURS:
                     body = await self.loading.load_or_release(entry_id, pair, token)
                     await self.loading.fill(pair, token, body, self._ttl_s, logical=True)
-            if claimed is Claim.ANOTHERS:
+            if taken is Loader.ANOTHERS:
                 await asyncio.sleep(self._settings.retry_ms / 1000)
         except (Unavailable, Indeterminate):
             await self._rest()
@@ -252,7 +261,7 @@ class Entries(Generic[T]):
         give_up_s = self._now_s() + self._settings.wait_ms / 1000
         tries = 0
         while tries < _WARM_TRIES and self._now_s() < give_up_s:
-            async with self._client.limit.turn():
+            async with self._limit.turn():
                 warmed = await self._warmed(entry_id)
             if warmed is Warmed.NOTHING_THERE:
                 return False
@@ -266,7 +275,7 @@ class Entries(Generic[T]):
     async def _warmed(self, entry_id: Id) -> Warmed:
         """One try at loading an entry and writing it, whatever is there."""
         pair, token = self._keys(entry_id), new_token()
-        if await self.loading.claim(pair, token, NO_ENTRY) is not Claim.OURS:
+        if await self.loading.take(pair, token, NO_ENTRY) is not Loader.OURS:
             return Warmed.ANOTHERS
         body = await self.loading.load_or_release(entry_id, pair, token)
         if body == NULL:

@@ -1,5 +1,5 @@
 #!lua
--- Claim the loading of a cached thing, unless a fresh entry is there already.
+-- Take the loading of a cached thing, unless a fresh entry is there already.
 --
 -- Guarantee: of all who ask while there is no fresh entry, one alone is told to load, until it
 -- fills, gives up or its lease ends.
