@@ -17,8 +17,7 @@ from granian.server.embed import Server
 from sqlalchemy import Engine
 
 from flashsale.accounts.attendance import Attendance
-from flashsale.accounts.login import Login
-from flashsale.accounts.sender import sender_for
+from flashsale.accounts.login import Login, sender_for
 from flashsale.accounts.sessions import Sessions
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.storefront import Storefront

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from flashsale.accounts import holder
 from flashsale.accounts.attendance import Attendance
-from flashsale.accounts.budget import Wait
-from flashsale.accounts.login import Login, is_phone
+from flashsale.accounts.login import Login, Wait, is_phone
 from flashsale.server.address import ClientAddresses
 from flashsale.server.answers import UNAUTHORIZED, Response, ok, rejected, too_many
 from flashsale.server.caller import Callers

@@ -11,8 +11,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from flashsale import keys
-from flashsale.accounts.budget import Wait
-from flashsale.accounts.login import Login
+from flashsale.accounts.login import Login, Wait
 from flashsale.errors import Unavailable
 from flashsale.settings import LoginSettings, SessionSettings
 from flashsale.storage.channel import Channel

@@ -8,9 +8,14 @@ import pytest
 import structlog
 
 from flashsale.accounts import holder
-from flashsale.accounts.budget import subscriber
-from flashsale.accounts.login import is_phone
-from flashsale.accounts.sender import bounded, load_sender, log_code, sender_for
+from flashsale.accounts.login import (
+    bounded,
+    is_phone,
+    load_sender,
+    log_code,
+    sender_for,
+    subscriber,
+)
 from flashsale.errors import Unavailable, UsageError
 from flashsale.settings import LoginSettings
 
