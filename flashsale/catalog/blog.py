@@ -11,8 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached, Source
 from flashsale.cache.strategies import Strategy
-from flashsale.catalog.page import Page, assemble, extended, slowest
-from flashsale.catalog.record import Record, record
+from flashsale.catalog.page import Page, Record, assemble, extended, record, slowest
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
 from flashsale.storage.mysql import Database, Duplicate

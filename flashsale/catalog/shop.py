@@ -1,4 +1,4 @@
-"""Shops: read one, list them by type, by distance, by name; create and change them.
+"""Shops and their types: read one, list them by type, by distance, by name; create and change them.
 
 A list is a page of ids, cached for a short while, and each shop of it is read as a shop read by
 itself would be: a list may lag in who is on it, never in what it says of them.
@@ -14,18 +14,45 @@ from sqlalchemy import Connection, Select, insert, select, update
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached
 from flashsale.cache.strategies import Strategy
+from flashsale.catalog.form import NewShop, ShopChange
 from flashsale.catalog.geo import ShopGeo
-from flashsale.catalog.page import Page, assemble, bodies, extended
-from flashsale.catalog.record import Record, record
-from flashsale.catalog.shop_form import NewShop, ShopChange
-from flashsale.catalog.shop_type import ShopTypes
+from flashsale.catalog.page import Page, Record, assemble, bodies, extended, record
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
 from flashsale.storage.mysql import Database
 from flashsale.storage.tables import shop, shop_type
 
+ALL = "all"
 TYPE_PAGE = 5
 NAME_PAGE = 10
+
+
+class ShopTypes:
+    """The list of all types. Nothing here changes them, so its lifetime is all its freshness."""
+
+    def __init__(self, database: Database, cache: CacheClient, settings: CatalogSettings) -> None:
+        self._database = database
+        self._lists = cache.entries(
+            "shop-type", self._load, strategy=Strategy.LOGICAL, ttl_s=settings.shop_ttl_s
+        )
+
+    def __repr__(self) -> str:
+        return f"<ShopTypes {self._lists!r}>"
+
+    async def everything(self) -> Cached[list[Record]]:
+        """Every type, in the order in which they are shown."""
+        return await self._lists.read(ALL)
+
+    async def warm(self) -> int:
+        """Put the list into the cache for good; how many entries that were."""
+        return await self._lists.warm([ALL])
+
+    async def _load(self, _: int | str) -> list[Record] | None:
+        columns = shop_type.c
+        query = select(columns.id, columns.name, columns.icon, columns.sort)
+        ordered = query.order_by(columns.sort, columns.id)
+        rows = await self._database.run(lambda connection: connection.execute(ordered).all())
+        return [record(row) for row in rows]
 
 
 class Changed(Enum):

@@ -7,8 +7,7 @@ from flashsale.cache.client import CacheClient
 from flashsale.catalog.blog import Blogs
 from flashsale.catalog.geo import ShopGeo
 from flashsale.catalog.opening import Opening
-from flashsale.catalog.shop import Shops
-from flashsale.catalog.shop_type import ShopTypes
+from flashsale.catalog.shop import Shops, ShopTypes
 from flashsale.catalog.voucher import Vouchers
 from flashsale.catalog.warming import Warming
 from flashsale.locks.task import TaskLocks

@@ -17,8 +17,7 @@ from flashsale.cache.bloom import Bloom
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.blog import Blogs
 from flashsale.catalog.geo import ShopGeo
-from flashsale.catalog.shop import Shops
-from flashsale.catalog.shop_type import ShopTypes
+from flashsale.catalog.shop import Shops, ShopTypes
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.locks.task import LockHeld, LockLost, TaskLocks
 from flashsale.lua.scripts import script

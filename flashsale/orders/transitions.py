@@ -10,11 +10,12 @@ Statuses only move on, so what a statement did not find is told by a look at the
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from flashsale.model import PayStatus
+from flashsale.storage.mysql import unix_ms
 from flashsale.storage.tables import order_return, seckill_voucher, voucher_order
 
 _order = voucher_order.c
@@ -49,8 +50,7 @@ def read(connection: Connection, order_id: int, user_id: int) -> OrderRow | None
     ).first()
     if row is None:
         return None
-    created_ms = round(row.create_time.replace(tzinfo=UTC).timestamp() * 1000)
-    return OrderRow(order_id, row.user_id, row.voucher_id, row.status, created_ms)
+    return OrderRow(order_id, row.user_id, row.voucher_id, row.status, unix_ms(row.create_time))
 
 
 def pay(connection: Connection, order_id: int, user_id: int) -> OrderRow | None:

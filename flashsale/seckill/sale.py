@@ -1,7 +1,6 @@
 """The sale in the ledger: loading it from MySQL's terms, once."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import cast
 
 from redis import Redis
@@ -12,7 +11,7 @@ from flashsale import keys
 from flashsale.errors import UnreachableError, ViolationError
 from flashsale.lua.scripts import script
 from flashsale.model import LIVE_STATUSES
-from flashsale.storage.mysql import transaction
+from flashsale.storage.mysql import transaction, unix_ms
 from flashsale.storage.tables import seckill_voucher, voucher_order
 
 _LOAD = script("sale_load")
@@ -57,16 +56,12 @@ def read_terms(pool: Engine) -> list[Terms]:
             row.voucher_id,
             row.stock,
             row.initial_stock,
-            _unix_ms(row.begin_time),
-            _unix_ms(row.end_time),
+            unix_ms(row.begin_time),
+            unix_ms(row.end_time),
             row.live_orders,
         )
         for row in rows
     ]
-
-
-def _unix_ms(moment: datetime) -> int:
-    return round(moment.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def sale_keys(voucher_id: int) -> tuple[str, ...]:

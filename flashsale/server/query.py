@@ -2,8 +2,8 @@
 
 import re
 
+from flashsale.catalog.form import LATITUDE_MAX
 from flashsale.catalog.page import NUMBER_MAX
-from flashsale.catalog.shop_form import LATITUDE_MAX
 from flashsale.model import parse_id
 from flashsale.server.answers import rejected
 from flashsale.server.request import Refused, Request

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from flashsale.catalog.form import Form, Malformed, read
+from flashsale.catalog.form import BadForm, Form, read
 from flashsale.server.answers import Response, rejected
 from flashsale.settings import ReplicaSettings
 
@@ -126,5 +126,5 @@ class Request:
         """The body as a form. Raises Refused with 415 or 400."""
         try:
             return read(kind, await self.json())
-        except Malformed as malformed:
+        except BadForm as malformed:
             raise Refused(rejected(str(malformed), 400)) from malformed

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -112,3 +113,9 @@ class Database:
         """Wait for the transactions under way, then close every connection."""
         self._threads.shutdown()
         self._pool.dispose()
+
+
+def unix_ms(moment: datetime) -> int:
+    """A time of MySQL's, or one with its offset, as Unix milliseconds."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from flashsale.catalog.shop import Changed, Shops
-from flashsale.catalog.shop_form import NAME_LENGTH_MAX, NewShop, ShopChange
-from flashsale.catalog.shop_type import ShopTypes
+from flashsale.catalog.form import NAME_LENGTH_MAX, NewShop, ShopChange
+from flashsale.catalog.shop import Changed, Shops, ShopTypes
 from flashsale.model import parse_id
 from flashsale.server.answers import BAD_ID, Response, ok, rejected
 from flashsale.server.cached import answered, listed

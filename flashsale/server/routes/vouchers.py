@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from flashsale.catalog.voucher import NewSale, NewVoucher, Vouchers
+from flashsale.catalog.form import NewSale, NewVoucher
+from flashsale.catalog.voucher import Vouchers
 from flashsale.model import parse_id
 from flashsale.server.answers import BAD_ID, Response, ok, rejected
 from flashsale.server.cached import answered

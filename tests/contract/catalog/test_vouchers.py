@@ -10,9 +10,9 @@ from rig.town import Open, Town
 
 from flashsale import keys
 from flashsale.cache.entry import Source
-from flashsale.catalog.form import read
+from flashsale.catalog.form import NewSale, NewVoucher, read
 from flashsale.catalog.opening import Opening
-from flashsale.catalog.voucher import LISTED, UNLISTED, NewSale, NewVoucher
+from flashsale.catalog.voucher import LISTED, UNLISTED
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
 from flashsale.seckill.sale import read_terms
