@@ -18,7 +18,7 @@ from flashsale.orders import transitions
 from flashsale.orders.lookup import OrderLookup
 from flashsale.orders.returns import return_call
 from flashsale.orders.transitions import OrderRow, Return
-from flashsale.seckill.clock import LedgerClock
+from flashsale.seckill.ids import LedgerClock
 from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import Database
 

@@ -21,7 +21,7 @@ from flashsale.orders.lifecycle import CLOCK_SLACK_MS, Change, Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.orders.returns import return_call
 from flashsale.orders.transitions import Return
-from flashsale.seckill.clock import LedgerClock
+from flashsale.seckill.ids import LedgerClock
 from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import Database, engine
 

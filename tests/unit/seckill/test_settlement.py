@@ -10,9 +10,9 @@ import pytest
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import CLAIM_OUTCOMES
 from flashsale.model import Outcome
-from flashsale.seckill.batch import SHED, Answer, Batch, make_batch
-from flashsale.seckill.clock import LedgerClock
-from flashsale.seckill.settle import REPLAYS_MAX, Settlement, settled
+from flashsale.seckill.batch import SHED, Batch, Claimed, make_batch, settled
+from flashsale.seckill.claims import REPLAYS_MAX, Settlement
+from flashsale.seckill.ids import LedgerClock
 from flashsale.storage.channel import Call
 
 pytestmark = pytest.mark.anyio
@@ -25,9 +25,9 @@ LOST = Indeterminate("lost")
 @pytest.mark.parametrize(
     ("code", "held", "answer"),
     [
-        (0, MINE, Answer(Outcome.SOLD, MINE)),
-        (2, MINE, Answer(Outcome.SOLD, MINE)),
-        (2, OTHER, Answer(Outcome.DUPLICATE, OTHER)),
+        (0, MINE, Claimed(Outcome.SOLD, MINE)),
+        (2, MINE, Claimed(Outcome.SOLD, MINE)),
+        (2, OTHER, Claimed(Outcome.DUPLICATE, OTHER)),
         (7, "", SHED),
         (1, "", None),
         (3, "", None),
@@ -37,7 +37,7 @@ LOST = Indeterminate("lost")
         (8, "", None),
     ],
 )
-def test_table(code: int, held: str, answer: Answer | None) -> None:
+def test_table(code: int, held: str, answer: Claimed | None) -> None:
     assert settled([code, held], [MINE]) == [answer]
 
 
@@ -49,8 +49,8 @@ def test_table_covers_every_code() -> None:
 def test_one_user_twice_in_a_batch_is_sold_once() -> None:
     """The lost call sold the first pair; the replay finds its receipt for both."""
     assert settled([2, MINE, 2, MINE], [MINE, OTHER]) == [
-        Answer(Outcome.SOLD, MINE),
-        Answer(Outcome.DUPLICATE, MINE),
+        Claimed(Outcome.SOLD, MINE),
+        Claimed(Outcome.DUPLICATE, MINE),
     ]
 
 
@@ -89,7 +89,7 @@ def batch_of(ids: Sequence[str], deadline_ms: int) -> Batch:
     return make_batch(1, sessions, ids, deadline_ms, (60_000, 1_000))
 
 
-async def settle(ledger: Ledger, ids: Sequence[str] = (MINE,)) -> list[Answer]:
+async def settle(ledger: Ledger, ids: Sequence[str] = (MINE,)) -> list[Claimed]:
     """The answers for a lost batch whose deadline has passed a moment ago."""
     batch = batch_of(ids, int(time.time() * 1000) - 50)
     settlement = Settlement(ledger, LedgerClock(no_clock))  # type: ignore[arg-type]
@@ -101,15 +101,15 @@ async def settle(ledger: Ledger, ids: Sequence[str] = (MINE,)) -> list[Answer]:
 
 
 async def test_a_receipt_of_mine_is_sold() -> None:
-    assert await settle(Ledger([2, MINE])) == [Answer(Outcome.SOLD, MINE)]
+    assert await settle(Ledger([2, MINE])) == [Claimed(Outcome.SOLD, MINE)]
 
 
 async def test_a_replay_that_sells_is_sold() -> None:
-    assert await settle(Ledger([0, MINE])) == [Answer(Outcome.SOLD, MINE)]
+    assert await settle(Ledger([0, MINE])) == [Claimed(Outcome.SOLD, MINE)]
 
 
 async def test_anothers_receipt_is_duplicate_with_the_id_held() -> None:
-    assert await settle(Ledger([2, OTHER])) == [Answer(Outcome.DUPLICATE, OTHER)]
+    assert await settle(Ledger([2, OTHER])) == [Claimed(Outcome.DUPLICATE, OTHER)]
 
 
 async def test_past_the_deadline_without_a_receipt_is_shed() -> None:
@@ -120,18 +120,18 @@ async def test_past_the_deadline_without_a_receipt_is_shed() -> None:
 async def test_a_refusal_is_asked_again(code: int) -> None:
     """The lost call may still arrive and find the sale changed: sold out is no answer yet."""
     ledger = Ledger([code, ""], [2, MINE])
-    assert await settle(ledger) == [Answer(Outcome.SOLD, MINE)]
+    assert await settle(ledger) == [Claimed(Outcome.SOLD, MINE)]
     assert len(ledger.calls) == 2
 
 
 @pytest.mark.parametrize("trouble", [LOST, Unavailable("value"), Unavailable("raised")])
 async def test_trouble_is_asked_again(trouble: Exception) -> None:
-    assert await settle(Ledger(trouble, trouble, [2, MINE])) == [Answer(Outcome.SOLD, MINE)]
+    assert await settle(Ledger(trouble, trouble, [2, MINE])) == [Claimed(Outcome.SOLD, MINE)]
 
 
 async def test_unknown_comes_last_and_carries_my_id() -> None:
     ledger = Ledger(*[LOST] * REPLAYS_MAX)
-    assert await settle(ledger) == [Answer(Outcome.UNKNOWN, MINE)]
+    assert await settle(ledger) == [Claimed(Outcome.UNKNOWN, MINE)]
     assert len(ledger.calls) == REPLAYS_MAX
 
 
@@ -139,9 +139,9 @@ async def test_each_claim_is_settled_by_itself() -> None:
     ids = ("11", "12", "13")
     ledger = Ledger([2, "11", 1, "", 1, ""], [2, "11", 7, "", 1, ""], LOST)
     assert await settle(ledger, ids) == [
-        Answer(Outcome.SOLD, "11"),
+        Claimed(Outcome.SOLD, "11"),
         SHED,
-        Answer(Outcome.UNKNOWN, "13"),
+        Claimed(Outcome.UNKNOWN, "13"),
     ]
 
 
@@ -149,7 +149,7 @@ async def test_what_is_settled_does_not_change() -> None:
     """The first final answer stands, whatever a later replay of the others says."""
     ids = ("11", "12")
     ledger = Ledger([2, "11", 1, ""], [7, "", 2, "12"])
-    assert await settle(ledger, ids) == [Answer(Outcome.SOLD, "11"), Answer(Outcome.SOLD, "12")]
+    assert await settle(ledger, ids) == [Claimed(Outcome.SOLD, "11"), Claimed(Outcome.SOLD, "12")]
 
 
 async def test_the_second_replay_waits_for_the_deadline() -> None:
@@ -167,7 +167,7 @@ async def test_a_caller_who_left_does_not_stop_the_others() -> None:
     settlement = Settlement(ledger, LedgerClock(no_clock))  # type: ignore[arg-type]
     gone, stays = settlement.start(batch)
     gone.cancel()
-    assert await stays == Answer(Outcome.SOLD, "12")
+    assert await stays == Claimed(Outcome.SOLD, "12")
 
 
 @pytest.mark.parametrize("reply", [[9, ""], [0, MINE, 0, MINE]], ids=["code", "length"])
@@ -179,7 +179,7 @@ async def test_a_reply_that_cannot_be_read_is_unknown(reply: list[Any]) -> None:
     batch = batch_of([MINE], 0)
     settlement = Settlement(ledger, LedgerClock(no_clock))  # type: ignore[arg-type]
     answer = await asyncio.wait_for(settlement.start(batch)[0], 1)
-    assert answer == Answer(Outcome.UNKNOWN, MINE)
+    assert answer == Claimed(Outcome.UNKNOWN, MINE)
     await settlement.drain()
 
 
