@@ -1,16 +1,15 @@
-"""The worker's side of the stream: what is due, what is done, what is set aside."""
+"""The stream of accepted orders, as one worker sees it: what is due, done, or set aside."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from flashsale import keys
 from flashsale.lua.scripts import script
-from flashsale.model import parse_id
-from flashsale.orders.entry import Entry, Malformed, read_entry
+from flashsale.model import ID_MAX, parse_id
 
 _DEAD_LETTER = script("dead_letter")
 _TRIM = script("stream_trim")
@@ -18,12 +17,64 @@ LOST = "the entry was removed from the stream before it was read"
 
 Raw = Sequence[tuple[str, Mapping[str, str] | None]]
 
+_MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999, DATETIME's end
+_SHORT_ID = 19  # no part of a shorter entry id can exceed 2^63-1
+
+
+class Order(NamedTuple):
+    """An accepted order, as seckill.lua put it on the stream."""
+
+    entry_id: str
+    order_id: int
+    user_id: int
+    voucher_id: int
+    accepted_ms: int
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The entry's place in the stream: milliseconds and sequence."""
+        ms, _, seq = self.entry_id.partition("-")
+        return int(ms), int(seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """An entry that is no order; it can never become a row."""
+
+    entry_id: str
+    fields: Mapping[str, str]
+    reason: str
+
+
+StreamEntry = Order | Malformed
+
+
+def read_entry(entry_id: str, fields: Mapping[str, str]) -> StreamEntry:
+    """The order in a stream entry, or why there is none. Pure."""
+    order_id = parse_id(fields.get("id", ""))
+    user_id = parse_id(fields.get("userId", ""))
+    voucher_id = parse_id(fields.get("voucherId", ""))
+    accepted_ms = parse_id(fields.get("ms", ""))
+    if order_id and user_id and voucher_id and accepted_ms and accepted_ms <= _MS_MAX:
+        if _fits(entry_id):
+            return Order(entry_id, order_id, user_id, voucher_id, accepted_ms)
+        return Malformed(entry_id, fields, "no valid entry id")
+    valid_ms = accepted_ms and accepted_ms <= _MS_MAX
+    found = {"id": order_id, "userId": user_id, "voucherId": voucher_id, "ms": valid_ms}
+    missing = ", ".join(name for name, number in found.items() if not number)
+    return Malformed(entry_id, fields, f"no valid {missing}")
+
+
+def _fits(entry_id: str) -> bool:
+    """Whether the position fits its columns; what a clock makes always does."""
+    return len(entry_id) < _SHORT_ID or all(int(part) <= ID_MAX for part in entry_id.split("-"))
+
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
     """Entries that were just given to us, and the fencing number for their locks."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[StreamEntry]
     fence: int
 
 
@@ -46,15 +97,15 @@ class OrderStream:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    def pending(self, after: str, count: int) -> list[Entry]:
+    def pending(self, after: str, count: int) -> list[StreamEntry]:
         """Up to `count` of our own entries that were given to us and never acknowledged."""
         return self._read(after, count, None)
 
-    def fresh(self, count: int, block_ms: int) -> list[Entry]:
+    def fresh(self, count: int, block_ms: int) -> list[StreamEntry]:
         """Up to `count` entries that nobody was given yet; waits `block_ms` for the first."""
         return self._read(">", count, block_ms)
 
-    def take_over(self, idle_ms: int, count: int) -> tuple[list[Entry], list[str]]:
+    def take_over(self, idle_ms: int, count: int) -> tuple[list[StreamEntry], list[str]]:
         """Entries of others idle for longer than `idle_ms`, now ours, and the ids that are lost.
 
         Goes on where the last call ended, so that all of the pending list is seen in turn.
@@ -95,7 +146,7 @@ class OrderStream:
         _, fence, streams = replies
         return Fresh(_first_stream(streams), fence)
 
-    def set_aside(self, entry: Entry, reason: str) -> bool:
+    def set_aside(self, entry: StreamEntry, reason: str) -> bool:
         """Move `entry` to the dead letters; False where it was not pending any more."""
         fields = _fields(entry)
         order_id = parse_id(fields.get("id", ""))
@@ -113,7 +164,7 @@ class OrderStream:
         """Drop what every group has read and acknowledged, but for `keep` entries."""
         return cast(int, self._ledger.eval(_TRIM.text, 1, keys.STREAM_ORDERS, str(keep)))
 
-    def _read(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
+    def _read(self, after: str, count: int, block_ms: int | None) -> list[StreamEntry]:
         reply = self._ledger.xreadgroup(
             keys.GROUP, self._consumer, {keys.STREAM_ORDERS: after}, count=count, block=block_ms
         )
@@ -138,19 +189,19 @@ class OrderStream:
         return bool(added == 1)
 
 
-def _first_stream(reply: object) -> list[Entry]:
+def _first_stream(reply: object) -> list[StreamEntry]:
     streams = cast("list[tuple[str, Raw]]", reply or [])
     return _entries(streams[0][1]) if streams else []
 
 
-def _entries(raw: Raw) -> list[Entry]:
+def _entries(raw: Raw) -> list[StreamEntry]:
     return [
         read_entry(entry_id, fields) if fields else Malformed(entry_id, {}, LOST)
         for entry_id, fields in raw
     ]
 
 
-def _fields(entry: Entry) -> Mapping[str, str]:
+def _fields(entry: StreamEntry) -> Mapping[str, str]:
     if isinstance(entry, Malformed):
         return entry.fields
     return {

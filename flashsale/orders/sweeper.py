@@ -16,10 +16,14 @@ from sqlalchemy import Engine
 
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import ID_MAX
-from flashsale.orders import transitions
-from flashsale.orders.lifecycle import CLOCK_SLACK_MS
-from flashsale.orders.returns import return_call
-from flashsale.orders.transitions import Return
+from flashsale.orders.lifecycle import (
+    CLOCK_SLACK_MS,
+    Return,
+    forget_returns,
+    owed_returns,
+    return_call,
+    time_out,
+)
 from flashsale.seckill.ids import EPOCH_S
 from flashsale.settings import LifecycleSettings
 from flashsale.storage.mysql import transaction
@@ -91,7 +95,7 @@ class Sweeper:
         while self._passed + 1 < end:
             with transaction(self.pool) as connection:
                 ids = range(self._passed + 1, end)
-                returns = transitions.time_out(connection, latest, ids, rows_max)
+                returns = time_out(connection, latest, ids, rows_max)
             timed_out += len(returns)
             self._passed = returns[-1].order_id if len(returns) == rows_max else end - 1
         return timed_out
@@ -100,13 +104,13 @@ class Sweeper:
         returned = 0
         while True:
             with transaction(self.pool) as connection:
-                owed = transitions.owed(connection, self._settings.sweep_rows_max)
+                owed = owed_returns(connection, self._settings.sweep_rows_max)
             if not owed:
                 return returned
             done = self._give_back(owed)
             if done:
                 with transaction(self.pool) as connection:
-                    transitions.settle(connection, [one.order_id for one in done])
+                    forget_returns(connection, [one.order_id for one in done])
             returned += len(done)
             if len(done) < len(owed):  # the rest is refused, and would be again
                 return returned

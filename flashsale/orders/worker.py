@@ -15,10 +15,9 @@ from sqlalchemy import Engine
 from flashsale import keys
 from flashsale.buckets import LATENCY_S, SIZES, Buckets
 from flashsale.locks.batch import BatchLocks
-from flashsale.orders.backoff import Postponed
-from flashsale.orders.entry import Entry, Malformed, Order
-from flashsale.orders.persist import persist
-from flashsale.orders.stream import Fresh, OrderStream
+from flashsale.orders.pending import Postponed
+from flashsale.orders.persistence import persist
+from flashsale.orders.stream import Fresh, Malformed, Order, OrderStream, StreamEntry
 from flashsale.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -136,7 +135,7 @@ class Worker:
             self._group_known = True
             self._cursor = _START
 
-    def _own_pending(self) -> Sequence[Entry]:
+    def _own_pending(self) -> Sequence[StreamEntry]:
         """The next of our own pending entries that are due, one page a call."""
         now_s = self._now_s()
         if self._cursor is None:
@@ -189,7 +188,7 @@ class Worker:
             self._stream.trim(self._settings.trim_keep_entries)
 
     def _work(
-        self, entries: Sequence[Entry], fence: int | None = None, *, read_ahead: bool = False
+        self, entries: Sequence[StreamEntry], fence: int | None = None, *, read_ahead: bool = False
     ) -> Counts:
         counts = Counts(read=len(entries))
         if not entries:
@@ -253,7 +252,7 @@ class Worker:
             self._postpone(result.waiting, counts)
         return result.done
 
-    def _bury(self, entry: Entry, reason: str, counts: Counts) -> None:
+    def _bury(self, entry: StreamEntry, reason: str, counts: Counts) -> None:
         log.error("an accepted order was set aside", entry=entry.entry_id, reason=reason)
         self._stream.set_aside(entry, reason)
         self._postponed.forget(entry.entry_id)

@@ -17,10 +17,8 @@ from sqlalchemy import Engine, text
 
 from flashsale import keys
 from flashsale.model import PayStatus
-from flashsale.orders.lifecycle import CLOCK_SLACK_MS, Change, Lifecycle
+from flashsale.orders.lifecycle import CLOCK_SLACK_MS, Change, Lifecycle, Return, return_call
 from flashsale.orders.lookup import OrderLookup
-from flashsale.orders.returns import return_call
-from flashsale.orders.transitions import Return
 from flashsale.seckill.ids import LedgerClock
 from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import Database, engine

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from flashsale import keys
 from flashsale.locks.batch import BatchLocks
-from flashsale.orders.ledger_figures import look
+from flashsale.orders.metrics import look
 from flashsale.orders.stream import LOST, Fresh, OrderStream
 from flashsale.orders.worker import Counts, Worker
 from flashsale.settings import WorkerSettings
@@ -492,16 +492,16 @@ def test_a_cache_that_is_down_costs_the_locks_not_the_orders(
 
 
 def test_locks_are_held_while_mysql_writes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flashsale.orders import persist, rows
+    from flashsale.orders import persistence
 
     held: list[str | None] = []
-    really_write = rows.write
+    really_write = persistence.write
 
     def write(*args: Any) -> None:
         held.extend(bench.cache.mget(keys.order_lock(7), keys.order_lock(8)))
         really_write(*args)
 
-    monkeypatch.setattr(persist.rows, "write", write)
+    monkeypatch.setattr(persistence, "write", write)
     bench.accept(7, 8)
     bench.worker("c1").run_once()
     assert held == ["c1 1", "c1 1"]

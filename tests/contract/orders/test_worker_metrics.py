@@ -7,8 +7,7 @@ from redis import Redis
 from rig.sale import claim, open_sale
 
 from flashsale import keys
-from flashsale.orders.ledger_figures import SaleUnits, look
-from flashsale.orders.patience import Patient
+from flashsale.orders.metrics import Patient, SaleUnits, look
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
 

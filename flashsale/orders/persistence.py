@@ -1,4 +1,10 @@
-"""Orders to rows: one transaction a batch, and what MySQL knows of an order already.
+"""Orders to rows: one transaction a batch, and what became of each; nothing is dropped or guessed.
+
+1. All new, the common case: one transaction.
+2. Some are rows already (a batch whose acknowledgement was lost): those are done, the rest is
+   tried again as a batch.
+3. It still does not go: each is judged alone. Only here, while MySQL answers, is an order found
+   to be in conflict or short of stock.
 
 This is where 20,000 orders a second have to pass. The driver's own way with parameters costs
 more than MariaDB's work on the row, so the rows are written out here: numbers that were parsed
@@ -7,15 +13,16 @@ as such, and a time that is made of one.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from sqlalchemy import Connection, Engine, select
 
 from flashsale import keys
-from flashsale.orders.entry import Order, newest_position
-from flashsale.storage.mysql import transaction
+from flashsale.errors import Indeterminate, Unavailable
+from flashsale.orders.stream import Order
+from flashsale.storage.mysql import Duplicate, transaction
 from flashsale.storage.tables import voucher_order
 
 _INSERT = "INSERT INTO tb_voucher_order (id, user_id, voucher_id, create_time) VALUES "
@@ -42,8 +49,80 @@ class Known:
     """Orders that can never become rows, with the reason."""
 
 
+@dataclass
+class Persisted:
+    """What became of a batch; every order is in exactly one list."""
+
+    written: list[Order] = field(default_factory=list)
+    repeated: list[Order] = field(default_factory=list)
+    rejected: list[tuple[Order, str]] = field(default_factory=list)
+    waiting: list[Order] = field(default_factory=list)
+    trouble: str = ""
+
+    @property
+    def done(self) -> list[Order]:
+        """The orders that are rows."""
+        return self.written + self.repeated
+
+
+def persist(pool: Engine, orders: Sequence[Order]) -> Persisted:
+    """Make `orders` rows. What MySQL could not be asked for now is `waiting`; never raises it."""
+    result = Persisted()
+    try:
+        _as_batch(pool, orders, result)
+    except (Unavailable, Indeterminate) as trouble:
+        result.trouble = str(trouble)
+        judged = {id(order) for order in result.done}
+        judged |= {id(order) for order, _ in result.rejected}
+        result.waiting = [order for order in orders if id(order) not in judged]
+    return result
+
+
+def _as_batch(pool: Engine, orders: Sequence[Order], result: Persisted) -> None:
+    if _written(pool, orders, result):
+        return
+    rest = _sifted(pool, orders, result)
+    if not rest or (len(rest) < len(orders) and _written(pool, rest, result)):
+        return
+    for order in rest:
+        _alone(pool, order, result)
+
+
+def _written(pool: Engine, orders: Sequence[Order], result: Persisted) -> bool:
+    try:
+        write(pool, orders)
+    except (Duplicate, ShortStock):
+        return False
+    result.written += orders
+    return True
+
+
+def _sifted(pool: Engine, orders: Sequence[Order], result: Persisted) -> list[Order]:
+    """Set aside what MySQL knows of `orders`; the rest is new to it."""
+    known = find_known(pool, orders)
+    rest = []
+    for order in orders:
+        if order in known.same:
+            result.repeated.append(order)
+        elif order in known.conflicts:
+            result.rejected.append((order, known.conflicts[order]))
+        else:
+            rest.append(order)
+    return rest
+
+
+def _alone(pool: Engine, order: Order, result: Persisted) -> None:
+    try:
+        write(pool, [order])
+        result.written.append(order)
+    except ShortStock as short:
+        result.rejected.append((order, str(short)))
+    except Duplicate:  # a row since the last look: the next look knows which
+        result.waiting += _sifted(pool, [order], result)
+
+
 def write(pool: Engine, orders: Sequence[Order]) -> None:
-    """Write `orders`, take their units, note the position: all or nothing.
+    """Write `orders`, in the stream's order, take their units, note the position: all or nothing.
 
     Raises Duplicate (some are rows already, or in conflict), ShortStock, Unavailable or
     Indeterminate; only after Indeterminate may the rows be there.
@@ -53,7 +132,7 @@ def write(pool: Engine, orders: Sequence[Order]) -> None:
     with transaction(pool) as connection:
         connection.exec_driver_sql(_INSERT + rows)
         _take(connection, units)
-        connection.exec_driver_sql(_POSITION, (keys.STREAM_ORDERS, *newest_position(orders)))
+        connection.exec_driver_sql(_POSITION, (keys.STREAM_ORDERS, *orders[-1].position))
 
 
 def _row(order: Order) -> str:
@@ -84,7 +163,7 @@ def _take(connection: Connection, units: Mapping[int, int]) -> None:
         raise ShortStock(f"MySQL has fewer units than {dict(units)}, by voucher")
 
 
-def known(pool: Engine, orders: Sequence[Order]) -> Known:
+def find_known(pool: Engine, orders: Sequence[Order]) -> Known:
     """Which of `orders` are rows, and which are in conflict with one. Raises Unavailable."""
     column = voucher_order.c
     query = select(column.id, column.user_id, column.voucher_id, column.live).where(

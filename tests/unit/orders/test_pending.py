@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale.orders.backoff import Postponed
+from flashsale.orders.pending import Postponed
 
 
 def test_waits_double_up_to_the_maximum() -> None:

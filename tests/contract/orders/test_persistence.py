@@ -13,9 +13,9 @@ from sqlalchemy import Engine, event, text
 
 from flashsale.errors import Indeterminate
 from flashsale.model import ID_MAX
-from flashsale.orders import rows
-from flashsale.orders.entry import Order
-from flashsale.orders.persist import Persisted, persist
+from flashsale.orders import persistence
+from flashsale.orders.persistence import Persisted, persist
+from flashsale.orders.stream import Order
 from flashsale.storage.mysql import engine
 
 
@@ -92,13 +92,13 @@ def test_what_is_left_of_a_mixed_batch_goes_as_a_batch_again(
     add_sale(pool)
     persist(pool, [order(50, 50)])
     sizes: list[int] = []
-    really_write = rows.write
+    really_write = persistence.write
 
     def write(pool: Engine, batch: Sequence[Order]) -> None:
         sizes.append(len(batch))
         really_write(pool, batch)
 
-    monkeypatch.setattr(rows, "write", write)
+    monkeypatch.setattr(persistence, "write", write)
     result = persist(pool, [order(n, n) for n in range(1, 100)])
     assert (len(result.written), ids(result.repeated)) == (98, [50])
     assert sizes == [99, 98]
@@ -198,8 +198,8 @@ def test_the_position_only_moves_forward(pool: Engine) -> None:
 def test_a_batch_is_whole_or_not_at_all(pool: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows without their units would oversell, units without rows would undersell."""
     add_sale(pool, stock=1)
-    with pytest.raises(rows.ShortStock):
-        rows.write(pool, [order(1, 7), order(2, 8)])
+    with pytest.raises(persistence.ShortStock):
+        persistence.write(pool, [order(1, 7), order(2, 8)])
     assert (orders(pool), units(pool), position(pool)) == ({}, 1, None)
 
 
@@ -298,16 +298,16 @@ def test_a_commit_whose_answer_was_lost_is_found_to_be_done(
     pool: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_sale(pool, stock=10)
-    really_write = rows.write
+    really_write = persistence.write
 
     def write_and_lose(pool: Engine, batch: Sequence[Order]) -> None:
         really_write(pool, batch)
         raise Indeterminate("the answer to COMMIT was lost")
 
-    monkeypatch.setattr(rows, "write", write_and_lose)
+    monkeypatch.setattr(persistence, "write", write_and_lose)
     batch = [order(1, 7), order(2, 8)]
     assert ids(persist(pool, batch).waiting) == [1, 2]
-    monkeypatch.setattr(rows, "write", really_write)
+    monkeypatch.setattr(persistence, "write", really_write)
     assert ids(persist(pool, batch).repeated) == [1, 2]
     assert units(pool) == 8
 
@@ -317,7 +317,7 @@ def test_trouble_halfway_keeps_what_was_found_out(
 ) -> None:
     """One by one, MySQL goes away at the third: the first two are done, the rest waits."""
     add_sale(pool, stock=2)
-    really_write, calls = rows.write, []
+    really_write, calls = persistence.write, []
 
     def write(pool: Engine, batch: Sequence[Order]) -> None:
         calls.append(len(batch))
@@ -325,7 +325,7 @@ def test_trouble_halfway_keeps_what_was_found_out(
             raise Indeterminate("gone")
         really_write(pool, batch)
 
-    monkeypatch.setattr(rows, "write", write)
+    monkeypatch.setattr(persistence, "write", write)
     batch = [order(n, n) for n in range(1, 6)]
     result = persist(pool, batch)
     assert calls == [5, 1, 1, 1]

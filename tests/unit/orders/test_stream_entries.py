@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsale.model import ID_MAX
-from flashsale.orders.entry import Malformed, Order, newest_position, read_entry
+from flashsale.orders.stream import Malformed, Order, read_entry
 
 GOOD = {"userId": "7", "voucherId": "1", "id": "1001", "ms": "1767225600123"}
 LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
@@ -91,6 +91,8 @@ def test_any_fields_give_an_order_or_a_reason(fields: dict[str, str]) -> None:
         } or any(value.startswith("0") for value in fields.values())
 
 
-def test_newest_position_compares_numbers_not_text() -> None:
+def test_a_position_is_numbers_not_text() -> None:
     orders = [Order(entry_id, 1, 1, 1, 1) for entry_id in ("9-9", "10-2", "10-9", "10-11")]
-    assert newest_position(orders) == (10, 11)
+    positions = [order.position for order in orders]
+    assert positions == sorted(positions)
+    assert positions[-1] == (10, 11)
