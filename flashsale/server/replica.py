@@ -27,20 +27,13 @@ from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims
-from flashsale.server.address import ClientAddresses, parse_networks
-from flashsale.server.app import App
-from flashsale.server.cache_metrics import CacheCollector
-from flashsale.server.caller import Callers
-from flashsale.server.loop_lag import LoopLag
-from flashsale.server.metrics import ClaimCollector, HttpCollector
-from flashsale.server.router import Router
+from flashsale.server.app import App, Router
+from flashsale.server.caller import Callers, ClientAddresses, parse_networks
+from flashsale.server.metrics import CacheCollector, ClaimCollector, HttpCollector, LoopLag
 from flashsale.server.routes.accounts import AccountRoutes
-from flashsale.server.routes.blogs import BlogRoutes
-from flashsale.server.routes.order import OrderRoutes
+from flashsale.server.routes.orders import ClaimRoutes, OrderRoutes
 from flashsale.server.routes.process import ProcessRoutes
-from flashsale.server.routes.sale import SaleRoutes
-from flashsale.server.routes.shops import ShopRoutes
-from flashsale.server.routes.vouchers import VoucherRoutes
+from flashsale.server.routes.storefront import BlogRoutes, ShopRoutes, VoucherRoutes
 from flashsale.settings import (
     BloomSettings,
     CacheSettings,
@@ -123,7 +116,7 @@ class Replica:
             self._claims.clock,
             self._claim_settings.timeout_ms,
         )
-        SaleRoutes(self._sessions, self._claims, orders, self._claim_settings).mount(router)
+        ClaimRoutes(self._sessions, self._claims, orders, self._claim_settings).mount(router)
         OrderRoutes(self._callers, orders, lifecycle).mount(router)
         ProcessRoutes(orders, metrics).mount(router)
 

@@ -8,7 +8,7 @@ from prometheus_client.exposition import generate_latest
 from rig.shelf import Shelf, client, kind
 
 from flashsale.cache.strategies import Strategy
-from flashsale.server.cache_metrics import CacheCollector
+from flashsale.server.metrics import CacheCollector
 
 pytestmark = pytest.mark.anyio
 

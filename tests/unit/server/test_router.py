@@ -2,9 +2,9 @@
 
 import pytest
 
-from flashsale.server.answers import NOT_FOUND, Response
+from flashsale.server.app import Router
 from flashsale.server.request import Request
-from flashsale.server.router import Router
+from flashsale.server.response import NOT_FOUND, Response
 
 
 async def one(request: Request, tail: str) -> Response:

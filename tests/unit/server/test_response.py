@@ -5,7 +5,7 @@ import json
 import pytest
 
 from flashsale.model import ID_MAX, Outcome
-from flashsale.server.answers import (
+from flashsale.server.response import (
     BUSY,
     NOT_FOUND,
     NOT_LOADED,

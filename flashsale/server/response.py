@@ -1,13 +1,19 @@
-"""What goes over the wire: the answer to every outcome, made once where it can be."""
+"""What goes over the wire: the answer to every outcome, made once where it can be.
+
+What came through the cache is JSON as it was stored, and `x-cache` says how it came.
+"""
 
 from typing import Any, NamedTuple
 
 import orjson
 
+from flashsale.cache.entry import Source
+from flashsale.catalog.page import Page
 from flashsale.model import Outcome
 
 Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json")
+_CACHED: dict[Source, Header] = {source: (b"x-cache", source.encode()) for source in Source}
 
 
 class Response(NamedTuple):
@@ -108,3 +114,16 @@ def claimed(outcome: Outcome, order_id: str, retry_after_s: int) -> Response:
         message = "Outcome unknown, ask for your order"
         return rejected(message, 503, retry, _outcome(outcome), order)
     raise KeyError(f"no answer is defined for the outcome {outcome!r}")
+
+
+def answered(body: bytes | None, source: Source, absent: Response = NOT_FOUND) -> Response:
+    """The thing in `body`, or `absent` where there is none."""
+    header = _CACHED[source]
+    if body is None:
+        return Response(absent.status, absent.body, [*absent.headers, header])
+    return ok_json(body, header)
+
+
+def listed(page: Page) -> Response:
+    """A page of a list."""
+    return ok_json(page.body, _CACHED[page.source])
