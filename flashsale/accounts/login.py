@@ -18,10 +18,10 @@ import structlog
 from sqlalchemy import Connection, insert, select
 
 from flashsale import keys
-from flashsale.errors import Indeterminate, Unavailable, UsageError
-from flashsale.lua.scripts import script
+from flashsale.errors import Unavailable, UsageError
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import LoginSettings, SessionSettings
-from flashsale.storage.channel import Call, Channel
+from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import Database, Duplicate
 from flashsale.storage.tables import user
 
@@ -69,14 +69,8 @@ class Budgets:
         """
         names = [keys.login_budget(budget.what, budget.whose) for budget in budgets]
         limits = [budget.limit for budget in budgets]
-        reply = await self._run(names, (self._window_s * 1000, *limits))
+        reply = await self._ledger.evaluate(Call(_TAKE, names, (self._window_s * 1000, *limits)))
         return Wait(math.ceil(reply / 1000)) if reply else None
-
-    async def _run(self, names: Sequence[str], args: Sequence[int]) -> int:
-        reply = (await self._ledger.run([Call(_TAKE, names, args)]))[0]
-        if isinstance(reply, (Unavailable, Indeterminate)):
-            raise reply
-        return int(reply)
 
 
 def subscriber(address: str) -> str:
@@ -238,10 +232,7 @@ class Login:
 
     async def _is_right(self, phone: str, code: str) -> bool:
         call = Call(_CHECK, (keys.login_code(phone),), (code, self._settings.tries_max))
-        reply = (await self._ledger.run([call]))[0]
-        if isinstance(reply, (Unavailable, Indeterminate)):
-            raise reply
-        return bool(reply == 1)
+        return bool(await self._ledger.evaluate(call) == 1)
 
     async def _find_or_create(self, phone: str) -> tuple[int, str, str]:
         found = await self._database.run(lambda connection: _find(connection, phone))

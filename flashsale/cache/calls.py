@@ -18,9 +18,9 @@ import structlog
 from flashsale.cache.bits import Id
 from flashsale.cache.bloom import Bloom
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import CacheSettings
-from flashsale.storage.channel import Call, Channel, Lost, Plain
+from flashsale.storage.channel import Channel, Lost, Plain
 from flashsale.storage.gate import Bounds, Gate, GateFull
 
 log = structlog.get_logger(__name__)

@@ -24,9 +24,8 @@ from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.cache.bits import Id
 from flashsale.cache.entry import NULL, Entry, Source, pack, unpack
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import CacheSettings
-from flashsale.storage.channel import Call
 
 T = TypeVar("T")
 

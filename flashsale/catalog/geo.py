@@ -20,9 +20,8 @@ from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Source
 from flashsale.catalog.form import LATITUDE_MAX
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import CatalogSettings
-from flashsale.storage.channel import Call
 from flashsale.storage.mysql import Database
 from flashsale.storage.tables import shop
 

@@ -18,12 +18,12 @@ from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached
 from flashsale.cache.strategies import Strategy
 from flashsale.catalog.form import NewSale, NewVoucher
-from flashsale.catalog.opening import Opening
 from flashsale.catalog.page import Record, record
 from flashsale.catalog.shop import Shops
 from flashsale.errors import Unavailable
-from flashsale.seckill.sale import Terms
+from flashsale.seckill.sale import Terms, open_sale
 from flashsale.settings import CatalogSettings
+from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import Database, unix_ms
 from flashsale.storage.tables import seckill_voucher, shop, voucher
 
@@ -38,13 +38,13 @@ class Vouchers:
         self,
         database: Database,
         cache: CacheClient,
-        opening: Opening,
+        ledger: Channel,
         shops: Shops,
         settings: CatalogSettings,
     ) -> None:
         self._database = database
         self._cache = cache
-        self._opening = opening
+        self._ledger = ledger
         self._lists = cache.entries(
             "voucher-list",
             self._load,
@@ -86,7 +86,7 @@ class Vouchers:
         if voucher_id is None:
             return None
         try:
-            await self._opening.load(_terms(voucher_id, new))
+            await open_sale(self._ledger, _terms(voucher_id, new))
         except Unavailable:  # certainly not loaded: nobody can have bought
             await self._database.run(lambda connection: _withdraw(connection, voucher_id))
             raise

@@ -20,9 +20,8 @@ from flashsale.catalog.geo import ShopGeo
 from flashsale.catalog.shop import Shops, ShopTypes
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.locks.task import LockHeld, LockLost, TaskLocks
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import CatalogSettings
-from flashsale.storage.channel import Call
 from flashsale.storage.mysql import Database
 from flashsale.storage.tables import blog, dataset, shop, shop_type
 

@@ -7,14 +7,14 @@ the unique key in MySQL does. So a cache that is away costs the lock, not the or
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import cast
+from typing import Any, cast
 
 from redis import Redis
-from redis.exceptions import NoScriptError, RedisError
 
-from flashsale.errors import UsageError
+from flashsale.errors import Indeterminate, Unavailable, UsageError
 from flashsale.locks.counts import LockCounts
-from flashsale.lua.scripts import Script, script
+from flashsale.lua.scripts import Call, Script, script
+from flashsale.storage.roles import evaluate
 
 _TAKE = script("lock_take")
 _RELEASE = script("lock_release")
@@ -43,7 +43,7 @@ class BatchLocks:
         return f"<Locks owner={self._owner!r} lease={self._lease_ms} ms>"
 
     def take(self, names: Sequence[str], fence: int) -> list[bool]:
-        """Which of `names` are now ours under `fence`. Raises RedisError."""
+        """Which of `names` are now ours under `fence`. Raises Unavailable or Indeterminate."""
         reply = self._run(_TAKE, names, self._owner, str(fence), str(self._lease_ms))
         taken = [one == 1 for one in cast("list[int]", reply)]
         self.counts.acquired += sum(taken)
@@ -51,11 +51,11 @@ class BatchLocks:
         return taken
 
     def release(self, names: Sequence[str], fence: int) -> int:
-        """Give back those of `names` that are ours under `fence`. Raises RedisError."""
+        """Give back those of `names` that are ours under `fence`; how many. Raises as `take`."""
         return cast(int, self._run(_RELEASE, names, f"{self._owner} {fence}"))
 
     def renew(self, names: Sequence[str], fence: int) -> int:
-        """Extend those of `names` that are ours under `fence`. Raises RedisError."""
+        """Extend those of `names` that are ours under `fence`; how many. Raises as `take`."""
         holder = f"{self._owner} {fence}"
         return cast(int, self._run(_RENEW, names, holder, str(self._lease_ms)))
 
@@ -76,19 +76,16 @@ class BatchLocks:
         finally:
             done.set()
             watchdog.join()
-            with suppress(RedisError):
+            with suppress(Unavailable, Indeterminate):
                 self.counts.lost += len(names) - self.release(names, fence)
             self.held -= len(names)
 
     def _watch(self, names: Sequence[str], fence: int, done: threading.Event) -> None:
         while not done.wait(self._renew_s):
-            with suppress(RedisError):  # the lease has time for two more tries
+            with suppress(Unavailable, Indeterminate):  # the lease has time for two more tries
                 self.renew(names, fence)
 
-    def _run(self, what: Script, names: Sequence[str], *args: str) -> object:
+    def _run(self, what: Script, names: Sequence[str], *args: str) -> Any:
         if not names:
             return [] if what is _TAKE else 0
-        try:
-            return self._cache.evalsha(what.sha, len(names), *names, *args)
-        except NoScriptError:
-            return self._cache.eval(what.text, len(names), *names, *args)
+        return evaluate(self._cache, Call(what, names, args))

@@ -16,9 +16,9 @@ from typing import Any
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.locks.counts import LockCounts
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import LockSettings
-from flashsale.storage.channel import Call, Channel
+from flashsale.storage.channel import Channel
 
 _TAKE = script("lock_take")
 _NUMBER = script("lock_number")
@@ -196,13 +196,13 @@ class TaskLocks:
         """One try: take, draw a number, write it in. None where the lock is another's."""
         lock, lease_ms = keys.lock(name), self._settings.lease_ms
         try:
-            taken = await self._ask(Call(_TAKE, (lock,), (owner, _UNNUMBERED, lease_ms)))
+            taken = await self._cache.evaluate(Call(_TAKE, (lock,), (owner, _UNNUMBERED, lease_ms)))
             if taken != [1]:
                 return None
             fence = int(await self._ledger.ask("INCR", keys.LOCK_FENCE))
             asked_s = self._now_s()
             holders = (f"{owner} {_UNNUMBERED}", f"{owner} {fence}")
-            if await self._ask(Call(_NUMBER, (lock,), (*holders, lease_ms))) != 1:
+            if await self._cache.evaluate(Call(_NUMBER, (lock,), (*holders, lease_ms))) != 1:
                 return None  # paused past the lease in between: it never was ours
         except (Unavailable, Indeterminate) as error:
             await self._pass_on(name, owner)
@@ -234,7 +234,9 @@ class TaskLocks:
                 return
             asked_s = self._now_s()
             try:
-                renewed = await self._ask(Call(_RENEW, (lock,), (grant.holder, lease_ms)))
+                renewed = await self._cache.evaluate(
+                    Call(_RENEW, (lock,), (grant.holder, lease_ms))
+                )
             except (Unavailable, Indeterminate):
                 continue  # the lease has time for another try
             if renewed != 1:
@@ -253,16 +255,12 @@ class TaskLocks:
     async def _pass_on(self, name: str, owner: str) -> bool | None:
         lock_keys = (keys.lock(name), keys.lock_wake(name))
         try:
-            reply = await self._ask(Call(_PASS, lock_keys, (owner, self._settings.lease_ms)))
+            reply = await self._cache.evaluate(
+                Call(_PASS, lock_keys, (owner, self._settings.lease_ms))
+            )
         except (Unavailable, Indeterminate):
             return None
         return bool(reply == 1)
-
-    async def _ask(self, call: Call) -> Any:
-        reply = (await self._cache.run([call]))[0]
-        if isinstance(reply, (Unavailable, Indeterminate)):
-            raise reply
-        return reply
 
     def _leave(self, name: str, seat: _Seat) -> None:
         seat.users -= 1

@@ -25,11 +25,11 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.model import OrderStatus, PayStatus
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.ids import LedgerClock
-from flashsale.storage.channel import Call, Channel
+from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import Database, unix_ms
 from flashsale.storage.tables import order_return, seckill_voucher, voucher_order
 
@@ -138,9 +138,7 @@ class Lifecycle:
     async def _return(self, returned: Return) -> None:
         """Return the unit now; where that fails the sweeper does it, and the user need not know."""
         try:
-            reply = (await self._ledger.run([return_call(returned)]))[0]
-            if isinstance(reply, (Unavailable, Indeterminate)):
-                raise reply
+            await self._ledger.evaluate(return_call(returned))
             await self._database.run(lambda c: forget_returns(c, [returned.order_id]))
         except (Unavailable, Indeterminate) as trouble:
             log.warning("a unit is left to the sweeper", trouble=str(trouble))

@@ -18,7 +18,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine, text
 
 from flashsale import keys
@@ -26,6 +25,7 @@ from flashsale.errors import Indeterminate, Unavailable
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
 from flashsale.storage.mysql import transaction
+from flashsale.storage.roles import Rejected, call, call_all
 
 T = TypeVar("T")
 
@@ -138,8 +138,8 @@ class QueueCollector(Collector):
     """
 
     def __init__(self, ledger: Redis, pool: Engine) -> None:
-        self._ledger = Patient(lambda: look(ledger), (RedisError,))
-        self._mysql = Patient(lambda: _persisted(pool), (Unavailable, Indeterminate))
+        self._ledger = Patient(lambda: look(ledger))
+        self._mysql = Patient(lambda: _persisted(pool))
 
     def collect(self) -> Iterator[Metric]:
         figures = self._ledger.answer()
@@ -197,18 +197,11 @@ def _sales(figures: LedgerFigures) -> Iterator[Metric]:
 class Patient(Generic[T]):
     """Asks in a thread of its own, one at a time; `answer()` is None where it takes too long.
 
-    What the question raises as one of `troubles` is no answer either.
+    Unavailable and Indeterminate are no answer either.
     """
 
-    def __init__(
-        self,
-        question: Callable[[], T],
-        troubles: tuple[type[Exception], ...],
-        *,
-        timeout_s: float = 1.0,
-    ) -> None:
+    def __init__(self, question: Callable[[], T], *, timeout_s: float = 1.0) -> None:
         self._question = question
-        self._troubles = troubles
         self._timeout_s = timeout_s
         self._asking: threading.Thread | None = None
         self._heard: T | None = None
@@ -228,17 +221,17 @@ class Patient(Generic[T]):
     def _ask(self) -> None:
         try:
             self._heard = self._question()
-        except self._troubles:
+        except (Unavailable, Indeterminate):
             self._heard = None
 
 
 def look(ledger: Redis) -> LedgerFigures:
-    """Read everything. Raises RedisError."""
+    """Read everything. Raises Unavailable or Indeterminate."""
     lag, pending, delivered = _group(ledger)
     return LedgerFigures(
         lag,
         pending,
-        ledger.xlen(keys.STREAM_DEAD),
+        call(ledger.xlen, keys.STREAM_DEAD),
         _oldest_age_s(ledger, delivered, pending) if lag or pending else 0.0,
         list(_read_sales(ledger)),
         _policy(ledger),
@@ -248,13 +241,13 @@ def look(ledger: Redis) -> LedgerFigures:
 def _group(ledger: Redis) -> tuple[int, int, str]:
     """Entries not yet given to the group, entries given and not acknowledged, the last given."""
     try:
-        groups = ledger.xinfo_groups(keys.STREAM_ORDERS)
-    except ResponseError:
+        groups = call(ledger.xinfo_groups, keys.STREAM_ORDERS)
+    except Rejected:
         return 0, 0, "0-0"  # there is no stream: nothing was ever sold
     for group in groups:
         if group["name"] == keys.GROUP:
             return int(group["lag"] or 0), int(group["pending"]), str(group["last-delivered-id"])
-    return ledger.xlen(keys.STREAM_ORDERS), 0, "0-0"
+    return call(ledger.xlen, keys.STREAM_ORDERS), 0, "0-0"
 
 
 def _oldest_age_s(ledger: Redis, delivered: str, pending: int) -> float:
@@ -263,7 +256,7 @@ def _oldest_age_s(ledger: Redis, delivered: str, pending: int) -> float:
     pipeline.xrange(keys.STREAM_ORDERS, f"({delivered}", "+", count=1)
     if pending:
         pipeline.xpending(keys.STREAM_ORDERS, keys.GROUP)
-    (seconds, micros), waiting, *summary = pipeline.execute()
+    (seconds, micros), waiting, *summary = call_all(pipeline)
     ids = [entry_id for entry_id, _ in waiting] + [one["min"] for one in summary if one["min"]]
     oldest_ms = min((int(entry_id.partition("-")[0]) for entry_id in ids), default=None)
     return 0.0 if oldest_ms is None else max(0.0, seconds + micros / 1e6 - oldest_ms / 1000)
@@ -272,14 +265,14 @@ def _oldest_age_s(ledger: Redis, delivered: str, pending: int) -> float:
 def _read_sales(ledger: Redis) -> Iterable[SaleUnits]:
     """Each sale read in one transaction: a claim comes before it or after it."""
     loaded = ledger.sscan_iter(keys.LOADED_SALES, count=_SALES_AT_ONCE)
-    vouchers = [int(voucher) for voucher in islice(loaded, SALES_MAX)]
+    vouchers = call(lambda: [int(voucher) for voucher in islice(loaded, SALES_MAX)])
     for start in range(0, len(vouchers), _SALES_AT_ONCE):
         pipeline = ledger.pipeline(transaction=True)
         for voucher in vouchers[start : start + _SALES_AT_ONCE]:
             pipeline.hget(keys.seckill_sale(voucher), "initial")
             pipeline.get(keys.seckill_stock(voucher))
             pipeline.scard(keys.seckill_order(voucher))
-        replies = iter(pipeline.execute())
+        replies = iter(call_all(pipeline))
         for offered, left, held in zip(replies, replies, replies, strict=True):
             if offered is not None and left is not None:
                 yield SaleUnits(int(offered), int(left), int(held))
@@ -287,7 +280,7 @@ def _read_sales(ledger: Redis) -> Iterable[SaleUnits]:
 
 def _policy(ledger: Redis) -> dict[str, bool]:
     try:
-        found = cast("dict[str, str]", ledger.config_get(*_POLICY))
-    except ResponseError:
+        found = cast("dict[str, str]", call(ledger.config_get, *_POLICY))
+    except Rejected:
         return {}
     return {name: found[name] == wanted for name, wanted in _POLICY.items() if name in found}

@@ -1,15 +1,16 @@
 """The stream of accepted orders, as one worker sees it: what is due, done, or set aside."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
 
 from flashsale import keys
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.model import ID_MAX, parse_id
+from flashsale.storage.roles import GroupExists, call, call_all, evaluate
 
 _DEAD_LETTER = script("dead_letter")
 _TRIM = script("stream_trim")
@@ -79,7 +80,9 @@ class Fresh:
 
 
 class OrderStream:
-    """`stream.orders` as one consumer of the group sees it. Every call may raise RedisError."""
+    """`stream.orders` as one consumer of the group sees it. Every call may raise
+    Unavailable (NoGroup where stream or group is gone) or Indeterminate.
+    """
 
     def __init__(self, ledger: Redis, consumer: str) -> None:
         self._ledger = ledger
@@ -91,11 +94,9 @@ class OrderStream:
 
     def ensure_group(self) -> None:
         """Create stream and group where they are missing, from the very first entry on."""
-        try:
-            self._ledger.xgroup_create(keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+        create = self._ledger.xgroup_create
+        with suppress(GroupExists):
+            call(create, keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True)
 
     def pending(self, after: str, count: int) -> list[StreamEntry]:
         """Up to `count` of our own entries that were given to us and never acknowledged."""
@@ -112,7 +113,8 @@ class OrderStream:
         """
         cursor, claimed, lost = cast(
             tuple[str, Raw, list[str]],
-            self._ledger.xautoclaim(
+            call(
+                self._ledger.xautoclaim,
                 keys.STREAM_ORDERS,
                 keys.GROUP,
                 self._consumer,
@@ -127,7 +129,7 @@ class OrderStream:
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """These are rows."""
         if entry_ids:
-            self._ledger.xack(keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
+            call(self._ledger.xack, keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
 
     def acknowledge_and_read(self, entry_ids: Sequence[str], count: int) -> Fresh:
         """These are rows; and what comes next, without waiting for it, in one round trip.
@@ -139,54 +141,40 @@ class OrderStream:
         pipeline.xack(keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
         pipeline.incr(keys.LOCK_FENCE)
         pipeline.xreadgroup(keys.GROUP, self._consumer, {keys.STREAM_ORDERS: ">"}, count=count)
-        replies = pipeline.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise reply
-        _, fence, streams = replies
+        _, fence, streams = call_all(pipeline)
         return Fresh(_first_stream(streams), fence)
 
     def set_aside(self, entry: StreamEntry, reason: str) -> bool:
         """Move `entry` to the dead letters; False where it was not pending any more."""
         fields = _fields(entry)
-        order_id = parse_id(fields.get("id", ""))
-        return self._dead_letter(entry.entry_id, str(order_id or ""), reason, fields)
+        order_id = str(parse_id(fields.get("id", "")) or "")
+        flat = [part for field in fields.items() for part in field]
+        letter = Call(
+            _DEAD_LETTER,
+            (keys.STREAM_ORDERS, keys.STREAM_DEAD, keys.DEAD_ORDERS),
+            (keys.GROUP, entry.entry_id, order_id, reason, *flat),
+        )
+        return bool(evaluate(self._ledger, letter) == 1)
 
     def journal_loss(self, entry_id: str) -> None:
         """Note an entry that is gone: its group entry is gone with it, so there is no ack."""
-        self._ledger.xadd(keys.STREAM_DEAD, {"entry": entry_id, "reason": LOST})
+        call(lambda: self._ledger.xadd(keys.STREAM_DEAD, {"entry": entry_id, "reason": LOST}))
 
     def fence(self) -> int:
         """The next fencing number."""
-        return self._ledger.incr(keys.LOCK_FENCE)
+        return call(self._ledger.incr, keys.LOCK_FENCE)
 
     def trim(self, keep: int) -> int:
         """Drop what every group has read and acknowledged, but for `keep` entries."""
-        return cast(int, self._ledger.eval(_TRIM.text, 1, keys.STREAM_ORDERS, str(keep)))
+        return cast(int, evaluate(self._ledger, Call(_TRIM, (keys.STREAM_ORDERS,), (keep,))))
 
     def _read(self, after: str, count: int, block_ms: int | None) -> list[StreamEntry]:
-        reply = self._ledger.xreadgroup(
-            keys.GROUP, self._consumer, {keys.STREAM_ORDERS: after}, count=count, block=block_ms
+        reply = call(
+            lambda: self._ledger.xreadgroup(
+                keys.GROUP, self._consumer, {keys.STREAM_ORDERS: after}, count=count, block=block_ms
+            )
         )
         return _first_stream(reply)
-
-    def _dead_letter(
-        self, entry_id: str, order_id: str, reason: str, fields: Mapping[str, str]
-    ) -> bool:
-        flat = [part for field in fields.items() for part in field]
-        added = self._ledger.eval(
-            _DEAD_LETTER.text,
-            3,
-            keys.STREAM_ORDERS,
-            keys.STREAM_DEAD,
-            keys.DEAD_ORDERS,
-            keys.GROUP,
-            entry_id,
-            order_id,
-            reason,
-            *flat,
-        )
-        return bool(added == 1)
 
 
 def _first_stream(reply: object) -> list[StreamEntry]:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flashsale import keys
-from flashsale.lua.scripts import CLAIM_OUTCOMES, NO_SESSION, script
+from flashsale.lua.scripts import CLAIM_OUTCOMES, NO_SESSION, Call, script
 from flashsale.model import Outcome
-from flashsale.storage.channel import Call
 
 _SECKILL = script("seckill")
 _BEHIND_SESSION = ""

@@ -141,12 +141,12 @@ def test_storm_knows_http_alone() -> None:
 
 
 def test_drivers_errors_end_in_storage() -> None:
-    """The claim path knows Unavailable and Indeterminate, not the drivers' exceptions."""
-    for room in ("server", "seckill", "accounts"):
+    """Whoever sells knows Unavailable and Indeterminate, not the drivers' exceptions."""
+    for room in ("locks", "cache", "accounts", "catalog", "seckill", "orders", "server"):
         for path in _of(room):
-            if path.name == "sale.py":  # commands load a sale: outside of the claim path
-                continue
-            assert not _foreign_imports(path) & {"pymysql", "hiredis", "redis"}, _name(path)
+            errors = {name for name in _imports(path) if name.startswith("redis.exceptions")}
+            assert not errors, _name(path)
+            assert not _foreign_imports(path) & {"pymysql", "hiredis"}, _name(path)
 
 
 # Keys -------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
-"""Not-before times: doubling, bounded, one entry at a time."""
+"""Which pending entries are due; not-before times: doubling, bounded, one entry at a time."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale.orders.pending import Postponed
+from flashsale.orders.pending import Pending, Postponed
+from flashsale.orders.stream import Order, StreamEntry
 
 
 def test_waits_double_up_to_the_maximum() -> None:
@@ -68,3 +69,55 @@ def test_what_another_finished_is_forgotten_and_nothing_else() -> None:
     assert not postponed.is_due("1-2", 100.5)
     assert not postponed.is_due("1-3", 101.5), "it was postponed while the list was being read"
     assert not postponed.is_due("1-4", 105.5)
+
+
+def page(*entry_ids: str) -> list[StreamEntry]:
+    return [Order(entry_id, 1, 1, 1, 1) for entry_id in entry_ids]
+
+
+def ids(entries: list[StreamEntry]) -> list[str]:
+    return [entry.entry_id for entry in entries]
+
+
+def test_a_round_goes_page_by_page_and_ends_with_an_empty_one() -> None:
+    pending = Pending(base_s=1.0, max_s=8.0)
+    assert pending.read_after(0.0) == "0"
+    assert ids(pending.due(page("1-1", "2-1"), (), 0.0)) == ["1-1", "2-1"]
+    assert pending.wait_ms(0.0, 500) == 1, "older entries first"
+    assert pending.read_after(0.0) == "2-1"
+    assert pending.due([], (), 0.0) == []
+    assert pending.read_after(0.0) is None
+    assert pending.wait_ms(0.0, 500) == 500
+    pending.start_over()
+    assert pending.read_after(0.0) == "0"
+
+
+def test_what_was_read_ahead_or_is_put_off_is_not_due() -> None:
+    pending = Pending(base_s=1.0, max_s=8.0)
+    pending.postpone(["1-1"], 0.0)
+    assert pending.read_after(0.5) == "0"
+    assert ids(pending.due(page("1-1", "2-1", "3-1"), {"3-1"}, 0.5)) == ["2-1"]
+
+
+def test_a_round_begins_when_the_first_entry_is_due_again() -> None:
+    pending = Pending(base_s=1.0, max_s=8.0)
+    pending.read_after(0.0)
+    pending.due(page("1-1"), (), 0.0)
+    pending.postpone(["1-1"], 0.0)
+    pending.due([], (), 0.0)
+    assert pending.read_after(0.9) is None
+    assert pending.wait_ms(0.9, 500) == 99
+    assert pending.read_after(1.0) == "0"
+    assert ids(pending.due(page("1-1"), (), 1.0)) == ["1-1"]
+    pending.forget(["1-1"])
+    assert pending.postponed == 0
+
+
+def test_what_another_worker_finished_is_forgotten_after_a_whole_round() -> None:
+    pending = Pending(base_s=1.0, max_s=8.0)
+    pending.postpone(["1-1", "2-1"], 0.0)
+    pending.read_after(1.0)
+    pending.due(page("2-1"), (), 1.0)
+    assert pending.postponed == 2, "the round is not over"
+    pending.due([], (), 1.0)
+    assert pending.postponed == 1, "2-1 is ours still"

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import CLAIM_OUTCOMES
+from flashsale.lua.scripts import CLAIM_OUTCOMES, Call
 from flashsale.model import Outcome
 from flashsale.seckill.batch import SHED, Batch, Claimed, make_batch, settled
 from flashsale.seckill.claims import REPLAYS_MAX, Settlement
 from flashsale.seckill.ids import LedgerClock
-from flashsale.storage.channel import Call
 
 pytestmark = pytest.mark.anyio
 
