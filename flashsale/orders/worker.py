@@ -99,7 +99,7 @@ class Worker:
                 self.total += Counts(failures=1)
                 self._ahead = None  # still pending, so it is found again
                 self._pending.start_over()  # a batch may have been given to us in the lost reply
-                log.warning("the ledger does not answer", trouble=str(trouble), failures=failures)
+                log.warning("the ledger does not answer", error=str(trouble), failures=failures)
                 base_s, max_s = self._settings.retry_base_ms, self._settings.retry_max_ms
                 time.sleep(min(max_s, base_s * 2 ** min(failures, 10)) / 1000)
 
@@ -194,7 +194,7 @@ class Worker:
         try:
             taken = self.locks.take(names, fence)
         except (Unavailable, Indeterminate) as trouble:
-            log.warning("writing without locks: the cache does not answer", trouble=str(trouble))
+            log.warning("writing without locks: the cache does not answer", error=str(trouble))
             return self._persist(orders)
         ours = {name for name, is_ours in zip(names, taken, strict=True) if is_ours}
         with self.locks.kept(list(ours), fence):
