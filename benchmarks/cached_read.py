@@ -12,7 +12,7 @@ import uvloop
 from benchmarks.cpu import cpu_s
 from benchmarks.table import Section, median, spread
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Entries, Strategy
+from flashsale.cache.strategies import Entries, Strategy
 from flashsale.settings import BloomSettings, CacheSettings
 from flashsale.stack.redis import RedisRole, RedisServer
 

@@ -11,8 +11,7 @@ from benchmarks.table import Section, median, spread
 from flashsale.buckets import SIZES, Buckets
 from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
-from flashsale.server.app import App
-from flashsale.server.router import Router
+from flashsale.server.app import App, Router
 from flashsale.settings import ClaimSettings, ReplicaSettings, SessionSettings
 
 CLAIM_LIMIT_US = 3.0

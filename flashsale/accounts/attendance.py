@@ -20,23 +20,23 @@ KEEP_DAYS = 430
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class MonthDays:
     """The days of one month from its first to `days`: those that have been, in this month."""
 
     month: str  # yyyyMM
     days: int
 
 
-def spans(today: date, months: int = MONTHS) -> list[Span]:
+def months_back(today: date, months: int = MONTHS) -> list[MonthDays]:
     """This month up to `today`, then the whole months before it, latest first. Pure."""
-    found = [Span(f"{today:%Y%m}", today.day)]
+    found = [MonthDays(f"{today:%Y%m}", today.day)]
     while len(found) < months:
         today = today.replace(day=1) - timedelta(days=1)
-        found.append(Span(f"{today:%Y%m}", monthrange(today.year, today.month)[1]))
+        found.append(MonthDays(f"{today:%Y%m}", monthrange(today.year, today.month)[1]))
     return found
 
 
-def streak(signed: Sequence[tuple[Span, int]]) -> int:
+def streak(signed: Sequence[tuple[MonthDays, int]]) -> int:
     """Days in a row, back from the last day of the first span. Pure.
 
     Each number holds the days of its span as bits, the latest day the lowest, as BITFIELD reads
@@ -71,7 +71,7 @@ class Attendance:
 
     async def streak(self, user_id: int) -> int:
         """Days in a row up to today, 0 where today is missing, in one round trip."""
-        wanted = spans(self._today())
+        wanted = months_back(self._today())
         replies = await self._ledger.ask_all(
             [
                 ("BITFIELD_RO", keys.sign(user_id, span.month), "GET", f"u{span.days}", 0)

@@ -1,28 +1,140 @@
 """Signing in: a phone, a code that works once, a session.
 
 Nothing before the right code looks at who has an account, so neither an answer nor its time
-tells whether a phone is known.
+tells whether a phone is known. How often a phone or an address may ask is bounded by budgets;
+what brings a code to a phone is a function of somebody else's, named by a setting.
 """
 
+import asyncio
+import inspect
+import math
 import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+from pkgutil import resolve_name
 
 import structlog
 from sqlalchemy import Connection, insert, select
 
 from flashsale import keys
-from flashsale.accounts.budget import Budget, Budgets, Wait, subscriber
-from flashsale.accounts.sender import Sender
-from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.errors import Unavailable, UsageError
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import LoginSettings, SessionSettings
-from flashsale.storage.channel import Call, Channel
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import Duplicate
+from flashsale.storage.channel import Channel
+from flashsale.storage.mysql import Database, Duplicate
 from flashsale.storage.tables import user
 
 log = structlog.get_logger(__name__)
+
+_TAKE = script("budget_take")
 _CHECK = script("code_check")
+_IPV6_PREFIX = 64  # what one subscriber is given; single addresses inside it cost nothing
 _PHONE_DIGITS = 11
+
+Sender = Callable[[str, str], Awaitable[None]]
+"""Brings a code to a phone: (phone, code). What it raises means that the code did not go out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A budget is spent: the answer instead of what was asked for."""
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most `limit` times `what` by `whose`, in one window."""
+
+    what: str
+    whose: str
+    limit: int
+
+
+class Budgets:
+    """Takes from several budgets at once, or from none of them."""
+
+    def __init__(self, ledger: Channel, *, window_s: int) -> None:
+        self._ledger = ledger
+        self._window_s = window_s
+
+    def __repr__(self) -> str:
+        return f"<Budgets window={self._window_s} s>"
+
+    async def take(self, budgets: Sequence[Budget]) -> Wait | None:
+        """One from each of `budgets`; a Wait where one is spent. Raises Unavailable, Indeterminate.
+
+        The window begins with the first take, so at its edge twice the limit can pass.
+        """
+        names = [keys.login_budget(budget.what, budget.whose) for budget in budgets]
+        limits = [budget.limit for budget in budgets]
+        reply = await self._ledger.evaluate(Call(_TAKE, names, (self._window_s * 1000, *limits)))
+        return Wait(math.ceil(reply / 1000)) if reply else None
+
+
+def subscriber(address: str) -> str:
+    """Whose budget `address` draws on: an IPv6 address stands for its whole /64. Pure."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        return str(ip_network((parsed, _IPV6_PREFIX), strict=False).network_address)
+    return address
+
+
+async def log_code(phone: str, code: str) -> None:
+    """The development sender: the code goes to the log."""
+    log.info("a code, logged for development", phone=phone, code=code)
+
+
+def sender_for(settings: LoginSettings) -> Sender | None:
+    """Where codes go by `settings`: to the log, to a sender, to both, or nowhere.
+
+    Raises UsageError for a sender that is not there.
+    """
+    senders: list[Sender] = [log_code] if settings.log_codes else []
+    if settings.sender:
+        sender = load_sender(settings.sender)
+        senders.append(bounded(sender, timeout_s=settings.sender_timeout_ms / 1000))
+    if not senders:
+        return None
+
+    async def send(phone: str, code: str) -> None:
+        for each in senders:
+            await each(phone, code)
+
+    return send
+
+
+def load_sender(path: str) -> Sender:
+    """The function that `path`, package.module:function, names.
+
+    Raises UsageError where there is none, or it is not async.
+    """
+    problem = "expected package.module:function of an async function"
+    try:
+        sender: Sender = resolve_name(path)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(f"FLASHSALE_LOGIN_SENDER: {problem}; {error}") from error
+    if not inspect.iscoroutinefunction(sender):
+        raise UsageError(f"FLASHSALE_LOGIN_SENDER: {problem}, got {path!r}")
+    return sender
+
+
+def bounded(sender: Sender, *, timeout_s: float) -> Sender:
+    """`sender` within a time, its failure a plain Unavailable."""
+
+    async def send(phone: str, code: str) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await sender(phone, code)
+        except Exception as error:
+            log.exception("a code could not be sent")
+            raise Unavailable("the code could not be sent") from error
+
+    return send
 
 
 def is_phone(text: str) -> bool:
@@ -120,10 +232,7 @@ class Login:
 
     async def _is_right(self, phone: str, code: str) -> bool:
         call = Call(_CHECK, (keys.login_code(phone),), (code, self._settings.tries_max))
-        reply = (await self._ledger.run([call]))[0]
-        if isinstance(reply, (Unavailable, Indeterminate)):
-            raise reply
-        return bool(reply == 1)
+        return bool(await self._ledger.evaluate(call) == 1)
 
     async def _find_or_create(self, phone: str) -> tuple[int, str, str]:
         found = await self._database.run(lambda connection: _find(connection, phone))

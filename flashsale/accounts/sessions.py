@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.settings import SessionSettings
-from flashsale.storage.channel import Call, Channel
+from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Bounds, Gate, GateFull
 
 TOKEN_LENGTH_MAX = 128
@@ -54,7 +54,5 @@ class Sessions:
         await self.channel.aclose()
 
     async def _read(self, session_keys: list[str]) -> Sequence[int | None]:
-        reply = (await self.channel.run([Call(_READ, session_keys, self._sliding_ms)]))[0]
-        if isinstance(reply, (Unavailable, Indeterminate)):
-            raise reply
+        reply = await self.channel.evaluate(Call(_READ, session_keys, self._sliding_ms))
         return [parse_id(user_id) for user_id in reply]

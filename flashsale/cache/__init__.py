@@ -1,1 +1,1 @@
-"""The distributed lock, and (with the storefront) the cache strategies over it."""
+"""What is read from MySQL, kept in the cache Redis: entries by strategy, and Bloom filters."""

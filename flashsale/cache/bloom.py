@@ -16,9 +16,8 @@ import structlog
 from flashsale import keys
 from flashsale.cache.bits import Bitmap, Id, Shape, hashes_of
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import BloomSettings
-from flashsale.storage.channel import Call
 
 log = structlog.get_logger(__name__)
 

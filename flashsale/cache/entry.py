@@ -48,7 +48,7 @@ def unpack(raw: bytes | None) -> Entry | None:
 
 
 @dataclass(slots=True, eq=False)
-class Answer(Generic[T]):
+class Cached(Generic[T]):
     """What a read gives: the JSON as it was encoded, None where there is no such thing."""
 
     source: Source

@@ -1,28 +1,35 @@
-"""Loading one thing under a token: claim, load, fill.
+"""Loading one thing: in turn, once a process, and under a token.
 
-The token is the whole discipline. An update deletes the lock after its COMMIT, so a load that
-began before it finds its token gone and cannot fill: older data never comes back.
+1. The limit bounds how many loads the database is asked for at once.
+2. A flight is one load of a key in this process, shared by whoever may share it: a reader may take
+   a value only if the operation that produced it began after the reader came. Else an update could
+   have been committed, and its delete done, between the two, and the reader would see older data.
+   So a flight counts its operations, and each reader remembers the count.
+3. The token tells this load from every other in all processes: take, load, fill. An update deletes
+   the lock after its COMMIT, so a load that began before it finds its token gone and cannot fill:
+   older data never comes back.
 """
 
 import asyncio
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
 from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.cache.bits import Id
-from flashsale.cache.entry import NULL, Entry, pack, unpack
+from flashsale.cache.entry import NULL, Entry, Source, pack, unpack
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import CacheSettings
-from flashsale.storage.channel import Call
 
 T = TypeVar("T")
 
-_CLAIM = script("cache_claim")
+_TAKE = script("cache_take")
 _FILL = script("cache_fill")
 _RELEASE = script("lock_release")
 
@@ -30,7 +37,142 @@ ANY_ENTRY = 0
 NO_ENTRY = -1
 
 
-class Claim(Enum):
+class Limit:
+    """What stands between a cache that is away and the database behind it."""
+
+    def __init__(self, at_once: int, *, waiting_max: int, wait_s: float) -> None:
+        self._turns = asyncio.Semaphore(at_once)
+        self._waiting_max = waiting_max
+        self._wait_s = wait_s
+        self.waiting = 0
+        self.running = 0
+        self.refused = 0
+
+    def __repr__(self) -> str:
+        return f"<Limit running={self.running} waiting={self.waiting} refused={self.refused}>"
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One turn. Raises Unavailable where too many wait, or ours has waited too long."""
+        await self._await_turn()
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._turns.release()
+
+    async def _await_turn(self) -> None:
+        if self._turns.locked() and self.waiting >= self._waiting_max:
+            self.refused += 1
+            raise Unavailable("too many loads wait for the database")
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._turns.acquire()
+        except TimeoutError:
+            self.refused += 1
+            raise Unavailable("no load was free to begin in time") from None
+        finally:
+            self.waiting -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What a flight brought: `body` as encoded, and the operation that it is as fresh as."""
+
+    body: bytes
+    source: Source
+    as_of: int
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One load under way."""
+
+    landed: asyncio.Future[Landed]
+    operations: int = 0
+
+    def begin(self) -> int:
+        """Count one more operation; call it right before sending or loading."""
+        self.operations += 1
+        return self.operations
+
+
+Fly = Callable[[Flight], Awaitable[Landed]]
+
+
+class Flights:
+    """The flights of one kind of thing, by key. They survive the cancellation of every reader."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Flights open={len(self._tasks)}>"
+
+    @property
+    def are_open(self) -> bool:
+        """True while one is under way."""
+        return bool(self._tasks)
+
+    async def fresh(self, key: str, fly: Fly) -> tuple[Landed, bool]:
+        """A value no older than this call, and whether it came of a flight that we began.
+
+        Raises what `fly` raises.
+        """
+        flight, is_ours = self._join(key, fly)
+        joined_at = flight.operations
+        landed = await asyncio.shield(flight.landed)
+        if joined_at >= landed.as_of:
+            # Too old for us. Whatever flies now began after that one had landed, and so after we
+            # came: at most two flights for anybody.
+            flight, is_ours = self._join(key, fly)
+            landed = await asyncio.shield(flight.landed)
+        return landed, is_ours
+
+    async def land(self) -> None:
+        """Wait for every flight under way; their trouble is their readers'."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _join(self, key: str, fly: Fly) -> tuple[Flight, bool]:
+        flight = self._open.get(key)
+        if flight is not None:
+            return flight, False
+        flight = self._open[key] = self._start(key, fly)
+        return flight, True
+
+    def _start(self, key: str, fly: Fly) -> Flight:
+        loop = asyncio.get_running_loop()
+        flight = Flight(loop.create_future())
+        task = loop.create_task(self._run(key, flight, fly))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return flight
+
+    async def _run(self, key: str, flight: Flight, fly: Fly) -> None:
+        landed = flight.landed
+        try:
+            result = await fly(flight)
+        except asyncio.CancelledError:
+            self._close(key, flight)
+            landed.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - the loader's own, raised to every reader
+            self._close(key, flight)
+            landed.set_exception(error)
+            landed.exception()  # looked at, should no reader be left
+        else:
+            self._close(key, flight)
+            landed.set_result(result)
+
+    def _close(self, key: str, flight: Flight) -> None:
+        """Before the result is out: whoever comes now would be too late for it."""
+        assert self._open.pop(key) is flight
+
+
+class Loader(Enum):
     """Who is to load."""
 
     OURS = auto()
@@ -70,14 +212,12 @@ class Loading(Generic[T]):
     def __repr__(self) -> str:
         return f"<Loading loads={self.loads} failures={self.failures} fills={self.fills}>"
 
-    async def claim(self, keys: tuple[str, str], token: str, fresh_after_ms: int) -> Entry | Claim:
+    async def take(self, keys: tuple[str, str], token: str, fresh_after_ms: int) -> Entry | Loader:
         """The fresh entry, else who is to load. Raises Unavailable or Indeterminate."""
-        reply = await self._ask(
-            Call(_CLAIM, keys, (token, self._settings.lease_ms, fresh_after_ms))
-        )
+        reply = await self._ask(Call(_TAKE, keys, (token, self._settings.lease_ms, fresh_after_ms)))
         if isinstance(reply, bytes):
-            return unpack(reply) or Claim.ANOTHERS
-        return Claim.OURS if reply == 1 else Claim.ANOTHERS
+            return unpack(reply) or Loader.ANOTHERS
+        return Loader.OURS if reply == 1 else Loader.ANOTHERS
 
     async def load(self, entry_id: Id) -> bytes:
         """The thing as JSON, NULL where there is none; to be called in one's turn.

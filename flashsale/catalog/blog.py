@@ -9,14 +9,12 @@ import asyncio
 from sqlalchemy import Connection, delete, insert, select, update
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Strategy
-from flashsale.cache.entry import Answer, Source
-from flashsale.catalog.page import Page, assemble, extended, slowest
-from flashsale.catalog.record import Record, record
+from flashsale.cache.entry import Cached, Source
+from flashsale.cache.strategies import Strategy
+from flashsale.catalog.page import Page, Record, assemble, extended, record, slowest
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import Duplicate
+from flashsale.storage.mysql import Database, Duplicate
 from flashsale.storage.tables import blog, blog_like, user
 
 HOT_PAGE = 10
@@ -94,7 +92,7 @@ class Blogs:
     async def _likes_of(self, user_id: int | None) -> tuple[frozenset[int] | None, Source]:
         if user_id is None:
             return None, Source.HIT
-        answer: Answer[list[int]] = await self._likes.read(user_id)
+        answer: Cached[list[int]] = await self._likes.read(user_id)
         return frozenset(answer.value or []), answer.source
 
     async def _load(self, blog_id: int | str) -> Record | None:

@@ -2,15 +2,31 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from flashsale.model import ID_MAX
 
+NAME_LENGTH_MAX = 128
 
-class Malformed(ValueError):  # noqa: N818 - the client's mistake, not ours
+LATITUDE_MAX = 85.05112878
+"""The highest latitude that Redis' geo sets hold."""
+
+UNITS_MAX = 2**31 - 1
+_FIRST_YEAR = 2000
+
+
+class BadForm(ValueError):  # noqa: N818 - the client's mistake, not ours
     """The first thing that is wrong, naming the field."""
 
 
@@ -31,14 +47,14 @@ F = TypeVar("F", bound=Form)
 
 
 def read(kind: type[F], given: Mapping[str, Any]) -> F:
-    """The form in `given`. Raises Malformed."""
+    """The form in `given`. Raises BadForm."""
     try:
         return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        raise Malformed(f"{field}: {message}" if field else message) from error
+        raise BadForm(f"{field}: {message}" if field else message) from error
 
 
 def _moment(value: object) -> datetime:
@@ -54,11 +70,79 @@ def _moment(value: object) -> datetime:
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)  # the column keeps milliseconds
 
 
-_FIRST_YEAR = 2000
-
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 """A time, UTC unless it carries an offset, to the millisecond."""
 
 Id = Annotated[int, Field(ge=1, le=ID_MAX)]
 Cents = Annotated[int, Field(ge=1, le=10**12)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_LENGTH_MAX)
+]
+Longitude = Annotated[float, Field(ge=-180, le=180)]
+Latitude = Annotated[float, Field(ge=-LATITUDE_MAX, le=LATITUDE_MAX)]
+Price = Annotated[int, Field(ge=0, le=10**12)]
+Score = Annotated[int, Field(ge=0, le=50)]
+
+
+class NewShop(Form):
+    """A shop as it is created."""
+
+    name: Name
+    type_id: Id
+    x: Longitude
+    y: Latitude
+    images: str = Field("", max_length=1024)
+    area: str | None = Field(None, max_length=128)
+    address: str = Field("", max_length=255)
+    avg_price: Price | None = None
+    sold: Count = 0
+    comments: Count = 0
+    score: Score = 0
+    open_hours: str | None = Field(None, max_length=32)
+
+
+class ShopChange(Form):
+    """What is to change about a shop; what is absent stays."""
+
+    id: Id
+    name: Name | None = None
+    type_id: Id | None = None
+    x: Longitude | None = None
+    y: Latitude | None = None
+    images: str | None = Field(None, max_length=1024)
+    area: str | None = Field(None, max_length=128)
+    address: str | None = Field(None, max_length=255)
+    avg_price: Price | None = None
+    sold: Count | None = None
+    comments: Count | None = None
+    score: Score | None = None
+    open_hours: str | None = Field(None, max_length=32)
+
+
+class NewVoucher(Form):
+    """An ordinary voucher. Values are in cents."""
+
+    shop_id: Id
+    title: Title
+    sub_title: str | None = Field(None, max_length=255)
+    rules: str | None = Field(None, max_length=1024)
+    pay_value: Cents
+    actual_value: Cents
+
+
+class NewSale(NewVoucher):
+    """A voucher that is sold in a sale."""
+
+    stock: Annotated[int, Field(ge=1, le=UNITS_MAX)]
+    begin_time: Moment
+    end_time: Moment
+
+    @model_validator(mode="after")
+    def _has_a_window(self) -> Self:
+        if self.end_time <= self.begin_time:
+            raise ValueError("endTime: expected a time after beginTime")
+        if self.end_time <= datetime.now(UTC):
+            raise ValueError("endTime: expected a time to come")
+        return self

@@ -18,12 +18,11 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from flashsale import keys
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Source
-from flashsale.catalog.shop_form import LATITUDE_MAX
+from flashsale.catalog.form import LATITUDE_MAX
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import CatalogSettings
-from flashsale.storage.channel import Call
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 from flashsale.storage.tables import shop
 
 log = structlog.get_logger(__name__)

@@ -1,17 +1,43 @@
-"""A page of a list: JSON put together from entries of the cache, none of them decoded."""
+"""The storefront's JSON: a row as clients see it, and pages of such rows.
+
+A row has camelCase names, no nulls, and times as UTC. A page is put together from entries of the
+cache, none of them decoded.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
+from pydantic.alias_generators import to_camel
+from sqlalchemy import Row
 
-from flashsale.cache.entry import Answer, Source
+from flashsale.cache.entry import Cached, Source
+
+Record = dict[str, Any]
 
 NUMBER_MAX = 1_000
 """The last page that can be asked for."""
 
 _SLOWEST_FIRST = (Source.LOAD, Source.WAIT, Source.STALE, Source.NULL, Source.BLOOM, Source.HIT)
+
+camel = lru_cache(maxsize=256)(to_camel)
+
+
+def record(row: Row[*tuple[Any, ...]]) -> Record:
+    """The columns of `row` that hold something."""
+    return {
+        camel(str(name)): _shown(value) for name, value in row._mapping.items() if value is not None
+    }
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, datetime):
+        return value
+    precision = "milliseconds" if value.microsecond else "seconds"
+    return f"{value.isoformat(timespec=precision)}Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +58,7 @@ def assemble(bodies: Sequence[bytes], sources: Sequence[Source]) -> Page:
     return Page(b"[" + b",".join(bodies) + b"]", slowest(sources))
 
 
-def bodies(answers: Sequence[Answer[Any]]) -> list[bytes]:
+def bodies(answers: Sequence[Cached[Any]]) -> list[bytes]:
     """What the cache answered, without what does not exist."""
     return [answer.body for answer in answers if answer.body is not None]
 

@@ -1,4 +1,4 @@
-"""Shops: read one, list them by type, by distance, by name; create and change them.
+"""Shops and their types: read one, list them by type, by distance, by name; create and change them.
 
 A list is a page of ids, cached for a short while, and each shop of it is read as a shop read by
 itself would be: a list may lag in who is on it, never in what it says of them.
@@ -12,20 +12,47 @@ from typing import Any
 from sqlalchemy import Connection, Select, insert, select, update
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Strategy
-from flashsale.cache.entry import Answer
+from flashsale.cache.entry import Cached
+from flashsale.cache.strategies import Strategy
+from flashsale.catalog.form import NewShop, ShopChange
 from flashsale.catalog.geo import ShopGeo
-from flashsale.catalog.page import Page, assemble, bodies, extended
-from flashsale.catalog.record import Record, record
-from flashsale.catalog.shop_form import NewShop, ShopChange
-from flashsale.catalog.shop_type import ShopTypes
+from flashsale.catalog.page import Page, Record, assemble, bodies, extended, record
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 from flashsale.storage.tables import shop, shop_type
 
+ALL = "all"
 TYPE_PAGE = 5
 NAME_PAGE = 10
+
+
+class ShopTypes:
+    """The list of all types. Nothing here changes them, so its lifetime is all its freshness."""
+
+    def __init__(self, database: Database, cache: CacheClient, settings: CatalogSettings) -> None:
+        self._database = database
+        self._lists = cache.entries(
+            "shop-type", self._load, strategy=Strategy.LOGICAL, ttl_s=settings.shop_ttl_s
+        )
+
+    def __repr__(self) -> str:
+        return f"<ShopTypes {self._lists!r}>"
+
+    async def everything(self) -> Cached[list[Record]]:
+        """Every type, in the order in which they are shown."""
+        return await self._lists.read(ALL)
+
+    async def warm(self) -> int:
+        """Put the list into the cache for good; how many entries that were."""
+        return await self._lists.warm([ALL])
+
+    async def _load(self, _: int | str) -> list[Record] | None:
+        columns = shop_type.c
+        query = select(columns.id, columns.name, columns.icon, columns.sort)
+        ordered = query.order_by(columns.sort, columns.id)
+        rows = await self._database.run(lambda connection: connection.execute(ordered).all())
+        return [record(row) for row in rows]
 
 
 class Changed(Enum):
@@ -71,7 +98,7 @@ class Shops:
     def __repr__(self) -> str:
         return f"<Shops {self.entries!r}>"
 
-    async def read(self, shop_id: int) -> Answer[Record]:
+    async def read(self, shop_id: int) -> Cached[Record]:
         """One shop: Bloom filter, then the warmed entry, else one that is loaded under a mutex."""
         return await self.entries.read(shop_id)
 
@@ -156,7 +183,7 @@ class Shops:
             if touched:
                 await self._geo.forget(*touched)
 
-    async def _page(self, ids: Answer[list[int]]) -> Page:
+    async def _page(self, ids: Cached[list[int]]) -> Page:
         answers = await asyncio.gather(*(self.read(shop_id) for shop_id in ids.value or []))
         return assemble(bodies(answers), [ids.source, *(answer.source for answer in answers)])
 
@@ -187,7 +214,7 @@ def _places(number: int, size: int) -> range:
     return range((number - 1) * size, number * size)
 
 
-def _has_type(types: Answer[list[Record]], type_id: int) -> bool:
+def _has_type(types: Cached[list[Record]], type_id: int) -> bool:
     return any(known["id"] == type_id for known in types.value or [])
 
 

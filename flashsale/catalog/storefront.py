@@ -4,17 +4,15 @@ from collections.abc import Coroutine
 from typing import Any
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.task_lock import TaskLocks
 from flashsale.catalog.blog import Blogs
 from flashsale.catalog.geo import ShopGeo
-from flashsale.catalog.opening import Opening
-from flashsale.catalog.shop import Shops
-from flashsale.catalog.shop_type import ShopTypes
+from flashsale.catalog.shop import Shops, ShopTypes
 from flashsale.catalog.voucher import Vouchers
 from flashsale.catalog.warming import Warming
+from flashsale.locks.task import TaskLocks
 from flashsale.settings import CatalogSettings
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 
 
 class Storefront:
@@ -27,7 +25,7 @@ class Storefront:
         self.geo = ShopGeo(cache, database, settings)
         self.types = ShopTypes(database, cache, settings)
         self.shops = Shops(database, cache, self.geo, self.types, settings)
-        self.vouchers = Vouchers(database, cache, Opening(ledger), self.shops, settings)
+        self.vouchers = Vouchers(database, cache, ledger, self.shops, settings)
         self.blogs = Blogs(database, cache, settings)
         self.warming = Warming(
             database, cache, self.shops, self.types, self.blogs, self.geo, settings

@@ -10,57 +10,25 @@ What stops halfway leaves a voucher that nobody was shown, whose id nobody was t
 """
 
 import asyncio
-from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy import Connection, delete, insert, select, update
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Strategy
-from flashsale.cache.entry import Answer
-from flashsale.catalog.form import Cents, Form, Id, Moment
-from flashsale.catalog.opening import Opening
-from flashsale.catalog.record import Record, record, unix_ms
+from flashsale.cache.entry import Cached
+from flashsale.cache.strategies import Strategy
+from flashsale.catalog.form import NewSale, NewVoucher
+from flashsale.catalog.page import Record, record
 from flashsale.catalog.shop import Shops
 from flashsale.errors import Unavailable
-from flashsale.seckill.sale import Terms
+from flashsale.seckill.sale import Terms, open_sale
 from flashsale.settings import CatalogSettings
-from flashsale.storage.database import Database
+from flashsale.storage.channel import Channel
+from flashsale.storage.mysql import Database, unix_ms
 from flashsale.storage.tables import seckill_voucher, shop, voucher
 
 ORDINARY, SALE = 0, 1
 LISTED, UNLISTED = 1, 2
-UNITS_MAX = 2**31 - 1
-
-Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
-
-
-class NewVoucher(Form):
-    """An ordinary voucher. Values are in cents."""
-
-    shop_id: Id
-    title: Title
-    sub_title: str | None = Field(None, max_length=255)
-    rules: str | None = Field(None, max_length=1024)
-    pay_value: Cents
-    actual_value: Cents
-
-
-class NewSale(NewVoucher):
-    """A voucher that is sold in a sale."""
-
-    stock: Annotated[int, Field(ge=1, le=UNITS_MAX)]
-    begin_time: Moment
-    end_time: Moment
-
-    @model_validator(mode="after")
-    def _has_a_window(self) -> Self:
-        if self.end_time <= self.begin_time:
-            raise ValueError("endTime: expected a time after beginTime")
-        if self.end_time <= datetime.now(UTC):
-            raise ValueError("endTime: expected a time to come")
-        return self
 
 
 class Vouchers:
@@ -70,13 +38,13 @@ class Vouchers:
         self,
         database: Database,
         cache: CacheClient,
-        opening: Opening,
+        ledger: Channel,
         shops: Shops,
         settings: CatalogSettings,
     ) -> None:
         self._database = database
         self._cache = cache
-        self._opening = opening
+        self._ledger = ledger
         self._lists = cache.entries(
             "voucher-list",
             self._load,
@@ -88,7 +56,7 @@ class Vouchers:
     def __repr__(self) -> str:
         return f"<Vouchers {self._lists!r}>"
 
-    async def of_shop(self, shop_id: int) -> Answer[list[Record]]:
+    async def of_shop(self, shop_id: int) -> Cached[list[Record]]:
         """The listed vouchers of a shop, those on sale with their terms and MySQL's stock."""
         return await self._lists.read(shop_id)
 
@@ -118,7 +86,7 @@ class Vouchers:
         if voucher_id is None:
             return None
         try:
-            await self._opening.load(_terms(voucher_id, new))
+            await open_sale(self._ledger, _terms(voucher_id, new))
         except Unavailable:  # certainly not loaded: nobody can have bought
             await self._database.run(lambda connection: _withdraw(connection, voucher_id))
             raise

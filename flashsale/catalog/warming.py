@@ -15,16 +15,14 @@ from sqlalchemy import Column, Connection, func, select
 from flashsale import keys
 from flashsale.cache.bloom import Bloom
 from flashsale.cache.client import CacheClient
-from flashsale.cache.task_lock import LockHeld, LockLost, TaskLocks
 from flashsale.catalog.blog import Blogs
 from flashsale.catalog.geo import ShopGeo
-from flashsale.catalog.shop import Shops
-from flashsale.catalog.shop_type import ShopTypes
+from flashsale.catalog.shop import Shops, ShopTypes
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import script
+from flashsale.locks.task import LockHeld, LockLost, TaskLocks
+from flashsale.lua.scripts import Call, script
 from flashsale.settings import CatalogSettings
-from flashsale.storage.channel import Call
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 from flashsale.storage.tables import blog, dataset, shop, shop_type
 
 log = structlog.get_logger(__name__)

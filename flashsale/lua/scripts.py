@@ -1,11 +1,15 @@
-"""The scripts by name: their text, their digest, and the replies that Python may rely on."""
+"""The scripts by name, a call to one, and the replies that Python may rely on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 
 from flashsale.model import Outcome
+
+Word = str | int | bytes
+"""What a command is made of."""
 
 REFUSED = "REFUSED"
 """How every script begins an error that it raises before its first write."""
@@ -33,6 +37,19 @@ class Script:
     name: str
     text: str
     sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One EVALSHA: a script with its keys and arguments."""
+
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[Word]
+
+    def command(self) -> tuple[Word, ...]:
+        """The words of the command."""
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
 
 @cache

@@ -1,4 +1,10 @@
-"""Paying and cancelling: what a buyer can do with an order, and what came of it.
+"""What can become of an order once it is a row: paid, cancelled, refunded, its unit returned.
+
+    1 unpaid → 2 paid          by its user
+    1 unpaid → 4 cancelled     by its user, or by time; the unit goes back with it
+    4 cancelled → 6 refunded   a payment that came too late is given back at once
+
+Statuses only move on, so what a statement did not find is told by a look at the row after it.
 
 A cancellation commits in MySQL first, with its unit of stock, and only then returns the unit to
 the ledger; where that second step is lost, the sweeper (sweeper.py) repeats it.
@@ -8,24 +14,52 @@ way, and would find its receipt gone and the unit free: it would sell the cancel
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 
 import structlog
+from sqlalchemy import Connection, delete, func, insert, select, update
 
+from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.lua.scripts import Call, script
 from flashsale.model import OrderStatus, PayStatus
-from flashsale.orders import transitions
 from flashsale.orders.lookup import OrderLookup
-from flashsale.orders.returns import return_call
-from flashsale.orders.transitions import OrderRow, Return
-from flashsale.seckill.clock import LedgerClock
+from flashsale.seckill.ids import LedgerClock
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database, unix_ms
+from flashsale.storage.tables import order_return, seckill_voucher, voucher_order
 
 log = structlog.get_logger(__name__)
 
 CLOCK_SLACK_MS = 250
 """How far two replicas' ideas of the ledger's clock may be apart."""
+
+_RETURN = script("order_return")
+_order = voucher_order.c
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRow:
+    """An order as MySQL has it."""
+
+    order_id: int
+    user_id: int
+    voucher_id: int
+    status: int
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A cancelled order whose unit the ledger may not have back yet."""
+
+    order_id: int
+    user_id: int
+    voucher_id: int
 
 
 class Change(Enum):
@@ -72,19 +106,19 @@ class Lifecycle:
 
     async def pay(self, order_id: int, user_id: int) -> Change:
         """Pay for an order; money for one that was cancelled goes back."""
-        row = await self._database.run(lambda c: transitions.pay(c, order_id, user_id))
+        row = await self._database.run(lambda c: mark_paid(c, order_id, user_id))
         if row is None:
             return await self._without_row(order_id, user_id)
         return _PAID.get(row.status, Change.TOO_LATE)
 
     async def cancel(self, order_id: int, user_id: int) -> Change:
         """Cancel an unpaid order, once its claim is settled: within about two seconds."""
-        row = await self._database.run(lambda c: transitions.read(c, order_id, user_id))
+        row = await self._database.run(lambda c: read_row(c, order_id, user_id))
         if row is None:
             return await self._without_row(order_id, user_id)
         if row.status == PayStatus.UNPAID:
             await self._until_settled(row)
-            row = await self._database.run(lambda c: transitions.cancel(c, order_id, user_id))
+            row = await self._database.run(lambda c: mark_cancelled(c, order_id, user_id))
         change = Change.TOO_LATE if row is None else _CANCELLED.get(row.status, Change.TOO_LATE)
         if row is not None and change is Change.DONE:
             await self._return(Return(order_id, user_id, row.voucher_id))
@@ -104,9 +138,128 @@ class Lifecycle:
     async def _return(self, returned: Return) -> None:
         """Return the unit now; where that fails the sweeper does it, and the user need not know."""
         try:
-            reply = (await self._ledger.run([return_call(returned)]))[0]
-            if isinstance(reply, (Unavailable, Indeterminate)):
-                raise reply
-            await self._database.run(lambda c: transitions.settle(c, [returned.order_id]))
+            await self._ledger.evaluate(return_call(returned))
+            await self._database.run(lambda c: forget_returns(c, [returned.order_id]))
         except (Unavailable, Indeterminate) as trouble:
             log.warning("a unit is left to the sweeper", trouble=str(trouble))
+
+
+def read_row(connection: Connection, order_id: int, user_id: int) -> OrderRow | None:
+    """The user's order of that id; None where there is none, or it is another's."""
+    row = connection.execute(
+        select(_order.user_id, _order.voucher_id, _order.status, _order.create_time).where(
+            _order.id == order_id, _order.user_id == user_id
+        )
+    ).first()
+    if row is None:
+        return None
+    return OrderRow(order_id, row.user_id, row.voucher_id, row.status, unix_ms(row.create_time))
+
+
+def mark_paid(connection: Connection, order_id: int, user_id: int) -> OrderRow | None:
+    """The order after a payment: paid, or refunded where it had been cancelled before."""
+    now = func.now(3)
+    if not _move(
+        connection, order_id, user_id, PayStatus.UNPAID, PayStatus.PAID, {"pay_time": now}
+    ):
+        given_back = {"pay_time": now, "refund_time": now}
+        _move(connection, order_id, user_id, PayStatus.CANCELLED, PayStatus.REFUNDED, given_back)
+    return read_row(connection, order_id, user_id)
+
+
+def mark_cancelled(connection: Connection, order_id: int, user_id: int) -> OrderRow | None:
+    """The order after a cancellation: cancelled by this or before, or in the way of it."""
+    moved = _move(connection, order_id, user_id, PayStatus.UNPAID, PayStatus.CANCELLED, {})
+    row = read_row(connection, order_id, user_id)
+    if moved and row is not None:
+        _give_back(connection, [Return(order_id, user_id, row.voucher_id)])
+    return row
+
+
+def time_out(
+    connection: Connection, created_before: datetime, ids: range, rows_max: int
+) -> list[Return]:
+    """Cancel up to `rows_max` unpaid orders with an id in `ids`, the lowest ids first.
+
+    Orders that somebody else is at work on are left out.
+    """
+    found = connection.execute(
+        select(_order.id, _order.user_id, _order.voucher_id)
+        .where(
+            _order.id.between(ids.start, ids.stop - 1),
+            _order.status == PayStatus.UNPAID,
+            _order.create_time < created_before.replace(tzinfo=None),
+        )
+        .order_by(_order.id)
+        .limit(rows_max)
+        .with_for_update(skip_locked=True)
+    ).all()
+    returns = [Return(row.id, row.user_id, row.voucher_id) for row in found]
+    if returns:
+        connection.execute(
+            update(voucher_order)
+            .where(_order.id.in_([one.order_id for one in returns]))
+            .values(status=PayStatus.CANCELLED)
+        )
+        _give_back(connection, returns)
+    return returns
+
+
+def owed_returns(connection: Connection, rows_max: int) -> list[Return]:
+    """Returns that the ledger has not confirmed, the oldest orders first."""
+    owing = order_return.c
+    query = select(owing.order_id, owing.user_id, owing.voucher_id)
+    rows = connection.execute(query.order_by(owing.order_id).limit(rows_max))
+    return [Return(row.order_id, row.user_id, row.voucher_id) for row in rows]
+
+
+def forget_returns(connection: Connection, order_ids: Sequence[int]) -> None:
+    """Forget returns that the ledger has confirmed."""
+    connection.execute(delete(order_return).where(order_return.c.order_id.in_(order_ids)))
+
+
+def _move(
+    connection: Connection,
+    order_id: int,
+    user_id: int,
+    old: int,
+    new: int,
+    stamps: Mapping[str, object],
+) -> bool:
+    result = connection.execute(
+        update(voucher_order)
+        .where(_order.id == order_id, _order.user_id == user_id, _order.status == old)
+        .values(status=new, **stamps)
+    )
+    return result.rowcount == 1
+
+
+def _give_back(connection: Connection, returns: Sequence[Return]) -> None:
+    """The units to MySQL's stock, and a note that the ledger is owed them."""
+    units = Counter(one.voucher_id for one in returns)
+    for voucher_id in sorted(units):  # one order of locking, as the workers'
+        connection.execute(
+            update(seckill_voucher)
+            .where(seckill_voucher.c.voucher_id == voucher_id)
+            .values(stock=seckill_voucher.c.stock + units[voucher_id])
+        )
+    connection.execute(
+        insert(order_return),
+        [
+            {"order_id": one.order_id, "user_id": one.user_id, "voucher_id": one.voucher_id}
+            for one in returns
+        ],
+    )
+
+
+def return_call(returned: Return) -> Call:
+    """The call that gives the unit of a cancelled order back, and its user the place. Pure."""
+    return Call(
+        _RETURN,
+        (
+            keys.seckill_receipt(returned.voucher_id),
+            keys.seckill_order(returned.voucher_id),
+            keys.seckill_stock(returned.voucher_id),
+        ),
+        (returned.user_id, returned.order_id),
+    )

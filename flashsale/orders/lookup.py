@@ -8,7 +8,7 @@ from sqlalchemy import Row, Select, select
 from flashsale import keys
 from flashsale.model import OrderStatus
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
+from flashsale.storage.mysql import Database
 from flashsale.storage.tables import seckill_voucher, voucher_order
 
 

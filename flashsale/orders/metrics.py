@@ -1,9 +1,14 @@
-"""What a worker counts, and how queue and sales are, for Prometheus.
+"""What a worker tells Prometheus: what it counted, and how queue and sales are now.
 
-The queue and the sales are everybody's: each worker tells the same of them, so take `max`.
+The queue and the sales are everybody's: each worker tells the same of them, so take `max`. A
+store that does not answer within a second is left out: a scrape cannot wait for longer.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar, cast
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -13,19 +18,63 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 from redis import Redis
-from redis.exceptions import RedisError
 from sqlalchemy import Engine, text
 
+from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.orders import ledger_figures
-from flashsale.orders.ledger_figures import LedgerFigures
-from flashsale.orders.patience import Patient
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
 from flashsale.storage.mysql import transaction
+from flashsale.storage.roles import Rejected, call, call_all
+
+T = TypeVar("T")
+
+SALES_MAX = 1_000
+"""Sales that are looked at: a scrape is no place to count without end."""
+
+_SALES_AT_ONCE = 100
+_POLICY = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "no-appendfsync-on-rewrite": "no",
+    "maxmemory-policy": "noeviction",
+}
+"""What an acknowledged order rests on."""
 
 _RESULTS = ("written", "repeated", "dead", "lost", "postponed")
 _PERSISTED = text("SELECT COALESCE(SUM(initial_stock - stock), 0) FROM tb_seckill_voucher")
+
+
+@dataclass(frozen=True, slots=True)
+class SaleUnits:
+    """The units of one sale: offered, still to be had, and held by users, at one moment."""
+
+    offered: int
+    left: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFigures:
+    """One look. `oldest_age_s` is of the oldest order that is no row yet, 0 where there is none."""
+
+    lag: int
+    pending: int
+    dead: int
+    oldest_age_s: float
+    sales: Sequence[SaleUnits]
+    policy: dict[str, bool]
+    """Whether each setting is as it must be; empty where the ledger does not tell."""
+
+    @property
+    def oversold(self) -> int:
+        """Units held beyond those that were offered."""
+        return sum(max(0, sale.held - sale.offered) for sale in self.sales)
+
+    @property
+    def unaccounted(self) -> int:
+        """Units that are neither left nor held, or are both."""
+        return sum(abs(sale.offered - sale.left - sale.held) for sale in self.sales)
 
 
 class WorkerCollector(Collector):
@@ -89,8 +138,8 @@ class QueueCollector(Collector):
     """
 
     def __init__(self, ledger: Redis, pool: Engine) -> None:
-        self._ledger = Patient(lambda: ledger_figures.look(ledger), (RedisError,))
-        self._mysql = Patient(lambda: _persisted(pool), (Unavailable, Indeterminate))
+        self._ledger = Patient(lambda: look(ledger))
+        self._mysql = Patient(lambda: _persisted(pool))
 
     def collect(self) -> Iterator[Metric]:
         figures = self._ledger.answer()
@@ -143,3 +192,95 @@ def _sales(figures: LedgerFigures) -> Iterator[Metric]:
     for setting, holds in figures.policy.items():
         policy.add_metric([setting], float(holds))
     yield policy
+
+
+class Patient(Generic[T]):
+    """Asks in a thread of its own, one at a time; `answer()` is None where it takes too long.
+
+    Unavailable and Indeterminate are no answer either.
+    """
+
+    def __init__(self, question: Callable[[], T], *, timeout_s: float = 1.0) -> None:
+        self._question = question
+        self._timeout_s = timeout_s
+        self._asking: threading.Thread | None = None
+        self._heard: T | None = None
+
+    def __repr__(self) -> str:
+        return f"<Patient {'asking' if self._asking else 'idle'}>"
+
+    def answer(self) -> T | None:
+        """What was asked just now, or what an earlier, slower question has just brought."""
+        if self._asking is None or not self._asking.is_alive():
+            self._heard = None
+            self._asking = threading.Thread(target=self._ask, name="figures", daemon=True)
+            self._asking.start()
+        self._asking.join(self._timeout_s)
+        return None if self._asking.is_alive() else self._heard
+
+    def _ask(self) -> None:
+        try:
+            self._heard = self._question()
+        except (Unavailable, Indeterminate):
+            self._heard = None
+
+
+def look(ledger: Redis) -> LedgerFigures:
+    """Read everything. Raises Unavailable or Indeterminate."""
+    lag, pending, delivered = _group(ledger)
+    return LedgerFigures(
+        lag,
+        pending,
+        call(ledger.xlen, keys.STREAM_DEAD),
+        _oldest_age_s(ledger, delivered, pending) if lag or pending else 0.0,
+        list(_read_sales(ledger)),
+        _policy(ledger),
+    )
+
+
+def _group(ledger: Redis) -> tuple[int, int, str]:
+    """Entries not yet given to the group, entries given and not acknowledged, the last given."""
+    try:
+        groups = call(ledger.xinfo_groups, keys.STREAM_ORDERS)
+    except Rejected:
+        return 0, 0, "0-0"  # there is no stream: nothing was ever sold
+    for group in groups:
+        if group["name"] == keys.GROUP:
+            return int(group["lag"] or 0), int(group["pending"]), str(group["last-delivered-id"])
+    return call(ledger.xlen, keys.STREAM_ORDERS), 0, "0-0"
+
+
+def _oldest_age_s(ledger: Redis, delivered: str, pending: int) -> float:
+    pipeline = ledger.pipeline(transaction=False)
+    pipeline.time()
+    pipeline.xrange(keys.STREAM_ORDERS, f"({delivered}", "+", count=1)
+    if pending:
+        pipeline.xpending(keys.STREAM_ORDERS, keys.GROUP)
+    (seconds, micros), waiting, *summary = call_all(pipeline)
+    ids = [entry_id for entry_id, _ in waiting] + [one["min"] for one in summary if one["min"]]
+    oldest_ms = min((int(entry_id.partition("-")[0]) for entry_id in ids), default=None)
+    return 0.0 if oldest_ms is None else max(0.0, seconds + micros / 1e6 - oldest_ms / 1000)
+
+
+def _read_sales(ledger: Redis) -> Iterable[SaleUnits]:
+    """Each sale read in one transaction: a claim comes before it or after it."""
+    loaded = ledger.sscan_iter(keys.LOADED_SALES, count=_SALES_AT_ONCE)
+    vouchers = call(lambda: [int(voucher) for voucher in islice(loaded, SALES_MAX)])
+    for start in range(0, len(vouchers), _SALES_AT_ONCE):
+        pipeline = ledger.pipeline(transaction=True)
+        for voucher in vouchers[start : start + _SALES_AT_ONCE]:
+            pipeline.hget(keys.seckill_sale(voucher), "initial")
+            pipeline.get(keys.seckill_stock(voucher))
+            pipeline.scard(keys.seckill_order(voucher))
+        replies = iter(call_all(pipeline))
+        for offered, left, held in zip(replies, replies, replies, strict=True):
+            if offered is not None and left is not None:
+                yield SaleUnits(int(offered), int(left), int(held))
+
+
+def _policy(ledger: Redis) -> dict[str, bool]:
+    try:
+        found = cast("dict[str, str]", call(ledger.config_get, *_POLICY))
+    except Rejected:
+        return {}
+    return {name: found[name] == wanted for name, wanted in _POLICY.items() if name in found}

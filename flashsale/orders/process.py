@@ -5,21 +5,17 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import CollectorRegistry
-
 from flashsale import logs
-from flashsale.cache.lock import Locks
-from flashsale.cache.lock_counts import LockCollector
 from flashsale.errors import UnreachableError
+from flashsale.locks.batch import BatchLocks
+from flashsale.locks.counts import LockCollector
 from flashsale.orders.metrics import QueueCollector, WorkerCollector
 from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
 from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
+from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
-from flashsale.storage.pool_metrics import MySQLPoolCollector
 from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client
 
 _SWEEP_END_S = 5.0  # a sweep that takes longer is left: each of its steps happens once
@@ -28,7 +24,7 @@ _SWEEP_END_S = 5.0  # a sweep that takes longer is left: each of its steps happe
 def make_worker(name: str, stores: StoreSettings, settings: WorkerSettings) -> Worker:
     """A worker that consumes as `name`. Its ledger client waits longer than the stream blocks."""
     ledger = sync_client(stores.ledger_url, timeout_s=settings.block_ms / 1000 + CALL_TIMEOUT_S)
-    locks = Locks(
+    locks = BatchLocks(
         sync_client(stores.cache_url),
         owner=name,
         lease_ms=settings.lock_lease_ms,
@@ -62,8 +58,8 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     sweeper = make_sweeper(stores)
-    registry = _registry(worker, sweeper, stores)
-    server = _serve((settings.host, port), registry) if port else None
+    metrics = _metrics(worker, sweeper, stores)
+    server = _serve((settings.host, port), metrics) if port else None
     sweeping = threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True)
     sweeping.start()
     try:
@@ -75,33 +71,27 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
             server.shutdown()
 
 
-def _registry(worker: Worker, sweeper: Sweeper, stores: StoreSettings) -> CollectorRegistry:
+def _metrics(worker: Worker, sweeper: Sweeper, stores: StoreSettings) -> Metrics:
     """All that a scrape asks. It has connections of its own: no batch waits for a scrape."""
     watched = engine(stores.mysql_url, kept=1, at_most=1)
-    registry = CollectorRegistry()
-    for collector in (
-        PROCESS_COLLECTOR,
-        PLATFORM_COLLECTOR,
-        GC_COLLECTOR,
+    return Metrics(
         WorkerCollector(worker, sweeper),
         QueueCollector(sync_client(stores.ledger_url), watched),
         LockCollector("order", worker.locks.counts, lambda: worker.locks.held),
         MySQLPoolCollector({"worker": worker.pool, "sweeper": sweeper.pool, "figures": watched}),
-    ):
-        registry.register(collector)
-    return registry
+    )
 
 
-def _serve(address: tuple[str, int], registry: CollectorRegistry) -> ThreadingHTTPServer:
+def _serve(address: tuple[str, int], metrics: Metrics) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, kind, body = 200, "application/json", b'{"success":true}'
+            status, kind, body = 200, b"application/json", b'{"success":true}'
             if self.path == "/metrics":
-                kind, body = CONTENT_TYPE_LATEST, generate_latest(registry)
+                kind, body = metrics.content_type, metrics.render()
             elif self.path != "/healthz":
                 status, body = 404, b'{"success":false,"errorMsg":"Not found"}'
             self.send_response(status)
-            self.send_header("content-type", kind)
+            self.send_header("content-type", kind.decode())
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

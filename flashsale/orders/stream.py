@@ -1,16 +1,16 @@
-"""The worker's side of the stream: what is due, what is done, what is set aside."""
+"""The stream of accepted orders, as one worker sees it: what is due, done, or set aside."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
 
 from flashsale import keys
-from flashsale.lua.scripts import script
-from flashsale.model import parse_id
-from flashsale.orders.entry import Entry, Malformed, read_entry
+from flashsale.lua.scripts import Call, script
+from flashsale.model import ID_MAX, parse_id
+from flashsale.storage.roles import GroupExists, call, call_all, evaluate
 
 _DEAD_LETTER = script("dead_letter")
 _TRIM = script("stream_trim")
@@ -18,17 +18,71 @@ LOST = "the entry was removed from the stream before it was read"
 
 Raw = Sequence[tuple[str, Mapping[str, str] | None]]
 
+_MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999, DATETIME's end
+_SHORT_ID = 19  # no part of a shorter entry id can exceed 2^63-1
+
+
+class Order(NamedTuple):
+    """An accepted order, as seckill.lua put it on the stream."""
+
+    entry_id: str
+    order_id: int
+    user_id: int
+    voucher_id: int
+    accepted_ms: int
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The entry's place in the stream: milliseconds and sequence."""
+        ms, _, seq = self.entry_id.partition("-")
+        return int(ms), int(seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """An entry that is no order; it can never become a row."""
+
+    entry_id: str
+    fields: Mapping[str, str]
+    reason: str
+
+
+StreamEntry = Order | Malformed
+
+
+def read_entry(entry_id: str, fields: Mapping[str, str]) -> StreamEntry:
+    """The order in a stream entry, or why there is none. Pure."""
+    order_id = parse_id(fields.get("id", ""))
+    user_id = parse_id(fields.get("userId", ""))
+    voucher_id = parse_id(fields.get("voucherId", ""))
+    accepted_ms = parse_id(fields.get("ms", ""))
+    if order_id and user_id and voucher_id and accepted_ms and accepted_ms <= _MS_MAX:
+        if _fits(entry_id):
+            return Order(entry_id, order_id, user_id, voucher_id, accepted_ms)
+        return Malformed(entry_id, fields, "no valid entry id")
+    valid_ms = accepted_ms and accepted_ms <= _MS_MAX
+    found = {"id": order_id, "userId": user_id, "voucherId": voucher_id, "ms": valid_ms}
+    missing = ", ".join(name for name, number in found.items() if not number)
+    return Malformed(entry_id, fields, f"no valid {missing}")
+
+
+def _fits(entry_id: str) -> bool:
+    """Whether the position fits its columns; what a clock makes always does."""
+    return len(entry_id) < _SHORT_ID or all(int(part) <= ID_MAX for part in entry_id.split("-"))
+
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
     """Entries that were just given to us, and the fencing number for their locks."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[StreamEntry]
     fence: int
 
 
 class OrderStream:
-    """`stream.orders` as one consumer of the group sees it. Every call may raise RedisError."""
+    """`stream.orders` as one consumer of the group sees it. Every call may raise
+    Unavailable (NoGroup where stream or group is gone) or Indeterminate.
+    """
 
     def __init__(self, ledger: Redis, consumer: str) -> None:
         self._ledger = ledger
@@ -40,28 +94,27 @@ class OrderStream:
 
     def ensure_group(self) -> None:
         """Create stream and group where they are missing, from the very first entry on."""
-        try:
-            self._ledger.xgroup_create(keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+        create = self._ledger.xgroup_create
+        with suppress(GroupExists):
+            call(create, keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True)
 
-    def pending(self, after: str, count: int) -> list[Entry]:
+    def pending(self, after: str, count: int) -> list[StreamEntry]:
         """Up to `count` of our own entries that were given to us and never acknowledged."""
         return self._read(after, count, None)
 
-    def fresh(self, count: int, block_ms: int) -> list[Entry]:
+    def fresh(self, count: int, block_ms: int) -> list[StreamEntry]:
         """Up to `count` entries that nobody was given yet; waits `block_ms` for the first."""
         return self._read(">", count, block_ms)
 
-    def take_over(self, idle_ms: int, count: int) -> tuple[list[Entry], list[str]]:
+    def take_over(self, idle_ms: int, count: int) -> tuple[list[StreamEntry], list[str]]:
         """Entries of others idle for longer than `idle_ms`, now ours, and the ids that are lost.
 
         Goes on where the last call ended, so that all of the pending list is seen in turn.
         """
         cursor, claimed, lost = cast(
             tuple[str, Raw, list[str]],
-            self._ledger.xautoclaim(
+            call(
+                self._ledger.xautoclaim,
                 keys.STREAM_ORDERS,
                 keys.GROUP,
                 self._consumer,
@@ -76,7 +129,7 @@ class OrderStream:
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """These are rows."""
         if entry_ids:
-            self._ledger.xack(keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
+            call(self._ledger.xack, keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
 
     def acknowledge_and_read(self, entry_ids: Sequence[str], count: int) -> Fresh:
         """These are rows; and what comes next, without waiting for it, in one round trip.
@@ -88,69 +141,55 @@ class OrderStream:
         pipeline.xack(keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
         pipeline.incr(keys.LOCK_FENCE)
         pipeline.xreadgroup(keys.GROUP, self._consumer, {keys.STREAM_ORDERS: ">"}, count=count)
-        replies = pipeline.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise reply
-        _, fence, streams = replies
+        _, fence, streams = call_all(pipeline)
         return Fresh(_first_stream(streams), fence)
 
-    def set_aside(self, entry: Entry, reason: str) -> bool:
+    def set_aside(self, entry: StreamEntry, reason: str) -> bool:
         """Move `entry` to the dead letters; False where it was not pending any more."""
         fields = _fields(entry)
-        order_id = parse_id(fields.get("id", ""))
-        return self._dead_letter(entry.entry_id, str(order_id or ""), reason, fields)
+        order_id = str(parse_id(fields.get("id", "")) or "")
+        flat = [part for field in fields.items() for part in field]
+        letter = Call(
+            _DEAD_LETTER,
+            (keys.STREAM_ORDERS, keys.STREAM_DEAD, keys.DEAD_ORDERS),
+            (keys.GROUP, entry.entry_id, order_id, reason, *flat),
+        )
+        return bool(evaluate(self._ledger, letter) == 1)
 
     def journal_loss(self, entry_id: str) -> None:
         """Note an entry that is gone: its group entry is gone with it, so there is no ack."""
-        self._ledger.xadd(keys.STREAM_DEAD, {"entry": entry_id, "reason": LOST})
+        call(lambda: self._ledger.xadd(keys.STREAM_DEAD, {"entry": entry_id, "reason": LOST}))
 
     def fence(self) -> int:
         """The next fencing number."""
-        return self._ledger.incr(keys.LOCK_FENCE)
+        return call(self._ledger.incr, keys.LOCK_FENCE)
 
     def trim(self, keep: int) -> int:
         """Drop what every group has read and acknowledged, but for `keep` entries."""
-        return cast(int, self._ledger.eval(_TRIM.text, 1, keys.STREAM_ORDERS, str(keep)))
+        return cast(int, evaluate(self._ledger, Call(_TRIM, (keys.STREAM_ORDERS,), (keep,))))
 
-    def _read(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
-        reply = self._ledger.xreadgroup(
-            keys.GROUP, self._consumer, {keys.STREAM_ORDERS: after}, count=count, block=block_ms
+    def _read(self, after: str, count: int, block_ms: int | None) -> list[StreamEntry]:
+        reply = call(
+            lambda: self._ledger.xreadgroup(
+                keys.GROUP, self._consumer, {keys.STREAM_ORDERS: after}, count=count, block=block_ms
+            )
         )
         return _first_stream(reply)
 
-    def _dead_letter(
-        self, entry_id: str, order_id: str, reason: str, fields: Mapping[str, str]
-    ) -> bool:
-        flat = [part for field in fields.items() for part in field]
-        added = self._ledger.eval(
-            _DEAD_LETTER.text,
-            3,
-            keys.STREAM_ORDERS,
-            keys.STREAM_DEAD,
-            keys.DEAD_ORDERS,
-            keys.GROUP,
-            entry_id,
-            order_id,
-            reason,
-            *flat,
-        )
-        return bool(added == 1)
 
-
-def _first_stream(reply: object) -> list[Entry]:
+def _first_stream(reply: object) -> list[StreamEntry]:
     streams = cast("list[tuple[str, Raw]]", reply or [])
     return _entries(streams[0][1]) if streams else []
 
 
-def _entries(raw: Raw) -> list[Entry]:
+def _entries(raw: Raw) -> list[StreamEntry]:
     return [
         read_entry(entry_id, fields) if fields else Malformed(entry_id, {}, LOST)
         for entry_id, fields in raw
     ]
 
 
-def _fields(entry: Entry) -> Mapping[str, str]:
+def _fields(entry: StreamEntry) -> Mapping[str, str]:
     if isinstance(entry, Malformed):
         return entry.fields
     return {

@@ -11,18 +11,22 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from redis import Redis
-from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import ID_MAX
-from flashsale.orders import transitions
-from flashsale.orders.lifecycle import CLOCK_SLACK_MS
-from flashsale.orders.returns import return_call
-from flashsale.orders.transitions import Return
+from flashsale.orders.lifecycle import (
+    CLOCK_SLACK_MS,
+    Return,
+    forget_returns,
+    owed_returns,
+    return_call,
+    time_out,
+)
 from flashsale.seckill.ids import EPOCH_S
 from flashsale.settings import LifecycleSettings
 from flashsale.storage.mysql import transaction
+from flashsale.storage.roles import call, evaluate_each
 
 log = structlog.get_logger(__name__)
 
@@ -66,14 +70,14 @@ class Sweeper:
         while not stop.wait(self._settings.sweep_interval_s):
             try:
                 self.run_once()
-            except (RedisError, Unavailable, Indeterminate) as trouble:
+            except (Unavailable, Indeterminate) as trouble:
                 self.total.failures += 1
                 log.warning("the sweep stopped short", trouble=str(trouble))
 
     def run_once(self) -> Swept:
         """Time out what is due, then return what is owed.
 
-        Raises RedisError, Unavailable or Indeterminate; another call goes on from there.
+        Raises Unavailable or Indeterminate; another call goes on from there.
         """
         swept = Swept(timed_out=self._time_out(), returned=self._return())
         self.total.timed_out += swept.timed_out
@@ -84,14 +88,14 @@ class Sweeper:
         if self._now_s() >= self._rescan_due_s:  # an order may have become a row behind us
             self._rescan_due_s = self._now_s() + self._settings.rescan_interval_s
             self._passed = 0
-        seconds, micros = self._ledger.time()  # the clock that orders are dated by
+        seconds, micros = call(self._ledger.time)  # the clock that orders are dated by
         latest = datetime.fromtimestamp(seconds + micros / 1e6, UTC) - self._unpaid_max
         end = first_id_after(latest)
         timed_out, rows_max = 0, self._settings.sweep_rows_max
         while self._passed + 1 < end:
             with transaction(self.pool) as connection:
                 ids = range(self._passed + 1, end)
-                returns = transitions.time_out(connection, latest, ids, rows_max)
+                returns = time_out(connection, latest, ids, rows_max)
             timed_out += len(returns)
             self._passed = returns[-1].order_id if len(returns) == rows_max else end - 1
         return timed_out
@@ -100,28 +104,27 @@ class Sweeper:
         returned = 0
         while True:
             with transaction(self.pool) as connection:
-                owed = transitions.owed(connection, self._settings.sweep_rows_max)
+                owed = owed_returns(connection, self._settings.sweep_rows_max)
             if not owed:
                 return returned
             done = self._give_back(owed)
             if done:
                 with transaction(self.pool) as connection:
-                    transitions.settle(connection, [one.order_id for one in done])
+                    forget_returns(connection, [one.order_id for one in done])
             returned += len(done)
             if len(done) < len(owed):  # the rest is refused, and would be again
                 return returned
 
     def _give_back(self, owed: list[Return]) -> list[Return]:
         """Those of `owed` that the ledger has confirmed."""
-        pipeline = self._ledger.pipeline(transaction=False)
-        for one in owed:
-            call = return_call(one)
-            pipeline.eval(call.script.text, len(call.keys), *call.keys, *map(str, call.args))
-        replies = pipeline.execute(raise_on_error=False)
+        replies = evaluate_each(self._ledger, [return_call(one) for one in owed])
+        done = []
         for one, reply in zip(owed, replies, strict=True):
-            if isinstance(reply, Exception):
+            if isinstance(reply, (Unavailable, Indeterminate)):
                 log.warning("a unit cannot be returned", order=one.order_id, trouble=str(reply))
-        return [one for one, reply in zip(owed, replies, strict=True) if reply in (0, 1)]
+            elif reply in (0, 1):
+                done.append(one)
+        return done
 
 
 def first_id_after(moment: datetime) -> int:

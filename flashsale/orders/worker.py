@@ -6,20 +6,20 @@ So everything is tried until it is a row, and acknowledged only then.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import structlog
-from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine
 
 from flashsale import keys
 from flashsale.buckets import LATENCY_S, SIZES, Buckets
-from flashsale.cache.lock import Locks
-from flashsale.orders.backoff import Postponed
-from flashsale.orders.entry import Entry, Malformed, Order
-from flashsale.orders.persist import persist
-from flashsale.orders.stream import Fresh, OrderStream
+from flashsale.errors import Indeterminate, Unavailable
+from flashsale.locks.batch import BatchLocks
+from flashsale.orders.pending import Pending
+from flashsale.orders.persistence import persist
+from flashsale.orders.stream import Fresh, Malformed, Order, OrderStream, StreamEntry
 from flashsale.settings import WorkerSettings
+from flashsale.storage.roles import NoGroup
 
 log = structlog.get_logger(__name__)
 
@@ -28,10 +28,8 @@ _SMALL = 0.1
 orders are rows by then; without the rest the ledger is kept from claims by an acknowledgement, with
 its fsync, for every three or four orders."""
 
-_START = "0"
 
-
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Counts:
     """What a worker did. `repeated` were rows already; `postponed` will be tried again."""
 
@@ -44,10 +42,9 @@ class Counts:
     batches: int = 0
     failures: int = 0
 
-    def __iadd__(self, other: "Counts") -> "Counts":
-        for name, count in vars(other).items():
-            setattr(self, name, getattr(self, name) + count)
-        return self
+    def __add__(self, other: "Counts") -> "Counts":
+        names = (field.name for field in fields(Counts))
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
 class Worker:
@@ -57,7 +54,7 @@ class Worker:
         self,
         stream: OrderStream,
         pool: Engine,
-        locks: Locks,
+        locks: BatchLocks,
         settings: WorkerSettings,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,10 +63,9 @@ class Worker:
         self.locks = locks
         self._settings = settings
         self._now_s = now_s
-        self._postponed = Postponed(settings.retry_base_ms / 1000, settings.retry_max_ms / 1000)
-        self._cursor: str | None = _START  # in our own pending entries; None: all were seen
-        self._seen: set[str] = set()  # of our own pending entries, since the cursor was at _START
-        self._seen_since_s = now_s()
+        self._pending = Pending(
+            base_s=settings.retry_base_ms / 1000, max_s=settings.retry_max_ms / 1000
+        )
         self._take_over_due_s = 0.0
         self._trim_due_s = now_s() + settings.trim_interval_s
         self._group_known = False
@@ -81,12 +77,12 @@ class Worker:
         self.latencies_s = Buckets(LATENCY_S)  # of orders, acceptance to row, by two clocks
 
     def __repr__(self) -> str:
-        return f"<Worker {self._stream!r} postponed={len(self._postponed)} {self.total}>"
+        return f"<Worker {self._stream!r} {self._pending!r} {self.total}>"
 
     @property
     def postponed(self) -> int:
         """Orders that will be tried again later."""
-        return len(self._postponed)
+        return self._pending.postponed
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Work until `stopped()`; a Redis that is away is waited for."""
@@ -98,17 +94,20 @@ class Worker:
             try:
                 self.run_once()
                 failures = 0
-            except RedisError as error:
+            except (Unavailable, Indeterminate) as trouble:
                 failures += 1
-                self.total.failures += 1
+                self.total += Counts(failures=1)
                 self._ahead = None  # still pending, so it is found again
-                self._cursor = _START  # a batch may have been given to us in the lost reply
-                log.warning("the ledger does not answer", error=str(error), failures=failures)
+                self._pending.start_over()  # a batch may have been given to us in the lost reply
+                log.warning("the ledger does not answer", error=str(trouble), failures=failures)
                 base_s, max_s = self._settings.retry_base_ms, self._settings.retry_max_ms
                 time.sleep(min(max_s, base_s * 2 ** min(failures, 10)) / 1000)
 
     def run_once(self) -> Counts:
-        """Own pending entries, then those of the dead, then fresh ones. Raises RedisError."""
+        """Own pending entries, then those of the dead, then fresh ones.
+
+        Raises Unavailable or Indeterminate where the ledger does not answer.
+        """
         counts = Counts()
         try:
             self._ensure_group()
@@ -116,9 +115,7 @@ class Worker:
             counts += self._take_over()
             counts += self._fresh()
             self._trim()
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
+        except NoGroup:
             self._group_known = False
         self.total += counts
         return counts
@@ -127,43 +124,30 @@ class Worker:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             return self._work(ahead.entries, ahead.fence, read_ahead=True)
-        entries = self._stream.fresh(self._settings.batch_rows_max, self._block())
+        block_ms = self._pending.wait_ms(self._now_s(), self._settings.block_ms)
+        entries = self._stream.fresh(self._settings.batch_rows_max, block_ms)
         return self._work(entries, read_ahead=True)
 
     def _ensure_group(self) -> None:
         if not self._group_known:
             self._stream.ensure_group()
             self._group_known = True
-            self._cursor = _START
+            self._pending.start_over()
 
-    def _own_pending(self) -> Sequence[Entry]:
+    def _own_pending(self) -> Sequence[StreamEntry]:
         """The next of our own pending entries that are due, one page a call."""
         now_s = self._now_s()
-        if self._cursor is None:
-            due_s = self._postponed.next_due_s(now_s)
-            if due_s is None or due_s > 0:
-                return []
-            self._cursor = _START
-        if self._cursor == _START:
-            self._seen.clear()
-            self._seen_since_s = now_s
-        page = self._stream.pending(self._cursor, self._settings.batch_rows_max)
-        self._seen.update(entry.entry_id for entry in page)
-        self._cursor = page[-1].entry_id if page else None
-        if self._cursor is None:  # what was due and is not pending, another worker took and wrote
-            self._postponed.forget_others(self._seen, self._seen_since_s)
+        after = self._pending.read_after(now_s)
+        if after is None:
+            return []
+        page = self._stream.pending(after, self._settings.batch_rows_max)
         ahead = {entry.entry_id for entry in self._ahead.entries} if self._ahead else ()
-        return [
-            entry
-            for entry in page
-            if entry.entry_id not in ahead and self._postponed.is_due(entry.entry_id, now_s)
-        ]
+        return self._pending.due(page, ahead, now_s)
 
     def _take_over(self) -> Counts:
-        counts = Counts()
         now_s = self._now_s()
         if now_s < self._take_over_due_s:
-            return counts
+            return Counts()
         self._take_over_due_s = now_s + self._settings.claim_idle_ms / 4000
         entries, lost = self._stream.take_over(
             self._settings.claim_idle_ms, self._settings.batch_rows_max
@@ -171,17 +155,7 @@ class Worker:
         for entry_id in lost:
             log.error("an accepted order is gone from the stream", entry=entry_id)
             self._stream.journal_loss(entry_id)
-        counts.lost = len(lost)
-        counts += self._work(entries)
-        return counts
-
-    def _block(self) -> int:
-        """How long to wait for fresh entries: not at all while older ones are to be looked at."""
-        if self._cursor is not None:
-            return 1
-        due_s = self._postponed.next_due_s(self._now_s())
-        longest = self._settings.block_ms
-        return longest if due_s is None else max(1, min(longest, int(due_s * 1000)))
+        return Counts(lost=len(lost)) + self._work(entries)
 
     def _trim(self) -> None:
         if self._now_s() >= self._trim_due_s:
@@ -189,17 +163,16 @@ class Worker:
             self._stream.trim(self._settings.trim_keep_entries)
 
     def _work(
-        self, entries: Sequence[Entry], fence: int | None = None, *, read_ahead: bool = False
+        self, entries: Sequence[StreamEntry], fence: int | None = None, *, read_ahead: bool = False
     ) -> Counts:
         counts = Counts(read=len(entries))
-        if not entries:
-            return counts
-        orders = [entry for entry in entries if isinstance(entry, Order)]
         for entry in entries:
             if isinstance(entry, Malformed):
-                self._bury(entry, entry.reason, counts)
+                counts += self._set_aside(entry, entry.reason)
+        orders = [entry for entry in entries if isinstance(entry, Order)]
         if orders:
-            done = self._under_lock(orders, fence or self._stream.fence(), counts)
+            done, handled = self._under_lock(orders, fence or self._stream.fence())
+            counts += handled
             self._acknowledge(done, read_ahead=read_ahead)
         return counts
 
@@ -213,28 +186,31 @@ class Worker:
             self._ahead = ahead if ahead.entries else None
         else:
             self._stream.acknowledge(entry_ids)
-        for entry_id in entry_ids:
-            self._postponed.forget(entry_id)
+        self._pending.forget(entry_ids)
 
-    def _under_lock(self, orders: Sequence[Order], fence: int, counts: Counts) -> Sequence[Order]:
+    def _under_lock(self, orders: Sequence[Order], fence: int) -> tuple[Sequence[Order], Counts]:
         """Make `orders` rows under their users' locks; those that are, whoever wrote them."""
         names = list(dict.fromkeys(keys.order_lock(order.user_id) for order in orders))
         try:
             taken = self.locks.take(names, fence)
-        except RedisError as error:
-            log.warning("writing without locks: the cache does not answer", error=str(error))
-            return self._persist(orders, counts)
+        except (Unavailable, Indeterminate) as trouble:
+            log.warning("writing without locks: the cache does not answer", error=str(trouble))
+            return self._persist(orders)
         ours = {name for name, is_ours in zip(names, taken, strict=True) if is_ours}
         with self.locks.kept(list(ours), fence):
-            mine = orders
+            mine, counts = orders, Counts()
             if len(ours) < len(names):
                 mine = [o for o in orders if keys.order_lock(o.user_id) in ours]
-                self._postpone(
-                    [o for o in orders if keys.order_lock(o.user_id) not in ours], counts
+                counts = self._postpone(
+                    [o for o in orders if keys.order_lock(o.user_id) not in ours]
                 )
-            return self._persist(mine, counts) if mine else []
+            if not mine:
+                return [], counts
+            done, persisted = self._persist(mine)
+            return done, counts + persisted
 
-    def _persist(self, orders: Sequence[Order], counts: Counts) -> Sequence[Order]:
+    def _persist(self, orders: Sequence[Order]) -> tuple[Sequence[Order], Counts]:
+        """Make `orders` rows; those that are, whoever wrote them."""
         began_s = time.perf_counter()
         result = persist(self.pool, orders)
         self.durations_s.add(time.perf_counter() - began_s)
@@ -242,25 +218,20 @@ class Worker:
         written_s = time.time()
         for order in result.written:
             self.latencies_s.add(max(0.0, written_s - order.accepted_ms / 1000))
-        counts.batches += 1
-        counts.written += len(result.written)
-        counts.repeated += len(result.repeated)
+        counts = Counts(batches=1, written=len(result.written), repeated=len(result.repeated))
         for order, reason in result.rejected:
-            self._bury(order, reason, counts)
+            counts += self._set_aside(order, reason)
         if result.waiting:
-            counts.failures += 1
             log.warning("orders wait", orders=len(result.waiting), trouble=result.trouble)
-            self._postpone(result.waiting, counts)
-        return result.done
+            counts += Counts(failures=1) + self._postpone(result.waiting)
+        return result.done, counts
 
-    def _bury(self, entry: Entry, reason: str, counts: Counts) -> None:
+    def _set_aside(self, entry: StreamEntry, reason: str) -> Counts:
         log.error("an accepted order was set aside", entry=entry.entry_id, reason=reason)
         self._stream.set_aside(entry, reason)
-        self._postponed.forget(entry.entry_id)
-        counts.dead += 1
+        self._pending.forget([entry.entry_id])
+        return Counts(dead=1)
 
-    def _postpone(self, orders: Sequence[Order], counts: Counts) -> None:
-        now_s = self._now_s()
-        for order in orders:
-            self._postponed.postpone(order.entry_id, now_s)
-        counts.postponed += len(orders)
+    def _postpone(self, orders: Sequence[Order]) -> Counts:
+        self._pending.postpone((order.entry_id for order in orders), self._now_s())
+        return Counts(postponed=len(orders))

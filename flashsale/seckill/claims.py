@@ -1,8 +1,8 @@
 """Claims: one request to buy, through the gate to seckill.lua, and its answer.
 
 A batch leaves as one EVALSHA per voucher. What Redis refused is *shed* (certainly not done). A
-batch whose answer was lost is settled by replaying it (see settle.py); what stays open is
-*unknown*. Nothing here ever says that a claim failed when it may have succeeded.
+batch whose answer was lost is settled by replaying it (`batch.settled` says what a replay tells);
+what stays open is *unknown*. Nothing here ever says that a claim failed when it may have succeeded.
 """
 
 import asyncio
@@ -13,15 +13,18 @@ from typing import Any
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Outcome
-from flashsale.seckill.batch import SHED, Answer, Batch, Claim, make_batch, read_answers
-from flashsale.seckill.clock import LedgerClock
-from flashsale.seckill.ids import OrderIds
-from flashsale.seckill.settle import Settlement
+from flashsale.seckill.batch import SHED, Batch, Claim, Claimed, make_batch, read_answers, settled
+from flashsale.seckill.ids import LedgerClock, OrderIds
 from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Bounds, Gate, GateFull
 
-_Told = Answer | asyncio.Future[Answer] | None
+REPLAYS_MAX = 3
+_AFTER_DEADLINE_S = 0.02
+
+_Settled = asyncio.Future[Claimed | None]
+_Answer = Claimed | _Settled | None
+"""Of one claim: None without a session, a future while it is being settled."""
 
 
 class Claims:
@@ -38,7 +41,7 @@ class Claims:
         self.clock = LedgerClock(self._read_time)
         self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block)
         self.settlement = Settlement(self._side, self.clock)
-        self.gate: Gate[Claim, _Told] = Gate(
+        self.gate: Gate[Claim, Claimed | None] = Gate(
             self._send, Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
         )
         self.outcomes: Counter[Outcome] = Counter()
@@ -51,7 +54,7 @@ class Claims:
         """Its connections, by what they are for."""
         return {"claim": self._channel, "claim_side": self._side}
 
-    async def claim(self, voucher_id: int, session: str) -> Answer | None:
+    async def claim(self, voucher_id: int, session: str) -> Claimed | None:
         """Buy one unit of `voucher_id` for who is behind the key `session`; None: nobody is.
 
         Never raises for what the ledger did.
@@ -59,8 +62,6 @@ class Claims:
         now_s = asyncio.get_running_loop().time()
         try:
             answer = await self.gate.enter(Claim(voucher_id, session, now_s))
-            if isinstance(answer, asyncio.Future):
-                answer = await answer
         except (GateFull, Unavailable):
             answer = SHED
         if answer is not None:
@@ -85,15 +86,15 @@ class Claims:
         await self._channel.aclose()
         await self._side.aclose()
 
-    async def _send(self, claims: list[Claim]) -> Sequence[_Told]:
-        answers: list[_Told] = [SHED] * len(claims)
-        lanes = self._by_voucher(claims)
-        if not lanes:
+    async def _send(self, claims: list[Claim]) -> Sequence[_Answer]:
+        answers: list[_Answer] = [SHED] * len(claims)
+        by_voucher = self._places(claims)
+        if not by_voucher:
             return answers
-        order_ids = await self._ids.take(sum(len(places) for places in lanes.values()))
+        order_ids = await self._ids.take(sum(len(places) for places in by_voucher.values()))
         deadline_ms = self.clock.now_ms() + self._settings.timeout_ms
         batches, start = [], 0
-        for voucher_id, places in lanes.items():
+        for voucher_id, places in by_voucher.items():
             sessions = [claims[place].session for place in places]
             batch_ids = order_ids[start : start + len(places)]
             batches.append(
@@ -101,21 +102,21 @@ class Claims:
             )
             start += len(places)
         replies = await self._channel.run([batch.call for batch in batches])
-        for batch, places, reply in zip(batches, lanes.values(), replies, strict=True):
+        for batch, places, reply in zip(batches, by_voucher.values(), replies, strict=True):
             for place, answer in zip(places, self._answers(batch, reply), strict=True):
                 answers[place] = answer
         return answers
 
-    def _by_voucher(self, claims: list[Claim]) -> dict[int, list[int]]:
+    def _places(self, claims: list[Claim]) -> dict[int, list[int]]:
         """Places in `claims` by voucher; a claim that has waited too long is left out."""
         too_old_s = asyncio.get_running_loop().time() - self._settings.queue_timeout_ms / 1000
-        lanes: dict[int, list[int]] = {}
+        by_voucher: dict[int, list[int]] = {}
         for place, claim in enumerate(claims):
             if claim.arrived_s >= too_old_s:
-                lanes.setdefault(claim.voucher_id, []).append(place)
-        return lanes
+                by_voucher.setdefault(claim.voucher_id, []).append(place)
+        return by_voucher
 
-    def _answers(self, batch: Batch, reply: Any) -> Sequence[_Told]:
+    def _answers(self, batch: Batch, reply: Any) -> Sequence[_Answer]:
         if isinstance(reply, Unavailable):
             return [SHED] * len(batch.order_ids)
         if isinstance(reply, Indeterminate):
@@ -131,3 +132,65 @@ class Claims:
     async def _read_time(self) -> tuple[int, int]:
         seconds, micros = await self._side.ask("TIME")
         return int(seconds), int(micros)
+
+
+class Settlement:
+    """Replays lost batches beside the gate, each by itself."""
+
+    def __init__(self, channel: Channel, clock: LedgerClock) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.replays = 0
+
+    def __repr__(self) -> str:
+        return f"<Settlement open={len(self._tasks)} replays={self.replays}>"
+
+    @property
+    def open(self) -> int:
+        """Batches whose answers are not known yet."""
+        return len(self._tasks)
+
+    def start(self, batch: Batch) -> list[_Settled]:
+        """Begin to settle `batch`; a future per claim brings its answer."""
+        loop = asyncio.get_running_loop()
+        futures: list[_Settled] = [loop.create_future() for _ in batch.order_ids]
+        task = loop.create_task(self._settle(batch, futures))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return futures
+
+    async def drain(self) -> None:
+        """Wait until nothing is open; bounded by the deadlines and the channel's time-out."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _settle(self, batch: Batch, futures: list[_Settled]) -> None:
+        try:
+            for attempt in range(REPLAYS_MAX):
+                if attempt:
+                    await self._until_past(batch.deadline_ms)
+                found = await self._replay(batch)
+                for future, answer in zip(futures, found, strict=True):
+                    if answer is not None and not future.done():
+                        future.set_result(answer)
+                if all(future.done() for future in futures):
+                    return
+        finally:  # also where a reply cannot be read: nobody waits for ever
+            for future, order_id in zip(futures, batch.order_ids, strict=True):
+                if not future.done():
+                    future.set_result(Claimed(Outcome.UNKNOWN, order_id))
+
+    async def _replay(self, batch: Batch) -> Sequence[Claimed | None]:
+        self.replays += 1
+        try:
+            reply = (await self._channel.run([batch.call]))[0]
+        except Unavailable:
+            return [None] * len(batch.order_ids)
+        if isinstance(reply, (Unavailable, Indeterminate)):
+            return [None] * len(batch.order_ids)
+        return settled(reply, batch.order_ids)
+
+    async def _until_past(self, deadline_ms: int) -> None:
+        await asyncio.sleep(
+            max(0.0, (deadline_ms + 1) / 1000 - self._clock.now_s()) + _AFTER_DEADLINE_S
+        )

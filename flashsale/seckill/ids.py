@@ -1,12 +1,16 @@
-"""Order ids: 64 bits, a second in the upper half, a leased counter in the lower.
+"""Order ids, and the ledger's clock, which dates them.
+
+An id has 64 bits, a second in the upper half, a leased counter in the lower.
 
     id = (seconds since 2022-01-01T00:00:00Z) << 32 | counter of the UTC day
 
 The counter lives in the ledger (`icr:order:{yyyy:MM:dd}`) and is leased in blocks, so that an id
 costs no round trip. The layout is the hm-dianping family's RedisIdWorker.
+Deadlines of claims are set by the same clock: that of the Redis that judges them.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +23,31 @@ _SECONDS_MAX = 2**31 - 1  # an id is a positive signed 64-bit number, until 2090
 
 Lease = Callable[[str, int], Awaitable[int]]
 """Leases n numbers of a day (yyyy:MM:dd); answers the last of them. Raises on failure."""
+
+
+class LedgerClock:
+    """Redis' time, from its own answers to TIME, carried on by the local clock in between."""
+
+    def __init__(self, read: Callable[[], Awaitable[tuple[int, int]]]) -> None:
+        self._read = read
+        self._offset_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"<LedgerClock offset={self._offset_s * 1000:.1f} ms>"
+
+    def now_s(self) -> float:
+        """Unix seconds by Redis' clock."""
+        return time.time() + self._offset_s
+
+    def now_ms(self) -> int:
+        """Unix milliseconds by Redis' clock."""
+        return int(self.now_s() * 1000)
+
+    async def sync(self) -> None:
+        """Ask Redis once; the error is at most half the round trip."""
+        sent = time.time()
+        seconds, micros = await self._read()
+        self._offset_s = seconds + micros / 1e6 - (sent + time.time()) / 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,26 @@
-"""The sale in the ledger: loading it from MySQL's terms, once."""
+"""A sale's terms, from MySQL, and loading them into the ledger: once, and by one script.
+
+`load_sale` is for commands, which find out what is there already; `open_sale` for a replica, which
+has just given MySQL a sale that nobody knows of yet.
+"""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import cast
 
 from redis import Redis
-from redis.exceptions import RedisError
 from sqlalchemy import Engine, func, select
 
 from flashsale import keys
-from flashsale.errors import UnreachableError, ViolationError
-from flashsale.lua.scripts import script
+from flashsale.errors import Indeterminate, Unavailable, UnreachableError, ViolationError
+from flashsale.lua.scripts import Call, script
 from flashsale.model import LIVE_STATUSES
-from flashsale.storage.mysql import transaction
+from flashsale.storage.channel import Channel
+from flashsale.storage.mysql import transaction, unix_ms
+from flashsale.storage.roles import call, evaluate
 from flashsale.storage.tables import seckill_voucher, voucher_order
 
 _LOAD = script("sale_load")
-_TORN = -1
+_CREATED, _THERE, _TORN = 1, 0, -1  # what it replies
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +61,25 @@ def read_terms(pool: Engine) -> list[Terms]:
             row.voucher_id,
             row.stock,
             row.initial_stock,
-            _unix_ms(row.begin_time),
-            _unix_ms(row.end_time),
+            unix_ms(row.begin_time),
+            unix_ms(row.end_time),
             row.live_orders,
         )
         for row in rows
     ]
 
 
-def _unix_ms(moment: datetime) -> int:
-    return round(moment.replace(tzinfo=UTC).timestamp() * 1000)
-
-
-def sale_keys(voucher_id: int) -> tuple[str, ...]:
-    """KEYS of sale_load.lua, in its order."""
-    return (
+def load_call(terms: Terms) -> Call:
+    """The call to sale_load.lua for a sale. Pure."""
+    voucher_id = terms.voucher_id
+    names = (
         keys.seckill_stock(voucher_id),
         keys.seckill_sale(voucher_id),
         keys.seckill_order(voucher_id),
         keys.seckill_receipt(voucher_id),
         keys.LOADED_SALES,
     )
+    return Call(_LOAD, names, (voucher_id, terms.stock, terms.begin_ms, terms.end_ms))
 
 
 def load_sale(ledger: Redis, terms: Terms) -> bool:
@@ -86,30 +88,51 @@ def load_sale(ledger: Redis, terms: Terms) -> bool:
     Raises ViolationError for a sale of which the ledger has lost all or part while MySQL knows
     of orders: starting it from MySQL's stock could sell units twice.
     """
-    names = sale_keys(terms.voucher_id)
+    load = load_call(terms)
+    stock, sale, *_ = load.keys
     try:
-        if not terms.is_untouched and not ledger.exists(names[0], names[1]):
+        if not terms.is_untouched and not call(ledger.exists, stock, sale):
             raise ViolationError(
                 f"voucher {terms.voucher_id} has {terms.live_orders} live orders and "
                 f"{terms.stock} of {terms.initial} units in MySQL, but no sale in the ledger; "
                 "use `flashsale rebuild`"
             )
-        code = cast(
-            int,
-            ledger.eval(
-                _LOAD.text,
-                len(names),
-                *names,
-                str(terms.voucher_id),
-                str(terms.stock),
-                str(terms.begin_ms),
-                str(terms.end_ms),
-            ),
-        )
-    except RedisError as error:
-        raise UnreachableError(f"the ledger refused to load a sale: {error}") from error
-    if code == _TORN:
+        reply = evaluate(ledger, load)
+    except (Unavailable, Indeterminate) as trouble:
+        raise UnreachableError(f"the ledger refused to load a sale: {trouble}") from trouble
+    if reply == _TORN:
         raise ViolationError(
             f"voucher {terms.voucher_id} is half loaded in the ledger; use `flashsale rebuild`"
         )
-    return code == 1
+    return bool(reply == _CREATED)
+
+
+async def open_sale(ledger: Channel, terms: Terms) -> None:
+    """Load a sale that MySQL has just learned of; it can be bought from then on.
+
+    Raises Unavailable where the ledger certainly has not got it, Indeterminate where it may.
+    A call whose answer was lost is repeated: the script loads a sale once.
+    """
+    lost: Indeterminate | None = None
+    for _ in range(_TRIES):
+        try:
+            reply = await ledger.evaluate(load_call(terms))
+        except Indeterminate as trouble:
+            lost = trouble
+        except Unavailable:
+            if lost is None:
+                raise
+        else:
+            was_ours = lost is not None and reply == _THERE and await _holds(ledger, terms)
+            if reply == _CREATED or was_ours:
+                return
+            raise Unavailable(f"the ledger holds another sale of voucher {terms.voucher_id}")
+    assert lost is not None
+    raise lost
+
+
+async def _holds(ledger: Channel, terms: Terms) -> bool:
+    """Whether the ledger's sale has these terms."""
+    sale = keys.seckill_sale(terms.voucher_id)
+    found = await ledger.ask("HMGET", sale, "begin", "end", "initial")
+    return bool(found == [str(terms.begin_ms), str(terms.end_ms), str(terms.initial)])

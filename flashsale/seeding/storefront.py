@@ -21,8 +21,7 @@ from flashsale.seeding.progress import Progress
 from flashsale.seeding.stores import StoreUrls
 from flashsale.settings import BloomSettings, CacheSettings, CatalogSettings
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import engine
+from flashsale.storage.mysql import Database, engine
 from flashsale.storage.tables import blog, shop
 
 T = TypeVar("T")

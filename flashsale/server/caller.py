@@ -1,20 +1,34 @@
-"""Who may call a route: anybody, a signed-in user, or an operator."""
+"""Who calls: anybody, a signed-in user or an operator; and from which network address."""
 
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from hmac import compare_digest
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from flashsale.accounts import holder
 from flashsale.accounts.sessions import Sessions
 from flashsale.errors import Unavailable, UsageError
-from flashsale.server.answers import UNAUTHORIZED, Response
-from flashsale.server.request import Request
-from flashsale.server.router import Handler
+from flashsale.server.app import Handler
+from flashsale.server.request import Request, Scope
+from flashsale.server.response import UNAUTHORIZED, Response
 from flashsale.settings import OperatorSettings
+
+UserHandler = Callable[[Request, str, int], Awaitable[Response]]
+"""Takes the id of the user who calls after the request and the segment of its path."""
+
+ReaderHandler = Callable[[Request, str, int | None], Awaitable[Response]]
+"""The same, where nobody need have signed in."""
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+_UNKNOWN = "unknown"
 
 TOKEN_LENGTH_MIN = 16
 
 
 class Callers:
-    """Wraps handlers so that they run for those who may call them, and know who it is.
+    """Wraps handlers so that they run for those who may call them, and are given who it is.
 
     An operator sends the operator token where users send theirs, in `authorization`. Without
     one set, nobody is an operator. Raises UsageError for a token that could be guessed.
@@ -31,33 +45,29 @@ class Callers:
     def __repr__(self) -> str:
         return f"<Callers operator={'set' if self._operator_token else 'nobody'}>"
 
-    def signed_in(self, handler: Handler) -> Handler:
-        """401 without a session; else `handler`, with the user in `accounts.holder`."""
+    def signed_in(self, handler: UserHandler) -> Handler:
+        """401 without a session; else `handler`, given the user."""
 
         async def guarded(request: Request, segment: str) -> Response:
             user_id = await self._sessions.user_of(request.token)
             if user_id is None:
                 return UNAUTHORIZED
-            holder.hold(user_id)
-            return await handler(request, segment)
+            return await handler(request, segment, user_id)
 
         return guarded
 
-    def anybody(self, handler: Handler) -> Handler:
-        """`handler`, with the user in `accounts.holder` where there is one that can be known.
+    def anybody(self, handler: ReaderHandler) -> Handler:
+        """`handler`, given the user where there is one that can be known.
 
         A read that everybody may do does not fail because sessions cannot be read.
         """
 
         async def greeted(request: Request, segment: str) -> Response:
+            user_id = None
             if request.token:
-                try:
+                with suppress(Unavailable):
                     user_id = await self._sessions.user_of(request.token)
-                except Unavailable:
-                    user_id = None
-                if user_id is not None:
-                    holder.hold(user_id)
-            return await handler(request, segment)
+            return await handler(request, segment, user_id)
 
         return greeted
 
@@ -71,3 +81,64 @@ class Callers:
             return await handler(request, segment)
 
         return guarded
+
+
+class ClientAddresses:
+    """Tells the address behind a request. Headers count only from loopback or a trusted proxy.
+
+    `X-Real-IP` first: our nginx sets it, over whatever the client sent. Where there is none, the
+    last entry of `X-Forwarded-For` that is not a trusted proxy: those before it are hearsay.
+    """
+
+    def __init__(self, trusted: Sequence[Network] = ()) -> None:
+        self._trusted = (*_LOOPBACK, *trusted)
+
+    def __repr__(self) -> str:
+        return f"<ClientAddresses trusted={[str(network) for network in self._trusted]}>"
+
+    def of(self, scope: Scope) -> str:
+        """The client's address as text; "unknown" where the peer has none."""
+        client = scope.get("client")
+        peer = _parsed(client[0]) if client else None
+        if peer is None:
+            return _UNKNOWN
+        if not self._is_trusted(peer):
+            return str(peer)
+        return str(self._named(scope["headers"]) or peer)
+
+    def _named(self, headers: Iterable[tuple[bytes, bytes]]) -> Address | None:
+        forwarded: list[str] = []
+        for name, value in headers:
+            if name == b"x-real-ip":
+                return _parsed(value.decode("latin-1"))
+            if name == b"x-forwarded-for":
+                forwarded += value.decode("latin-1").split(",")
+        for text in reversed(forwarded):
+            address = _parsed(text)
+            if address is None or not self._is_trusted(address):
+                return address
+        return None
+
+    def _is_trusted(self, address: Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def parse_networks(text: str) -> list[Network]:
+    """The networks in a list by comma. Raises UsageError, naming the setting."""
+    try:
+        return [ip_network(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(
+            "FLASHSALE_REPLICA_TRUSTED_PROXIES: expected networks such as 10.0.0.0/8, by comma; "
+            f"{error}"
+        ) from error
+
+
+def _parsed(text: str) -> Address | None:
+    try:
+        address = ip_address(text.strip())
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address

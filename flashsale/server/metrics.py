@@ -5,23 +5,24 @@ asked for elsewhere is one route, `unknown`. Every series is there from the firs
 nought, so that a rate sees the first request too.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import asyncio
+from collections.abc import Iterator
+from typing import NoReturn
 
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
+from flashsale.buckets import LATENCY_S, Buckets
+from flashsale.cache.client import CacheClient
+from flashsale.cache.entry import Source
 from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import App
-from flashsale.storage.gate import Gate
 
 _STORMS_OWN = frozenset(
     {Outcome.RATE_LIMITED, Outcome.REFUSED, Outcome.UNSENT, Outcome.INDETERMINATE}
@@ -30,20 +31,14 @@ _STORMS_OWN = frozenset(
 _EXPECTED = (200, 503)
 """Statuses that are there before they were given: the error budget counts the first 503, too."""
 
-
-class Metrics:
-    """The registry of one process."""
-
-    def __init__(self, *collectors: Collector) -> None:
-        self._registry = CollectorRegistry()
-        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, *collectors):
-            self._registry.register(collector)
-
-    content_type = CONTENT_TYPE_LATEST.encode()
-
-    def render(self) -> bytes:
-        """The exposition in Prometheus' text format."""
-        return generate_latest(self._registry)
+_KIND = ["kind", "strategy"]
+_SATURATION = (
+    ("capacity", "capacity_ids", "Ids it was made for."),
+    ("fill", "fill_ratio", "Share of its bits that are set."),
+    ("estimated_ids", "estimated_ids", "Ids in it, estimated from the fill."),
+    ("false_positives", "false_positive_ratio", "Share of unknown ids that pass."),
+)
+_INTERVAL_S = 0.1
 
 
 class HttpCollector(Collector):
@@ -102,32 +97,111 @@ class ClaimCollector(Collector):
         )
 
 
-class GateCollector(Collector):
-    """Gates by name: how full they are, and what leaves them."""
+class CacheCollector(Collector):
+    """Reads, loads and filters of one process; given to `Metrics`."""
 
-    def __init__(self, gates: Mapping[str, Gate[Any, Any]]) -> None:
-        self._gates = gates
+    def __init__(self, cache: CacheClient) -> None:
+        self._cache = cache
 
     def collect(self) -> Iterator[Metric]:
-        sizes = HistogramMetricFamily(
-            "flashsale_gate_batch_items", "Items that left in one call.", labels=["gate"]
+        yield from self._reads()
+        yield from self._loads()
+        yield from self._health()
+        yield from self._blooms()
+
+    def _reads(self) -> Iterator[Metric]:
+        reads = CounterMetricFamily(
+            "flashsale_cache_reads", "Cached reads, by outcome.", labels=[*_KIND, "outcome"]
+        )
+        for kind in self._cache.kinds.values():
+            for source in Source:
+                reads.add_metric(
+                    [kind.kind, kind.strategy.value, source.value], kind.outcomes[source]
+                )
+        yield reads
+
+    def _loads(self) -> Iterator[Metric]:
+        loads = CounterMetricFamily(
+            "flashsale_cache_loads", "Loads from the database.", labels=_KIND
+        )
+        failures = CounterMetricFamily(
+            "flashsale_cache_load_failures", "Loads that failed.", labels=_KIND
+        )
+        fills = CounterMetricFamily(
+            "flashsale_cache_fills", "Loads put into the cache, or not.", labels=[*_KIND, "result"]
+        )
+        rebuilds = CounterMetricFamily(
+            "flashsale_cache_rebuild_failures", "Rebuilds that failed.", labels=_KIND
         )
         durations = HistogramMetricFamily(
-            "flashsale_gate_call_duration_seconds", "From a call to its answer.", labels=["gate"]
+            "flashsale_cache_load_duration_seconds", "Loads, failed ones too.", labels=_KIND
         )
-        waiting = GaugeMetricFamily(
-            "flashsale_gate_waiting_items", "Items queued.", labels=["gate"]
+        for kind in self._cache.kinds.values():
+            labels, counts = [kind.kind, kind.strategy.value], kind.loading
+            loads.add_metric(labels, counts.loads)
+            failures.add_metric(labels, counts.failures)
+            fills.add_metric([*labels, "filled"], counts.fills)
+            fills.add_metric([*labels, "refused"], counts.refused_fills)
+            rebuilds.add_metric(labels, kind.rebuild_failures)
+            durations.add_metric(labels, counts.durations_s.cumulative(), counts.durations_s.sum)
+        yield from (loads, failures, fills, rebuilds, durations)
+
+    def _health(self) -> Iterator[Metric]:
+        cache = self._cache
+        yield CounterMetricFamily(
+            "flashsale_cache_breaker_openings",
+            "Times the cache was given up.",
+            cache.calls.breaker.opened,
         )
-        calls = GaugeMetricFamily(
-            "flashsale_gate_calls_in_flight", "Calls not yet answered.", labels=["gate"]
+        yield CounterMetricFamily(
+            "flashsale_cache_loads_refused", "Loads beyond the limit.", cache.limit.refused
         )
-        refused = CounterMetricFamily(
-            "flashsale_gate_refused_items", "Items that found the queue full.", labels=["gate"]
+        for name, meaning, value in (
+            ("breaker_open", "1 while reads do not ask the cache.", cache.calls.breaker.is_open),
+            ("loads_running", "Loads under way.", cache.limit.running),
+            ("loads_waiting", "Loads that wait for their turn.", cache.limit.waiting),
+            ("owed_deletes", "Deletes that wait for the cache.", len(cache.calls.owed)),
+        ):
+            yield GaugeMetricFamily(f"flashsale_cache_{name}", meaning, float(value))
+
+    def _blooms(self) -> Iterator[Metric]:
+        there = GaugeMetricFamily(
+            "flashsale_bloom_present", "1 where there is a filter.", labels=["filter"]
         )
-        for name, gate in self._gates.items():
-            sizes.add_metric([name], gate.sizes.cumulative(), gate.sizes.sum)
-            durations.add_metric([name], gate.durations_s.cumulative(), gate.durations_s.sum)
-            waiting.add_metric([name], gate.waiting)
-            calls.add_metric([name], gate.in_flight)
-            refused.add_metric([name], gate.refused)
-        yield from (sizes, durations, waiting, calls, refused)
+        gauges = {
+            field: GaugeMetricFamily(f"flashsale_bloom_{name}", meaning, labels=["filter"])
+            for field, name, meaning in _SATURATION
+        }
+        for bloom in self._cache.blooms.values():
+            saturation = bloom.saturation
+            there.add_metric([bloom.name], float(saturation is not None))
+            if saturation is not None:
+                for field, gauge in gauges.items():
+                    gauge.add_metric([bloom.name], getattr(saturation, field))
+        yield from (there, *gauges.values())
+
+
+class LoopLag(Collector):
+    """Sleeps ten times a second and notes how late it wakes up."""
+
+    def __init__(self) -> None:
+        self.lags_s = Buckets(LATENCY_S)
+
+    def __repr__(self) -> str:
+        return f"<LoopLag {self.lags_s!r}>"
+
+    async def keep(self) -> NoReturn:
+        """Measure for as long as the process lives."""
+        now_s = asyncio.get_running_loop().time
+        while True:
+            due_s = now_s() + _INTERVAL_S
+            await asyncio.sleep(_INTERVAL_S)
+            self.lags_s.add(max(0.0, now_s() - due_s))
+
+    def collect(self) -> Iterator[Metric]:
+        yield HistogramMetricFamily(
+            "flashsale_event_loop_lag_seconds",
+            "How late a timer of the event loop ran, ten times a second.",
+            buckets=self.lags_s.cumulative(),
+            sum_value=self.lags_s.sum,
+        )

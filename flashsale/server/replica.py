@@ -17,31 +17,23 @@ from granian.server.embed import Server
 from sqlalchemy import Engine
 
 from flashsale.accounts.attendance import Attendance
-from flashsale.accounts.login import Login
-from flashsale.accounts.sender import sender_for
+from flashsale.accounts.login import Login, sender_for
 from flashsale.accounts.sessions import Sessions
 from flashsale.cache.client import CacheClient
-from flashsale.cache.lock_counts import LockCollector
-from flashsale.cache.task_lock import TaskLocks
 from flashsale.catalog.storefront import Storefront
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.locks.counts import LockCollector
+from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims
-from flashsale.server.address import ClientAddresses, parse_networks
-from flashsale.server.app import App
-from flashsale.server.cache_metrics import CacheCollector
-from flashsale.server.caller import Callers
-from flashsale.server.loop_lag import LoopLag
-from flashsale.server.metrics import ClaimCollector, GateCollector, HttpCollector, Metrics
-from flashsale.server.router import Router
+from flashsale.server.app import App, Router
+from flashsale.server.caller import Callers, ClientAddresses, parse_networks
+from flashsale.server.metrics import CacheCollector, ClaimCollector, HttpCollector, LoopLag
 from flashsale.server.routes.accounts import AccountRoutes
-from flashsale.server.routes.blogs import BlogRoutes
-from flashsale.server.routes.order import OrderRoutes
+from flashsale.server.routes.orders import ClaimRoutes, OrderRoutes
 from flashsale.server.routes.process import ProcessRoutes
-from flashsale.server.routes.sale import SaleRoutes
-from flashsale.server.routes.shops import ShopRoutes
-from flashsale.server.routes.vouchers import VoucherRoutes
+from flashsale.server.routes.storefront import BlogRoutes, ShopRoutes, VoucherRoutes
 from flashsale.settings import (
     BloomSettings,
     CacheSettings,
@@ -55,10 +47,9 @@ from flashsale.settings import (
     StoreSettings,
 )
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
 from flashsale.storage.gate import Gate
-from flashsale.storage.mysql import engine
-from flashsale.storage.pool_metrics import ChannelCollector, MySQLPoolCollector
+from flashsale.storage.metrics import ChannelCollector, GateCollector, Metrics, MySQLPoolCollector
+from flashsale.storage.mysql import Database, engine
 
 log = structlog.get_logger(__name__)
 _STOP_TIMEOUT_S = 1.0
@@ -96,14 +87,14 @@ class Replica:
         gates: dict[str, Gate[Any, Any]] = {
             "claim": self._claims.gate,
             "session": self._sessions.gate,
-            "cache_read": cache.reads,
-            "cache_call": cache.calls,
+            "cache_read": cache.calls.reads,
+            "cache_call": cache.calls.scripts,
         }
         channels = {
             **self._claims.channels,
             "session": self._sessions.channel,
             "ledger": self._ledger,
-            **cache.channels,
+            **cache.calls.channels,
         }
         return Metrics(
             HttpCollector(self.app),
@@ -125,7 +116,7 @@ class Replica:
             self._claims.clock,
             self._claim_settings.timeout_ms,
         )
-        SaleRoutes(self._sessions, self._claims, orders, self._claim_settings).mount(router)
+        ClaimRoutes(self._sessions, self._claims, orders, self._claim_settings).mount(router)
         OrderRoutes(self._callers, orders, lifecycle).mount(router)
         ProcessRoutes(orders, metrics).mount(router)
 

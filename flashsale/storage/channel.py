@@ -17,27 +17,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import Script
+from flashsale.lua.scripts import Call, Word
 from flashsale.storage.roles import async_client, trouble
-
-Word = str | int | bytes
 
 
 class Lost(Indeterminate):
     """The connection was lost, or the answer took too long: the server may be away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One EVALSHA: a script with its keys and arguments."""
-
-    script: Script
-    keys: Sequence[str]
-    args: Sequence[Word]
-
-    def command(self) -> tuple[Word, ...]:
-        """The words of the command."""
-        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +82,13 @@ class Channel:
             finally:
                 self._give_back(connection)
         return [trouble(r) if isinstance(r, RedisError) else r for r in replies]
+
+    async def evaluate(self, call: Call) -> Any:
+        """The reply to one script. Raises Unavailable or Indeterminate."""
+        reply = (await self.run([call]))[0]
+        if isinstance(reply, (Unavailable, Indeterminate)):
+            raise reply
+        return reply
 
     async def ask(self, *command: Word) -> Any:
         """The reply to one plain command. Raises Unavailable or Indeterminate."""

@@ -30,11 +30,14 @@ class Gate(Generic[Item, Reply]):
     """Batches single requests into calls, in order of arrival, within fixed bounds.
 
     `send` takes a batch and answers a list of replies, in the same order; what it raises is
-    raised to every caller of that batch who has no answer yet.
+    raised to every caller of that batch who has no answer yet. A reply that takes longer than the
+    call may be a future: it is passed on when it is there, and keeps no call in flight.
     """
 
     def __init__(
-        self, send: Callable[[list[Item]], Awaitable[Sequence[Reply]]], bounds: Bounds
+        self,
+        send: Callable[[list[Item]], Awaitable[Sequence[Reply | asyncio.Future[Reply]]]],
+        bounds: Bounds,
     ) -> None:
         self._send = send
         self._bounds = bounds
@@ -110,7 +113,9 @@ class Gate(Generic[Item, Reply]):
         try:
             replies = await self._send([item for item, _ in batch])
             for (_, future), reply in list(zip(batch, replies, strict=True)):
-                if not future.done():  # its caller may have gone
+                if isinstance(reply, asyncio.Future):
+                    _pass_on(reply, future)
+                elif not future.done():  # its caller may have gone
                     future.set_result(reply)
         except asyncio.CancelledError:
             for _, future in batch:
@@ -122,3 +127,19 @@ class Gate(Generic[Item, Reply]):
                     future.set_exception(error)
         finally:
             self.durations_s.add(time.perf_counter() - began_s)
+
+
+def _pass_on(late: asyncio.Future[Reply], future: asyncio.Future[Reply]) -> None:
+    """Give what `late` brings to `future`, whose caller may have gone by then."""
+
+    def settle(_: object) -> None:
+        if future.done():
+            return
+        if late.cancelled():
+            future.cancel()
+        elif error := late.exception():
+            future.set_exception(error)
+        else:
+            future.set_result(late.result())
+
+    late.add_done_callback(settle)

@@ -1,7 +1,11 @@
-"""The MySQL engine, and the one place where its driver's errors become ours."""
+"""MySQL: engine, transactions from threads and from asyncio, and its driver's errors as ours."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import make_url
@@ -9,6 +13,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from flashsale.errors import Indeterminate, Unavailable, UsageError
+
+T = TypeVar("T")
 
 DUPLICATE_KEY = 1062
 _LOST_DURING_QUERY = frozenset({1053, 1927, 2006, 2013, 2055, 3169, 4031})
@@ -79,3 +85,37 @@ def transaction(pool: Engine) -> Iterator[Connection]:
     """
     with translated(), pool.begin() as connection:
         yield connection
+
+
+class Database:
+    """An engine and the threads that use it; at most `threads_max` transactions at a time."""
+
+    def __init__(self, pool: Engine, *, threads_max: int) -> None:
+        self._pool = pool
+        self._threads = ThreadPoolExecutor(threads_max, thread_name_prefix="mysql")
+
+    def __repr__(self) -> str:
+        return f"<Database {self._pool.url!r}>"
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """What `work` returns, run in one transaction.
+
+        Raises Duplicate, Unavailable or Indeterminate, as `transaction` does.
+        """
+
+        def in_transaction() -> T:
+            with transaction(self._pool) as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, in_transaction)
+
+    def close(self) -> None:
+        """Wait for the transactions under way, then close every connection."""
+        self._threads.shutdown()
+        self._pool.dispose()
+
+
+def unix_ms(moment: datetime) -> int:
+    """A time of MySQL's, or one with its offset, as Unix milliseconds."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)

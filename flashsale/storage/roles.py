@@ -1,9 +1,16 @@
-"""Redis clients by role. The ledger's never retry by themselves: a retry could sell twice."""
+"""Redis clients by role, the one way to call a synchronous one, and their driver's errors as ours.
+
+The ledger's clients never retry by themselves: a retry could sell twice.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.client import Pipeline
 from redis.exceptions import (
     BusyLoadingError,
     NoScriptError,
@@ -15,7 +22,10 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from flashsale.errors import Indeterminate, Unavailable, UsageError
-from flashsale.lua.scripts import REFUSED
+from flashsale.lua.scripts import REFUSED, Call
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 5.0
@@ -69,6 +79,65 @@ def async_client(
         raise UsageError(f"expected redis://host:port/db, got {url!r}") from error
 
 
+class Rejected(Unavailable):
+    """The server answered a plain command with an error: it was not executed."""
+
+
+class NoGroup(Rejected):
+    """The stream or its consumer group is gone."""
+
+
+class GroupExists(Rejected):
+    """There is such a consumer group already."""
+
+
+_REJECTIONS = {"NOGROUP": NoGroup, "BUSYGROUP": GroupExists}
+
+
+def call(command: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What a plain `command` of a synchronous client returns; the one way to call it.
+
+    Raises Rejected, another Unavailable, or Indeterminate.
+    """
+    try:
+        return command(*args, **kwargs)
+    except RedisError as error:
+        raise _plain_trouble(error) from error
+
+
+def call_all(pipeline: Pipeline) -> list[Any]:
+    """The replies to the plain commands of `pipeline`. Raises the first trouble, as `call` does."""
+    replies = call(pipeline.execute, raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise _plain_trouble(reply) from reply
+    return replies
+
+
+def evaluate(client: "redis.Redis", script: Call) -> Any:
+    """The reply to a script. Raises Unavailable or Indeterminate."""
+    count, words = len(script.keys), (*script.keys, *script.args)
+    try:
+        try:
+            return client.evalsha(script.script.sha, count, *words)
+        except NoScriptError:
+            return client.eval(script.script.text, count, *words)
+    except RedisError as error:
+        raise trouble(error) from error
+
+
+def evaluate_each(client: "redis.Redis", scripts: Sequence[Call]) -> list[Any]:
+    """The replies to scripts that leave together, trouble with one as a value in its place.
+
+    Raises Unavailable or Indeterminate where all of them are in the same trouble.
+    """
+    pipeline = client.pipeline(transaction=False)
+    for each in scripts:
+        pipeline.eval(each.script.text, len(each.keys), *each.keys, *each.args)
+    replies = call(pipeline.execute, raise_on_error=False)
+    return [trouble(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+
+
 def trouble(error: RedisError) -> Unavailable | Indeterminate:
     """Which kind of trouble a failed call is, for a call that had been sent.
 
@@ -81,3 +150,11 @@ def trouble(error: RedisError) -> Unavailable | Indeterminate:
     )
     kind = Unavailable if refused else Indeterminate
     return kind(f"Redis: {text or type(error).__name__}")
+
+
+def _plain_trouble(error: RedisError) -> Unavailable | Indeterminate:
+    """`trouble`, but an error that is a plain command's own says that it was not executed."""
+    found = trouble(error)
+    if isinstance(error, ResponseError) and isinstance(found, Indeterminate):
+        return _REJECTIONS.get(str(error).partition(" ")[0], Rejected)(str(found))
+    return found

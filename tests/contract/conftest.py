@@ -46,3 +46,10 @@ def own_ledger(tmp_path: Path) -> Iterator[RedisServer]:
     """A ledger of this test's own: to be stopped, starved or reconfigured."""
     with RedisServer(RedisRole.LEDGER, tmp_path / "own-ledger") as server:
         yield server
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path) -> Iterator[RedisServer]:
+    """A cache of this test's own: to be killed, paused or starved."""
+    with RedisServer(RedisRole.CACHE, tmp_path / "own-cache") as server:
+        yield server

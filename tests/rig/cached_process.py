@@ -12,10 +12,9 @@ import uvloop
 from sqlalchemy import Connection, func, select
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Strategy
+from flashsale.cache.strategies import Strategy
 from flashsale.settings import BloomSettings, CacheSettings
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import engine
+from flashsale.storage.mysql import Database, engine
 from flashsale.storage.tables import shop
 
 _SLOW_S = 0.15

@@ -12,8 +12,8 @@ from typing import Literal
 import redis.asyncio
 
 from flashsale import keys
-from flashsale.cache.entries import Entries, Strategy
 from flashsale.cache.entry import Source
+from flashsale.cache.strategies import Entries, Strategy
 from rig.versions import Row, client, kind
 
 IDS = (1, 2)

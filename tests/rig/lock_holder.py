@@ -7,7 +7,7 @@ Says its fencing number once it holds the lock "job", waits for a line, lets go,
 import asyncio
 import sys
 
-from flashsale.cache.task_lock import LockLost, TaskLocks
+from flashsale.locks.task import LockLost, TaskLocks
 from flashsale.settings import LockSettings
 
 

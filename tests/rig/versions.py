@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Entries, Strategy
+from flashsale.cache.strategies import Entries, Strategy
 from flashsale.errors import Unavailable
 from flashsale.settings import BloomSettings, CacheSettings
 

@@ -74,7 +74,7 @@ def test_what_is_no_secret_comes_from_no_file(
 
 
 def test_the_watchdog_renews_in_time() -> None:
-    """The lease has time for two more tries (cache/lock.py)."""
+    """The lease has time for two more tries (locks/batch.py)."""
     defaults = WorkerSettings.load()
     assert defaults.lock_renew_ms * 3 <= defaults.lock_lease_ms
     assert defaults.claim_idle_ms > defaults.lock_lease_ms, "a living holder is not robbed"

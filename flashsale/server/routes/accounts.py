@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass
 
-from flashsale.accounts import holder
 from flashsale.accounts.attendance import Attendance
-from flashsale.accounts.budget import Wait
-from flashsale.accounts.login import Login, is_phone
-from flashsale.server.address import ClientAddresses
-from flashsale.server.answers import UNAUTHORIZED, Response, ok, rejected, too_many
-from flashsale.server.caller import Callers
-from flashsale.server.query import Query
-from flashsale.server.request import Request
-from flashsale.server.router import Router
+from flashsale.accounts.login import Login, Wait, is_phone
+from flashsale.server.app import Router
+from flashsale.server.caller import Callers, ClientAddresses
+from flashsale.server.request import Query, Request
+from flashsale.server.response import UNAUTHORIZED, Response, ok, rejected, too_many
 
 _BAD_PHONE = rejected("phone: expected 11 digits, the first a 1", 400)
 _BAD_CODE = rejected("code: expected text", 400)
@@ -58,21 +54,21 @@ class AccountRoutes:
             return too_many(token.seconds)
         return _WRONG_CODE if token is None else ok(token)
 
-    async def sign_out(self, request: Request, segment: str) -> Response:
+    async def sign_out(self, request: Request, segment: str, user_id: int) -> Response:
         """End the session."""
         await self.login.sign_out(request.token)
         return ok()
 
-    async def me(self, request: Request, segment: str) -> Response:
+    async def me(self, request: Request, segment: str, user_id: int) -> Response:
         """Who the session's user is."""
         user = await self.login.user(request.token)
         return UNAUTHORIZED if user is None else ok(user)
 
-    async def sign(self, request: Request, segment: str) -> Response:
+    async def sign(self, request: Request, segment: str, user_id: int) -> Response:
         """Be here today."""
-        await self.attendance.sign(holder.current())
+        await self.attendance.sign(user_id)
         return ok()
 
-    async def count(self, request: Request, segment: str) -> Response:
+    async def count(self, request: Request, segment: str, user_id: int) -> Response:
         """Days in a row up to today."""
-        return ok(await self.attendance.streak(holder.current()))
+        return ok(await self.attendance.streak(user_id))

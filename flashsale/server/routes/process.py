@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.orders.lookup import OrderLookup
-from flashsale.server.answers import RETRY_SOON, Response, ok, rejected
-from flashsale.server.metrics import Metrics
+from flashsale.server.app import Router
 from flashsale.server.request import Request
-from flashsale.server.router import Router
+from flashsale.server.response import RETRY_SOON, Response, ok, rejected
+from flashsale.storage.metrics import Metrics
 
 _HEALTHY = ok()
 _UNREADY = rejected("Not ready", 503, RETRY_SOON)

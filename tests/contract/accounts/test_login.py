@@ -13,8 +13,7 @@ from flashsale.accounts.login import Login
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.settings import LoginSettings, SessionSettings
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import engine
+from flashsale.storage.mysql import Database, engine
 
 pytestmark = pytest.mark.anyio
 PHONE = "13800000001"

@@ -11,13 +11,11 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from flashsale import keys
-from flashsale.accounts.budget import Wait
-from flashsale.accounts.login import Login
+from flashsale.accounts.login import Login, Wait
 from flashsale.errors import Unavailable
 from flashsale.settings import LoginSettings, SessionSettings
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import engine
+from flashsale.storage.mysql import Database, engine
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ from rig.versions import Versions, client, kind
 
 from flashsale import keys
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Strategy
 from flashsale.cache.entry import Source
+from flashsale.cache.strategies import Strategy
 from flashsale.settings import BloomSettings, CacheSettings
 from flashsale.stack.redis import RedisServer
 

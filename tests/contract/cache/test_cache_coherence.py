@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from rig.history import IDS, Step, dense, run
 
-from flashsale.cache.entries import Strategy
+from flashsale.cache.calls import Owed
 from flashsale.cache.entry import pack
-from flashsale.cache.flight import Flights, Fly, Landed
-from flashsale.cache.loading import Loading
-from flashsale.cache.owed import Owed
+from flashsale.cache.loading import Flights, Fly, Landed, Loading
+from flashsale.cache.strategies import Strategy
 
 STEPS = st.lists(
     st.builds(

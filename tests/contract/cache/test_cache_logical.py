@@ -10,8 +10,8 @@ from rig.versions import NoDatabase, Versions, client, kind, version_of
 
 from flashsale import keys
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Entries, Strategy
 from flashsale.cache.entry import Source, pack
+from flashsale.cache.strategies import Entries, Strategy
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from rig.versions import Versions, client, kind
 
-from flashsale.cache.entries import Strategy
-from flashsale.server.cache_metrics import CacheCollector
+from flashsale.cache.strategies import Strategy
+from flashsale.server.metrics import CacheCollector
 
 pytestmark = pytest.mark.anyio
 

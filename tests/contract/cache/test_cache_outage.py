@@ -12,8 +12,8 @@ from rig.until import eventually
 from rig.versions import Row, Versions, client, kind, version_of
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entries import Entries, Strategy
 from flashsale.cache.entry import Source
+from flashsale.cache.strategies import Entries, Strategy
 from flashsale.errors import Unavailable
 from flashsale.stack.redis import RedisServer
 
@@ -71,7 +71,7 @@ async def under_load(things: Entries[Row], readers: int = 30) -> AsyncIterator[L
 
 
 async def hits(cache: CacheClient, things: Entries[Row]) -> bool:
-    return not cache.breaker.is_open and (await things.read(1)).source is Source.HIT
+    return not cache.calls.breaker.is_open and (await things.read(1)).source is Source.HIT
 
 
 async def test_killed_under_load(own_cache: RedisServer) -> None:
@@ -84,7 +84,7 @@ async def test_killed_under_load(own_cache: RedisServer) -> None:
             assert own_cache.process is not None
             own_cache.process.kill()
             await load.more()
-            assert mine.breaker.is_open
+            assert mine.calls.breaker.is_open
             assert shelf.loads > len(IDS)
             own_cache.start()
             await eventually(lambda: hits(mine, things))
@@ -105,7 +105,7 @@ async def test_paused_under_load(own_cache: RedisServer) -> None:
             send(own_cache, signal.SIGSTOP)
             try:
                 await load.more(1000)
-                assert mine.breaker.is_open
+                assert mine.calls.breaker.is_open
                 waited = sum(each > 0.8 for each in load.took_s)
                 assert waited <= 2 * 20, "once each, not a time-out a read"
             finally:
@@ -113,7 +113,7 @@ async def test_paused_under_load(own_cache: RedisServer) -> None:
             await eventually(lambda: hits(mine, things))
         assert load.failures == []
         assert shelf.most_at_once <= 4
-        assert mine.breaker.opened <= 3
+        assert mine.calls.breaker.opened <= 3
 
 
 async def test_an_update_while_it_is_paused_is_owed(own_cache: RedisServer) -> None:
@@ -127,11 +127,11 @@ async def test_an_update_while_it_is_paused_is_owed(own_cache: RedisServer) -> N
         send(own_cache, signal.SIGSTOP)
         try:
             assert await things.update([1], shelf.write(1)) == 2, "the write is not failed"
-            assert len(mine.owed) == 1
+            assert len(mine.calls.owed) == 1
             assert await version_of(things, 1) == 2
         finally:
             send(own_cache, signal.SIGCONT)
-        await eventually(lambda: not mine.breaker.is_open)
+        await eventually(lambda: not mine.calls.breaker.is_open)
         assert await version_of(things, 1) == 2, "whatever the cache still has"
         assert await mine.keep_once() == 0
         assert await version_of(others, 1) == 2

@@ -8,8 +8,8 @@ from rig.until import eventually
 from rig.versions import Versions, client, kind
 
 from flashsale import keys
-from flashsale.cache.entries import Strategy
 from flashsale.cache.entry import Source, pack
+from flashsale.cache.strategies import Strategy
 
 pytestmark = pytest.mark.anyio
 
@@ -79,7 +79,7 @@ async def test_an_update_ends_a_load_under_way(cache_url: str) -> None:
         await shelf.read.wait()
         await things.update([1], shelf.write(1))
         late = asyncio.create_task(things.read(1))
-        await eventually(lambda: mine.reads.items == 2)
+        await eventually(lambda: mine.calls.reads.items == 2)
         shelf.open.set()
         await early
         assert (await late).value == {"id": 1, "version": 2}
@@ -96,7 +96,7 @@ async def test_a_damaged_filter_lets_everything_pass(cache_url: str, cache: Redi
         cache.delete(keys.bloom("thing")[0])
         cache.set(keys.bloom("thing")[0], "of another type")
         assert (await things.read(3)).source is Source.LOAD, "trouble means unknown"
-        assert mine.breaker.opened == 0, "and the cache is not away for it"
+        assert mine.calls.breaker.opened == 0, "and the cache is not away for it"
 
 
 async def test_pass_through_needs_a_filter(cache_url: str) -> None:

@@ -14,8 +14,7 @@ from flashsale.cache.client import CacheClient
 from flashsale.catalog.storefront import Storefront
 from flashsale.settings import BloomSettings, CacheSettings, CatalogSettings
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import engine
+from flashsale.storage.mysql import Database, engine
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from rig.shops import Open, ShopStores, ids
 
 from flashsale import keys
 from flashsale.cache.entry import Source
-from flashsale.catalog.form import read
+from flashsale.catalog.form import NewShop, ShopChange, read
 from flashsale.catalog.geo import ShopGeo
-from flashsale.catalog.shop_form import NewShop, ShopChange
 from flashsale.errors import Unavailable
 
 pytestmark = pytest.mark.anyio

@@ -10,12 +10,13 @@ from rig.shops import Open, ShopStores
 
 from flashsale import keys
 from flashsale.cache.entry import Source
-from flashsale.catalog.form import read
-from flashsale.catalog.opening import Opening
-from flashsale.catalog.voucher import LISTED, UNLISTED, NewSale, NewVoucher
+from flashsale.catalog import voucher as voucher_module
+from flashsale.catalog.form import NewSale, NewVoucher, read
+from flashsale.catalog.voucher import LISTED, UNLISTED
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
-from flashsale.seckill.sale import read_terms
+from flashsale.seckill.sale import Terms, read_terms
+from flashsale.storage.channel import Channel
 
 pytestmark = pytest.mark.anyio
 
@@ -76,14 +77,14 @@ async def test_nobody_sees_a_sale_that_is_not_loaded(
     town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading, go_on = asyncio.Event(), asyncio.Event()
-    load = Opening.load
+    open_sale = voucher_module.open_sale
 
-    async def slow(self: Opening, terms: Any) -> None:
+    async def slow(ledger: Channel, terms: Terms) -> None:
         loading.set()
         await go_on.wait()
-        await load(self, terms)
+        await open_sale(ledger, terms)
 
-    monkeypatch.setattr(Opening, "load", slow)
+    monkeypatch.setattr(voucher_module, "open_sale", slow)
     async with open_front() as front:
         creating = asyncio.create_task(front.vouchers.create_sale(read(NewSale, SALE)))
         await loading.wait()
@@ -118,7 +119,7 @@ async def test_a_lost_answer_is_asked_for_again(
 ) -> None:
     town.ledger.script_load(script("sale_load").text)
     async with Relay(ledger_url) as relay, open_front(ledger_url=relay.url) as front:
-        await front.vouchers._opening._ledger.ask("PING")  # connected: the next is the script's
+        await front.vouchers._ledger.ask("PING")  # connected: the next is the script's
         relay.cut_replies_after(0)
         voucher_id = await front.vouchers.create_sale(read(NewSale, SALE))
         assert relay.cuts == 1
@@ -133,7 +134,7 @@ async def test_a_sale_that_may_be_loaded_keeps_its_rows(
     """Somebody may have bought: without the rows, the order could never become one."""
     town.ledger.script_load(script("sale_load").text)
     async with Relay(ledger_url) as relay, open_front(ledger_url=relay.url) as front:
-        await front.vouchers._opening._ledger.ask("PING")
+        await front.vouchers._ledger.ask("PING")
         relay.cut_replies_after(0, for_good=True)
         with pytest.raises(Indeterminate):
             await front.vouchers.create_sale(read(NewSale, SALE))

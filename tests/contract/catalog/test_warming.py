@@ -9,8 +9,8 @@ from rig.shops import Open, ShopStores
 
 from flashsale import keys
 from flashsale.cache.entry import Source
-from flashsale.cache.task_lock import TaskLocks
 from flashsale.catalog.warming import LOCK
+from flashsale.locks.task import TaskLocks
 from flashsale.settings import LockSettings
 
 pytestmark = pytest.mark.anyio

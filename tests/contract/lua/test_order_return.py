@@ -7,8 +7,7 @@ from rig.sale import claim, everything, open_sale, stock
 
 from flashsale import keys
 from flashsale.lua.scripts import REFUSED
-from flashsale.orders.returns import return_call
-from flashsale.orders.transitions import Return
+from flashsale.orders.lifecycle import Return, return_call
 
 
 def give_back(ledger: Redis, order_id: int, user_id: int) -> int:

@@ -17,14 +17,11 @@ from sqlalchemy import Engine, text
 
 from flashsale import keys
 from flashsale.model import PayStatus
-from flashsale.orders.lifecycle import CLOCK_SLACK_MS, Change, Lifecycle
+from flashsale.orders.lifecycle import CLOCK_SLACK_MS, Change, Lifecycle, Return, return_call
 from flashsale.orders.lookup import OrderLookup
-from flashsale.orders.returns import return_call
-from flashsale.orders.transitions import Return
-from flashsale.seckill.clock import LedgerClock
+from flashsale.seckill.ids import LedgerClock
 from flashsale.storage.channel import Channel
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import engine
+from flashsale.storage.mysql import Database, engine
 
 pytestmark = pytest.mark.anyio
 
@@ -179,7 +176,7 @@ async def test_an_order_paid_while_its_cancellation_waits_stays_paid(
     ledger_url: str, mysql_url: str, pool: Engine, ledger: Redis, order: int
 ) -> None:
     sql(pool, "UPDATE tb_voucher_order SET create_time = UTC_TIMESTAMP(3)")
-    async with lifecycle_on(ledger_url, mysql_url, claim_timeout_ms=200) as lifecycle:
+    async with lifecycle_on(ledger_url, mysql_url, claim_timeout_ms=1_500) as lifecycle:
         cancelling = asyncio.create_task(lifecycle.cancel(order, USER))
         await asyncio.sleep(0.05)
         assert await lifecycle.pay(order, USER) is Change.DONE

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from rig.rows import add_order, add_sale, order_row, orders, position, units
 from rig.sale import claim, open_sale
 from rig.until import until
 from sqlalchemy import Engine, text
 
 from flashsale import keys
-from flashsale.cache.lock import Locks
-from flashsale.orders.ledger_figures import look
+from flashsale.errors import Indeterminate
+from flashsale.locks.batch import BatchLocks
+from flashsale.orders.metrics import look
 from flashsale.orders.stream import LOST, Fresh, OrderStream
 from flashsale.orders.worker import Counts, Worker
 from flashsale.settings import WorkerSettings
@@ -59,7 +59,7 @@ class Bench:
         **given: Any,
     ) -> Worker:
         settings = WorkerSettings(**{**FAST, **given})
-        locks = Locks(
+        locks = BatchLocks(
             cache or self.cache,
             name,
             lease_ms=settings.lock_lease_ms,
@@ -247,17 +247,17 @@ class Unplugged(OrderStream):
     """A stream whose acknowledgements get lost."""
 
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
-        raise RedisConnectionError("lost")
+        raise Indeterminate("lost")
 
     def acknowledge_and_read(self, entry_ids: Sequence[str], count: int) -> Fresh:
-        raise RedisConnectionError("lost")
+        raise Indeterminate("lost")
 
 
 def test_a_crash_between_commit_and_ack_writes_once(bench: Bench) -> None:
     bench.accept(7, 8)
     worker = bench.worker()
     worker._stream = Unplugged(bench.ledger, "c1")
-    with pytest.raises(RedisConnectionError):
+    with pytest.raises(Indeterminate):
         worker.run_once()
     assert len(orders(bench.pool)) == 2
     assert len(bench.pending()) == 2
@@ -492,16 +492,16 @@ def test_a_cache_that_is_down_costs_the_locks_not_the_orders(
 
 
 def test_locks_are_held_while_mysql_writes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flashsale.orders import persist, rows
+    from flashsale.orders import persistence
 
     held: list[str | None] = []
-    really_write = rows.write
+    really_write = persistence.write
 
     def write(*args: Any) -> None:
         held.extend(bench.cache.mget(keys.order_lock(7), keys.order_lock(8)))
         really_write(*args)
 
-    monkeypatch.setattr(persist.rows, "write", write)
+    monkeypatch.setattr(persistence, "write", write)
     bench.accept(7, 8)
     bench.worker("c1").run_once()
     assert held == ["c1 1", "c1 1"]
@@ -514,14 +514,13 @@ def test_a_postponed_entry_that_another_finished_is_forgotten(bench: Bench) -> N
     worker = bench.worker(block_ms=2000)
     worker._settings = worker._settings.model_copy(update={"block_ms": 1})
     worker.run_once()
-    assert len(worker._postponed) == 1
+    assert worker.postponed == 1
     bench.ledger.xack(keys.STREAM_ORDERS, keys.GROUP, entry)  # taken over and done by another
     for _ in range(4):
         bench.clock.now_s += 10
         worker.run_once()
-    assert len(worker._postponed) == 0
-    worker._settings = worker._settings.model_copy(update={"block_ms": 2000})
-    assert worker._block() == 2000, "idle again"
+    assert worker.postponed == 0
+    assert worker._pending.wait_ms(worker._now_s(), 2000) == 2000, "idle again"
 
 
 def test_postponed_entries_are_not_forgotten_while_they_are_ours(bench: Bench) -> None:
@@ -532,7 +531,7 @@ def test_postponed_entries_are_not_forgotten_while_they_are_ours(bench: Bench) -
     for _ in range(12):
         bench.clock.now_s += 10
         worker.run_once()
-    assert len(worker._postponed) == 2
+    assert worker.postponed == 2
     assert len(orders(bench.pool)) == 6
     bench.cache.flushall()
     bench.run_until(worker, lambda: not bench.pending())
@@ -639,10 +638,10 @@ class _Stumbling(OrderStream):
     def acknowledge_and_read(self, entry_ids: Sequence[str], count: int) -> Fresh:
         self.acks += 1
         if self.acks % 3 == 0:
-            raise RedisConnectionError("lost on its way")
+            raise Indeterminate("lost on its way")
         fresh = super().acknowledge_and_read(entry_ids, count)
         if self.acks % 5 == 0:
-            raise RedisConnectionError("its answer lost: these are ours, and we do not know it")
+            raise Indeterminate("its answer lost: these are ours, and we do not know it")
         return fresh
 
 

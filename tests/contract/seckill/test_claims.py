@@ -18,7 +18,7 @@ from rig.until import eventually
 from flashsale import keys
 from flashsale.lua.scripts import script
 from flashsale.model import Outcome
-from flashsale.seckill.batch import SHED, Answer
+from flashsale.seckill.batch import SHED, Claimed
 from flashsale.seckill.claims import Claims
 from flashsale.seckill.ids import Instant
 from flashsale.settings import ClaimSettings, SessionSettings
@@ -45,13 +45,13 @@ def for_sale(ledger: Redis, voucher_id: int = 1, **terms: Any) -> None:
     open_sale(ledger, voucher_id, **terms)
 
 
-async def buy(claims: Claims, voucher_id: int, user: int) -> Answer:
+async def buy(claims: Claims, voucher_id: int, user: int) -> Claimed:
     answer = await claims.claim(voucher_id, session(user))
     assert answer is not None, "who is signed in is told"
     return answer
 
 
-async def rush(claims: Claims, users: range | list[int], voucher_id: int = 1) -> list[Answer]:
+async def rush(claims: Claims, users: range | list[int], voucher_id: int = 1) -> list[Claimed]:
     return await asyncio.gather(*(buy(claims, voucher_id, user) for user in users))
 
 
@@ -77,7 +77,7 @@ async def test_sold_sold_out_and_duplicate(ledger_url: str, ledger: Redis) -> No
         Outcome.SOLD_OUT,
     ]
     assert answers[2].order_id == answers[0].order_id
-    assert again == Answer(Outcome.DUPLICATE, answers[1].order_id)
+    assert again == Claimed(Outcome.DUPLICATE, answers[1].order_id)
     assert sold(ledger) == {str(user): answers[n].order_id for n, user in ((0, 1), (1, 2), (3, 3))}
     assert dict(claims.outcomes) == {
         Outcome.SOLD: 3,
@@ -103,7 +103,7 @@ async def test_refusals(
     if terms is not None:
         open_sale(ledger, **terms)
     async with claims_on(ledger_url) as claims:
-        assert await buy(claims, 1, 7) == Answer(outcome)
+        assert await buy(claims, 1, 7) == Claimed(outcome)
 
 
 async def test_nobody_buys_nothing_and_is_not_counted(ledger_url: str, ledger: Redis) -> None:
@@ -281,7 +281,7 @@ async def test_an_answer_lost_after_execution_is_sold_with_the_same_id(
         relay.cut_replies_after(0)
         answer = await buy(claims, 1, 2)
         assert relay.cuts == 1
-        assert answer == Answer(Outcome.SOLD, sold(ledger)["2"])
+        assert answer == Claimed(Outcome.SOLD, sold(ledger)["2"])
     assert stock(ledger) == 8
     assert len(ledger.xrange(keys.STREAM_ORDERS)) == 2
 
@@ -297,10 +297,10 @@ async def test_a_whole_batch_is_settled_wherever_its_answer_was_torn(
         relay.cut_replies_after(passing)
         answers = await rush(claims, [1, 2, 3, 2, 4])
     receipts = sold(ledger)
-    assert answers[0] == Answer(Outcome.DUPLICATE, held.order_id)
-    assert answers[1] == Answer(Outcome.SOLD, receipts["2"])
-    assert answers[2] == Answer(Outcome.SOLD, receipts["3"])
-    assert answers[3] == Answer(Outcome.DUPLICATE, receipts["2"])
+    assert answers[0] == Claimed(Outcome.DUPLICATE, held.order_id)
+    assert answers[1] == Claimed(Outcome.SOLD, receipts["2"])
+    assert answers[2] == Claimed(Outcome.SOLD, receipts["3"])
+    assert answers[3] == Claimed(Outcome.DUPLICATE, receipts["2"])
     # Sold out is not final before the deadline, for the lost call might still sell; then it is 7.
     assert answers[4] == SHED
     assert stock(ledger) == 0
@@ -317,8 +317,8 @@ async def test_vouchers_of_one_call_are_settled_each_by_itself(
         answers = await asyncio.gather(buy(claims, 1, 2), buy(claims, 2, 2))
         assert claims.settlement.replays == 1, "the first was answered"
     assert answers == [
-        Answer(Outcome.SOLD, sold(ledger, 1)["2"]),
-        Answer(Outcome.SOLD, sold(ledger, 2)["2"]),
+        Claimed(Outcome.SOLD, sold(ledger, 1)["2"]),
+        Claimed(Outcome.SOLD, sold(ledger, 2)["2"]),
     ]
 
 
@@ -333,7 +333,7 @@ async def test_a_command_that_never_arrived_is_sold_by_its_replay(
         await relay.held.wait()
         relay.drop_all()
         answer = await claiming
-    assert answer == Answer(Outcome.SOLD, sold(ledger)["2"])
+    assert answer == Claimed(Outcome.SOLD, sold(ledger)["2"])
 
 
 async def test_a_torn_command_that_arrives_after_the_deadline_sells_nothing(
@@ -373,7 +373,7 @@ async def test_an_unknown_that_did_sell_has_the_id_that_was_named(
         await buy(claims, 1, 1)
         relay.cut_replies_after(0, for_good=True)
         answer = await buy(claims, 1, 2)
-    assert answer == Answer(Outcome.UNKNOWN, sold(ledger)["2"])
+    assert answer == Claimed(Outcome.UNKNOWN, sold(ledger)["2"])
 
 
 async def test_who_signed_out_while_the_answer_was_lost_is_told_that_it_is_unknown(
@@ -388,7 +388,7 @@ async def test_who_signed_out_while_the_answer_was_lost_is_told_that_it_is_unkno
         await eventually(lambda: claims.settlement.replays == 1)  # in vain; then the deadline
         ledger.delete(session(2))
         relay.lose_no_more()
-        assert await claiming == Answer(Outcome.UNKNOWN, sold(ledger)["2"])
+        assert await claiming == Claimed(Outcome.UNKNOWN, sold(ledger)["2"])
         assert claims.settlement.replays == 3
 
 
@@ -409,7 +409,7 @@ async def test_a_redis_that_stalls_past_the_deadline(own_ledger: RedisServer, ho
             answers = await rush(claims, range(2, 7))
             receipts = sold(client)
             for user, answer in zip(range(2, 7), answers, strict=True):
-                assert answer in (SHED, Answer(Outcome.SOLD, receipts.get(str(user), "")))
+                assert answer in (SHED, Claimed(Outcome.SOLD, receipts.get(str(user), "")))
                 assert (answer == SHED) == (str(user) not in receipts)
 
 
@@ -476,7 +476,7 @@ async def test_chaos(ledger_url: str, ledger: Redis, seed: int) -> None:
                 await asyncio.sleep(chance.random() * 0.02)
             relay.release()
 
-        async def arrive(user: int) -> Answer:
+        async def arrive(user: int) -> Claimed:
             await asyncio.sleep(chance.random() * 0.3)
             return await buy(claims, 1, user)
 
@@ -529,7 +529,7 @@ async def test_a_clock_that_is_wrong_here_does_not_matter(
     ledger_url: str, ledger: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deadlines are set and judged on Redis' clock."""
-    import flashsale.seckill.clock as clock
+    import flashsale.seckill.ids as clock
 
     for_sale(ledger)
     real = clock.time.time

@@ -14,10 +14,10 @@ from rig.relay import Relay
 from rig.until import eventually
 
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import Script
+from flashsale.lua.scripts import Call, Script
 from flashsale.stack.process import CommandLine
 from flashsale.stack.redis import RedisRole, RedisServer
-from flashsale.storage.channel import Call, Channel
+from flashsale.storage.channel import Channel
 from flashsale.storage.roles import sync_client
 
 pytestmark = pytest.mark.anyio

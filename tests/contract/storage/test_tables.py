@@ -10,8 +10,7 @@ from sqlalchemy import Engine, text
 
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import LIVE_STATUSES
-from flashsale.storage.database import Database
-from flashsale.storage.mysql import Duplicate, engine, transaction
+from flashsale.storage.mysql import Database, Duplicate, engine, transaction
 from flashsale.storage.tables import create_all
 
 INSERT = "INSERT INTO tb_voucher_order (id, user_id, voucher_id, status, create_time) VALUES "

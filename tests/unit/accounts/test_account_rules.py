@@ -7,10 +7,14 @@ from types import ModuleType
 import pytest
 import structlog
 
-from flashsale.accounts import holder
-from flashsale.accounts.budget import subscriber
-from flashsale.accounts.login import is_phone
-from flashsale.accounts.sender import bounded, load_sender, log_code, sender_for
+from flashsale.accounts.login import (
+    bounded,
+    is_phone,
+    load_sender,
+    log_code,
+    sender_for,
+    subscriber,
+)
 from flashsale.errors import Unavailable, UsageError
 from flashsale.settings import LoginSettings
 
@@ -110,17 +114,3 @@ async def test_codes_go_where_the_settings_say(plugin: ModuleType) -> None:
     with structlog.testing.capture_logs() as logs:
         await both("13800000001", "123456")
     assert (sent, [line["code"] for line in logs]) == (["123456"], ["123456"])
-
-
-@pytest.mark.anyio
-async def test_each_request_holds_its_own_user() -> None:
-    async def request(user_id: int) -> int:
-        holder.hold(user_id)
-        await asyncio.sleep(0)
-        return holder.current()
-
-    tasks = [asyncio.create_task(request(user_id)) for user_id in range(1, 50)]
-    assert await asyncio.gather(*tasks) == list(range(1, 50))
-    assert holder.held() is None
-    with pytest.raises(LookupError):
-        holder.current()

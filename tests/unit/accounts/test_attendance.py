@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale.accounts.attendance import MONTHS, Span, spans, streak
+from flashsale.accounts.attendance import MONTHS, MonthDays, months_back, streak
 
 
-def bits(signed: set[date], today: date) -> list[tuple[Span, int]]:
+def bits(signed: set[date], today: date) -> list[tuple[MonthDays, int]]:
     """What BITFIELD reads of the days in `signed`."""
     found = []
-    for span in spans(today):
+    for span in months_back(today):
         first = date(int(span.month[:4]), int(span.month[4:]), 1)
         text = "".join(str(int(first + timedelta(n) in signed)) for n in range(span.days))
         found.append((span, int(text, 2)))
@@ -40,7 +40,7 @@ def days(first: str, last: str) -> set[date]:
     ],
 )
 def test_months_have_their_lengths(today: str, months: list[str]) -> None:
-    found = spans(date.fromisoformat(today), 3)
+    found = months_back(date.fromisoformat(today), 3)
     assert [f"{span.month}:{span.days}" for span in found] == months
 
 
@@ -78,4 +78,4 @@ def test_a_streak_of_a_year_is_seen_whole() -> None:
 def test_any_streak_is_what_walking_back_finds(today: date, missing: set[int], length: int) -> None:
     signed = {today - timedelta(n) for n in range(length) if n not in missing}
     assert streak(bits(signed, today)) == by_walking(signed, today)
-    assert len(spans(today)) == MONTHS
+    assert len(months_back(today)) == MONTHS

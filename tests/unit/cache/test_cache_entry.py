@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale.cache.entry import NULL, Answer, Entry, Source, pack, unpack
+from flashsale.cache.entry import NULL, Cached, Entry, Source, pack, unpack
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
@@ -50,8 +50,8 @@ def test_data_may_hold_what_looks_like_a_head() -> None:
 
 
 def test_an_answer_decodes_when_asked() -> None:
-    assert Answer(Source.HIT, b'{"a":1}', orjson.loads).value == {"a": 1}
-    assert Answer(Source.NULL, None, orjson.loads).value is None
+    assert Cached(Source.HIT, b'{"a":1}', orjson.loads).value == {"a": 1}
+    assert Cached(Source.NULL, None, orjson.loads).value is None
     assert orjson.dumps(None) == NULL
 
 

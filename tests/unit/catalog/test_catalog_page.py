@@ -6,9 +6,9 @@ from datetime import datetime
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, literal, select
 
-from flashsale.cache.entry import Answer, Source
-from flashsale.catalog.page import assemble, bodies, extended, slowest
-from flashsale.catalog.record import record, unix_ms
+from flashsale.cache.entry import Cached, Source
+from flashsale.catalog.page import assemble, bodies, extended, record, slowest
+from flashsale.storage.mysql import unix_ms
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,9 @@ def test_a_page_is_as_slow_as_its_slowest_part(sources: list[Source], slow: Sour
 
 def test_a_page_leaves_out_what_does_not_exist() -> None:
     answers = [
-        Answer(Source.HIT, b'{"id":1}', json.loads),
-        Answer(Source.NULL, None, json.loads),
-        Answer(Source.LOAD, b'{"id":3}', json.loads),
+        Cached(Source.HIT, b'{"id":1}', json.loads),
+        Cached(Source.NULL, None, json.loads),
+        Cached(Source.LOAD, b'{"id":3}', json.loads),
     ]
     page = assemble(bodies(answers), [answer.source for answer in answers])
     assert json.loads(page.body) == [{"id": 1}, {"id": 3}]

@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from flashsale.catalog.form import Malformed, read
-from flashsale.catalog.shop_form import NewShop, ShopChange
-from flashsale.catalog.voucher import NewSale, NewVoucher
+from flashsale.catalog.form import BadForm, NewSale, NewShop, NewVoucher, ShopChange, read
 from flashsale.model import ID_MAX
 
 SHOP: dict[str, Any] = {"name": "Noodles", "typeId": 1, "x": 120.1, "y": 30}
@@ -20,7 +18,7 @@ SALE: dict[str, Any] = VOUCHER | {
 
 
 def complaint(kind: Any, given: dict[str, Any]) -> str:
-    with pytest.raises(Malformed) as malformed:
+    with pytest.raises(BadForm) as malformed:
         read(kind, given)
     assert "\n" not in str(malformed.value)
     return str(malformed.value)

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from flashsale.model import PayStatus
-from flashsale.orders.lifecycle import Change, Lifecycle
-from flashsale.orders.transitions import OrderRow
+from flashsale.orders.lifecycle import Change, Lifecycle, OrderRow
 
 
 class _Database:

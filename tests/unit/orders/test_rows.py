@@ -1,7 +1,7 @@
 """What MySQL knows of a batch, sorted: the table behind `repeated` and `rejected`."""
 
-from flashsale.orders.entry import Order
-from flashsale.orders.rows import Known, compare
+from flashsale.orders.persistence import Known, compare
+from flashsale.orders.stream import Order
 
 
 def order(order_id: int, user_id: int, voucher_id: int = 1) -> Order:

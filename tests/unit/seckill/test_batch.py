@@ -4,7 +4,7 @@ import pytest
 
 from flashsale.lua.scripts import CLAIM_OUTCOMES
 from flashsale.model import ID_MAX, Outcome
-from flashsale.seckill.batch import Answer, make_batch, read_answers
+from flashsale.seckill.batch import Claimed, make_batch, read_answers
 
 
 def test_words_of_the_call() -> None:
@@ -25,11 +25,11 @@ def test_words_of_the_call() -> None:
 def test_every_code_has_its_outcome() -> None:
     flat = [part for code in CLAIM_OUTCOMES for part in (code, "id")]
     assert [a and a.outcome for a in read_answers(flat)] == list(CLAIM_OUTCOMES.values())
-    assert read_answers([0, str(ID_MAX)]) == [Answer(Outcome.SOLD, str(ID_MAX))]
+    assert read_answers([0, str(ID_MAX)]) == [Claimed(Outcome.SOLD, str(ID_MAX))]
 
 
 def test_nobody_behind_a_session_is_no_answer() -> None:
-    assert read_answers([8, "", 1, ""]) == [None, Answer(Outcome.SOLD_OUT)]
+    assert read_answers([8, "", 1, ""]) == [None, Claimed(Outcome.SOLD_OUT)]
 
 
 def test_unknown_code_raises() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flashsale.errors import UsageError
-from flashsale.server.address import ClientAddresses, parse_networks
+from flashsale.server.caller import ClientAddresses, parse_networks
 
 
 def scope(peer: str | None, **headers: str) -> dict[str, Any]:

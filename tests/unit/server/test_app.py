@@ -8,10 +8,9 @@ import structlog
 from rig.asgi import ask
 
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.server.answers import Response, ok
-from flashsale.server.app import App
+from flashsale.server.app import App, Router
 from flashsale.server.request import Request
-from flashsale.server.router import Router
+from flashsale.server.response import Response, ok
 from flashsale.settings import ReplicaSettings
 
 pytestmark = pytest.mark.anyio

@@ -1,13 +1,14 @@
 """Who may call a route: without a credential nobody, with trouble nobody is told that."""
 
+import asyncio
+
 import pytest
 from pydantic import SecretStr
 
-from flashsale.accounts import holder
 from flashsale.errors import Unavailable, UsageError
-from flashsale.server.answers import Response, ok
 from flashsale.server.caller import Callers
 from flashsale.server.request import Request
+from flashsale.server.response import Response, ok
 from flashsale.settings import OperatorSettings
 
 pytestmark = pytest.mark.anyio
@@ -35,8 +36,8 @@ class FakeRequest:
         self.token = token
 
 
-async def whoever(request: Request, segment: str) -> Response:
-    return ok([holder.held(), segment])
+async def whoever(request: Request, segment: str, user_id: int | None = None) -> Response:
+    return ok([user_id, segment])
 
 
 @pytest.fixture
@@ -76,6 +77,17 @@ async def test_anybody(sessions: FakeSessions, token: str, user: int | None, ask
     answer = await callers(sessions).anybody(whoever)(request(token), "x")
     assert answer.body == ok([user, "x"]).body
     assert sessions.asked == asked
+
+
+async def test_each_request_is_given_its_own_user() -> None:
+    class Sessions:
+        async def user_of(self, token: str) -> int:
+            await asyncio.sleep(0)
+            return int(token)
+
+    handler = callers(Sessions()).signed_in(whoever)  # type: ignore[arg-type]
+    answers = await asyncio.gather(*(handler(request(str(n)), "x") for n in range(1, 50)))
+    assert [answer.body for answer in answers] == [ok([n, "x"]).body for n in range(1, 50)]
 
 
 async def test_an_operator(sessions: FakeSessions) -> None:

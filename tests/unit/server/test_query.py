@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
+from flashsale.catalog.form import LATITUDE_MAX
 from flashsale.catalog.page import NUMBER_MAX
-from flashsale.catalog.shop_form import LATITUDE_MAX
-from flashsale.server.query import Query
-from flashsale.server.request import Refused, Request
+from flashsale.server.request import Query, Refused, Request
 from flashsale.settings import ReplicaSettings
 
 

@@ -211,6 +211,32 @@ async def test_it_counts_and_tells_its_state() -> None:
     assert (gate.calls, gate.items, gate.waiting, gate.in_flight) == (2, 3, 0, 0)
 
 
+@pytest.mark.parametrize("late_by", ["a value", "an error", "a cancellation"])
+async def test_a_reply_that_is_a_future_is_passed_on_and_keeps_no_call(late_by: str) -> None:
+    gate, calls = make()
+    future, gone, plain = gate.enter(1), gate.enter(2), gate.enter(3)
+    await turns()
+    late: list[asyncio.Future[str]] = [asyncio.get_running_loop().create_future() for _ in "12"]
+    calls.answer(0, [late[0], late[1], "r3"])  # type: ignore[list-item]
+    assert await plain == "r3"
+    await turns()
+    assert gate.in_flight == 0
+    assert not future.done()
+    gone.cancel()
+    late[1].set_result("r2")
+    if late_by == "a value":
+        late[0].set_result("r1")
+        assert await future == "r1"
+    elif late_by == "an error":
+        late[0].set_exception(Unavailable("later"))
+        with pytest.raises(Unavailable, match="later"):
+            await future
+    else:
+        late[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+
+
 @given(
     sizes=st.lists(st.integers(0, 7), max_size=12),
     batch_max=st.integers(1, 5),

@@ -14,7 +14,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from flashsale.errors import Indeterminate, Unavailable, UsageError
 from flashsale.lua.scripts import REFUSED
-from flashsale.storage.roles import async_client, sync_client, trouble
+from flashsale.storage.roles import (
+    GroupExists,
+    NoGroup,
+    Rejected,
+    async_client,
+    call,
+    sync_client,
+    trouble,
+)
 
 CERTAINLY_NOT_DONE: list[RedisError] = [
     NoScriptError("No matching script. Please use EVAL."),
@@ -66,3 +74,29 @@ def test_clients_never_retry(make: object) -> None:
     connection = pool.make_connection()
     assert connection.retry._retries == 0
     assert int(connection.protocol) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ResponseError("NOGROUP No such key 'stream.orders' or consumer group 'g1'"), NoGroup),
+        (ResponseError("BUSYGROUP Consumer Group name already exists"), GroupExists),
+        (ResponseError("WRONGTYPE Operation against a key"), Rejected),
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), Unavailable),
+        (BusyLoadingError("Redis is loading the dataset in memory"), Unavailable),
+        (RedisConnectionError("Connection closed by server."), Indeterminate),
+        (RedisTimeoutError("Timeout reading from socket"), Indeterminate),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)[:10]),
+)
+def test_an_error_of_a_plain_command_says_that_it_was_not_executed(
+    error: RedisError, kind: type[Exception]
+) -> None:
+    def command(word: str, *, count: int) -> None:
+        assert (word, count) == ("x", 2)
+        raise error
+
+    with pytest.raises(Exception, match=str(error).split()[0]) as raised:
+        call(command, "x", count=2)
+    assert type(raised.value) is kind
+    assert raised.value.__cause__ is error

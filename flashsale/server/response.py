@@ -1,0 +1,129 @@
+"""What goes over the wire: the answer to every outcome, made once where it can be.
+
+What came through the cache is JSON as it was stored, and `x-cache` says how it came.
+"""
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from flashsale.cache.entry import Source
+from flashsale.catalog.page import Page
+from flashsale.model import Outcome
+
+Header = tuple[bytes, bytes]
+_JSON: Header = (b"content-type", b"application/json")
+_CACHED: dict[Source, Header] = {source: (b"x-cache", source.encode()) for source in Source}
+
+
+class Response(NamedTuple):
+    """One HTTP answer, ready to send; a tuple, since one is made for every request."""
+
+    status: int
+    body: bytes
+    headers: list[Header]
+
+
+def ok(data: Any = None) -> Response:
+    """The family's envelope around `data`; absent where it is None."""
+    body = {"success": True} if data is None else {"success": True, "data": data}
+    return _with_body(200, orjson.dumps(body))
+
+
+def rejected(message: str, status: int = 200, *extra: Header) -> Response:
+    """The family's envelope around a rejection; a business rejection is HTTP 200."""
+    return _with_body(status, orjson.dumps({"success": False, "errorMsg": message}), *extra)
+
+
+def ok_json(data: bytes, *extra: Header) -> Response:
+    """The family's envelope around `data`, which is JSON already."""
+    return _with_body(200, b'{"success":true,"data":%b}' % data, *extra)
+
+
+def _with_body(status: int, body: bytes, *extra: Header) -> Response:
+    length = (b"content-length", b"%d" % len(body))
+    return Response(status, body, [_JSON, length, *extra])
+
+
+def empty(status: int, *extra: Header) -> Response:
+    """An answer without a body."""
+    return Response(status, b"", [(b"content-length", b"0"), *extra])
+
+
+def too_many(retry_after_s: int) -> Response:
+    """429, naming when to ask again."""
+    return rejected("Too many requests, try again later", 429, _retry_after(retry_after_s))
+
+
+def _retry_after(seconds: int) -> Header:
+    return (b"retry-after", str(seconds).encode())
+
+
+RETRY_SOON = _retry_after(1)
+UNAUTHORIZED = empty(401)
+BAD_ID = rejected("Expected an id from 1 to 9223372036854775807", 400)
+NOT_FOUND = rejected("Not found", 404)
+BUSY = rejected("Busy, try again", 503, RETRY_SOON)
+
+
+def method_not_allowed(*allowed: str) -> Response:
+    """405, naming what is allowed."""
+    return rejected("Method not allowed", 405, (b"allow", ", ".join(allowed).encode()))
+
+
+def _outcome(outcome: Outcome) -> Header:
+    return (b"x-outcome", outcome.value.encode())
+
+
+_MESSAGES = {
+    Outcome.SOLD_OUT: "Insufficient inventory",
+    Outcome.NOT_OPEN: "Sale has not started",
+    Outcome.ENDED: "Sale has ended",
+    Outcome.PAUSED: "Sale is paused",
+}
+_FIXED = {
+    **{
+        outcome: rejected(message, 200, _outcome(outcome)) for outcome, message in _MESSAGES.items()
+    },
+    Outcome.SHED: rejected("Busy, try again", 503, RETRY_SOON, _outcome(Outcome.SHED)),
+}
+_DUPLICATE = rejected("Duplicate orders cannot be placed", 200, _outcome(Outcome.DUPLICATE))
+UNKNOWN_VOUCHER = rejected("Voucher does not exist", 404, _outcome(Outcome.NOT_LOADED))
+NOT_LOADED = rejected("Busy, try again", 503, RETRY_SOON, _outcome(Outcome.NOT_LOADED))
+_SOLD_HEADER = _outcome(Outcome.SOLD)
+
+
+def claimed(outcome: Outcome, order_id: str, retry_after_s: int) -> Response:
+    """The answer to a claim (the table of the design, section 3), but for one not loaded.
+
+    `retry_after_s` is when the status of an unknown outcome is final.
+    """
+    if outcome is Outcome.SOLD:
+        number = order_id.encode()
+        body = b'{"success":true,"data":' + number + b"}"
+        length = (b"content-length", str(len(body)).encode())
+        return Response(200, body, [_JSON, length, _SOLD_HEADER, (b"x-order-id", number)])
+    fixed = _FIXED.get(outcome)
+    if fixed is not None:
+        return fixed
+    order = (b"x-order-id", order_id.encode())
+    if outcome is Outcome.DUPLICATE:
+        return Response(200, _DUPLICATE.body, [*_DUPLICATE.headers, order])
+    if outcome is Outcome.UNKNOWN:
+        retry = _retry_after(retry_after_s)
+        message = "Outcome unknown, ask for your order"
+        return rejected(message, 503, retry, _outcome(outcome), order)
+    raise KeyError(f"no answer is defined for the outcome {outcome!r}")
+
+
+def answered(body: bytes | None, source: Source, absent: Response = NOT_FOUND) -> Response:
+    """The thing in `body`, or `absent` where there is none."""
+    header = _CACHED[source]
+    if body is None:
+        return Response(absent.status, absent.body, [*absent.headers, header])
+    return ok_json(body, header)
+
+
+def listed(page: Page) -> Response:
+    """A page of a list."""
+    return ok_json(page.body, _CACHED[page.source])

@@ -1,0 +1,157 @@
+"""Buying, asking what became of it, and one order: where it is, paying for it, cancelling it."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from flashsale.accounts.sessions import Sessions
+from flashsale.errors import Indeterminate, Unavailable
+from flashsale.model import OrderStatus, Outcome, parse_id
+from flashsale.orders.lifecycle import Change, Lifecycle
+from flashsale.orders.lookup import Found, OrderLookup
+from flashsale.seckill.claims import Claims
+from flashsale.server.app import Router
+from flashsale.server.caller import Callers
+from flashsale.server.request import Request
+from flashsale.server.response import (
+    BAD_ID,
+    NOT_FOUND,
+    NOT_LOADED,
+    RETRY_SOON,
+    UNAUTHORIZED,
+    UNKNOWN_VOUCHER,
+    Response,
+    claimed,
+    ok,
+    rejected,
+)
+from flashsale.settings import ClaimSettings
+
+_QUEUED = rejected("Order is still being written, try again", 200, RETRY_SOON)
+_FAILED = rejected("Order has failed")
+_PAY = {
+    Change.DONE: ok(),
+    Change.REFUNDED: rejected("Order was cancelled, the payment is refunded"),
+    Change.TOO_LATE: rejected("Order cannot be paid any more"),
+    Change.QUEUED: _QUEUED,
+    Change.FAILED: _FAILED,
+    Change.UNKNOWN: NOT_FOUND,
+}
+_CANCEL = {
+    Change.DONE: ok(),
+    Change.TOO_LATE: rejected("Order is paid and cannot be cancelled"),
+    Change.QUEUED: _QUEUED,
+    Change.FAILED: _FAILED,
+    Change.UNKNOWN: NOT_FOUND,
+}
+
+
+@dataclass(frozen=True)
+class ClaimRoutes:
+    """The claim, whose session the script that sells looks up itself; and its user's order."""
+
+    sessions: Sessions
+    claims: Claims
+    orders: OrderLookup
+    settings: ClaimSettings
+
+    def mount(self, router: Router) -> None:
+        """Add the routes."""
+        router.add("POST", "/voucher-order/seckill/{voucherId}", self.claim)
+        router.add("GET", "/voucher-order/seckill/{voucherId}", self.own_order)
+
+    async def claim(self, request: Request, segment: str) -> Response:
+        """Buy one unit: gate, script with its look at the session, answer."""
+        voucher_id = parse_id(segment)
+        if voucher_id is None:
+            return BAD_ID
+        if request.has_body:
+            await request.body()  # nothing in it matters, but its bounds do
+        session = self.sessions.key_of(request.token)
+        answer = None if session is None else await self.claims.claim(voucher_id, session)
+        if answer is None:
+            return UNAUTHORIZED
+        outcome, order_id = answer
+        if outcome is Outcome.NOT_LOADED:
+            return await self._not_loaded(voucher_id)
+        return claimed(outcome, order_id, self._final_after_s)
+
+    async def _not_loaded(self, voucher_id: int) -> Response:
+        try:
+            known = await self.orders.voucher_exists(voucher_id)
+        except (Unavailable, Indeterminate):
+            known = True  # for all that can be told now
+        return NOT_LOADED if known else UNKNOWN_VOUCHER
+
+    @cached_property
+    def _final_after_s(self) -> int:
+        return math.ceil(self.settings.timeout_ms / 1000) + 1
+
+    async def own_order(self, request: Request, segment: str) -> Response:
+        """The caller's own order of a voucher: row, receipt or none."""
+        voucher_id = parse_id(segment)
+        if voucher_id is None:
+            return BAD_ID
+        user_id = await self.sessions.user_of(request.token)
+        if user_id is None:
+            return UNAUTHORIZED
+        found = await self.orders.by_voucher(voucher_id, user_id)
+        if found is None:
+            return ok({"state": "none"})
+        is_row = found.status is OrderStatus.CONFIRMED
+        return ok({"state": "row" if is_row else "receipt", **described(found)})
+
+
+@dataclass(frozen=True)
+class OrderRoutes:
+    """An order by its id. Another user's does not exist."""
+
+    callers: Callers
+    orders: OrderLookup
+    lifecycle: Lifecycle
+
+    def mount(self, router: Router) -> None:
+        """Add the routes."""
+        signed_in = self.callers.signed_in
+        router.add("GET", "/voucher-order/{id}", signed_in(self.order))
+        router.add("POST", "/voucher-order/{id}/pay", signed_in(self.pay))
+        router.add("POST", "/voucher-order/{id}/cancel", signed_in(self.cancel))
+
+    async def order(self, request: Request, segment: str, user_id: int) -> Response:
+        """Where the order is on its way from receipt to row, and its status there."""
+        order_id = parse_id(segment)
+        if order_id is None:
+            return BAD_ID
+        found = await self.orders.by_id(order_id, user_id)
+        if found is None:
+            return NOT_FOUND
+        return ok({"state": found.status.value, **described(found)})
+
+    async def pay(self, request: Request, segment: str, user_id: int) -> Response:
+        """Pay. Twice is once; too late is given back."""
+        order_id = parse_id(segment)
+        if order_id is None:
+            return BAD_ID
+        return _PAY[await self.lifecycle.pay(order_id, user_id)]
+
+    async def cancel(self, request: Request, segment: str, user_id: int) -> Response:
+        """Cancel what is not paid. Twice is once."""
+        order_id = parse_id(segment)
+        if order_id is None:
+            return BAD_ID
+        return _CANCEL[await self.lifecycle.cancel(order_id, user_id)]
+
+
+def described(found: Found) -> dict[str, Any]:
+    """An order as JSON has it; its id is text, since JavaScript's numbers end at 2^53."""
+    order: dict[str, Any] = {
+        "orderId": str(found.order_id),
+        "voucherId": found.voucher_id,
+        "orderState": found.status.value,
+    }
+    if found.pay_status is not None:
+        order["status"] = found.pay_status
+    if found.reason is not None:
+        order["reason"] = found.reason
+    return order

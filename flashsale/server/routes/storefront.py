@@ -1,0 +1,140 @@
+"""Shops, vouchers and blogs: everybody reads, operators create and change, users like."""
+
+from dataclasses import dataclass
+
+from flashsale.catalog.blog import Blogs
+from flashsale.catalog.form import NAME_LENGTH_MAX, NewSale, NewShop, NewVoucher, ShopChange
+from flashsale.catalog.shop import Changed, Shops, ShopTypes
+from flashsale.catalog.voucher import Vouchers
+from flashsale.model import parse_id
+from flashsale.server.app import Router
+from flashsale.server.caller import Callers
+from flashsale.server.request import Query, Request
+from flashsale.server.response import BAD_ID, Response, answered, listed, ok, rejected
+
+NO_SHOP = rejected("Shop does not exist", 404)
+NO_TYPE = rejected("Shop type does not exist")
+_NO_SHOP_OF_VOUCHER = rejected("Shop does not exist")
+_NO_BLOG = rejected("Blog does not exist", 404)
+_CHANGE = {Changed.DONE: ok(), Changed.NO_SHOP: NO_SHOP, Changed.NO_TYPE: NO_TYPE}
+
+
+@dataclass(frozen=True)
+class ShopRoutes:
+    """Everything under /shop and /shop-type."""
+
+    callers: Callers
+    shops: Shops
+    types: ShopTypes
+
+    def mount(self, router: Router) -> None:
+        """Add the routes."""
+        router.add("GET", "/shop/{id}", self.shop)
+        router.add("GET", "/shop/of/type", self.of_type)
+        router.add("GET", "/shop/of/name", self.of_name)
+        router.add("GET", "/shop-type/list", self.all_types)
+        router.add("POST", "/shop", self.callers.operator(self.create))
+        router.add("PUT", "/shop", self.callers.operator(self.change))
+
+    async def shop(self, request: Request, segment: str) -> Response:
+        """One shop."""
+        shop_id = parse_id(segment)
+        if shop_id is None:
+            return BAD_ID
+        answer = await self.shops.read(shop_id)
+        return answered(answer.body, answer.source, NO_SHOP)
+
+    async def of_type(self, request: Request, segment: str) -> Response:
+        """The shops of a type: the nearest first where x and y say to what, else by id."""
+        query = Query(request)
+        type_id, number, place = query.id("typeId"), query.page(), query.place()
+        if place is None:
+            return listed(await self.shops.of_type(type_id, number))
+        return listed(await self.shops.near(type_id, number, *place))
+
+    async def of_name(self, request: Request, segment: str) -> Response:
+        """The shops whose name contains something."""
+        query = Query(request)
+        name, number = query.text("name", NAME_LENGTH_MAX), query.page()
+        return listed(await self.shops.named(name, number))
+
+    async def all_types(self, request: Request, segment: str) -> Response:
+        """Every type of shop."""
+        answer = await self.types.everything()
+        return answered(answer.body, answer.source)
+
+    async def create(self, request: Request, segment: str) -> Response:
+        """A new shop; its id."""
+        shop_id = await self.shops.create(await request.form(NewShop))
+        return NO_TYPE if shop_id is None else ok(shop_id)
+
+    async def change(self, request: Request, segment: str) -> Response:
+        """Change what the body names of a shop."""
+        return _CHANGE[await self.shops.change(await request.form(ShopChange))]
+
+
+@dataclass(frozen=True)
+class VoucherRoutes:
+    """Everything under /voucher."""
+
+    callers: Callers
+    vouchers: Vouchers
+
+    def mount(self, router: Router) -> None:
+        """Add the routes."""
+        router.add("GET", "/voucher/list/{shopId}", self.of_shop)
+        router.add("POST", "/voucher", self.callers.operator(self.create))
+        router.add("POST", "/voucher/seckill", self.callers.operator(self.create_sale))
+
+    async def of_shop(self, request: Request, segment: str) -> Response:
+        """The vouchers of a shop; none for one that does not exist, as the family has it."""
+        shop_id = parse_id(segment)
+        if shop_id is None:
+            return BAD_ID
+        answer = await self.vouchers.of_shop(shop_id)
+        return answered(answer.body or b"[]", answer.source)
+
+    async def create(self, request: Request, segment: str) -> Response:
+        """A new ordinary voucher; its id."""
+        return _created(await self.vouchers.create(await request.form(NewVoucher)))
+
+    async def create_sale(self, request: Request, segment: str) -> Response:
+        """A new voucher whose sale can be bought as soon as it begins; its id."""
+        return _created(await self.vouchers.create_sale(await request.form(NewSale)))
+
+
+def _created(voucher_id: int | None) -> Response:
+    return _NO_SHOP_OF_VOUCHER if voucher_id is None else ok(voucher_id)
+
+
+@dataclass(frozen=True)
+class BlogRoutes:
+    """Everything under /blog."""
+
+    callers: Callers
+    blogs: Blogs
+
+    def mount(self, router: Router) -> None:
+        """Add the routes."""
+        router.add("GET", "/blog/hot", self.callers.anybody(self.hot))
+        router.add("GET", "/blog/{id}", self.callers.anybody(self.blog))
+        router.add("PUT", "/blog/like/{id}", self.callers.signed_in(self.like))
+
+    async def hot(self, request: Request, segment: str, user_id: int | None) -> Response:
+        """A page of the most liked blogs."""
+        return listed(await self.blogs.hot(Query(request).page(), user_id))
+
+    async def blog(self, request: Request, segment: str, user_id: int | None) -> Response:
+        """One blog."""
+        blog_id = parse_id(segment)
+        if blog_id is None:
+            return BAD_ID
+        body, source = await self.blogs.read(blog_id, user_id)
+        return answered(body, source, _NO_BLOG)
+
+    async def like(self, request: Request, segment: str, user_id: int) -> Response:
+        """Like it; the second time, no longer."""
+        blog_id = parse_id(segment)
+        if blog_id is None:
+            return BAD_ID
+        return ok() if await self.blogs.like(blog_id, user_id) else _NO_BLOG
