@@ -116,9 +116,11 @@ def run_storm(request: StormRequest) -> StormRun:
             finished = storm(assignment, tokens, show)
         _take_ending(request, folder)
         summary = finished.summary
-        loaded = loads.settled() if loads is not None else None
-        if loaded is not None:
-            found = Loads(loaded, *finished.plan.asked())
+        if loads is not None:
+            counted = loads.settled()
+            if counted.loads is None:
+                typer.echo(f"storm: loads are not counted: {counted.why}", err=True)
+            found = Loads(counted.loads, *finished.plan.asked(), counted.why)
             summary = with_loads(scenario, finished.figures, summary, found)
         if request.rival is not None:
             summary = request.rival.held_against(summary, folder.path)

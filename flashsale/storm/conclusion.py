@@ -97,8 +97,11 @@ def conclude(
 def with_loads(scenario: Scenario, figures: Figures, summary: Summary, loads: Loads) -> Summary:
     """The same run with what the database counted, judged again."""
     figures.loads = loads
+    counted = None
+    if loads.count is not None:
+        counted = DatabaseFigures(loads=loads.count, shops=loads.shops, unknown=loads.unknown)
     found = {
-        "database": DatabaseFigures(loads=loads.count, shops=loads.shops, unknown=loads.unknown),
+        "database": counted,
         "thresholds": _thresholds([judge(each, figures) for each in scenario.thresholds]),
     }
     return summary.model_copy(update=found).judged()

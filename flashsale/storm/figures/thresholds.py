@@ -224,6 +224,8 @@ def judge(threshold: Threshold, figures: Figures) -> Judgement:
 def _loads(metric: Metric, loads: Loads | None) -> tuple[float | None, str]:
     if loads is None:
         return None, "the database's own statistics were not to be had"
+    if loads.count is None:
+        return None, f"unknown: {loads.why}"
     match metric.statistic:
         case "loads":
             return loads.count, ""
