@@ -1,6 +1,7 @@
 """The command tree, and the one place where an error becomes a line and an exit code."""
 
 import errno
+import io
 import signal
 import sys
 from types import FrameType
@@ -88,6 +89,7 @@ def _on_signal(number: int, frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """Run the command line; what a user caused ends in one line, never in a traceback."""
+    _write_what_can_be_encoded()
     for stopping in _STOPPING:
         if signal.getsignal(stopping) is not signal.SIG_IGN:  # as under nohup
             signal.signal(stopping, _on_signal)
@@ -107,6 +109,13 @@ def main() -> None:
     except _Terminated:
         sys.exit(ExitCode.TERMINATED)
     sys.exit(code or ExitCode.PASS)
+
+
+def _write_what_can_be_encoded() -> None:
+    """Let a stream that cannot encode a character write "?" for it, unless it is told otherwise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:

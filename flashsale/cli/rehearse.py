@@ -29,7 +29,7 @@ from flashsale.cli.workflow import tell_workflow
 from flashsale.errors import UsageError
 
 if TYPE_CHECKING:
-    from flashsale.cli.storming import StormRequest
+    from flashsale.cli.storming import StormRequest, StormRun
     from flashsale.seeding.settings import SeedSettings
     from flashsale.stack.state import StackState
     from flashsale.storm.workload.scenario import Scenario
@@ -237,19 +237,27 @@ def _storm_and_judge(request: "StormRequest") -> int:
 
     _say(f"storming {request.base_url}")
     run = run_storm(request)
-    print_run(run)
     interrupted = run.summary.load.interrupted_by is not None
+    # Without a sale, thresholds are the verdict.
+    is_over = interrupted or request.scenario.sale is None
+    print_run(run, interim=not is_over)
     if interrupted:
         _say(_STORMED_IN_VAIN)
-    if interrupted or request.scenario.sale is None:  # without a sale, thresholds are the verdict
+    if is_over:
         tell_workflow(run.summary)
+        _tell_report(run)
         return run.summary.exit_code
     assert request.stores is not None
     judgement = run_verify(run.folder.path, request.stores)
     verdict, code = run_verdict(run.folder.path, judgement)
     show(judgement, Console(), verdict, code)
     render(run.folder.path)
+    _tell_report(run)
     return code
+
+
+def _tell_report(run: "StormRun") -> None:
+    typer.echo(f"report {run.folder.report}")
 
 
 def _tell_where(folder: Path, state: "StackState") -> None:

@@ -179,13 +179,13 @@ def _stock(request: StormRequest, units: "Mapping[int, int] | None") -> int | No
     return request.scenario.sale.units if units is None else sum(units.values())
 
 
-def print_run(run: StormRun) -> None:
-    """The table of a run, on standard output."""
+def print_run(run: StormRun, *, interim: bool = False) -> None:
+    """The table of a run, on standard output; an interim one is without its verdict."""
     from rich.console import Console
 
     from flashsale.report.console import print_summary
 
-    print_summary(Console(), run.summary, run.folder.path)
+    print_summary(Console(), run.summary, run.folder.path, interim=interim)
 
 
 def _start_count(request: StormRequest) -> "LoadCount | None":

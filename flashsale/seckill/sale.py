@@ -17,6 +17,10 @@ from flashsale.storage.tables import seckill_voucher, voucher_order
 
 _LOAD = script("sale_load")
 _TORN = -1
+_LOST = (
+    "the ledger cannot be made anew from it: run `flashsale seed --reset --yes`, which deletes "
+    "its orders, then `flashsale warm`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def load_sale(ledger: Redis, terms: Terms) -> bool:
             raise ViolationError(
                 f"voucher {terms.voucher_id} has {terms.live_orders} live orders and "
                 f"{terms.stock} of {terms.initial} units in MySQL, but no sale in the ledger; "
-                "use `flashsale rebuild`"
+                f"{_LOST}"
             )
         code = cast(
             int,
@@ -109,7 +113,5 @@ def load_sale(ledger: Redis, terms: Terms) -> bool:
     except RedisError as error:
         raise UnreachableError(f"the ledger refused to load a sale: {error}") from error
     if code == _TORN:
-        raise ViolationError(
-            f"voucher {terms.voucher_id} is half loaded in the ledger; use `flashsale rebuild`"
-        )
+        raise ViolationError(f"voucher {terms.voucher_id} is half loaded in the ledger; {_LOST}")
     return code == 1

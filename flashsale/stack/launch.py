@@ -63,6 +63,7 @@ def start_detached(
             stdout=output,
             stderr=output,
             start_new_session=True,
+            env=_without_workflow(),
             preexec_fn=tether(signal.SIGTERM) if tied else None,
         )
     _started[supervisor.pid] = supervisor
@@ -71,6 +72,11 @@ def start_detached(
     except BaseException:
         _end(supervisor.pid, state_dir, _STOP_TIMEOUT_S)
         raise
+
+
+def _without_workflow() -> dict[str, str]:
+    """The environment without GitHub Actions: whoever started it tells its error, once."""
+    return {name: value for name, value in os.environ.items() if name != "GITHUB_ACTIONS"}
 
 
 def stop_stack(state_dir: Path, timeout_s: float = _STOP_TIMEOUT_S) -> bool:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from flashsale.errors import UnreachableError
 from flashsale.stack import binaries, policy
 from flashsale.stack.exporter import Exporter, mysql_export, nginx_export, redis_export
+from flashsale.stack.machine import insist_on_descriptors
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.member import Member
 from flashsale.stack.nginx import Balancing, NginxServer
@@ -58,6 +59,7 @@ class Stack:
         if self.settings.observe:
             for program in binaries.OBSERVERS:
                 binaries.find(program)
+        insist_on_descriptors()
         front = self._front_port = _front_port(self.settings)
         external = self._external
         policy.insist(policy.examine(external.ledger_url, external.cache_url, external.mysql_url))

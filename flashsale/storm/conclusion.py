@@ -83,7 +83,7 @@ def conclude(
         generator=_generator(scenario, figures, effort, circumstances),
         orders=_orders(figures.of(Step.BUY.endpoint)),
         reads=ReadFigures.of(figures.outcomes),
-        hints=[hint] if (hint := listen_queue_hint(effort.connect)) else [],
+        hints=_hints(scenario, figures, effort, circumstances),
         verify=_unverified(scenario, circumstances),
         sale=circumstances.sale,
         shard=circumstances.shard,
@@ -122,6 +122,40 @@ def _unverified(scenario: Scenario, circumstances: Circumstances) -> VerifyFigur
     if Step.BUY not in scenario.steps:
         return VerifyFigures()
     return VerifyFigures(reason=NOT_VERIFIED, awaited=circumstances.verify_awaited)
+
+
+def _hints(
+    scenario: Scenario, figures: Figures, effort: Effort, circumstances: Circumstances
+) -> list[str]:
+    sold = figures.of(Step.BUY.endpoint).outcomes.get(Outcome.SOLD, 0) + circumstances.late
+    unsold = None if sold or circumstances.shard else unsold_hint(scenario, figures)
+    return [hint for hint in (unsold, listen_queue_hint(effort.connect)) if hint]
+
+
+def unsold_hint(scenario: Scenario, figures: Figures) -> str | None:
+    """Why a sale sold nothing, and its cure; None where the answers do not tell. Pure."""
+    claims, sale = figures.of(Step.BUY.endpoint), scenario.sale
+    told = [outcome for outcome in _UNSOLD if claims.outcomes.get(outcome)]
+    if sale is None or not told:
+        return None
+    why = max(told, key=lambda outcome: claims.outcomes[outcome])
+    if why is Outcome.NOT_LOADED:
+        return f"nothing was sold: {_UNSOLD[why]}; run `flashsale warm`, then storm again"
+    first = f" --first-voucher {sale.first_voucher}" if sale.first_voucher != 1 else ""
+    return (
+        f"nothing was sold: {_UNSOLD[why]}; for a fresh sale run `flashsale seed --reset --yes "
+        f"--users {scenario.load.user_count} --vouchers {sale.vouchers} --units {sale.units}"
+        f"{first}`, then `flashsale warm`"
+    )
+
+
+_UNSOLD = {
+    Outcome.NOT_LOADED: "the sale is not loaded",
+    Outcome.SOLD_OUT: "it was sold out before",
+    Outcome.DUPLICATE: "these users hold orders already",
+    Outcome.ENDED: "the sale has ended",
+    Outcome.NOT_OPEN: "the sale has not begun",
+}
 
 
 def _asked(steps: Collection[Step]) -> Asked:

@@ -20,6 +20,7 @@ from flashsale.storm.figures.salefigures import SaleFigures
 from flashsale.storm.health.generator import GeneratorFigures
 from flashsale.storm.health.health import Health
 from flashsale.storm.health.machine import Machine
+from flashsale.storm.workload.step import Step
 
 Asked = Literal["claims", "reads", "sign-ins", "steps"]
 
@@ -180,6 +181,15 @@ class Summary(Part):
         """Whether a condition has ended the run before its plan was through."""
         return any(condition.verdict is Verdict.FAIL for condition in self.aborts)
 
+    @property
+    def sold_nothing(self) -> bool:
+        """Whether claims were made and no unit went: then nothing of a sale can be judged.
+
+        One shard of a storm may have come too late for any.
+        """
+        claimed = self.load.asked == "claims" or Step.BUY.endpoint in self.endpoints
+        return claimed and not (self.shard or self.orders.accepted or self.load.late)
+
     def judged(self) -> Self:
         """The same figures with the verdict and exit code that follow from them."""
         code = exit_code_of(self)
@@ -231,6 +241,7 @@ def exit_code_of(summary: Summary) -> ExitCode:
         codes.append(ExitCode(summary.load.interrupted_by))
     verify = summary.verify
     unjudged = verify.verdict is Verdict.UNKNOWN and (verify.checks or verify.awaited)
+    unjudged = unjudged or summary.sold_nothing
     if unjudged or not _answered(summary.load.outcomes):
         codes.append(ExitCode.NOTHING_JUDGED)
     if summary.generator.verdict is Health.INVALID:
