@@ -127,8 +127,13 @@ def _unverified(scenario: Scenario, circumstances: Circumstances) -> VerifyFigur
 def _hints(
     scenario: Scenario, figures: Figures, effort: Effort, circumstances: Circumstances
 ) -> list[str]:
-    sold = figures.of(Step.BUY.endpoint).outcomes.get(Outcome.SOLD, 0) + circumstances.late
-    unsold = None if sold or circumstances.shard else unsold_hint(scenario, figures)
+    claims = figures.of(Step.BUY.endpoint).outcomes
+    sold = any(n for end, n in claims.items() if end is Outcome.SOLD or end.is_indeterminate)
+    unsold = (
+        None
+        if sold or circumstances.late or circumstances.shard
+        else unsold_hint(scenario, figures)
+    )
     return [hint for hint in (unsold, listen_queue_hint(effort.connect)) if hint]
 
 

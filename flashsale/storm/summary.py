@@ -183,12 +183,13 @@ class Summary(Part):
 
     @property
     def sold_nothing(self) -> bool:
-        """Whether claims were made and no unit went: then nothing of a sale can be judged.
+        """Whether claims were made and no unit can have gone: nothing of a sale can be judged.
 
         One shard of a storm may have come too late for any.
         """
         claimed = self.load.asked == "claims" or Step.BUY.endpoint in self.endpoints
-        return claimed and not (self.shard or self.orders.accepted or self.load.late)
+        sold = self.orders.accepted or self.load.late or self.load.indeterminate
+        return claimed and not (sold or self.shard)
 
     def judged(self) -> Self:
         """The same figures with the verdict and exit code that follow from them."""
