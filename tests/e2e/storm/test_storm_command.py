@@ -113,8 +113,8 @@ def test_a_built_in_scenario_goes_by_name_and_out_names_the_folder(
     assert again.stderr == "flashsale: --out here already holds a run; give another folder\n"
 
 
-def test_two_storms_at_once_keep_apart(desk: Path, sale: ScriptedSale) -> None:
-    both = [begin(desk, *on(sale)) for _ in range(2)]
+def test_two_storms_at_once_keep_apart(desk: Path, plenty: ScriptedSale) -> None:
+    both = [begin(desk, *on(plenty)) for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in both]
     assert ["verdict    PASS" in text for text in said] == [True, True]
     runs = [path for path in (desk / "runs").iterdir() if not path.is_symlink()]
@@ -296,10 +296,17 @@ def test_a_killed_storm_leaves_its_plan_and_what_it_knew(
     assert not (desk / "runs/latest/summary.json").exists()
 
 
-def test_thresholds_of_the_command_line_have_to_hold(desk: Path, sale: ScriptedSale) -> None:
-    held = storm(desk, *on(sale), "--fail-if", "buy.p50<10s", "--fail-if", "buy.error.share<=0%")
+@pytest.fixture
+def plenty() -> Iterator[ScriptedSale]:
+    """A sale with units enough for several storms."""
+    with ScriptedSale(sell(units=10_000)).open() as sale:
+        yield sale
+
+
+def test_thresholds_of_the_command_line_have_to_hold(desk: Path, plenty: ScriptedSale) -> None:
+    held = storm(desk, *on(plenty), "--fail-if", "buy.p50<10s", "--fail-if", "buy.error.share<=0%")
     assert held.returncode == 0, held.stderr
-    broken = storm(desk, *on(sale), "--fail-if", "buy.p50<10s", "--fail-if", "buy.p50 < 1us")
+    broken = storm(desk, *on(plenty), "--fail-if", "buy.p50<10s", "--fail-if", "buy.p50 < 1us")
     assert broken.returncode == 4, broken.stderr
     figures = Summary.read(desk / "runs/latest/summary.json").thresholds
     assert {figure.metric + figure.condition: figure.verdict for figure in figures} == {
@@ -307,7 +314,7 @@ def test_thresholds_of_the_command_line_have_to_hold(desk: Path, sale: ScriptedS
         "buy.response.p50< 10s": "pass",
         "buy.response.p50< 1us": "fail",
     }
-    silent = storm(desk, *on(sale), "--threshold", "buy.p99<10s")
+    silent = storm(desk, *on(plenty), "--threshold", "buy.p99<10s")
     assert silent.returncode == 4
     assert "60 samples, and p99 needs 1,000" in silent.stdout
 
