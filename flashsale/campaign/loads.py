@@ -1,22 +1,65 @@
-"""How often the database was asked for a shop, by its own count.
+"""How often the database was asked for a shop, by its own count: exact, or not at all.
 
-What counts is the statement: the digest table of performance_schema tells each SELECT of a shop by
-its id, also one that finds nothing. The rows read of MariaDB's user statistics miss those, and
-Com_select counts everybody's SELECTs of everything.
+performance_schema's sums by digest lose statements, without saying so: every thread adds to the
+one row of a digest, and the server does that without a lock, so of two that add at once one is
+lost. What loses none is the history of statements, a ring in which each statement takes a place of
+its own. It is read from a mark on, a SELECT of ours: while the mark is in the ring, so is all that
+came after it. Com_select, which the server keeps for each thread and adds up when asked, is the
+witness: SELECTs that it counts and the history has not make the count unknown. Those of prepared
+statements come without a text, and are counted where the statements themselves are listed.
 """
 
+import re
+import secrets
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from flashsale.storage.mysql import engine
 
-_LOAD = "SELECT %FROM `tb_shop` WHERE `tb_shop` . `id` = ?"
-_COUNT = """\
-SELECT COALESCE(SUM(count_star), 0) FROM performance_schema.events_statements_summary_by_digest
-WHERE schema_name = DATABASE() AND RTRIM(digest_text) LIKE :load"""
+_NAME = r"(?:`?\w+`? ?\. ?)*"
+_VALUE = r"(?:\?|\d+)"
+_LOAD = re.compile(
+    rf"SELECT\b.*\bFROM {_NAME}`?tb_shop`?(?: (?:AS )?`?\w+`?)? WHERE {_NAME}`?id`? ?"
+    rf"(?:= ?{_VALUE}|IN ?\( ?{_VALUE} ?\))(?: LIMIT .*)?;?",
+    re.IGNORECASE | re.DOTALL,
+)
+_SELECT = "statement/sql/select"
 _PAUSE_S, _LOOKS_MAX = 0.3, 30
+
+_HISTORY = """\
+SELECT event_name, digest_text, COALESCE(current_schema = DATABASE(), 0) AS ours, COUNT(*)
+FROM performance_schema.events_statements_history_long
+WHERE timer_end > (SELECT MAX(timer_end) FROM performance_schema.events_statements_history_long
+                   WHERE digest_text LIKE :mark)
+GROUP BY event_name, digest_text, ours"""
+_MARKED = """\
+SELECT COUNT(*) FROM performance_schema.events_statements_history_long
+WHERE digest_text LIKE :mark"""
+_PREPARED = """\
+SELECT owner_thread_id, statement_id, sql_text, count_execute
+FROM performance_schema.prepared_statements_instances"""
+
+NOT_KEPT = (
+    "the database keeps no history of statements that could be read "
+    "(performance_schema with the consumer events_statements_history_long)"
+)
+OVERRUN = "more statements came than the database's history holds (events_statements_history_long)"
+UNSEEN = "the database ran SELECTs that its history does not show, so loads may be among them"
+
+Prepared = Mapping[tuple[int, int, str], int]
+"""How often each prepared statement was executed, by its thread, id and text."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Loads by the database's count; None where it would not be exact, and `why`."""
+
+    loads: int | None
+    why: str = ""
 
 
 class LoadCount:
@@ -24,31 +67,77 @@ class LoadCount:
 
     def __init__(self, mysql_url: str) -> None:
         self._engine = engine(mysql_url)
-        self._before = _loads(self._engine)
+        self._mark = f"flashsale_count_{secrets.token_hex(8)}"
+        self._marked: tuple[int, Prepared] | None = None
+        try:
+            with self._engine.connect() as connection:
+                self._marked = _marked(connection, self._mark)
+        except DBAPIError:
+            pass
 
     def __repr__(self) -> str:
-        return f"<LoadCount before={self._before}>"
+        return f"<LoadCount {self._mark}>"
 
-    def settled(self) -> int | None:
-        """The loads since then, when no more come; None where the database does not count."""
-        if self._before is None:
-            return None
-        last = _loads(self._engine)
+    def settled(self) -> Counted:
+        """The loads since then, when no more come."""
+        if self._marked is None:
+            return Counted(None, NOT_KEPT)
+        last = _count(self._engine, self._mark, *self._marked)
         for _ in range(_LOOKS_MAX):
             time.sleep(_PAUSE_S)
-            now = _loads(self._engine)
-            if now == last:
+            now = _count(self._engine, self._mark, *self._marked)
+            if now == last and now.why != UNSEEN:  # what runs is not in the history yet
                 break
             last = now
         self._engine.dispose()
-        return None if last is None else last - self._before
+        return last
 
 
-def _loads(pool: Engine) -> int | None:
+def is_load(statement: str) -> bool:
+    """Whether a statement, or its digest, asks for one shop by its id. Pure."""
+    return _LOAD.fullmatch(" ".join(statement.split())) is not None
+
+
+def _marked(connection: Connection, mark: str) -> tuple[int, Prepared] | None:
+    """Leave the mark; the SELECTs and the executions before it. None where it is not to be found.
+
+    SELECTs under way here may be in the history and in this number too: that is no loss.
+    """
+    connection.execute(text(f"SELECT 1 AS {mark}"))
+    selects, prepared = _selects(connection), _prepared(connection)
+    found = connection.execute(text(_MARKED), {"mark": f"%AS `{mark}`%"}).scalar_one()
+    return (selects, prepared) if found else None
+
+
+def _count(pool: Engine, mark: str, selects_before: int, before: Prepared) -> Counted:
+    where = {"mark": f"%AS `{mark}`%"}
     try:
         with pool.connect() as connection:
-            if not connection.execute(text("SELECT @@performance_schema")).scalar_one():
-                return None
-            return int(connection.execute(text(_COUNT), {"load": _LOAD}).scalar_one())
+            prepared = _prepared(connection)
+            selects = _selects(connection) - selects_before
+            history = connection.execute(text(_HISTORY), where).all()
+            if not connection.execute(text(_MARKED), where).scalar_one():
+                return Counted(None, OVERRUN)
     except DBAPIError:
-        return None
+        return Counted(None, NOT_KEPT)
+    executed = [(key[2], n - before.get(key, 0)) for key, n in prepared.items()]
+    seen = sum(n for event, digest, _, n in history if event == _SELECT or _is_select(digest))
+    seen += sum(n for told, n in executed if _is_select(told))
+    if seen < selects:
+        return Counted(None, UNSEEN)
+    loads = sum(n for _, digest, ours, n in history if ours and is_load(digest or ""))
+    return Counted(loads + sum(n for told, n in executed if is_load(told)))
+
+
+def _is_select(statement: str | None) -> bool:
+    return statement is not None and statement.lstrip("( \n\t")[:6].upper() == "SELECT"
+
+
+def _selects(connection: Connection) -> int:
+    shown = connection.execute(text("SHOW GLOBAL STATUS LIKE 'Com_select'")).one()
+    return int(shown[1])
+
+
+def _prepared(connection: Connection) -> Prepared:
+    rows = connection.execute(text(_PREPARED)).all()
+    return {(thread, number, told): int(n) for thread, number, told, n in rows}

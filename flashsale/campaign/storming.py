@@ -31,6 +31,7 @@ from flashsale.storm.crew.shard import Shard
 from flashsale.storm.figures.conclusion import with_loads
 from flashsale.storm.figures.health import Calibration
 from flashsale.storm.figures.judging import Loads
+from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import baseline, ending
 
@@ -106,9 +107,8 @@ def run_storm(request: StormRequest, teller: Teller) -> StormRun:
             finished = storm(assignment, tokens, show)
         _mark_end(request, folder, teller)
         summary = finished.summary
-        loaded = loads.settled() if loads is not None else None
-        if loaded is not None:
-            found = Loads(loaded, *finished.plan.asked())
+        if loads is not None:
+            found = _counted(loads, finished.plan, teller)
             summary = with_loads(scenario, finished.figures, summary, found)
         if request.baseline is not None:
             summary = request.baseline.beside(summary, folder.path)
@@ -173,6 +173,14 @@ def _count_of_loads(request: StormRequest) -> LoadCount | None:
     if request.scenario.browse is None or request.stores is None or request.shard is not None:
         return None
     return LoadCount(request.stores.mysql_url)
+
+
+def _counted(count: LoadCount, plan: Plan, teller: Teller) -> Loads:
+    """The database's count of the storm's loads, beside what was asked for."""
+    counted = count.settled()
+    if counted.loads is None:
+        teller.say(f"loads are not counted: {counted.why}")
+    return Loads(counted.loads, *plan.asked(), counted.why)
 
 
 def _take_baseline(

@@ -4,6 +4,7 @@ A command's module is imported when it is asked for, by `cli/tree.py`, which is 
 """
 
 import importlib
+import io
 import signal
 import sys
 from types import FrameType
@@ -29,6 +30,7 @@ def _on_signal(number: int, frame: FrameType | None) -> NoReturn:
 
 def main() -> NoReturn:
     """Run the command line; what a user caused ends in one line, never in a traceback."""
+    _write_what_can_be_encoded()
     for stopping in _STOPPING:
         if signal.getsignal(stopping) is not signal.SIG_IGN:  # as under nohup
             signal.signal(stopping, _on_signal)
@@ -39,6 +41,13 @@ def main() -> NoReturn:
     except Terminated:
         code = ExitCode.TERMINATED
     sys.exit(code)
+
+
+def _write_what_can_be_encoded() -> None:
+    """Let a stream that cannot encode a character write "?" for it, unless it is told otherwise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _run(arguments: list[str]) -> int:

@@ -32,6 +32,7 @@ from flashsale.cli.storm_options import (
 )
 from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.cli.verify import show
+from flashsale.report.console import print_summary
 from flashsale.stack.state import StackState
 
 
@@ -95,14 +96,17 @@ class _RehearsalTeller(TerminalTeller):
     """The storm's table, then the judge's; what is final goes to the workflow, too."""
 
     def stormed(self, run: StormRun) -> None:
-        super().stormed(run)
-        if not run.summary.verify.awaited or run.summary.load.interrupted_by is not None:
+        interim = run.summary.verify.awaited and run.summary.load.interrupted_by is None
+        print_summary(Console(), run.summary, run.folder.path, interim=interim)
+        if not interim:
             tell_workflow(run.summary)
+            typer.echo(f"report {run.folder.report}")
 
     def judged(self, found: JudgedRun) -> None:
         show(found.judgement, Console(), found.verdict, found.exit_code)
         if found.summary is not None:
             tell_workflow(found.summary)
+            typer.echo(f"report {found.folder.report}")
 
     def observed(self, state: StackState) -> None:
         show_when_filled(state)

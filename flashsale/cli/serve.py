@@ -21,6 +21,7 @@ from flashsale.cli.status import Row, table
 from flashsale.settings import check_environment
 from flashsale.stack import policy
 from flashsale.stack.launch import start_detached
+from flashsale.stack.machine import insist_on_descriptors
 from flashsale.stack.prometheus import PrivateObservers
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import Stack
@@ -94,7 +95,11 @@ def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -
 
 
 def _insist(stores: ExternalStores) -> None:
-    """See that the stores of others keep a sale's promises. Raises UnreachableError."""
+    """See that this machine and the stores of others do for a sale.
+
+    Raises UsageError where the machine has too few descriptors, UnreachableError for a store.
+    """
+    insist_on_descriptors()
     policy.insist(policy.examine(stores.ledger_url, stores.cache_url, stores.mysql_url))
 
 

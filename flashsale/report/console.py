@@ -57,8 +57,13 @@ _ANY_WIDTH = 1_000
 _QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
 
 
-def print_summary(console: Console, summary: Summary, folder: Path) -> None:
-    """The whole run: outcomes and latencies, thresholds, checks, generator, verdict."""
+def print_summary(
+    console: Console, summary: Summary, folder: Path, *, interim: bool = False
+) -> None:
+    """The whole run: outcomes and latencies, thresholds, checks, generator, verdict.
+
+    An interim one has no verdict: it is about to be drawn.
+    """
     console.print()
     console.print(_heading(summary))
     console.print(_fitting(console, _outcomes(summary)))
@@ -70,7 +75,7 @@ def print_summary(console: Console, summary: Summary, folder: Path) -> None:
         console.print(_checks(summary))
     if summary.baseline is not None:
         print_comparison(console, summary.baseline)
-    console.print(Padding(_closing(summary, folder), (0, 0, 1, 2)))
+    console.print(Padding(_closing(summary, folder, interim), (0, 0, 1, 2)))
 
 
 def _heading(summary: Summary) -> Padding:
@@ -196,7 +201,7 @@ def _checks(summary: Summary) -> Table:
     return table
 
 
-def _closing(summary: Summary, folder: Path) -> Table:
+def _closing(summary: Summary, folder: Path, interim: bool) -> Table:
     rows = Table.grid(padding=(0, 2))
     rows.add_row("generator", _generator(summary))
     if summary.generator.calibration is not None:
@@ -225,7 +230,7 @@ def _closing(summary: Summary, folder: Path) -> Table:
         rows.add_row("orders", f"{orders.accepted:,} accepted, {orders.persisted:,} rows{drain}")
     if summary.shard is not None:
         part = f"shard {summary.shard.number} of {summary.shard.of}"
-        rows.add_row("", f"{part}: `flashsale report merge` puts all of them together")
+        rows.add_row("", f"{part}: `flashsale report merge RUN…` puts all of them together")
     if summary.merged is not None:
         spread = f"barriers {summary.merged.barrier_spread_ms:.1f} ms apart by their own clocks"
         rows.add_row("merged", f"{plural(len(summary.merged.shards), 'shard')}, {spread}")
@@ -234,7 +239,8 @@ def _closing(summary: Summary, folder: Path) -> Table:
     rows.add_row("plan", summary.plan_hash)
     if summary.load.spared:
         rows.add_row("", f"{summary.load.spared:,} planned for a case that did not come")
-    rows.add_row("verdict", _verdict_line(summary))
+    if not interim:
+        rows.add_row("verdict", _verdict_line(summary))
     rows.add_row("run", str(folder))
     return rows
 

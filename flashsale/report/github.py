@@ -26,7 +26,8 @@ def annotations(summary: Summary) -> list[str]:
     """A line for whatever did not pass, at most ten of them, and one for each doubt."""
     found = [annotation(title, text) for title, text in _failures(summary)]
     if not found and summary.verdict is not Verdict.PASS:
-        why = summary.verify.reason or f"exit {summary.exit_code}"
+        unsold = summary.hints[0] if summary.sold_nothing and summary.hints else None
+        why = unsold or summary.verify.reason or f"exit {summary.exit_code}"
         found = [annotation(f"flashsale {summary.scenario}: {summary.verdict}", why)]
     if len(found) > ANNOTATIONS_MAX:
         rest = len(found) - ANNOTATIONS_MAX + 1

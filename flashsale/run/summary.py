@@ -15,6 +15,7 @@ from flashsale.model import ENDINGS, Verdict
 from flashsale.resources import resource
 from flashsale.run.generator import GeneratorFigures, Health, Machine
 from flashsale.run.parts import Latency, Part, PersistedLatency, ReadFigures, SaleFigures
+from flashsale.scenario.load import Step
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PUBLISHED = resource("run/summary.schema.json")
@@ -232,6 +233,16 @@ class Summary(Part):
         """Whether a condition has ended the run before its plan was through."""
         return any(condition.verdict is Verdict.FAIL for condition in self.aborts)
 
+    @property
+    def sold_nothing(self) -> bool:
+        """Whether claims were made and no unit can have gone: nothing of a sale can be judged.
+
+        One shard of a storm may have come too late for any.
+        """
+        claimed = self.load.asked == "claims" or Step.BUY.endpoint in self.endpoints
+        sold = self.orders.accepted or self.load.late or self.load.indeterminate
+        return claimed and not (sold or self.shard)
+
     def judged(self) -> Self:
         """The same figures with the verdict and exit code that follow from them."""
         code = exit_code_of(self)
@@ -283,6 +294,7 @@ def exit_code_of(summary: Summary) -> ExitCode:
         codes.append(ExitCode(summary.load.interrupted_by))
     verify = summary.verify
     unjudged = verify.verdict is Verdict.UNKNOWN and (verify.checks or verify.awaited)
+    unjudged = unjudged or summary.sold_nothing
     if unjudged or not _answered(summary.load.outcomes):
         codes.append(ExitCode.NOTHING_JUDGED)
     if summary.generator.verdict is Health.INVALID:

@@ -21,6 +21,10 @@ from flashsale.storage.tables import seckill_voucher, voucher_order
 _LOAD = script("sale_load")
 _CREATED, _THERE, _TORN = 1, 0, -1  # what it replies
 _TRIES = 3
+_LOST = (
+    "the ledger cannot be made anew from it: run `flashsale seed --reset --yes`, which deletes "
+    "its orders, then `flashsale warm`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +99,13 @@ def load_sale(ledger: Redis, terms: Terms) -> bool:
             raise ViolationError(
                 f"voucher {terms.voucher_id} has {terms.live_orders} live orders and "
                 f"{terms.stock} of {terms.initial} units in MySQL, but no sale in the ledger; "
-                "use `flashsale rebuild`"
+                f"{_LOST}"
             )
         reply = evaluate(ledger, load)
     except (Unavailable, Indeterminate) as trouble:
         raise UnreachableError(f"the ledger refused to load a sale: {trouble}") from trouble
     if reply == _TORN:
-        raise ViolationError(
-            f"voucher {terms.voucher_id} is half loaded in the ledger; use `flashsale rebuild`"
-        )
+        raise ViolationError(f"voucher {terms.voucher_id} is half loaded in the ledger; {_LOST}")
     return bool(reply == _CREATED)
 
 

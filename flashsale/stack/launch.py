@@ -63,11 +63,11 @@ def start_detached(
         start = output.tell()
         supervisor = subprocess.Popen(
             [*command, *arguments],
-            env=None if environment is None else dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
+            env=_without_workflow(os.environ if environment is None else environment),
             preexec_fn=tether(signal.SIGTERM) if tied else None,
         )
     _started[supervisor.pid] = supervisor
@@ -76,6 +76,11 @@ def start_detached(
     except BaseException:
         _end(supervisor.pid, state_dir, _STOP_TIMEOUT_S)
         raise
+
+
+def _without_workflow(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without GitHub Actions: whoever starts `serve` tells its error, once."""
+    return {name: value for name, value in environment.items() if name != "GITHUB_ACTIONS"}
 
 
 def stop_stack(state_dir: Path, timeout_s: float = _STOP_TIMEOUT_S) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from flashsale.errors import UsageError
 from flashsale.stack import binaries
 from flashsale.stack.finding import Finding, Grade, judged
 
@@ -15,6 +16,9 @@ _CORES_LEAST = 2
 _MEMORY_LEAST_MB = 2_048
 _DISK_LEAST_MB = 2_048
 _DESCRIPTORS_LEAST = 8_192  # 2,000 buyers, two sockets each in nginx, and as much again
+_DESCRIPTORS_TO_START = 1_024
+"""Half of them are nginx's for connections; with fewer it would be none."""
+
 _BACKLOG_LEAST = 2_048
 _PORTS_LEAST = 10_000
 
@@ -53,6 +57,16 @@ def examine_machine(state_dir: Path) -> list[Finding]:
             'sudo sysctl net.ipv4.ip_local_port_range="32768 60999"', Grade.WARN,
         ),
     ]  # fmt: skip
+
+
+def insist_on_descriptors() -> None:
+    """Raises UsageError where a stack could not start for want of open files."""
+    hard = _descriptors()
+    if hard < _DESCRIPTORS_TO_START:
+        raise UsageError(
+            f"a stack needs {_DESCRIPTORS_TO_START:,} open files and the hard limit is {hard:,}; "
+            f"raise it (`ulimit -Hn {_DESCRIPTORS_LEAST * 2}` as root, or LimitNOFILE)"
+        )
 
 
 def examine_binaries(wanted: Iterable[binaries.Program]) -> list[Finding]:

@@ -72,13 +72,27 @@ GRANT ALL ON `{database}\\_%`.* TO '{user}'@'{host}';
 """
 """Runs at every start, so the password lives in memory and in the init file (0600) alone."""
 
+STATEMENTS_KEPT = 32_768
+"""More than the reads of any scenario of ours, were each of them a load; 2 KiB of memory each."""
+
 _NO_STATISTICS = "performance-schema = OFF\n"
 _STATISTICS = """\
 performance-schema = ON
 performance-schema-instrument = '%=OFF'
-performance-schema-instrument = 'statement/%=ON'
+performance-schema-instrument = 'statement/abstract/%=ON'
+performance-schema-instrument = 'statement/com/Prepare=ON'
+performance-schema-instrument = 'statement/com/Execute=ON'
+performance-schema-instrument = 'statement/sql/prepare_sql=ON'
+performance-schema-instrument = 'statement/sql/execute_sql=ON'
+performance-schema-instrument = 'statement/sql/select=ON'
+performance-schema-instrument = 'statement/sp/stmt=ON'
+performance-schema-consumer-events-statements-current = ON
+performance-schema-consumer-events-statements-history-long = ON
+performance-schema-events-statements-history-long-size = {history}
+performance-schema-max-sql-text-length = 0
 """
-"""Statements alone, counted by their digest: the one count that sees a SELECT find nothing."""
+"""SELECTs alone, each kept with its digest: the one count that loses none, also none that finds
+nothing. Their text is not kept: 1 KiB a statement."""
 
 _STATISTICS_INIT = "GRANT SELECT ON performance_schema.* TO '{user}'@'{host}';\n"
 
@@ -114,12 +128,16 @@ class MariaDBServer(Service):
         buffer_pool_mb: int = 256,
         redo_log_mb: int = 256,
         statistics: bool = False,
+        statements_kept: int = STATEMENTS_KEPT,
     ) -> None:
         super().__init__("mariadb", directory, port=port, log=log)
         self._password = secrets.token_urlsafe(24)
         self._buffer_pool_mb = buffer_pool_mb
         self._redo_log_mb = redo_log_mb
-        self._statistics = statistics
+        self._statistics = (
+            _STATISTICS.format(history=statements_kept) if statistics else _NO_STATISTICS
+        )
+        self._init = _INIT + _STATISTICS_INIT if statistics else _INIT
 
     @property
     def url(self) -> str:
@@ -200,9 +218,8 @@ class MariaDBServer(Service):
     def _write_conf(self, binary: Binary, messages: Path) -> Path:
         init = self.directory / "init.sql"
         init.touch(mode=0o600)
-        granted = _INIT + _STATISTICS_INIT if self._statistics else _INIT
         init.write_text(
-            granted.format(
+            self._init.format(
                 database=DATABASE, user=USER, host=self.port.host, password=self._password
             )
         )
@@ -219,7 +236,7 @@ class MariaDBServer(Service):
                 port=self.port.number,
                 buffer_pool_mb=self._buffer_pool_mb,
                 redo_log_mb=self._redo_log_mb,
-                statistics=_STATISTICS if self._statistics else _NO_STATISTICS,
+                statistics=self._statistics,
             )
         )
         return conf

@@ -244,7 +244,7 @@ class _Record:
         if "shard" in line:
             raise ValueError(
                 f"this is shard {line['shard']['number']} of {line['shard']['of']}; "
-                "judge what `flashsale report merge` makes of all of them"
+                "judge what `flashsale report merge RUN…` makes of all of them"
             )
         for name in ("run", "scenario", "planned", "vouchers"):
             line[name]

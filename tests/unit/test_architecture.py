@@ -38,8 +38,7 @@ FLOORS = (
 STORM_FLOORS = (("plan",), ("figures",), ("attack",), ("crew",), ("storm",))
 """The same inside `storm/`: `figures` counts what `plan` planned, `storm.py` is the roof."""
 
-CIRCLES_TO_MEND = {
-}
+CIRCLES_TO_MEND = {}
 """Files that import one another, and what is about to end it. Nothing may be added."""
 
 FLOOR_OF = {room: height for height, floor in enumerate(FLOORS) for room in floor}

@@ -93,7 +93,7 @@ def conclude(
         generator=_generator(scenario, figures, effort, circumstances),
         orders=_orders(figures.of(Step.BUY.endpoint)),
         reads=ReadFigures.of(figures.outcomes),
-        hints=[hint] if (hint := listen_queue_hint(effort.connect)) else [],
+        hints=_hints(scenario, figures, effort, circumstances),
         verify=_unverified(scenario, circumstances),
         sale=circumstances.sale,
         shard=circumstances.shard,
@@ -107,8 +107,11 @@ def conclude(
 def with_loads(scenario: Scenario, figures: Figures, summary: Summary, loads: Loads) -> Summary:
     """The same run with what the database counted, judged again."""
     figures.loads = loads
+    counted = None
+    if loads.count is not None:
+        counted = DatabaseFigures(loads=loads.count, shops=loads.shops, unknown=loads.unknown)
     found = {
-        "database": DatabaseFigures(loads=loads.count, shops=loads.shops, unknown=loads.unknown),
+        "database": counted,
         "thresholds": _thresholds([judge(each, figures) for each in scenario.thresholds]),
     }
     return summary.model_copy(update=found).judged()
@@ -129,6 +132,45 @@ def _unverified(scenario: Scenario, circumstances: Circumstances) -> VerifyFigur
     if Step.BUY not in scenario.steps:
         return VerifyFigures()
     return VerifyFigures(reason=NOT_VERIFIED, awaited=circumstances.verify_awaited)
+
+
+def _hints(
+    scenario: Scenario, figures: Figures, effort: Effort, circumstances: Circumstances
+) -> list[str]:
+    claims = figures.of(Step.BUY.endpoint).outcomes
+    sold = any(n for end, n in claims.items() if end is Outcome.SOLD or end.is_indeterminate)
+    unsold = (
+        None
+        if sold or circumstances.late or circumstances.shard
+        else unsold_hint(scenario, figures)
+    )
+    return [hint for hint in (unsold, listen_queue_hint(effort.connect)) if hint]
+
+
+def unsold_hint(scenario: Scenario, figures: Figures) -> str | None:
+    """Why a sale sold nothing, and its cure; None where the answers do not tell. Pure."""
+    claims, sale = figures.of(Step.BUY.endpoint), scenario.sale
+    told = [outcome for outcome in _UNSOLD if claims.outcomes.get(outcome)]
+    if sale is None or not told:
+        return None
+    why = max(told, key=lambda outcome: claims.outcomes[outcome])
+    if why is Outcome.NOT_LOADED:
+        return f"nothing was sold: {_UNSOLD[why]}; run `flashsale warm`, then storm again"
+    first = f" --first-voucher {sale.first_voucher}" if sale.first_voucher != 1 else ""
+    return (
+        f"nothing was sold: {_UNSOLD[why]}; for a fresh sale run `flashsale seed --reset --yes "
+        f"--users {scenario.load.user_count} --vouchers {sale.vouchers} --units {sale.units}"
+        f"{first}`, then `flashsale warm`"
+    )
+
+
+_UNSOLD = {
+    Outcome.NOT_LOADED: "the sale is not loaded",
+    Outcome.SOLD_OUT: "it was sold out before",
+    Outcome.DUPLICATE: "these users hold orders already",
+    Outcome.ENDED: "the sale has ended",
+    Outcome.NOT_OPEN: "the sale has not begun",
+}
 
 
 def _asked(steps: Collection[Step]) -> Asked:

@@ -23,21 +23,25 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Loads:
-    """Loads of shops, as the database itself counted them, beside what was asked for."""
+    """Loads of shops, as the database itself counted them, beside what was asked for.
 
-    count: int
+    A count that would not be exact is None, and `why` says so: it fails what is demanded of it.
+    """
+
+    count: int | None
     shops: int  # distinct shops that were asked for and exist
     unknown: int  # reads of ids that do not exist
+    why: str = ""
 
     @property
     def per_shop(self) -> float | None:
-        """Loads for each shop that was asked for; None where none was."""
-        return self.count / self.shops if self.shops else None
+        """Loads for each shop that was asked for; None where none was, or none was counted."""
+        return None if self.count is None or not self.shops else self.count / self.shops
 
     @property
     def per_unknown(self) -> float | None:
-        """Loads for each read of an unknown id; None where there was none."""
-        return self.count / self.unknown if self.unknown else None
+        """Loads for each read of an unknown id; None where there was none, too."""
+        return None if self.count is None or not self.unknown else self.count / self.unknown
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def judge(threshold: Threshold, figures: Figures) -> Judgement:
 def _loads(metric: Metric, loads: Loads | None) -> tuple[float | None, str]:
     if loads is None:
         return None, "the database's own statistics were not to be had"
+    if loads.count is None:
+        return None, f"unknown: {loads.why}"
     match metric.statistic:
         case "loads":
             return loads.count, ""

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
 
 from flashsale import keys
+from flashsale.cache.bits import Shape
+from flashsale.cache.client import CacheClient
+from flashsale.catalog.warming import LOCK
 from flashsale.errors import UnreachableError, UsageError, ViolationError
+from flashsale.locks.task import TaskLocks
 from flashsale.seeding.progress import Silent
 from flashsale.seeding.warm import WarmReport, warm
+from flashsale.settings import BloomSettings, CacheSettings, LockSettings
 
 if TYPE_CHECKING:
     from tests.contract.seeding.conftest import Lab
@@ -114,3 +123,30 @@ def test_the_lab_is_utc(lab: Lab) -> None:
             text("SELECT ROUND(UNIX_TIMESTAMP(begin_time) * 1000) FROM tb_seckill_voucher")
         ).scalar_one()
     assert lab.ledger.hget(keys.seckill_sale(1), "begin") == str(int(begin))
+
+
+def test_a_rebuild_that_goes_on_beside_is_waited_for(lab: Lab) -> None:
+    """A replica that warms holds the lock, and begins one rebuild of the filter after another."""
+    lab.seed(users=1, shops=2)
+    at_it, ended = threading.Event(), threading.Event()
+
+    async def replica() -> None:
+        locks = TaskLocks(lab.urls.cache_url, lab.urls.ledger_url, LockSettings())
+        cache = CacheClient(lab.urls.cache_url, CacheSettings(), BloomSettings())
+        shops, shape = cache.bloom("shop"), Shape.sized(1_000, 0.01)
+        async with locks.lock(LOCK):
+            at_it.set()
+            give_up_s = time.monotonic() + 1
+            while not ended.is_set() and time.monotonic() < give_up_s:
+                await shops._begin("another", shape)
+        await cache.aclose()
+        await locks.aclose()
+
+    with ThreadPoolExecutor(1) as threads:
+        beside = threads.submit(asyncio.run, replica())
+        assert at_it.wait(10)
+        try:
+            assert lab.warm().cached["ids in filters"] > 0
+        finally:
+            ended.set()
+        beside.result(10)

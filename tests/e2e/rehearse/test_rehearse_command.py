@@ -87,7 +87,10 @@ def test_two_stampedes_at_once_keep_the_promise(tmp_path: Path) -> None:
     processes = [_start(folder, "stampede") for folder in folders]
     for process in processes:
         out = _finish(process, 0)
-        assert "verdict" in out
+        assert out.count("verdict") == 1
+        assert "UNKNOWN" not in out
+        assert out.splitlines()[-1].startswith("report ")
+        assert out.endswith("report.html\n")
     for folder in folders:
         summary = _summary(folder)
         assert summary["verdict"] == "pass"
@@ -162,6 +165,24 @@ def test_verify_names_what_was_planted(kept: tuple[Path, StackState]) -> None:
 
     assert _verify(folder)[0] == 0  # all of it put right again
     assert _summary(folder)["verdict"] == "pass"
+
+
+BREAK = """\
+.venv/bin/python -c '
+import json, sqlalchemy
+stack = json.load(open("kept/stack.json"))
+with sqlalchemy.create_engine(stack["mysql_url"]).begin() as mysql:
+    mysql.exec_driver_sql("DELETE FROM tb_voucher_order LIMIT 1")
+'"""
+"""As the documents have it: no SQL client is needed."""
+
+
+def test_a_promise_is_broken_without_a_client(kept: tuple[Path, StackState]) -> None:
+    folder, _ = kept
+    recipe = BREAK.replace(".venv/bin/python", sys.executable)
+    subprocess.run(["sh", "-c", recipe], cwd=folder, check=True, timeout=30)
+    code, said = _verify(folder)
+    assert (code, "accepted_persisted" in said) == (3, True), said
 
 
 def test_kills_in_the_middle_of_a_storm_lose_nothing(tmp_path: Path) -> None:

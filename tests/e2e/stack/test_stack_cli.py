@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -299,6 +300,44 @@ def test_a_taken_port_is_one_line_with_the_cure(state_dir: Path, options: tuple[
         "choose another with --port, or any free one with --port 0"
     ]
     assert read_state(state_dir) is None
+
+
+def test_too_few_descriptors_are_one_line_before_anything_starts(state_dir: Path) -> None:
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+    for detach in ([], ["--detach"]):
+        done = subprocess.run(
+            [*FLASHSALE, "serve", *detach, "--state-dir", str(state_dir)],
+            env=_environment(),
+            preexec_fn=limited,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(
+            "flashsale: a stack needs 1,024 open files and the hard limit is 256"
+        )
+        assert "ulimit -Hn" in line
+
+
+@pytest.mark.parametrize("options", [(), ("--detach",)])
+def test_github_actions_gets_one_annotation(state_dir: Path, options: tuple[str, ...]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = str(taken.getsockname()[1])
+        done = _run(
+            *("serve", *options, "--port", number, "--state-dir", str(state_dir)),
+            GITHUB_ACTIONS="true",
+        )
+    assert done.returncode == 7
+    told = [line for line in done.stderr.splitlines() if "is taken on" in line]
+    assert [line.startswith("::error") for line in told] == [False, True]
+    assert done.stderr.count("::") == 2
 
 
 @pytest.mark.parametrize("options", [(), ("--detach",)])

@@ -11,10 +11,11 @@ from pathlib import Path
 import orjson
 import pytest
 from rig.command_line import run_flashsale
-from rig.scripted_sale import SOLD_OUT, Act, Claim, ScriptedSale, http, sell
+from rig.scripted_sale import FIRST_ORDER, Act, Claim, ScriptedSale, http, sell, sold
 
 from flashsale.run.summary import Summary
 
+SOLD = sold(FIRST_ORDER)
 SCENARIO = """# Does it hold?
 schema = 1
 name = "tiny"
@@ -112,8 +113,8 @@ def test_a_built_in_scenario_goes_by_name_and_out_names_the_folder(
     assert again.stderr == "flashsale: --out here already holds a run; give another folder\n"
 
 
-def test_two_storms_at_once_keep_apart(desk: Path, sale: ScriptedSale) -> None:
-    both = [begin(desk, *on(sale)) for _ in range(2)]
+def test_two_storms_at_once_keep_apart(desk: Path, plenty: ScriptedSale) -> None:
+    both = [begin(desk, *on(plenty)) for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in both]
     assert ["verdict    PASS" in text for text in said] == [True, True]
     runs = [path for path in (desk / "runs").iterdir() if not path.is_symlink()]
@@ -179,7 +180,7 @@ def test_a_target_that_is_not_ready_is_found_before_the_storm(
 
 
 def test_a_foreign_server_without_our_health_route_is_stormed_all_the_same(desk: Path) -> None:
-    script: Callable[[Claim], Act] = lambda c: Act(SOLD_OUT if c.method == "POST" else http(404))  # noqa: E731
+    script: Callable[[Claim], Act] = lambda c: Act(SOLD if c.method == "POST" else http(404))  # noqa: E731
     with ScriptedSale(script).open() as sale:
         assert storm(desk, *on(sale)).returncode == 0
 
@@ -208,7 +209,7 @@ def test_a_sale_that_breaks_down_is_no_pass_unless_its_scenario_bears_it(
     def script(claim: Claim) -> Act:
         if claim.method != "POST":
             return Act(http(200, b'{"success":true,"data":{"state":"none"}}'))
-        return Act(SOLD_OUT if claim.number < 30 else http(502))
+        return Act(SOLD if claim.number < 30 else http(502))
 
     with ScriptedSale(script).open() as sale:
         done = storm(desk, *on(sale))
@@ -237,7 +238,7 @@ def slow_sale(desk: Path) -> Iterator[ScriptedSale]:
     def script(claim: Claim) -> Act:
         if claim.method != "POST":
             return Act(http(200))
-        return Act(SOLD_OUT) if claim.number < 30 else Act()
+        return Act(SOLD) if claim.number < 30 else Act()
 
     with ScriptedSale(script).open() as sale:
         yield sale
@@ -257,7 +258,7 @@ def test_a_signal_leaves_a_partial_report(
     assert "interrupted: what stands here is a part" in out
     assert "Traceback" not in err
     summary = Summary.read(desk / "runs/latest/summary.json")
-    assert summary.load.outcomes == {"sold_out": 30, "unsent": 550, "indeterminate": 20}
+    assert summary.load.outcomes == {"sold": 30, "unsent": 550, "indeterminate": 20}
     assert summary.exit_code == code
     lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
     end = {"kind": "end", "planned": 600, "sent": 50, "interrupted": True}
@@ -295,10 +296,17 @@ def test_a_killed_storm_leaves_its_plan_and_what_it_knew(
     assert not (desk / "runs/latest/summary.json").exists()
 
 
-def test_thresholds_of_the_command_line_have_to_hold(desk: Path, sale: ScriptedSale) -> None:
-    held = storm(desk, *on(sale), "--fail-if", "buy.p50<10s", "--fail-if", "buy.error.share<=0%")
+@pytest.fixture
+def plenty() -> Iterator[ScriptedSale]:
+    """A sale with units enough for several storms."""
+    with ScriptedSale(sell(units=10_000)).open() as sale:
+        yield sale
+
+
+def test_thresholds_of_the_command_line_have_to_hold(desk: Path, plenty: ScriptedSale) -> None:
+    held = storm(desk, *on(plenty), "--fail-if", "buy.p50<10s", "--fail-if", "buy.error.share<=0%")
     assert held.returncode == 0, held.stderr
-    broken = storm(desk, *on(sale), "--fail-if", "buy.p50<10s", "--fail-if", "buy.p50 < 1us")
+    broken = storm(desk, *on(plenty), "--fail-if", "buy.p50<10s", "--fail-if", "buy.p50 < 1us")
     assert broken.returncode == 4, broken.stderr
     figures = Summary.read(desk / "runs/latest/summary.json").thresholds
     assert {figure.metric + figure.condition: figure.verdict for figure in figures} == {
@@ -306,7 +314,7 @@ def test_thresholds_of_the_command_line_have_to_hold(desk: Path, sale: ScriptedS
         "buy.response.p50< 10s": "pass",
         "buy.response.p50< 1us": "fail",
     }
-    silent = storm(desk, *on(sale), "--threshold", "buy.p99<10s")
+    silent = storm(desk, *on(plenty), "--threshold", "buy.p99<10s")
     assert silent.returncode == 4
     assert "60 samples, and p99 needs 1,000" in silent.stdout
 
@@ -322,7 +330,7 @@ def test_a_threshold_that_nobody_can_judge_sends_nothing(desk: Path, sale: Scrip
 
 def slow(delay_s: float) -> ScriptedSale:
     """A sale that answers late, always."""
-    return ScriptedSale(lambda claim: Act(SOLD_OUT, delay_s if claim.method == "POST" else 0.0))
+    return ScriptedSale(lambda claim: Act(SOLD, delay_s if claim.method == "POST" else 0.0))
 
 
 def test_a_run_is_held_against_an_earlier_one(desk: Path) -> None:
@@ -360,8 +368,8 @@ def failing_sale() -> Iterator[ScriptedSale]:
 
     def act(claim: Claim) -> Act:
         if claim.number >= 100 and claim.number % 2 and claim.method == "POST":
-            return Act(SOLD_OUT[:-9], 0.02, then="close")
-        return Act(SOLD_OUT, 0.02)
+            return Act(SOLD[:-9], 0.02, then="close")
+        return Act(SOLD, 0.02)
 
     with ScriptedSale(act).open() as sale:
         yield sale

@@ -97,6 +97,10 @@ def test_loads_that_nobody_counted_are_no_pass() -> None:
     judgement = judge(demanded, Figures(loads=None))
     assert judgement.verdict is Verdict.FAIL
     assert judgement.detail == "the database's own statistics were not to be had"
+    for metric, condition in (("loads", "< 10"), ("loads_per_shop", "== 100%")):
+        inexact = Figures(loads=Loads(None, 10, 10, "no history"))
+        judgement = judge(parse_threshold(f"database.{metric}", condition), inexact)
+        assert (judgement.verdict, judgement.detail) == (Verdict.FAIL, "unknown: no history")
     unknown = judge(parse_threshold("database.loads_per_unknown", "<= 1%"), Figures())
     assert (unknown.verdict, unknown.detail) == (Verdict.FAIL, "no unknown id was asked for")
 
