@@ -15,7 +15,7 @@ from flashsale.cli.options import (
     MySQLUrl,
     StateDir,
 )
-from flashsale.errors import ExitCode, FlashsaleError
+from flashsale.errors import ExitCode
 
 if TYPE_CHECKING:
     from flashsale.stack.binaries import Program
@@ -65,9 +65,8 @@ def _wanted_programs(
 def _examine_stores(
     state_dir: Path, ledger_url: str | None, cache_url: str | None, mysql_url: str | None
 ) -> list["Finding"]:
-    """The stores that are named, else those of the running stack, one by one."""
+    """The stores that are named, else those of the running stack."""
     from flashsale.stack import policy
-    from flashsale.stack.finding import Finding, Grade
     from flashsale.stack.state import read_state
 
     state = read_state(state_dir)
@@ -75,20 +74,7 @@ def _examine_stores(
         ledger_url = ledger_url or state.ledger_url
         cache_url = cache_url or state.cache_url
         mysql_url = mysql_url or state.mysql_url
-    if cache_url == ledger_url:
-        cache_url = None  # one server in both roles is held to the ledger's policy
-    findings = []
-    stores = {
-        "ledger": (ledger_url, None, None),
-        "cache": (None, cache_url, None),
-        "mysql": (None, None, mysql_url),
-    }
-    for name, urls in stores.items():
-        try:
-            findings += policy.examine(*urls)
-        except FlashsaleError as error:
-            findings.append(Finding(name, "answers", "no", Grade.FAIL, str(error)))
-    return findings
+    return policy.survey(ledger_url, cache_url, mysql_url)
 
 
 def _print_json(findings: Sequence["Finding"]) -> None:

@@ -77,13 +77,16 @@ def command(
         raise UsageError(
             "--baseline: a shard is a part; merge all, then `flashsale report BASELINE MERGED`"
         )
+    stores = _stores_if_known(state_dir, ledger_url, cache_url, mysql_url)
+    if stores is not None and (ledger_url or mysql_url):
+        _greet(stores)
     aborts, held = aborting(loaded, abort_if), rival(loaded, baseline, max_regress)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
         base_url=find_base_url(state_dir, base_url),
         tokens=tokens or state_dir / TOKENS,
-        stores=_stores_if_known(state_dir, ledger_url, cache_url, mysql_url),
+        stores=stores,
         state_dir=state_dir,
         out=out,
         crowd=everybody,
@@ -104,7 +107,16 @@ def command(
 def _stores_if_known(
     state_dir: Path, ledger_url: str | None, cache_url: str | None, mysql_url: str | None
 ) -> Stores | None:
+    """None where no stack runs and the two that tell a run's truth are not named."""
     try:
-        return find_stores(state_dir, ledger_url, cache_url, mysql_url)
+        return find_stores(state_dir, ledger_url, cache_url or ledger_url, mysql_url)
     except UnreachableError:
         return None
+
+
+def _greet(stores: Stores) -> None:
+    """See that the stores that somebody named are there, before a storm that needs them to tell."""
+    from flashsale.verify.connection import connect
+
+    with connect(stores.ledger_url, stores.mysql_url):
+        pass
