@@ -111,7 +111,7 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_the_main_job_over_tls_and_a_socket(tmp_path: Path, secure: dict[str, str]) -> None:
     main_job(tmp_path, secure)
 
