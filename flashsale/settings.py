@@ -81,7 +81,7 @@ class StoreSettings(Settings):
 
     ledger_url: str = Field(description="The Redis that must lose nothing.")
     cache_url: str = Field(description="The Redis that may lose everything.")
-    mysql_url: str = Field(description="mysql://user:password@host:port/database.")
+    mysql_url: str = Field(description="mysql://user:password@host:port/database, percent-encoded.")
 
 
 class SessionSettings(Settings):

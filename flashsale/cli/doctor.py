@@ -12,10 +12,10 @@ from rich.table import Table
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import BaseUrl, CacheUrl, Json, LedgerUrl, MySQLUrl, StateDir
-from flashsale.errors import ExitCode, FlashsaleError
+from flashsale.errors import ExitCode
 from flashsale.stack import binaries, policy
 from flashsale.stack.binaries import Program
-from flashsale.stack.finding import Finding, Grade, failures
+from flashsale.stack.finding import Finding, failures
 from flashsale.stack.machine import examine_binaries, examine_machine
 from flashsale.stack.state import read_state
 
@@ -56,26 +56,13 @@ def _wanted_programs(
 def _examine_stores(
     state_dir: Path, ledger_url: str | None, cache_url: str | None, mysql_url: str | None
 ) -> list[Finding]:
-    """The stores that are named, else those of the running stack, one by one."""
+    """The stores that are named, else those of the running stack."""
     state = read_state(state_dir)
     if state:
         ledger_url = ledger_url or state.ledger_url
         cache_url = cache_url or state.cache_url
         mysql_url = mysql_url or state.mysql_url
-    if cache_url == ledger_url:
-        cache_url = None  # one server in both roles is held to the ledger's policy
-    findings = []
-    stores = {
-        "ledger": (ledger_url, None, None),
-        "cache": (None, cache_url, None),
-        "mysql": (None, None, mysql_url),
-    }
-    for name, urls in stores.items():
-        try:
-            findings += policy.examine(*urls)
-        except FlashsaleError as error:
-            findings.append(Finding(name, "answers", "no", Grade.FAIL, str(error)))
-    return findings
+    return policy.survey(ledger_url, cache_url, mysql_url)
 
 
 def _print_json(findings: Sequence[Finding]) -> None:

@@ -7,11 +7,20 @@ from typing import Annotated
 import typer
 
 from flashsale.secret_file import with_password
+from flashsale.store_urls import read_mysql_url, read_redis_url
 
 
-def _completed(variable: str) -> Callable[[str | None], str | None]:
-    """Put the password into a URL that came without, from the file that the environment names."""
-    return lambda url: with_password(url, variable) if url else url
+def _store(option: str, variable: str) -> Callable[[str | None], str | None]:
+    """See that a store's URL is one, and put the password into one that came without."""
+
+    def check(url: str | None) -> str | None:
+        if not url:
+            return url
+        read = read_mysql_url if option == "--mysql-url" else read_redis_url
+        read(url, option)  # first: nobody can tell where the password of a broken URL would go
+        return with_password(url, variable)
+
+    return check
 
 
 StateDir = Annotated[
@@ -39,7 +48,7 @@ LedgerUrl = Annotated[
     typer.Option(
         "--ledger-url",
         envvar="FLASHSALE_LEDGER_URL",
-        callback=_completed("FLASHSALE_LEDGER_PASSWORD"),
+        callback=_store("--ledger-url", "FLASHSALE_LEDGER_PASSWORD"),
         help="The Redis that must lose nothing.",
         rich_help_panel="System",
     ),
@@ -49,7 +58,7 @@ CacheUrl = Annotated[
     typer.Option(
         "--cache-url",
         envvar="FLASHSALE_CACHE_URL",
-        callback=_completed("FLASHSALE_CACHE_PASSWORD"),
+        callback=_store("--cache-url", "FLASHSALE_CACHE_PASSWORD"),
         help="The Redis that may lose everything.",
         rich_help_panel="System",
     ),
@@ -59,7 +68,7 @@ MySQLUrl = Annotated[
     typer.Option(
         "--mysql-url",
         envvar="FLASHSALE_MYSQL_URL",
-        callback=_completed("FLASHSALE_MYSQL_PASSWORD"),
+        callback=_store("--mysql-url", "FLASHSALE_MYSQL_PASSWORD"),
         help="mysql://user:password@host:port/database of MySQL 8 or MariaDB.",
         rich_help_panel="System",
     ),

@@ -39,6 +39,7 @@ from flashsale.cli.storm_options import (
 from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.storm.attack.stopping import ignore_signals
+from flashsale.verify.connection import connect
 
 
 def command(
@@ -86,12 +87,15 @@ def command(
     teller = TerminalTeller("storm", quiet)
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
+    stores = _stores_if_known(state_dir, ledger_url, cache_url, mysql_url)
+    if stores is not None and (ledger_url or mysql_url):
+        _greet(stores)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
         base_url=find_base_url(state_dir, base_url),
         tokens=tokens or state_dir / TOKENS,
-        stores=_stores_if_known(state_dir, ledger_url, cache_url, mysql_url),
+        stores=stores,
         state_dir=state_dir,
         out=out,
         processes=who.processes,
@@ -112,7 +116,14 @@ def command(
 def _stores_if_known(
     state_dir: Path, ledger_url: str | None, cache_url: str | None, mysql_url: str | None
 ) -> Stores | None:
+    """None where no stack runs and the two that tell a run's truth are not named."""
     try:
-        return find_stores(state_dir, ledger_url, cache_url, mysql_url)
+        return find_stores(state_dir, ledger_url, cache_url or ledger_url, mysql_url)
     except UnreachableError:
         return None
+
+
+def _greet(stores: Stores) -> None:
+    """See that the stores that somebody named are there, before a storm that needs them to tell."""
+    with connect(stores.ledger_url, stores.mysql_url):
+        pass

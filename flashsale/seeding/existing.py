@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from hashlib import md5
 
 from redis import Redis
 from sqlalchemy import Connection, Engine, insert, select, text
@@ -17,7 +18,6 @@ from flashsale.storage.tables import dataset, seckill_voucher, voucher
 SALE_VOUCHER = 1
 """`tb_voucher.type` of a voucher that is sold in a sale."""
 
-_LOCK = "CONCAT('flashsale.seed.', MD5(DATABASE()))"
 _CURE = "; give the same, or start anew with --reset"
 
 
@@ -32,11 +32,20 @@ def alone(pool: Engine) -> Iterator[None]:
         connection.detach()  # closing it ends its session, and with that the lock
     with connection:
         with translated():
-            held = connection.execute(text(f"SELECT GET_LOCK({_LOCK}, 0)")).scalar()
+            name = lock_name(connection.execute(text("SELECT DATABASE()")).scalar_one())
+            held = connection.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name}).scalar()
             connection.rollback()
         if held != 1:
             raise UsageError("another `flashsale seed` is at work on this database; wait for it")
         yield
+
+
+def lock_name(database: str) -> str:
+    """The name of the lock that seeding `database` takes: a lock's has 64 characters at most.
+
+    Hashed here, since MySQL has no MD5() from 9.6 on.
+    """
+    return f"flashsale.seed.{md5(database.encode(), usedforsecurity=False).hexdigest()}"
 
 
 def check_same(connection: Connection, ledger: Redis, asked: SeedSettings, now: datetime) -> int:

@@ -9,9 +9,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, text
 
-from flashsale.errors import Indeterminate, Unavailable, UnreachableError, UsageError
+from flashsale.errors import Indeterminate, Unavailable, UnreachableError
 from flashsale.storage.mysql import engine, transaction
 from flashsale.storage.roles import sync_client
+from flashsale.store_urls import CONNECT_TIMEOUT_S, StoreUrl, read_mysql_url, read_redis_url
 
 _CURE = "start a stack with `flashsale serve --detach`, or check"
 
@@ -43,16 +44,17 @@ def opened(urls: StoreUrls) -> Iterator[Stores]:
     Raises UsageError for a malformed URL. Trouble with a store, now or inside the block, becomes
     an UnreachableError whose one line names the flag.
     """
+    database = read_mysql_url(urls.mysql_url, "--mysql-url")
+    places = [
+        ("ledger", urls.ledger_url, read_redis_url(urls.ledger_url, "--ledger-url")),
+        ("cache", urls.cache_url, read_redis_url(urls.cache_url, "--cache-url")),
+    ]
     pool = engine(urls.mysql_url)
-    if not pool.url.database:
-        raise UsageError("--mysql-url: expected mysql://user:password@host:port/database")
-    ledger = _redis("--ledger-url", urls.ledger_url)
-    cache = _redis("--cache-url", urls.cache_url)
+    ledger, cache = sync_client(urls.ledger_url), sync_client(urls.cache_url)
     try:
-        _ping("--ledger-url", "the ledger", ledger)
-        _ping("--cache-url", "the cache", cache)
-        with transaction(pool) as connection:
-            connection.execute(text("SELECT 1"))
+        for role, url, place in places:
+            _ping(role, url, place)
+        _ask(pool, database)
         yield Stores(pool, ledger, cache)
     except RedisError as error:
         raise UnreachableError(f"Redis: {_line(error)}; the same command goes on from here") from (
@@ -66,18 +68,22 @@ def opened(urls: StoreUrls) -> Iterator[Stores]:
         pool.dispose()
 
 
-def _redis(flag: str, url: str) -> Redis:
+def _ping(role: str, url: str, place: StoreUrl) -> None:
     try:
-        return sync_client(url)
-    except UsageError as error:
-        raise UsageError(f"{flag}: {error}") from error
-
-
-def _ping(flag: str, name: str, client: Redis) -> None:
-    try:
-        client.ping()
+        with sync_client(url, timeout_s=CONNECT_TIMEOUT_S) as client:
+            client.ping()
     except RedisError as error:
-        raise UnreachableError(f"{name} does not answer: {_line(error)}; {_CURE} {flag}") from error
+        raise UnreachableError(
+            f"the {role} at {place} does not answer: {_line(error)}; {_CURE} --{role}-url"
+        ) from error
+
+
+def _ask(pool: Engine, place: StoreUrl) -> None:
+    try:
+        with transaction(pool) as connection:
+            connection.execute(text("SELECT 1"))
+    except (Unavailable, Indeterminate) as error:
+        raise UnreachableError(f"{place}: {_line(error)}; {_CURE} --mysql-url") from error
 
 
 def _line(error: Exception) -> str:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from flashsale.stack import binaries, probe
 from flashsale.stack.process import CommandLine
 from flashsale.stack.service import Service
+from flashsale.store_urls import read_mysql_url, read_redis_url
+
+_MYSQL_FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 
 
 @dataclass(frozen=True)
@@ -25,25 +27,37 @@ class Export:
 
 def redis_export(role: str, url: str) -> Export:
     """Of the Redis in a role."""
-    parts = urlsplit(url)
+    read = read_redis_url(url)
+    place = f"{read.scheme}://{read.socket or f'{read.host}:{read.port}'}"
     environment = {
-        "REDIS_ADDR": f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}",
-        "REDIS_USER": unquote(parts.username or ""),
-        "REDIS_PASSWORD": unquote(parts.password or ""),
+        "REDIS_ADDR": place,
+        "REDIS_USER": read.user or "",
+        "REDIS_PASSWORD": read.password or "",
     }
+    told = read.parameters
+    tls = {
+        "REDIS_EXPORTER_TLS_CA_CERT_FILE": told.get("ssl_ca_certs"),
+        "REDIS_EXPORTER_TLS_CLIENT_CERT_FILE": told.get("ssl_certfile"),
+        "REDIS_EXPORTER_TLS_CLIENT_KEY_FILE": told.get("ssl_keyfile"),
+        "REDIS_EXPORTER_SKIP_TLS_VERIFICATION": (
+            "true" if told.get("ssl_cert_reqs") == "none" else None
+        ),
+    }
+    environment |= {name: value for name, value in tls.items() if value is not None}
     program, listen = binaries.REDIS_EXPORTER, "--web.listen-address"
     return Export("redis", role, program, listen, environment=environment)
 
 
 def mysql_export(url: str) -> Export:
     """Of MySQL or MariaDB: global status and variables, which every user may read."""
-    parts = urlsplit(url)
-    account = {
-        "user": unquote(parts.username or ""),
-        "password": unquote(parts.password or ""),
-        "host": parts.hostname or "",
-        "port": str(parts.port or 3306),
-    }
+    read = read_mysql_url(url)
+    account = {"user": read.user or "", "password": read.password or ""}
+    if read.socket:
+        account["socket"] = read.socket
+    else:
+        account |= {"host": read.host, "port": str(read.port)}
+    files = {name.replace("_", "-"): read.parameters.get(name) for name in _MYSQL_FILES}
+    account |= {name: value for name, value in files.items() if value}
     lines = [f"{name} = `{value}`" for name, value in account.items()]
     arguments = [
         "--config.my-cnf=exporter.cnf",

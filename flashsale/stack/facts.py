@@ -1,23 +1,26 @@
 """What a Redis or a MySQL says of itself: versions and the settings that policies judge."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flashsale.errors import UnreachableError, UsageError
+from flashsale.errors import UnreachableError
 from flashsale.stack.redis import RedisRole
-
-_TIMEOUT_S = 5.0
+from flashsale.store_urls import CONNECT_TIMEOUT_S, read_mysql_url, read_redis_url
 
 
 @dataclass(frozen=True)
 class RedisFacts:
-    """A Redis; `config` is None where it does not let itself be asked."""
+    """A Redis, or a Valkey; `config` is None where it does not let itself be asked.
+
+    `run_id` is the same for two URLs of one server.
+    """
 
     version: str
     role: str  # master or slave, in its own words
     clustered: bool
     config: Mapping[str, str] | None
+    product: str = "Redis"
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class MySQLFacts:
     version: str
     charset: str
     variables: Mapping[str, str]
+    database: str = ""
 
 
 def ask_redis(role: RedisRole, url: str) -> RedisFacts:
@@ -36,24 +40,26 @@ def ask_redis(role: RedisRole, url: str) -> RedisFacts:
     from flashsale.storage import roles
 
     option = f"--{role}-url"
+    place = read_redis_url(url, option)
     try:
-        with roles.sync_client(url, timeout_s=_TIMEOUT_S) as client:
+        with roles.sync_client(url, timeout_s=CONNECT_TIMEOUT_S) as client:
             info = client.info()
             try:
                 config = client.config_get("*")
             except ResponseError:
                 config = None
-    except UsageError as error:
-        raise UsageError(f"{option}: {error}") from None
     except (RedisError, OSError) as error:
         raise UnreachableError(
-            f"no usable {role} Redis at {hidden(url)} ({error}); start it or correct {option}"
+            f"no usable {role} Redis at {place} ({error}); start it or correct {option}"
         ) from None
+    own_version = info.get("valkey_version")  # beside the Redis version that it is compatible with
     return RedisFacts(
-        version=str(info.get("redis_version", "0")),
+        version=str(own_version or info.get("redis_version", "0")),
         role=str(info.get("role", "master")),
         clustered=bool(info.get("cluster_enabled")),
         config=config,
+        product="Valkey" if own_version else "Redis",
+        run_id=str(info.get("run_id", "")),
     )
 
 
@@ -64,6 +70,7 @@ def ask_mysql(url: str) -> MySQLFacts:
 
     from flashsale.storage import mysql
 
+    place = read_mysql_url(url, "--mysql-url")
     engine = mysql.engine(url)
     try:
         with engine.connect() as connection:
@@ -73,13 +80,9 @@ def ask_mysql(url: str) -> MySQLFacts:
     except (SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", None) or error
         raise UnreachableError(
-            f"no usable MySQL at {hidden(url)} ({reason}); start it or correct --mysql-url"
+            f"no usable MySQL at {place} ({reason}); start it or correct --mysql-url"
         ) from None
     finally:
         engine.dispose()
-    return MySQLFacts(version, charset, {str(name).lower(): str(value) for name, value in rows})
-
-
-def hidden(url: str) -> str:
-    """A URL as it may be shown: without its password."""
-    return re.sub(r"(://[^:@/]*):[^@]*@", r"\1:***@", url)
+    variables = {str(name).lower(): str(value) for name, value in rows}
+    return MySQLFacts(version, charset, variables, place.database)

@@ -1,13 +1,18 @@
 """The settings of Redis and MySQL on which the sale's promises rest, and how they are judged."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 from flashsale.errors import UnreachableError
 from flashsale.stack.facts import MySQLFacts, RedisFacts, ask_mysql, ask_redis
 from flashsale.stack.finding import Finding, Grade, failures, judged
 from flashsale.stack.redis import RedisRole
+
+_Answer: TypeAlias = RedisFacts | MySQLFacts | UnreachableError
+_Question: TypeAlias = Callable[[], RedisFacts | MySQLFacts]
 
 _REDIS_LEAST = (7, 0)
 _MYSQL_LEAST = (8, 0)
@@ -24,6 +29,16 @@ class Rule(NamedTuple):
     grade: Grade = Grade.FAIL
 
 
+def _conf(line: str) -> str:
+    """How a Redis is told now, and where to write it so that it is told again at its next start."""
+    return f"CONFIG SET {line}; and write `{line}` into its redis.conf"
+
+
+def _cnf(line: str) -> str:
+    """How MySQL and MariaDB are told what they read when they start."""
+    return f"write `{line}` under [mysqld] in its my.cnf, and restart it"
+
+
 def _is(wanted: str) -> Callable[[str], bool]:
     return lambda value: value == wanted
 
@@ -37,23 +52,23 @@ def _is_off(value: str) -> bool:
 
 
 _LEDGER_RULES = (
-    Rule("appendonly", _is("yes"), "CONFIG SET appendonly yes"),
-    Rule("appendfsync", _is("always"), "CONFIG SET appendfsync always"),
-    Rule("no-appendfsync-on-rewrite", _is("no"), "CONFIG SET no-appendfsync-on-rewrite no"),
-    Rule("maxmemory-policy", _is("noeviction"), "CONFIG SET maxmemory-policy noeviction"),
+    Rule("appendonly", _is("yes"), _conf("appendonly yes")),
+    Rule("appendfsync", _is("always"), _conf("appendfsync always")),
+    Rule("no-appendfsync-on-rewrite", _is("no"), _conf("no-appendfsync-on-rewrite no")),
+    Rule("maxmemory-policy", _is("noeviction"), _conf("maxmemory-policy noeviction")),
 )
 
 _CACHE_RULES = (
     Rule(
         "maxmemory",
         lambda value: value != "0",
-        "CONFIG SET maxmemory 256mb, so that it evicts before the machine swaps",
+        f"{_conf('maxmemory 256mb')}, so that it evicts before the machine swaps",
         Grade.WARN,
     ),
     Rule(
         "maxmemory-policy",
         lambda value: value != "noeviction",
-        "CONFIG SET maxmemory-policy volatile-lru",
+        _conf("maxmemory-policy volatile-lru"),
         Grade.WARN,
     ),
 )
@@ -62,38 +77,44 @@ _MYSQL_RULES = (
     Rule(
         "innodb_flush_log_at_trx_commit",
         _is("1"),
-        "SET GLOBAL innodb_flush_log_at_trx_commit = 1",
+        _cnf("innodb_flush_log_at_trx_commit = 1"),
     ),
     Rule(
         "sql_mode",
         lambda value: bool({"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & set(value.split(","))),
-        "add STRICT_TRANS_TABLES to the global sql_mode",
+        _cnf("sql_mode = STRICT_TRANS_TABLES"),
     ),
-    Rule(
-        "innodb_rollback_on_timeout", _is_on, "start the server with innodb_rollback_on_timeout=ON"
-    ),
+    Rule("innodb_rollback_on_timeout", _is_on, _cnf("innodb_rollback_on_timeout = ON")),
     Rule("read_only", _is_off, "name the primary, not a replica of it"),
     Rule(
         "max_connections",
         lambda value: int(value or 0) >= _CONNECTIONS_LEAST,
-        "SET GLOBAL max_connections = 300: every process keeps up to 50",
+        f"{_cnf('max_connections = 300')}: every process keeps up to 50",
         Grade.WARN,
     ),
 )
 
-_BINLOG_RULE = Rule("sync_binlog", _is("1"), "SET GLOBAL sync_binlog = 1", Grade.WARN)
+_BINLOG_RULE = Rule("sync_binlog", _is("1"), _cnf("sync_binlog = 1"), Grade.WARN)
 
 
-def judge_redis(role: RedisRole, facts: RedisFacts) -> list[Finding]:
-    """What a Redis of this role must be. Pure."""
+def judge_redis(
+    role: RedisRole, facts: RedisFacts, *, is_ledger_too: bool = False
+) -> list[Finding]:
+    """What a Redis of this role must be; a cache in the ledger's Redis may not evict. Pure."""
+    prefix = "" if facts.product == "Redis" else f"{facts.product} "
     recent = _numbers(facts.version) >= _REDIS_LEAST
     cluster = "on" if facts.clustered else "off"
     one_node = "name a Redis without cluster mode: one script touches several keys"
     findings = [
-        judged(role, "version", facts.version, recent, "upgrade it to Redis 7.0 or newer"),
+        judged(
+            role, "version", f"{prefix}{facts.version}", recent, "upgrade it to Redis 7.0 or newer"
+        ),
         judged(role, "role", facts.role, facts.role == "master", "name the primary, not a replica"),
         judged(role, "cluster", cluster, not facts.clustered, one_node),
     ]
+    if is_ledger_too and role is RedisRole.CACHE:
+        cure = "it may evict nothing; for a cache that may, start another Redis for --cache-url"
+        return [*findings, Finding(role, "server", "the ledger's, too", Grade.WARN, cure)]
     if facts.config is None:
         cure = "allow CONFIG GET, or see to it by hand that its settings are this role's"
         return [*findings, Finding(role, "settings", "CONFIG is refused", Grade.WARN, cure)]
@@ -106,7 +127,7 @@ def judge_mysql(facts: MySQLFacts) -> list[Finding]:
     maria = "mariadb" in facts.version.lower()
     kind, least = ("MariaDB", _MARIADB_LEAST) if maria else ("MySQL", _MYSQL_LEAST)
     cure = f"upgrade it to {kind} {'.'.join(map(str, least))} or newer"
-    utf8 = "ALTER DATABASE … CHARACTER SET utf8mb4"
+    utf8 = f"ALTER DATABASE `{facts.database}` CHARACTER SET utf8mb4"
     logs = (_BINLOG_RULE,) if _is_on(facts.variables.get("log_bin", "")) else ()
     return [
         judged("mysql", "version", facts.version, _numbers(facts.version) >= least, cure),
@@ -118,24 +139,63 @@ def judge_mysql(facts: MySQLFacts) -> list[Finding]:
 def examine(ledger_url: str | None, cache_url: str | None, mysql_url: str | None) -> list[Finding]:
     """Findings on the stores that are named. One server in both roles is held to the ledger's.
 
-    Raises UnreachableError where one does not answer.
+    Raises UnreachableError where one does not answer, UsageError for a URL that is none.
     """
+    answers = _ask(ledger_url, cache_url, mysql_url)
+    for answer in answers:
+        if isinstance(answer, UnreachableError):
+            raise answer
+    return _judge(answers)
+
+
+def survey(ledger_url: str | None, cache_url: str | None, mysql_url: str | None) -> list[Finding]:
+    """As `examine`, but a store that does not answer is a finding among the others'."""
+    return _judge(_ask(ledger_url, cache_url, mysql_url))
+
+
+def _ask(
+    ledger_url: str | None, cache_url: str | None, mysql_url: str | None
+) -> Sequence[_Answer | None]:
+    """What ledger, cache and MySQL say, in this order; asked at once, since each may be silent."""
+
+    def ask(store: _Question) -> _Answer:
+        try:
+            return store()
+        except UnreachableError as silence:
+            return silence
+
+    questions: list[_Question | None] = [
+        partial(ask_redis, RedisRole.LEDGER, ledger_url) if ledger_url else None,
+        partial(ask_redis, RedisRole.CACHE, cache_url) if cache_url else None,
+        partial(ask_mysql, mysql_url) if mysql_url else None,
+    ]
+    with ThreadPoolExecutor(len(questions)) as asking:
+        return list(asking.map(lambda question: question and ask(question), questions))
+
+
+def _judge(answers: Sequence[_Answer | None]) -> list[Finding]:
+    """Findings on what `_ask` brought. Pure."""
+    redis = [answer.run_id for answer in answers if isinstance(answer, RedisFacts)]
+    is_one = len(redis) == 2 and redis[0] == redis[1] != ""
     findings: list[Finding] = []
-    if ledger_url:
-        findings += judge_redis(RedisRole.LEDGER, ask_redis(RedisRole.LEDGER, ledger_url))
-    if cache_url and cache_url != ledger_url:
-        findings += judge_redis(RedisRole.CACHE, ask_redis(RedisRole.CACHE, cache_url))
-    if mysql_url:
-        findings += judge_mysql(ask_mysql(mysql_url))
+    for name, answer in zip((*RedisRole, "mysql"), answers, strict=True):
+        if isinstance(answer, UnreachableError):
+            findings.append(Finding(name, "answers", "no", Grade.FAIL, str(answer)))
+        elif isinstance(answer, RedisFacts):
+            findings += judge_redis(RedisRole(name), answer, is_ledger_too=is_one)
+        elif isinstance(answer, MySQLFacts):
+            findings += judge_mysql(answer)
     return findings
 
 
 def insist(findings: Iterable[Finding]) -> None:
     """Raise UnreachableError with the first broken promise and its cure."""
-    for finding in failures(findings):
+    broken = failures(findings)
+    more = f" (`flashsale doctor` lists {len(broken) - 1} more)" if len(broken) > 1 else ""
+    for finding in broken:
         raise UnreachableError(
             f"{finding.subject}: {finding.name} is {finding.found or 'not set'}, which breaks "
-            f"a promise of the sale; {finding.cure}"
+            f"a promise of the sale; {finding.cure}{more}"
         )
 
 

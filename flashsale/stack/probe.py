@@ -39,20 +39,12 @@ def redis_reply(host: str, port: int, timeout_s: float) -> str:
 def mysql_answers(url: str, timeout_s: float) -> bool:
     """Whether the user of `url` can log in and ask."""
     import pymysql
-    from sqlalchemy.engine import make_url
 
-    parsed = make_url(url)
+    from flashsale.store_urls import mysql_arguments, open_mysql, read_mysql_url
+
+    arguments = mysql_arguments(read_mysql_url(url), read_timeout_s=timeout_s)
     try:
-        connection = pymysql.connect(
-            host=parsed.host,
-            port=parsed.port or 3306,
-            user=parsed.username,
-            password=parsed.password or "",
-            database=parsed.database,
-            connect_timeout=max(1, round(timeout_s)),
-            read_timeout=timeout_s,
-            write_timeout=timeout_s,
-        )
+        connection = open_mysql(**arguments)
         with connection, connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except (pymysql.MySQLError, OSError):

@@ -5,18 +5,24 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from flashsale.errors import Indeterminate, Unavailable, UsageError
+from flashsale.errors import Indeterminate, Unavailable
+from flashsale.store_urls import (
+    MySQLConnection,
+    mysql_arguments,
+    open_mysql,
+    read_mysql_url,
+)
 
 T = TypeVar("T")
 
 DUPLICATE_KEY = 1062
+_QUERY_TIMEOUT_S = 60.0
 _LOST_DURING_QUERY = frozenset({1053, 1927, 2006, 2013, 2055, 3169, 4031})
 """The connection went away or was killed under a statement, a COMMIT perhaps."""
 
@@ -28,30 +34,32 @@ class Duplicate(Exception):  # noqa: N818 - a fact about the data, not a bug
 def engine(url: str, *, kept: int = 10, at_most: int = 50, wait_s: float = 30.0) -> Engine:
     """A pooled engine: READ COMMITTED, UTC, utf8mb4, at most `at_most` connections.
 
-    Raises UsageError where `url` is not one of a MySQL.
+    Raises UsageError where `url` is not one of a database in MySQL.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise UsageError(
-            f"FLASHSALE_MYSQL_URL: expected mysql://user:password@host:port/database, got {url!r}"
-        ) from error
-    if not parsed.drivername.startswith(("mysql", "mariadb")):
-        raise UsageError(f"FLASHSALE_MYSQL_URL: expected mysql://…, got {parsed.drivername}://…")
-    return create_engine(
-        parsed.set(drivername="mysql+pymysql").update_query_dict({"charset": "utf8mb4"}),
+    read = read_mysql_url(url, "FLASHSALE_MYSQL_URL")
+    pool = create_engine(
+        URL.create(
+            "mysql+pymysql",
+            username=read.user,
+            password=read.password,
+            host=read.host,
+            port=read.port,
+            database=read.database,
+            query={"charset": "utf8mb4"},
+        ),
         isolation_level="READ COMMITTED",
         pool_size=kept,
         max_overflow=at_most - kept,
         pool_timeout=wait_s,
         pool_pre_ping=True,
-        connect_args={
-            "init_command": "SET time_zone = '+00:00'",
-            "connect_timeout": 5,
-            "read_timeout": 60,
-            "write_timeout": 60,
-        },
+        connect_args=mysql_arguments(read, read_timeout_s=_QUERY_TIMEOUT_S),
     )
+    event.listen(pool, "do_connect", _open)
+    return pool
+
+
+def _open(dialect: Any, record: Any, words: Any, arguments: dict[str, Any]) -> MySQLConnection:
+    return open_mysql(**arguments)
 
 
 @contextmanager

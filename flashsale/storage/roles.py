@@ -21,8 +21,9 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from flashsale.errors import Indeterminate, Unavailable, UsageError
+from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import REFUSED, Call
+from flashsale.store_urls import read_redis_url
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,35 +49,31 @@ def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis"
 
     Raises UsageError for a URL that is not one of a Redis.
     """
-    try:
-        return redis.Redis.from_url(
-            url,
-            protocol=2,
-            decode_responses=True,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=timeout_s,
-        )
-    except ValueError as error:
-        raise UsageError(f"expected redis://host:port/db, got {url!r}") from error
+    read_redis_url(url)
+    return redis.Redis.from_url(
+        url,
+        protocol=2,
+        decode_responses=True,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=timeout_s,
+    )
 
 
 def async_client(
     url: str, *, timeout_s: float = CALL_TIMEOUT_S, connections_max: int = 16
 ) -> "redis.asyncio.Redis":
     """An asyncio client with a bounded pool, text replies, no retry. Raises UsageError."""
-    try:
-        return redis.asyncio.Redis.from_url(
-            url,
-            protocol=2,
-            decode_responses=True,
-            retry=AsyncRetry(NoBackoff(), 0),
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=timeout_s,
-            max_connections=connections_max,
-        )
-    except ValueError as error:
-        raise UsageError(f"expected redis://host:port/db, got {url!r}") from error
+    read_redis_url(url)
+    return redis.asyncio.Redis.from_url(
+        url,
+        protocol=2,
+        decode_responses=True,
+        retry=AsyncRetry(NoBackoff(), 0),
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=timeout_s,
+        max_connections=connections_max,
+    )
 
 
 class Rejected(Unavailable):

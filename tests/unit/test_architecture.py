@@ -19,7 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "flashsale"
 SCRIPTS = sorted(PACKAGE.glob("lua/*.lua"))
 
-GROUND = ("errors", "settings", "keys", "model", "buckets", "resources", "logs", "secret_file")
+GROUND = (
+    "errors",
+    "settings",
+    "keys",
+    "model",
+    "buckets",
+    "resources",
+    "logs",
+    "secret_file",
+    "store_urls",
+)
 FLOORS = (
     GROUND,
     ("lua",),

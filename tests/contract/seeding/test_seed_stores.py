@@ -16,7 +16,7 @@ from flashsale.cli.terminal import PlainProgress
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.lua.scripts import script
 from flashsale.seeding import insert, sessions
-from flashsale.seeding.existing import alone
+from flashsale.seeding.existing import alone, lock_name
 from flashsale.seeding.load import seed
 from flashsale.seeding.progress import Silent
 from flashsale.seeding.settings import SeedSettings
@@ -282,11 +282,11 @@ def test_a_user_who_signed_in_with_a_phone_of_ours_is_named(lab: Lab) -> None:
 
 def test_two_at_once_are_one_too_many(lab: Lab) -> None:
     with lab.pool.connect() as connection:
-        lock = "CONCAT('flashsale.seed.', MD5(DATABASE()))"
-        connection.execute(text(f"SELECT GET_LOCK({lock}, 0)"))
+        lock = lock_name(connection.execute(text("SELECT DATABASE()")).scalar_one())
+        connection.execute(text(f"SELECT GET_LOCK('{lock}', 0)"))
         with pytest.raises(UsageError, match="another `flashsale seed` is at work"):
             lab.seed(users=1)
-        connection.execute(text(f"SELECT RELEASE_LOCK({lock})"))
+        connection.execute(text(f"SELECT RELEASE_LOCK('{lock}')"))
     assert lab.seed(users=1).changed
     assert not lab.seed(users=1).changed  # the first run gave the lock back
 

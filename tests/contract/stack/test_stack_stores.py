@@ -30,7 +30,14 @@ def test_a_cache_in_the_ledgers_place_is_refused(cache_url: str) -> None:
 
 
 def test_one_server_in_both_roles_is_held_to_the_ledgers_policy(ledger_url: str) -> None:
-    assert {f.subject for f in examine(ledger_url, ledger_url, None)} == {"ledger"}
+    """Its rows of the cache stay, and ask it for nothing that a ledger must not do."""
+    found = examine(ledger_url, ledger_url.replace("/0", "?db=0"), None)
+    assert [f for f in found if f.grade is Grade.FAIL] == []
+    assert {f.name for f in found if f.subject == "ledger"} >= {"version", "appendfsync"}
+    shared = {f.name: f for f in found if f.subject == "cache"}
+    assert set(shared) == {"version", "role", "cluster", "server"}
+    assert shared["server"].grade is Grade.WARN
+    assert "--cache-url" in shared["server"].cure
 
 
 def test_the_cache_writes_nothing_to_disk(cache_server: RedisServer) -> None:

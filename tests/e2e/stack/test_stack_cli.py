@@ -183,8 +183,8 @@ def test_doctor_names_the_cure_of_a_forgetful_ledger(running: Path) -> None:
     cache = _state(running).cache_url
     done = _run("doctor", "--json", "--ledger-url", cache, "--state-dir", str(running))
     assert done.returncode == 7
-    cures = {f["cure"] for f in json.loads(done.stdout) if f["grade"] == "fail"}
-    assert "CONFIG SET appendfsync always" in cures
+    cures = " ".join(f["cure"] for f in json.loads(done.stdout) if f["grade"] == "fail")
+    assert "CONFIG SET appendfsync always; and write `appendfsync always`" in cures
 
 
 def test_doctor_goes_on_where_one_store_does_not_answer(running: Path) -> None:
@@ -403,7 +403,8 @@ def test_an_external_ledger_with_a_caches_policy(state_dir: Path, cache_url: str
     assert done.returncode == 7
     assert done.stderr.strip() == (
         "flashsale: ledger: appendonly is no, which breaks a promise of the sale; "
-        "CONFIG SET appendonly yes"
+        "CONFIG SET appendonly yes; and write `appendonly yes` into its redis.conf "
+        "(`flashsale doctor` lists 2 more)"
     )
 
 

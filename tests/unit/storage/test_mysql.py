@@ -1,10 +1,14 @@
 """Which errors of MySQL mean what, and what a URL must look like."""
 
+import re
+from pathlib import Path
+
 import pymysql
 import pytest
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+import flashsale
 from flashsale.errors import Indeterminate, Unavailable, UsageError
 from flashsale.storage.mysql import Duplicate, engine, error_code, translated
 
@@ -66,3 +70,11 @@ def test_a_url_error_does_not_print_the_password() -> None:
     with pytest.raises(UsageError) as raised:
         engine("postgresql://u:secret@h/db")
     assert "secret" not in str(raised.value)
+
+
+def test_no_statement_asks_for_a_function_that_a_server_may_lack() -> None:
+    """MySQL has no MD5() and SHA1() from 9.6 on; PASSWORD() and ENCRYPT() went with 8.0."""
+    gone = re.compile(r"\b(MD5|SHA1?|PASSWORD|OLD_PASSWORD|ENCRYPT|ENCODE|DES_ENCRYPT)\((?!\))")
+    package = Path(flashsale.__file__).parent
+    found = {path.name: gone.findall(path.read_text()) for path in package.rglob("*.py")}
+    assert {name: names for name, names in found.items() if names} == {}

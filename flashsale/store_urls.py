@@ -1,0 +1,240 @@
+"""URLs of the stores: which forms there are, what is wrong with one, and how one may be shown.
+
+A message never repeats a URL that was not understood, since nobody knows where in it the password
+stands. What is shown of the others is scheme, host, port and database.
+"""
+
+import ssl
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import pymysql
+from pymysql.connections import Connection
+from pymysql.constants import CR
+from pymysql.cursors import Cursor
+
+from flashsale.errors import UsageError
+
+CONNECT_TIMEOUT_S = 3
+"""A store that has not let anybody in by then is away, also one that accepts and stays silent."""
+
+MySQLConnection: TypeAlias = "Connection[Cursor]"
+
+_MYSQL_FORM = "mysql://user:password@host:port/database"
+_REDIS_FORM = "redis://user:password@host:port/db, rediss://… or unix:///path/of/socket?db=0"
+_ENCODING = "in a user or password write @ as %40, / as %2F, ? as %3F, # as %23"
+
+_MYSQL_SCHEMES = ("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql")
+_MYSQL_PARAMETERS = ("charset", "ssl_ca", "ssl_cert", "ssl_key", "ssl_mode", "unix_socket")
+_SSL_MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
+
+_REDIS_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "redis": ("db",),
+    "unix": ("db",),
+    "rediss": (
+        *("db", "ssl_ca_certs", "ssl_cert_reqs"),
+        *("ssl_certfile", "ssl_check_hostname", "ssl_keyfile"),
+    ),
+}
+_CHOICES = {
+    "charset": ("utf8mb4",),
+    "ssl_mode": _SSL_MODES,
+    "ssl_cert_reqs": ("required", "optional", "none"),
+    "ssl_check_hostname": ("true", "false"),
+}
+_FILES = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUrl:
+    """A URL that was understood. `str` of it, and `repr`, tell neither user nor password.
+
+    `database` is a name for MySQL and a number for Redis; `parameters` are what stood after `?`.
+    """
+
+    scheme: str
+    user: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+    host: str
+    port: int
+    database: str
+    socket: str | None  # a path, in place of host and port
+    parameters: Mapping[str, str]
+
+    def __str__(self) -> str:
+        place = self.socket or f"{self._bracketed}:{self.port}"
+        return f"{self.scheme}://{place}/{self.database}"
+
+    @property
+    def _bracketed(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def read_redis_url(url: str, named: str = "") -> StoreUrl:
+    """The URL of a Redis, which redis-py will read in the same way.
+
+    Raises UsageError, in the name of the option or variable that it came from.
+    """
+    parts = _split(url, named, _REDIS_FORM, tuple(_REDIS_PARAMETERS))
+    parameters = _parameters(parts, named, _REDIS_PARAMETERS[parts.scheme])
+    is_socket = parts.scheme == "unix"
+    path = "" if is_socket else unquote(parts.path).strip("/")
+    for number in (path, parameters.get("db", "0")):
+        if number and not (number.isascii() and number.isdigit()):
+            raise _wrong(named, _REDIS_FORM, "its database is no number")
+    if is_socket and parts.path in ("", "/"):
+        raise _wrong(named, _REDIS_FORM, "it names no socket")
+    return StoreUrl(
+        scheme=parts.scheme,
+        **_account(parts),
+        host=parts.hostname or "localhost",
+        port=parts.port or 6379,
+        database=parameters.get("db", path or "0"),
+        socket=unquote(parts.path) if is_socket else None,
+        parameters=parameters,
+    )
+
+
+def read_mysql_url(url: str, named: str = "") -> StoreUrl:
+    """The URL of a database in MySQL or MariaDB.
+
+    Raises UsageError, in the name of the option or variable that it came from.
+    """
+    parts = _split(url, named, _MYSQL_FORM, _MYSQL_SCHEMES)
+    parameters = _parameters(parts, named, _MYSQL_PARAMETERS)
+    database = unquote(parts.path.removeprefix("/"))
+    if not database or "/" in database:
+        raise _wrong(named, _MYSQL_FORM, "it names no database")
+    read = StoreUrl(
+        scheme="mysql",
+        **_account(parts),
+        host=parts.hostname or "127.0.0.1",
+        port=parts.port or 3306,
+        database=database,
+        socket=parameters.get("unix_socket"),
+        parameters=parameters,
+    )
+    _ssl_arguments(read, named)  # a certificate that cannot be used is told now
+    return read
+
+
+def mysql_arguments(url: StoreUrl, *, read_timeout_s: float) -> dict[str, Any]:
+    """What `open_mysql` takes for this URL: account, place, TLS, UTC, utf8mb4, time limits.
+
+    Raises UsageError for a certificate that cannot be used.
+    """
+    account = {"user": url.user, "password": url.password}
+    return {
+        **{name: value for name, value in account.items() if value is not None},
+        "host": url.host,
+        "port": url.port,
+        "database": url.database,
+        "unix_socket": url.socket,
+        "charset": "utf8mb4",
+        "init_command": "SET time_zone = '+00:00'",
+        "read_timeout": read_timeout_s,
+        "write_timeout": read_timeout_s,
+        **_ssl_arguments(url, ""),
+    }
+
+
+def open_mysql(**arguments: Any) -> MySQLConnection:
+    """A connection, or pymysql.OperationalError within about CONNECT_TIMEOUT_S.
+
+    The driver bounds the handshake by `read_timeout` alone, which is made for queries, so that is
+    set only after it.
+    """
+    patience_s = arguments.pop("read_timeout")
+    path = arguments.get("unix_socket")
+    if path and not Path(path).is_socket():  # where the driver would leave one open
+        raise pymysql.OperationalError(CR.CR_CONNECTION_ERROR, f"there is no socket at {path}")
+    limit_s = min(CONNECT_TIMEOUT_S, patience_s)
+    arguments |= {"connect_timeout": limit_s, "read_timeout": limit_s}
+    try:
+        connection: MySQLConnection = pymysql.connect(**arguments)
+    except pymysql.OperationalError as error:
+        if error.args[0] != CR.CR_SERVER_LOST:
+            raise
+        text = f"it did not let us in within {limit_s} s ({error.args[1]})"
+        raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, text) from error
+    except (pymysql.InternalError, LookupError, ValueError, AssertionError, struct.error) as error:
+        raise pymysql.OperationalError(
+            CR.CR_CONN_HOST_ERROR, "what answers there is no MySQL"
+        ) from error
+    connection._read_timeout = patience_s  # type: ignore[attr-defined]  # its stub has none
+    return connection
+
+
+def _split(url: str, named: str, form: str, schemes: tuple[str, ...]) -> SplitResult:
+    """The parts of a URL whose every character stands where it belongs."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, parts.hostname
+    except ValueError:
+        raise _wrong(named, form, _ENCODING) from None
+    if parts.scheme not in schemes or not url.startswith(f"{parts.scheme}://"):
+        raise _wrong(named, form, "it begins otherwise")
+    if any(letter.isspace() for letter in url):
+        raise _wrong(named, form, "it holds white space; write a blank as %20")
+    rest = url.partition("://")[2].removeprefix(parts.netloc)
+    if parts.netloc.count("@") > 1 or "@" in rest or "#" in rest:
+        raise _wrong(named, form, _ENCODING)
+    return parts
+
+
+def _account(parts: SplitResult) -> dict[str, str | None]:
+    return {
+        "user": unquote(parts.username) if parts.username else None,
+        "password": None if parts.password is None else unquote(parts.password),
+    }
+
+
+def _parameters(parts: SplitResult, named: str, known: tuple[str, ...]) -> dict[str, str]:
+    """What stands after `?`, each once, known and of a value that it can have."""
+    found: dict[str, str] = {}
+    for given, value in parse_qsl(parts.query, keep_blank_values=True):
+        name = given.replace("-", "_")
+        if name not in known:
+            raise _wrong(named, f"no parameters but {', '.join(known)}", "it has another")
+        choices = _CHOICES.get(name)
+        if choices and value.lower() not in choices:
+            raise _wrong(named, f"{name} to be one of {', '.join(choices)}", "it is something else")
+        if name in _FILES and not Path(value).is_file():
+            raise _wrong(named, f"{name} to be a file", f"there is none at {value}")
+        found[name] = value.lower() if choices else value
+    return found
+
+
+def _ssl_arguments(url: StoreUrl, named: str) -> dict[str, Any]:
+    """How to speak TLS to MySQL, in the words of its own client's `--ssl-mode`.
+
+    A CA alone means that the server's certificate is checked against it, as there.
+    """
+    files = {name: url.parameters.get(name) for name in ("ssl_ca", "ssl_cert", "ssl_key")}
+    usual = "verify_ca" if files["ssl_ca"] else "required" if any(files.values()) else "preferred"
+    mode = url.parameters.get("ssl_mode", usual)
+    if mode == "disabled":
+        return {"ssl_disabled": True}
+    if mode == "preferred":  # the driver tries TLS, and goes on without where the server has none
+        return {}
+    try:
+        context = ssl.create_default_context(cafile=files["ssl_ca"])
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # MySQL makes itself a CA that is not
+        context.check_hostname = mode == "verify_identity"
+        if mode == "required":
+            context.verify_mode = ssl.CERT_NONE
+        if files["ssl_cert"]:
+            context.load_cert_chain(files["ssl_cert"], files["ssl_key"])
+    except (OSError, ValueError) as error:  # ssl's own among them
+        what = ", ".join(name for name, value in files.items() if value)
+        raise _wrong(named, f"usable PEM files in {what}", f"{error}") from error
+    return {"ssl": context}
+
+
+def _wrong(named: str, expected: str, found: str) -> UsageError:
+    told = f"expected {expected}; {found}"
+    return UsageError(f"{named}: {told}" if named else told)

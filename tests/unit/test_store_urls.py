@@ -1,0 +1,148 @@
+"""What a store's URL may look like, and that a wrong one is one line that gives nothing away."""
+
+import ssl
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from rig.private_ca import certify
+
+from flashsale.errors import UsageError
+from flashsale.store_urls import StoreUrl, mysql_arguments, read_mysql_url, read_redis_url
+
+SECRET = "s3cret"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:6379",
+        f"http://:{SECRET}@h/0",
+        f"redis:/:{SECRET}@h/0",
+        f"redis://:{SECRET}@h:port/0",
+        f"redis://:{SECRET}@h:70000/0",
+        f"redis://:{SECRET}@[::1/0",
+        f"redis://:p@{SECRET}@h/0",
+        f"redis://:p/{SECRET}@h/0",
+        f"redis://:6379/{SECRET}@h/0",
+        f"redis://:p#{SECRET}@h/0",
+        f"redis://:p?{SECRET}@h/0",
+        f"redis://:{SECRET}@h/zero",
+        f"redis://:{SECRET}@h/-1",
+        f"redis://:{SECRET}@h/0?db=x",
+        f"redis://:{SECRET}@h/0?nonsense=1",
+        f"redis://h/0?password={SECRET}",
+        f"redis://:{SECRET}@h/0?ssl_cert_reqs=none",
+        f"redis://:{SECRET}@h/0 ",
+        f"rediss://:{SECRET}@h/0?ssl_ca_certs=/nowhere/ca.pem",
+        f"rediss://:{SECRET}@h/0?ssl_cert_reqs=perhaps",
+        "unix://",
+        f"unix://:{SECRET}@/path?db=x",
+    ],
+)
+def test_what_is_no_url_of_a_redis(url: str) -> None:
+    with pytest.raises(UsageError, match=r"^--ledger-url: expected ") as raised:
+        read_redis_url(url, "--ledger-url")
+    _gives_nothing_away(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost",
+        f"postgresql://u:{SECRET}@h/d",
+        f"mysql://u:{SECRET}@h",
+        f"mysql://u:{SECRET}@h/",
+        f"mysql://u:{SECRET}@h/d/e",
+        f"mysql://u:{SECRET}@h:port/d",
+        f"mysql://u:p@{SECRET}@h/d",
+        f"mysql://u:p/{SECRET}@h/d",
+        f"mysql://u:12/{SECRET}@h/d",
+        f"mysql://u:p#{SECRET}@h/d",
+        f"mysql://u:p?{SECRET}@h/d",
+        f"mysql://u:{SECRET}@h/d?nonsense=1",
+        f"mysql://u@h/d?passwd={SECRET}",
+        f"mysql://u:{SECRET}@h/d?charset=latin1",
+        f"mysql://u:{SECRET}@h/d?ssl_mode=perhaps",
+        f"mysql://u:{SECRET}@h/d?ssl_ca=/nowhere/ca.pem",
+        f"mysql://u:{SECRET}@h/d?ssl_ca={__file__}",
+    ],
+)
+def test_what_is_no_url_of_a_mysql(url: str) -> None:
+    with pytest.raises(UsageError, match=r"^--mysql-url: expected ") as raised:
+        read_mysql_url(url, "--mysql-url")
+    _gives_nothing_away(raised.value)
+
+
+@pytest.mark.parametrize("read", [read_redis_url, read_mysql_url])
+def test_any_password_arrives_percent_encoded(read: object) -> None:
+    hard = "a:b@c/d?e#f%41 +ü"
+    url = f"{'redis' if read is read_redis_url else 'mysql'}://s%40le:{quote(hard, safe='')}@h:1/0"
+    found = read_redis_url(url) if read is read_redis_url else read_mysql_url(url)
+    assert (found.user, found.password) == ("s@le", hard)
+    for shown in (str(found), repr(found)):
+        assert "s@le" not in shown
+        assert hard not in shown
+        assert quote(hard) not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:p@h", "redis://h:6379/0"),
+        ("redis://h:7000/3", "redis://h:7000/3"),
+        ("redis://h/3?db=4", "redis://h:6379/4"),
+        ("rediss://:p@[::1]:7000", "rediss://[::1]:7000/0"),
+        ("unix://:p@/run/redis.sock?db=2", "unix:///run/redis.sock/2"),
+    ],
+)
+def test_how_a_redis_is_shown(url: str, shown: str) -> None:
+    assert str(read_redis_url(url)) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mysql://u:p@h:3307/d?charset=utf8mb4", "mysql://h:3307/d"),
+        ("mariadb+pymysql://u@[::1]/d", "mysql://[::1]:3306/d"),
+        ("mysql:///d?unix_socket=/run/m.sock", "mysql:///run/m.sock/d"),
+    ],
+)
+def test_how_a_mysql_is_shown(url: str, shown: str) -> None:
+    assert str(read_mysql_url(url)) == shown
+
+
+@pytest.mark.parametrize(
+    ("mode", "verify", "hostname"),
+    [
+        ("?ssl-mode=REQUIRED", ssl.CERT_NONE, False),
+        ("?ssl_ca={ca}", ssl.CERT_REQUIRED, False),
+        ("?ssl_ca={ca}&ssl_mode=verify_identity", ssl.CERT_REQUIRED, True),
+        ("?ssl_cert={certificate}&ssl_key={key}", ssl.CERT_NONE, False),
+        ("?ssl_mode=verify_identity", ssl.CERT_REQUIRED, True),
+    ],
+)
+def test_tls_in_the_words_of_mysqls_client(
+    tmp_path: Path, mode: str, verify: ssl.VerifyMode, hostname: bool
+) -> None:
+    context = _arguments(f"mysql://u@h/d{mode.format(**certify(tmp_path)._asdict())}")["ssl"]
+    assert isinstance(context, ssl.SSLContext)
+    assert (context.verify_mode, context.check_hostname) == (verify, hostname)
+
+
+def test_tls_where_it_is_not_demanded() -> None:
+    assert "ssl" not in _arguments("mysql://u@h/d?ssl_mode=preferred")
+    assert "ssl" not in _arguments("mysql://u@h/d")
+    assert _arguments("mysql://u@h/d?ssl_mode=disabled")["ssl_disabled"] is True
+
+
+def _arguments(url: str) -> dict[str, object]:
+    found: StoreUrl = read_mysql_url(url)
+    return mysql_arguments(found, read_timeout_s=1)
+
+
+def _gives_nothing_away(error: UsageError) -> None:
+    assert SECRET not in str(error)
+    assert "\n" not in str(error)
