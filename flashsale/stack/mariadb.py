@@ -82,11 +82,9 @@ performance-schema-instrument = 'statement/%=ON'
 
 _STATISTICS_INIT = "GRANT SELECT ON performance_schema.* TO '{user}'@'{host}';\n"
 
-_SYSTEM_TABLES = (
-    "mysql_system_tables.sql",
-    "mysql_performance_tables.sql",
-    "mysql_system_tables_data.sql",
-)
+_SYSTEM_TABLES = ("system_tables.sql", "performance_tables.sql", "system_tables_data.sql")
+_NAMED_AFTER = ("mariadb", "mysql")
+"""What the names of those files and of their folder begin with: newer packages, older ones."""
 
 _NO_ACCOUNTS = """\
 DELETE FROM global_priv WHERE user <> 'mariadb.sys';
@@ -114,12 +112,14 @@ class MariaDBServer(Service):
         buffer_pool_mb: int = 256,
         redo_log_mb: int = 256,
         statistics: bool = False,
+        binary: Binary | None = None,
     ) -> None:
         super().__init__("mariadb", directory, port=port, log=log)
         self._password = secrets.token_urlsafe(24)
         self._buffer_pool_mb = buffer_pool_mb
         self._redo_log_mb = redo_log_mb
         self._statistics = statistics
+        self._binary = binary
 
     @property
     def url(self) -> str:
@@ -133,7 +133,7 @@ class MariaDBServer(Service):
         )
 
     def prepare(self) -> CommandLine:
-        binary = binaries.find(binaries.MARIADB)
+        binary = self._binary or binaries.find(binaries.MARIADB)
         messages = _messages(binary)
         (self.directory / "tmp").mkdir(mode=0o700, exist_ok=True)
         if not self._data.exists():
@@ -226,7 +226,7 @@ class MariaDBServer(Service):
 
 
 def _bootstrap_script(messages: Path) -> str:
-    tables = "".join((messages / name).read_text() for name in _SYSTEM_TABLES)
+    tables = "".join(path.read_text() for path in _system_tables(messages))
     head = "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"
     return f"{head}{tables}\n{_NO_ACCOUNTS}"
 
@@ -242,13 +242,22 @@ def _basedir(binary: Binary) -> Path:
 
 def _messages(binary: Binary) -> Path:
     """The folder of the error messages and of the system tables' SQL."""
-    folder = binary.share("mysql", "mariadb")
-    if folder is None or not (folder / _SYSTEM_TABLES[0]).exists():
-        raise UnreachableError(
-            f"{binary.path} came without {_SYSTEM_TABLES[0]}; install the whole package: "
-            f"{binaries.install_command()}"
-        )
-    return folder
+    for folder in binary.shares(*_NAMED_AFTER):
+        if _system_tables(folder):
+            return folder
+    raise UnreachableError(
+        f"{binary.path} came without the SQL of its system tables; install the whole package: "
+        f"{binaries.install_command()}"
+    )
+
+
+def _system_tables(folder: Path) -> list[Path]:
+    """The files that make a fresh server's own tables, in their order; none where one lacks."""
+    for start in _NAMED_AFTER:
+        files = [folder / f"{start}_{name}" for name in _SYSTEM_TABLES]
+        if all(file.is_file() for file in files):
+            return files
+    return []
 
 
 def _plugins(binary: Binary) -> Path:

@@ -1,0 +1,117 @@
+"""A fetched tree is judged by starting it: whole, with either names of its files, and broken."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flashsale.stack import binaries
+from flashsale.stack.binaries import Binary, Program
+from flashsale.stack.machine import examine_binaries
+from flashsale.stack.mariadb import MariaDBServer
+from flashsale.stack.trial import complaint
+
+TABLES = ("system_tables.sql", "performance_tables.sql", "system_tables_data.sql")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree of this test's own to break, with the programs that other tests run."""
+    tree = tmp_path / "services" / binaries.services_tree().name
+    for program in binaries.PROGRAMS:
+        binary = binaries.find(program)
+        if binary.tree is None:
+            pytest.skip("the programs are this system's own, and are not to be broken")
+        if not tree.exists():
+            shutil.copytree(binary.tree, tree, symlinks=True, copy_function=os.link)
+    monkeypatch.setenv("FLASHSALE_SERVICES_DIR", str(tmp_path / "services"))
+    monkeypatch.setenv("PATH", "")
+    return tree
+
+
+def _find(program: Program) -> Binary:
+    binary = binaries.find(program)
+    assert binary.tree is not None
+    return binary
+
+
+def _share(tree: Path) -> Path:
+    (found,) = {path.resolve().parent for path in tree.glob("usr/share/*/*_system_tables.sql")}
+    return found
+
+
+def _rename_tables(tree: Path, start: str) -> None:
+    share = _share(tree)
+    for name in TABLES:
+        (old,) = share.glob(f"*_{name}")
+        old.rename(share / f"{start}_{name}")
+
+
+@pytest.mark.parametrize("start", ["mysql", "mariadb"])
+def test_mariadb_starts_from_the_names_of_every_release(
+    tree: Path, tmp_path: Path, start: str
+) -> None:
+    _rename_tables(tree, start)
+    with MariaDBServer(tmp_path / "db", buffer_pool_mb=32, redo_log_mb=16) as server:
+        assert server.serves()
+
+
+def test_what_is_whole_has_no_complaint(tree: Path) -> None:
+    assert [complaint(program, _find(program)) for program in binaries.PROGRAMS] == [None] * 3
+
+
+def _without_system_tables(tree: Path) -> None:
+    for path in tree.glob("usr/share/*/*_system_tables.sql"):
+        path.unlink()
+
+
+def _with_half_a_table_script(tree: Path) -> None:
+    for path in tree.glob("usr/share/*/*_system_tables.sql"):
+        text = path.read_text()
+        path.unlink()  # the file is shared with the tree that it was copied from
+        path.write_text(text[: text.index("CREATE") + 40])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (_without_system_tables, "came without the SQL of its system tables"),
+        (_with_half_a_table_script, "system tables"),
+    ],
+)
+def test_a_mariadb_that_prints_its_version_alone_is_found_out(
+    tree: Path, break_it: Callable[[Path], None], told: str
+) -> None:
+    break_it(tree)
+    why = complaint(binaries.MARIADB, _find(binaries.MARIADB))
+    assert why is not None
+    assert re.search(told, why)
+    assert "\n" not in why
+
+
+@pytest.mark.parametrize("program", binaries.PROGRAMS, ids=lambda program: program.name)
+def test_a_program_that_only_prints_its_version_is_found_out(tree: Path, program: Program) -> None:
+    """As where a library that it loads later is missing, or an option is gone."""
+    binary = _find(program)
+    words = f'{program.version_command[-1]}) exec {binary.path}.real "$@"'
+    binary.path.rename(f"{binary.path}.real")
+    complains = "echo 'error while loading shared libraries: libgone.so.3' >&2"
+    binary.path.write_text(f'#!/bin/sh\ncase "$*" in *{words};; *) {complains}; exit 127;; esac\n')
+    binary.path.chmod(0o755)
+    found = binaries.find(program)
+    assert found.path == binary.path
+    why = complaint(program, found)
+    assert why is not None
+    assert why.endswith("error while loading shared libraries: libgone.so.3")
+
+
+def test_doctor_starts_each_program_and_names_the_cure_that_cures(tree: Path) -> None:
+    binaries.mark_tree(tree)
+    _without_system_tables(tree)
+    redis, mariadb, nginx = examine_binaries(binaries.PROGRAMS)
+    assert [row.grade for row in (redis, mariadb, nginx)] == ["ok", "fail", "ok"]
+    assert "does not start" in mariadb.found
+    assert f"fetched for {binaries.tree_release(tree)}" in redis.found
