@@ -78,6 +78,10 @@ RUN ?= make rehearse
 bare:
 	$(PYTHON) -m tools.bare $(RELEASE) $(RUN)
 
+# The stampede on every Debian release's programs; NAMES="trixie sid" tries those alone
+releases: $(INSTALLED)
+	$(BIN)/python -m tools.releases $(NAMES)
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	@echo "left: runs/, .flashsale/ and the programs in" \

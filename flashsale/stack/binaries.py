@@ -254,13 +254,13 @@ def _in_tree(program: Program, tree: Path) -> Iterator[Path]:
 
 def _first_good(program: Program, paths: Iterator[Path], tree: Path | None) -> Binary | None:
     for path in paths:
-        version = _version(program, path, tree)
+        version = version_of(program, path, tree)
         if version is not None and version >= program.least:
             return Binary(path, version, tree)
     return None
 
 
-def _version(program: Program, path: Path, tree: Path | None) -> tuple[int, ...] | None:
+def version_of(program: Program, path: Path, tree: Path | None = None) -> tuple[int, ...] | None:
     """The version that the program prints; None where it does not run or is something else."""
     try:
         done = subprocess.run(
