@@ -1,8 +1,11 @@
 """A fetched tree is judged by starting it: whole, with either names of its files, and broken."""
 
 import os
+import platform
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from flashsale.stack.machine import examine_binaries
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.trial import complaint
 
+ROOT = Path(__file__).resolve().parents[3]
 TABLES = ("system_tables.sql", "performance_tables.sql", "system_tables_data.sql")
 
 
@@ -115,3 +119,64 @@ def test_doctor_starts_each_program_and_names_the_cure_that_cures(tree: Path) ->
     assert [row.grade for row in (redis, mariadb, nginx)] == ["ok", "fail", "ok"]
     assert "does not start" in mariadb.found
     assert f"fetched for {binaries.tree_release(tree)}" in redis.found
+
+
+def _services(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "flashsale", "services", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_services_are_listed_with_their_release_and_removed(tree: Path) -> None:
+    (tree / binaries.TREE_MARK).write_text("Some Linux 7\n")
+    listed = _services("list")
+    assert listed.returncode == 0
+    assert listed.stdout.count("fetched for Some Linux 7") == len(binaries.PROGRAMS)
+    removed = _services("remove")
+    assert removed.returncode == 0
+    assert re.search(
+        rf"removed {re.escape(str(tree))} \(\d+ MiB, for Some Linux 7\)", removed.stdout
+    )
+    assert not tree.parent.exists()
+    missed = _services("list")
+    assert missed.returncode == 7
+    assert missed.stdout.count("missing") == len(binaries.PROGRAMS)
+
+
+def test_a_broken_tree_is_told_by_services_install_where_it_cannot_be_mended(tree: Path) -> None:
+    """PATH is empty here, so there is no apt-get: nothing is called well that does not start."""
+    _without_system_tables(tree)
+    done = _services("install")
+    assert done.returncode == 7
+    (line,) = done.stderr.strip().splitlines()
+    assert "does not start" in line
+    assert "install anew with your package manager" in line
+
+
+def test_a_system_without_a_number_has_a_tree_by_its_code_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Debian's testing and sid: else every release to come would share one tree."""
+    sid = {"ID": "debian", "VERSION_CODENAME": "forky"}
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: sid)
+    assert binaries.services_tree().name.startswith("debian-forky-")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_make_clean_says_what_it_leaves(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    told = subprocess.run(
+        ["make", "clean"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "XDG_CACHE_HOME": "/cache"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+    assert "left: runs/, .flashsale/ and the programs in /cache/flashsale/services" in told
+    assert "`.venv/bin/flashsale services remove`" in told
