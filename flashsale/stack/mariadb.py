@@ -43,23 +43,23 @@ character-set-server = utf8mb4
 collation-server = utf8mb4_unicode_ci
 default-time-zone = +00:00
 
-# Many short transactions on few cores
+# Many short transactions on few cores; loose: a release that has dropped one starts without it
 max-connections = 300
 back-log = 300
-thread-cache-size = 64
+loose-thread-cache-size = 64
 skip-name-resolve
 skip-log-bin
 innodb-buffer-pool-size = {buffer_pool_mb}M
-innodb-log-file-size = {redo_log_mb}M
+loose-innodb-log-file-size = {redo_log_mb}M
 innodb-lock-wait-timeout = 10
-innodb-flush-neighbors = 0
-innodb-adaptive-hash-index = OFF
-innodb-buffer-pool-dump-at-shutdown = OFF
-innodb-buffer-pool-load-at-startup = OFF
-{statistics}query-cache-type = OFF
-query-cache-size = 0
-key-buffer-size = 8M
-aria-pagecache-buffer-size = 16M
+loose-innodb-flush-neighbors = 0
+loose-innodb-adaptive-hash-index = OFF
+loose-innodb-buffer-pool-dump-at-shutdown = OFF
+loose-innodb-buffer-pool-load-at-startup = OFF
+{statistics}loose-query-cache-type = OFF
+loose-query-cache-size = 0
+loose-key-buffer-size = 8M
+loose-aria-pagecache-buffer-size = 16M
 max-allowed-packet = 64M
 """
 

@@ -56,7 +56,8 @@ def install(say: Say, programs: Sequence[Program] = PROGRAMS) -> list[Binary]:
         for line in wrong:
             say(line)
         if wrong:
-            _replace_tree([program for program in programs if not _on_path(program)], say)
+            wanted = [program for program in programs if not _on_path(program)]
+            _replace_tree(services_tree(programs[0].group), wanted, say)
     return [find(program) for program in programs]
 
 
@@ -86,9 +87,8 @@ def _on_path(program: Program) -> bool:
     return binary is not None and complaint(program, binary) is None
 
 
-def _replace_tree(programs: Sequence[Program], say: Say) -> None:
+def _replace_tree(place: Path, programs: Sequence[Program], say: Say) -> None:
     """Build a whole new tree beside the old one, start what is in it, and rename it into place."""
-    place = services_tree(programs[0].group if programs else "")
     with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=services_dir()) as name:
         work = Path(name)
         if not programs:  # the system offers them all by now, and the tree hides them

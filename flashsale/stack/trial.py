@@ -20,6 +20,7 @@ from flashsale.stack.service import Service
 _REDIS_MEMORY_MB = 16
 _BUFFER_POOL_MB = 32
 _REDO_LOG_MB = 16
+_PATIENCE_S = 120.0  # a busy machine is no broken program
 _ERROR_WORDS = ("error", "emerg", "cannot", "not found", "fatal")
 
 
@@ -54,6 +55,7 @@ def _start_mariadb(binary: Binary, folder: Path) -> None:
 
 
 def _start(server: Service) -> None:
+    server.start_timeout_s = _PATIENCE_S
     try:
         server.start()
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsale.stack import binaries
+from flashsale.stack import binaries, mariadb
 from flashsale.stack.binaries import Binary, Program
 from flashsale.stack.machine import examine_binaries
 from flashsale.stack.mariadb import MariaDBServer
@@ -59,6 +59,16 @@ def test_mariadb_starts_from_the_names_of_every_release(
     tree: Path, tmp_path: Path, start: str
 ) -> None:
     _rename_tables(tree, start)
+    with MariaDBServer(tmp_path / "db", buffer_pool_mb=32, redo_log_mb=16) as server:
+        assert server.serves()
+
+
+def test_mariadb_starts_where_a_release_has_dropped_a_tuning_option(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = mariadb._CONF.replace("innodb-flush-neighbors", "innodb-of-yesterday")
+    assert dropped != mariadb._CONF
+    monkeypatch.setattr(mariadb, "_CONF", dropped)
     with MariaDBServer(tmp_path / "db", buffer_pool_mb=32, redo_log_mb=16) as server:
         assert server.serves()
 
@@ -115,9 +125,9 @@ def test_a_program_that_only_prints_its_version_is_found_out(tree: Path, program
 def test_doctor_starts_each_program_and_names_the_cure_that_cures(tree: Path) -> None:
     binaries.mark_tree(tree)
     _without_system_tables(tree)
-    redis, mariadb, nginx = examine_binaries(binaries.PROGRAMS)
-    assert [row.grade for row in (redis, mariadb, nginx)] == ["ok", "fail", "ok"]
-    assert "does not start" in mariadb.found
+    redis, database, nginx = examine_binaries(binaries.PROGRAMS)
+    assert [row.grade for row in (redis, database, nginx)] == ["ok", "fail", "ok"]
+    assert "does not start" in database.found
     assert f"fetched for {binaries.tree_release(tree)}" in redis.found
 
 
