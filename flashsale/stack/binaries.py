@@ -203,13 +203,15 @@ def find(program: Program) -> Binary:
     binary = look(program)
     if binary is not None:
         return binary
+    raise UnreachableError(f"{absence(program)}; install it with {install_command(program.group)}")
+
+
+def absence(program: Program) -> str:
+    """What to say of a program that `look` does not find: is there one that will not do?"""
     least = ".".join(map(str, program.least))
     found = [*_in_tree(program, services_tree(program.group)), *_on_path(program)]
     seen = f" ({found[0]} is older or does not run)" if found else ""
-    raise UnreachableError(
-        f"{program.name} {least} or newer is missing{seen}; "
-        f"install it with {install_command(program.group)}"
-    )
+    return f"{program.name} {least} or newer is missing{seen}"
 
 
 def install_command(group: str = "") -> str:

@@ -63,11 +63,10 @@ def examine_binaries(wanted: Iterable[binaries.Program]) -> list[Finding]:
 
 def _examine_binary(program: binaries.Program) -> Finding:
     binary = binaries.look(program)
-    least = ".".join(map(str, program.least))
     command = binaries.install_command()
     if binary is None:
         cure = f"install it with {command}"
-        return Finding("program", program.name, f"no {least} or newer", Grade.FAIL, cure)
+        return Finding("program", program.name, binaries.absence(program), Grade.FAIL, cure)
     why = complaint(program, binary)
     found = f"{binary} does not start: {why}" if why else str(binary)
     if "services install" in command:

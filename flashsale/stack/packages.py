@@ -19,6 +19,7 @@ from flashsale.stack.binaries import (
     TREE_MARK,
     Binary,
     Program,
+    absence,
     find,
     install_command,
     look,
@@ -68,7 +69,7 @@ def _what_is_wrong(programs: Sequence[Program]) -> list[str]:
         binary = look(program)
         why = None if binary is None else complaint(program, binary)
         if binary is None:
-            lines.append(f"{program.name} is missing")
+            lines.append(absence(program))
         elif why:
             lines.append(f"{program.name} {binary} does not start: {why}")
     return lines
@@ -180,10 +181,8 @@ def remove(say: Say) -> None:
             say(f"removed {tree}")
         (services_dir() / _LOCK).unlink(missing_ok=True)
     say(f"{sum(tree.size_mb for tree in found)} MiB freed in {services_dir()}")
-    for folder in (services_dir(), services_dir().parent):
-        if any(folder.iterdir()):
-            break
-        folder.rmdir()
+    if not any(services_dir().iterdir()):
+        services_dir().rmdir()
 
 
 def _refuse_while_used(place: Path) -> None:

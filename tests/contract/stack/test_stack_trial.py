@@ -190,3 +190,13 @@ def test_make_clean_says_what_it_leaves(tmp_path: Path) -> None:
     ).stdout
     assert "left: runs/, .flashsale/ and the programs in /cache/flashsale/services" in told
     assert "`.venv/bin/flashsale services remove`" in told
+
+
+def test_a_program_that_lacks_a_library_is_named_and_not_only_missed(tree: Path) -> None:
+    path = _find(binaries.REDIS).path.resolve()
+    path.unlink()
+    path.write_text("#!/bin/sh\nexit 127\n")
+    path.chmod(0o755)
+    redis, *_ = examine_binaries([binaries.REDIS])
+    assert redis.grade == "fail"
+    assert re.search(r"is missing \(.*redis-server is older or does not run\)", redis.found)
