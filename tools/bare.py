@@ -37,8 +37,10 @@ _CERTIFICATES = Path("usr/local/share/ca-certificates")
 _MOUNT_AND_ENTER = """\
 mount --make-rprivate / && mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" || exit 1
 tree=$1; shift
-exec chroot "$tree" "$@"
+chroot "$tree" "$@"
 """
+"""The shell stays, as the first process of its namespace: to become the user would undo that it is
+killed with `unshare`, and everything in the namespace with it."""
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 
 

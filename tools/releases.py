@@ -145,6 +145,9 @@ def environment_of(python: Path, cache: Path) -> Path:
         return python
     place = cache / f"venv-{python.parents[2].name}"
     inside = place / "bin" / "python"
+    lock, made_of = ROOT / "requirements.lock", place / "made-of.lock"
+    if made_of.exists() and made_of.read_bytes() == lock.read_bytes():
+        return inside
     shutil.rmtree(place, ignore_errors=True)
     install: list[str | Path] = [
         inside,
@@ -158,8 +161,9 @@ def environment_of(python: Path, cache: Path) -> Path:
     _run([python, "-m", "venv", "--without-pip", place])
     (wheel,) = python.parents[1].glob("share/python-wheels/pip-*.whl")
     _run([inside, wheel / "pip", "install", "--quiet", "--no-index", wheel])
-    _run([*install, "--require-hashes", "-r", ROOT / "requirements.lock"])
+    _run([*install, "--require-hashes", "-r", lock])
     _run([*install, "--no-deps", "--no-build-isolation", "--editable", ROOT])
+    shutil.copy(lock, made_of)
     return inside
 
 
