@@ -2,7 +2,8 @@
 # make test       install everything, run the tests
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: rehearse test check format schema dashboards proofs bench house services compose lock clean
+.PHONY: rehearse test check format schema dashboards proofs bench house services compose lock \
+	clean bare releases
 
 PYTHON ?= python3
 VENV := .venv
@@ -75,5 +76,19 @@ lock: $(INSTALLED)
 	$(PART) --output-file deploy/image/runtime.lock pyproject.toml > /dev/null
 	echo hatchling | $(PART) --output-file deploy/image/build.lock - > /dev/null
 
+# As root: `make bare RELEASE=trixie RUN="make test"` in a bare tree of that release (docs/machines.md)
+RELEASE ?= trixie
+RUN ?= make rehearse
+
+bare:
+	$(PYTHON) -m tools.bare $(RELEASE) $(RUN)
+
+# The stampede on every Debian release's programs; NAMES="trixie sid" tries those alone
+releases: $(INSTALLED)
+	$(BIN)/python -m tools.releases $(NAMES)
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@echo "left: runs/, .flashsale/ and the programs in" \
+		"$${FLASHSALE_SERVICES_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/flashsale/services}:" \
+		"remove that folder, or run \`$(BIN)/flashsale services remove\` before \`make clean\`"

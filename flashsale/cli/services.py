@@ -26,15 +26,35 @@ def _root(context: typer.Context) -> None:
 
 @command.command("install")
 def install(observe: Observe = False) -> None:
-    """Fetch what is missing into a per-user cache: Debian and Ubuntu, no root, run twice safely."""
+    """Fetch what is missing or does not start: Debian and Ubuntu, no root, run twice safely.
+
+    The programs go into a per-user cache (FLASHSALE_SERVICES_DIR names another). Each is started
+    once.
+    """
     programs = binaries.OBSERVERS if observe else binaries.PROGRAMS
-    for binary in packages.install(lambda line: typer.echo(f"services: {line}"), programs):
-        typer.echo(f"services: {binary.path} {binary.version_text}")
+    for program, binary in zip(programs, packages.install(_say, programs), strict=True):
+        _say(f"{program.name} {binary}")
 
 
 @command.command("list")
 def list_(observe: Observe = False) -> None:
-    """Show which programs are found, and where."""
-    for program in binaries.OBSERVERS if observe else binaries.PROGRAMS:
-        binary = binaries.find(program)
-        typer.echo(f"{program.name}  {binary.version_text}  {binary.path}")
+    """Show which programs are found, where, and for which release they were fetched."""
+    programs = binaries.OBSERVERS if observe else binaries.PROGRAMS
+    found = [binaries.look(program) for program in programs]
+    for program, binary in zip(programs, found, strict=True):
+        typer.echo(f"{program.name}  {binary or 'missing'}")
+    for tree in packages.trees():
+        typer.echo(f"fetched  {tree}")
+    for program, binary in zip(programs, found, strict=True):
+        if binary is None:
+            binaries.find(program)  # says what is wrong with it, and the cure
+
+
+@command.command("remove")
+def remove() -> None:
+    """Remove every program that `install` fetched, for this and other releases."""
+    packages.remove(_say)
+
+
+def _say(line: str) -> None:
+    typer.echo(f"services: {line}")

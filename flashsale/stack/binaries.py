@@ -1,4 +1,7 @@
-"""Where the services' programs are: on PATH, else in the tree that `services install` unpacked."""
+"""Where the services' programs are: in the tree that `services install` unpacked, else on PATH.
+
+The tree holds what PATH lacked, or had and could not start: so what it holds goes first.
+"""
 
 import os
 import platform
@@ -13,6 +16,8 @@ from flashsale.errors import UnreachableError
 
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/libexec")
 """Where distributions put servers, and what an ordinary user's PATH lacks."""
+
+TREE_MARK = "fetched-for"
 
 _TREE_FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 
@@ -134,11 +139,17 @@ class Binary:
         """The environment to run it in: ours, with the unpacked libraries in reach."""
         return _environment(self.tree)
 
-    def share(self, *names: str) -> Path | None:
-        """The first folder of `names` that exists under this program's own `share`."""
-        prefixes = [self.path.resolve().parent.parent, self.path.parent.parent, Path("/usr")]
+    def shares(self, *names: str) -> Iterator[Path]:
+        """The folders of `names` under this program's own `share`, the nearest first."""
+        prefixes = [self.path.resolve().parent.parent, self.path.parent.parent]
+        # A tree that lacks them is broken: this system's would be of another version.
+        prefixes += [] if self.tree else [Path("/usr")]
         folders = (prefix / "share" / name for prefix in prefixes for name in names)
-        return next((folder for folder in folders if folder.is_dir()), None)
+        return (folder for folder in folders if folder.is_dir())
+
+    def __str__(self) -> str:
+        where = f"{self.version_text} at {self.path}"
+        return f"{where}, fetched for {tree_release(self.tree)}" if self.tree else where
 
 
 def services_dir() -> Path:
@@ -152,17 +163,29 @@ def services_dir() -> Path:
 
 def services_tree(group: str = "") -> Path:
     """A group's unpacked tree for this release and machine: several may share a home."""
-    try:
-        release = platform.freedesktop_os_release()
-    except OSError:
-        release = {}
-    name = f"{release.get('ID', 'linux')}-{release.get('VERSION_ID', '0')}-{platform.machine()}"
+    release = _os_release()
+    # Debian's testing and sid have no number yet.
+    version = release.get("VERSION_ID") or release.get("VERSION_CODENAME") or "0"
+    name = f"{release.get('ID', 'linux')}-{version}-{platform.machine()}"
     return services_dir() / (f"{name}-{group}" if group else name)
 
 
+def mark_tree(tree: Path) -> None:
+    """Write into a tree which release it was fetched for."""
+    (tree / TREE_MARK).write_text(f"{_os_release().get('PRETTY_NAME', 'an unnamed release')}\n")
+
+
+def tree_release(tree: Path) -> str:
+    """The release that a tree was fetched for: as marked, else as its folder is named."""
+    try:
+        return (tree / TREE_MARK).read_text().strip()
+    except OSError:
+        return tree.name
+
+
 def look(program: Program) -> Binary | None:
-    """The program on PATH or in the unpacked tree, new enough and able to run; else None."""
-    return look_on_path(program) or look_in_tree(program, services_tree(program.group))
+    """The program in the unpacked tree or on PATH, new enough and able to run; else None."""
+    return look_in_tree(program, services_tree(program.group)) or look_on_path(program)
 
 
 def look_on_path(program: Program) -> Binary | None:
@@ -180,13 +203,15 @@ def find(program: Program) -> Binary:
     binary = look(program)
     if binary is not None:
         return binary
+    raise UnreachableError(f"{absence(program)}; install it with {install_command(program.group)}")
+
+
+def absence(program: Program) -> str:
+    """What to say of a program that `look` does not find: is there one that will not do?"""
     least = ".".join(map(str, program.least))
-    found = [*_on_path(program), *_in_tree(program, services_tree(program.group))]
+    found = [*_in_tree(program, services_tree(program.group)), *_on_path(program)]
     seen = f" ({found[0]} is older or does not run)" if found else ""
-    raise UnreachableError(
-        f"{program.name} {least} or newer is missing{seen}; "
-        f"install it with {install_command(program.group)}"
-    )
+    return f"{program.name} {least} or newer is missing{seen}"
 
 
 def install_command(group: str = "") -> str:
@@ -199,6 +224,13 @@ def install_command(group: str = "") -> str:
         if shutil.which(tool):
             return f"`{command}`"
     return "your package manager: Redis >= 7.0, MariaDB >= 10.6 and nginx, on PATH"
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
 
 
 def _search_path() -> str:
@@ -224,13 +256,13 @@ def _in_tree(program: Program, tree: Path) -> Iterator[Path]:
 
 def _first_good(program: Program, paths: Iterator[Path], tree: Path | None) -> Binary | None:
     for path in paths:
-        version = _version(program, path, tree)
+        version = version_of(program, path, tree)
         if version is not None and version >= program.least:
             return Binary(path, version, tree)
     return None
 
 
-def _version(program: Program, path: Path, tree: Path | None) -> tuple[int, ...] | None:
+def version_of(program: Program, path: Path, tree: Path | None = None) -> tuple[int, ...] | None:
     """The version that the program prints; None where it does not run or is something else."""
     try:
         done = subprocess.run(

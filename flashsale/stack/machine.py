@@ -11,6 +11,7 @@ import psutil
 from flashsale.errors import UsageError
 from flashsale.stack import binaries
 from flashsale.stack.finding import Finding, Grade, judged
+from flashsale.stack.trial import complaint
 
 _CORES_LEAST = 2
 _MEMORY_LEAST_MB = 2_048
@@ -70,16 +71,23 @@ def insist_on_descriptors() -> None:
 
 
 def examine_binaries(wanted: Iterable[binaries.Program]) -> list[Finding]:
-    """Whether each program is found, new enough and able to run."""
+    """Whether each program is found, is new enough, and starts: each is started once."""
     return [_examine_binary(program) for program in wanted]
 
 
 def _examine_binary(program: binaries.Program) -> Finding:
     binary = binaries.look(program)
-    least = ".".join(map(str, program.least))
-    found = f"{binary.version_text} at {binary.path}" if binary else f"no {least} or newer"
-    cure = f"install it with {binaries.install_command()}"
-    return judged("program", program.name, found, binary is not None, cure)
+    command = binaries.install_command()
+    if binary is None:
+        cure = f"install it with {command}"
+        return Finding("program", program.name, binaries.absence(program), Grade.FAIL, cure)
+    why = complaint(program, binary)
+    found = f"{binary} does not start: {why}" if why else str(binary)
+    if "services install" in command:
+        cure = f"{command} fetches it anew and starts it once"
+    else:
+        cure = f"remove its package, and install anew with {command}"
+    return judged("program", program.name, found, why is None, cure)
 
 
 def _existing(folder: Path) -> Path:

@@ -43,23 +43,23 @@ character-set-server = utf8mb4
 collation-server = utf8mb4_unicode_ci
 default-time-zone = +00:00
 
-# Many short transactions on few cores
+# Many short transactions on few cores; loose: a release that has dropped one starts without it
 max-connections = 300
 back-log = 300
-thread-cache-size = 64
+loose-thread-cache-size = 64
 skip-name-resolve
 skip-log-bin
 innodb-buffer-pool-size = {buffer_pool_mb}M
-innodb-log-file-size = {redo_log_mb}M
+loose-innodb-log-file-size = {redo_log_mb}M
 innodb-lock-wait-timeout = 10
-innodb-flush-neighbors = 0
-innodb-adaptive-hash-index = OFF
-innodb-buffer-pool-dump-at-shutdown = OFF
-innodb-buffer-pool-load-at-startup = OFF
-{statistics}query-cache-type = OFF
-query-cache-size = 0
-key-buffer-size = 8M
-aria-pagecache-buffer-size = 16M
+loose-innodb-flush-neighbors = 0
+loose-innodb-adaptive-hash-index = OFF
+loose-innodb-buffer-pool-dump-at-shutdown = OFF
+loose-innodb-buffer-pool-load-at-startup = OFF
+{statistics}loose-query-cache-type = OFF
+loose-query-cache-size = 0
+loose-key-buffer-size = 8M
+loose-aria-pagecache-buffer-size = 16M
 max-allowed-packet = 64M
 """
 
@@ -96,11 +96,9 @@ nothing. Their text is not kept: 1 KiB a statement."""
 
 _STATISTICS_INIT = "GRANT SELECT ON performance_schema.* TO '{user}'@'{host}';\n"
 
-_SYSTEM_TABLES = (
-    "mysql_system_tables.sql",
-    "mysql_performance_tables.sql",
-    "mysql_system_tables_data.sql",
-)
+_SYSTEM_TABLES = ("system_tables.sql", "performance_tables.sql", "system_tables_data.sql")
+_NAMED_AFTER = ("mariadb", "mysql")
+"""What the names of those files and of their folder begin with: newer packages, older ones."""
 
 _NO_ACCOUNTS = """\
 DELETE FROM global_priv WHERE user <> 'mariadb.sys';
@@ -129,6 +127,7 @@ class MariaDBServer(Service):
         redo_log_mb: int = 256,
         statistics: bool = False,
         statements_kept: int = STATEMENTS_KEPT,
+        binary: Binary | None = None,
     ) -> None:
         super().__init__("mariadb", directory, port=port, log=log)
         self._password = secrets.token_urlsafe(24)
@@ -138,6 +137,7 @@ class MariaDBServer(Service):
             _STATISTICS.format(history=statements_kept) if statistics else _NO_STATISTICS
         )
         self._init = _INIT + _STATISTICS_INIT if statistics else _INIT
+        self._binary = binary
 
     @property
     def url(self) -> str:
@@ -151,7 +151,7 @@ class MariaDBServer(Service):
         )
 
     def prepare(self) -> CommandLine:
-        binary = binaries.find(binaries.MARIADB)
+        binary = self._binary or binaries.find(binaries.MARIADB)
         messages = _messages(binary)
         (self.directory / "tmp").mkdir(mode=0o700, exist_ok=True)
         if not self._data.exists():
@@ -243,7 +243,7 @@ class MariaDBServer(Service):
 
 
 def _bootstrap_script(messages: Path) -> str:
-    tables = "".join((messages / name).read_text() for name in _SYSTEM_TABLES)
+    tables = "".join(path.read_text() for path in _system_tables(messages))
     head = "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"
     return f"{head}{tables}\n{_NO_ACCOUNTS}"
 
@@ -259,13 +259,22 @@ def _basedir(binary: Binary) -> Path:
 
 def _messages(binary: Binary) -> Path:
     """The folder of the error messages and of the system tables' SQL."""
-    folder = binary.share("mysql", "mariadb")
-    if folder is None or not (folder / _SYSTEM_TABLES[0]).exists():
-        raise UnreachableError(
-            f"{binary.path} came without {_SYSTEM_TABLES[0]}; install the whole package: "
-            f"{binaries.install_command()}"
-        )
-    return folder
+    for folder in binary.shares(*_NAMED_AFTER):
+        if _system_tables(folder):
+            return folder
+    raise UnreachableError(
+        f"{binary.path} came without the SQL of its system tables; install the whole package: "
+        f"{binaries.install_command()}"
+    )
+
+
+def _system_tables(folder: Path) -> list[Path]:
+    """The files that make a fresh server's own tables, in their order; none where one lacks."""
+    for start in _NAMED_AFTER:
+        files = [folder / f"{start}_{name}" for name in _SYSTEM_TABLES]
+        if all(file.is_file() for file in files):
+            return files
+    return []
 
 
 def _plugins(binary: Binary) -> Path:

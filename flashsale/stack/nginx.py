@@ -3,17 +3,21 @@
 import os
 import resource
 import signal
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flashsale.errors import UnreachableError
 from flashsale.stack import binaries, probe
+from flashsale.stack.binaries import Binary
 from flashsale.stack.nginx_conf import AddressLimits, NginxConf
 from flashsale.stack.port import Port
 from flashsale.stack.process import CommandLine
 from flashsale.stack.service import Service
 from flashsale.stack.tether import raise_descriptor_limit
 
+_CHECK_TIMEOUT_S = 30
 _DESCRIPTORS_SPARED = 512  # for logs, listening sockets and temporary files
 
 
@@ -41,9 +45,11 @@ class NginxServer(Service):
         *,
         port: Port | None = None,
         log: Path | None = None,
+        binary: Binary | None = None,
     ) -> None:
         super().__init__("nginx", directory, port=port, log=log)
         self._balancing = balancing
+        self._binary = binary
         self._status_port = Port.free()
 
     @property
@@ -56,7 +62,7 @@ class NginxServer(Service):
         return f"http://{self._status_port.host}:{self._status_port.number}/stub_status"
 
     def prepare(self) -> CommandLine:
-        binary = binaries.find(binaries.NGINX)
+        binary = self._binary or binaries.find(binaries.NGINX)
         conf = self.directory / "nginx.conf"
         conf.write_text(self.render())
         return CommandLine(
@@ -67,6 +73,27 @@ class NginxServer(Service):
             # A killed master leaves its workers behind; a terminated one takes them along.
             death_signal=signal.SIGTERM,
         )
+
+    def check(self) -> None:
+        """Have nginx read what it would run on (`nginx -t`); raises UnreachableError if it balks.
+
+        It needs no replica, which `start` waits for.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        command = self.prepare()
+        try:
+            done = subprocess.run(
+                [*command.arguments, "-t"],
+                env=command.environment,
+                capture_output=True,
+                text=True,
+                timeout=_CHECK_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UnreachableError(f"nginx cannot be run: {error}") from None
+        if done.returncode != 0:
+            raise UnreachableError(f"nginx refuses its configuration:\n{done.stderr.strip()}")
 
     def is_ready(self, timeout_s: float) -> bool:
         """Whether a replica's health comes through it."""

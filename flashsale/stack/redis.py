@@ -4,6 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from flashsale.stack import binaries, probe
+from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
 from flashsale.stack.process import CommandLine
 from flashsale.stack.service import Service
@@ -63,18 +64,20 @@ class RedisServer(Service):
         port: Port | None = None,
         log: Path | None = None,
         memory_mb: int | None = None,
+        binary: Binary | None = None,
     ) -> None:
         super().__init__(str(role), directory, port=port, log=log)
         self.kind = f"redis-{role}"
         self.role = role
         self._memory_mb = memory_mb or DEFAULT_MEMORY_MB[role]
+        self._binary = binary
 
     @property
     def url(self) -> str:
         return f"redis://{self.port.host}:{self.port.number}/0"
 
     def prepare(self) -> CommandLine:
-        binary = binaries.find(binaries.REDIS)
+        binary = self._binary or binaries.find(binaries.REDIS)
         shared = _SHARED.format(
             host=self.port.host,
             port=self.port.number,

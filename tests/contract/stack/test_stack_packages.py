@@ -1,5 +1,6 @@
 """`services install` against stand-ins for apt-get and dpkg: whole or not at all, and once."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flashsale.errors import UnreachableError
+from flashsale.errors import UnreachableError, UsageError
 from flashsale.stack import binaries, packages
+from tests.rig.until import until
 
 PROGRAMS = {
     "redis-server": 'echo "Redis server v=7.2.4 sha=0"',
@@ -82,12 +84,18 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for tool in ("sh", "sed", "grep", "touch", "mkdir", "cp", "sleep", "echo"):
         (tools / tool).symlink_to(Path("/usr/bin") / tool)
     monkeypatch.setattr(binaries, "_SYSTEM_FOLDERS", ())
+    monkeypatch.setattr(packages, "complaint", _stand_in_complaint)
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.setenv("FLASHSALE_SERVICES_DIR", str(tmp_path / "services"))
     monkeypatch.setenv("BIN", str(tmp_path / "programs"))
     log = tmp_path / "apt.log"
     monkeypatch.setenv("LOG", str(log))
     return log
+
+
+def _stand_in_complaint(program: binaries.Program, binary: binaries.Binary) -> str | None:
+    """Stand-ins print their version and serve nothing: one starts unless its text says not."""
+    return "a library is missing" if "broken" in binary.path.read_text() else None
 
 
 def _install() -> list[str]:
@@ -103,7 +111,7 @@ def test_what_is_missing_is_fetched_resolved_and_found(system: Path) -> None:
     assert {b.tree for b in found} == {binaries.services_tree()}
     assert (
         "fetching 5 packages: libaio1t64, redis-server, redis-tools, mariadb-server-core-11.4"
-        in lines[1]
+        in lines[4]
     )
 
 
@@ -175,7 +183,7 @@ def test_oracles_mysqld_is_not_taken_for_mariadb(system: Path, tmp_path: Path) -
 def test_a_broken_dpkg_state_is_worked_round(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAIL_SYSTEM", "1")
     lines = _install()
-    assert "libaio1t64, redis-server, redis-tools, mariadb-server-core-11.4, nginx" in lines[1]
+    assert "libaio1t64, redis-server, redis-tools, mariadb-server-core-11.4, nginx" in lines[4]
     resolutions = [line for line in system.read_text().splitlines() if " install " in line]
     assert len(resolutions) == 2
 
@@ -267,4 +275,92 @@ def test_where_the_services_are(
 
 
 def _without_system(code: str) -> str:
-    return f"from flashsale.stack import binaries; binaries._SYSTEM_FOLDERS = (); {code}"
+    return (
+        "from flashsale.stack import binaries, packages; binaries._SYSTEM_FOLDERS = (); "
+        f"packages.complaint = lambda program, binary: None; {code}"
+    )
+
+
+def test_a_program_that_does_not_start_is_fetched_anew(system: Path) -> None:
+    _install()
+    tree = binaries.services_tree()
+    _script(tree / "usr/bin/mariadbd", f"{PROGRAMS['mariadbd']} # broken")
+    lines = _install()
+    assert lines[0].startswith("mariadbd 11.4.2 at ")
+    assert lines[0].endswith(" does not start: a library is missing")
+    assert "broken" not in (tree / "usr/bin/mariadbd").read_text()
+    assert _install() == []
+
+
+def test_a_program_on_path_that_does_not_start_is_stood_in_for(
+    system: Path, tmp_path: Path
+) -> None:
+    """A user without root cannot mend it, so what was fetched goes before it."""
+    _script(tmp_path / "tools" / "redis-server", f"{PROGRAMS['redis-server']} # broken")
+    _install()
+    assert binaries.find(binaries.REDIS).tree == binaries.services_tree()
+
+
+def test_a_broken_tree_gives_way_to_what_the_system_offers(system: Path, tmp_path: Path) -> None:
+    _install()
+    for name in ("redis-server", "mariadbd", "nginx"):
+        _script(tmp_path / "tools" / name, PROGRAMS[name])
+        _script(binaries.services_tree() / "usr/bin" / name, f"{PROGRAMS[name]} # broken")
+    calls = system.read_text()
+    _install()
+    assert {binaries.find(program).tree for program in binaries.PROGRAMS} == {None}
+    assert system.read_text() == calls
+
+
+def test_packages_whose_program_does_not_start_change_nothing(system: Path, tmp_path: Path) -> None:
+    _script(tmp_path / "programs" / "nginx", f"{PROGRAMS['nginx']} # broken")
+    with pytest.raises(UnreachableError, match=r"hold a nginx 1\.26\.0 that does not start"):
+        _install()
+    assert [path.name for path in binaries.services_dir().iterdir()] == ["install.lock"]
+
+
+def test_without_apt_a_program_that_does_not_start_names_another_cure(
+    system: Path, tmp_path: Path
+) -> None:
+    for name in ("redis-server", "mariadbd", "nginx"):
+        _script(tmp_path / "tools" / name, f"{PROGRAMS[name]} # broken")
+    (tmp_path / "tools" / "apt-get").unlink()
+    _script(tmp_path / "tools" / "dnf", "")
+    with pytest.raises(UnreachableError, match="remove its package, and install anew with `sudo"):
+        _install()
+
+
+def test_a_tree_tells_its_release_and_is_removed(system: Path) -> None:
+    _install()
+    other = binaries.services_dir() / "debian-11-x86_64"
+    (other / "usr").mkdir(parents=True)
+    (binaries.services_dir() / "notes").mkdir()
+    (this, old) = sorted(packages.trees(), key=lambda tree: tree.place.name == other.name)
+    assert (this.place, old.release) == (binaries.services_tree(), "debian-11-x86_64")
+    assert this.release in str(binaries.find(binaries.REDIS))
+    lines: list[str] = []
+    packages.remove(lines.append)
+    assert str(this) in lines[0] + lines[1]
+    assert lines[-1].endswith(f"MiB freed in {binaries.services_dir()}")
+    assert [path.name for path in binaries.services_dir().iterdir()] == ["notes"]
+    assert binaries.look(binaries.REDIS) is None
+
+
+def test_nothing_is_removed_where_nothing_was_fetched(system: Path) -> None:
+    lines: list[str] = []
+    packages.remove(lines.append)
+    assert lines == [f"nothing to remove: there is no {binaries.services_dir()}"]
+
+
+def test_a_tree_that_a_server_runs_from_stays(system: Path) -> None:
+    _install()
+    sleep = binaries.services_tree() / "usr/bin/sleep"
+    shutil.copy("/usr/bin/sleep", sleep)
+    with subprocess.Popen([sleep, "60"]) as server:
+        try:
+            until(lambda: Path(f"/proc/{server.pid}/exe").resolve() == sleep)
+            with pytest.raises(UsageError, match="stop its stack first"):
+                packages.remove(print)
+        finally:
+            server.kill()
+    assert binaries.look(binaries.REDIS) is not None

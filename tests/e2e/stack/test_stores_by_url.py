@@ -247,7 +247,7 @@ def test_a_mysql_that_lets_nobody_in(own: Urls, secure: dict[str, str], url: str
 )
 def test_a_url_that_is_none_ends_every_command_alike(command: tuple[str, ...], url: str) -> None:
     with pytest.raises(UsageError, match=r"^--mysql-url: expected ") as raised:
-        app([*command, "--mysql-url", url], standalone_mode=False)
+        tree()([*command, "--mysql-url", url], standalone_mode=False)
     assert SECRET not in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -256,7 +256,7 @@ def test_a_url_that_is_none_ends_every_command_alike(command: tuple[str, ...], u
 def test_so_does_a_redis_url_that_is_none(role: str) -> None:
     for command in ("doctor", "serve", "seed", "warm", "storm"):
         with pytest.raises(UsageError, match=f"^--{role}-url: expected ") as raised:
-            app([command, f"--{role}-url", f"http://:{SECRET}@h/0"], standalone_mode=False)
+            tree()([command, f"--{role}-url", f"http://:{SECRET}@h/0"], standalone_mode=False)
         assert SECRET not in str(raised.value)
 
 
