@@ -10,8 +10,7 @@ from sqlalchemy import insert
 
 from benchmarks.table import Section, median, spread
 from flashsale.seeding.dataset import Dataset
-from flashsale.seeding.insert import CHUNK_ROWS
-from flashsale.seeding.load import seed
+from flashsale.seeding.load import CHUNK_ROWS, seed
 from flashsale.seeding.settings import SeedSettings
 from flashsale.settings import StoreSettings
 from flashsale.stack.mariadb import MariaDBServer

@@ -238,3 +238,15 @@ def _ssl_arguments(url: StoreUrl, named: str) -> dict[str, Any]:
 def _wrong(named: str, expected: str, found: str) -> UsageError:
     told = f"expected {expected}; {found}"
     return UsageError(f"{named}: {told}" if named else told)
+
+
+def mysql_answers(url: str, timeout_s: float) -> bool:
+    """Whether the user of `url` can log in and ask."""
+    arguments = mysql_arguments(read_mysql_url(url), read_timeout_s=timeout_s)
+    try:
+        connection = open_mysql(**arguments)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except (pymysql.MySQLError, OSError):
+        return False
+    return True

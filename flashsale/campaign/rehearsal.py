@@ -18,10 +18,9 @@ from flashsale.campaign.teller import Teller
 from flashsale.errors import ExitCode, UsageError
 from flashsale.run.folder import ensure_run_folder
 from flashsale.scenario.scenario import Scenario
-from flashsale.seeding.expiry import await_warmed, drop_shops, expire_shops
 from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings
-from flashsale.seeding.warm import warm
+from flashsale.seeding.warm import await_warmed, drop_shops, expire_shops, warm
 from flashsale.settings import CatalogSettings
 from flashsale.stack.launch import start_detached, stop_stack
 from flashsale.stack.state import StackState

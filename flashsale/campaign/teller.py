@@ -8,7 +8,7 @@ from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.run.folder import RunFolder
 from flashsale.run.summary import Summary
-from flashsale.seeding.progress import Progress, Silent
+from flashsale.seeding.settings import Progress, Silent
 from flashsale.stack.state import StackState
 from flashsale.storm.attack.attack import ShowProgress
 from flashsale.verify.verdict import Judgement

@@ -12,11 +12,12 @@ from rich.table import Table
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import BaseUrl, CacheUrl, Json, LedgerUrl, MySQLUrl, StateDir
+from flashsale.doctor import findings
+from flashsale.doctor.findings import Finding, failures
+from flashsale.doctor.machine import examine_binaries, examine_machine
 from flashsale.errors import ExitCode
-from flashsale.stack import binaries, policy
+from flashsale.stack import binaries
 from flashsale.stack.binaries import Program
-from flashsale.stack.finding import Finding, failures
-from flashsale.stack.machine import examine_binaries, examine_machine
 from flashsale.stack.state import read_state
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -62,7 +63,7 @@ def _examine_stores(
         ledger_url = ledger_url or state.ledger_url
         cache_url = cache_url or state.cache_url
         mysql_url = mysql_url or state.mysql_url
-    return policy.survey(ledger_url, cache_url, mysql_url)
+    return findings.survey(ledger_url, cache_url, mysql_url)
 
 
 def _print_json(findings: Sequence[Finding]) -> None:

@@ -15,8 +15,8 @@ from rich.table import Table
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import Json, StateDir
 from flashsale.errors import ExitCode, UnreachableError
-from flashsale.stack import panels
-from flashsale.stack.panels import Filled
+from flashsale.observe import panels
+from flashsale.observe.panels import Filled
 from flashsale.stack.state import StackState, read_state
 
 _PATIENCE_S = 15.0

@@ -11,7 +11,7 @@ from flashsale.errors import UsageError
 from flashsale.orders.process import run_worker
 from flashsale.server.replica import Replica
 from flashsale.settings import ReplicaSettings, StoreSettings, WorkerSettings
-from flashsale.stack.schema import create_schema
+from flashsale.storage.tables import create_schema
 
 
 def replica(

@@ -18,11 +18,11 @@ from rich.table import Table
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.status import Row, table
+from flashsale.doctor import findings
+from flashsale.doctor.machine import insist_on_descriptors
+from flashsale.observe.prometheus import PrivateObservers
 from flashsale.settings import check_environment
-from flashsale.stack import policy
 from flashsale.stack.launch import start_detached
-from flashsale.stack.machine import insist_on_descriptors
-from flashsale.stack.prometheus import PrivateObservers
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import Stack
 from flashsale.stack.supervisor import Supervisor
@@ -100,7 +100,7 @@ def _insist(stores: ExternalStores) -> None:
     Raises UsageError where the machine has too few descriptors, UnreachableError for a store.
     """
     insist_on_descriptors()
-    policy.insist(policy.examine(stores.ledger_url, stores.cache_url, stores.mysql_url))
+    findings.insist(findings.examine(stores.ledger_url, stores.cache_url, stores.mysql_url))
 
 
 def _detach(state_dir: Path, given: Mapping[str, object], external: ExternalStores) -> None:

@@ -12,9 +12,8 @@ from rich.table import Table
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import Json, StateDir
 from flashsale.errors import ExitCode, UnreachableError
-from flashsale.stack.health import Health, check
 from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import StackState, read_state, supervisor_pid
+from flashsale.stack.state import Health, StackState, check, read_state, supervisor_pid
 
 Timeout = Annotated[
     float, typer.Option("--timeout", min=1, help="Seconds of patience before it is killed.")

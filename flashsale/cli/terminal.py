@@ -16,7 +16,7 @@ from flashsale.report.console import print_summary
 from flashsale.report.github import annotations, step_summary
 from flashsale.report.live import LiveProgress
 from flashsale.run.summary import Summary
-from flashsale.seeding.progress import Progress
+from flashsale.seeding.settings import Progress
 from flashsale.storm.attack.attack import ShowProgress
 
 _PLAIN_INTERVAL_S = 5.0

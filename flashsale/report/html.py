@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,7 @@ def _policy(scripts: Sequence[str]) -> str:
 @cache
 def _plotly() -> str:
     """plotly.js as the installed package brings it, with the line ends that a browser counts."""
-    from plotly.offline import get_plotlyjs
-
-    text: str = get_plotlyjs()
+    text = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -1,19 +1,59 @@
-"""What a database already holds: one data set, and which sales. A different one is refused."""
+"""What the stores already hold: one data set, and which sales. A different one is refused; ours
+can be taken away, row by row and key by key, and nothing else with it.
+"""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import md5
+from itertools import islice
 
 from redis import Redis
 from sqlalchemy import Connection, Engine, insert, select, text
 
 from flashsale import keys
 from flashsale.errors import UsageError
-from flashsale.seeding.settings import SeedSettings
+from flashsale.seeding.settings import Progress, SeedSettings
+from flashsale.seeding.stores import Stores
 from flashsale.storage.mysql import transaction, translated
-from flashsale.storage.tables import dataset, seckill_voucher, voucher
+from flashsale.storage.tables import dataset, metadata, seckill_voucher, voucher
+
+_SCAN_COUNT = 2_000
+_UNLINK_KEYS = 1_000
+
+
+def unlink(redis: Redis, is_ours: Callable[[str], bool]) -> int:
+    """Delete the keys whose name `is_ours`; how many they were. May raise RedisError."""
+    found = filter(is_ours, redis.scan_iter(count=_SCAN_COUNT))
+    deleted = 0
+    while batch := list(islice(found, _UNLINK_KEYS)):
+        deleted += len(batch)
+        redis.unlink(*batch)
+    return deleted
+
+
+def reset(stores: Stores, progress: Progress) -> None:
+    """Delete the data set; a second call completes one that was interrupted.
+
+    The data set's id goes first, so that no run is ever judged against what is left of it. The
+    ledger goes before MySQL's orders: a sale that is missing there sells nothing, while one that
+    outlived its orders would.
+    """
+    _truncate(stores.pool, [dataset.name])
+    unlink(stores.cache, keys.belongs_to_cache)
+    deleted = unlink(stores.ledger, keys.belongs_to_data_set)
+    names = [table.name for table in metadata.sorted_tables if table is not dataset]
+    _truncate(stores.pool, names)
+    unlink(stores.cache, keys.belongs_to_cache)  # what was read of the rows meanwhile
+    progress.note(f"reset: {deleted:,} ledger keys and all rows of {len(names) + 1} tables deleted")
+
+
+def _truncate(pool: Engine, names: list[str]) -> None:
+    with translated(), pool.connect() as connection:
+        for name in names:
+            connection.exec_driver_sql(f"TRUNCATE TABLE {name}")
+
 
 SALE_VOUCHER = 1
 """`tb_voucher.type` of a voucher that is sold in a sale."""

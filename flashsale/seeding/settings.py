@@ -1,10 +1,35 @@
-"""What one `seed` run is asked for: defaults once, and bounds that say what was expected."""
+"""What one `seed` run is asked for (defaults once, bounds that say what was expected), and how
+it tells what it is at.
+"""
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from flashsale.errors import UsageError
 from flashsale.model import ID_MAX
+
+
+class Progress(Protocol):
+    """Stages follow one another: each begins with its total and advances up to it."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """A stage of `total` steps begins; the one before it has ended."""
+
+    def advance(self, steps: int) -> None:
+        """The current stage is `steps` further."""
+
+    def note(self, line: str) -> None:
+        """Something worth a line of its own."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def begin(self, stage: str, total: int) -> None: ...
+    def advance(self, steps: int) -> None: ...
+    def note(self, line: str) -> None: ...
+
 
 UNITS_MAX = 2**31 - 1
 """The largest stock of one voucher: a signed 32-bit column."""

@@ -18,8 +18,8 @@ from flashsale.catalog.warming import LOCK
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
 from flashsale.locks.task import LockLost, TaskLocks
 from flashsale.seeding.dataset import Portion
-from flashsale.seeding.keyspace import unlink
-from flashsale.seeding.progress import Progress
+from flashsale.seeding.existing import unlink
+from flashsale.seeding.settings import Progress
 from flashsale.seeding.stores import StoreUrls
 from flashsale.settings import BloomSettings, CacheSettings, CatalogSettings, LockSettings
 from flashsale.storage.channel import Channel

@@ -6,7 +6,7 @@ that knows no loops, so it would take a second template, and nobody could read o
 
 import sys
 
-from flashsale.stack.nginx_conf import AddressLimits, NginxConf
+from flashsale.stack.nginx import AddressLimits, NginxConf
 
 COMPOSE = NginxConf(
     listen="8080",

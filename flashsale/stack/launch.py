@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError, ViolationError
-from flashsale.stack.process import FLASHSALE, log_tail
+from flashsale.stack.process import FLASHSALE, log_tail, tether
 from flashsale.stack.state import (
     StackState,
     already_served,
@@ -21,7 +21,6 @@ from flashsale.stack.state import (
     read_state,
     supervisor_pid,
 )
-from flashsale.stack.tether import tether
 
 _POLL_S = 0.05
 _START_TIMEOUT_S = 300.0

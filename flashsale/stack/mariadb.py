@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 from flashsale.errors import UnreachableError
-from flashsale.stack import binaries, probe
+from flashsale.stack import binaries
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
-from flashsale.stack.process import CommandLine, log_tail
+from flashsale.stack.process import CommandLine, log_tail, tether, undisturbed_fork
 from flashsale.stack.service import Service
-from flashsale.stack.tether import tether, undisturbed_fork
+from flashsale.store_urls import mysql_answers
 
 DATABASE = "flashsale"
 USER = "flashsale"
@@ -165,7 +165,7 @@ class MariaDBServer(Service):
 
     def is_ready(self, timeout_s: float) -> bool:
         """Whether our user can log in and ask: nobody else's server knows the password."""
-        return probe.mysql_answers(self.url, timeout_s)
+        return mysql_answers(self.url, timeout_s)
 
     @property
     def _data(self) -> Path:

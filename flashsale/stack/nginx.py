@@ -1,21 +1,78 @@
-"""A private nginx in front of the replicas, rendered from deploy/nginx.conf.j2."""
+"""A private nginx in front of the replicas, and the one template (`deploy/nginx.conf.j2`) that
+makes its configuration and that of deploy/compose.yaml.
+"""
 
 import os
-import resource
 import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+
+import jinja2
 
 from flashsale.errors import UnreachableError
+from flashsale.resources import resource
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
-from flashsale.stack.nginx_conf import AddressLimits, NginxConf
 from flashsale.stack.port import Port
-from flashsale.stack.process import CommandLine
+from flashsale.stack.process import CommandLine, raise_descriptor_limit
 from flashsale.stack.service import Service
-from flashsale.stack.tether import raise_descriptor_limit
+
+_REFUSALS = (
+    # nginx's own status, the one that leaves it, the text
+    (400, 400, "Bad request"),
+    (404, 404, "Not found"),
+    (405, 405, "Method not allowed"),
+    (408, 408, "Request timed out"),
+    (413, 413, "Body too large"),
+    (414, 414, "Address too long"),
+    (494, 431, "Headers too large"),
+    (500, 500, "Internal error"),
+    (501, 501, "Not implemented"),
+    (502, 502, "No answer from the sale"),
+    (504, 504, "No answer from the sale"),
+    (505, 505, "HTTP version not supported"),
+)
+
+
+@dataclass(frozen=True)
+class AddressLimits:
+    """What one client address may do. More is answered 429.
+
+    `exempt` are networks that may do as they like: a storm comes from one address.
+    """
+
+    requests_per_s: int
+    requests_burst: int
+    connections: int
+    exempt: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class NginxConf:
+    """Everything that differs between one nginx of ours and another."""
+
+    listen: str  # host:port, or a port of every address
+    status_listen: str  # the same, for nginx's own counters (stub_status)
+    replicas: Sequence[str]  # host:port of each
+    workers: int = 1
+    worker_connections: int = 16_384
+    upstream_keepalive: int = 700  # idle connections to replicas, per worker
+    access_log: str | None = None  # a file for one JSON object a request
+    limits: AddressLimits | None = None
+    as_root: bool = False
+    log_level: str = "warn"
+
+    def render(self) -> str:
+        """The whole configuration file."""
+        template = resource("deploy/nginx.conf.j2").read_text()
+        environment = jinja2.Environment(  # noqa: S701 - a configuration file, not a page
+            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        return environment.from_string(template).render(vars(self), refusals=_REFUSALS)
+
 
 _CHECK_TIMEOUT_S = 30
 _DESCRIPTORS_SPARED = 512  # for logs, listening sockets and temporary files
@@ -132,5 +189,5 @@ class NginxServer(Service):
 def _connections(wanted: int) -> int:
     """Connections of one nginx worker: never more than the descriptors it can have."""
     raise_descriptor_limit()
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else min(wanted, soft - _DESCRIPTORS_SPARED)
+    soft, _ = getrlimit(RLIMIT_NOFILE)
+    return wanted if soft == RLIM_INFINITY else min(wanted, soft - _DESCRIPTORS_SPARED)

@@ -36,22 +36,6 @@ def redis_reply(host: str, port: int, timeout_s: float) -> str:
         return ""
 
 
-def mysql_answers(url: str, timeout_s: float) -> bool:
-    """Whether the user of `url` can log in and ask."""
-    import pymysql
-
-    from flashsale.store_urls import mysql_arguments, open_mysql, read_mysql_url
-
-    arguments = mysql_arguments(read_mysql_url(url), read_timeout_s=timeout_s)
-    try:
-        connection = open_mysql(**arguments)
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except (pymysql.MySQLError, OSError):
-        return False
-    return True
-
-
 def _first_line(connection: socket.socket, deadline: float) -> bytes:
     head = b""
     while b"\r\n" not in head and len(head) < _HEAD_BYTES_MAX:

@@ -1,19 +1,97 @@
-"""One child process: tethered to this one, logging to a file, and stopped for certain."""
+"""One child process: bound to this one's life, logging to a file of bounded size, stopped for
+certain.
+"""
 
+import ctypes
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from flashsale.errors import UnreachableError
-from flashsale.stack.tether import tether, undisturbed_fork
+
+_PR_SET_PDEATHSIG = 1
+_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DESCRIPTORS_MAX = 1_048_576  # some limits are a billion, and programs size tables by them
+
+
+def tether(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """What `subprocess.Popen(preexec_fn=...)` runs in the child, between fork and exec.
+
+    The kernel sends `death_signal` to the child when the *thread* that started it ends, so
+    tethered children are started from the main thread only. Everything is looked up here, in the
+    parent: the function itself only makes system calls.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != parent:  # the parent died before the line above
+            os._exit(1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+        raise_descriptor_limit()
+
+    return bind
+
+
+@contextmanager
+def undisturbed_fork() -> Iterator[None]:
+    """Hold signals back while a tethered child is forked.
+
+    What a handler raises inside the hooks that run around a fork is printed and lost, so a Ctrl-C
+    in that moment would do nothing.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit to its hard limit; returns the limit in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_MAX)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def roll(log: Path, bytes_max: int, files_max: int) -> bool:
+    """Where `log` is longer than `bytes_max`, move its text to `log.1`, and older ones up.
+
+    The child keeps its open file, so the text is copied and the file cut: a line written between
+    the two is lost, which is the price of not standing between a server and its log.
+    """
+    try:
+        if log.stat().st_size <= bytes_max:
+            return False
+    except FileNotFoundError:
+        return False
+    for number in range(files_max - 1, 0, -1):
+        older = _numbered(log, number)
+        if older.exists():
+            older.replace(_numbered(log, number + 1))
+    shutil.copyfile(log, _numbered(log, 1))
+    with log.open("r+b") as file:
+        file.truncate(0)
+    return True
+
+
+def _numbered(log: Path, number: int) -> Path:
+    return log.with_name(f"{log.name}.{number}")
+
 
 _LOG_TAIL_LINES = 12
 _KILL_TIMEOUT_S = 10

@@ -1,7 +1,12 @@
-"""What every child of the stack has in common: a port, a log, readiness, an orderly end."""
+"""A service of the stack: a port, a log, readiness, an orderly end; and how it fares when
+supervised.
+"""
 
 import time
 from abc import ABC, abstractmethod
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -9,6 +14,8 @@ from typing import Self
 from flashsale.errors import UnreachableError
 from flashsale.stack.port import Port
 from flashsale.stack.process import CommandLine, Process
+from flashsale.stack.settings import StackSettings
+from flashsale.stack.state import ChildState
 
 _POLL_S = 0.02
 _PORT_TRIES = 3
@@ -159,3 +166,77 @@ class Service(ABC):
     def _failed(self, what: str) -> UnreachableError:
         tail = self.process.log_tail() if self.process else ""
         return UnreachableError(f"{self.name} {what}; the end of {self.log}:\n{tail}")
+
+
+class Phase(StrEnum):
+    """Where a child is in its life."""
+
+    STARTING = "starting"
+    UP = "up"
+    SILENT = "not answering"
+    DOWN = "down"
+
+
+def restart_delay_s(quick_deaths: int, settings: StackSettings) -> float:
+    """How long to wait after the nth death in a row that came soon after a start. Pure."""
+    doublings = min(quick_deaths - 1, 32)
+    return min(settings.restart_base_ms * (1 << doublings), settings.restart_max_ms) / 1_000
+
+
+@dataclass
+class Member:
+    """A service and its history. All times are of the monotonic clock."""
+
+    service: Service
+    phase: Phase = Phase.STARTING
+    restarts: int = 0
+    quick_deaths: int = 0
+    silences: int = 0  # failed probes in a row
+    started_at: float = 0.0
+    due_at: float = 0.0  # next probe, or next start
+    question: "Future[bool] | None" = field(default=None, repr=False)
+
+    def launched(self, now: float) -> None:
+        """It was started, and has yet to answer."""
+        self.phase = Phase.STARTING
+        self.started_at = now
+        self.silences = 0
+        self.question = None
+
+    def answered(self, now: float, settings: StackSettings) -> None:
+        """It is ready, or answered its probe."""
+        self.phase = Phase.UP
+        self.silences = 0
+        self.due_at = now + settings.probe_interval_s
+
+    def stayed_silent(self, now: float, settings: StackSettings) -> bool:
+        """A probe failed; returns whether that was one too many."""
+        self.phase = Phase.SILENT
+        self.silences += 1
+        self.due_at = now + min(settings.probe_interval_s, settings.probe_timeout_s)
+        return self.silences >= settings.probe_failures_max
+
+    def died(self, now: float, settings: StackSettings) -> float:
+        """It is gone; returns how long to wait before its next start."""
+        stable = now - self.started_at >= settings.restart_reset_s
+        self.quick_deaths = 1 if stable else self.quick_deaths + 1
+        delay_s = restart_delay_s(self.quick_deaths, settings)
+        self.phase = Phase.DOWN
+        self.due_at = now + delay_s
+        self.question = None
+        return delay_s
+
+    @property
+    def state(self) -> ChildState:
+        """How it appears in `stack.json`."""
+        service = self.service
+        return ChildState(
+            name=service.name,
+            kind=service.kind,
+            pid=service.process.pid if service.process else 0,
+            port=service.port.number,
+            url=service.url,
+            log=str(service.log),
+            restarts=self.restarts,
+            status_url=service.status_url,
+        )

@@ -1,15 +1,21 @@
-"""How a running stack describes itself: `stack.json`, and the lock that says it is alive."""
+"""How a running stack describes itself (`stack.json`, and the lock that says it is alive), and
+whether its processes answer when they are asked from outside.
+"""
 
 import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flashsale.errors import UnreachableError, UsageError
+from flashsale.stack import probe
+from flashsale.store_urls import mysql_answers
 
 SCHEMA = 1
 
@@ -139,3 +145,66 @@ def _lock_patiently(lock: int, state_dir: Path) -> None:
             if time.monotonic() > deadline:
                 raise already_served(state_dir) from None
             time.sleep(0.02)
+
+
+_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Health:
+    """Each process by name, and whether it answered; well where all did and the stack is ready."""
+
+    answers: Mapping[str, bool]
+    well: bool
+
+
+def check(state: StackState) -> Health:
+    """Ask every process at once, each in its own protocol."""
+    with ThreadPoolExecutor(max(1, len(state.children))) as asking:
+        answers = dict(zip(_names(state), asking.map(_answers, state.children), strict=True))
+    return Health(answers, state.ready and all(answers.values()))
+
+
+def _names(state: StackState) -> list[str]:
+    return [child.name for child in state.children]
+
+
+def _answers(child: ChildState) -> bool:
+    question = _QUESTIONS.get(child.kind, _asks_http)
+    return child.pid > 0 and child.url is not None and question(child.url)
+
+
+def _asks_http(url: str) -> bool:
+    return probe.http_status(*_address(url), "/healthz", _TIMEOUT_S) == 200
+
+
+def _asks_any_page(url: str) -> bool:
+    return probe.http_status(*_address(url), "/", _TIMEOUT_S) == 200
+
+
+def _asks_prometheus(url: str) -> bool:
+    return probe.http_status(*_address(url), "/-/ready", _TIMEOUT_S) == 200
+
+
+def _asks_redis(url: str) -> bool:
+    return probe.redis_reply(*_address(url), _TIMEOUT_S) == "+PONG"
+
+
+def _asks_mysql(url: str) -> bool:
+    return mysql_answers(url, _TIMEOUT_S)
+
+
+_QUESTIONS: dict[str, Callable[[str], bool]] = {
+    "redis-ledger": _asks_redis,
+    "redis-cache": _asks_redis,
+    "mariadb": _asks_mysql,
+    "prometheus": _asks_prometheus,
+    "redis-exporter": _asks_any_page,
+    "mysql-exporter": _asks_any_page,
+    "nginx-exporter": _asks_any_page,
+}
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 0

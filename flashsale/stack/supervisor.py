@@ -10,12 +10,10 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 from flashsale.errors import ExitCode, UnreachableError
-from flashsale.stack.member import Member, Phase
-from flashsale.stack.process import Process
-from flashsale.stack.rolling import roll
+from flashsale.stack.process import Process, raise_descriptor_limit, roll
+from flashsale.stack.service import Member, Phase
 from flashsale.stack.stack import Stack
 from flashsale.stack.state import remove_state, served
-from flashsale.stack.tether import raise_descriptor_limit
 
 _TICK_S = 0.25
 _ROLL_INTERVAL_S = 10.0

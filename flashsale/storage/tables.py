@@ -1,4 +1,6 @@
-"""The tables, in the SQL that MySQL 8 and MariaDB 10.6 both take. All times are UTC."""
+"""The tables, in the SQL that MySQL 8 and MariaDB 10.6 both take, and how they are created. All
+times are UTC.
+"""
 
 from sqlalchemy import (
     BigInteger,
@@ -18,7 +20,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import CHAR, DATE, DATETIME, DOUBLE, TINYINT
 from sqlalchemy.schema import SchemaItem
 
-from flashsale.storage.mysql import translated
+from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.storage.mysql import engine, translated
 
 metadata = MetaData()
 
@@ -210,3 +213,16 @@ def create_all(engine: Engine) -> None:
     """Create every table that is missing. Raises Unavailable where MySQL cannot be reached."""
     with translated():
         metadata.create_all(engine)
+
+
+def create_schema(mysql_url: str) -> None:
+    """Create every table that is missing. Raises UnreachableError with the cure."""
+    pool = engine(mysql_url)
+    try:
+        create_all(pool)
+    except (Unavailable, Indeterminate) as error:
+        raise UnreachableError(
+            f"cannot create the tables: {error}; give --mysql-url a user who may create them"
+        ) from None
+    finally:
+        pool.dispose()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flashsale.stack.port import Port
-from flashsale.stack.tether import tether
+from flashsale.stack.process import tether
 
 START_TIMEOUT_S = 30.0
 

@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from flashsale.stack.sale import SaleCommands
+from flashsale.stack.stack import SaleCommands
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s"
 _ORDER = b"x-outcome: sold\r\nx-order-id: 515385561440059393\r\n"

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import pytest
 
-from flashsale.stack import probe
 from flashsale.stack.process import CommandLine
 from flashsale.stack.redis import RedisServer
 from flashsale.stack.service import Service
+from flashsale.store_urls import mysql_answers
 from tools.mirror import mirror
 
 PASSWORD = "p@ss/w#rd"
@@ -128,7 +128,7 @@ class ForeignMySQL(Service):
         return CommandLine([*common, *served], {}, self.directory)
 
     def is_ready(self, timeout_s: float) -> bool:
-        return probe.mysql_answers(self.url, timeout_s)
+        return mysql_answers(self.url, timeout_s)
 
 
 def _have(words: Sequence[str]) -> None:

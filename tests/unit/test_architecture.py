@@ -40,6 +40,7 @@ FLOORS = (
     ("run",),
     ("orders", "seckill", "catalog", "accounts"),
     ("stack", "server", "seeding", "storm", "verify", "report"),
+    ("doctor", "observe"),
     ("campaign",),
     ("cli", "__main__"),
 )

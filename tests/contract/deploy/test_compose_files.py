@@ -13,10 +13,9 @@ from rig.compose import DEPLOY
 from rig.containers import Containers
 from rig.until import until
 
+from flashsale.doctor.facts import ask_redis
+from flashsale.doctor.findings import Grade, judge_redis
 from flashsale.stack import binaries
-from flashsale.stack.facts import ask_redis
-from flashsale.stack.finding import Grade
-from flashsale.stack.policy import judge_redis
 from flashsale.stack.redis import RedisRole
 from flashsale.storage.roles import sync_client
 

@@ -10,8 +10,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from flashsale.seeding.load import SeedReport, seed
-from flashsale.seeding.progress import Silent
-from flashsale.seeding.settings import SeedSettings
+from flashsale.seeding.settings import SeedSettings, Silent
 from flashsale.seeding.warm import WarmReport, warm
 from flashsale.settings import StoreSettings
 from flashsale.storage import mysql, tables

@@ -9,7 +9,7 @@ from flashsale import keys
 from flashsale.cache.entry import pack, unpack
 from flashsale.catalog.warming import LOCK
 from flashsale.errors import UnreachableError
-from flashsale.seeding import expiry
+from flashsale.seeding import warm
 
 FRESH_MS = 2**45
 
@@ -31,22 +31,22 @@ def entry_of(cache: Redis, shop: int) -> int | None:
 
 
 def test_dropped_shops_are_gone(shelf: Redis) -> None:
-    assert expiry.drop_shops(shelf, range(1, 4)) == 2
+    assert warm.drop_shops(shelf, range(1, 4)) == 2
     assert [entry_of(shelf, shop) for shop in (1, 2, 4)] == [None, None, FRESH_MS]
 
 
 def test_expired_shops_stay_and_are_stale(shelf: Redis) -> None:
-    assert expiry.expire_shops(shelf, range(1, 4)) == 1
+    assert warm.expire_shops(shelf, range(1, 4)) == 1
     assert [entry_of(shelf, shop) for shop in (1, 2, 4)] == [1, 0, FRESH_MS]
 
 
 def test_a_replica_that_warms_is_waited_for(shelf: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf.set(keys.lock(LOCK), "somebody 1")
     with monkeypatch.context() as patch:
-        patch.setattr(expiry, "_WARMED_WITHIN_S", 0.1)
+        patch.setattr(warm, "_WARMED_WITHIN_S", 0.1)
         with pytest.raises(UnreachableError, match="warms the cache"):
-            expiry.await_warmed(shelf)
+            warm.await_warmed(shelf)
     done = threading.Timer(0.1, lambda: shelf.delete(keys.lock(LOCK)))
     done.start()
-    expiry.await_warmed(shelf)
+    warm.await_warmed(shelf)
     done.join()

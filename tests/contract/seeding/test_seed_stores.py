@@ -15,11 +15,10 @@ from flashsale.catalog.warming import LOCK
 from flashsale.cli.terminal import PlainProgress
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.lua.scripts import script
-from flashsale.seeding import insert, sessions
+from flashsale.seeding import load, sessions
 from flashsale.seeding.existing import alone, lock_name
 from flashsale.seeding.load import seed
-from flashsale.seeding.progress import Silent
-from flashsale.seeding.settings import SeedSettings
+from flashsale.seeding.settings import SeedSettings, Silent
 from flashsale.settings import StoreSettings
 from flashsale.storage import mysql
 
@@ -115,8 +114,8 @@ def test_fewer_users_take_nothing_away(lab: Lab) -> None:
 
 
 def test_an_interrupted_run_is_completed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(insert, "CHUNK_ROWS", 100)
-    monkeypatch.setattr(insert, "STATEMENT_ROWS", 30)
+    monkeypatch.setattr(load, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(load, "STATEMENT_ROWS", 30)
     monkeypatch.setattr(sessions, "BATCH", 40)
     monkeypatch.setattr(lab.ledger.__class__, "eval", interrupted_after(3, lab.ledger.eval))
     with pytest.raises(KeyboardInterrupt):

@@ -17,7 +17,7 @@ from flashsale.cache.client import CacheClient
 from flashsale.catalog.warming import LOCK
 from flashsale.errors import UnreachableError, UsageError, ViolationError
 from flashsale.locks.task import TaskLocks
-from flashsale.seeding.progress import Silent
+from flashsale.seeding.settings import Silent
 from flashsale.seeding.warm import WarmReport, warm
 from flashsale.settings import BloomSettings, CacheSettings, LockSettings
 

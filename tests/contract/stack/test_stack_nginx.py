@@ -13,8 +13,7 @@ import pytest
 from rig.fake_replicas import FakeReplica
 from rig.until import until
 
-from flashsale.stack.nginx import Balancing, NginxServer
-from flashsale.stack.nginx_conf import AddressLimits
+from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer
 from flashsale.stack.port import Port
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from flashsale.stack import probe
+from flashsale.store_urls import mysql_answers
 
 
 @contextmanager
@@ -81,7 +82,7 @@ def test_a_silent_mysql_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"mysql://u:p@127.0.0.1:{silent.getsockname()[1]}/db"
         started = time.monotonic()
-        assert not probe.mysql_answers(url, 0.3)
+        assert not mysql_answers(url, 0.3)
         assert time.monotonic() - started < 3
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flashsale.stack.rolling import roll
+from flashsale.stack.process import roll
 
 
 def test_a_short_log_is_left_alone(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ import redis
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from flashsale.doctor.facts import ask_mysql, ask_redis
+from flashsale.doctor.findings import Grade, examine, insist, judge_mysql, judge_redis
 from flashsale.errors import UnreachableError
-from flashsale.stack.facts import ask_mysql, ask_redis
-from flashsale.stack.finding import Grade
 from flashsale.stack.mariadb import MariaDBServer
-from flashsale.stack.policy import examine, insist, judge_mysql, judge_redis
 from flashsale.stack.redis import RedisRole, RedisServer
 
 

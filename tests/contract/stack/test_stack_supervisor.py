@@ -15,10 +15,9 @@ from rig.fake_replicas import CHILD, COMMANDS, DYING, MUTE
 
 from flashsale.cli.serve import LiveWatcher
 from flashsale.errors import UnreachableError
-from flashsale.stack.member import Member, Phase
-from flashsale.stack.sale import SaleCommands
+from flashsale.stack.service import Member, Phase
 from flashsale.stack.settings import ExternalStores, StackSettings
-from flashsale.stack.stack import Stack
+from flashsale.stack.stack import SaleCommands, Stack
 from flashsale.stack.state import read_state, served
 from flashsale.stack.supervisor import Supervisor
 
@@ -264,7 +263,7 @@ def test_a_second_signal_ends_patience(tmp_path: Path, external: ExternalStores)
     code = (
         "import sys; from pathlib import Path\n"
         "from flashsale.cli.serve import PlainWatcher\n"
-        "from flashsale.stack.sale import SaleCommands\n"
+        "from flashsale.stack.stack import SaleCommands\n"
         "from flashsale.stack.settings import ExternalStores, StackSettings\n"
         "from flashsale.stack.stack import Stack\n"
         "from flashsale.stack.supervisor import Supervisor\n"

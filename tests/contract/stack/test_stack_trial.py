@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from flashsale.doctor.machine import examine_binaries
 from flashsale.stack import binaries, mariadb
 from flashsale.stack.binaries import Binary, Program
-from flashsale.stack.machine import examine_binaries
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.trial import complaint
 

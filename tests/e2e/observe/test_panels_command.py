@@ -10,8 +10,8 @@ import orjson
 import pytest
 from rig.observers import fetched
 
+from flashsale.observe.panels import queries
 from flashsale.stack.launch import stop_stack
-from flashsale.stack.panels import queries
 
 FLASHSALE = (sys.executable, "-m", "flashsale")
 

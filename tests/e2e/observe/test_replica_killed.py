@@ -17,8 +17,8 @@ import pytest
 from rig.observers import fetched
 from rig.until import until
 
+from flashsale.observe.panels import prometheus_url, queries, substituted
 from flashsale.stack.launch import stop_stack
-from flashsale.stack.panels import prometheus_url, queries, substituted
 from flashsale.stack.state import StackState, read_state
 
 pytestmark = pytest.mark.slow

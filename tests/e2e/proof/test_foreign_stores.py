@@ -8,9 +8,8 @@ import pytest
 from rig.foreign_stores import ForeignMySQL, ForeignRedis, by_its_loader, unpacked
 from rig.store_commands import main_job
 
-from flashsale.stack.facts import ask_mysql
-from flashsale.stack.finding import Grade
-from flashsale.stack.policy import judge_mysql
+from flashsale.doctor.facts import ask_mysql
+from flashsale.doctor.findings import Grade, judge_mysql
 from flashsale.stack.redis import RedisRole
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

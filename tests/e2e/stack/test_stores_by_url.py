@@ -15,14 +15,14 @@ from rig.store_commands import main_job
 from sqlalchemy import text
 
 from flashsale.cli.tree import tree
+from flashsale.doctor.findings import examine, insist, survey
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.seeding.stores import opened
 from flashsale.stack.mariadb import MariaDBServer
-from flashsale.stack.policy import examine, insist, survey
 from flashsale.stack.process import CommandLine
 from flashsale.stack.redis import RedisRole, RedisServer
-from flashsale.stack.schema import create_schema
 from flashsale.storage.mysql import engine
+from flashsale.storage.tables import create_schema
 from flashsale.store_urls import CONNECT_TIMEOUT_S, read_redis_url
 from flashsale.verify.connection import connect
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flashsale.seeding.tokens import read_tokens
+from flashsale.seeding.sessions import read_tokens
 from flashsale.stack.launch import start_detached, stop_stack
 from flashsale.stack.state import StackState
 

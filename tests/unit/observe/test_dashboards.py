@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flashsale.stack import panels
+from flashsale.observe import panels
 from tools.dashboards.__main__ import BOARDS, FOLDER
 
 FILES = sorted(FOLDER.glob("*.json"))

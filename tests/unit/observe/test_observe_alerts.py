@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flashsale.stack.prometheus import RULES, Target, configuration
+from flashsale.observe.prometheus import RULES, Target, configuration
 
 ROOT = Path(__file__).resolve().parents[3]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

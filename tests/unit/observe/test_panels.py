@@ -5,7 +5,7 @@ import math
 import pytest
 
 from flashsale.errors import UnreachableError
-from flashsale.stack.panels import _filled, _seconds, fill, prometheus_url, queries, substituted
+from flashsale.observe.panels import _filled, _seconds, fill, prometheus_url, queries, substituted
 from flashsale.stack.state import StackState
 
 QUERY = queries()[0]

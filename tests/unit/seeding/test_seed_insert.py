@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table
 
 from flashsale.seeding.dataset import Portion, Row
-from flashsale.seeding.insert import statement
+from flashsale.seeding.load import statement
 
 THINGS = Table("tb_thing", MetaData(), Column("id", Integer), Column("name", String(9)))
 

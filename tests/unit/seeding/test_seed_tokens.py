@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsale.errors import UsageError
-from flashsale.seeding.tokens import HEAD, TokensFile, paired, read_tokens
+from flashsale.seeding.sessions import HEAD, TokensFile, paired, read_tokens
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flashsale.stack.exporter import Export, mysql_export, nginx_export, redis_export
+from flashsale.observe.prometheus import Export, mysql_export, nginx_export, redis_export
 
 SECRET = "s3/cr#et`s"
 

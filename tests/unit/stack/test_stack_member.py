@@ -4,8 +4,7 @@ from typing import cast
 
 import pytest
 
-from flashsale.stack.member import Member, Phase, restart_delay_s
-from flashsale.stack.service import Service
+from flashsale.stack.service import Member, Phase, Service, restart_delay_s
 from flashsale.stack.settings import StackSettings
 
 SETTINGS = StackSettings(

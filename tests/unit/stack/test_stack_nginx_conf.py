@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from flashsale.stack.nginx_conf import AddressLimits, NginxConf
+from flashsale.stack.nginx import AddressLimits, NginxConf
 from flashsale.stack.settings import StackSettings
 from flashsale.stack.stack import _address_limits
 

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from flashsale.doctor.facts import MySQLFacts, RedisFacts
+from flashsale.doctor.findings import Grade, failures, insist, judge_mysql, judge_redis
 from flashsale.errors import UnreachableError
-from flashsale.stack.facts import MySQLFacts, RedisFacts
-from flashsale.stack.finding import Grade, failures
-from flashsale.stack.policy import insist, judge_mysql, judge_redis
 from flashsale.stack.redis import RedisRole
 
 LEDGER = RedisFacts(

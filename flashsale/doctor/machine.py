@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
+from flashsale.doctor.findings import Finding, Grade, judged
 from flashsale.errors import UsageError
 from flashsale.stack import binaries
-from flashsale.stack.finding import Finding, Grade, judged
 from flashsale.stack.trial import complaint
 
 _CORES_LEAST = 2

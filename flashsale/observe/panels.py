@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import orjson
 
 from flashsale.errors import UnreachableError
@@ -93,8 +94,6 @@ class _Prometheus:
     """Its HTTP API, as far as this goes."""
 
     def __init__(self, url: str) -> None:
-        import httpx
-
         self._client = httpx.Client(base_url=url, timeout=_TIMEOUT_S)
         self._trouble = httpx.HTTPError
         self._url = url

@@ -1,15 +1,52 @@
-"""The settings of Redis and MySQL on which the sale's promises rest, and how they are judged."""
+"""What was looked at, what it means, and the cure: the settings of Redis and MySQL on which the
+sale's promises rest, and how they are judged.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from flashsale.doctor.facts import MySQLFacts, RedisFacts, ask_mysql, ask_redis
 from flashsale.errors import UnreachableError
-from flashsale.stack.facts import MySQLFacts, RedisFacts, ask_mysql, ask_redis
-from flashsale.stack.finding import Finding, Grade, failures, judged
 from flashsale.stack.redis import RedisRole
+
+
+class Grade(StrEnum):
+    """What a finding means for the promises of the sale."""
+
+    OK = "ok"
+    WARN = "warn"  # slower, or less than it could be
+    FAIL = "fail"  # a promise would break
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of `flashsale doctor`. The cure is empty where nothing is to be cured."""
+
+    subject: str
+    name: str
+    found: str
+    grade: Grade
+    cure: str = ""
+
+
+def judged(
+    subject: str, name: str, found: object, holds: bool, cure: str, grade: Grade = Grade.FAIL
+) -> Finding:
+    """A finding that is OK where it holds, and otherwise of `grade` with its cure."""
+    if holds:
+        return Finding(subject, name, str(found), Grade.OK)
+    return Finding(subject, name, str(found), grade, cure)
+
+
+def failures(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that would break a promise."""
+    return [finding for finding in findings if finding.grade is Grade.FAIL]
+
 
 _Answer: TypeAlias = RedisFacts | MySQLFacts | UnreachableError
 _Question: TypeAlias = Callable[[], RedisFacts | MySQLFacts]

@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from redis.exceptions import RedisError, ResponseError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
 from flashsale.errors import UnreachableError
 from flashsale.stack.redis import RedisRole
+from flashsale.storage import mysql, roles
 from flashsale.store_urls import CONNECT_TIMEOUT_S, read_mysql_url, read_redis_url
 
 
@@ -35,10 +40,6 @@ class MySQLFacts:
 
 def ask_redis(role: RedisRole, url: str) -> RedisFacts:
     """Facts of the Redis at `url`. Raises UnreachableError or UsageError with the cure."""
-    from redis.exceptions import RedisError, ResponseError
-
-    from flashsale.storage import roles
-
     option = f"--{role}-url"
     place = read_redis_url(url, option)
     try:
@@ -65,11 +66,6 @@ def ask_redis(role: RedisRole, url: str) -> RedisFacts:
 
 def ask_mysql(url: str) -> MySQLFacts:
     """Facts of the MySQL at `url`. Raises UnreachableError or UsageError with the cure."""
-    from sqlalchemy import text
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from flashsale.storage import mysql
-
     place = read_mysql_url(url, "--mysql-url")
     engine = mysql.engine(url)
     try:

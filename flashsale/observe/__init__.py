@@ -1,0 +1,1 @@
+"""Who watches a stack: Prometheus and its exporters, and the panels that read it."""
