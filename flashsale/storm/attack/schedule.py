@@ -29,6 +29,7 @@ class Schedule:
 
     `due_ns` holds the instant at which each attempt was due, `free_ns` that at which one that had
     to wait for a connection got it. `spared` are conditional attempts for which there was no need.
+    `has_pauses` says that an attempt that ends can make others due, which `pop` gives.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -42,6 +43,7 @@ class Schedule:
         self._pausing: list[tuple[int, int]] = []  # a heap of instants and attempts
         self._chain = plan.following if is_chain else None
         self._followers = _Followers(plan) if plan.closed and not is_chain else None
+        self.has_pauses = self._followers is not None
         self._free: _Free = (
             _AnyConnection(plan.connection_count)
             if plan.open
@@ -51,11 +53,6 @@ class Schedule:
     def __repr__(self) -> str:
         to_come = self._last - self._next
         return f"<Schedule to_come={to_come} pausing={len(self._pausing)} {self._free!r}>"
-
-    @property
-    def has_pauses(self) -> bool:
-        """Whether an attempt that ended can have made others due, which `pop` gives."""
-        return self._followers is not None
 
     @property
     def next_ns(self) -> int | None:
@@ -124,6 +121,7 @@ class Schedule:
         self._pausing.clear()
         self._free.forget()
         self._chain = self._followers = None
+        self.has_pauses = False
 
 
 class _Followers:
