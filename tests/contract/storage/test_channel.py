@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -275,9 +276,7 @@ class SlowLoader(RedisServer):
 
     def prepare(self) -> CommandLine:
         command = super().prepare()
-        with (self.directory / "redis.conf").open("a") as conf:
-            conf.write("key-load-delay 60\n")
-        return command
+        return replace(command, arguments=[*command.arguments, "--key-load-delay", "60"])
 
 
 async def test_a_loading_server_is_unavailable(tmp_path: Path) -> None:
