@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from types import NoneType
@@ -65,7 +65,20 @@ def _commands() -> str:
     ).stdout
     # A usage line is a form and no command, so it is shown as text.
     text = re.sub(r"```console\n\$ (.*)\n```", r"```text\n\1\n```", text)
-    return _NOTE + text.replace("&#x27;", "'").replace("&quot;", '"').strip() + "\n"
+    text = text.replace("&#x27;", "'").replace("&quot;", '"').strip()
+    return _NOTE + "\n".join(_linked(text.splitlines())) + "\n"
+
+
+def _linked(lines: Sequence[str]) -> Iterator[str]:
+    """The lines, with a link to each subcommand in place of its help, which is cut short there."""
+    group, listed = "flashsale", False
+    for line in lines:
+        if heading := re.fullmatch(r"#{2,} `(.*)`", line):
+            group = heading[1]
+        if line.startswith("**"):
+            listed = line == "**Commands**:"
+        name = re.match(r"\* `([\w-]+)`:", line) if listed else None
+        yield f"* [`{name[1]}`](#{group.replace(' ', '-')}-{name[1]})" if name else line
 
 
 # Settings ---------------------------------------------------------------------------------------
