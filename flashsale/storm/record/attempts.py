@@ -27,10 +27,9 @@ import orjson
 from flashsale.model import Ending, ending
 from flashsale.storm.attack.answer import Answer
 from flashsale.storm.record.ledger import NEVER, Ledger
-from flashsale.storm.record.plan_lines import plan_lines
+from flashsale.storm.record.plan_lines import SCHEMA, plan_lines
 from flashsale.storm.workload.plan import Plan
 
-SCHEMA = 1
 _LINES_AT_ONCE = 10_000
 
 

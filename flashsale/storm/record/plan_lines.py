@@ -11,6 +11,9 @@ import orjson
 from flashsale.storm.workload.plan import ALWAYS, FIRST, Plan
 from flashsale.storm.workload.step import STEP_OF, Step
 
+SCHEMA = 1
+"""The version of attempts.jsonl."""
+
 _HEADS = {
     Step.BUY: '{{"kind":"plan","i":{i},"user":{user},"voucher":{thing},',
     Step.BROWSE: '{{"kind":"plan","i":{i},"ask":"browse",{who}"shop":{thing},',
@@ -50,13 +53,15 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 def read_plan(path: Path) -> Plan:
     """The plan in a file of attempts, whole before the barrier opened.
 
-    Raises OSError, and ValueError for a file that is not one of attempts, or whose plan is cut
-    short.
+    Raises OSError, and ValueError for a file that is not one of attempts, or of another version, or
+    whose plan is cut short.
     """
     with path.open("rb") as lines:
         header = orjson.loads(next(lines, b"null"))
         if not isinstance(header, dict) or header.get("kind") != "header":
             raise ValueError(f"{path} does not begin with a header")
+        if header.get("schema") != SCHEMA:
+            raise ValueError(f"{path}: found schema {header.get('schema')!r}, expected {SCHEMA}")
         rows = list(_rows(lines))
     if len(rows) != header["planned"]:
         raise ValueError(f"{path} has {len(rows):,} of {header['planned']:,} planned attempts")
