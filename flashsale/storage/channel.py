@@ -1,7 +1,7 @@
 """Scripts sent to one Redis over a few connections of its own, with every answer accounted for.
 
 redis-py's connection does the talking; its pool and its command layer are left out, since they
-cost more than the script (see ARCHITECTURE.md, "What a claim costs").
+cost more than the script (docs/decisions/selling.md, "No pool and no command layer").
 """
 
 import asyncio
