@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rig.documents import Block, blocks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SHOWN = [block for block in blocks("toml") if block.refused is None]
 BREAKS = "# needs a stack: python lose.py kept\n"
@@ -21,7 +21,7 @@ def _run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         env=os.environ | {"FLASHSALE_STACK_MARIADB_REDO_LOG_MB": "32", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
 
