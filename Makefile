@@ -2,7 +2,7 @@
 # make test       install everything, run the tests
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: rehearse test check format schema dashboards proofs bench house services compose lock \
+.PHONY: rehearse test check format schema dashboards docs proofs bench house services compose lock \
 	clean bare releases
 
 PYTHON ?= python3
@@ -32,6 +32,11 @@ schema: $(INSTALLED)
 # Grafana's dashboards from tools/dashboards; a test holds the files to the code
 dashboards: $(INSTALLED)
 	$(BIN)/python -m tools.dashboards
+
+# The site, into build/site: the reference pages from the code, then every link and anchor checked.
+docs: $(INSTALLED)
+	$(BIN)/python -m tools.reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 proofs: services
 	$(BIN)/pytest -n auto --dist loadfile -m slow
@@ -64,13 +69,16 @@ $(INSTALLED): pyproject.toml requirements.lock
 		--no-deps --no-build-isolation --editable .
 	@touch $@
 
+# `make lock UPGRADE=` keeps every version that pyproject.toml still allows.
+UPGRADE ?= --upgrade
+
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv
-	echo '# Every package that `make` installs, by hash, for every Python. Made by `make lock`.' \
-		> requirements.lock
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
-		--generate-hashes --no-header --no-annotate --extra dev pyproject.toml \
-		>> requirements.lock
+	$(BIN)/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --extra dev --extra docs \
+		--output-file requirements.lock pyproject.toml > /dev/null
+	sed -i '1i # Every package that `make` installs, by hash, for every Python. Made by `make lock`.' \
+		requirements.lock
 	cp requirements.lock deploy/image/runtime.lock
 	cp requirements.lock deploy/image/build.lock
 	$(PART) --output-file deploy/image/runtime.lock pyproject.toml > /dev/null

@@ -31,6 +31,8 @@ from flashsale.run.plan_columns import PlanColumns, columns_of, plan_lines
 from flashsale.scenario.answer import Answer
 
 SCHEMA = 1
+"""The version of attempts.jsonl."""
+
 _LINES_AT_ONCE = 10_000
 _PLAN, _RESULT = b'{"kind":"plan"', b'{"kind":"result"'
 
@@ -167,8 +169,8 @@ class Record:
 def read_record(path: Path) -> Record:
     """The file of attempts at `path`, whole or cut short after its plan.
 
-    Raises OSError, and ValueError for a file that is not one of attempts, or whose plan is cut
-    short.
+    Raises OSError, and ValueError for a file that is not one of attempts, or of another version, or
+    whose plan is cut short.
     """
     with path.open("rb") as lines:
         header = _header(path, lines)
@@ -212,6 +214,8 @@ def _header(path: Path, lines: Iterator[bytes]) -> dict[str, Any]:
     header = orjson.loads(next(lines, b"null"))
     if not isinstance(header, dict) or header.get("kind") != "header":
         raise ValueError(f"{path} does not begin with a header")
+    if header.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: found schema {header.get('schema')!r}, expected {SCHEMA}")
     return header
 
 

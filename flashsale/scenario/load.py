@@ -98,16 +98,23 @@ class Load(Table):
     stages: tuple[str, ...] = Field(
         default=(), strict=False, description="durations with their rates, such as '10s:2000'"
     )
-    arrivals: Literal["at_once", "uniform", "poisson", "even"] | None = None
+    arrivals: Literal["at_once", "uniform", "poisson", "even"] | None = Field(
+        default=None,
+        description="how first arrivals fall; uniform over spread_ms, poisson within a stage",
+    )
     connections: int = Field(ge=1, le=60_000, description="keep-alive connections")
-    connect: Literal["warm", "cold"] = "warm"
+    connect: Literal["warm", "cold"] = Field(
+        default="warm", description="all before the barrier, or each when its user is due"
+    )
     spread_ms: int = Field(
         default=0, ge=0, le=HOUR_MS, description="first arrivals spread over this"
     )
     think_ms: int = Field(
         default=0, ge=0, le=HOUR_MS, description="a user's pause between two steps"
     )
-    think: Literal["fixed", "exponential"] = "fixed"
+    think: Literal["fixed", "exponential"] = Field(
+        default="fixed", description="think_ms exactly, or on average"
+    )
     clicks: int = Field(
         default=1, ge=1, le=100, description="claims of a user at once, each over a connection"
     )

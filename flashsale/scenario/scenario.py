@@ -93,14 +93,18 @@ class Scenario(Table):
 
     schema_version: Literal[1] = Field(alias="schema", description="the version of this format, 1")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="the scenario's name")
-    question: str = ""
+    question: str = Field(default="", description="what it asks; else the file's first comment")
     sale: Sale | None = Field(default=None, description="the table [sale]")
     browse: Browse | None = Field(default=None, description="the table [browse]")
     prepare: Prepare | None = Field(default=None, description="the table [prepare]")
     load: Load = Field(description="the table [load]")
-    timeouts: Timeouts = Timeouts()
-    thresholds: tuple[Threshold, ...] = Field(default_factory=dict, validate_default=True)
-    messages: dict[str, Annotated[Outcome, Field(strict=False)]] = Field(default_factory=dict)
+    timeouts: Timeouts = Field(default=Timeouts(), description="the table [timeouts]")
+    thresholds: tuple[Threshold, ...] = Field(
+        default_factory=dict, validate_default=True, description='"metric" = "condition"'
+    )
+    messages: dict[str, Annotated[Outcome, Field(strict=False)]] = Field(
+        default_factory=dict, description='"message of a rejection" = "outcome"'
+    )
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -1,7 +1,7 @@
 """Scripts sent to one Redis over a few connections of its own, with every answer accounted for.
 
 redis-py's connection does the talking; its pool and its command layer are left out, since they
-cost more than the script (see ARCHITECTURE.md, "What a claim costs").
+cost more than the script (docs/decisions/selling.md, "No pool and no command layer").
 """
 
 import asyncio
@@ -112,7 +112,10 @@ class Channel:
     async def aclose(self) -> None:
         """Close every idle connection."""
         while self._idle:
-            await self._idle.pop().disconnect()
+            # Nothing is under way on it. To wait for its end can take the whole time-out: asyncio's
+            # own loop, from Python 3.13 on.
+            await self._idle.pop().disconnect(nowait=True)
+        await asyncio.sleep(0)  # the loop closes a transport in its next turn
 
     async def _connected(self) -> AbstractConnection:
         connection = self._idle.pop() if self._idle else self._new_connection()

@@ -1,9 +1,17 @@
-"""The command line as a user runs it, in a process of its own and without this one's settings."""
+"""The command line: as a user runs it, in a process of its own and without this one's settings; and
+as it takes a line apart, without running it."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import typer
+
+from flashsale.cli.tree import tree
 
 
 def run_flashsale(
@@ -24,3 +32,25 @@ def run_flashsale(
         timeout=60,
         check=False,
     )
+
+
+@cache
+def _tree() -> Any:
+    return typer.main.get_command(tree())
+
+
+def parse(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The command that `words` name after `flashsale`, and its parameters, all of them taken.
+
+    Raises what a user sees (typer.TyperException) where there is no such command, option or value.
+    """
+    command, name, rest, context = _tree(), "flashsale", list(words), None
+    try:
+        while True:
+            context = command.make_context(name, rest, parent=context)
+            left = [*context._protected_args, *context.args]
+            if not hasattr(command, "resolve_command") or not left:
+                return " ".join(context.command_path.split()[1:]), context.params
+            name, command, rest = command.resolve_command(context, left)
+    except typer.Exit:  # --help and --version say something and are done
+        return name, {}

@@ -55,6 +55,7 @@ def plan_from(tables: dict[str, Any], seed: int = 1) -> Plan:
 def write(path: Path, plan: Plan, **changed: Any) -> Path:
     header = {
         "kind": "header",
+        "schema": 1,
         "connections": plan.connection_count,
         "clicks": plan.clicks,
         "cold": plan.cold,
@@ -82,7 +83,7 @@ def test_a_plan_of_before_has_its_columns(tmp_path: Path) -> None:
     plan = plan_from(TABLES[0])
     path = write(tmp_path / "attempts.jsonl", plan)
     lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    lines[0] = {"kind": "header", "planned": len(plan)}
+    lines[0] = {"kind": "header", "schema": 1, "planned": len(plan)}
     for line in lines:
         line.pop("after", None)
         if "think_us" in line:
@@ -92,7 +93,7 @@ def test_a_plan_of_before_has_its_columns(tmp_path: Path) -> None:
     assert (list(again.users), again.connection_count) == (list(plan.users), 2)
 
 
-@pytest.mark.parametrize("damage", ["short", "gap", "no header", "nothing"])
+@pytest.mark.parametrize("damage", ["short", "gap", "no header", "nothing", "another version"])
 def test_a_plan_that_is_not_whole_is_refused(tmp_path: Path, damage: str) -> None:
     path = write(tmp_path / "attempts.jsonl", plan_from(TABLES[0]))
     lines = path.read_bytes().splitlines(keepends=True)
@@ -101,7 +102,8 @@ def test_a_plan_that_is_not_whole_is_refused(tmp_path: Path, damage: str) -> Non
         "gap": [*lines[:2], *lines[3:]],
         "no header": lines[1:],
         "nothing": [],
+        "another version": [lines[0].replace(b'"schema":1', b'"schema":2'), *lines[1:]],
     }
     path.write_bytes(b"".join(wrong[damage]))
-    with pytest.raises(ValueError, match=r"planned|expected|header"):
+    with pytest.raises(ValueError, match=r"planned|expected|header|schema 2"):
         read_plan(path)

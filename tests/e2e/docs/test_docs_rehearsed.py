@@ -1,0 +1,53 @@
+"""What the documents show is done: each scenario rehearsed, the tutorial's promise broken."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rig.documents import Block, blocks
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SHOWN = [block for block in blocks("toml") if block.refused is None]
+BREAKS = "# needs a stack: python lose.py kept\n"
+
+
+def _run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=os.environ | {"FLASHSALE_STACK_MARIADB_REDO_LOG_MB": "32", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def _flashsale(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return _run(folder, "-m", "flashsale", *arguments)
+
+
+@pytest.mark.parametrize("block", SHOWN, ids=str)
+def test_a_scenario_of_a_document_passes(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "shown.toml").write_text(block.text)
+    done = _flashsale(tmp_path, "rehearse", "shown.toml", "--quiet")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_broken_promise_of_the_tutorial_is_caught(tmp_path: Path) -> None:
+    (breaking,) = (block for block in blocks("python") if block.text.startswith(BREAKS))
+    (tmp_path / "lose.py").write_text(breaking.text)
+    kept = _flashsale(tmp_path, "rehearse", "stampede", "--keep", "--state-dir", "kept", "--quiet")
+    try:
+        assert kept.returncode == 0, kept.stdout + kept.stderr
+        lost = _run(tmp_path, "lose.py", "kept")
+        assert lost.returncode == 0, lost.stderr
+        judged = _flashsale(tmp_path, "verify")
+        assert judged.returncode == 3, judged.stdout + judged.stderr
+        failed = [line.split()[1] for line in judged.stdout.splitlines() if line[:4] == "fail"]
+        assert {"accepted_persisted", "mysql_conservation"} <= set(failed)
+    finally:
+        _flashsale(tmp_path, "stop", "--state-dir", "kept")
