@@ -29,13 +29,13 @@ def record_of(*attempts: tuple[int | None, int, Answer]) -> Attempts:
     return record
 
 
-LEDGER = record_of(
+RECORD = record_of(
     (0, 10, SOLD), (1, 20, GONE), (2, 30, SOLD), (3, 60, GONE), (None, 9, unsent(""))
 )
 ASKED = Asked([1, 2, 3, 4, 5], [7, 7, 8, 8, 8], {7: 1, 8: 2})
 
 
-def figures(record: Attempts = LEDGER, asked: Asked = ASKED) -> SaleFigures:
+def figures(record: Attempts = RECORD, asked: Asked = ASKED) -> SaleFigures:
     found = sale_figures(record, asked)
     assert found is not None
     return found
