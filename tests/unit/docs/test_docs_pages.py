@@ -52,6 +52,8 @@ def test_paths_exist(document: Path) -> None:
 
 def test_variables_exist() -> None:
     known = set(_VARIABLE.findall((ROOT / "docs/reference/settings.md").read_text()))
+    for tool in (ROOT / "tools").glob("*.py"):
+        known |= set(_VARIABLE.findall(tool.read_text()))
     for document in DOCUMENTS:
         for name in _VARIABLE.findall(document.read_text()):
             assert any(there.startswith(name) for there in known), f"{document.name}: {name}"

@@ -109,7 +109,7 @@ def test_a_file_of_attempts_gives_the_same_figures(tmp_path: Path) -> None:
 def test_an_older_file_does_not_say_how_many_units_there_were(tmp_path: Path) -> None:
     path = tmp_path / "attempts.jsonl"
     lines = [
-        {"kind": "header", "planned": 2},
+        {"kind": "header", "schema": 1, "planned": 2},
         {"kind": "plan", "i": 0, "user": 5, "voucher": 7, "at_us": 0},
         {"kind": "plan", "i": 1, "shop": 3, "at_us": 0},
     ]
