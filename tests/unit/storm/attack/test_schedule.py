@@ -213,6 +213,14 @@ def test_a_click_waits_for_its_own_connection_though_another_is_free() -> None:
     assert (firing.due_us(3), firing.free_us(3), firing.out) == (14, 30, {3: 1})
 
 
+def test_who_waits_longest_for_a_busy_connection_takes_it_over_next() -> None:
+    """Follower 3 makes it no chain."""
+    busy = Firing(plan(0, 1, 2, 5, connections=[0, 0, 0, 0], after=[-1, -1, -1, 0], count=1))
+    assert busy.fire(2) == [0]
+    assert (busy.end(0, 10), busy.end(1, 11)) == (1, 2)
+    assert (busy.free_us(1), busy.free_us(2)) == (10, 11)
+
+
 def test_users_who_arrive_take_each_step_over_whichever_connection_is_free() -> None:
     firing = Firing(plan(0, 0, 0, 5, 5, 5, after=[-1, -1, -1, 0, 1, 2]))
     assert (firing.fire(0), firing.out) == ([0, 1], {0: 0, 1: 1})
@@ -286,6 +294,16 @@ def test_once_closed_nothing_becomes_due_whatever_ends() -> None:
         assert [firing.end(i, 10, SHED) for i in out] == [None] * len(out)
         assert firing.schedule.pop(ORIGIN + 10**12) is None
         assert firing.schedule.spared == []
+        assert not firing.schedule.has_pauses
+
+
+def test_a_pause_that_has_begun_ends_in_nothing_once_closed() -> None:
+    firing = Firing(plan_of_one_user())
+    firing.fire(0)
+    firing.end(0, 1)
+    assert firing.next_us is not None
+    firing.schedule.close()
+    assert (firing.schedule.next_ns, firing.schedule.pop(ORIGIN + 10**12)) == (None, None)
 
 
 @st.composite
