@@ -1,34 +1,56 @@
 """Run a flash sale, storm it, and prove that nothing was oversold, sold twice or lost.
 
 The public API is loaded name by name as it is asked for, so that `import flashsale` costs nothing.
-`storm` and `verify` are packages; what runs them is called `run_storm` and `verify_run`.
+`storm` and `verify` are packages; what runs them is called `run_storm` and `judge_run`.
+
+    from flashsale import RehearsalRequest, StormRequest, load_scenario, rehearse
+
+    exit_code = rehearse(RehearsalRequest(StormRequest(load_scenario("stampede"))))
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flashsale.campaign.judging import judge_run
+    from flashsale.campaign.rehearsal import RehearsalRequest, rehearse
+    from flashsale.campaign.stores import Stores
+    from flashsale.campaign.storming import StormRequest, run_storm
+    from flashsale.campaign.teller import Teller
     from flashsale.run.summary import Summary
     from flashsale.scenario.scenario import load_scenario
-    from flashsale.storm.storm import storm as run_storm
-    from flashsale.verify.verdict import examine as verify_run
 
 __version__ = "0.1.0"
-__all__ = ["Summary", "__version__", "load_scenario", "run_storm", "verify_run"]
+__all__ = [
+    "RehearsalRequest",
+    "Stores",
+    "StormRequest",
+    "Summary",
+    "Teller",
+    "__version__",
+    "judge_run",
+    "load_scenario",
+    "rehearse",
+    "run_storm",
+]
 
-_PUBLIC = {
-    "Summary": ("flashsale.run.summary", "Summary"),
-    "load_scenario": ("flashsale.scenario.scenario", "load_scenario"),
-    "run_storm": ("flashsale.storm.storm", "storm"),
-    "verify_run": ("flashsale.verify.verdict", "examine"),
+_HOME = {
+    "RehearsalRequest": "campaign.rehearsal",
+    "StormRequest": "campaign.storming",
+    "Stores": "campaign.stores",
+    "Summary": "run.summary",
+    "Teller": "campaign.teller",
+    "judge_run": "campaign.judging",
+    "load_scenario": "scenario.scenario",
+    "rehearse": "campaign.rehearsal",
+    "run_storm": "campaign.storming",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    if name not in _HOME:
         raise AttributeError(f"module 'flashsale' has no attribute {name!r}")
-    module, attribute = _PUBLIC[name]
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(f"flashsale.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PACKAGE = "flashsale"
+GROUND = (
+    *("errors", "settings", "keys", "model", "buckets", "resources", "logs"),
+    *("secret_file", "store_urls"),
+)
 SMALL = 40  # lines; fewer is a paragraph, seldom a chapter
 _TRIP = re.compile(r"^## Trip \w+: (.+)$")
 _FILE = re.compile(r"`([a-z_]+(?:/[a-z_]+)*\.(?:py|lua))`")

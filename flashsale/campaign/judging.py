@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 
 from flashsale.campaign.stores import Stores
-from flashsale.campaign.teller import JudgedRun, Teller
+from flashsale.campaign.teller import SILENT, JudgedRun, Teller
 from flashsale.report.files import write_reports
 from flashsale.run.folder import VERIFY_FILE, RunFolder
 from flashsale.run.summary import Summary
@@ -14,7 +14,10 @@ from flashsale.verify.verdict import examine
 
 
 def judge_run(
-    run_dir: Path, stores: Stores, teller: Teller, drain_timeout_s: float = DRAIN_TIMEOUT_S
+    run_dir: Path,
+    stores: Stores,
+    teller: Teller = SILENT,
+    drain_timeout_s: float = DRAIN_TIMEOUT_S,
 ) -> JudgedRun:
     """Judge the run in `run_dir`; writes verify.json, then summary.json and the reports anew.
 

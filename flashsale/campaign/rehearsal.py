@@ -14,7 +14,7 @@ from redis import Redis
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, Stores
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.teller import Teller
+from flashsale.campaign.teller import SILENT, Teller
 from flashsale.errors import ExitCode, UsageError
 from flashsale.run.folder import ensure_run_folder
 from flashsale.scenario.scenario import Scenario
@@ -45,7 +45,7 @@ class RehearsalRequest:
     observe: bool = False
 
 
-def rehearse(request: RehearsalRequest, teller: Teller) -> ExitCode:
+def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
     """The exit code of the whole; the run folder holds what it rests on.
 
     Raises UsageError before anything is started, else what serving, seeding, warming, storming or

@@ -12,7 +12,7 @@ from pathlib import Path
 from flashsale.campaign.demands import EarlierRun
 from flashsale.campaign.loads import LoadCount
 from flashsale.campaign.stores import Stores, record_stack
-from flashsale.campaign.teller import StormRun, Teller
+from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.errors import ExitCode, FlashsaleError, NothingJudgedError, UnreachableError
 from flashsale.report.files import write_reports
 from flashsale.report.sheet import write_sheet
@@ -38,7 +38,7 @@ from flashsale.verify import baseline, ending
 
 @dataclass(frozen=True)
 class StormRequest:
-    """What a storm is asked for.
+    """What a storm is asked for; a rehearsal fills in where its own target, tokens and stores are.
 
     Without `stores` no baseline is taken; with `state_dir`, `verify` finds its stack by itself.
     A `plan` is fired as it is. `shard` is this machine's part, and `start_at_us` the instant at
@@ -47,8 +47,8 @@ class StormRequest:
     """
 
     scenario: Scenario
-    base_url: str
-    tokens: Path
+    base_url: str = ""
+    tokens: Path = Path()
     stores: Stores | None = None
     state_dir: Path | None = None
     out: Path | None = None
@@ -71,7 +71,7 @@ class StoppedError(FlashsaleError):
         self.exit_code = exit_code
 
 
-def run_storm(request: StormRequest, teller: Teller) -> StormRun:
+def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     """Run the storm and leave its files.
 
     A run that went wrong is returned, with its exit code in the summary; what kept it from being

@@ -73,3 +73,7 @@ class Teller:
 
     def observed(self, state: StackState) -> None:
         """A stack with a Prometheus beside it has been stormed, and is still up."""
+
+
+SILENT = Teller()
+"""Nobody is told."""

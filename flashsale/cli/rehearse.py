@@ -80,8 +80,6 @@ def command(
     storm = StormRequest(
         scenario=loaded,
         plan=plan,
-        base_url="",  # the rehearsal's own, as are tokens and stores
-        tokens=Path(),
         out=out,
         processes=who.processes,
         calibrate=calibrate,

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from flashsale import keys
 from flashsale.lua.scripts import CLAIM_OUTCOMES, NO_SESSION
 from flashsale.settings import Settings
+from tools.house import trips
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "flashsale"
@@ -205,6 +206,18 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 def test_a_circle_of_files_is_found() -> None:
     assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == {frozenset("abc")}
     assert not _circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+
+
+TRIP_FILES_MAX = {"request": 12, "stream": 11, "scenario": 20, "snapshot": 14}
+
+
+def test_trips_are_short_and_their_files_exist() -> None:
+    """That each names every file that it passes is tested where it is walked."""
+    found = trips(ROOT)
+    assert [name.split()[0] for name in found] == list(TRIP_FILES_MAX)
+    for (name, files), most in zip(found.items(), TRIP_FILES_MAX.values(), strict=True):
+        assert 1 < len(files) <= most, name
+        assert all((PACKAGE / file).is_file() for file in files), name
 
 
 def test_no_two_neighbours_lean_on_each_other() -> None:

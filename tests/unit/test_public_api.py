@@ -15,13 +15,11 @@ def test_every_public_name_is_there(name: str) -> None:
 
 
 def test_public_names_are_the_librarys_own() -> None:
+    from flashsale.campaign.rehearsal import rehearse
     from flashsale.scenario.scenario import load_scenario
-    from flashsale.storm.storm import storm
-    from flashsale.verify.verdict import examine
 
     assert flashsale.load_scenario is load_scenario
-    assert flashsale.run_storm is storm
-    assert flashsale.verify_run is examine
+    assert flashsale.rehearse is rehearse
     assert flashsale.load_scenario("stampede").name == "stampede"
 
 

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 from rig.rows import add_order, add_sale, order_row, orders, position, units
 from rig.sale import claim, open_sale
+from rig.trips import passed, unnamed
 from rig.until import until
 from sqlalchemy import Engine, text
 
@@ -126,6 +127,15 @@ def test_a_batch_is_written_acknowledged_and_its_place_noted(bench: Bench) -> No
     ms, _, seq = list(entries)[-1].partition("-")
     assert position(bench.pool) == (int(ms), int(seq))
     assert bench.cache.keys("*") == [], "every lock was given back"
+
+
+def test_the_trip_of_an_order_names_every_file_that_it_passes(bench: Bench) -> None:
+    worker = bench.worker()
+    worker.run_once()
+    bench.accept(7)
+    with passed() as files:
+        assert worker.run_once().written == 1
+    assert not unnamed("stream", files)
 
 
 def test_create_time_is_the_scripts(bench: Bench) -> None:

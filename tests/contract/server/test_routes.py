@@ -11,6 +11,7 @@ from rig.asgi import Reply, ask
 from rig.relay import Relay
 from rig.rows import add_order, add_sale
 from rig.sale import open_sale, sign_in, sold, stock
+from rig.trips import passed, unnamed
 from sqlalchemy import Engine, text
 
 from flashsale import keys
@@ -97,6 +98,13 @@ async def test_sold(shop: Shop, ledger: Redis) -> None:
     assert reply.headers["x-outcome"] == "sold"
     assert reply.headers["x-order-id"] == order_id
     assert reply.headers["content-type"] == "application/json"
+
+
+async def test_the_trip_of_a_claim_names_every_file_that_it_passes(shop: Shop) -> None:
+    await shop.claim(1, 1)
+    with passed() as files:
+        await shop.claim(1, 2)
+    assert not unnamed("request", files)
 
 
 async def test_sold_to_the_largest_user(shop: Shop, ledger: Redis) -> None:

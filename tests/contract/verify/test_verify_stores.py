@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from rig.real_sale import DEAD, END_MS, GROUP, STREAM, RealSale, failed
+from rig.trips import passed, unnamed
 
 from flashsale.errors import ExitCode, NothingJudgedError, UnreachableError, UsageError
 from flashsale.run.folder import BASELINE_FILE
@@ -40,6 +41,12 @@ def test_a_good_run_passes(sale: RealSale) -> None:
     assert judgement.latency_ms is not None
     assert (judgement.latency_ms["count"], judgement.latency_ms["max"]) == (3, 120)
     assert abs(judgement.latency_ms["clock_offset_ms"]) < 1000  # one machine, one clock
+
+
+def test_the_trip_of_a_verdict_names_every_file_that_it_passes(sale: RealSale) -> None:
+    with passed() as files:
+        assert sale.judge().exit_code == ExitCode.PASS
+    assert not unnamed("snapshot", files)
 
 
 def test_the_judge_writes_nothing(sale: RealSale) -> None:
