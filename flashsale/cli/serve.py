@@ -88,13 +88,13 @@ def command(
 
 def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -> None:
     observers = PrivateObservers(settings.observe_interval_s) if settings.observe else None
-    stack = Stack(settings, state_dir, external, insist=_insist, observers=observers)
+    stack = Stack(settings, state_dir, external, insist=insist, observers=observers)
     with LiveWatcher() if sys.stdout.isatty() else PlainWatcher() as watcher:
         code = Supervisor(stack, watcher).run()
     raise typer.Exit(code)
 
 
-def _insist(stores: ExternalStores) -> None:
+def insist(stores: ExternalStores) -> None:
     """See that this machine and the stores of others do for a sale.
 
     Raises UsageError where the machine has too few descriptors, UnreachableError for a store.

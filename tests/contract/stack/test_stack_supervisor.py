@@ -13,7 +13,7 @@ import psutil
 import pytest
 from rig.fake_replicas import CHILD, COMMANDS, DYING, MUTE
 
-from flashsale.cli.serve import LiveWatcher
+from flashsale.cli.serve import LiveWatcher, insist
 from flashsale.errors import UnreachableError
 from flashsale.stack.service import Member, Phase
 from flashsale.stack.settings import ExternalStores, StackSettings
@@ -227,7 +227,8 @@ def test_a_failed_start_tells_the_log_and_leaves_nothing(
 def test_a_forgetful_ledger_is_refused_before_anything_starts(
     tmp_path: Path, cache_url: str, mysql_url: str
 ) -> None:
-    stack = Stack(SETTINGS, tmp_path / "state", ExternalStores(cache_url, None, mysql_url))
+    external = ExternalStores(cache_url, None, mysql_url)
+    stack = Stack(SETTINGS, tmp_path / "state", external, insist=insist)
     with served(stack.state_dir):
         with pytest.raises(UnreachableError, match="ledger: appendonly is no"):
             stack.start(lambda line: pytest.fail(f"{line} came before the examination"))

@@ -30,6 +30,7 @@ from flashsale.errors import ExitCode, UnreachableError, UsageError
 from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts_file import read_record
 from flashsale.run.folder import RunFolder, create_run_folder
+from flashsale.run.generator import Health
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.target import Target
 from flashsale.storm.attack.attack import Progress
@@ -308,7 +309,8 @@ def test_without_a_connection_an_attempt_is_unsent_and_the_run_invalid(storm_on:
         run = storm_on(sale, users=5, connections=1, connect_ms=150)
     assert run.outcomes() == {"sold_out": 2, "unsent": 3}
     assert run.summary.load.errors == {"connect": 3}
-    assert run.summary.exit_code == ExitCode.INVALID_RUN
+    assert run.summary.generator.verdict is Health.INVALID
+    assert run.summary.exit_code == ExitCode.NOTHING_JUDGED, "nothing was sold, which outranks it"
     assert run.summary.generator.complaints == ["2 of 5 planned attempts were sent"]
 
 

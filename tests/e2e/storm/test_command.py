@@ -304,9 +304,9 @@ def plenty() -> Iterator[ScriptedSale]:
 
 
 def test_thresholds_of_the_command_line_have_to_hold(desk: Path, plenty: ScriptedSale) -> None:
-    held = storm(desk, *on(plenty), "--fail-if", "buy.p50<10s", "--fail-if", "buy.error.share<=0%")
+    held = storm(desk, *on(plenty), "--require", "buy.p50<10s", "--require", "buy.error.share<=0%")
     assert held.returncode == 0, held.stderr
-    broken = storm(desk, *on(plenty), "--fail-if", "buy.p50<10s", "--fail-if", "buy.p50 < 1us")
+    broken = storm(desk, *on(plenty), "--require", "buy.p50<10s", "--require", "buy.p50 < 1us")
     assert broken.returncode == 4, broken.stderr
     figures = Summary.read(desk / "runs/latest/summary.json").thresholds
     assert {figure.metric + figure.condition: figure.verdict for figure in figures} == {
@@ -320,9 +320,9 @@ def test_thresholds_of_the_command_line_have_to_hold(desk: Path, plenty: Scripte
 
 
 def test_a_threshold_that_nobody_can_judge_sends_nothing(desk: Path, sale: ScriptedSale) -> None:
-    done = storm(desk, *on(sale), "--fail-if", "buy.p98<5ms")
+    done = storm(desk, *on(sale), "--require", "buy.p98<5ms")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "flashsale: --fail-if: no metric 'buy.p98', did you mean 'buy.p9" in done.stderr
+    assert "flashsale: --require: no metric 'buy.p98', did you mean 'buy.p9" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (desk / "runs").exists()
     assert not sale.claims
@@ -408,7 +408,7 @@ def test_under_github_actions_the_run_is_told_to_the_workflow(
     told = desk / "step.md"
     told.write_text("what another step said\n")
     actions = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(told)}
-    demand = ["--fail-if", "buy.p50<1us", "--csv", "--quiet"]
+    demand = ["--require", "buy.p50<1us", "--csv", "--quiet"]
     done = run_flashsale(desk, "storm", *on(sale), *demand, **actions)
     assert done.returncode == 4
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("::")]

@@ -167,7 +167,7 @@ def test_a_command_is_one_that_there_is(block: Block, words: Words, output: str)
     [
         "flashsale strom stampede",
         "flashsale storm stampeed",
-        "flashsale storm stampede --fail-if buy.p99",
+        "flashsale storm stampede --require buy.p99",
         "flashsale report merge",
         "flashsale services instal",
         "make rehears",

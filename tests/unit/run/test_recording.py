@@ -18,7 +18,7 @@ def test_what_was_demanded_on_the_command_line_is_kept_beside_the_scenarios_own(
         '[thresholds]\n"buy.response.p99" = "< 50ms"',
         "x",
     )
-    more = (parse_expression("buy.p99<40ms", "--fail-if"), parse_expression("rate>=1/s", "f"))
+    more = (parse_expression("buy.p99<40ms", "--require"), parse_expression("rate>=1/s", "f"))
     demanding = scenario.model_copy(update={"thresholds": scenario.thresholds + more})
     again = scenario_of(scenario_document(demanding))
     assert again.thresholds == demanding.thresholds

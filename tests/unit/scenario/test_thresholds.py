@@ -29,7 +29,7 @@ def test_a_threshold_that_cannot_be_judged_is_refused_at_once(
 
 @pytest.mark.parametrize("text", ["buy.p99<50ms", " buy.p99 < 50ms ", "buy.response.p99<50ms"])
 def test_an_expression_is_a_threshold_in_one_word(text: str) -> None:
-    assert parse_expression(text, "--fail-if") == parse_threshold("buy.response.p99", "< 50ms")
+    assert parse_expression(text, "--require") == parse_threshold("buy.response.p99", "< 50ms")
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_an_expression_is_a_threshold_in_one_word(text: str) -> None:
     ],
 )
 def test_an_expression_that_says_nothing_is_refused(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^--fail-if: .*{message}"):
-        parse_expression(text, "--fail-if")
+    with pytest.raises(ValueError, match=f"^--require: .*{message}"):
+        parse_expression(text, "--require")
 
 
 def test_a_short_name_is_never_another_metric_as_well() -> None:
