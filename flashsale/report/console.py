@@ -71,7 +71,7 @@ def print_summary(
         console.print(Padding(_errors(summary), (0, 0, 1, 2)))
     if summary.thresholds or summary.aborts:
         console.print(_thresholds(summary))
-    if summary.verify.checks:
+    if summary.rules:
         console.print(_checks(summary))
     if summary.baseline is not None:
         print_comparison(console, summary.baseline)
@@ -196,7 +196,7 @@ def _checks(summary: Summary) -> Table:
     table = Table(box=SIMPLE_HEAD, header_style="dim")
     for name in ("check", "", "detail"):
         table.add_column(name, overflow="fold")
-    for check in summary.verify.checks:
+    for check in summary.rules:
         table.add_row(check.name, styled(check.verdict), Text(check.detail))
     return table
 
