@@ -55,6 +55,7 @@ class Assignment:
     units: Mapping[int, int] | None = None
     workers: int = 1
     aborts: Sequence[Threshold] = ()
+    asks_after: bool = True  # whether the target has the route that tells of claims in doubt
     verify_awaited: bool = False
     shard: Shard | None = None
     plan: PlanColumns | None = None  # one that was fired before; else the scenario's
@@ -108,7 +109,7 @@ class _Storm:
             assignment.folder,
         )
         self._workers, self._calibration = assignment.workers, assignment.calibration
-        self._verify_awaited = assignment.verify_awaited
+        self._verify_awaited, self._asks_after = assignment.verify_awaited, assignment.asks_after
         self._tokens, self._file, self._taken = tokens, file, taken
         self._units = _units(assignment)
         fired_before = assignment.plan
@@ -171,9 +172,12 @@ class _Storm:
             await attack.run()
 
     async def _resolve(self) -> int:
+        if not (self._asks_after and self._scenario.target.status):
+            return 0
         loop = asyncio.get_running_loop()
         resolver = Resolver(
-            self._target.base_url,
+            self._target,
+            self._scenario.target.status,
             self._scenario.timeouts.resolve_ms,
             self._resolved,
         )

@@ -491,3 +491,56 @@ def test_a_user_who_is_sold_twice_is_a_violation(desk: Path) -> None:
     assert "was told of orders" in done.stdout
     summary = Summary.read(desk / "runs/latest/summary.json")
     assert [check.verdict.value for check in summary.answers] == ["pass", "fail", "pass"]
+
+
+# A target that takes any method for a claim.
+
+
+class Careless:
+    """A foreign sale that sells to whoever comes to the claims' path, by whatever method."""
+
+    def __init__(self) -> None:
+        self.orders: list[Claim] = []
+
+    def __call__(self, visit: Claim) -> Act:
+        if not visit.path.startswith("/voucher-order/seckill/"):
+            return Act(http(404))
+        self.orders.append(visit)
+        if len(self.orders) % 3 == 0 and visit.method == "POST":
+            return Act(then="close")
+        return Act(http(200, b'{"success":true,"data":%d}' % (FIRST_ORDER + len(self.orders))))
+
+
+def test_neither_preflight_nor_questions_buy(desk: Path) -> None:
+    (desk / "tiny.toml").write_text(PLENTY + '[thresholds]\n"error.share" = "<= 50%"\n')
+    script = Careless()
+    with ScriptedSale(script).open() as sale:
+        done = storm(desk, *on(sale))
+    assert done.returncode == 0, done.stderr
+    assert {visit.method for visit in script.orders} == {"POST"}
+    assert len(script.orders) == 60
+    assert "has no /healthz, so claims in doubt stay so: target.status in the" in done.stderr
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert (summary.load.indeterminate, summary.load.resolved) == (20, 0)
+
+
+@pytest.mark.parametrize("status", ["/orders?of={voucher}", ""])
+def test_a_scenario_names_the_routes_of_its_target(desk: Path, status: str) -> None:
+    routes = f'[target]\nhealth = "/up"\nsession = ""\nstatus = "{status}"\n'
+    text = PLENTY + '[thresholds]\n"error.share" = "<= 50%"\n'
+    (desk / "tiny.toml").write_text(text + routes)
+    none = http(200, b'{"success":true,"data":{"state":"none"}}')
+
+    def act(visit: Claim) -> Act:
+        if visit.method == "GET":
+            return Act(none if visit.path != "/up" else http(200))
+        return Act(order_of(visit)) if visit.number % 3 else Act(then="close")
+
+    with ScriptedSale(act).open() as sale:
+        done = storm(desk, *on(sale), "--quiet")
+    assert done.returncode == 0, done.stdout
+    load = Summary.read(desk / "runs/latest/summary.json").load
+    assert load.resolved == (load.indeterminate if status else 0)
+    asked = Counter(visit.path for visit in sale.others)
+    expected = {"/up": 1, **({"/orders?of=1": load.indeterminate} if status else {})}
+    assert asked == expected

@@ -2,14 +2,13 @@
 
 import subprocess
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
 from rig.command_line import run_flashsale
-from rig.scripted_sale import SOLD_OUT, Act, Claim, ScriptedSale
-from rig.users_in_steps import town
+from rig.scripted_sale import ScriptedSale
+from rig.users_in_steps import fair_town
 
 from flashsale.run.summary import Summary
 
@@ -17,6 +16,7 @@ SCENARIO = """# Does it hold?
 schema = 1
 name = "tiny"
 [sale]
+vouchers = 2
 units = 4
 [browse]
 shops = 5
@@ -46,20 +46,6 @@ def desk(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def fair_town() -> Callable[[Claim], Act]:
-    """A town of four units, in which nobody buys twice."""
-    sell, came = town(units=4), set[str]()
-
-    def act(claim: Claim) -> Act:
-        if claim.method == "POST" and "seckill" in claim.path:
-            if claim.token in came:
-                return Act(SOLD_OUT)
-            came.add(claim.token)
-        return sell(claim)
-
-    return act
-
-
 def write_tokens(desk: Path, users: list[int], prefix: str = "token") -> None:
     rows = "".join(f"{user},{prefix}-{user}\n" for user in users)
     (desk / "tokens.csv").write_text("user_id,token\n" + rows)
@@ -81,12 +67,12 @@ def fire(desk: Path, sale: ScriptedSale, *what: str) -> "subprocess.CompletedPro
 
 
 def test_a_replay_asks_the_very_same_of_the_target(desk: Path) -> None:
-    with ScriptedSale(fair_town()).open() as sale:
+    with ScriptedSale(fair_town(2, 2)).open() as sale:
         first = fire(desk, sale, "tiny.toml", "--out", "one")
         before = asked(sale)
     assert first.returncode == 0, first.stderr
     write_tokens(desk, list(range(1, 20)))  # other users, and in another order
-    with ScriptedSale(fair_town()).open() as sale:
+    with ScriptedSale(fair_town(2, 2)).open() as sale:
         again = fire(desk, sale, "--replay", "one", "--out", "two")
         assert again.returncode == 0, again.stderr
         assert asked(sale) == before
@@ -101,7 +87,7 @@ def test_a_replay_asks_the_very_same_of_the_target(desk: Path) -> None:
 
 
 def test_what_cannot_be_replayed_is_one_line(desk: Path) -> None:
-    with ScriptedSale(fair_town()).open() as sale:
+    with ScriptedSale(fair_town(2, 2)).open() as sale:
         assert fire(desk, sale, "tiny.toml", "--out", "one").returncode == 0
 
         def refused(message: str, *what: str) -> None:
