@@ -101,7 +101,7 @@ class Claims:
         """How many orders these are."""
         return sum(max(1, len(ids)) for ids in self.orders.values())
 
-    @property
+    @cached_property
     def accepted_us(self) -> list[int]:
         """When each order that was told at once was told first."""
         first: dict[tuple[int, str | None], int] = {}
