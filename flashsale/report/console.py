@@ -33,7 +33,7 @@ def styled(verdict: Verdict) -> Text:
 
 def print_comparison(console: Console, found: Comparison, run: str = "") -> None:
     """Each figure of the earlier run, of this one (or of `run`), and what became of it."""
-    title = f"{run} against {found.run}, at most {100 * found.max_regress:.4g} % worse"
+    title = f"{run} against {found.run}, at most {100 * found.max_regress:.10g} % worse"
     lines = [Text(title.strip(), style="dim")]
     lines += [Text(f"differs: {warning}", style="yellow") for warning in found.warnings]
     console.print(Padding(Group(*lines), (1, 0, 0, 2)))
