@@ -71,8 +71,8 @@ def endings(attempts: Attempts, slots: int = 100) -> Slots:
 
 
 def stock(attempts: Attempts, units: int) -> list[tuple[float, int]]:
-    """(seconds after the barrier, units left) as buyers' orders arrived, from all units on. One that
-    was told again arrived when it was told first."""
+    """(seconds after the barrier, units left) as buyers' orders arrived, from all units on. One
+    that was told again arrived when it was told first."""
     first: dict[str | None, int] = {}
     for i, answer in attempts.settled():
         if answer.outcome is Outcome.SOLD:
