@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from flashsale.errors import UsageError
@@ -82,4 +83,4 @@ def parse_regress(text: str) -> float:
     match = _PERCENT.fullmatch(text)
     if match is None:
         raise UsageError(f"--max-regress: found {text!r}, expected such as '{MAX_REGRESS}'")
-    return float(match[1]) / 100
+    return float(Fraction(match[1]) / 100)

@@ -23,7 +23,7 @@ from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
 from flashsale.scenario.tokens import read_tokens, read_tokens_of
 from flashsale.storm.attack.calibration import calibrate
-from flashsale.storm.attack.questions import preflight, preflight_reads
+from flashsale.storm.attack.questions import preflight
 from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
 from flashsale.storm.attack.stopping import interrupts
 from flashsale.storm.crew.crew import connections_each
@@ -82,7 +82,7 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     tokens = _tokens(request)
     ensure_descriptors(connections_each(scenario.load.connections, request.processes))
     ensure_ports(_connections(request))
-    target = _target(request, tokens)
+    target, asks_after = _greeted(request, tokens, teller)
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC))
     units = _take_baseline(request, folder, teller)
     if request.state_dir is not None:
@@ -95,6 +95,7 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
         units=units,
         workers=request.processes,
         aborts=request.aborts,
+        asks_after=asks_after,
         verify_awaited=request.verify_awaited,
         plan=request.plan,
         shard=request.shard,
@@ -139,14 +140,20 @@ def _connections(request: StormRequest) -> int:
     return every if shard is None else connections_each(every, shard.of)
 
 
-def _target(request: StormRequest, tokens: Mapping[int, str]) -> Target:
-    """The target, which has answered what the scenario asks. Raises UnreachableError."""
-    target, sale = Target.at(request.base_url), request.scenario.sale
-    if tokens:
-        preflight(target, sale.first_voucher if sale else None, next(iter(tokens.values())))
-    else:
-        preflight_reads(target)
-    return target
+def _greeted(
+    request: StormRequest, tokens: Mapping[int, str], teller: Teller
+) -> tuple[Target, bool]:
+    """The target at the address that answered, and whether it can be asked after claims in doubt:
+    one that is not known might take the question for an order. Raises UnreachableError."""
+    routes = request.scenario.target
+    greeting = preflight(Target.at(request.base_url), routes, next(iter(tokens.values()), ""))
+    asks_after = greeting.is_known or "status" in routes.model_fields_set
+    if not asks_after and request.scenario.sale is not None:
+        teller.say(
+            f"{request.base_url} has no {routes.health or 'health route'}, so claims in doubt stay "
+            "so: target.status in the scenario names the route to ask"
+        )
+    return greeting.target, asks_after
 
 
 def _calibration(request: StormRequest) -> Calibration | None:

@@ -7,15 +7,16 @@ it, since that says nothing of the target.
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 from flashsale.model import Verdict, ending
 from flashsale.run.generator import Health
 from flashsale.run.histogram import SAMPLES_BEYOND
 from flashsale.run.parts import Latency
 from flashsale.run.summary import Change, Comparison, Summary
-from flashsale.scenario.thresholds import ERROR
+from flashsale.scenario.thresholds import ERROR, beside
 
-LATENCY_FLOOR_MS = 0.25
+LATENCY_FLOOR_MS = Fraction(1, 4)
 """A latency that grew by less is not called worse: that is a turn of the scheduler."""
 
 ANSWERS_MIN = 100
@@ -51,7 +52,7 @@ def compare(before: Summary, after: Summary, max_regress: float, folder: str) ->
         folder=folder,
         max_regress=max_regress,
         warnings=_warnings(before, after),
-        changes=list(_changes(before, after, max_regress)),
+        changes=list(_changes(before, after, _exact(max_regress))),
     )
 
 
@@ -91,7 +92,7 @@ def _part(summary: Summary, endpoint: str) -> _Part:
     )
 
 
-def _changes(before: Summary, after: Summary, max_regress: float) -> Iterator[Change]:
+def _changes(before: Summary, after: Summary, max_regress: Fraction) -> Iterator[Change]:
     for endpoint in asked(after):
         old, new = _part(before, endpoint), _part(after, endpoint)
         yield from _latencies(endpoint, old.response, new.response, max_regress)
@@ -100,11 +101,13 @@ def _changes(before: Summary, after: Summary, max_regress: float) -> Iterator[Ch
     if min(run.latency_ms.response.count for run in (before, after)) < ANSWERS_MIN:
         yield _unknown("rate", "/s", *rates, f"fewer than {ANSWERS_MIN} answers")
     else:
-        yield _change("rate", "/s", *rates, rates[1] < rates[0] * (1 - max_regress))
+        old_rate, new_rate = map(_exact, rates)
+        worse = new_rate < old_rate * (1 - max_regress)
+        yield _change("rate", "/s", (old_rate, new_rate), max_regress, worse)
 
 
 def _latencies(
-    endpoint: str, before: Latency, after: Latency, max_regress: float
+    endpoint: str, before: Latency, after: Latency, max_regress: Fraction
 ) -> Iterator[Change]:
     for name in _PERCENTILES:
         metric = f"{endpoint}.response.{name}"
@@ -113,28 +116,41 @@ def _latencies(
             which = "before" if old is None else "now"
             yield _unknown(metric, "ms", old, new, f"too few samples {which}")
             continue
-        worse = new > old * (1 + max_regress) and new - old > LATENCY_FLOOR_MS
-        yield _change(metric, "ms", old, new, worse)
+        was, became = _exact(old), _exact(new)
+        worse = became > was * (1 + max_regress) and became - was > LATENCY_FLOOR_MS
+        yield _change(metric, "ms", (was, became), max_regress, worse)
 
 
-def _errors(metric: str, before: _Part, after: _Part, max_regress: float) -> Change:
-    old, new = before.wrong / before.planned, after.wrong / after.planned
+def _errors(metric: str, before: _Part, after: _Part, max_regress: Fraction) -> Change:
+    old, new = (Fraction(part.wrong, part.planned) for part in (before, after))
     more = (new - old) * after.planned
     worse = new > old * (1 + max_regress) and more >= SAMPLES_BEYOND
-    return _change(metric, "%", old, new, worse)
+    return _change(metric, "%", (old, new), max_regress, worse)
 
 
-def _change(metric: str, unit: str, before: float, after: float, worse: bool) -> Change:
+def _exact(figure: float) -> Fraction:
+    """The decimal fraction that a summary has written."""
+    return Fraction(str(figure))
+
+
+def _change(
+    metric: str, unit: str, figures: tuple[Fraction, Fraction], max_regress: Fraction, worse: bool
+) -> Change:
+    before, after = figures
     change = (after - before) / before if before else None
-    told = (
-        "no change" if after == before else "from nothing" if change is None else f"{change:+.1%}"
-    )
+    if after == before:
+        told = "no change"
+    elif change is None:
+        told = "from nothing"
+    else:
+        size = beside(100 * abs(change), 100 * max_regress, 1)
+        told = f"{'-' if change < 0 else '+'}{size}%"
     return Change(
         metric=metric,
         unit=unit,
-        before=round(before, 6),
-        after=round(after, 6),
-        change=None if change is None else round(change, 4),
+        before=round(float(before), 6),
+        after=round(float(after), 6),
+        change=None if change is None else round(float(change), 4),
         verdict=Verdict.FAIL if worse else Verdict.PASS,
         detail=told,
     )

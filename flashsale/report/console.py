@@ -33,7 +33,7 @@ def styled(verdict: Verdict) -> Text:
 
 def print_comparison(console: Console, found: Comparison, run: str = "") -> None:
     """Each figure of the earlier run, of this one (or of `run`), and what became of it."""
-    title = f"{run} against {found.run}, at most {100 * found.max_regress:.4g} % worse"
+    title = f"{run} against {found.run}, at most {100 * found.max_regress:.10g} % worse"
     lines = [Text(title.strip(), style="dim")]
     lines += [Text(f"differs: {warning}", style="yellow") for warning in found.warnings]
     console.print(Padding(Group(*lines), (1, 0, 0, 2)))
@@ -71,7 +71,7 @@ def print_summary(
         console.print(Padding(_errors(summary), (0, 0, 1, 2)))
     if summary.thresholds or summary.aborts:
         console.print(_thresholds(summary))
-    if summary.verify.checks:
+    if summary.rules:
         console.print(_checks(summary))
     if summary.baseline is not None:
         print_comparison(console, summary.baseline)
@@ -196,7 +196,7 @@ def _checks(summary: Summary) -> Table:
     table = Table(box=SIMPLE_HEAD, header_style="dim")
     for name in ("check", "", "detail"):
         table.add_column(name, overflow="fold")
-    for check in summary.verify.checks:
+    for check in summary.rules:
         table.add_row(check.name, styled(check.verdict), Text(check.detail))
     return table
 

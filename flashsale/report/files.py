@@ -10,7 +10,7 @@ from flashsale.run.attempts_file import read_record
 from flashsale.run.folder import SUMMARY_FILE, RunFolder
 from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.sale import Asked, sale_figures
+from flashsale.storm.figures.sale import Asked, claims_by_voucher, sale_figures
 
 
 def write_reports(
@@ -39,7 +39,8 @@ def _with_sale(folder: RunFolder, summary: Summary, figures: Figures) -> Summary
     """The figures of the sale counted again for a summary that is older than they are."""
     if summary.sale is not None or not summary.orders.accepted:
         return summary
-    sale = sale_figures(figures.attempts, Asked.of(read_record(folder.attempts)))
+    asked = Asked.of(read_record(folder.attempts))
+    sale = sale_figures(claims_by_voucher(figures.attempts, asked))
     return summary.model_copy(update={"sale": sale})
 
 

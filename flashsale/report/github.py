@@ -47,15 +47,15 @@ def _warnings(summary: Summary) -> list[str]:
 
 def _failures(summary: Summary) -> Iterator[tuple[str, str]]:
     name = f"flashsale {summary.scenario}"
-    for check in summary.verify.checks:
-        if check.verdict is not Verdict.PASS:
-            yield f"{name}: {check.name} {check.verdict}", check.detail
+    for check in summary.doubtful_rules:
+        yield f"{name}: {check.name} {check.verdict}", check.detail
     if summary.generator.verdict is Health.INVALID:
         yield f"{name}: invalid run", "; ".join(summary.generator.complaints)
     for condition in summary.aborts:
         if condition.verdict is not Verdict.PASS:
             told = f"{condition.metric} {condition.condition}"
-            yield f"{name}: ended early by {told}", condition.detail
+            became = "became true" if condition.at_end else "ended it early"
+            yield f"{name}: {told} {became}", condition.detail
     for threshold in summary.thresholds:
         if threshold.verdict is not Verdict.PASS:
             told = f"{threshold.metric} {threshold.condition}"
@@ -126,8 +126,8 @@ def _demands(summary: Summary) -> Iterator[str]:
         )  # fmt: skip
         yield f"\nAgainst {_cell(summary.baseline.run)}:"
         yield from _table(("figure", "before", "now", "change", ""), changes)
-    if summary.verify.checks:
-        checks = ((c.name, c.detail, _signed(c.verdict)) for c in summary.verify.checks)
+    if summary.rules:
+        checks = ((c.name, c.detail, _signed(c.verdict)) for c in summary.rules)
         yield from _table(("check", "detail", ""), checks)
 
 

@@ -102,12 +102,12 @@ def _answer(summary: Summary) -> str:
 
 def _trouble(summary: Summary) -> Iterator[str]:
     """What a reader has to know first, and nothing of what held."""
-    for check in summary.verify.checks:
-        if check.verdict is not Verdict.PASS:
-            yield f"{check.name}: {check.verdict}. {check.detail}"
+    for check in summary.doubtful_rules:
+        yield f"{check.name}: {check.verdict}. {check.detail}"
     for condition in summary.aborts:
         if condition.verdict is Verdict.FAIL:
-            yield f"ended early, since {condition.metric} {condition.condition}: {condition.detail}"
+            became = "true in the end:" if condition.at_end else "ended early, since"
+            yield f"{became} {condition.metric} {condition.condition}: {condition.detail}"
     if summary.verify.reason and summary.exit_code:
         yield summary.verify.reason
     for threshold in summary.thresholds:

@@ -100,6 +100,8 @@ def _cases(summary: Summary) -> Iterator[_Case]:
         yield _Case("checks", "verify", "skipped", summary.verify.reason)
     for check in summary.verify.checks:
         yield _Case("checks", check.name, _tag(check.verdict), check.detail)
+    for check in summary.standing_answers:
+        yield _Case("answers", check.name, _tag(check.verdict), check.detail)
 
 
 def _remarks(summary: Summary) -> Iterator[str]:

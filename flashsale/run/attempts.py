@@ -32,6 +32,7 @@ class Attempts:
         self.arrivals: list[int] = []  # attempts in the order in which their answers came
         self.spared: list[int] = []  # conditional attempts for which there was no need
         self.resolved: dict[int, str] = {}  # what the status route said: `sold` or `none`
+        self.found: dict[int, str] = {}  # the order ids that it told of claims that had sold
         self.origin_ns = 0
         self.barrier_unix_us = 0
 
@@ -48,6 +49,12 @@ class Attempts:
     def spare(self, attempt: int) -> None:
         """Record that there was no need for `attempt`: it was not sent, and has no outcome."""
         self.spared.append(attempt)
+
+    def resolve(self, attempt: int, outcome: str, order: str | None) -> None:
+        """Record what the status route said of an attempt in doubt: `sold` or `none`."""
+        self.resolved[attempt] = outcome
+        if order is not None:
+            self.found[attempt] = order
 
     @property
     def planned(self) -> int:

@@ -187,7 +187,7 @@ def read_record(path: Path) -> Record:
                 attempts.barrier_unix_us = orjson.loads(line)["unix_us"]
             elif line.startswith(b'{"kind":"resolved"'):
                 resolved = orjson.loads(line)
-                attempts.resolved[resolved["i"]] = resolved["outcome"]
+                attempts.resolve(resolved["i"], resolved["outcome"], resolved.get("order"))
             elif line.startswith(b'{"kind":"end"'):
                 ended = not orjson.loads(line)["interrupted"]
             elif line.startswith(_PLAN):

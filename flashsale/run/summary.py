@@ -117,6 +117,13 @@ class ThresholdFigures(Part):
     detail: str
 
 
+class AbortFigures(ThresholdFigures):
+    """A condition that ends a run early; `fail` where it became true."""
+
+    at_end: bool = False
+    """It was true only of the whole, when the run had gone through its plan."""
+
+
 class ShardFigures(Part):
     """Which part of the plan a run fired. Its thresholds are those of all shards together."""
 
@@ -220,10 +227,14 @@ class Summary(Part):
     shard: ShardFigures | None = None
     merged: MergedFigures | None = None
     verify: VerifyFigures = VerifyFigures()
+    answers: list[Check] = []
+    """Rules of the sale as far as the answers alone prove them broken, by verify's names. One that
+    verify has judged, too, counts no longer: it knows the stores."""
+
     thresholds: list[ThresholdFigures]
     hints: list[str] = []  # what the figures suggest to look at; no part of the verdict
-    aborts: list[ThresholdFigures] = []
-    """Conditions that end a run early; `fail` is the one that did, and the run is a part."""
+    aborts: list[AbortFigures] = []
+    """Conditions that end a run early; where one that `fail`s did, the run is a part."""
 
     baseline: Comparison | None = None
     machine: Machine | None = None
@@ -231,7 +242,26 @@ class Summary(Part):
     @property
     def aborted(self) -> bool:
         """Whether a condition has ended the run before its plan was through."""
-        return any(condition.verdict is Verdict.FAIL for condition in self.aborts)
+        return any(it.verdict is Verdict.FAIL and not it.at_end for it in self.aborts)
+
+    @property
+    def standing_answers(self) -> list[Check]:
+        """What the answers alone tell of rules that verify has not judged."""
+        judged = {it.name for it in self.verify.checks if it.verdict is not Verdict.UNKNOWN}
+        return [check for check in self.answers if check.name not in judged]
+
+    @property
+    def rules(self) -> list[Check]:
+        """What is known of the rules of the sale: by verify, and by the answers alone."""
+        return [*self.verify.checks, *self.standing_answers]
+
+    @property
+    def doubtful_rules(self) -> list[Check]:
+        """The rules that are broken, or that verify could not judge."""
+        return [
+            *(check for check in self.verify.checks if check.verdict is not Verdict.PASS),
+            *(check for check in self.standing_answers if check.verdict is Verdict.FAIL),
+        ]
 
     @property
     def sold_nothing(self) -> bool:
@@ -288,7 +318,8 @@ class Summary(Part):
 def exit_code_of(summary: Summary) -> ExitCode:
     """What the process that made or judged this run is to exit with. Pure."""
     codes = [ExitCode.PASS]
-    if summary.verify.verdict is Verdict.FAIL:
+    broken = any(check.verdict is Verdict.FAIL for check in summary.standing_answers)
+    if broken or summary.verify.verdict is Verdict.FAIL:
         codes.append(ExitCode.VIOLATION)
     if summary.load.interrupted_by is not None:
         codes.append(ExitCode(summary.load.interrupted_by))
@@ -299,7 +330,8 @@ def exit_code_of(summary: Summary) -> ExitCode:
         codes.append(ExitCode.NOTHING_JUDGED)
     if summary.generator.verdict is Health.INVALID:
         codes.append(ExitCode.INVALID_RUN)
-    if summary.aborted or any(it.verdict is not Verdict.PASS for it in summary.thresholds):
+    demanded = (*summary.thresholds, *summary.aborts)
+    if any(it.verdict is not Verdict.PASS for it in demanded):
         codes.append(ExitCode.THRESHOLD)
     if summary.baseline is not None:
         codes.append(summary.baseline.exit_code)

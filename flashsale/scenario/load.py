@@ -1,7 +1,9 @@
 """The load of a scenario: who comes, when, what each does, and over how many connections."""
 
 import re
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from fractions import Fraction
 from functools import cached_property
 from typing import Literal, NamedTuple, Self
 
@@ -13,8 +15,10 @@ from flashsale.scenario.table import Table
 HOUR_MS = 3_600_000
 ARRIVALS_MAX = 5_000_000
 ATTEMPTS_MAX = 10_000_000
-_STAGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m):([0-9]+(?:\.[0-9]+)?)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_S_US = 1_000_000
+_NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+_STAGE = re.compile(rf"{_NUMBER}(ms|s|m):{_NUMBER}(?:\.\.{_NUMBER})?")
+_SECONDS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60)}
 _FOR_VISITS = ("think_ms", "think", "clicks", "retry", "refresh")
 
 
@@ -42,15 +46,14 @@ STEP_OF = {step.endpoint: step for step in Step}
 
 
 class Stage(NamedTuple):
-    """So many arrivals a second, for so long."""
+    """When its arrivals come, how many they are, and the rates from which it rises or falls to
+    which, evenly."""
 
-    duration_s: float
-    rate_per_s: float
-
-    @property
-    def arrivals(self) -> int:
-        """How many come."""
-        return round(self.duration_s * self.rate_per_s)
+    begin_us: int
+    length_us: int
+    arrivals: int
+    first_per_s: Fraction
+    last_per_s: Fraction
 
 
 class Retry(Table):
@@ -96,7 +99,9 @@ class Load(Table):
         default=(), strict=False, description="what a user does, such as 'browse' and 'buy'"
     )
     stages: tuple[str, ...] = Field(
-        default=(), strict=False, description="durations with their rates, such as '10s:2000'"
+        default=(),
+        strict=False,
+        description="durations with their rates, such as '10s:2000' or '10s:100..2000'",
     )
     arrivals: Literal["at_once", "uniform", "poisson", "even"] | None = Field(
         default=None,
@@ -176,7 +181,7 @@ class Load(Table):
     @cached_property
     def parsed_stages(self) -> list[Stage]:
         """The stages in their order. Raises ValueError with one line."""
-        return [_stage(text) for text in self.stages]
+        return list(_stages(self.stages))
 
     @property
     def _attempts_each(self) -> int:
@@ -236,8 +241,26 @@ class Load(Table):
             )
 
 
-def _stage(text: str) -> Stage:
+def _stages(texts: Iterable[str]) -> Iterator[Stage]:
+    """The stages that are written so. Rounded are the sums so far, of time and of arrivals, so that
+    many short stages have as many arrivals as the long one that they make."""
+    end_s = arrivals = Fraction(0)
+    for text in texts:
+        length_s, first, last = _stage(text)
+        begin_s, before = end_s, arrivals
+        end_s, arrivals = begin_s + length_s, before + length_s * (first + last) / 2
+        begin_us = round(begin_s * _S_US)
+        length_us = round(end_s * _S_US) - begin_us
+        yield Stage(begin_us, length_us, round(arrivals) - round(before), first, last)
+
+
+def _stage(text: str) -> tuple[Fraction, Fraction, Fraction]:
+    """How long, and from which rate to which."""
     match = _STAGE.fullmatch(text)
     if match is None:
-        raise ValueError(f"load.stages: found {text!r}, expected such as '10s:2000' or '500ms:50'")
-    return Stage(float(match[1]) * _SECONDS[match[2]], float(match[3]))
+        raise ValueError(
+            f"load.stages: found {text!r}, expected such as '10s:2000', '500ms:50' or "
+            "'10s:100..2000'"
+        )
+    length, unit, first, last = match.groups()
+    return Fraction(length) * _SECONDS[unit], Fraction(first), Fraction(last or first)

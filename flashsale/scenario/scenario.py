@@ -13,6 +13,7 @@ from flashsale.resources import resource
 from flashsale.scenario.answer import REJECTIONS
 from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
 from flashsale.scenario.table import Table, one_line, suggestion
+from flashsale.scenario.target import Routes
 from flashsale.scenario.thresholds import DEFAULTS, Threshold, parse_threshold
 
 _Milliseconds = Annotated[int, Field(ge=1, le=HOUR_MS)]
@@ -98,6 +99,7 @@ class Scenario(Table):
     browse: Browse | None = Field(default=None, description="the table [browse]")
     prepare: Prepare | None = Field(default=None, description="the table [prepare]")
     load: Load = Field(description="the table [load]")
+    target: Routes = Field(default=Routes(), description="the table [target]")
     timeouts: Timeouts = Field(default=Timeouts(), description="the table [timeouts]")
     thresholds: tuple[Threshold, ...] = Field(
         default_factory=dict, validate_default=True, description='"metric" = "condition"'

@@ -1,31 +1,71 @@
-"""The target: where a storm goes, and the bytes of what it can ask there."""
+"""The target: where a storm goes, the bytes of what it can ask there, and what is asked beside."""
 
 import re
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
+from pydantic import AfterValidator, Field
+
 from flashsale.errors import UnreachableError, UsageError
+from flashsale.scenario.table import Table
 
 CLAIM_PATH = "/voucher-order/seckill/{voucher}"
 SHOP_PATH = "/shop/{shop}"
 SIGN_PATH = "/user/sign"
 _BASE_URL = re.compile(r"http://[^/?#@\s]+(/[^?#\s]*)?")
+_ZONE = re.compile(r"%[^\]]*\]")  # is of this machine alone, and no part of a name
 _TAIL = b"\r\ncontent-length: 0\r\n\r\n"
 _FORM = "http://host:port (TLS is not spoken here)"
+_ROUTE = re.compile(r"(/[!-\"$-~]*)?")
+_ADDRESSES_MAX = 8
+
+
+def _route(path: str) -> str:
+    if _ROUTE.fullmatch(path) is None:
+        raise ValueError(
+            f"target: found {path!r}, expected a path such as '/health', or '' for none"
+        )
+    return path
+
+
+_Route = Annotated[str, AfterValidator(_route)]
+
+
+class Routes(Table):
+    """What is asked of the target by GET beside the attempts; nothing where a path is empty.
+
+    A system that does not tell methods apart takes a GET of the claim's path for a claim. So only
+    the question after a claim in doubt asks that path, and by default only where the target has the
+    health route as well.
+    """
+
+    health: _Route = Field(
+        default="/healthz", description="says before the storm that the target is well"
+    )
+    session: _Route = Field(
+        default="/user/me", description="answers 401 before the storm to a token it does not know"
+    )
+    status: _Route = Field(
+        default=CLAIM_PATH, description="says after the storm what became of a claim in doubt"
+    )
 
 
 @dataclass(frozen=True)
 class Target:
-    """A base URL, taken apart and resolved once, so that no claim waits for a name."""
+    """A base URL, taken apart and resolved once, so that no claim waits for a name.
+
+    All that is asked of it goes to the first of `addresses`, which are numeric; who sees that
+    another one answers takes `at_address`.
+    """
 
     base_url: str
     authority: str
     prefix: str
-    family: socket.AddressFamily
-    address: str
+    addresses: tuple[str, ...]
     port: int
 
     @classmethod
@@ -33,14 +73,36 @@ class Target:
         """The target at `base_url`. Raises UsageError, and UnreachableError for an unknown host."""
         parts = _parsed(base_url)
         assert parts.hostname is not None
-        port = parts.port or 80
+        port, host = parts.port or 80, parts.hostname.replace("%25", "%", 1)
         try:
-            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise UnreachableError(f"{base_url}: no such host; check --base-url") from error
-        family, _, _, _, address = found[0]
-        prefix = parts.path.rstrip("/")
-        return cls(base_url.rstrip("/"), parts.netloc, prefix, family, str(address[0]), port)
+        addresses = tuple(dict.fromkeys(_numeric(address) for *_, address in found))
+        prefix, authority = parts.path.rstrip("/"), _ZONE.sub("]", parts.netloc)
+        return cls(base_url.rstrip("/"), authority, prefix, addresses[:_ADDRESSES_MAX], port)
+
+    @property
+    def address(self) -> str:
+        """Where all of it goes."""
+        return self.addresses[0]
+
+    @property
+    def origin(self) -> str:
+        """The base URL with the address in place of the name; who asks there names `authority` as
+        the host."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.port}{self.prefix}"
+
+    @property
+    def shown(self) -> str:
+        """The base URL as it was given, with the address where that is not in it."""
+        given = self.address.partition("%")[0] in self.base_url
+        return self.base_url if given else f"{self.base_url} ({self.address})"
+
+    def at_address(self, address: str) -> Self:
+        """The same at this address alone."""
+        return replace(self, addresses=(address,))
 
     def claims(self, claims: Iterable[tuple[int, str]]) -> list[bytes]:
         """The bytes of each claim, given as voucher and token."""
@@ -81,6 +143,13 @@ class Target:
     def _posting(self, path: str) -> bytes:
         head = f"POST {self.prefix}{path} HTTP/1.1\r\nhost: {self.authority}\r\nauthorization: "
         return head.encode("ascii")
+
+
+def _numeric(address: tuple[Any, ...]) -> str:
+    """The address of a socket, with the scope that a link-local one is of."""
+    host, _, *rest = address
+    scope = rest[1] if len(rest) > 1 else 0
+    return f"{host}%{scope}" if scope and "%" not in host else str(host)
 
 
 def _parsed(base_url: str) -> SplitResult:

@@ -22,6 +22,9 @@ run in which it does not fails.
 `error.share` is demanded of every run, unless its scenario says otherwise of it: where most claims
 fail, no rule of the sale is broken, and still the sale was not held.
 
+Limits are the decimal fractions that were written, and figures are compared with them exactly: 19
+of 20 is `>= 95%`.
+
 A metric that does not exist is refused before anything is sent. One that has no samples when the
 run is over, or too few for its percentile, does not hold.
 """
@@ -30,6 +33,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fractions import Fraction
 from functools import cache
 
 from flashsale.model import Ending, Outcome, Reading, Signing
@@ -65,13 +69,16 @@ DATABASE = "database"
 _LOADS = {"loads": "count", "loads_per_shop": "share", "loads_per_unknown": "share"}
 
 _EXPRESSION = re.compile(r"\s*([\w.]+)\s*([<>=].*)")
-_CONDITION = re.compile(r"\s*(<=|>=|==|<|>)\s*([0-9]+(?:\.[0-9]+)?)\s*(us|µs|ms|s|%|/s|)\s*")
-_LATENCY_UNITS = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
+_CONDITION = re.compile(
+    r"\s*(<=|>=|==|<|>)\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(us|µs|ms|s|%|/s|)\s*"
+)
+_ONE = Fraction(1)
+_LATENCY_UNITS = {"us": _ONE, "µs": _ONE, "ms": Fraction(1000), "s": Fraction(1_000_000)}
 _FORMS = {
     "latency": ("a duration such as '< 500ms'", _LATENCY_UNITS),
-    "count": ("a number such as '== 100'", {"": 1.0}),
-    "share": ("a share such as '< 1%'", {"%": 0.01}),
-    "rate": ("a rate such as '>= 10000/s'", {"/s": 1.0}),
+    "count": ("a number such as '== 100'", {"": _ONE}),
+    "share": ("a share such as '< 1%'", {"%": Fraction(1, 100)}),
+    "rate": ("a rate such as '>= 10000/s'", {"/s": _ONE}),
 }
 
 
@@ -94,7 +101,7 @@ class Threshold:
     condition: str
     metric: Metric
     comparison: str
-    limit: float
+    limit: Fraction
 
 
 @cache
@@ -154,5 +161,18 @@ def parse_threshold(name: str, condition: object, where: str = "thresholds") -> 
     if match is None or match[3] not in units:
         raise ValueError(f'{where}: "{name}": found {condition!r}, expected {form}')
     comparison, number, unit = match.groups()
-    limit = float(number) * units[unit]
+    limit = Fraction(number) * units[unit]
     return Threshold(name, f"{comparison} {number}{unit}", metric, comparison, limit)
+
+
+def beside(figure: Fraction, limit: Fraction, digits: int) -> str:
+    """A figure in decimals, with `digits` after the point or as many more as show on which side of
+    `limit` it is. Pure."""
+    while _side(round(figure, digits), limit) != _side(figure, limit):
+        digits += 1
+    whole, part = divmod(round(figure * 10**digits), 10**digits)
+    return f"{whole:,}.{part:0{digits}d}" if digits else f"{whole:,}"
+
+
+def _side(figure: Fraction, limit: Fraction) -> int:
+    return (figure > limit) - (figure < limit)

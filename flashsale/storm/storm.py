@@ -15,7 +15,6 @@ from flashsale.run.attempts import NEVER, Attempts
 from flashsale.run.attempts_file import AttemptsFile
 from flashsale.run.folder import RunFolder
 from flashsale.run.generator import Machine
-from flashsale.run.parts import SaleFigures
 from flashsale.run.plan_columns import PlanColumns
 from flashsale.run.recording import scenario_document
 from flashsale.run.summary import ShardFigures, Summary
@@ -35,7 +34,7 @@ from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude
 from flashsale.storm.figures.effort import Effort
 from flashsale.storm.figures.figures import Figures
 from flashsale.storm.figures.health import Calibration, Room, room_of
-from flashsale.storm.figures.sale import Asked, sale_figures
+from flashsale.storm.figures.sale import Asked, Claims, claims_by_voucher
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.plan.planning import plan_of
 
@@ -56,6 +55,7 @@ class Assignment:
     units: Mapping[int, int] | None = None
     workers: int = 1
     aborts: Sequence[Threshold] = ()
+    asks_after: bool = True  # whether the target has the route that tells of claims in doubt
     verify_awaited: bool = False
     shard: Shard | None = None
     plan: PlanColumns | None = None  # one that was fired before; else the scenario's
@@ -109,7 +109,7 @@ class _Storm:
             assignment.folder,
         )
         self._workers, self._calibration = assignment.workers, assignment.calibration
-        self._verify_awaited = assignment.verify_awaited
+        self._verify_awaited, self._asks_after = assignment.verify_awaited, assignment.asks_after
         self._tokens, self._file, self._taken = tokens, file, taken
         self._units = _units(assignment)
         fired_before = assignment.plan
@@ -136,6 +136,8 @@ class _Storm:
                 raise
             with self._watch.counting():
                 figures = Figures(self._attempts, self._plan.asks)
+            if self._taken.exit_code is None:
+                self._aborts.end(figures.duration_s)
             resolved = runner.run(self._resolve()) if self._taken.exit_code is None else 0
         self._write_end()
         effort = attack.effort()
@@ -170,9 +172,12 @@ class _Storm:
             await attack.run()
 
     async def _resolve(self) -> int:
+        if not (self._asks_after and self._scenario.target.status):
+            return 0
         loop = asyncio.get_running_loop()
         resolver = Resolver(
-            self._target.base_url,
+            self._target,
+            self._scenario.target.status,
             self._scenario.timeouts.resolve_ms,
             self._resolved,
         )
@@ -185,7 +190,7 @@ class _Storm:
 
     def _resolved(self, attempt: int, outcome: str, order: str | None) -> None:
         self._file.write_resolved(attempt, outcome, order)
-        self._attempts.resolved[attempt] = outcome
+        self._attempts.resolve(attempt, outcome, order)
 
     def _questions(self) -> list[Question]:
         grace_ns = self._scenario.timeouts.claim_ms * _MS
@@ -218,7 +223,7 @@ class _Storm:
             resolved=resolved,
             interrupted_by=self._taken.exit_code,
             shard=None if shard is None else ShardFigures(number=shard.number, of=shard.of),
-            sale=self._sale() if shard is None else None,  # units are sold to all shards
+            claims=self._claims(),
             machine=Machine.here(),
             room=self._room(),
             late=self._attempts.late,
@@ -232,10 +237,9 @@ class _Storm:
             return None
         return room_of(self._calibration, self._workers, self._plan, self._scenario.load.open)
 
-    def _sale(self) -> SaleFigures | None:
-        return sale_figures(
-            self._attempts, Asked(self._plan.users, self._plan.vouchers, self._units)
-        )
+    def _claims(self) -> list[Claims]:
+        asked = Asked(self._plan.users, self._plan.vouchers, self._units)
+        return claims_by_voucher(self._attempts, asked)
 
     def _header(self) -> dict[str, object]:
         sale = self._scenario.sale

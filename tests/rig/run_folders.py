@@ -15,7 +15,7 @@ from flashsale.scenario.scenario import Scenario, parse_scenario
 from flashsale.storm.figures.conclusion import Circumstances, conclude
 from flashsale.storm.figures.effort import Effort, SelfReport
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.sale import Asked, sale_figures
+from flashsale.storm.figures.sale import Asked, claims_by_voucher
 from flashsale.storm.plan.planning import plan_of
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "515385561440059393"), Answer(Outcome.SOLD_OUT, 200)
@@ -48,8 +48,13 @@ def record_of(answers: Sequence[Answer], spread_us: int = 40) -> Attempts:
             record.sent_ns[i] = sent_ns
         done.append((sent_ns + random.randrange(100_000, 300_000) * 1000, i))
     for at_ns, i in sorted(done):
-        record.settle(i, at_ns, answers[i])
+        record.settle(i, at_ns, _own(answers[i], i))
     return record
+
+
+def _own(answer: Answer, i: int) -> Answer:
+    """The answer with an order id that no other attempt was given."""
+    return answer if answer.order is None else answer._replace(order=str(int(answer.order) + i))
 
 
 def summary_of(
@@ -58,6 +63,7 @@ def summary_of(
     """What a storm would conclude from this record."""
     figures = Figures(record)
     count, units = len(record.answers), scenario.sale.units if scenario.sale else 0
+    asked = Asked(range(1, count + 1), [1] * count, {1: units})
     summary = conclude(
         scenario,
         figures,
@@ -69,7 +75,7 @@ def summary_of(
             started_at="2026-11-23T08:00:00.000+00:00",
             resolved=0,
             interrupted_by=None,
-            sale=sale_figures(record, Asked(range(1, count + 1), [1] * count, {1: units})),
+            claims=claims_by_voucher(record, asked),
         ),
     )
     return summary, figures

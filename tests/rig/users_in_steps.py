@@ -43,6 +43,22 @@ def town(units: int, delay_s: float = 0.0) -> Callable[[Claim], Act]:
     return act
 
 
+def fair_town(*units: int) -> Callable[[Claim], Act]:
+    """A town with so many units of voucher 1, of voucher 2 …, in which nobody buys twice."""
+    left, holders, answer = dict(enumerate(units, 1)), set[tuple[str, int]](), town(sum(units))
+
+    def act(claim: Claim) -> Act:
+        if claim.method == "POST" and "seckill" in claim.path:
+            voucher = int(claim.path.rpartition("/")[2])
+            if (claim.token, voucher) in holders or not left[voucher]:
+                return Act(SOLD_OUT)
+            left[voucher] -= 1
+            holders.add((claim.token, voucher))
+        return answer(claim)
+
+    return act
+
+
 def lines_of(folder: RunFolder, kind: str) -> list[dict[str, Any]]:
     lines = map(orjson.loads, folder.attempts.read_bytes().splitlines())
     return [line for line in lines if line["kind"] == kind]

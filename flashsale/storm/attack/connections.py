@@ -67,7 +67,7 @@ class Connections:
             trouble = f": {self._last_trouble}" if self._last_trouble else ""
             raise UnreachableError(
                 f"{len(self) - len(self._lost()):,} of {len(self):,} connections to "
-                f"{self._target.base_url} stood after {self._timeouts.barrier_ms:,} ms "
+                f"{self._target.shown} stood after {self._timeouts.barrier_ms:,} ms "
                 f"(timeouts.barrier_ms){trouble}"
             ) from None
 

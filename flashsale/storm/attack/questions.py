@@ -1,13 +1,14 @@
 """What a storm asks beside its attempts: before them, whether anybody answers at the target at all;
 after them, what became of claims that are in doubt.
 
-`GET /voucher-order/seckill/{voucherId}` answers for the caller: did the user get an order, or can
-none come of the claim any more? "none" is final only once the claim's deadline has passed, so
-nobody is asked before. What was first seen stays on record; what is learned here is written beside
-it.
+The status route (`GET /voucher-order/seckill/{voucherId}`, where the scenario names no other)
+answers for the caller: did the user get an order, or can none come of the claim any more? "none" is
+final only once the claim's deadline has passed, so nobody is asked before. What was first seen
+stays on record; what is learned here is written beside it.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,9 +20,8 @@ import httpx
 
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.model import Outcome, parse_id
-from flashsale.scenario.target import CLAIM_PATH, Target
+from flashsale.scenario.target import Routes, Target
 
-_ME_PATH = "/user/me"
 _PREFLIGHT_TIMEOUT_S = 5.0
 
 ASKING_MAX = 32
@@ -30,45 +30,66 @@ _RETRY_FIRST_S, _RETRY_LAST_S = 0.1, 2.0
 _CALL_TIMEOUT_S = 5.0
 
 
-def preflight(target: Target, voucher: int | None, token: str) -> None:
-    """See that the target answers and knows the tokens, before anything is planned on it.
+@dataclass(frozen=True)
+class Greeting:
+    """A target that answered, at the address that did. It `is_known` where it has the health route,
+    and so the others, too."""
 
-    Raises UnreachableError where nothing useful answers, UsageError for a refused token.
+    target: Target
+    is_known: bool
+
+
+def preflight(target: Target, routes: Routes, token: str = "") -> Greeting:
+    """See that the target answers, and knows the token where one is given, before anything is
+    planned on it. Neither can be an order, nor fill a cache: no claim and no shop is asked for.
+
+    The addresses are tried in turn. Raises UnreachableError where nothing useful answers,
+    UsageError for a refused token.
     """
-    path = _ME_PATH if voucher is None else CLAIM_PATH.format(voucher=voucher)
-    if _greeted(target, path, token) == 401:
-        raise UsageError(
-            f"{target.base_url} does not know the tokens; run `flashsale seed` again, "
-            "or give the right --tokens"
-        )
-
-
-def preflight_reads(target: Target) -> None:
-    """See that the target answers, without asking for a shop: that would fill its cache.
-
-    Raises UnreachableError where nothing useful answers.
-    """
-    _greeted(target, "/healthz")
-
-
-def _greeted(target: Target, path: str, token: str = "") -> int:
-    """The status with which a target that is well answers a GET of `path`."""
-    with httpx.Client(timeout=_PREFLIGHT_TIMEOUT_S, trust_env=False) as client:
+    troubles = []
+    for address in target.addresses:
+        one = target.at_address(address)
         try:
-            health = client.get(f"{target.base_url}/healthz")
-            own = client.get(target.base_url + path, headers={"authorization": token})
-        except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
+            health, session = _greeted(one, routes, token)
+        except (httpx.HTTPError, OSError) as error:
+            troubles.append(f"{address}: {str(error) or type(error).__name__}")
+            if isinstance(error, httpx.HTTPError) and not isinstance(error, _NOT_CONNECTED):
+                break  # somebody is there
+            continue
+        if health is not None and health >= 500:
             raise UnreachableError(
-                f"nothing answers at {target.base_url} ({reason}); "
-                "start a stack with `flashsale serve --detach`, or check --base-url"
-            ) from error
-    if health.status_code >= 500:
-        raise UnreachableError(
-            f"{target.base_url}/healthz answers {health.status_code}; "
-            "wait until `flashsale status` calls the stack ready"
-        )
-    return own.status_code
+                f"{one.shown}{routes.health} answers {health}; "
+                "wait until `flashsale status` calls the stack ready"
+            )
+        if session == 401:
+            raise UsageError(
+                f"{one.shown} does not know the tokens; run `flashsale seed` again, "
+                "or give the right --tokens"
+            )
+        return Greeting(one, health == 200)
+    raise UnreachableError(
+        f"nothing answers at {target.base_url} ({'; '.join(troubles)}); "
+        "start a stack with `flashsale serve --detach`, or check --base-url"
+    )
+
+
+_NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
+
+
+def _greeted(target: Target, routes: Routes, token: str) -> tuple[int | None, int | None]:
+    """The status of the health route, and of the session route with this token; None where it is
+    not to be asked."""
+    session = routes.session if token else ""
+    if not (routes.health or session):
+        socket.create_connection((target.address, target.port), _PREFLIGHT_TIMEOUT_S).close()
+        return None, None
+    headers = {"host": target.authority}
+    with httpx.Client(timeout=_PREFLIGHT_TIMEOUT_S, trust_env=False, headers=headers) as client:
+        statuses = [
+            client.get(target.origin + path, headers=own).status_code if path else None
+            for path, own in ((routes.health, {}), (session, {"authorization": token}))
+        ]
+    return statuses[0], statuses[1]
 
 
 @dataclass(frozen=True)
@@ -109,15 +130,15 @@ def read_reply(status: int, body: Any) -> str | Reply:
 class Resolver:
     """Asks with bounded parallelism, tries and time."""
 
-    def __init__(self, base_url: str, limit_ms: int, resolved: Resolved) -> None:
-        self._base_url = base_url
+    def __init__(self, target: Target, path: str, limit_ms: int, resolved: Resolved) -> None:
+        self._target, self._path = target, path
         self._limit_s = limit_ms / 1000
         self._resolved = resolved
         self._room = asyncio.Semaphore(ASKING_MAX)
         self.answered = 0
 
     def __repr__(self) -> str:
-        return f"<Resolver {self._base_url} answered={self.answered}>"
+        return f"<Resolver {self._target.shown} answered={self.answered}>"
 
     async def run(self, questions: Sequence[Question]) -> None:
         """Ask every question, until the limit after the last may be asked has passed.
@@ -130,7 +151,10 @@ class Resolver:
             async with (
                 asyncio.timeout(limit_s),
                 httpx.AsyncClient(
-                    base_url=self._base_url, timeout=_CALL_TIMEOUT_S, trust_env=False
+                    base_url=self._target.origin,
+                    headers={"host": self._target.authority},
+                    timeout=_CALL_TIMEOUT_S,
+                    trust_env=False,
                 ) as client,
                 asyncio.TaskGroup() as tasks,
             ):
@@ -155,7 +179,7 @@ class Resolver:
             wait_s = pause_s
             try:
                 response = await client.get(
-                    CLAIM_PATH.format(voucher=question.voucher),
+                    self._path.replace("{voucher}", str(question.voucher)),
                     headers={"authorization": question.token},
                 )
             except httpx.HTTPError:

@@ -2,13 +2,14 @@
 
 A condition is that of `--abort-if 'buy.indeterminate.share>20%'`: a metric like those of
 thresholds, but of the attempts that have ended so far, and it is to become true, where a threshold
-has to hold. It is judged a few times a second beside the storm; without a condition there is
-nothing to count.
+has to hold. It is judged a few times a second beside the storm, and once more on all of it when it
+is over; without a condition there is nothing to count.
 """
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import current_thread, main_thread
 from types import FrameType
 
@@ -144,8 +145,8 @@ def parse_abort(text: str, where: str) -> Threshold:
 
 
 class AbortWatch:
-    """Looks whether one of its conditions has become true. `judgements` says what became of each:
-    FAIL for the one that ended the storm."""
+    """Looks whether some of its conditions have become true. `judgements` says what became of each:
+    FAIL for those that ended the storm, or that were true when it was over."""
 
     def __init__(
         self, conditions: Sequence[Threshold], attempts: Attempts, asks: Sequence[int]
@@ -155,35 +156,48 @@ class AbortWatch:
         self._figures = RunningFigures(attempts, asks, metrics)
         self._next_s = 0.0
         self._ended_min = max(1, min(ENDED_MIN, round(ENDED_SHARE_MIN * len(attempts.answers))))
-        self.met: Judgement | None = None
+        self.met: dict[int, Judgement] = {}
 
     def __repr__(self) -> str:
-        return f"<AbortWatch {len(self._conditions)} conditions met={self.met}>"
+        return f"<AbortWatch {len(self._conditions)} conditions met={[*self.met.values()]}>"
 
     def look(self, elapsed_s: float) -> bool:
         """Whether the storm is to end now; True at most once."""
-        if not self._conditions or self.met is not None:
+        if not self._conditions or self.met:
             return False
         self._figures.take_new(elapsed_s)  # every time: less at once keeps nobody waiting
         if elapsed_s < self._next_s:
             return False
         self._next_s = elapsed_s + LOOK_S
-        for condition in self._conditions:
-            judgement = judge(condition, self._figures)
-            if judgement.verdict is Verdict.PASS and self._can_be_told(condition):
-                self.met = self._told(judgement)
-                return True
-        return False
+        ended = f"{self._figures.planned:,} attempts had ended after {elapsed_s:.1f} s"
+        for number, condition in enumerate(self._conditions):
+            if self._can_be_told(condition):
+                self._judge(number, f"when {ended}")
+        return bool(self.met)
+
+    def end(self, elapsed_s: float) -> None:
+        """The storm has ended by itself after so long: judge the whole of it, however short."""
+        if not self._conditions or self.met:
+            return
+        self._figures.take_new(elapsed_s)
+        for number in range(len(self._conditions)):
+            self._judge(number, "when the storm was over", at_end=True)
 
     @property
     def judgements(self) -> list[Judgement]:
         """One for each condition."""
+        early = any(not judgement.at_end for judgement in self.met.values())
+        untrue = "was not true when another ended the storm" if early else "did not become true"
         return [
-            self.met
-            if self.met is not None and condition is self.met.threshold
-            else Judgement(condition, Verdict.PASS, None, "did not become true")
-            for condition in self._conditions
+            self.met.get(number) or Judgement(condition, Verdict.PASS, None, untrue)
+            for number, condition in enumerate(self._conditions)
         ]
+
+    def _judge(self, number: int, when: str, at_end: bool = False) -> None:
+        found = judge(self._conditions[number], self._figures)
+        if found.verdict is Verdict.PASS:
+            detail = f"{found.detail} {when}"
+            self.met[number] = replace(found, verdict=Verdict.FAIL, detail=detail, at_end=at_end)
 
     def _can_be_told(self, condition: Threshold) -> bool:
         match condition.metric.kind:
@@ -195,9 +209,3 @@ class AbortWatch:
                 endpoint = condition.metric.endpoint
                 part = self._figures.of(endpoint) if endpoint else self._figures
                 return part.planned >= self._ended_min
-
-    def _told(self, judgement: Judgement) -> Judgement:
-        figures = self._figures
-        ended = f"{figures.planned:,} attempts had ended after {figures.elapsed_s:.1f} s"
-        detail = f"{judgement.detail} when {ended}"
-        return Judgement(judgement.threshold, Verdict.FAIL, judgement.value, detail)

@@ -25,7 +25,7 @@ from flashsale.storm.crew.shard import ShardRun
 from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude
 from flashsale.storm.figures.effort import Effort, ProcessEffort, together
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.sale import Asked, sale_figures
+from flashsale.storm.figures.sale import Asked, claims_by_voucher
 from flashsale.storm.plan.plan import Plan
 
 
@@ -180,7 +180,7 @@ def _circumstances(runs: Sequence[ShardRun], record: Record, folder: RunFolder) 
         interrupted_by=_interrupted_by(runs),
         merged=_merged(runs),
         machine=_machine(runs),
-        sale=sale_figures(record.attempts, Asked.of(record)),
+        claims=claims_by_voucher(record.attempts, Asked.of(record)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flashsale.errors import ExitCode
 from flashsale.model import ENDINGS, Outcome, Verdict
@@ -12,8 +13,9 @@ from flashsale.run.generator import (
     SampleFigures,
     WorkerFigures,
 )
-from flashsale.run.parts import Latency, ReadFigures, SaleFigures
+from flashsale.run.parts import Latency, ReadFigures
 from flashsale.run.summary import (
+    AbortFigures,
     Asked,
     DatabaseFigures,
     EndpointSummary,
@@ -38,7 +40,8 @@ from flashsale.storm.figures.health import (
     health_of,
     listen_queue_hint,
 )
-from flashsale.storm.figures.judging import Judgement, Loads, judge
+from flashsale.storm.figures.judging import Judgement, Loads, answer_checks, judge
+from flashsale.storm.figures.sale import Claims, sale_figures
 from flashsale.storm.plan.plan import Plan
 
 NOT_VERIFIED = "not verified yet: `flashsale verify` judges the sale"
@@ -65,7 +68,7 @@ class Circumstances:
     interrupted_by: ExitCode | None
     shard: ShardFigures | None = None
     merged: MergedFigures | None = None
-    sale: SaleFigures | None = None
+    claims: Sequence[Claims] = ()
     machine: Machine | None = None
     room: Room | None = None
     late: int = 0
@@ -91,16 +94,20 @@ def conclude(
         latency_ms=_latency(figures),
         endpoints={name: _endpoint(found) for name, found in figures.endpoints.items()},
         generator=_generator(scenario, figures, effort, circumstances),
-        orders=_orders(figures.of(Step.BUY.endpoint)),
+        orders=_orders(figures.of(Step.BUY.endpoint), circumstances.claims),
         reads=ReadFigures.of(figures.outcomes),
         hints=_hints(scenario, figures, effort, circumstances),
         verify=_unverified(scenario, circumstances),
-        sale=circumstances.sale,
+        answers=answer_checks(circumstances.claims),
+        sale=None if circumstances.shard else sale_figures(circumstances.claims),
         shard=circumstances.shard,
         merged=circumstances.merged,
         thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
         machine=circumstances.machine,
-        aborts=_thresholds(circumstances.aborts),
+        aborts=[
+            AbortFigures(**_threshold(judgement), at_end=judgement.at_end)
+            for judgement in circumstances.aborts
+        ],
     ).judged()
 
 
@@ -120,15 +127,15 @@ def with_loads(scenario: Scenario, figures: Figures, summary: Summary, loads: Lo
 _REFUSALS = [outcome for outcome in Outcome if outcome.is_expected and outcome is not Outcome.SOLD]
 
 
-def _orders(claims: EndpointFigures) -> OrderFigures:
+def _orders(found: EndpointFigures, claimed: Sequence[Claims]) -> OrderFigures:
     return OrderFigures(
-        accepted=claims.outcomes.get(Outcome.SOLD, 0),
-        rejected=sum(claims.outcomes.get(outcome, 0) for outcome in _REFUSALS),
+        accepted=found.outcomes.get(Outcome.SOLD, 0) - sum(claims.told_again for claims in claimed),
+        rejected=sum(found.outcomes.get(outcome, 0) for outcome in _REFUSALS),
     )
 
 
 def _unverified(scenario: Scenario, circumstances: Circumstances) -> VerifyFigures:
-    """What a storm alone knows of the sale's rules: nothing."""
+    """What verify knows of the sale's rules before it was asked: nothing."""
     if Step.BUY not in scenario.steps:
         return VerifyFigures()
     return VerifyFigures(reason=NOT_VERIFIED, awaited=circumstances.verify_awaited)
@@ -190,7 +197,7 @@ def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) ->
         spared=figures.spared,
         sent=figures.sent,
         duration_s=round(figures.duration_s, 6),
-        rate_per_s=round(figures.rate_per_s, 1),
+        rate_per_s=round(float(figures.rate_per_s), 1),
         outcomes={end.value: n for end in ENDINGS if (n := figures.outcomes[end])},
         errors=dict(sorted(figures.errors.items())),
         indeterminate=sum(n for outcome, n in figures.outcomes.items() if outcome.is_indeterminate),
@@ -232,7 +239,7 @@ def _generator(
 ) -> GeneratorFigures:
     report = effort.watch
     # What was not sent because a condition ended the run was kept back on purpose.
-    aborted = any(judgement.verdict is Verdict.FAIL for judgement in circumstances.aborts)
+    aborted = any(it.verdict is Verdict.FAIL and not it.at_end for it in circumstances.aborts)
     conduct = Conduct(
         planned=figures.sent if aborted else figures.planned,
         sent=figures.sent,
@@ -298,13 +305,14 @@ def _per_request_us(cpu_ns: int, sent: int) -> float | None:
 
 
 def _thresholds(judgements: Sequence[Judgement]) -> list[ThresholdFigures]:
-    return [
-        ThresholdFigures(
-            metric=judgement.threshold.name,
-            condition=judgement.threshold.condition,
-            verdict=judgement.verdict,
-            value=judgement.value,
-            detail=judgement.detail,
-        )
-        for judgement in judgements
-    ]
+    return [ThresholdFigures(**_threshold(judgement)) for judgement in judgements]
+
+
+def _threshold(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "metric": judgement.threshold.name,
+        "condition": judgement.threshold.condition,
+        "verdict": judgement.verdict,
+        "value": judgement.value,
+        "detail": judgement.detail,
+    }

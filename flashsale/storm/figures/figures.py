@@ -8,6 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import compress
 
 from flashsale.model import Ending
@@ -21,6 +22,7 @@ from flashsale.storm.figures.judging import Loads
 SLOT_US = 50_000
 SLOTS_MAX = 400
 _SECOND_US = 1_000_000
+_ZERO = Fraction(0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Figures:
         whole_us = (last_ns - attempts.origin_ns) // 1000  # what the file can tell, too
         self.duration_s = whole_us / 1e6
         answered = sum(answer.status is not None for answer in answers)
-        self.rate_per_s = answered / self.duration_s if self.duration_s else 0.0
+        self.rate_per_s = Fraction(answered * _SECOND_US, whole_us) if whole_us else _ZERO
 
     def __repr__(self) -> str:
         return f"<Figures sent={self.sent} of {self.planned} {dict(self.outcomes)}>"
@@ -239,7 +241,7 @@ class RunningFigures:
         }
         self._lag_wanted = any(metric.clock == "start_lag" for metric in metrics)
         self.start_lag = Histogram()
-        self.elapsed_s = self.rate_per_s = 0.0
+        self.elapsed_s, self.rate_per_s = 0.0, _ZERO
 
     def __repr__(self) -> str:
         return f"<RunningFigures ended={self.planned} after={self.elapsed_s:.1f}s>"
@@ -265,7 +267,7 @@ class RunningFigures:
                 own = [i for i in new if self._asks[i] == step]
             endpoint.take(attempts, own, [a for i in own if (a := attempts.answers[i]) is not None])
         answered = sum(found.answered for found in self._endpoints.values())
-        self.rate_per_s = answered / elapsed_s if elapsed_s else 0.0
+        self.rate_per_s = Fraction(answered) / Fraction(elapsed_s) if elapsed_s else _ZERO
         if self._lag_wanted:
             self.start_lag.record(self._lags_us(new))
 

@@ -1,18 +1,22 @@
-"""Thresholds are judged: whether what a scenario demands holds of the figures of a run. Pure.
+"""A run is judged: whether what a scenario demands holds of its figures, and what its answers alone
+prove of the rules of the sale. Pure.
 
 Without samples, or with too few for its percentile, a threshold does not hold: silence is no pass.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Protocol
 
 from flashsale.model import Ending, Verdict
 from flashsale.run.histogram import SAMPLES_BEYOND, Histogram
-from flashsale.scenario.thresholds import DATABASE, Metric, Threshold
+from flashsale.run.summary import Check
+from flashsale.scenario.thresholds import DATABASE, Metric, Threshold, beside
+from flashsale.storm.figures.sale import Claims
 
-_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+_OPERATORS: Mapping[str, Callable[[Fraction, Fraction], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -34,24 +38,30 @@ class Loads:
     why: str = ""
 
     @property
-    def per_shop(self) -> float | None:
+    def per_shop(self) -> Fraction | None:
         """Loads for each shop that was asked for; None where none was, or none was counted."""
-        return None if self.count is None or not self.shops else self.count / self.shops
+        return None if self.count is None or not self.shops else Fraction(self.count, self.shops)
 
     @property
-    def per_unknown(self) -> float | None:
+    def per_unknown(self) -> Fraction | None:
         """Loads for each read of an unknown id; None where there was none, too."""
-        return None if self.count is None or not self.unknown else self.count / self.unknown
+        if self.count is None or not self.unknown:
+            return None
+        return Fraction(self.count, self.unknown)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of a threshold. `value` has its metric's own unit, None without samples."""
+    """What became of a threshold. `value` has its metric's own unit, None without samples.
+
+    `at_end` is of a condition that was true only when the storm had run its course.
+    """
 
     threshold: Threshold
     verdict: Verdict
     value: float | None
     detail: str
+    at_end: bool = False
 
 
 class Endpoint(Protocol):
@@ -72,7 +82,7 @@ class Endpoint(Protocol):
 class Figures(Endpoint, Protocol):
     """What thresholds are judged by: the whole run, and each endpoint by itself."""
 
-    rate_per_s: float
+    rate_per_s: Fraction
     start_lag: Histogram
     loads: Loads | None
 
@@ -91,12 +101,16 @@ def judge(threshold: Threshold, figures: Figures) -> Judgement:
         value, missing = _figure(metric, figures)
     if value is None:
         return Judgement(threshold, Verdict.FAIL, None, missing)
-    holds = _OPERATORS[threshold.comparison](value, threshold.limit)
+    exact = Fraction(value)
+    holds = _OPERATORS[threshold.comparison](exact, threshold.limit)
     verdict = Verdict.PASS if holds else Verdict.FAIL
-    return Judgement(threshold, verdict, value, _shown(metric.kind, value))
+    return Judgement(threshold, verdict, float(exact), _shown(threshold, exact))
 
 
-def _loads(metric: Metric, loads: Loads | None) -> tuple[float | None, str]:
+_Figure = int | Fraction | None
+
+
+def _loads(metric: Metric, loads: Loads | None) -> tuple[_Figure, str]:
     if loads is None:
         return None, "the database's own statistics were not to be had"
     if loads.count is None:
@@ -110,7 +124,7 @@ def _loads(metric: Metric, loads: Loads | None) -> tuple[float | None, str]:
             return loads.per_unknown, "no unknown id was asked for"
 
 
-def _figure(metric: Metric, figures: Figures) -> tuple[float | None, str]:
+def _figure(metric: Metric, figures: Figures) -> tuple[_Figure, str]:
     if metric.kind == "rate":
         return figures.rate_per_s, ""
     asked = figures.of(metric.endpoint) if metric.endpoint else figures
@@ -120,10 +134,10 @@ def _figure(metric: Metric, figures: Figures) -> tuple[float | None, str]:
         count = sum(n for end, n in asked.outcomes.items() if not end.is_expected)
     else:
         count = asked.outcomes.get(metric.outcome, 0)
-    return count if metric.kind == "count" else count / asked.planned, ""
+    return count if metric.kind == "count" else Fraction(count, asked.planned), ""
 
 
-def _latency(metric: Metric, figures: Figures) -> tuple[float | None, str]:
+def _latency(metric: Metric, figures: Figures) -> tuple[_Figure, str]:
     """The statistic in µs; where there is none, None and why."""
     if metric.clock == "start_lag":
         histogram = figures.start_lag
@@ -132,20 +146,88 @@ def _latency(metric: Metric, figures: Figures) -> tuple[float | None, str]:
     if not histogram.count:
         return None, "no samples"
     if metric.statistic in ("mean", "max"):
-        return histogram.mean_us if metric.statistic == "mean" else histogram.max_us, ""
+        return histogram.mean if metric.statistic == "mean" else histogram.max_us, ""
     percentile = float(metric.statistic.removeprefix("p"))
     (value,) = histogram.percentiles_us(percentile)
     needed = round(SAMPLES_BEYOND / (1 - percentile / 100))
     return value, f"{histogram.count:,} samples, and {metric.statistic} needs {needed:,}"
 
 
-def _shown(kind: str, value: float) -> str:
-    match kind:
-        case "latency":
-            return f"{value / 1000:,.1f} ms"
-        case "share":
-            return f"{value:.2%}"
-        case "rate":
-            return f"{value:,.0f}/s"
-        case _:
-            return f"{value:,.0f}"
+_SHOWN = {
+    "latency": (Fraction(1, 1000), 1, " ms"),
+    "share": (Fraction(100), 2, "%"),
+    "rate": (Fraction(1), 0, "/s"),
+    "count": (Fraction(1), 0, ""),
+}
+"""How a figure is shown: in which unit, with how many digits after the point at least."""
+
+
+def _shown(threshold: Threshold, value: Fraction) -> str:
+    scale, digits, unit = _SHOWN[threshold.metric.kind]
+    return beside(value * scale, threshold.limit * scale, digits) + unit
+
+
+EXAMPLES_MAX = 3
+"""Breaches of a rule that are told one by one."""
+
+
+def answer_checks(claimed: Sequence[Claims]) -> list[Check]:
+    """The rules of the sale that HTTP alone can find broken, by the names that `verify` has for
+    them; none where nothing was claimed.
+
+    Who knows the stores knows better: of units that came back meanwhile, or of what was restocked.
+    """
+    if not claimed:
+        return []
+    orders = sum(claims.sold for claims in claimed)
+    found = {
+        "no_oversell": list(_oversold(claimed)),
+        "one_per_user": list(_sold_twice(claimed)),
+        "unique_ids": list(_given_twice(claimed)),
+    }
+    unknown = {"no_oversell": "of how many units is not known"} if _units(claimed) is None else {}
+    return [_check(name, orders, told, unknown.get(name, "")) for name, told in found.items()]
+
+
+def _check(name: str, orders: int, breaches: Sequence[str], unknown: str) -> Check:
+    told = f"{orders:,} order{'' if orders == 1 else 's'}, by the answers alone"
+    if breaches:
+        more = len(breaches) - EXAMPLES_MAX
+        shown = [*breaches[:EXAMPLES_MAX], *([f"{more:,} more"] if more > 0 else [])]
+        return Check(name=name, verdict=Verdict.FAIL, detail=f"{told}: {'; '.join(shown)}")
+    if unknown or not orders:
+        detail = f"{told}; {unknown}" if orders else "no answer told of an order"
+        return Check(name=name, verdict=Verdict.UNKNOWN, detail=detail)
+    return Check(name=name, verdict=Verdict.PASS, detail=told)
+
+
+def _units(claimed: Sequence[Claims]) -> int | None:
+    known = [claims.units for claims in claimed if claims.units is not None]
+    return sum(known) if len(known) == len(claimed) else None
+
+
+def _oversold(claimed: Sequence[Claims]) -> Iterator[str]:
+    for claims in claimed:
+        if claims.units is not None and claims.sold > claims.units:
+            yield f"voucher {claims.voucher}: {claims.sold:,} orders of {claims.units:,} units"
+
+
+def _sold_twice(claimed: Sequence[Claims]) -> Iterator[str]:
+    for claims in claimed:
+        for user, ids in claims.orders.items():
+            if len(ids) > 1:
+                told = " and ".join(sorted(ids)[:EXAMPLES_MAX])
+                yield f"voucher {claims.voucher}: user {user} was told of orders {told}"
+
+
+def _given_twice(claimed: Sequence[Claims]) -> Iterator[str]:
+    owners: dict[str, tuple[int, int]] = {}
+    for claims in claimed:
+        for user, ids in claims.orders.items():
+            for order in ids:
+                other, voucher = owners.setdefault(order, (user, claims.voucher))
+                if (other, voucher) != (user, claims.voucher):
+                    yield (
+                        f"order {order} was given to user {user} (voucher {claims.voucher}) "
+                        f"and to user {other} (voucher {voucher})"
+                    )

@@ -2,6 +2,9 @@
 
 Claims are taken voucher by voucher, in the order in which they were sent.
 
+A user's order of a voucher is one order, however often its id was told: at once, again to a retry,
+or afterwards by the status route.
+
 The stock is *gone* from the first proof on that reached a buyer: the first "sold out" to arrive, or
 the last unit's order where it was earlier. No clock but the storm's own is asked.
 
@@ -10,8 +13,9 @@ is the order nearest to the server's own that a stranger can know. Buyers are co
 voucher, since that is what they compete for, and counted together over all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Self
 
 from flashsale.model import Ending, Outcome
@@ -58,7 +62,8 @@ class Asked:
 class Claim(NamedTuple):
     """One claim that was sent: instants in µs after the barrier, and how it ended.
 
-    `holds` is True where an order came of it: told at once, or found out afterwards.
+    `holds` is True where an order came of it: told at once, or found out afterwards. `order` is
+    its id, where one was told.
     """
 
     user: int
@@ -66,6 +71,7 @@ class Claim(NamedTuple):
     done_us: int
     ending: Ending
     holds: bool
+    order: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -80,6 +86,36 @@ class Claims:
     voucher: int
     units: int | None
     claims: list[Claim] = field(default_factory=list)
+
+    @cached_property
+    def orders(self) -> Mapping[int, Collection[str]]:
+        """The ids told to each user to whom a unit was sold; none where only the sale is known."""
+        found: dict[int, set[str]] = {}
+        for claim in self.claims:
+            if claim.holds:
+                found.setdefault(claim.user, set()).update(filter(None, [claim.order]))
+        return found
+
+    @property
+    def sold(self) -> int:
+        """How many orders these are."""
+        return sum(max(1, len(ids)) for ids in self.orders.values())
+
+    @cached_property
+    def accepted_us(self) -> list[int]:
+        """When each order that was told at once was told first."""
+        first: dict[tuple[int, str | None], int] = {}
+        for claim in self.claims:
+            if claim.ending is Outcome.SOLD:
+                told = claim.user, claim.order
+                first[told] = min(claim.done_us, first.get(told, claim.done_us))
+        return list(first.values())
+
+    @property
+    def told_again(self) -> int:
+        """Answers that told of an order of which one had told before."""
+        told = sum(claim.ending is Outcome.SOLD for claim in self.claims)
+        return told - len(self.accepted_us)
 
 
 def claims_by_voucher(attempts: Attempts, asked: Asked) -> list[Claims]:
@@ -111,9 +147,11 @@ def _claim(attempts: Attempts, i: int, user: int) -> Claim:
     )
     resolved = attempts.resolved.get(i) if ending.is_indeterminate else None
     if resolved is None:
-        return Claim(user, sent_us, done_us, ending, ending is Outcome.SOLD)
-    holds = resolved == Outcome.SOLD
-    return Claim(user, sent_us, done_us, ending if holds else Outcome.SHED, holds)
+        holds = ending is Outcome.SOLD
+        return Claim(user, sent_us, done_us, ending, holds, answer.order if holds else None)
+    if resolved != Outcome.SOLD:
+        return Claim(user, sent_us, done_us, Outcome.SHED, False)
+    return Claim(user, sent_us, done_us, ending, True, attempts.found.get(i))
 
 
 @dataclass(frozen=True)
@@ -149,9 +187,9 @@ class Sellout:
 def sellout_of(found: Claims) -> Sellout:
     """How the claims on one voucher used up its stock. Pure."""
     claims, units = found.claims, found.units
-    sold = sum(claim.holds for claim in claims)
+    sold = found.sold
     in_doubt = sum(claim.is_open for claim in claims)
-    orders_us = [claim.done_us for claim in claims if claim.ending is Outcome.SOLD]
+    orders_us = found.accepted_us
     told = [claim for claim in claims if claim.ending is Outcome.SOLD_OUT]
     first_told_us = min((claim.done_us for claim in told), default=None)
     left = None if units is None else max(0, units - sold)
@@ -258,12 +296,9 @@ def _buyers(claims: Sequence[Claim]) -> list[bool]:
     return [user in winners for user in arrived if user not in left_out]
 
 
-def sale_figures(attempts: Attempts, asked: Asked) -> SaleFigures | None:
-    """The figures of the sale that the storm of `ledger` was on; None where none was asked for."""
-    pairs = [
-        (sellout_of(claims), fairness_of(claims.claims))
-        for claims in claims_by_voucher(attempts, asked)
-    ]
+def sale_figures(claimed: Sequence[Claims]) -> SaleFigures | None:
+    """The figures of the sale on which these claims were made; None where there are none."""
+    pairs = [(sellout_of(claims), fairness_of(claims.claims)) for claims in claimed]
     if not pairs:
         return None
     sellouts, whole = [sellout for sellout, _ in pairs], Fairness()

@@ -3,16 +3,15 @@
 The things that users ask for: vouchers in turn, shops as they are drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from math import sqrt
 from random import Random
 
 from flashsale.model import ID_MAX
 from flashsale.scenario.load import Load, Stage, Step
 from flashsale.scenario.scenario import Browse, Scenario
 from flashsale.storm.plan.plan import UNKNOWN_FROM
-
-_S_US = 1_000_000
 
 
 def spread(load: Load, count: int, random: Random) -> list[int]:
@@ -32,17 +31,33 @@ def spread(load: Load, count: int, random: Random) -> list[int]:
 
 
 def staged(load: Load, stages: Sequence[Stage], random: Random) -> list[int]:
-    """The instants in µs of all stages, ascending. In each, they are as many as its rate says.
+    """The instants in µs of all stages, ascending. In each, they are as many as it says; where its
+    rate rises or falls, they are as dense at each instant as the rate is high.
 
     `poisson` is a Poisson process given that so many come, which makes the instants of a stage
     uniform and independent: the same as `uniform`. `at_once`: all at the stage's begin.
     """
-    begin_us, instants = 0, []
+    instants = []
     for stage in stages:
-        length_us = round(stage.duration_s * _S_US)
-        instants += _within(load.pattern, begin_us, length_us, stage.arrivals, random)
-        begin_us += length_us
+        flat = _within(load.pattern, stage.begin_us, stage.length_us, stage.arrivals, random)
+        instants += flat if stage.first_per_s == stage.last_per_s else _sloped(stage, flat)
     return instants
+
+
+def _sloped(stage: Stage, instants: Iterable[int]) -> list[int]:
+    """Instants that fill a stage evenly, moved to where as large a share of its arrivals has come.
+
+    The share that has come by the share x of its time is (a·x + (b-a)·x²/2) / ((a+b)/2), for rates
+    from a to b; solved for x in the form that does not cancel.
+    """
+    begin_us, length_us = stage.begin_us, stage.length_us
+    a, b = float(stage.first_per_s), float(stage.last_per_s)
+    moved = []
+    for instant in instants:
+        share = (instant - begin_us) / length_us
+        beside = a + sqrt(a * a + (b * b - a * a) * share)
+        moved.append(begin_us + int(length_us * share * (a + b) / beside) if share else begin_us)
+    return moved
 
 
 def _within(pattern: str, begin_us: int, length_us: int, count: int, random: Random) -> list[int]:

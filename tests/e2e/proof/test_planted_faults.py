@@ -34,7 +34,7 @@ def trial(open_desk: Callable[[str], JudgedStorm]) -> Trial:
     desk.scenario(users=BUYERS * len(FAULTS), vouchers=len(FAULTS), units=UNITS)
     done = desk.storm(sale, "run")
     market.close()
-    assert done.returncode == 0, done.stderr  # the load was fine; what was sold is verify's
+    assert done.returncode == 3, done.stderr  # some of them can be seen in the answers alone
     return Trial(sale, desk.verify("run"))
 
 

@@ -72,7 +72,7 @@ def storm_on(tmp_path: Path) -> Storm:
     ) -> Run:
         text = "\n".join(
             [
-                'schema = 1\nname = "tiny"\n[sale]\nunits = 1\n[load]\nmodel = "stampede"',
+                'schema = 1\nname = "tiny"\n[sale]\nunits = 1000\n[load]\nmodel = "stampede"',
                 f"users = {users}\nconnections = {connections or users}\nspread_ms = {spread_ms}",
                 "[timeouts]",
                 *(f"{name} = {value}" for name, value in {"claim_ms": 1, **timeouts}.items()),

@@ -11,11 +11,10 @@ from pathlib import Path
 import orjson
 import pytest
 from rig.command_line import run_flashsale
-from rig.scripted_sale import FIRST_ORDER, Act, Claim, ScriptedSale, http, sell, sold
+from rig.scripted_sale import FIRST_ORDER, SOLD_OUT, Act, Claim, ScriptedSale, http, sell, sold
 
 from flashsale.run.summary import Summary
 
-SOLD = sold(FIRST_ORDER)
 SCENARIO = """# Does it hold?
 schema = 1
 name = "tiny"
@@ -28,6 +27,12 @@ connections = 20
 [timeouts]
 claim_ms = 1
 """
+PLENTY = SCENARIO.replace("units = 10", "units = 10_000")
+
+
+def order_of(claim: Claim) -> bytes:
+    """An order under an id of its own."""
+    return sold(FIRST_ORDER + claim.number)
 
 
 @pytest.fixture
@@ -180,7 +185,8 @@ def test_a_target_that_is_not_ready_is_found_before_the_storm(
 
 
 def test_a_foreign_server_without_our_health_route_is_stormed_all_the_same(desk: Path) -> None:
-    script: Callable[[Claim], Act] = lambda c: Act(SOLD if c.method == "POST" else http(404))  # noqa: E731
+    (desk / "tiny.toml").write_text(PLENTY)
+    script: Callable[[Claim], Act] = lambda c: Act(order_of(c) if c.method == "POST" else http(404))  # noqa: E731
     with ScriptedSale(script).open() as sale:
         assert storm(desk, *on(sale)).returncode == 0
 
@@ -204,12 +210,12 @@ def test_a_threshold_that_does_not_hold_is_exit_4(desk: Path, sale: ScriptedSale
 def test_a_sale_that_breaks_down_is_no_pass_unless_its_scenario_bears_it(
     desk: Path, borne: str, code: int
 ) -> None:
-    (desk / "tiny.toml").write_text(f"{SCENARIO}resolve_ms = 100\n[thresholds]\n{borne}\n")
+    (desk / "tiny.toml").write_text(f"{PLENTY}resolve_ms = 100\n[thresholds]\n{borne}\n")
 
     def script(claim: Claim) -> Act:
         if claim.method != "POST":
             return Act(http(200, b'{"success":true,"data":{"state":"none"}}'))
-        return Act(SOLD if claim.number < 30 else http(502))
+        return Act(order_of(claim) if claim.number < 30 else http(502))
 
     with ScriptedSale(script).open() as sale:
         done = storm(desk, *on(sale))
@@ -233,12 +239,12 @@ def test_a_sale_that_refuses_everybody_is_nothing_to_judge(desk: Path) -> None:
 @pytest.fixture
 def slow_sale(desk: Path) -> Iterator[ScriptedSale]:
     """A sale that answers 30 of 600 claims and leaves 20, one a connection, without an answer."""
-    (desk / "tiny.toml").write_text(SCENARIO.replace("users = 60", "users = 600"))
+    (desk / "tiny.toml").write_text(PLENTY.replace("users = 60", "users = 600"))
 
     def script(claim: Claim) -> Act:
         if claim.method != "POST":
             return Act(http(200))
-        return Act(SOLD) if claim.number < 30 else Act()
+        return Act(order_of(claim)) if claim.number < 30 else Act()
 
     with ScriptedSale(script).open() as sale:
         yield sale
@@ -297,8 +303,9 @@ def test_a_killed_storm_leaves_its_plan_and_what_it_knew(
 
 
 @pytest.fixture
-def plenty() -> Iterator[ScriptedSale]:
-    """A sale with units enough for several storms."""
+def plenty(desk: Path) -> Iterator[ScriptedSale]:
+    """A sale with units enough for several storms, and a scenario that says so."""
+    (desk / "tiny.toml").write_text(PLENTY)
     with ScriptedSale(sell(units=10_000)).open() as sale:
         yield sale
 
@@ -330,10 +337,13 @@ def test_a_threshold_that_nobody_can_judge_sends_nothing(desk: Path, sale: Scrip
 
 def slow(delay_s: float) -> ScriptedSale:
     """A sale that answers late, always."""
-    return ScriptedSale(lambda claim: Act(SOLD, delay_s if claim.method == "POST" else 0.0))
+    return ScriptedSale(
+        lambda claim: Act(order_of(claim), delay_s if claim.method == "POST" else 0.0)
+    )
 
 
 def test_a_run_is_held_against_an_earlier_one(desk: Path) -> None:
+    (desk / "tiny.toml").write_text(PLENTY)
     with slow(0.01).open() as sale:
         assert storm(desk, *on(sale)).returncode == 0
         baseline = (desk / "runs/latest").resolve()
@@ -368,8 +378,8 @@ def failing_sale() -> Iterator[ScriptedSale]:
 
     def act(claim: Claim) -> Act:
         if claim.number >= 100 and claim.number % 2 and claim.method == "POST":
-            return Act(SOLD[:-9], 0.02, then="close")
-        return Act(SOLD, 0.02)
+            return Act(order_of(claim)[:-9], 0.02, then="close")
+        return Act(order_of(claim), 0.02)
 
     with ScriptedSale(act).open() as sale:
         yield sale
@@ -379,7 +389,7 @@ def failing_sale() -> Iterator[ScriptedSale]:
 def test_a_condition_ends_the_storm_early(
     desk: Path, failing_sale: ScriptedSale, workers: str
 ) -> None:
-    (desk / "long.toml").write_text(SCENARIO.replace("users = 60", "users = 2000"))
+    (desk / "long.toml").write_text(PLENTY.replace("users = 60", "users = 2000"))
     condition = "buy.indeterminate.share>20%"
     arguments = ["--abort-if", "buy.sold.count>5000", "--abort-if", condition]
     done = storm(desk, *on(failing_sale, "long.toml"), *arguments, "--workers", workers)
@@ -422,3 +432,115 @@ def test_under_github_actions_the_run_is_told_to_the_workflow(
     elsewhere = run_flashsale(desk, "storm", *on(sale), *demand, GITHUB_STEP_SUMMARY=str(told))
     assert "::error" not in elsewhere.stderr
     assert not told.exists()
+
+
+def test_a_condition_that_is_true_at_the_end_fails_a_storm_that_was_over_between_two_looks(
+    desk: Path, sale: ScriptedSale
+) -> None:
+    done = storm(desk, *on(sale), "--abort-if", "buy.sold_out.count>=50", "--quiet")
+    assert done.returncode == 4, done.stderr
+    assert "50 when the storm was over" in done.stdout
+    assert "a part" not in done.stdout
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert (summary.aborts[0].verdict, summary.aborts[0].at_end) == ("fail", True)
+    assert not summary.aborted
+    assert summary.generator.verdict == "valid"
+    never = storm(desk, *on(sale), "--abort-if", "buy.sold.count>100", "--quiet")
+    assert "did not become true" in never.stdout
+
+
+@pytest.mark.parametrize(
+    ("answer", "broken"),
+    [
+        (lambda number: sold(FIRST_ORDER + number), "no_oversell"),
+        (lambda number: sold(FIRST_ORDER) if number < 2 else SOLD_OUT, "unique_ids"),
+    ],
+)
+def test_what_the_answers_alone_prove_is_a_violation(
+    desk: Path, answer: Callable[[int], bytes], broken: str
+) -> None:
+    """A target of which nothing is known but its answers sells more than there is, or twice."""
+
+    def act(claim: Claim) -> Act:
+        return Act(answer(claim.number) if claim.method == "POST" else http(200))
+
+    with ScriptedSale(act).open() as sale:
+        done = storm(desk, *on(sale), "--quiet")
+    assert done.returncode == 3, done.stdout
+    assert "exit 3, violation" in done.stdout
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    verdicts = {check.name: check.verdict.value for check in summary.answers}
+    assert verdicts == {
+        name: "fail" if name == broken else "pass"
+        for name in ("no_oversell", "one_per_user", "unique_ids")
+    }
+    assert broken in (desk / "runs/latest/report.html").read_text()
+    assert f'name="{broken}"' in (desk / "runs/latest/junit.xml").read_text()
+
+
+def test_a_user_who_is_sold_twice_is_a_violation(desk: Path) -> None:
+    text = SCENARIO.replace('"stampede"', '"closed"').replace("units = 10", "units = 1000")
+    (desk / "clicks.toml").write_text(text.replace("users = 60", "users = 30\nclicks = 2"))
+
+    def act(claim: Claim) -> Act:
+        return Act(sold(FIRST_ORDER + claim.number) if claim.method == "POST" else http(200))
+
+    with ScriptedSale(act).open() as sale:
+        done = storm(desk, *on(sale, "clicks.toml"), "--quiet")
+    assert done.returncode == 3, done.stdout
+    assert "was told of orders" in done.stdout
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert [check.verdict.value for check in summary.answers] == ["pass", "fail", "pass"]
+
+
+# A target that takes any method for a claim.
+
+
+class Careless:
+    """A foreign sale that sells to whoever comes to the claims' path, by whatever method."""
+
+    def __init__(self) -> None:
+        self.orders: list[Claim] = []
+
+    def __call__(self, visit: Claim) -> Act:
+        if not visit.path.startswith("/voucher-order/seckill/"):
+            return Act(http(404))
+        self.orders.append(visit)
+        if len(self.orders) % 3 == 0 and visit.method == "POST":
+            return Act(then="close")
+        return Act(http(200, b'{"success":true,"data":%d}' % (FIRST_ORDER + len(self.orders))))
+
+
+def test_neither_preflight_nor_questions_buy(desk: Path) -> None:
+    (desk / "tiny.toml").write_text(PLENTY + '[thresholds]\n"error.share" = "<= 50%"\n')
+    script = Careless()
+    with ScriptedSale(script).open() as sale:
+        done = storm(desk, *on(sale))
+    assert done.returncode == 0, done.stderr
+    assert {visit.method for visit in script.orders} == {"POST"}
+    assert len(script.orders) == 60
+    assert "has no /healthz, so claims in doubt stay so: target.status in the" in done.stderr
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert (summary.load.indeterminate, summary.load.resolved) == (20, 0)
+
+
+@pytest.mark.parametrize("status", ["/orders?of={voucher}", ""])
+def test_a_scenario_names_the_routes_of_its_target(desk: Path, status: str) -> None:
+    routes = f'[target]\nhealth = "/up"\nsession = ""\nstatus = "{status}"\n'
+    text = PLENTY + '[thresholds]\n"error.share" = "<= 50%"\n'
+    (desk / "tiny.toml").write_text(text + routes)
+    none = http(200, b'{"success":true,"data":{"state":"none"}}')
+
+    def act(visit: Claim) -> Act:
+        if visit.method == "GET":
+            return Act(none if visit.path != "/up" else http(200))
+        return Act(order_of(visit)) if visit.number % 3 else Act(then="close")
+
+    with ScriptedSale(act).open() as sale:
+        done = storm(desk, *on(sale), "--quiet")
+    assert done.returncode == 0, done.stdout
+    load = Summary.read(desk / "runs/latest/summary.json").load
+    assert load.resolved == (load.indeterminate if status else 0)
+    asked = Counter(visit.path for visit in sale.others)
+    expected = {"/up": 1, **({"/orders?of=1": load.indeterminate} if status else {})}
+    assert asked == expected

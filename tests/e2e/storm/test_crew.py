@@ -30,7 +30,7 @@ from flashsale.storm.attack.attack import Mission, Progress
 from flashsale.storm.figures.conclusion import Finished
 from flashsale.storm.storm import Assignment, storm
 
-CLAIMS = '[sale]\nunits = 1\n[load]\nmodel = "stampede"\n'
+CLAIMS = '[sale]\nunits = 1000\n[load]\nmodel = "stampede"\n'
 READS = '[browse]\nshops = 9\n[load]\nmodel = "rate"\n'
 Storm = Callable[..., "Run"]
 
@@ -173,7 +173,7 @@ def test_users_who_click_and_try_again_stay_with_one_worker(storm_on: Storm) -> 
     def script(claim: Claim) -> Act:
         return Act(SHED if claim.number % 3 == 0 else SOLD_OUT)
 
-    text = '[sale]\nunits = 1\n[load]\nmodel = "closed"\nusers = 60\nconnections = 12\n'
+    text = '[sale]\nunits = 1000\n[load]\nmodel = "closed"\nusers = 60\nconnections = 12\n'
     text += 'clicks = 2\nthink_ms = 5\nretry = { on = ["shed"], times = 2, backoff_ms = 5 }'
     with ScriptedSale(script).open() as sale:
         run = storm_on(sale, text)

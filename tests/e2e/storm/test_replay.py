@@ -8,7 +8,7 @@ import orjson
 import pytest
 from rig.command_line import run_flashsale
 from rig.scripted_sale import ScriptedSale
-from rig.users_in_steps import town
+from rig.users_in_steps import fair_town
 
 from flashsale.run.summary import Summary
 
@@ -67,12 +67,12 @@ def fire(desk: Path, sale: ScriptedSale, *what: str) -> "subprocess.CompletedPro
 
 
 def test_a_replay_asks_the_very_same_of_the_target(desk: Path) -> None:
-    with ScriptedSale(town(units=4)).open() as sale:
+    with ScriptedSale(fair_town(2, 2)).open() as sale:
         first = fire(desk, sale, "tiny.toml", "--out", "one")
         before = asked(sale)
     assert first.returncode == 0, first.stderr
     write_tokens(desk, list(range(1, 20)))  # other users, and in another order
-    with ScriptedSale(town(units=4)).open() as sale:
+    with ScriptedSale(fair_town(2, 2)).open() as sale:
         again = fire(desk, sale, "--replay", "one", "--out", "two")
         assert again.returncode == 0, again.stderr
         assert asked(sale) == before
@@ -87,7 +87,7 @@ def test_a_replay_asks_the_very_same_of_the_target(desk: Path) -> None:
 
 
 def test_what_cannot_be_replayed_is_one_line(desk: Path) -> None:
-    with ScriptedSale(town(units=4)).open() as sale:
+    with ScriptedSale(fair_town(2, 2)).open() as sale:
         assert fire(desk, sale, "tiny.toml", "--out", "one").returncode == 0
 
         def refused(message: str, *what: str) -> None:

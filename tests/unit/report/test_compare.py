@@ -67,6 +67,24 @@ def test_a_latency_may_grow_by_so_much(name: str) -> None:
     assert failing(run(), run(latency={name: base * 1.16}), max_regress=0.2) == set()
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "max_regress", "fails", "told"),
+    [
+        (100.0, 115.0, 0.15, False, "+15.0%"),
+        (20.0, 21.4, 0.07, False, "+7.0%"),
+        (100.0, 115.01, 0.15, True, "+15.01%"),
+        (1000.0, 1000.8, 0.0, True, "+0.1%"),
+        (1000.0, 1000.4, 0.0, True, "+0.04%"),
+    ],
+)
+def test_a_change_is_compared_as_it_is_written_and_shown_as_it_is_judged(
+    before: float, after: float, max_regress: float, fails: bool, told: str
+) -> None:
+    found = compare(run(latency={"p99": before}), run(latency={"p99": after}), max_regress, "x")
+    (p99,) = (change for change in found.changes if change.metric == "buy.response.p99")
+    assert (p99.verdict is Verdict.FAIL, p99.detail) == (fails, told)
+
+
 def test_less_than_a_turn_of_the_scheduler_is_no_regression() -> None:
     before = run(latency={"p50": 0.2})
     assert failing(before, run(latency={"p50": 0.45})) == set()

@@ -21,7 +21,7 @@ def test_whatever_did_not_pass_is_one_line() -> None:
     ]
     (line,) = annotations(COMPARED)
     assert line.startswith("::error title=flashsale tiny%3A buy.response.p50 became worse::1.00 ms")
-    assert "ended early by rate < 5/s::" in annotations(ABORTED.judged())[0]
+    assert "rate < 5/s ended it early::" in annotations(ABORTED.judged())[0]
 
 
 def test_a_run_that_could_not_be_judged_says_why() -> None:

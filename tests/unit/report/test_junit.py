@@ -9,7 +9,7 @@ from unit.report.test_pages import BAD, GOOD, verified
 
 from flashsale.model import Verdict
 from flashsale.report.junit import junit
-from flashsale.run.summary import Change, Comparison, Summary, ThresholdFigures
+from flashsale.run.summary import AbortFigures, Change, Comparison, Summary
 
 CHANGES = [
     Change(metric="buy.response.p50", unit="ms", before=1, after=2, change=1.0,
@@ -23,8 +23,8 @@ COMPARED = GOOD.with_baseline(
 ABORTED = GOOD.model_copy(
     update={
         "aborts": [
-            ThresholdFigures(metric="rate", condition="< 5/s", verdict=Verdict.FAIL, value=1.0,
-                             detail="1/s \x00 when <all> & sundry\ufffe")
+            AbortFigures(metric="rate", condition="< 5/s", verdict=Verdict.FAIL, value=1.0,
+                         detail="1/s \x00 when <all> & sundry\ufffe")
         ]
     }
 )  # fmt: skip

@@ -9,15 +9,16 @@ import pytest
 from rich.console import Console
 
 from flashsale.errors import ExitCode
-from flashsale.model import Outcome, Reading
+from flashsale.model import Outcome, Reading, Verdict
 from flashsale.report.console import print_summary
+from flashsale.report.github import annotations, step_summary
 from flashsale.report.html import html
 from flashsale.report.junit import junit
 from flashsale.run.attempts import Attempts
 from flashsale.run.generator import GeneratorFigures
 from flashsale.run.histogram import Histogram
 from flashsale.run.parts import ReadFigures
-from flashsale.run.summary import Summary
+from flashsale.run.summary import Check, Summary
 from flashsale.scenario.answer import Answer, indeterminate, unsent
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.storm.figures.conclusion import Circumstances, conclude
@@ -185,3 +186,20 @@ def test_a_suspect_generator_passes_and_is_remarked_on_everywhere() -> None:
     assert suite is not None
     assert (suite.get("failures"), suite.get("errors")) == ("0", "0")
     assert suite.findtext("system-out") == "the generator is suspect: its core was <hot>"
+
+
+def test_every_face_tells_what_the_answers_alone_prove() -> None:
+    said = "200 orders, by the answers alone: voucher 1: 200 orders of 100 units"
+    check = Check(name="no_oversell", verdict=Verdict.FAIL, detail=said)
+    summary = GOOD.model_copy(update={"answers": [check]}).judged()
+    assert re.search(r"no_oversell +FAIL +200 orders, by the answers alone", shown(summary, 140))
+    assert "exit 3, violation" in shown(summary)
+    page = html(summary)
+    assert "Rules of the sale, by the answers alone" in page
+    assert page.count(said) == 2  # under what did not hold, and in the table
+    assert "the sale is not judged yet" in page
+    suite = ElementTree.fromstring(junit(summary))  # noqa: S314 - our own
+    (case,) = suite.iterfind(".//testcase[@name='no_oversell']")
+    assert (case.get("classname"), case[0].tag) == ("flashsale.tiny.answers", "failure")
+    assert f"no_oversell fail::{said}" in "\n".join(annotations(summary)).replace("%3A", ":")
+    assert f"| no_oversell | {said} | ❌ fail |" in step_summary(summary)

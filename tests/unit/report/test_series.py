@@ -54,6 +54,12 @@ def test_a_big_sale_is_thinned_and_keeps_its_end() -> None:
     assert steps[-1][1] == 0
 
 
+def test_an_order_that_is_told_again_takes_one_unit() -> None:
+    twice = record_of([SOLD, SOLD, GONE])
+    twice.answers[1] = twice.answers[0]
+    assert [left for _, left in series.stock(twice, 2)] == [2, 1, 1]
+
+
 def test_without_an_order_the_stock_stays() -> None:
     assert [left for _, left in series.stock(record_of([GONE]), 7)] == [7, 7]
 

@@ -9,7 +9,7 @@ from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts import Attempts
 from flashsale.run.histogram import Histogram
 from flashsale.run.parts import Latency
-from flashsale.run.summary import Summary
+from flashsale.run.summary import Check, Summary
 from flashsale.scenario.answer import Answer, unsent
 from flashsale.scenario.scenario import Scenario, parse_scenario
 from flashsale.storm.figures.conclusion import Circumstances, conclude
@@ -209,3 +209,28 @@ def test_a_run_that_is_yet_to_be_verified_is_no_pass() -> None:
     verified = summary.with_verify(judgement("pass"))
     assert (verified.exit_code, verified.verdict) == (ExitCode.PASS, Verdict.PASS)
     assert not verified.verify.awaited
+
+
+def told_of(verdict: Verdict) -> Check:
+    return Check(name="no_oversell", verdict=verdict, detail="by the answers alone")
+
+
+def test_what_the_answers_alone_prove_is_a_violation_until_verify_knows_better() -> None:
+    summary = concluded(SOLD, GONE).model_copy(update={"answers": [told_of(Verdict.FAIL)]}).judged()
+    assert (summary.exit_code, summary.verdict) == (ExitCode.VIOLATION, Verdict.FAIL)
+    judged = summary.with_verify(judgement("pass"))
+    assert (judged.exit_code, judged.standing_answers) == (ExitCode.PASS, [])
+    undecided = judgement("unknown")
+    undecided["checks"] = [{"name": "no_oversell", "verdict": "unknown", "detail": ""}]
+    assert summary.with_verify(undecided).exit_code == ExitCode.VIOLATION
+    doubt = concluded(SOLD, GONE).model_copy(update={"answers": [told_of(Verdict.UNKNOWN)]})
+    assert doubt.judged().exit_code == ExitCode.PASS
+
+
+def test_a_summary_of_before_the_answers_were_judged_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    concluded(SOLD, GONE).write(path)
+    document = orjson.loads(path.read_bytes())
+    del document["answers"]
+    path.write_bytes(orjson.dumps(document))
+    assert Summary.read(path).answers == []

@@ -1,8 +1,12 @@
 from typing import Any
 
 import pytest
+from rig.scripted_sale import Act, ScriptedSale, http
+from rig.until import until
 
-from flashsale.storm.attack.questions import Reply, read_reply
+from flashsale.errors import UnreachableError, UsageError
+from flashsale.scenario.target import Routes, Target
+from flashsale.storm.attack.questions import Reply, preflight, read_reply
 
 
 @pytest.mark.parametrize(
@@ -28,3 +32,77 @@ def test_a_status_is_an_order_or_none_or_later_or_never(
     status: int, body: Any, reply: str | Reply
 ) -> None:
     assert read_reply(status, body) == reply
+
+
+# Before the storm.
+
+
+def answering(*statuses: tuple[str, int]) -> ScriptedSale:
+    """A server that answers these paths so, and all others with 404."""
+    known = dict(statuses)
+    return ScriptedSale(lambda visit: Act(http(known.get(visit.path, 404))))
+
+
+ELSEWHERE = "127.0.0.77"
+"""An address of this machine at which nobody listens."""
+
+
+def at(sale: ScriptedSale, *addresses: str) -> Target:
+    """The sale's target, as a name that has these addresses."""
+    target = Target.at(sale.base_url)
+    return Target("http://shop.test", "shop.test", "", addresses or target.addresses, target.port)
+
+
+@pytest.mark.parametrize(
+    ("routes", "asked"),
+    [
+        (Routes(), ["/healthz", "/user/me"]),
+        (Routes(health="/up"), ["/up", "/user/me"]),
+        (Routes(session=""), ["/healthz"]),
+        (Routes(health="", session="/whoami"), ["/whoami"]),
+        (Routes(health="", session=""), []),
+    ],
+)
+def test_only_the_named_routes_are_asked_and_never_that_of_claims(
+    routes: Routes, asked: list[str]
+) -> None:
+    with answering().open() as sale:
+        assert not preflight(at(sale), routes, "abc").is_known
+        until(lambda: sale.connections == 1)
+        assert [visit.path for visit in sale.others] == asked
+        assert sale.claims == []
+
+
+def test_without_a_token_no_session_is_asked_for() -> None:
+    with answering(("/healthz", 200)).open() as sale:
+        assert preflight(at(sale), Routes()).is_known
+        assert [(visit.path, visit.token) for visit in sale.others] == [("/healthz", "")]
+
+
+def test_a_token_that_is_refused_and_a_target_that_is_not_well_are_told() -> None:
+    with answering(("/healthz", 200), ("/user/me", 401)).open() as sale:  # noqa: SIM117
+        with pytest.raises(
+            UsageError, match=r"shop\.test \(127\.0\.0\.1\) does not know the tokens"
+        ):
+            preflight(at(sale), Routes(), "abc")
+    with answering(("/up", 503)).open() as sale:  # noqa: SIM117
+        with pytest.raises(UnreachableError, match="/up answers 503"):
+            preflight(at(sale), Routes(health="/up"), "abc")
+
+
+@pytest.mark.parametrize("routes", [Routes(), Routes(health="", session="")])
+def test_addresses_are_tried_in_turn_and_the_one_that_answers_is_the_target(
+    routes: Routes,
+) -> None:
+    with answering().open() as sale:
+        target = preflight(at(sale, ELSEWHERE, "127.0.0.1", "127.0.0.78"), routes, "abc").target
+        until(lambda: sale.connections == 1)
+    assert (target.address, target.addresses) == ("127.0.0.1", ("127.0.0.1",))
+
+
+@pytest.mark.parametrize("routes", [Routes(), Routes(health="", session="")])
+def test_where_none_answers_each_is_named(routes: Routes) -> None:
+    with answering().open() as sale:
+        target = at(sale, ELSEWHERE, "127.0.0.78")
+        with pytest.raises(UnreachableError, match=rf"shop\.test \({ELSEWHERE}: .*; 127.0.0.78: "):
+            preflight(target, routes, "abc")

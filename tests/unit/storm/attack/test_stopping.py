@@ -61,7 +61,7 @@ def test_a_condition_that_becomes_true_ends_the_storm(
 ) -> None:
     storm = Storm(condition).end(*answers)
     assert storm.watch.look(1.0) is ends
-    assert (storm.watch.met is not None) is ends
+    assert bool(storm.watch.met) is ends
 
 
 def test_what_comes_later_is_counted_on_and_the_end_comes_once() -> None:
@@ -74,7 +74,49 @@ def test_what_comes_later_is_counted_on_and_the_end_comes_once() -> None:
     met, other = storm.watch.judgements
     assert (met.verdict, met.value) == (Verdict.FAIL, 0.5)
     assert met.detail == "50.00% when 1,000 attempts had ended after 0.5 s"
-    assert (other.verdict, other.detail) == (Verdict.PASS, "did not become true")
+    assert other.verdict is Verdict.PASS
+    assert other.detail == "was not true when another ended the storm"
+
+
+def test_each_condition_that_is_true_at_a_look_is_told() -> None:
+    storm = Storm("buy.error.share>1%", "buy.indeterminate.count>10").end(*[LOST] * 500)
+    assert storm.watch.look(0.25)
+    assert [it.verdict for it in storm.watch.judgements] == [Verdict.FAIL] * 2
+    assert not any(it.at_end for it in storm.watch.judgements)
+
+
+AT_END = (
+    ("buy.indeterminate.share>20%", [SOLD] * 7 + [LOST] * 3, "30.00%"),
+    ("buy.sold.count>=7", [SOLD] * 7, "7"),
+    ("buy.max>9ms", [SOLD], "10.0 ms"),
+    ("rate<1000/s", [SOLD] * 5, "500/s"),
+    ("error.share>20%", [LOST] * 3 + [SOLD] * 12, ""),
+)
+
+
+@pytest.mark.parametrize(("condition", "answers", "found"), AT_END)
+def test_what_comes_true_after_the_last_look_is_judged_on_the_final_figures(
+    condition: str, answers: Sequence[Answer], found: str
+) -> None:
+    storm = Storm(condition)
+    assert not storm.watch.look(0.0)
+    storm.end(*answers)
+    storm.watch.end(0.01)
+    (judgement,) = storm.watch.judgements
+    if not found:
+        assert (judgement.verdict, judgement.detail) == (Verdict.PASS, "did not become true")
+        return
+    assert judgement.verdict is Verdict.FAIL
+    assert judgement.detail == f"{found} when the storm was over"
+    assert judgement.at_end
+
+
+def test_what_ended_the_storm_early_is_not_judged_again_at_its_end() -> None:
+    storm = Storm("buy.indeterminate.share>20%", "buy.unsent.share>20%").end(*[LOST] * 500)
+    assert storm.watch.look(0.25)
+    storm.end(*[unsent("aborted")] * 1_500).watch.end(0.5)
+    met, other = storm.watch.judgements
+    assert (met.at_end, other.verdict) == (False, Verdict.PASS)
 
 
 def test_a_rate_is_not_judged_when_the_barrier_opens() -> None:

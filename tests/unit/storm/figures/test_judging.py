@@ -1,5 +1,6 @@
 from collections import Counter
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import pytest
 
@@ -17,7 +18,7 @@ class Figures:
             {Outcome.SOLD: 100, Outcome.SOLD_OUT: 1899, Outcome.SHED: 1}
         )
     )
-    rate_per_s: float = 12_345.6
+    rate_per_s: Fraction = Fraction(123_456, 10)
     start_lag: Histogram = field(default_factory=lambda: Histogram([10_000] * 1000))
     loads: Loads | None = field(default_factory=lambda: Loads(3, shops=2, unknown=0))
 
@@ -109,3 +110,68 @@ def test_every_metric_can_be_demanded_and_judged() -> None:
     conditions = {"latency": "< 1ms", "count": "< 1", "share": "< 1%", "rate": "< 1/s"}
     for name, metric in metrics().items():
         assert judge(parse_threshold(name, conditions[metric.kind]), Figures()).verdict
+
+
+def of_claims(**outcomes: int) -> Figures:
+    counted: Counter[Ending] = Counter({Outcome(name): n for name, n in outcomes.items()})
+    return Figures(planned=sum(outcomes.values()), outcomes=counted)
+
+
+@pytest.mark.parametrize(
+    ("sold", "of", "condition", "holds", "shown"),
+    [
+        (19, 20, ">= 95%", True, "95.00%"),
+        (19, 20, "> 95%", False, "95.00%"),
+        (7, 100, "<= 7%", True, "7.00%"),
+        (29, 100, "== 29%", True, "29.00%"),
+        (1149, 1000_00, "<= 1.149%", True, "1.149%"),
+        (1, 1_000_000, "<= 0%", False, "0.0001%"),
+        (1, 3, "> 33.333333333%", True, "33.3333333333%"),
+        (999_999, 1_000_000, "== 100%", False, "99.9999%"),
+        (999_999, 1_000_000, ">= 99%", True, "100.00%"),
+    ],
+)
+def test_a_share_is_compared_as_it_is_written_and_shown_as_it_is_judged(
+    sold: int, of: int, condition: str, holds: bool, shown: str
+) -> None:
+    judged = judge(
+        parse_threshold("buy.sold.share", condition), of_claims(sold=sold, shed=of - sold)
+    )
+    assert (judged.verdict is Verdict.PASS, judged.detail) == (holds, shown)
+
+
+@pytest.mark.parametrize("of", range(1, 101))
+def test_each_share_of_a_hundredth_equals_the_per_cent_it_is(of: int) -> None:
+    for sold in range(of + 1):
+        if 100 * sold % of == 0:
+            share = parse_threshold("buy.sold.share", f"== {100 * sold // of}%")
+            assert judge(share, of_claims(sold=sold, shed=of - sold)).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("metric", "condition", "holds", "shown"),
+    [
+        ("rate", "== 12345.6/s", True, "12,345.6/s"),
+        ("rate", "> 12345.6/s", False, "12,345.6/s"),
+        ("rate", ">= 12345.61/s", False, "12,345.6/s"),
+        ("rate", "< 12345.59/s", False, "12,346/s"),
+        ("rate", ">= 12346/s", False, "12,345.6/s"),
+        ("buy.response.max", "<= 0.05s", True, "50.0 ms"),
+        ("buy.response.max", "< 50ms", False, "50.0 ms"),
+        ("buy.response.mean", "< 50ms", True, "49.9995 ms"),
+    ],
+)
+def test_times_and_rates_are_compared_as_they_are_written(
+    metric: str, condition: str, holds: bool, shown: str
+) -> None:
+    judged = judge(parse_threshold(metric, condition), Figures())
+    assert (judged.verdict is Verdict.PASS, judged.detail) == (holds, shown)
+
+
+@pytest.mark.parametrize(("us", "limit"), [(1005, "1.005ms"), (8003, "0.008003s"), (2300, "2.3ms")])
+def test_a_time_in_the_record_equals_the_limit_that_is_written(us: int, limit: str) -> None:
+    figures = Figures()
+    figures.latency = lambda clock, outcome: Histogram([us])  # type: ignore[method-assign]
+    for condition, holds in ((f"<= {limit}", True), (f"< {limit}", False), (f"== {limit}", True)):
+        judged = judge(parse_threshold("buy.max", condition), figures)
+        assert (judged.verdict is Verdict.PASS) is holds

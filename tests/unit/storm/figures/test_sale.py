@@ -4,12 +4,13 @@ import orjson
 import pytest
 from rig.plans import plan_browse, plan_stampede
 
-from flashsale.model import Outcome
+from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts import Attempts
 from flashsale.run.attempts_file import AttemptsFile, read_record
 from flashsale.run.parts import SaleFigures
 from flashsale.scenario.answer import Answer, indeterminate, unsent
 from flashsale.scenario.scenario import Browse, Load, Sale
+from flashsale.storm.figures.judging import answer_checks
 from flashsale.storm.figures.sale import Asked, claims_by_voucher, sale_figures
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)
@@ -36,7 +37,7 @@ ASKED = Asked([1, 2, 3, 4, 5], [7, 7, 8, 8, 8], {7: 1, 8: 2})
 
 
 def figures(record: Attempts = RECORD, asked: Asked = ASKED) -> SaleFigures:
-    found = sale_figures(record, asked)
+    found = sale_figures(claims_by_voucher(record, asked))
     assert found is not None
     return found
 
@@ -84,7 +85,8 @@ def test_what_the_status_route_said_counts(said: str, left: int, undersold: int)
 
 def test_reads_make_no_sale() -> None:
     plan = plan_browse(Load(model="stampede", users=2, connections=2), Browse(shops=3))
-    assert sale_figures(Attempts(2), Asked([0] * len(plan), [0] * len(plan))) is None
+    asked = Asked([0] * len(plan), [0] * len(plan))
+    assert sale_figures(claims_by_voucher(Attempts(2), asked)) is None
 
 
 def test_a_file_of_attempts_gives_the_same_figures(tmp_path: Path) -> None:
@@ -100,8 +102,8 @@ def test_a_file_of_attempts_gives_the_same_figures(tmp_path: Path) -> None:
         record.resolved[2] = "sold"
     asked = Asked(plan.users, plan.vouchers, {1: 2, 2: 1})
     found = read_record(path)
-    again = sale_figures(found.attempts, Asked.of(found))
-    assert again == sale_figures(record, asked)
+    again = sale_figures(claims_by_voucher(found.attempts, Asked.of(found)))
+    assert again == sale_figures(claims_by_voucher(record, asked))
     assert again is not None
     assert again.sold == 2
 
@@ -123,3 +125,86 @@ def test_what_is_no_file_of_attempts_is_refused(tmp_path: Path) -> None:
     path.write_text("[]\n")
     with pytest.raises(ValueError, match="header"):
         Asked.of(read_record(path))
+
+
+# What the answers alone prove.
+
+
+def sold(order: str) -> Answer:
+    return Answer(Outcome.SOLD, 200, order)
+
+
+def checks(record: Attempts, asked: Asked) -> dict[str, tuple[Verdict, str]]:
+    found = answer_checks(claims_by_voucher(record, asked))
+    return {check.name: (check.verdict, check.detail) for check in found}
+
+
+def test_a_fair_sale_breaks_no_rule_that_answers_could_prove_broken() -> None:
+    record = record_of((0, 10, sold("1")), (1, 20, sold("2")), (2, 30, GONE))
+    told = checks(record, Asked([1, 2, 3], [7, 7, 7], {7: 2}))
+    assert list(told) == ["no_oversell", "one_per_user", "unique_ids"]
+    assert {verdict for verdict, _ in told.values()} == {Verdict.PASS}
+
+
+def test_more_sold_than_units_is_a_breach_and_late_orders_count() -> None:
+    record = record_of((0, 10, sold("1")), (1, 20, indeterminate("timeout")), (2, 30, GONE))
+    asked = Asked([1, 2, 3], [7, 7, 7], {7: 1})
+    assert checks(record, asked)["no_oversell"][0] is Verdict.PASS
+    record.resolve(1, "sold", "2")
+    verdict, detail = checks(record, asked)["no_oversell"]
+    assert verdict is Verdict.FAIL
+    assert detail == "2 orders, by the answers alone: voucher 7: 2 orders of 1 units"
+
+
+def test_units_of_one_voucher_do_not_make_up_for_another() -> None:
+    record = record_of((0, 10, sold("1")), (1, 20, sold("2")), (2, 30, GONE))
+    told = checks(record, Asked([1, 2, 3], [7, 7, 8], {7: 1, 8: 5}))
+    assert told["no_oversell"][0] is Verdict.FAIL
+
+
+def test_a_user_with_two_orders_of_a_voucher_is_a_breach() -> None:
+    record = record_of((0, 10, sold("1")), (1, 20, sold("2")), (2, 30, sold("3")))
+    two = checks(record, Asked([5, 5, 6], [7, 7, 7], {7: 9}))
+    assert two["one_per_user"][0] is Verdict.FAIL
+    assert "user 5 was told of orders 1 and 2" in two["one_per_user"][1]
+    one_each = checks(record, Asked([5, 5, 6], [7, 8, 7], {7: 9, 8: 9}))
+    assert one_each["one_per_user"][0] is Verdict.PASS
+
+
+@pytest.mark.parametrize("vouchers", [[7, 7], [7, 8]])
+def test_an_order_id_given_to_two_is_a_breach(vouchers: list[int]) -> None:
+    record = record_of((0, 10, sold("1")), (1, 20, sold("1")))
+    told = checks(record, Asked([5, 6], vouchers, {7: 9, 8: 9}))
+    assert told["unique_ids"][0] is Verdict.FAIL
+    assert "order 1 was given to user 6" in told["unique_ids"][1]
+
+
+def test_what_nobody_knows_is_neither_kept_nor_broken() -> None:
+    silent = checks(record_of((0, 10, GONE)), Asked([5], [7], {7: 1}))
+    assert {verdict for verdict, _ in silent.values()} == {Verdict.UNKNOWN}
+    unnumbered = checks(record_of((0, 10, sold("1"))), Asked([5], [7]))
+    assert unnumbered["no_oversell"][0] is Verdict.UNKNOWN
+    assert unnumbered["one_per_user"][0] is Verdict.PASS
+    assert answer_checks([]) == []
+
+
+@pytest.mark.parametrize("retry", [sold("1"), indeterminate("reset")])
+def test_a_retry_of_a_claim_that_had_sold_is_one_sale(retry: Answer) -> None:
+    """The first claim's answer is lost; its retry is told of the order, or lost as well."""
+    record = record_of((0, 10, indeterminate("timeout")), (20, 30, retry), (40, 50, GONE))
+    record.resolve(0, "sold", "1")
+    if retry.outcome.is_indeterminate:
+        record.resolve(1, "sold", "1")
+    asked = Asked([5, 5, 6], [7, 7, 7], {7: 1})
+    found = figures(record, asked)
+    assert (found.sold, found.left, found.fairness.winners) == (1, 0, 1)
+    assert {verdict for verdict, _ in checks(record, asked).values()} == {Verdict.PASS}
+
+
+def test_an_order_that_is_told_twice_is_gone_when_the_last_unit_is() -> None:
+    """Two clicks are told of one order; the second unit goes later, and only then is it gone."""
+    record = record_of((0, 10, sold("1")), (0, 12, sold("1")), (0, 40, sold("2")), (0, 50, GONE))
+    asked = Asked([5, 5, 6, 8], [7] * 4, {7: 2})
+    found = figures(record, asked)
+    assert (found.sold, found.left, found.sold_out_ms, found.propagation_ms) == (2, 0, 40, 10)
+    assert claims_by_voucher(record, asked)[0].told_again == 1
