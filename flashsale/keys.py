@@ -138,6 +138,40 @@ _DATA_SET_PREFIXES = (
 )
 
 
+SALES = "seckill:*"
+"""A pattern of every key of a sale."""
+
+_OF_SALE = re.compile(r"seckill:(?:stock|order|receipt|sale):([0-9]{1,19})")
+_OF_DAY = re.compile(r"sign:([0-9]{1,19}):[0-9]{6}")
+_OF_PHONE = re.compile(r"login:(?:code|budget:phone):([0-9]{11})")
+
+
+def voucher_of(key: str) -> int | None:
+    """The voucher whose sale `key` belongs to; None for any other key."""
+    found = _OF_SALE.fullmatch(key)
+    return int(found[1]) if found else None
+
+
+def signer_of(key: str) -> int | None:
+    """The user whose sign-ins of a month `key` holds; None for any other key."""
+    found = _OF_DAY.fullmatch(key)
+    return int(found[1]) if found else None
+
+
+def phone_of(key: str) -> int | None:
+    """The phone whose code or budget `key` holds; None for any other key."""
+    found = _OF_PHONE.fullmatch(key)
+    return int(found[1]) if found else None
+
+
+def is_session(key: str) -> bool:
+    """True for a key that a session may be behind."""
+    return key.startswith("login:token:")
+
+
+PROBE = "lock:probe"
+"""Key that is in neither store: to delete it tells whether the store can be written to."""
+
 PAGE_KINDS = (
     *("shop", "shop-type", "shop-type-page", "shop-name-page"),
     *("blog", "blog-hot", "blog-likes", "voucher-list"),

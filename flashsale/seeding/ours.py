@@ -4,7 +4,6 @@
 does not name, or that does not hang on one that it names, is somebody else's and is never touched.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, Engine, Table, inspect, text
 
 from flashsale import keys
 from flashsale.errors import UsageError
+from flashsale.model import parse_id
 from flashsale.seeding.dataset import Dataset, Portion
 from flashsale.seeding.settings import SeedSettings, Window
 from flashsale.storage import tables
@@ -210,16 +210,15 @@ def _pieces(known: Owned, name: str) -> Iterator[str]:
             yield f"{_KEYS[name]} BETWEEN {start} AND {min(start + _AT_ONCE - 1, ids[-1])}"
 
 
-_SALE = re.compile(r"seckill:(?:stock|order|receipt|sale):([0-9]+)")
 _STREAMS = (keys.STREAM_ORDERS, keys.STREAM_DEAD)
 
 
 def _foreign_sales(ledger: Redis, known: Owned) -> Iterator[int]:
     """Vouchers that the ledger sells, or holds orders of, and that no data set made."""
-    for name in ledger.scan_iter(match="seckill:*", count=_KEYS_AT_ONCE):
-        found = _SALE.fullmatch(name)
-        if found and not known.has(tables.voucher, int(found[1])):
-            yield int(found[1])
+    for name in ledger.scan_iter(match=keys.SALES, count=_KEYS_AT_ONCE):
+        found = keys.voucher_of(name)
+        if found is not None and not known.has(tables.voucher, found):
+            yield found
     for stream in _STREAMS:
         for voucher_id in _ordered(ledger, stream):
             if not known.has(tables.voucher, voucher_id):
@@ -233,8 +232,9 @@ def _ordered(ledger: Redis, stream: str) -> Iterator[int]:
         list[tuple[str, dict[str, str]]], ledger.xrange(stream, after, "+", count=_KEYS_AT_ONCE)
     ):
         for _, fields in entries:
-            if fields and fields.get("voucherId", "").isdecimal():
-                yield int(fields["voucherId"])
+            voucher_id = parse_id((fields or {}).get("voucherId", ""))
+            if voucher_id is not None:
+                yield voucher_id
         after = f"({entries[-1][0]}"
 
 
@@ -254,7 +254,7 @@ def ledger_keys(ledger: Redis, known: Owned) -> Iterator[str]:
     dataset = Dataset(SeedSettings(seed=known.seed or 0), Window.never())
     found = (name for name in ledger.scan_iter(count=2_000) if keys.belongs_to_data_set(name))
     while batch := list(islice(found, _KEYS_AT_ONCE)):
-        sessions = [name for name in batch if name.startswith("login:token:")]
+        sessions = [name for name in batch if keys.is_session(name)]
         yield from _own_sessions(ledger, sessions, known, dataset)
         yield from (name for name in batch if _is_named(name, known, dataset))
 
@@ -263,13 +263,13 @@ def _is_named(name: str, known: Owned, dataset: Dataset) -> bool:
     """Whether the name of a key says by itself that a data set made it."""
     if name in keys.DATA_SET_KEYS:
         return True
-    if sale := _SALE.fullmatch(name):
-        return known.has(tables.voucher, int(sale[1]))
-    if day := re.fullmatch(r"sign:([0-9]{1,19}):[0-9]{6}", name):
-        return known.has(tables.user, int(day[1]))
-    if phone := re.fullmatch(r"login:(?:code|budget:phone):([0-9]{11})", name):
-        return known.has(tables.user, dataset.owner_of(int(phone[1])))
-    return False
+    voucher_id, user_id = keys.voucher_of(name), keys.signer_of(name)
+    if voucher_id is not None:
+        return known.has(tables.voucher, voucher_id)
+    phone = keys.phone_of(name)
+    if phone is not None:
+        user_id = dataset.owner_of(phone)
+    return user_id is not None and known.has(tables.user, user_id)
 
 
 def _own_sessions(
@@ -287,10 +287,11 @@ def _own_sessions(
         if isinstance(reply, RedisError):
             raise reply
         user_id, nick_name = reply
-        if user_id and user_id.isascii() and user_id.isdigit():
-            number = int(user_id)
-            if known.has(tables.user, number) and nick_name == dataset.user(number)[2]:
-                yield name
+        number = parse_id(user_id or "")
+        if number is None or not known.has(tables.user, number):
+            continue
+        if nick_name == dataset.user(number)[2]:
+            yield name
 
 
 def forget(pool: Engine) -> None:
