@@ -21,7 +21,7 @@ from flashsale.accounts.login import Login, sender_for
 from flashsale.accounts.sessions import Sessions
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.storefront import Storefront
-from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.errors import FlashsaleError, Indeterminate, Unavailable, UnreachableError
 from flashsale.locks.counts import LockCollector
 from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
@@ -156,8 +156,10 @@ class Replica:
         _calm_collector()
         serving = loop.create_task(server.serve())
         stopping = loop.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        lasting = {serving, stopping, *duties}
+        await asyncio.wait(lasting, return_when=asyncio.FIRST_COMPLETED)
         ended_early = serving.done()
+        trouble = _ended_duty(duties)
         if not ended_early:
             await self._drain()
             server.stop()
@@ -168,6 +170,8 @@ class Replica:
         if ended_early:
             why = _line(serving.exception() or "the server ended by itself")
             raise UnreachableError(f"port {self._port} cannot be served: {why}")
+        if trouble:
+            raise FlashsaleError(trouble)
 
     async def _sync_clock(self) -> None:
         try:
@@ -235,6 +239,17 @@ def _give_way(niceness: int) -> None:
     if os.getsid(0) == os.getpid():
         with suppress(OSError):
             Path("/proc/self/autogroup").write_text(f"{os.nice(0)}\n")
+
+
+def _ended_duty(duties: Sequence[asyncio.Task[None]]) -> str:
+    """What is wrong where one of the duties, which last as long as the process, has ended."""
+    for duty in duties:
+        if duty.done():
+            why = "cancelled" if duty.cancelled() else repr(duty.exception() or "it returned")
+            name = getattr(duty.get_coro(), "__qualname__", duty.get_name())
+            log.error("a background task ended by itself; the process ends", task=name, why=why)
+            return f"the replica's task {name} ended by itself: {why}"
+    return ""
 
 
 async def _cancelled(duties: Sequence[asyncio.Task[None]]) -> None:
