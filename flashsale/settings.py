@@ -201,7 +201,12 @@ class ReplicaSettings(Settings):
     niceness: int = Field(
         10, ge=0, le=19, description="How far it gives way to stores and workers."
     )
-    mysql_threads_max: int = Field(16, ge=1, le=50, description="MySQL transactions in flight.")
+    mysql_threads_max: int = Field(
+        16, ge=1, le=50, description="MySQL transactions of orders and users in flight."
+    )
+    mysql_page_threads_max: int = Field(
+        16, ge=1, le=50, description="MySQL transactions of pages in flight, beside those."
+    )
     trusted_proxies: str = Field(
         "",
         description="Networks, by comma, that may name a client's address; loopback always may.",

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,19 +70,23 @@ class Replica:
         self._claims = Claims(stores.ledger_url, self._claim_settings, session_settings)
         pool = engine(stores.mysql_url)
         self._database = Database(pool, threads_max=self._settings.mysql_threads_max)
+        # Pages have connections and threads of their own: however dear they are made, orders,
+        # claims and sign-ins do not wait behind them.
+        page_pool = engine(stores.mysql_url)
+        self._pages = Database(page_pool, threads_max=self._settings.mysql_page_threads_max)
         self._ledger = Channel(stores.ledger_url, connections_max=8, timeout_s=2.0)
         cache = CacheClient(stores.cache_url, CacheSettings.load(), BloomSettings.load())
-        self._storefront = Storefront(self._database, cache, self._ledger, CatalogSettings.load())
+        self._storefront = Storefront(self._pages, cache, self._ledger, CatalogSettings.load())
         self._locks = TaskLocks(stores.cache_url, stores.ledger_url, LockSettings.load())
         self._lag = LoopLag()
         self._callers = Callers(self._sessions, OperatorSettings.load())
         router = Router()
         self.app = App(router, self._settings)
-        self._mount_sale(router, self._metrics(pool))
+        self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
         self._mount_accounts(router, session_settings)
         self._mount_storefront(router)
 
-    def _metrics(self, pool: Engine) -> Metrics:
+    def _metrics(self, pools: Mapping[str, Engine]) -> Metrics:
         cache = self._storefront.cache
         gates: dict[str, Gate[Any, Any]] = {
             "claim": self._claims.gate,
@@ -102,7 +106,7 @@ class Replica:
             GateCollector(gates),
             CacheCollector(cache),
             LockCollector("task", self._locks.counts, lambda: self._locks.held),
-            MySQLPoolCollector({"replica": pool}),
+            MySQLPoolCollector(pools),
             ChannelCollector(channels),
             self._lag,
         )
@@ -213,6 +217,7 @@ class Replica:
         await self._locks.aclose()
         await self._ledger.aclose()
         self._database.close()
+        self._pages.close()
 
 
 async def _ended(serving: asyncio.Task[None]) -> None:

@@ -555,3 +555,34 @@ async def test_a_replica_whose_task_ends_stops_serving(
         replica = Replica("r1", port, stores, ReplicaSettings.load(drain_timeout_s=1))
         with pytest.raises(FlashsaleError, match=r"breaks ended by itself: .*too long"):
             await asyncio.wait_for(replica.run(), 20)
+
+
+async def test_orders_do_not_wait_behind_pages_and_searches_leave_room_for_pages(
+    shop: Shop, ledger: Redis, pool: Engine
+) -> None:
+    """Every page of shops hangs in MySQL: an order's row is read and paid all the same, and so is
+    a page of another table, since searches may hold but a few slots."""
+    add_order(pool, order_id=77, user_id=1)
+    with pool.connect() as holding:
+        holding.execute(text("LOCK TABLES tb_shop WRITE"))
+        searches = [
+            asyncio.ensure_future(shop.ask("GET", f"/shop/of/name?name=n{number}", None))
+            for number in range(40)
+        ]
+        await asyncio.sleep(0.3)
+        assert sum(search.done() for search in searches) >= 30, "refused, and at once"
+        async with asyncio.timeout(2):
+            assert (await shop.ask("GET", "/blog/1", None)).status == 404
+        pages = [
+            asyncio.ensure_future(shop.ask("GET", f"/shop/{number}", None))
+            for number in range(1, 40)
+        ]
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(2):
+            assert (await shop.own(1, 1)).json["data"]["state"] == "row"
+            assert (await shop.ask("POST", "/voucher-order/77/pay", 1)).status == 200
+            assert (await shop.claim(404, 2)).status == 404
+        assert not any(page.done() for page in pages[:10])
+        holding.execute(text("UNLOCK TABLES"))
+    replies = await asyncio.gather(*searches, *pages)
+    assert {reply.status for reply in replies} <= {200, 404, 503}
