@@ -1,5 +1,7 @@
 """Every Redis key, spelled in one place. Roles: *ledger* must not be lost, *cache* may be."""
 
+import re
+
 STREAM_ORDERS = "stream.orders"
 """Ledger stream: accepted orders on their way to MySQL (userId, voucherId, id, ms)."""
 
@@ -121,7 +123,9 @@ def bloom_fill(name: str) -> str:
     return f"bloom:fill:{name}"
 
 
-_DATA_SET_KEYS = frozenset({STREAM_ORDERS, STREAM_DEAD, DEAD_ORDERS, LOADED_SALES})
+DATA_SET_KEYS = frozenset({STREAM_ORDERS, STREAM_DEAD, DEAD_ORDERS, LOADED_SALES})
+"""Ledger keys that all sales share."""
+
 _DATA_SET_PREFIXES = (
     "seckill:stock:",
     "seckill:order:",
@@ -134,23 +138,68 @@ _DATA_SET_PREFIXES = (
 )
 
 
-_PAGE_PREFIXES = ("cache:", "shop:geo:", "lock:shop", "lock:blog", "lock:voucher")
+SALES = "seckill:*"
+"""A pattern of every key of a sale."""
+
+_OF_SALE = re.compile(r"seckill:(?:stock|order|receipt|sale):([0-9]{1,19})")
+_OF_DAY = re.compile(r"sign:([0-9]{1,19}):[0-9]{6}")
+_OF_PHONE = re.compile(r"login:(?:code|budget:phone):([0-9]{11})")
+
+
+def voucher_of(key: str) -> int | None:
+    """The voucher whose sale `key` belongs to; None for any other key."""
+    found = _OF_SALE.fullmatch(key)
+    return int(found[1]) if found else None
+
+
+def signer_of(key: str) -> int | None:
+    """The user whose sign-ins of a month `key` holds; None for any other key."""
+    found = _OF_DAY.fullmatch(key)
+    return int(found[1]) if found else None
+
+
+def phone_of(key: str) -> int | None:
+    """The phone whose code or budget `key` holds; None for any other key."""
+    found = _OF_PHONE.fullmatch(key)
+    return int(found[1]) if found else None
+
+
+def is_session(key: str) -> bool:
+    """True for a key that a session may be behind."""
+    return key.startswith("login:token:")
+
+
+PROBE = "lock:probe"
+"""Key that is in neither store: to delete it tells whether the store can be written to."""
+
+PAGE_KINDS = (
+    *("shop", "shop-type", "shop-type-page", "shop-name-page"),
+    *("blog", "blog-hot", "blog-likes", "voucher-list"),
+)
+"""The kinds of cached things that the storefront has."""
+
+_PAGES = re.compile(
+    rf"cache:boot|(?:cache|lock):(?:{'|'.join(PAGE_KINDS)}):.+|(?:lock:)?shop:geo:[0-9]+(?::.+)?"
+)
+_BLOOMS = re.compile(r"bloom:(?:[01]:|fill:)?(?:shop|blog)")
 
 
 def belongs_to_pages(key: str) -> bool:
     """True for a cache key that holds something read from MySQL, or the lock of who reads it."""
-    return key.startswith(_PAGE_PREFIXES)
+    return _PAGES.fullmatch(key) is not None
 
 
 def belongs_to_cache(key: str) -> bool:
     """True for a cache key that goes when its data set is reset. Locks of orders stay."""
-    return belongs_to_pages(key) or key.startswith("bloom:")
+    return belongs_to_pages(key) or _BLOOMS.fullmatch(key) is not None
 
 
 def belongs_to_data_set(key: str) -> bool:
-    """True for a ledger key that goes when its data set is reset.
+    """True for a ledger key of a kind that goes when its data set is reset.
+
+    Whether it is that data set's is told by its id (`seeding/ours.py`).
 
     The counters behind order ids and fences stay: a replica that runs on holds a leased block of
     numbers, and starting again from one would hand them out twice.
     """
-    return key in _DATA_SET_KEYS or key.startswith(_DATA_SET_PREFIXES)
+    return key in DATA_SET_KEYS or key.startswith(_DATA_SET_PREFIXES)

@@ -22,7 +22,7 @@ from flashsale.secret_file import read_secret
 class Settings(BaseSettings):
     """Frozen settings whose first error is one line that names the field."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def settings_customise_sources(
@@ -89,12 +89,20 @@ class SessionSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_SESSION_", frozen=True)
 
-    lifetime_minutes: int = Field(36_000, ge=1, description="How long an unused session lives.")
-    refresh_interval_s: int = Field(60, ge=1, description="A session's expiry moves this rarely.")
+    lifetime_minutes: int = Field(
+        36_000, ge=1, le=5_256_000, description="How long an unused session lives."
+    )
+    refresh_interval_s: int = Field(
+        60, ge=1, le=31_536_000, description="A session's expiry moves this rarely."
+    )
     batch_max: int = Field(512, ge=1, le=5_000, description="Tokens in one look-up.")
     calls_max: int = Field(1, ge=1, le=64, description="Look-ups in flight in one process.")
-    queue_max: int = Field(16_384, ge=1, description="Requests that may wait for a look-up.")
-    timeout_ms: int = Field(2_000, ge=1, description="A look-up that takes longer has failed.")
+    queue_max: int = Field(
+        16_384, ge=1, le=1_000_000, description="Requests that may wait for a look-up."
+    )
+    timeout_ms: int = Field(
+        2_000, ge=1, le=3_600_000, description="A look-up that takes longer has failed."
+    )
 
     @property
     def sliding_ms(self) -> tuple[int, int]:
@@ -107,16 +115,28 @@ class LoginSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_LOGIN_", frozen=True)
 
-    code_lifetime_s: int = Field(120, ge=1, description="How long a code can be used.")
-    tries_max: int = Field(5, ge=1, description="Wrong codes after which a code is void.")
-    budget_window_s: int = Field(600, ge=1, description="The span that the budgets are for.")
-    phone_codes_max: int = Field(5, ge=1, description="Codes for one phone in that span.")
-    address_codes_max: int = Field(100, ge=1, description="Codes asked for by one address.")
-    address_tries_max: int = Field(200, ge=1, description="Codes tried by one address.")
+    code_lifetime_s: int = Field(120, ge=1, le=86_400, description="How long a code can be used.")
+    tries_max: int = Field(
+        5, ge=1, le=1_000_000, description="Wrong codes after which a code is void."
+    )
+    budget_window_s: int = Field(
+        600, ge=1, le=2_592_000, description="The span that the budgets are for."
+    )
+    phone_codes_max: int = Field(
+        5, ge=1, le=1_000_000, description="Codes for one phone in that span."
+    )
+    address_codes_max: int = Field(
+        100, ge=1, le=1_000_000, description="Codes asked for by one address."
+    )
+    address_tries_max: int = Field(
+        200, ge=1, le=1_000_000, description="Codes tried by one address."
+    )
     sender: str = Field(
         "", description="package.module:function, async, that brings a code to a phone."
     )
-    sender_timeout_ms: int = Field(5_000, ge=1, description="A slower sender has failed.")
+    sender_timeout_ms: int = Field(
+        5_000, ge=1, le=3_600_000, description="A slower sender has failed."
+    )
     log_codes: bool = Field(False, description="Development only: print codes to the log.")
 
 
@@ -135,14 +155,22 @@ class ClaimSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_CLAIM_", frozen=True)
 
-    timeout_ms: int = Field(2_000, ge=10, description="From leaving the gate to the deadline.")
-    queue_timeout_ms: int = Field(2_000, ge=1, description="A claim that waited longer is shed.")
+    timeout_ms: int = Field(
+        2_000, ge=10, le=3_600_000, description="From leaving the gate to the deadline."
+    )
+    queue_timeout_ms: int = Field(
+        2_000, ge=1, le=3_600_000, description="A claim that waited longer is shed."
+    )
     batch_max: int = Field(256, ge=1, le=2_000, description="Claims that leave together.")
     calls_max: int = Field(1, ge=1, le=64, description="Batches in flight in one process.")
-    queue_max: int = Field(16_384, ge=1, description="Claims that may wait; one more is shed.")
+    queue_max: int = Field(
+        16_384, ge=1, le=1_000_000, description="Claims that may wait; one more is shed."
+    )
     replay_calls_max: int = Field(4, ge=1, le=64, description="Replays in flight in one process.")
     id_block: int = Field(4_096, ge=1, le=1_000_000, description="Order ids leased at a time.")
-    clock_interval_s: float = Field(10.0, gt=0, description="How often Redis' clock is read.")
+    clock_interval_s: float = Field(
+        10.0, ge=0.001, le=86_400, description="How often Redis' clock is read."
+    )
 
 
 class ReplicaSettings(Settings):
@@ -151,20 +179,34 @@ class ReplicaSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_REPLICA_", frozen=True)
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
-    backlog: int = Field(4_096, ge=1, description="Connections that may wait to be accepted.")
-    body_bytes_max: int = Field(65_536, ge=1, description="A larger body is answered 413.")
-    header_bytes_max: int = Field(16_384, ge=256, description="Larger headers are answered 431.")
+    backlog: int = Field(
+        4_096, ge=1, le=65_535, description="Connections that may wait to be accepted."
+    )
+    body_bytes_max: int = Field(
+        65_536, ge=1, le=1_073_741_824, description="A larger body is answered 413."
+    )
+    header_bytes_max: int = Field(
+        16_384, ge=256, le=16_777_216, description="Larger headers are answered 431."
+    )
     header_timeout_ms: int = Field(
         75_000,
         ge=1,
+        le=3_600_000,
         description="How long a request's head may take, and a connection be idle: longer than "
         "nginx keeps it, or nginx sends a claim into a connection that is just being closed.",
     )
-    drain_timeout_s: float = Field(10.0, ge=0, description="How long SIGTERM waits for requests.")
+    drain_timeout_s: float = Field(
+        10.0, ge=0, le=3_600, description="How long SIGTERM waits for requests."
+    )
     niceness: int = Field(
         10, ge=0, le=19, description="How far it gives way to stores and workers."
     )
-    mysql_threads_max: int = Field(16, ge=1, description="MySQL transactions in flight.")
+    mysql_threads_max: int = Field(
+        16, ge=1, le=50, description="MySQL transactions of orders and users in flight."
+    )
+    mysql_page_threads_max: int = Field(
+        16, ge=1, le=50, description="MySQL transactions of pages in flight, beside those."
+    )
     trusted_proxies: str = Field(
         "",
         description="Networks, by comma, that may name a client's address; loopback always may.",
@@ -178,15 +220,31 @@ class WorkerSettings(Settings):
 
     host: str = Field("127.0.0.1", description="Where /healthz and /metrics listen.")
     batch_rows_max: int = Field(500, ge=1, le=5_000, description="Orders in one transaction.")
-    block_ms: int = Field(2_000, ge=1, description="How long a read waits for new orders.")
+    block_ms: int = Field(
+        2_000, ge=1, le=3_600_000, description="How long a read waits for new orders."
+    )
     linger_ms: int = Field(20, ge=0, le=1_000, description="Rest after a small batch.")
-    lock_lease_ms: int = Field(30_000, ge=100, description="A user's lock, unless renewed.")
-    lock_renew_ms: int = Field(10_000, ge=10, description="How often the watchdog renews.")
-    claim_idle_ms: int = Field(35_000, ge=1, description="Another's entry idle longer is ours.")
-    retry_base_ms: int = Field(100, ge=1, description="First wait after a failure; it doubles.")
-    retry_max_ms: int = Field(5_000, ge=1, description="Longest wait after a failure.")
-    trim_keep_entries: int = Field(100_000, ge=0, description="Entries that trimming leaves.")
-    trim_interval_s: float = Field(10.0, gt=0, description="How often the stream is trimmed.")
+    lock_lease_ms: int = Field(
+        30_000, ge=100, le=3_600_000, description="A user's lock, unless renewed."
+    )
+    lock_renew_ms: int = Field(
+        10_000, ge=10, le=3_600_000, description="How often the watchdog renews."
+    )
+    claim_idle_ms: int = Field(
+        35_000, ge=1, le=3_600_000, description="Another's entry idle longer is ours."
+    )
+    retry_base_ms: int = Field(
+        100, ge=1, le=3_600_000, description="First wait after a failure; it doubles."
+    )
+    retry_max_ms: int = Field(
+        5_000, ge=1, le=3_600_000, description="Longest wait after a failure."
+    )
+    trim_keep_entries: int = Field(
+        100_000, ge=0, le=1_000_000_000, description="Entries that trimming leaves."
+    )
+    trim_interval_s: float = Field(
+        10.0, ge=0.001, le=86_400, description="How often the stream is trimmed."
+    )
 
 
 class CacheSettings(Settings):
@@ -194,24 +252,50 @@ class CacheSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_CACHE_", frozen=True)
 
-    timeout_ms: int = Field(1_000, ge=1, description="A longer call to the cache has failed.")
+    timeout_ms: int = Field(
+        1_000, ge=1, le=3_600_000, description="A longer call to the cache has failed."
+    )
     batch_max: int = Field(256, ge=1, le=2_000, description="Reads that leave together.")
     calls_max: int = Field(1, ge=1, le=64, description="Batches of reads in flight.")
-    queue_max: int = Field(16_384, ge=1, description="Reads that may wait; one more is refused.")
+    queue_max: int = Field(
+        16_384, ge=1, le=1_000_000, description="Reads that may wait; one more is refused."
+    )
     jitter: float = Field(0.1, ge=0, lt=1, description="A lifetime varies by this share of it.")
-    null_ttl_s: int = Field(120, ge=1, description='How long "there is none" is remembered.')
-    lease_ms: int = Field(10_000, ge=10, description="How long a loader may hold a thing's lock.")
-    load_timeout_ms: int = Field(5_000, ge=1, description="A load that takes longer has failed.")
-    loads_max: int = Field(16, ge=1, description="Loads at a time.")
-    loads_waiting_max: int = Field(4_096, ge=0, description="Loads that may wait for their turn.")
-    loads_wait_ms: int = Field(3_000, ge=0, description="How long a load waits for its turn.")
-    retry_ms: int = Field(50, ge=1, description="How often a reader asks for another's load.")
-    wait_ms: int = Field(3_000, ge=0, description="After that it loads by itself.")
-    rebuilds_max: int = Field(1_024, ge=1, description="Rebuilds behind stale answers at a time.")
-    rebuild_pause_ms: int = Field(1_000, ge=0, description="Rest of a key whose rebuild failed.")
-    probe_ms: int = Field(250, ge=1, description="How often a cache that failed is tried again.")
-    owed_max: int = Field(10_000, ge=1, description="Deletes owed to a cache that is away.")
-    keep_interval_s: float = Field(5.0, gt=0, description="How often owed deletes are retried.")
+    null_ttl_s: int = Field(
+        120, ge=1, le=31_536_000, description='How long "there is none" is remembered.'
+    )
+    lease_ms: int = Field(
+        10_000, ge=10, le=3_600_000, description="How long a loader may hold a thing's lock."
+    )
+    load_timeout_ms: int = Field(
+        5_000, ge=1, le=3_600_000, description="A load that takes longer has failed."
+    )
+    loads_max: int = Field(16, ge=1, le=1_000, description="Loads at a time.")
+    loads_waiting_max: int = Field(
+        4_096, ge=0, le=1_000_000, description="Loads that may wait for their turn."
+    )
+    loads_wait_ms: int = Field(
+        3_000, ge=0, le=3_600_000, description="How long a load waits for its turn."
+    )
+    retry_ms: int = Field(
+        50, ge=1, le=3_600_000, description="How often a reader asks for another's load."
+    )
+    wait_ms: int = Field(3_000, ge=0, le=3_600_000, description="After that it loads by itself.")
+    rebuilds_max: int = Field(
+        1_024, ge=1, le=100_000, description="Rebuilds behind stale answers at a time."
+    )
+    rebuild_pause_ms: int = Field(
+        1_000, ge=0, le=3_600_000, description="Rest of a key whose rebuild failed."
+    )
+    probe_ms: int = Field(
+        250, ge=1, le=3_600_000, description="How often a cache that failed is tried again."
+    )
+    owed_max: int = Field(
+        10_000, ge=1, le=1_000_000, description="Deletes owed to a cache that is away."
+    )
+    keep_interval_s: float = Field(
+        5.0, ge=0.001, le=86_400, description="How often owed deletes are retried."
+    )
 
     @model_validator(mode="after")
     def _lease_outlives_load(self) -> Self:
@@ -225,12 +309,20 @@ class BloomSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_BLOOM_", frozen=True)
 
-    false_positives: float = Field(0.01, gt=0, lt=0.5, description="Share at full capacity.")
-    headroom: float = Field(1.5, ge=1, description="Capacity, as a multiple of the seeded count.")
-    capacity_min: int = Field(10_000, ge=1, description="No filter is made for fewer ids.")
+    false_positives: float = Field(0.01, ge=1e-6, lt=0.5, description="Share at full capacity.")
+    headroom: float = Field(
+        1.5, ge=1, le=100, description="Capacity, as a multiple of the seeded count."
+    )
+    capacity_min: int = Field(
+        10_000, ge=1, le=100_000_000, description="No filter is made for fewer ids."
+    )
     module: bool = Field(True, description="Use the server's BF.* commands where it has them.")
-    settle_ms: int = Field(2_000, ge=0, description="Longest transaction that adds an id.")
-    chunk_bytes: int = Field(262_144, ge=1_024, description="Bitmap sent in one call.")
+    settle_ms: int = Field(
+        2_000, ge=0, le=3_600_000, description="Longest transaction that adds an id."
+    )
+    chunk_bytes: int = Field(
+        262_144, ge=1_024, le=67_108_864, description="Bitmap sent in one call."
+    )
 
 
 class LockSettings(Settings):
@@ -238,12 +330,18 @@ class LockSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_LOCK_", frozen=True)
 
-    lease_ms: int = Field(30_000, ge=100, description="A lock's life, unless renewed.")
-    renew_ms: int = Field(10_000, ge=10, description="How often the watchdog renews.")
-    wait_ms: int = Field(10_000, ge=0, description="How long to wait for a lock.")
-    poll_ms: int = Field(1_000, ge=10, description="How often a waiter looks without being told.")
-    timeout_ms: int = Field(2_000, ge=1, description="A call that takes longer has failed.")
-    waiters_max: int = Field(64, ge=1, description="Locks that one process may wait for.")
+    lease_ms: int = Field(
+        30_000, ge=100, le=3_600_000, description="A lock's life, unless renewed."
+    )
+    renew_ms: int = Field(10_000, ge=10, le=3_600_000, description="How often the watchdog renews.")
+    wait_ms: int = Field(10_000, ge=0, le=3_600_000, description="How long to wait for a lock.")
+    poll_ms: int = Field(
+        1_000, ge=10, le=3_600_000, description="How often a waiter looks without being told."
+    )
+    timeout_ms: int = Field(
+        2_000, ge=1, le=3_600_000, description="A call that takes longer has failed."
+    )
+    waiters_max: int = Field(64, ge=1, le=1_000, description="Locks that one process may wait for.")
 
     @model_validator(mode="after")
     def _renewal_has_two_tries(self) -> Self:
@@ -257,11 +355,18 @@ class LifecycleSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_ORDER_", frozen=True)
 
-    unpaid_timeout_s: int = Field(1_800, ge=1, description="An order unpaid for longer is void.")
-    sweep_interval_s: float = Field(5.0, gt=0, description="How often the sweeper looks.")
+    unpaid_timeout_s: int = Field(
+        1_800, ge=1, le=315_360_000, description="An order unpaid for longer is void."
+    )
+    sweep_interval_s: float = Field(
+        5.0, ge=0.001, le=86_400, description="How often the sweeper looks."
+    )
     sweep_rows_max: int = Field(500, ge=1, le=5_000, description="Orders in one of its steps.")
     rescan_interval_s: float = Field(
-        600.0, gt=0, description="How often it looks again at orders it has passed."
+        600.0,
+        ge=0.001,
+        le=31_536_000,
+        description="How often it looks again at orders it has passed.",
     )
 
 
@@ -271,14 +376,28 @@ class CatalogSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="FLASHSALE_CATALOG_", frozen=True)
 
     hot_shops: int = Field(8, ge=0, le=10_000, description="The most sold shops, kept warm.")
-    shop_ttl_s: float = Field(1_800, gt=0, description="How long a shop's or a blog's entry lives.")
-    list_ttl_s: float = Field(30, gt=0, description="How far a list may lag behind MySQL.")
-    likes_ttl_s: float = Field(600, gt=0, description="How long a user's likes are kept.")
-    geo_ttl_s: int = Field(3_600, ge=1, description="How long a type's geo index lives.")
-    geo_lease_ms: int = Field(10_000, ge=1, description="How long one may take to be built.")
+    shop_ttl_s: float = Field(
+        1_800, ge=0.001, le=31_536_000, description="How long a shop's or a blog's entry lives."
+    )
+    list_ttl_s: float = Field(
+        30, ge=0.001, le=31_536_000, description="How far a list may lag behind MySQL."
+    )
+    likes_ttl_s: float = Field(
+        600, ge=0.001, le=31_536_000, description="How long a user's likes are kept."
+    )
+    geo_ttl_s: int = Field(
+        3_600, ge=1, le=31_536_000, description="How long a type's geo index lives."
+    )
+    geo_lease_ms: int = Field(
+        10_000, ge=1, le=3_600_000, description="How long one may take to be built."
+    )
     radius_m: int = Field(20_000, ge=1, le=20_100_000, description="How far `near` reaches.")
-    load_delay_ms: int = Field(0, ge=0, description="Development only: shops load this slowly.")
-    warm_check_s: float = Field(5, gt=0, description="How often the cache is seen to be warm.")
+    load_delay_ms: int = Field(
+        0, ge=0, le=3_600_000, description="Development only: shops load this slowly."
+    )
+    warm_check_s: float = Field(
+        5, ge=0.001, le=86_400, description="How often the cache is seen to be warm."
+    )
 
 
 _COMPONENTS: tuple[type[Settings], ...] = (

@@ -109,6 +109,12 @@ class Breaker:
         if not self._closed:
             self._probing = asyncio.get_running_loop().create_task(self._probe_until_found())
 
+    def check(self) -> None:
+        """Raises what ended the probing, where that was not that the cache is back: nobody would
+        ever close this breaker again."""
+        if self.is_open and self._probing is not None and self._probing.done():
+            self._probing.result()
+
     async def aclose(self) -> None:
         """Stop probing, for good."""
         self._closed = True

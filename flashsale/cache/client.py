@@ -90,7 +90,11 @@ class CacheClient:
             await asyncio.sleep(pause_s)
 
     async def keep_once(self) -> int:
-        """Pay and measure once; returns what is still owed."""
+        """Pay and measure once; returns what is still owed.
+
+        Raises what ended the probing of a cache that is away, were it to end by itself.
+        """
+        self.calls.breaker.check()
         if self.calls.owed and await self.calls.owed.pay():
             log.info("the cache was told of every update again")
         for bloom in self.blooms.values():

@@ -37,6 +37,7 @@ _CHUNK = 1_000
 _TRIES = 20
 _RETRY_S = 0.05
 _KEEP_S = 0.5
+_METRE_DIGITS = 4  # as Redis tells distances: what is equal to them is ordered by id
 _EARTH_RADIUS_M = 6_372_797.560856  # Redis' own
 
 
@@ -65,7 +66,8 @@ class ShopGeo:
     async def near(
         self, type_id: int, x: float, y: float, places: range
     ) -> tuple[list[Nearby], Source]:
-        """The shops at `places` (from 0) in the order of their distance from x, y.
+        """The shops at `places` (from 0) in the order of their distance from x, y,
+        and of their id where that is equal.
 
         Raises Unavailable or Indeterminate where neither the cache nor MySQL answers.
         """
@@ -133,7 +135,8 @@ class ShopGeo:
         if found is None:
             return None
         shops = (Nearby(int(member), float(metres)) for member, metres in found)
-        return [place for place in shops if place.shop_id != _NO_SHOP][:most]
+        near = [place for place in shops if place.shop_id != _NO_SHOP]
+        return sorted(near, key=lambda place: (place.metres, place.shop_id))[:most]
 
     async def _places(self, type_id: int) -> AsyncIterator[list[str]]:
         """Longitude, latitude and id of every shop of the type, as text, in chunks."""
@@ -147,12 +150,12 @@ class ShopGeo:
         query = (
             select(shop.c.id, far.label("metres"))
             .where(shop.c.type_id == type_id, far <= self._settings.radius_m)
-            .order_by(far, shop.c.id)
+            .order_by(func.round(far, _METRE_DIGITS), shop.c.id)
             .offset(places.start)
             .limit(len(places))
         )
         rows = await self._database.run(lambda connection: connection.execute(query).all())
-        return [Nearby(row.id, round(row.metres, 4)) for row in rows]
+        return [Nearby(row.id, round(row.metres, _METRE_DIGITS)) for row in rows]
 
     async def _pay(self) -> None:
         owed = list(self._owed)

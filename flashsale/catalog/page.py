@@ -18,8 +18,8 @@ from flashsale.cache.entry import Cached, Source
 
 Record = dict[str, Any]
 
-NUMBER_MAX = 1_000
-"""The last page that can be asked for."""
+NUMBER_MAX = 100
+"""The last page that can be asked for: what lies before it has to be read, too."""
 
 _SLOWEST_FIRST = (Source.LOAD, Source.WAIT, Source.STALE, Source.NULL, Source.BLOOM, Source.HIT)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, find_stores
+from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, Stores, find_stores
 from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.terminal import shown
 from flashsale.errors import UsageError
@@ -14,6 +14,7 @@ from flashsale.seeding import load
 from flashsale.seeding.load import SeedReport
 from flashsale.seeding.settings import SeedSettings, parse_moment
 from flashsale.seeding.warm import warm as warm_stores
+from flashsale.store_urls import read_mysql_url, read_redis_url
 
 
 def seed(
@@ -38,7 +39,8 @@ def seed(
         int, typer.Option(help="All data but the tokens follow from it.")
     ] = SeedSettings.seed,
     reset: Annotated[
-        bool, typer.Option("--reset", help="Delete our tables' rows and our ledger keys first.")
+        bool,
+        typer.Option("--reset", help="Delete the rows and keys of this database's data set first."),
     ] = SeedSettings.reset,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --reset.")] = False,
     tokens: Annotated[
@@ -67,7 +69,7 @@ def seed(
     )
     stores = find_stores(state_dir, ledger_url, cache_url, mysql_url)
     if reset and not yes:
-        _confirm()
+        _confirm(stores)
     with shown("seed") as progress:
         try:
             report = load.seed(settings, stores, tokens or state_dir / TOKENS, progress)
@@ -87,10 +89,16 @@ def summary(settings: SeedSettings, report: SeedReport) -> str:
     )
 
 
-def _confirm() -> None:
+def _confirm(stores: Stores) -> None:
     if not sys.stdin.isatty():
         raise UsageError("--reset: deletes data, expected --yes where there is no terminal to ask")
-    question = "Delete the data set: all rows of our tables and our ledger keys?"
+    database = read_mysql_url(stores.mysql_url, "--mysql-url")
+    ledger = read_redis_url(stores.ledger_url, "--ledger-url")
+    cache = read_redis_url(stores.cache_url, "--cache-url")
+    question = (
+        f"Delete the data set in {database}, with its sales, orders and sessions in {ledger} and "
+        f"its pages in {cache}?"
+    )
     if not typer.confirm(question, err=True):
         raise UsageError("--reset: not confirmed, nothing was deleted")
 

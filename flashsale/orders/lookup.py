@@ -1,11 +1,14 @@
 """Where an order is: a row in MySQL, a receipt in the ledger, set aside, or nowhere."""
 
+import asyncio
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Row, Select, select
 
 from flashsale import keys
+from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import OrderStatus
 from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import Database
@@ -68,9 +71,12 @@ class OrderLookup:
         return await self._row(query) is not None
 
     async def ready(self) -> None:
-        """Ask both stores for a sign of life. Raises Unavailable or Indeterminate."""
-        await self._ledger.ask("PING")
-        await self._row(select(1))
+        """Ask both stores what only a writable one answers. Raises Unavailable or Indeterminate.
+
+        Deleting a key that is not there writes nothing, but a replica refuses it.
+        """
+        await self._ledger.ask("DEL", keys.PROBE)
+        await self._database.check_writable()
 
     async def _unconfirmed(self, order_id: int, voucher_id: int) -> Found:
         reason = await self._ledger.ask("HGET", keys.DEAD_ORDERS, order_id)
@@ -79,6 +85,52 @@ class OrderLookup:
 
     async def _row(self, query: Select[*tuple[Any, ...]]) -> Row[*tuple[Any, ...]] | None:
         return await self._database.run(lambda connection: connection.execute(query).first())
+
+
+class KnownSales:
+    """Whether MySQL knows a sale that the ledger does not, remembered for a moment.
+
+    Claims on a sale that is not loaded come as thick as on any other, and each would ask MySQL.
+    """
+
+    def __init__(
+        self, orders: OrderLookup, *, moment_s: float = 1.0, most: int = 1_024, looks_max: int = 4
+    ) -> None:
+        self._orders = orders
+        self._moment_s = moment_s
+        self._most = most
+        self._looks_max = looks_max
+        self._known: dict[int, tuple[float, bool]] = {}  # the oldest first
+        self._looks: dict[int, asyncio.Task[bool]] = {}
+
+    def __repr__(self) -> str:
+        return f"<KnownSales remembered={len(self._known)} looks={len(self._looks)}>"
+
+    async def knows(self, voucher_id: int) -> bool:
+        """True where there is such a sale, as of a moment ago, or where that cannot be told now."""
+        found = self._known.get(voucher_id)
+        if found is not None and found[0] > monotonic():
+            return found[1]
+        look = self._looks.get(voucher_id)
+        if look is None:
+            if len(self._looks) >= self._looks_max:  # many ids at once: MySQL has other work
+                return True
+            look = asyncio.get_running_loop().create_task(self._look(voucher_id))
+            self._looks[voucher_id] = look
+        return await asyncio.shield(look)
+
+    async def _look(self, voucher_id: int) -> bool:
+        try:
+            is_known = await self._orders.voucher_exists(voucher_id)
+        except (Unavailable, Indeterminate):
+            is_known = True  # for all that can be told now
+        finally:
+            del self._looks[voucher_id]
+        self._known.pop(voucher_id, None)
+        while len(self._known) >= self._most:
+            del self._known[next(iter(self._known))]
+        self._known[voucher_id] = monotonic() + self._moment_s, is_known
+        return is_known
 
 
 def _confirmed(row: Row[*tuple[Any, ...]]) -> Found:

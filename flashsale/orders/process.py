@@ -2,11 +2,14 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
+import structlog
+
 from flashsale import logs
-from flashsale.errors import UnreachableError
+from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.locks.batch import BatchLocks
 from flashsale.locks.counts import LockCollector
 from flashsale.orders.metrics import QueueCollector, WorkerCollector
@@ -18,6 +21,7 @@ from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
 from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client
 
+log = structlog.get_logger(__name__)
 _SWEEP_END_S = 5.0  # a sweep that takes longer is left: each of its steps happens once
 
 
@@ -59,9 +63,11 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
     signal.signal(signal.SIGINT, on_signal)
     sweeper = make_sweeper(stores)
     metrics = _metrics(worker, sweeper, stores)
-    server = _serve((settings.host, port), metrics) if port else None
-    sweeping = threading.Thread(target=sweeper.run, args=(stop,), name="sweeper", daemon=True)
-    sweeping.start()
+    server = _listen((settings.host, port), metrics) if port else None
+    ended = Lasting(stop)
+    sweeping = ended.start("sweeper", lambda: sweeper.run(stop))
+    if server is not None:
+        ended.start("worker-http", server.serve_forever)
     try:
         worker.run(stop.is_set)
     finally:
@@ -69,6 +75,39 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
         sweeping.join(_SWEEP_END_S)
         if server is not None:
             server.shutdown()
+            server.server_close()
+    if ended.early:
+        raise FlashsaleError(f"the worker's thread {ended.early[0]} ended by itself")
+
+
+class Lasting:
+    """Starts threads that have to last as long as the process: one that ends sooner, for whatever
+    reason, is counted, and ends the process, which its supervisor then starts anew."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self.early: list[str] = []  # those that ended too soon
+
+    def __repr__(self) -> str:
+        return f"<Lasting early={self.early}>"
+
+    def start(self, name: str, work: Callable[[], object]) -> threading.Thread:
+        """A thread at `work`, until `stop`."""
+
+        def run() -> None:
+            try:
+                work()
+            except Exception:
+                log.exception("a thread failed", thread=name)
+            finally:
+                if not self._stop.is_set():
+                    log.error("a thread ended by itself; the process ends", thread=name)
+                    self.early.append(name)
+                    self._stop.set()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
 
 
 def _metrics(worker: Worker, sweeper: Sweeper, stores: StoreSettings) -> Metrics:
@@ -82,7 +121,7 @@ def _metrics(worker: Worker, sweeper: Sweeper, stores: StoreSettings) -> Metrics
     )
 
 
-def _serve(address: tuple[str, int], metrics: Metrics) -> ThreadingHTTPServer:
+def _listen(address: tuple[str, int], metrics: Metrics) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, kind, body = 200, b"application/json", b'{"success":true}'
@@ -100,8 +139,6 @@ def _serve(address: tuple[str, int], metrics: Metrics) -> ThreadingHTTPServer:
             pass
 
     try:
-        server = ThreadingHTTPServer(address, Handler)
+        return ThreadingHTTPServer(address, Handler)
     except OSError as error:
         raise UnreachableError(f"port {address[1]} is taken; choose another with --port") from error
-    threading.Thread(target=server.serve_forever, name="worker-http", daemon=True).start()
-    return server

@@ -26,18 +26,21 @@ Lease = Callable[[str, int], Awaitable[int]]
 
 
 class LedgerClock:
-    """Redis' time, from its own answers to TIME, carried on by the local clock in between."""
+    """Redis' time, from its own answers to TIME, carried on by the monotonic clock in between.
+
+    So a local clock that is set, forward or back, changes nothing.
+    """
 
     def __init__(self, read: Callable[[], Awaitable[tuple[int, int]]]) -> None:
         self._read = read
-        self._offset_s = 0.0
+        self._offset_s = time.time() - time.monotonic()  # until Redis says better
 
     def __repr__(self) -> str:
-        return f"<LedgerClock offset={self._offset_s * 1000:.1f} ms>"
+        return f"<LedgerClock now={self.now_s():.3f} s>"
 
     def now_s(self) -> float:
         """Unix seconds by Redis' clock."""
-        return time.time() + self._offset_s
+        return time.monotonic() + self._offset_s
 
     def now_ms(self) -> int:
         """Unix milliseconds by Redis' clock."""
@@ -45,9 +48,9 @@ class LedgerClock:
 
     async def sync(self) -> None:
         """Ask Redis once; the error is at most half the round trip."""
-        sent = time.time()
+        sent = time.monotonic()
         seconds, micros = await self._read()
-        self._offset_s = seconds + micros / 1e6 - (sent + time.time()) / 2
+        self._offset_s = seconds + micros / 1e6 - (sent + time.monotonic()) / 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,10 @@ class Dataset:
         phone = str(self._phone_first + user_id - 1)
         return user_id, phone, f"user_{drawn:016x}"[:15], f"/imgs/icons/user{drawn % 9}.jpg"
 
+    def owner_of(self, phone: int) -> int:
+        """The id that the user with this phone would have; below 1 for a number of nobody's."""
+        return phone - self._phone_first + 1
+
     def user_info(self, user_id: int) -> Row:
         """Where a user lives and how far they have come."""
         drawn = self._draw("info", user_id)

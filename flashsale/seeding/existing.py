@@ -7,52 +7,56 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import md5
-from itertools import islice
 
 from redis import Redis
 from sqlalchemy import Connection, Engine, insert, select, text
 
 from flashsale import keys
 from flashsale.errors import UsageError
+from flashsale.seeding.dataset import Dataset
+from flashsale.seeding.ours import (
+    Owned,
+    check_phones,
+    check_resettable,
+    check_rows,
+    check_tables,
+    delete_rows,
+    forget,
+    ledger_keys,
+    owned,
+    unlink_all,
+)
 from flashsale.seeding.settings import Progress, SeedSettings
 from flashsale.seeding.stores import Stores
 from flashsale.storage.mysql import transaction, translated
-from flashsale.storage.tables import dataset, metadata, seckill_voucher, voucher
+from flashsale.storage.tables import dataset, seckill_voucher, voucher
 
 _SCAN_COUNT = 2_000
-_UNLINK_KEYS = 1_000
 
 
 def unlink(redis: Redis, is_ours: Callable[[str], bool]) -> int:
     """Delete the keys whose name `is_ours`; how many they were. May raise RedisError."""
-    found = filter(is_ours, redis.scan_iter(count=_SCAN_COUNT))
-    deleted = 0
-    while batch := list(islice(found, _UNLINK_KEYS)):
-        deleted += len(batch)
-        redis.unlink(*batch)
-    return deleted
+    return unlink_all(redis, filter(is_ours, redis.scan_iter(count=_SCAN_COUNT)))
 
 
-def reset(stores: Stores, progress: Progress) -> None:
-    """Delete the data set; a second call completes one that was interrupted.
+def reset(stores: Stores, known: Owned, progress: Progress) -> None:
+    """Delete what `known` names; a second call completes one that was interrupted.
 
     The data set's id goes first, so that no run is ever judged against what is left of it. The
     ledger goes before MySQL's orders: a sale that is missing there sells nothing, while one that
     outlived its orders would.
     """
-    _truncate(stores.pool, [dataset.name])
+    if not known.ids:
+        progress.note("reset: there is no data set yet")
+        return
+    forget(stores.pool)
     unlink(stores.cache, keys.belongs_to_cache)
-    deleted = unlink(stores.ledger, keys.belongs_to_data_set)
-    names = [table.name for table in metadata.sorted_tables if table is not dataset]
-    _truncate(stores.pool, names)
+    keys_gone = unlink_all(stores.ledger, ledger_keys(stores.ledger, known))
+    rows_gone = delete_rows(stores.pool, known)
     unlink(stores.cache, keys.belongs_to_cache)  # what was read of the rows meanwhile
-    progress.note(f"reset: {deleted:,} ledger keys and all rows of {len(names) + 1} tables deleted")
-
-
-def _truncate(pool: Engine, names: list[str]) -> None:
-    with translated(), pool.connect() as connection:
-        for name in names:
-            connection.exec_driver_sql(f"TRUNCATE TABLE {name}")
+    progress.note(
+        f"reset: {keys_gone:,} ledger keys and all rows of the data set ({rows_gone:,}) deleted"
+    )
 
 
 SALE_VOUCHER = 1
@@ -88,11 +92,32 @@ def lock_name(database: str) -> str:
     return f"flashsale.seed.{md5(database.encode(), usedforsecurity=False).hexdigest()}"
 
 
-def check_same(connection: Connection, ledger: Redis, asked: SeedSettings, now: datetime) -> int:
-    """How many of the sales exist and have ended. Writes nothing.
+def check(stores: Stores, asked: SeedSettings, wanted: Dataset, now: datetime) -> tuple[Owned, int]:
+    """What data sets made here, and how many of the sales exist and have ended. Writes nothing.
 
-    Raises UsageError where the database or the ledger holds what `asked` contradicts.
+    Raises UsageError where the stores hold what `asked` contradicts, or what others put there in
+    the way of it; a reset, where anything but a data set's is there at all.
     """
+    with transaction(stores.pool) as connection:
+        known = owned(connection)
+        is_complete = check_tables(connection, known)
+        if not known.ids or not is_complete:
+            _check_ledger(stores.ledger, asked, {})
+            return known, 0
+        if asked.reset:
+            check_resettable(connection, stores.ledger, known)
+            return known, 0
+        ended = _check_same(connection, stores.ledger, asked, now)
+        for portion in wanted.portions():
+            check_rows(connection, known, portion, portion.ids)
+        check_phones(connection, known, wanted)
+        return known, ended
+
+
+def _check_same(connection: Connection, ledger: Redis, asked: SeedSettings, now: datetime) -> int:
+    """How many of the sales exist and have ended."""
+    if not connection.execute(select(dataset.c.id)).first():
+        raise UsageError("a reset of this data set was interrupted; complete it with --reset")
     seeds = connection.execute(select(dataset.c.seed)).scalars().all()
     if seeds and asked.seed not in seeds:
         raise UsageError(f"--seed: this data set was made with {seeds[0]}, not {asked.seed}{_CURE}")
@@ -122,9 +147,7 @@ def _check_ordinary(connection: Connection, asked: SeedSettings) -> None:
     )
     first = others.scalars().first()
     if first is not None:
-        raise UsageError(
-            f"--first-voucher: {first} is an ordinary voucher; choose ids beyond it, or --reset"
-        )
+        raise UsageError(f"--first-voucher: {first} is an ordinary voucher; choose ids beyond it")
 
 
 def _check_terms(connection: Connection, asked: SeedSettings) -> dict[int, datetime]:
@@ -170,7 +193,8 @@ def _check_ledger(ledger: Redis, asked: SeedSettings, known: dict[int, datetime]
         if found:
             raise UsageError(
                 f"the ledger holds a sale of voucher {voucher_id} that MySQL does not know; "
-                "clear it with --reset, or choose another --first-voucher"
+                "choose another --first-voucher, or another --ledger-url (--reset takes away only "
+                "sales that this database knows)"
             )
 
 

@@ -16,8 +16,16 @@ from sqlalchemy import Connection, Engine, func, select
 
 from flashsale.errors import UsageError
 from flashsale.seeding.dataset import Dataset, Portion, Row
-from flashsale.seeding.existing import alone, check_same, dataset_id, reset
-from flashsale.seeding.sessions import SessionMaker, TokensFile, batches, paired, read_tokens
+from flashsale.seeding.existing import alone, check, dataset_id, reset
+from flashsale.seeding.ours import check_rows, owned, record
+from flashsale.seeding.sessions import (
+    SessionMaker,
+    TokensFile,
+    batches,
+    check_tokens,
+    paired,
+    read_tokens,
+)
 from flashsale.seeding.settings import Progress, SeedSettings
 from flashsale.seeding.storefront import StorefrontCache, storefront_cache
 from flashsale.seeding.stores import Stores, StoreUrls, opened
@@ -32,7 +40,7 @@ STATEMENT_ROWS = 1_000
 """Rows of one INSERT: a few hundred kilobytes, far below any `max_allowed_packet`."""
 
 
-def add_missing(pool: Engine, portion: Portion) -> Iterator[tuple[int, int]]:
+def add_missing(pool: Engine, portion: Portion, seed: int) -> Iterator[tuple[int, int]]:
     """Write the rows of `portion` that are not there yet; existing ones stay as they are.
 
     Yields (rows looked at, rows added) after each chunk's COMMIT, so that an interrupted run has
@@ -44,11 +52,15 @@ def add_missing(pool: Engine, portion: Portion) -> Iterator[tuple[int, int]]:
         try:
             with transaction(pool) as connection:
                 missing = _missing(connection, portion, ids)
-                _insert(connection, portion, missing)
+                if len(missing) < len(ids):  # somebody may have signed in since they were checked
+                    check_rows(connection, owned(connection), portion, ids)
+                if missing:
+                    _insert(connection, portion, missing)
+                    record(connection, seed, portion, ids[-1])
         except Duplicate as error:
             raise UsageError(
                 f"{portion.table.name} holds rows that clash with the data set "
-                f"({error}); use --reset or an empty database"
+                f"({error}); use an empty database: --reset takes nothing of others away"
             ) from error
         yield len(ids), len(missing)
 
@@ -142,38 +154,43 @@ def seed(
     """
     started, now = time.monotonic(), datetime.now(UTC)
     dataset = Dataset(settings, settings.window(now))
-    with opened(urls) as stores, alone(stores.pool), TokensFile(tokens_path) as tokens:
-        tables.create_all(stores.pool)
-        if settings.reset:
-            reset(stores, progress)
-        set_id = _claim(stores, settings, now, progress)
-        with storefront_cache(urls) as cache:
-            stages = [_load(stores, cache, portion, progress) for portion in dataset.portions()]
-            if any(stage.added for stage in stages if stage.name in CACHED):
-                cache.refresh(stores.cache)
-        maker = SessionMaker(stores.ledger, dataset, SessionSettings.load())
-        stages.append(_load_sessions(maker, settings, tokens, progress))
+    with opened(urls) as stores, alone(stores.pool):
+        known, ended = check(stores, settings, dataset, now)
+        check_tokens(tokens_path)
+        with TokensFile(tokens_path) as tokens:
+            tables.create_all(stores.pool)
+            if settings.reset:
+                reset(stores, known, progress)
+            if ended:
+                progress.note(f"{ended} of the sales have ended; --reset opens them anew")
+            set_id = dataset_id(stores.pool, settings.seed)
+            stages = _load_all(stores, urls, dataset, settings, progress)
+            maker = SessionMaker(stores.ledger, dataset, SessionSettings.load())
+            stages.append(_load_sessions(maker, settings, tokens, progress))
     seconds = time.monotonic() - started
     return SeedReport(set_id, tuple(stages), tokens_path, settings.reset, seconds)
 
 
-def _claim(stores: Stores, settings: SeedSettings, now: datetime, progress: Progress) -> str:
-    """Make sure that this is the data set asked for, before the first row of it is written."""
-    with transaction(stores.pool) as connection:
-        ended = check_same(connection, stores.ledger, settings, now)
-    if ended:
-        progress.note(f"{ended} of the sales have ended; --reset opens them anew")
-    return dataset_id(stores.pool, settings.seed)
+def _load_all(
+    stores: Stores, urls: StoreUrls, dataset: Dataset, settings: SeedSettings, progress: Progress
+) -> list[StageReport]:
+    with storefront_cache(urls) as cache:
+        stages = [
+            _load(stores, cache, portion, settings.seed, progress) for portion in dataset.portions()
+        ]
+        if any(stage.added for stage in stages if stage.name in CACHED):
+            cache.refresh(stores.cache)
+    return stages
 
 
 def _load(
-    stores: Stores, cache: StorefrontCache, portion: Portion, progress: Progress
+    stores: Stores, cache: StorefrontCache, portion: Portion, seed: int, progress: Progress
 ) -> StageReport:
     progress.begin(portion.name, portion.count)
     if portion.name in CACHED and not has_all(stores.pool, portion):
         cache.expect(portion)
     added = 0
-    for looked_at, new in add_missing(stores.pool, portion):
+    for looked_at, new in add_missing(stores.pool, portion, seed):
         added += new
         progress.advance(looked_at)
     return StageReport(portion.name, portion.count, added)

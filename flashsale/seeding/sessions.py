@@ -111,6 +111,12 @@ def read_tokens(path: Path) -> Iterator[tuple[int, str]]:
         raise UsageError(f"{path}: {error.strerror}; name another file with --tokens") from error
 
 
+def check_tokens(path: Path) -> None:
+    """Raises UsageError for a file that `seed` did not write, and would replace."""
+    for _ in read_tokens(path):
+        pass
+
+
 def paired(users: int, held: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str | None]]:
     """Every user from 1 to `users` with the token held, or None; then the others that are held.
 

@@ -51,6 +51,11 @@ class Window:
     begin: datetime
     end: datetime
 
+    @classmethod
+    def never(cls) -> "Window":
+        """Of no sale: for who asks a data set about its users alone."""
+        return cls(datetime.min.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC))
+
 
 @dataclass(frozen=True)
 class SeedSettings:

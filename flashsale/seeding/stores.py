@@ -7,10 +7,11 @@ from typing import Protocol
 
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
-from flashsale.storage.mysql import engine, transaction
+from flashsale.storage.mysql import check_writable, engine
 from flashsale.storage.roles import sync_client
 from flashsale.store_urls import CONNECT_TIMEOUT_S, StoreUrl, read_mysql_url, read_redis_url
 
@@ -71,7 +72,7 @@ def opened(urls: StoreUrls) -> Iterator[Stores]:
 def _ping(role: str, url: str, place: StoreUrl) -> None:
     try:
         with sync_client(url, timeout_s=CONNECT_TIMEOUT_S) as client:
-            client.ping()
+            client.delete(keys.PROBE)  # a replica refuses it, and nothing is written
     except RedisError as error:
         raise UnreachableError(
             f"the {role} at {place} does not answer: {_line(error)}; {_CURE} --{role}-url"
@@ -80,8 +81,7 @@ def _ping(role: str, url: str, place: StoreUrl) -> None:
 
 def _ask(pool: Engine, place: StoreUrl) -> None:
     try:
-        with transaction(pool) as connection:
-            connection.execute(text("SELECT 1"))
+        check_writable(pool)
     except (Unavailable, Indeterminate) as error:
         raise UnreachableError(f"{place}: {_line(error)}; {_CURE} --mysql-url") from error
 

@@ -57,10 +57,12 @@ class Router:
         """The names of all routes, `GET /healthz` and so on, and UNKNOWN."""
         tables = (self._exact, self._by_head, self._by_head_and_word)
         methods = (methods for table in tables for methods in table.values())
-        return [*(name for found in methods for name, _ in found.values()), UNKNOWN]
+        names = dict.fromkeys(name for found in methods for name, _ in found.values())
+        return [*names, UNKNOWN]
 
     def add(self, method: str, pattern: str, handler: Handler) -> None:
-        """Route `method` on `pattern`, whose last or last but one segment may be a `{name}`."""
+        """Route `method`, and HEAD where that is GET, on `pattern`, whose last or last but one
+        segment may be a `{name}`."""
         head, _, last = pattern.rpartition("/")
         stem, _, inner = head.rpartition("/")
         if last.startswith("{"):
@@ -70,6 +72,8 @@ class Router:
         else:
             methods = self._exact.setdefault(pattern, {})
         methods[method] = (f"{method} {pattern}", handler)
+        if method == "GET":
+            methods["HEAD"] = methods[method]
 
     def find(self, method: str, path: str) -> tuple[str, Handler | Response, str]:
         """The route's name, its handler (or the 404 or 405 in its place) and the id's segment."""
@@ -121,6 +125,8 @@ class App:
             response = await self._respond(handler, tail, scope, receive)
             self.answers[route, response.status] += 1
             self.durations_s[route].add(perf_counter() - began_s)
+            if scope["method"] == "HEAD":
+                response = response._replace(body=b"")
             await self._send(response, send)
         finally:
             self.in_flight -= 1

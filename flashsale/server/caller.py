@@ -9,7 +9,7 @@ from flashsale.accounts.sessions import Sessions
 from flashsale.errors import Unavailable, UsageError
 from flashsale.server.app import Handler
 from flashsale.server.request import Request, Scope
-from flashsale.server.response import UNAUTHORIZED, Response
+from flashsale.server.response import UNAUTHORIZED, Response, personal
 from flashsale.settings import OperatorSettings
 
 UserHandler = Callable[[Request, str, int], Awaitable[Response]]
@@ -52,7 +52,7 @@ class Callers:
             user_id = await self._sessions.user_of(request.token)
             if user_id is None:
                 return UNAUTHORIZED
-            return await handler(request, segment, user_id)
+            return personal(await handler(request, segment, user_id))
 
         return guarded
 
@@ -67,7 +67,8 @@ class Callers:
             if request.token:
                 with suppress(Unavailable):
                     user_id = await self._sessions.user_of(request.token)
-            return await handler(request, segment, user_id)
+            answer = await handler(request, segment, user_id)
+            return answer if user_id is None else personal(answer)
 
         return greeted
 

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from flashsale.accounts.login import Login, sender_for
 from flashsale.accounts.sessions import Sessions
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.storefront import Storefront
-from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.errors import FlashsaleError, Indeterminate, Unavailable, UnreachableError
 from flashsale.locks.counts import LockCollector
 from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
@@ -70,19 +70,23 @@ class Replica:
         self._claims = Claims(stores.ledger_url, self._claim_settings, session_settings)
         pool = engine(stores.mysql_url)
         self._database = Database(pool, threads_max=self._settings.mysql_threads_max)
+        # Pages have connections and threads of their own: however dear they are made, orders,
+        # claims and sign-ins do not wait behind them.
+        page_pool = engine(stores.mysql_url)
+        self._pages = Database(page_pool, threads_max=self._settings.mysql_page_threads_max)
         self._ledger = Channel(stores.ledger_url, connections_max=8, timeout_s=2.0)
         cache = CacheClient(stores.cache_url, CacheSettings.load(), BloomSettings.load())
-        self._storefront = Storefront(self._database, cache, self._ledger, CatalogSettings.load())
+        self._storefront = Storefront(self._pages, cache, self._ledger, CatalogSettings.load())
         self._locks = TaskLocks(stores.cache_url, stores.ledger_url, LockSettings.load())
         self._lag = LoopLag()
         self._callers = Callers(self._sessions, OperatorSettings.load())
         router = Router()
         self.app = App(router, self._settings)
-        self._mount_sale(router, self._metrics(pool))
+        self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
         self._mount_accounts(router, session_settings)
         self._mount_storefront(router)
 
-    def _metrics(self, pool: Engine) -> Metrics:
+    def _metrics(self, pools: Mapping[str, Engine]) -> Metrics:
         cache = self._storefront.cache
         gates: dict[str, Gate[Any, Any]] = {
             "claim": self._claims.gate,
@@ -102,7 +106,7 @@ class Replica:
             GateCollector(gates),
             CacheCollector(cache),
             LockCollector("task", self._locks.counts, lambda: self._locks.held),
-            MySQLPoolCollector({"replica": pool}),
+            MySQLPoolCollector(pools),
             ChannelCollector(channels),
             self._lag,
         )
@@ -156,8 +160,10 @@ class Replica:
         _calm_collector()
         serving = loop.create_task(server.serve())
         stopping = loop.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        lasting = {serving, stopping, *duties}
+        await asyncio.wait(lasting, return_when=asyncio.FIRST_COMPLETED)
         ended_early = serving.done()
+        trouble = _ended_duty(duties)
         if not ended_early:
             await self._drain()
             server.stop()
@@ -168,6 +174,8 @@ class Replica:
         if ended_early:
             why = _line(serving.exception() or "the server ended by itself")
             raise UnreachableError(f"port {self._port} cannot be served: {why}")
+        if trouble:
+            raise FlashsaleError(trouble)
 
     async def _sync_clock(self) -> None:
         try:
@@ -209,6 +217,7 @@ class Replica:
         await self._locks.aclose()
         await self._ledger.aclose()
         self._database.close()
+        self._pages.close()
 
 
 async def _ended(serving: asyncio.Task[None]) -> None:
@@ -235,6 +244,17 @@ def _give_way(niceness: int) -> None:
     if os.getsid(0) == os.getpid():
         with suppress(OSError):
             Path("/proc/self/autogroup").write_text(f"{os.nice(0)}\n")
+
+
+def _ended_duty(duties: Sequence[asyncio.Task[None]]) -> str:
+    """What is wrong where one of the duties, which last as long as the process, has ended."""
+    for duty in duties:
+        if duty.done():
+            why = "cancelled" if duty.cancelled() else repr(duty.exception() or "it returned")
+            name = getattr(duty.get_coro(), "__qualname__", duty.get_name())
+            log.error("a background task ended by itself; the process ends", task=name, why=why)
+            return f"the replica's task {name} ended by itself: {why}"
+    return ""
 
 
 async def _cancelled(duties: Sequence[asyncio.Task[None]]) -> None:

@@ -21,7 +21,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 F = TypeVar("F", bound=Form)
 
-_DECIMAL = re.compile(r"[+-]?\d{1,3}(\.\d{1,20})?")
+_DECIMAL = re.compile(r"[+-]?[0-9]{1,3}(\.[0-9]{1,20})?")
 _LONGITUDE_MAX = 180.0
 _LENGTH_DIGITS_MAX = 18  # Python refuses to read a number of thousands of digits
 

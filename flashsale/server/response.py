@@ -50,6 +50,17 @@ def empty(status: int, *extra: Header) -> Response:
     return Response(status, b"", [(b"content-length", b"0"), *extra])
 
 
+_PERSONAL: tuple[Header, ...] = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+def personal(answer: Response) -> Response:
+    """`answer`, which is one user's alone: no cache on its way may keep it."""
+    return answer._replace(headers=[*answer.headers, *_PERSONAL])
+
+
 def too_many(retry_after_s: int) -> Response:
     """429, naming when to ask again."""
     return rejected("Too many requests, try again later", 429, _retry_after(retry_after_s))

@@ -35,38 +35,70 @@ class StackSettings(Settings):
     observe: bool = Field(False, description="Whether Prometheus and its exporters run beside it.")
     observe_interval_s: float = Field(5.0, ge=0.1, le=60, description="How often they are asked.")
 
-    start_timeout_s: float = Field(60.0, gt=0, description="How long a child may take to start.")
-    drain_timeout_s: float = Field(15.0, gt=0, description="How long a child may take to stop.")
-    probe_interval_s: float = Field(30.0, gt=0, description="How often every child is asked.")
-    probe_timeout_s: float = Field(5.0, gt=0, description="How long a child may take to answer.")
-    probe_failures_max: int = Field(
-        3, ge=1, description="A child that fails this often in a row is restarted."
+    start_timeout_s: float = Field(
+        60.0, ge=0.001, le=86_400, description="How long a child may take to start."
     )
-    restart_base_ms: int = Field(200, ge=1, description="First wait before a restart; it doubles.")
-    restart_max_ms: int = Field(10_000, ge=1, description="Longest wait before a restart.")
+    drain_timeout_s: float = Field(
+        15.0, ge=0.001, le=86_400, description="How long a child may take to stop."
+    )
+    probe_interval_s: float = Field(
+        30.0, ge=0.001, le=86_400, description="How often every child is asked."
+    )
+    probe_timeout_s: float = Field(
+        5.0, ge=0.001, le=86_400, description="How long a child may take to answer."
+    )
+    probe_failures_max: int = Field(
+        3, ge=1, le=1_000_000, description="A child that fails this often in a row is restarted."
+    )
+    restart_base_ms: int = Field(
+        200, ge=1, le=3_600_000, description="First wait before a restart; it doubles."
+    )
+    restart_max_ms: int = Field(
+        10_000, ge=1, le=3_600_000, description="Longest wait before a restart."
+    )
     restart_reset_s: float = Field(
-        30.0, gt=0, description="A child that ran this long starts over with the first wait."
+        30.0,
+        ge=0.001,
+        le=86_400,
+        description="A child that ran this long starts over with the first wait.",
     )
     restart_warn_after: int = Field(
-        5, ge=1, description="Quick deaths in a row after which the supervisor says so."
+        5,
+        ge=1,
+        le=1_000_000,
+        description="Quick deaths in a row after which the supervisor says so.",
     )
-    log_bytes_max: int = Field(10_485_760, ge=4_096, description="A longer log is rolled.")
+    log_bytes_max: int = Field(
+        10_485_760, ge=4_096, le=1_099_511_627_776, description="A longer log is rolled."
+    )
     log_files_max: int = Field(3, ge=1, le=100, description="Rolled logs that are kept.")
 
-    ledger_memory_mb: int = Field(2_048, ge=16, description="The private ledger refuses beyond.")
-    cache_memory_mb: int = Field(256, ge=16, description="The private cache evicts beyond.")
-    mariadb_buffer_pool_mb: int = Field(256, ge=16, description="MariaDB's page cache.")
-    mariadb_redo_log_mb: int = Field(256, ge=16, description="MariaDB's redo log.")
+    ledger_memory_mb: int = Field(
+        2_048, ge=16, le=1_048_576, description="The private ledger refuses beyond."
+    )
+    cache_memory_mb: int = Field(
+        256, ge=16, le=1_048_576, description="The private cache evicts beyond."
+    )
+    mariadb_buffer_pool_mb: int = Field(
+        256, ge=16, le=1_048_576, description="MariaDB's page cache."
+    )
+    mariadb_redo_log_mb: int = Field(256, ge=16, le=1_048_576, description="MariaDB's redo log.")
     mariadb_statistics: bool = Field(
         False, description="MariaDB counts its statements, for scenarios that ask how many."
     )
 
     nginx_workers: int = Field(1, ge=1, le=64, description="nginx's worker processes.")
     nginx_connections: int = Field(
-        16_384, ge=64, description="Connections of one nginx worker, both sides counted."
+        16_384,
+        ge=64,
+        le=1_000_000,
+        description="Connections of one nginx worker, both sides counted.",
     )
     nginx_upstream_keepalive: int = Field(
-        700, ge=1, description="Idle connections to replicas that one nginx worker keeps."
+        700,
+        ge=1,
+        le=1_000_000,
+        description="Idle connections to replicas that one nginx worker keeps.",
     )
     nginx_access_log: bool = Field(False, description="Whether nginx logs every request.")
     nginx_address_requests_per_s: int = Field(

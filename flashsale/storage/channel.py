@@ -8,21 +8,31 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MasterDownError,
+    NoScriptError,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import Call, Word
-from flashsale.storage.roles import async_client, trouble
+from flashsale.storage.roles import RECYCLE_S, async_client, is_demoted, trouble
 
 
 class Lost(Indeterminate):
     """The connection was lost, or the answer took too long: the server may be away."""
+
+
+_ANSWERS = (BusyLoadingError, AuthenticationError, MasterDownError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,7 @@ class Channel:
         self._pool.connection_kwargs["decode_responses"] = text
         self._pool.connection_kwargs["socket_timeout"] = None  # one timeout, around the whole call
         self._idle: deque[AbstractConnection] = deque()
+        self._until_s: dict[AbstractConnection, float] = {}  # when a connection has had its time
         self._free = asyncio.Semaphore(connections_max)
         self._timeout_s = timeout_s
         self.connections_max = connections_max
@@ -119,12 +130,17 @@ class Channel:
 
     async def _connected(self) -> AbstractConnection:
         connection = self._idle.pop() if self._idle else self._new_connection()
+        now_s = monotonic()
         try:
-            if connection.is_connected and await connection.can_read():
-                await connection.disconnect()  # closed by the server, or bytes nobody asked for
+            if connection.is_connected and (
+                now_s > self._until_s[connection] or await connection.can_read()
+            ):
+                # Too old, closed by the server, or with bytes that nobody asked for.
+                await connection.disconnect(nowait=True)
             if not connection.is_connected:
                 async with asyncio.timeout(self._timeout_s):
                     await connection.connect()  # type: ignore[no-untyped-call]
+                self._until_s[connection] = now_s + RECYCLE_S
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
             self.unreachable += 1
@@ -162,16 +178,22 @@ class Channel:
             raise
         return replies
 
-    @staticmethod
-    async def _reply(connection: AbstractConnection) -> Any:
+    async def _reply(self, connection: AbstractConnection) -> Any:
         try:
             return await connection.read_response(disconnect_on_error=False)
-        except BusyLoadingError as error:  # redis-py files it under lost connections; it is not
+        except _ANSWERS as error:  # redis-py files them under lost connections; they are not
+            self._look_at(error)
             return error
         except (RedisConnectionError, RedisTimeoutError):
             raise
         except RedisError as error:
+            self._look_at(error)
             return error
+
+    def _look_at(self, error: RedisError) -> None:
+        """Let no connection be used again that leads to a server that was demoted."""
+        if is_demoted(error):
+            self._until_s = dict.fromkeys(self._until_s, 0.0)
 
     async def _load_and_run(self, connection: AbstractConnection, call: Call) -> Any:
         loaded = (await self._exchange(connection, [("SCRIPT", "LOAD", call.script.text)]))[0]

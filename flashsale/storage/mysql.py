@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -21,10 +22,15 @@ from flashsale.store_urls import (
 
 T = TypeVar("T")
 
+_OFF = ("0", "OFF")
 DUPLICATE_KEY = 1062
 _QUERY_TIMEOUT_S = 60.0
 _LOST_DURING_QUERY = frozenset({1053, 1927, 2006, 2013, 2055, 3169, 4031})
 """The connection went away or was killed under a statement, a COMMIT perhaps."""
+_DEMOTED = frozenset({1047, 1290, 1792, 1836})
+"""The server takes no writes, or none any more: nothing was done, a COMMIT neither."""
+_RECYCLE_S = 300
+"""A connection older than this is made anew: behind one name another server may have taken over."""
 
 
 class Duplicate(Exception):  # noqa: N818 - a fact about the data, not a bug
@@ -52,14 +58,23 @@ def engine(url: str, *, kept: int = 10, at_most: int = 50, wait_s: float = 30.0)
         max_overflow=at_most - kept,
         pool_timeout=wait_s,
         pool_pre_ping=True,
+        pool_recycle=_RECYCLE_S,
         connect_args=mysql_arguments(read, read_timeout_s=_QUERY_TIMEOUT_S),
     )
     event.listen(pool, "do_connect", _open)
+    event.listen(pool, "handle_error", _end_demoted)
     return pool
 
 
 def _open(dialect: Any, record: Any, words: Any, arguments: dict[str, Any]) -> MySQLConnection:
     return open_mysql(**arguments)
+
+
+def _end_demoted(context: ExceptionContext) -> None:
+    """Close every connection of the pool where the server turns out to be read-only."""
+    args = getattr(context.original_exception, "args", ())
+    if args and args[0] in _DEMOTED:
+        context.is_disconnect = True
 
 
 @contextmanager
@@ -73,6 +88,8 @@ def translated() -> Iterator[None]:
         code = error_code(error)
         if code == DUPLICATE_KEY:
             raise Duplicate(str(error.orig)) from error
+        if code in _DEMOTED:
+            raise Unavailable(f"MySQL takes no writes: {error.orig}") from error
         if code in _LOST_DURING_QUERY or error.connection_invalidated:
             raise Indeterminate(f"MySQL went away: {error.orig}") from error
         raise Unavailable(f"MySQL refused: {error.orig}") from error
@@ -93,6 +110,17 @@ def transaction(pool: Engine) -> Iterator[Connection]:
     """
     with translated(), pool.begin() as connection:
         yield connection
+
+
+def check_writable(pool: Engine) -> None:
+    """Raises Unavailable where the server takes no writes, once every connection to it is closed;
+    Indeterminate where it went away."""
+    with transaction(pool) as connection:
+        flags = connection.execute(text("SELECT @@global.read_only, @@global.innodb_read_only"))
+        is_writable = all(str(flag) in _OFF for flag in flags.one())
+    if not is_writable:
+        pool.dispose()
+        raise Unavailable("MySQL takes no writes: it is set read_only")
 
 
 class Database:
@@ -116,6 +144,11 @@ class Database:
                 return work(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, in_transaction)
+
+    async def check_writable(self) -> None:
+        """Raises Unavailable or Indeterminate where MySQL cannot be written to."""
+        check = partial(check_writable, self._pool)
+        await asyncio.get_running_loop().run_in_executor(self._threads, check)
 
     def close(self) -> None:
         """Wait for the transactions under way, then close every connection."""

@@ -3,7 +3,10 @@
 The ledger's clients never retry by themselves: a retry could sell twice.
 """
 
+import math
+import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 import redis
@@ -11,8 +14,13 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.client import Pipeline
+from redis.connection import AbstractConnection
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -41,7 +49,60 @@ _REFUSED_BEFORE_EXECUTION = (
     "NOREPLICAS",
     "BUSY ",
 )
-_NOT_EXECUTED = (NoScriptError, BusyLoadingError, OutOfMemoryError, ReadOnlyError)
+_NOT_EXECUTED = (
+    NoScriptError,
+    BusyLoadingError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    AuthenticationError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+)
+_DEMOTED = (ReadOnlyError, AuthenticationError, MasterDownError)
+
+RECYCLE_S = 300.0
+"""A connection older than this is made anew: behind one name another server may have taken over,
+which a connection that only reads would never be told."""
+
+
+def is_demoted(error: RedisError) -> bool:
+    """Whether the server at the other end is not, or no more, the one to be spoken to.
+
+    The connection has to end then: behind the same name there may be another server by now.
+    """
+    return isinstance(error, _DEMOTED)
+
+
+@cache
+def _ending(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+    """`kind` of connection, but made anew before its next command once it is old or the server
+    at its end was found to be demoted."""
+
+    class Ending(kind):  # type: ignore[valid-type,misc]  # one of redis-py's three
+        _until_s = math.inf
+
+        def connect_check_health(self, *args: Any, **words: Any) -> None:
+            is_new = not self._sock
+            super().connect_check_health(*args, **words)
+            if is_new:
+                self._until_s = time.monotonic() + RECYCLE_S
+
+        def read_response(self, *args: Any, **words: Any) -> Any:
+            try:
+                return super().read_response(*args, **words)
+            except RedisError as error:
+                if is_demoted(error):
+                    self._until_s = 0.0
+                raise
+
+        def send_packed_command(self, *args: Any, **words: Any) -> None:
+            if time.monotonic() > self._until_s:
+                self._until_s = math.inf  # while it is made anew
+                self.disconnect()
+            super().send_packed_command(*args, **words)
+
+    return Ending
 
 
 def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis":
@@ -50,7 +111,7 @@ def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis"
     Raises UsageError for a URL that is not one of a Redis.
     """
     read_redis_url(url)
-    return redis.Redis.from_url(
+    client = redis.Redis.from_url(
         url,
         protocol=2,
         decode_responses=True,
@@ -58,6 +119,9 @@ def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis"
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=timeout_s,
     )
+    pool = client.connection_pool
+    pool.connection_class = _ending(pool.connection_class)
+    return client
 
 
 def async_client(
@@ -139,7 +203,8 @@ def trouble(error: RedisError) -> Unavailable | Indeterminate:
     """Which kind of trouble a failed call is, for a call that had been sent.
 
     Errors that Redis answers before it executes are Unavailable; everything else that was sent,
-    a lost connection and a time-out among it, is Indeterminate.
+    a lost connection and a time-out among it, is Indeterminate. To a demoted server nothing was
+    done: it refuses every write.
     """
     text = str(error)
     refused = isinstance(error, _NOT_EXECUTED) or (

@@ -208,6 +208,14 @@ dataset = _table(
     _stamp("create_time"),
 )
 
+dataset_rows = _table(  # which ids data sets wrote, so that a reset can name what it deletes
+    "tb_dataset_rows",
+    Column("table_name", String(64), primary_key=True),
+    _id("first_id"),
+    Column("last_id", BigInteger, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+)
+
 
 def create_all(engine: Engine) -> None:
     """Create every table that is missing. Raises Unavailable where MySQL cannot be reached."""

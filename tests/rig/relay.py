@@ -58,6 +58,11 @@ class Relay:
         """Let clients and answers pass again, after `cut_replies_after(…, for_good=True)`."""
         self._for_good = self.refuse = False
 
+    def lead_to(self, url: str) -> None:
+        """Lead new connections to another server, as a name does after a failover."""
+        server = urlsplit(url)
+        self._target = (server.hostname, server.port)
+
     def hold(self, *, new: bool = True) -> None:
         """Keep what clients send, on new connections too; `held` is set once something is kept."""
         for gate in self._gates:

@@ -29,13 +29,16 @@ class ShopStores:
             result = connection.execute(text(statement), values)
             return [tuple(row) for row in result] if result.returns_rows else []
 
-    def add_shop(self, shop_id: int, *, type_id: int = 1, y: float = 30.0, name: str = "") -> None:
+    def add_shop(
+        self, shop_id: int, *, type_id: int = 1, x: float = 120.0, y: float = 30.0, name: str = ""
+    ) -> None:
         self.sql(
             "INSERT INTO tb_shop (id, name, type_id, x, y, sold) "
-            "VALUES (:id, :name, :type, 120, :y, :sold)",
+            "VALUES (:id, :name, :type, :x, :y, :sold)",
             id=shop_id,
             name=name or f"Shop {shop_id}",
             type=type_id,
+            x=x,
             y=y,
             sold=1000 - shop_id,
         )

@@ -1,13 +1,23 @@
 """Settings: given, else the environment, else the default; a wrong one is one line."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from flashsale import settings
 from flashsale.errors import UsageError
-from flashsale.settings import ClaimSettings, OperatorSettings, StoreSettings, WorkerSettings
+from flashsale.settings import (
+    ClaimSettings,
+    LifecycleSettings,
+    OperatorSettings,
+    Settings,
+    StoreSettings,
+    WorkerSettings,
+)
+from flashsale.stack.settings import StackSettings
 
 
 def test_given_outranks_environment_outranks_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +53,36 @@ def test_a_wrong_value_names_the_variable_and_what_was_found(
     assert message.startswith(name)
     assert told in message
     assert "\n" not in message
+
+
+ALL = [*settings._COMPONENTS, StackSettings]
+NUMBERS = [
+    (component, name, field)
+    for component in ALL
+    for name, field in component.model_fields.items()
+    if field.annotation in (int, float)
+]
+
+
+@pytest.mark.parametrize(
+    ("component", "name", "field"), NUMBERS, ids=[f"{c.__name__}.{n}" for c, n, _ in NUMBERS]
+)
+def test_every_number_has_bounds_that_hold(
+    component: type[Settings], name: str, field: FieldInfo
+) -> None:
+    bounds = {type(bound).__name__ for bound in field.metadata}
+    assert bounds & {"Ge", "Gt"}
+    assert bounds & {"Le", "Lt"}
+    for wild in (70_000_000_000_000, float("inf"), float("nan"), -1):
+        with pytest.raises(UsageError):
+            component.load(**{name: wild})
+
+
+def test_the_longest_time_is_one_that_the_sweeper_can_reckon_with() -> None:
+    longest = LifecycleSettings.load(unpaid_timeout_s=315_360_000)
+    assert datetime.now(UTC) - timedelta(seconds=longest.unpaid_timeout_s) > datetime(
+        2000, 1, 1, tzinfo=UTC
+    )
 
 
 def test_a_missing_store_is_named() -> None:

@@ -7,7 +7,7 @@ from flashsale.accounts.login import Login, Wait, is_phone
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers, ClientAddresses
 from flashsale.server.request import Query, Request
-from flashsale.server.response import UNAUTHORIZED, Response, ok, rejected, too_many
+from flashsale.server.response import UNAUTHORIZED, Response, ok, personal, rejected, too_many
 
 _BAD_PHONE = rejected("phone: expected 11 digits, the first a 1", 400)
 _BAD_CODE = rejected("code: expected text", 400)
@@ -52,7 +52,7 @@ class AccountRoutes:
         token = await self.login.sign_in(phone, code, self.addresses.of(request.scope))
         if isinstance(token, Wait):
             return too_many(token.seconds)
-        return _WRONG_CODE if token is None else ok(token)
+        return _WRONG_CODE if token is None else personal(ok(token))
 
     async def sign_out(self, request: Request, segment: str, user_id: int) -> Response:
         """End the session."""

@@ -6,10 +6,9 @@ from functools import cached_property
 from typing import Any
 
 from flashsale.accounts.sessions import Sessions
-from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import OrderStatus, Outcome, parse_id
 from flashsale.orders.lifecycle import Change, Lifecycle
-from flashsale.orders.lookup import Found, OrderLookup
+from flashsale.orders.lookup import Found, KnownSales, OrderLookup
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers
@@ -24,11 +23,12 @@ from flashsale.server.response import (
     Response,
     claimed,
     ok,
+    personal,
     rejected,
 )
 from flashsale.settings import ClaimSettings
 
-_QUEUED = rejected("Order is still being written, try again", 200, RETRY_SOON)
+_QUEUED = rejected("Order is still being written, try again", 503, RETRY_SOON)
 _FAILED = rejected("Order has failed")
 _PAY = {
     Change.DONE: ok(),
@@ -78,11 +78,11 @@ class ClaimRoutes:
         return claimed(outcome, order_id, self._final_after_s)
 
     async def _not_loaded(self, voucher_id: int) -> Response:
-        try:
-            known = await self.orders.voucher_exists(voucher_id)
-        except (Unavailable, Indeterminate):
-            known = True  # for all that can be told now
-        return NOT_LOADED if known else UNKNOWN_VOUCHER
+        return NOT_LOADED if await self._known.knows(voucher_id) else UNKNOWN_VOUCHER
+
+    @cached_property
+    def _known(self) -> KnownSales:
+        return KnownSales(self.orders)
 
     @cached_property
     def _final_after_s(self) -> int:
@@ -98,9 +98,9 @@ class ClaimRoutes:
             return UNAUTHORIZED
         found = await self.orders.by_voucher(voucher_id, user_id)
         if found is None:
-            return ok({"state": "none"})
+            return personal(ok({"state": "none"}))
         is_row = found.status is OrderStatus.CONFIRMED
-        return ok({"state": "row" if is_row else "receipt", **described(found)})
+        return personal(ok({"state": "row" if is_row else "receipt", **described(found)}))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class ProcessRoutes:
         return _HEALTHY
 
     async def readyz(self, request: Request, segment: str) -> Response:
-        """Redis and MySQL answer too."""
+        """Redis and MySQL can be written to, too."""
         try:
             await self.orders.ready()
         except (Unavailable, Indeterminate):

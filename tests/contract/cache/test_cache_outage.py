@@ -11,6 +11,7 @@ import pytest
 from rig.until import eventually
 from rig.versions import Row, Versions, client, kind, version_of
 
+from flashsale.cache.calls import Breaker
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Source
 from flashsale.cache.strategies import Entries, Strategy
@@ -213,3 +214,17 @@ async def test_closing_while_it_is_away_ends(own_cache: RedisServer) -> None:
         assert (await reader).source is Source.LOAD
     finally:
         send(own_cache, signal.SIGCONT)
+
+
+async def test_probing_that_failed_by_itself_is_no_secret() -> None:
+    """A breaker that nobody will ever close again: the duty that looks at it ends the process."""
+
+    async def probe() -> None:
+        raise OverflowError("too long")
+
+    breaker = Breaker(probe, interval_s=0.01)
+    breaker.check()
+    breaker.trip()
+    await eventually(lambda: breaker._probing is not None and breaker._probing.done())
+    with pytest.raises(OverflowError):
+        breaker.check()

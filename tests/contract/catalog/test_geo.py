@@ -185,3 +185,34 @@ async def test_a_drop_that_is_owed_is_made_good(
             await asyncio.sleep(0.02)
         keeping.cancel()
         assert not town.cache.exists(keys.shop_geo(1))
+
+
+@pytest.mark.parametrize("place", [HERE, (180.0, 0.0), (-180.0, 85.0), (7.5, -85.0)])
+@pytest.mark.parametrize("away", [False, True], ids=["cache", "mysql"])
+async def test_shops_at_one_address_are_each_on_one_page(
+    town: ShopStores, open_front: Open, place: tuple[float, float], away: bool
+) -> None:
+    """Ties are ordered by id, however many are asked for, with the cache and without."""
+    town.sql("UPDATE tb_shop SET y = 60 WHERE type_id = 1")
+    for shop_id in range(140, 99, -1):
+        town.add_shop(shop_id, type_id=3, x=place[0], y=place[1])
+    nowhere = {"cache_url": "redis://127.0.0.1:1/0"} if away else {}
+    async with open_front(**nowhere) as front:
+        found = [
+            shop_id
+            for number in range(1, 10)
+            for shop_id in ids(await front.shops.near(3, number, *place))
+        ]
+    assert found == list(range(100, 141))
+
+
+async def test_ties_behind_nearer_shops_keep_their_order(
+    town: ShopStores, open_front: Open
+) -> None:
+    for shop_id in (207, 203, 205, 201, 206, 202, 204):
+        town.add_shop(shop_id, type_id=3, x=120.0, y=30.05)
+    for shop_id in (302, 301, 303):
+        town.add_shop(shop_id, type_id=3, x=120.0, y=30.01)
+    async with open_front() as front:
+        pages = [ids(await front.shops.near(3, number, *HERE)) for number in (1, 2)]
+    assert pages == [[301, 302, 303, 201, 202], [203, 204, 205, 206, 207]]

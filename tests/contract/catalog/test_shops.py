@@ -5,11 +5,12 @@ import json
 
 import pytest
 from rig.shops import Open, ShopStores, ids
+from sqlalchemy.dialects import mysql
 
 from flashsale import keys
 from flashsale.cache.entry import Source
 from flashsale.catalog.form import NewShop, ShopChange, read
-from flashsale.catalog.shop import Changed
+from flashsale.catalog.shop import Changed, names_with
 from flashsale.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -195,3 +196,17 @@ async def test_with_the_cache_away_reads_go_to_mysql(town: ShopStores, open_fron
         with pytest.raises(Unavailable):
             await front.shops.create(read(NewShop, NEW))
     assert town.sql("SELECT COUNT(*) FROM tb_shop WHERE id > 13") == [(0,)]
+
+
+def test_a_search_looks_at_the_index_of_names_alone(town: ShopStores) -> None:
+    query = names_with("a").compile(dialect=mysql.dialect(), compile_kwargs={"literal_binds": True})
+    with town.pool.connect() as connection:
+        plan = (
+            connection.exec_driver_sql(
+                f"EXPLAIN {query}", execution_options={"no_parameters": True}
+            )
+            .mappings()
+            .one()
+        )
+    assert plan["key"] == "ix_shop_name"
+    assert "Using index" in plan["Extra"]

@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from rig.until import until
 from sqlalchemy import Engine, text
 
 from flashsale import keys
+from flashsale.errors import FlashsaleError
+from flashsale.orders import process
+from flashsale.orders.sweeper import Sweeper
+from flashsale.settings import StoreSettings, WorkerSettings
 
 
 @pytest.fixture
@@ -116,3 +121,32 @@ def test_a_name_is_one_word(
         assert worker.ended() == 2
     assert word in worker.output
     assert "Traceback" not in worker.output
+
+
+@pytest.mark.parametrize("thread", ["Sweeper.run", "ThreadingHTTPServer.serve_forever"])
+def test_a_thread_that_ends_by_itself_ends_the_process(
+    env: dict[str, str], port: int, monkeypatch: pytest.MonkeyPatch, pool: Engine, thread: str
+) -> None:
+    """Not even quietly: a sweeper that returns is as gone as one that raised."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    owner = {"Sweeper": Sweeper, "ThreadingHTTPServer": process.ThreadingHTTPServer}
+    kind, _, method = thread.partition(".")
+    monkeypatch.setattr(owner[kind], method, lambda *_: None)
+    monkeypatch.setattr(process.ThreadingHTTPServer, "shutdown", lambda _: None)
+    settings = WorkerSettings.load(block_ms=50)
+    with pytest.raises(FlashsaleError, match=r"thread (sweeper|worker-http) ended by itself"):
+        process.run_worker("c1", port, StoreSettings.load(), settings)
+
+
+def test_a_thread_that_fails_is_counted_and_stops_the_process() -> None:
+    stop = threading.Event()
+    ended = process.Lasting(stop)
+
+    def breaks() -> None:
+        raise OverflowError("date value out of range")
+
+    ended.start("sweeper", breaks).join(5)
+    assert stop.is_set()
+    assert ended.early == ["sweeper"]

@@ -8,6 +8,7 @@ import pytest
 import structlog
 from redis import Redis
 from rig.asgi import Reply, ask
+from rig.child import free_port
 from rig.relay import Relay
 from rig.rows import add_order, add_sale
 from rig.sale import open_sale, sign_in, sold, stock
@@ -15,8 +16,11 @@ from rig.trips import passed, unnamed
 from sqlalchemy import Engine, text
 
 from flashsale import keys
+from flashsale.errors import FlashsaleError
 from flashsale.model import ID_MAX, Outcome
+from flashsale.orders.lookup import KnownSales, OrderLookup
 from flashsale.seckill.claims import Claims
+from flashsale.server import replica as replica_module
 from flashsale.server.replica import Replica
 from flashsale.settings import ClaimSettings, ReplicaSettings, SessionSettings, StoreSettings
 from flashsale.stack.redis import RedisServer
@@ -454,3 +458,139 @@ async def test_what_is_no_phone(shop: Shop, ledger: Redis) -> None:
         reply = await ask(shop.replica.app, "POST", "/user/code", query=f"phone={phone}")
         assert reply.status == 400, phone
     assert not list(ledger.scan_iter(keys.login_code("*")))
+
+
+async def test_a_sale_that_is_not_there_is_looked_for_once_a_moment(
+    shop: Shop, pool: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    original = OrderLookup.voucher_exists
+
+    async def counted(self: OrderLookup, voucher_id: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return await original(self, voucher_id)
+
+    monkeypatch.setattr(OrderLookup, "voucher_exists", counted)
+    replies = await asyncio.gather(*(shop.claim(404, 1) for _ in range(20)))
+    replies += [await shop.claim(404, 1) for _ in range(20)]
+    assert {reply.status for reply in replies} == {404}
+    assert looks == 1
+    replies = await asyncio.gather(*(shop.claim(number, 1) for number in range(500, 540)))
+    assert {reply.status for reply in replies} <= {404, 503}
+    assert looks <= 5, "many ids at once leave MySQL to others"
+
+
+async def test_what_is_known_of_a_sale_is_forgotten_in_time_and_bounded() -> None:
+    class Orders:
+        found = False
+        looks = 0
+
+        async def voucher_exists(self, voucher_id: int) -> bool:
+            self.looks += 1
+            return self.found
+
+    orders = Orders()
+    known = KnownSales(orders, moment_s=0.05, most=3)  # type: ignore[arg-type]
+    assert [await known.knows(number) for number in range(10)] == [False] * 10
+    assert (orders.looks, len(known._known), known._looks) == (10, 3, {})
+    orders.found = True
+    await asyncio.sleep(0.06)
+    assert await known.knows(9)
+
+
+async def test_an_order_in_the_queue_is_to_be_tried_again(shop: Shop, ledger: Redis) -> None:
+    open_sale(ledger)
+    order_id = (await shop.claim(1, 1)).json["data"]
+    for change in ("pay", "cancel"):
+        reply = await shop.ask("POST", f"/voucher-order/{order_id}/{change}", 1)
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert reply.json["success"] is False
+
+
+async def test_head_is_get_without_its_body(shop: Shop, ledger: Redis) -> None:
+    open_sale(ledger)
+    for path in ("/healthz", "/voucher-order/seckill/1", "/voucher-order/seckill/0", "/shop/1"):
+        got, head = await shop.ask("GET", path, 1), await shop.ask("HEAD", path, 1)
+        assert (head.status, head.body) == (got.status, b"")
+        assert head.headers["content-length"] == str(len(got.body))
+    assert (await shop.ask("HEAD", "/user/login", 1)).status == 405
+    assert (await shop.ask("POST", "/healthz", None)).headers["allow"] == "GET, HEAD"
+
+
+async def test_what_is_one_users_alone_is_kept_by_no_cache(shop: Shop, ledger: Redis) -> None:
+    open_sale(ledger)
+    for path in ("/user/me", "/voucher-order/seckill/1", "/voucher-order/77", "/user/sign/count"):
+        reply = await shop.ask("GET", path, 1)
+        assert reply.headers["cache-control"] == "no-store", path
+        assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_background_task_that_ended_is_told_and_ends_the_process() -> None:
+    async def lasts() -> None:
+        await asyncio.sleep(60)
+
+    async def breaks() -> None:
+        raise OverflowError("too long")
+
+    async def returns() -> None:
+        return
+
+    loop = asyncio.get_running_loop()
+    lasting = loop.create_task(lasts())
+    assert replica_module._ended_duty([lasting]) == ""
+    for duty, why in ((breaks, "too long"), (returns, "it returned")):
+        task = loop.create_task(duty())
+        await asyncio.wait({task})
+        told = replica_module._ended_duty([lasting, task])
+        assert duty.__name__ in told
+        assert why in told
+    lasting.cancel()
+
+
+async def test_a_replica_whose_task_ends_stops_serving(
+    ledger_url: str, cache_url: str, mysql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(self: Claims) -> None:
+        await asyncio.sleep(0.2)
+        raise OverflowError("too long")
+
+    monkeypatch.setattr(Claims, "keep_time", breaks)
+    monkeypatch.setattr(replica_module, "_calm_collector", lambda: None)
+    monkeypatch.setattr(replica_module, "_give_way", lambda _: None)
+    stores = StoreSettings(ledger_url=ledger_url, cache_url=cache_url, mysql_url=mysql_url)
+    with free_port() as port:
+        replica = Replica("r1", port, stores, ReplicaSettings.load(drain_timeout_s=1))
+        with pytest.raises(FlashsaleError, match=r"breaks ended by itself: .*too long"):
+            await asyncio.wait_for(replica.run(), 20)
+
+
+async def test_orders_do_not_wait_behind_pages_and_searches_leave_room_for_pages(
+    shop: Shop, ledger: Redis, pool: Engine
+) -> None:
+    """Every page of shops hangs in MySQL: an order's row is read and paid all the same, and so is
+    a page of another table, since searches may hold but a few slots."""
+    add_order(pool, order_id=77, user_id=1)
+    with pool.connect() as holding:
+        holding.execute(text("LOCK TABLES tb_shop WRITE"))
+        searches = [
+            asyncio.ensure_future(shop.ask("GET", f"/shop/of/name?name=n{number}", None))
+            for number in range(40)
+        ]
+        await asyncio.sleep(0.3)
+        assert sum(search.done() for search in searches) >= 30, "refused, and at once"
+        async with asyncio.timeout(2):
+            assert (await shop.ask("GET", "/blog/1", None)).status == 404
+        pages = [
+            asyncio.ensure_future(shop.ask("GET", f"/shop/{number}", None))
+            for number in range(1, 40)
+        ]
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(2):
+            assert (await shop.own(1, 1)).json["data"]["state"] == "row"
+            assert (await shop.ask("POST", "/voucher-order/77/pay", 1)).status == 200
+            assert (await shop.claim(404, 2)).status == 404
+        assert not any(page.done() for page in pages[:10])
+        holding.execute(text("UNLOCK TABLES"))
+    replies = await asyncio.gather(*searches, *pages)
+    assert {reply.status for reply in replies} <= {200, 404, 503}

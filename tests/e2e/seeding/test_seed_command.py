@@ -112,7 +112,8 @@ def test_a_terminal_is_asked_before_a_reset(run: Run, answer: bytes, code: int) 
     finally:
         os.close(keyboard)
         os.close(terminal)
-    assert "Delete the data set" in done.stderr
+    assert "Delete the data set in mysql://" in done.stderr
+    assert "redis://" in done.stderr
     assert done.returncode == code
     if code:
         assert done.stderr.endswith("--reset: not confirmed, nothing was deleted\n")

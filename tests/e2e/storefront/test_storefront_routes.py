@@ -147,7 +147,7 @@ def _changed(front: Front, path: str, user: int) -> None:
         reply = front.ask("POST", path, user)
         if reply.json()["success"]:
             return True
-        assert refused(reply, 200) == "Order is still being written, try again"
+        assert refused(reply, 503) == "Order is still being written, try again"
         assert reply.headers["retry-after"] == "1"
         return False
 

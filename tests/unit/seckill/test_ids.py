@@ -42,6 +42,23 @@ async def test_a_failed_reading_keeps_the_last_offset() -> None:
     assert clock.now_s() - time.time() == pytest.approx(1000, abs=2)
 
 
+@pytest.mark.parametrize("step_s", [-3_600.0, 3_600.0])
+async def test_a_local_clock_that_is_set_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, step_s: float
+) -> None:
+    real = time.time
+
+    async def read() -> tuple[int, int]:
+        return int(real()), 0
+
+    clock = LedgerClock(read)
+    await clock.sync()
+    before = clock.now_s()
+    monkeypatch.setattr(time, "time", lambda: real() + step_s)
+    assert clock.now_s() == pytest.approx(before, abs=1)
+    assert clock.now_ms() == pytest.approx(before * 1000, abs=1000)
+
+
 DAY_S = 86_400
 NOON_S = int(datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp())
 

@@ -69,7 +69,7 @@ async def test_what_a_handler_sees(app: App) -> None:
 async def test_not_found_and_not_allowed(app: App) -> None:
     assert (await ask(app, "GET", "/nowhere")).status == 404
     reply = await ask(app, "PUT", "/x/7")
-    assert (reply.status, reply.headers["allow"]) == (405, "GET, POST")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
 async def test_headers_too_large(app: App) -> None:

@@ -54,10 +54,10 @@ def test_not_found(router: Router, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("POST", "/healthz", b"GET"),
-        ("DELETE", "/order/seckill/1", b"POST, GET"),
-        ("get", "/healthz", b"GET"),
-        ("", "/healthz", b"GET"),
+        ("POST", "/healthz", b"GET, HEAD"),
+        ("DELETE", "/order/seckill/1", b"POST, GET, HEAD"),
+        ("get", "/healthz", b"GET, HEAD"),
+        ("", "/healthz", b"GET, HEAD"),
     ],
 )
 def test_method_not_allowed(router: Router, method: str, path: str, allowed: bytes) -> None:

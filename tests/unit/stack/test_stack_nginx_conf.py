@@ -76,3 +76,11 @@ def test_limits_count_by_address_but_for_the_exempt() -> None:
     assert "limit_req zone=requests burst=200 nodelay;" in lines
     assert "limit_conn connections 100;" in lines
     assert "10.0.0.0/8 0;" in lines
+
+
+@pytest.mark.parametrize("limits", [None, LIMITS])
+def test_no_browser_guesses_what_an_answer_is(limits: AddressLimits | None) -> None:
+    """A location with a header of its own inherits none."""
+    told = "add_header X-Content-Type-Options nosniff always;"
+    lines = _lines(replace(CONF, limits=limits))
+    assert lines.count(told) == (1 if limits is None else 2)
