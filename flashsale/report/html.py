@@ -32,10 +32,15 @@ _PARTS = Path(__file__).parent / "page"
 _SIGNS = {"pass": "✓", "valid": "✓", "fail": "✗"}
 
 
-def html(summary: Summary, figures: Figures | None = None, baseline: Run | None = None) -> str:
+def html(
+    summary: Summary,
+    figures: Figures | None = None,
+    baseline: Run | None = None,
+    shortfall: str | None = None,
+) -> str:
     """The page. Its charts need the figures; without them it has tables only.
 
-    `baseline` is an earlier run, laid over the charts.
+    `baseline` is an earlier run, laid over the charts; `shortfall` is what the record lacks.
     """
     charts = charts_of(Run(summary, figures), baseline) if figures is not None else []
     scripts = {"plotly": _plotly(), "script": _part("page.js")} if charts else {}
@@ -43,7 +48,7 @@ def html(summary: Summary, figures: Figures | None = None, baseline: Run | None 
         run=summary,
         answer=_answer(summary),
         crowd=crowd(summary.load),
-        trouble=list(_trouble(summary)),
+        trouble=[*([shortfall] if shortfall else []), *_trouble(summary)],
         trouble_title="What did not hold" if summary.exit_code else "Worth knowing",
         sale=summary.sale,
         remarks=wording.remarks(summary.sale) if summary.sale else [],
@@ -128,12 +133,17 @@ def _findings(findings: Sequence[Any]) -> list[_Finding]:
         _Finding(
             str(found.get("verdict")),
             str(found.get("rule")),
-            int(found.get("total") or 0),
-            [str(offence.get("text")) for offence in found.get("offences") or []],
+            total if isinstance(total := found.get("total"), int) else 0,
+            [str(each.get("text")) for each in _mappings(found.get("offences"))],
         )
-        for found in findings
-        if isinstance(found, Mapping)
+        for found in _mappings(findings)
     ]
+
+
+def _mappings(found: Any) -> list[Mapping[str, Any]]:
+    """Those that a list holds, of whatever was found in a summary."""
+    every = found if isinstance(found, list | tuple) else []
+    return [each for each in every if isinstance(each, Mapping)]
 
 
 def _data(charts: Sequence[Chart]) -> str:

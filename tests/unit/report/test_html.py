@@ -184,7 +184,7 @@ def test_a_run_that_nobody_judged_says_so() -> None:
 def test_it_is_drawn_from_the_folder_alone(tmp_path: Path) -> None:
     folder = leave_run(tmp_path / "a", [SOLD] * 30 + [GONE] * 70, 30)
     other = leave_run(tmp_path / "b", [GONE, SOLD] * 50, 50)
-    write_reports(folder, Summary.read(folder.summary), baseline=other)
+    write_reports(folder, Summary.read(folder.summary), print, baseline=other)
     page = Page(folder.report.read_text())
     assert "baseline b" in page.text
     assert folder.junit.exists()
@@ -194,7 +194,7 @@ def test_it_is_drawn_from_the_folder_alone(tmp_path: Path) -> None:
 
 def test_figures_of_the_sale_are_counted_again_for_an_older_summary(tmp_path: Path) -> None:
     folder = leave_run(tmp_path / "a", [SOLD] * 30 + [GONE] * 70, 30)
-    write_reports(folder, Summary.read(folder.summary).model_copy(update={"sale": None}))
+    write_reports(folder, Summary.read(folder.summary).model_copy(update={"sale": None}), print)
     assert "30 of 30 units sold" in Page(folder.report.read_text()).text
 
 
@@ -203,7 +203,7 @@ def test_a_baseline_that_is_gone_is_left_out(tmp_path: Path, gone: str) -> None:
     folder = leave_run(tmp_path / "a", [SOLD, GONE], 1)
     other = leave_run(tmp_path / "b", [GONE, SOLD], 1)
     (other.path / gone).unlink()
-    write_reports(folder, Summary.read(folder.summary), baseline=other)
+    write_reports(folder, Summary.read(folder.summary), print, baseline=other)
     assert "dashed" not in Page(folder.report.read_text()).text
 
 
