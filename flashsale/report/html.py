@@ -17,15 +17,17 @@ from typing import Any
 
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.report import wording
 from flashsale.report.charts import Chart, Run, charts_of
+from flashsale.report.charts.chart import colour_of
 from flashsale.report.wording import crowd, headroom_line, lapse, ms, plural, share
-from flashsale.run.generator import Health
+from flashsale.run.generator import Health, Machine
 from flashsale.run.summary import Summary
+from flashsale.storm.figures.conclusion import NOT_VERIFIED
 from flashsale.storm.figures.figures import Figures
 
 _PARTS = Path(__file__).parent / "page"
@@ -57,10 +59,17 @@ def html(
         charts=charts,
         data=Markup(_data(charts)),  # noqa: S704 - no `<` is left in it
         css=Markup(_part("page.css")),  # noqa: S704 - our own
+        machine=_machine(summary.machine),
         policy=_policy(list(scripts.values())),
         signs=_Signs(_SIGNS),
         **{name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - plotly's, and ours
     )
+
+
+def _machine(machine: Machine | None) -> str:
+    if machine is None:
+        return ""
+    return f"{machine.processor}, {plural(machine.cpus, 'CPU')}, {machine.system}"
 
 
 class _Signs(dict[str, str]):
@@ -113,7 +122,7 @@ def _trouble(summary: Summary) -> Iterator[str]:
     for condition in summary.aborts:
         if condition.verdict is Verdict.FAIL:
             yield f"ended early, since {condition.metric} {condition.condition}: {condition.detail}"
-    if summary.verify.reason and summary.exit_code:
+    if summary.verify.reason and summary.exit_code and summary.verify.reason != NOT_VERIFIED:
         yield summary.verify.reason
     for threshold in summary.thresholds:
         if threshold.verdict is not Verdict.PASS:
@@ -185,6 +194,8 @@ def _template() -> Template:
     environment.filters.update(
         headroom=headroom_line,
         ms=ms,
+        code=_code,
+        colour=colour_of,
         lapse=lapse,
         share=share,
         plural=plural,
@@ -195,6 +206,16 @@ def _template() -> Template:
         day=_day,
     )
     return environment.get_template("report.html.jinja")
+
+
+def _code(text: str) -> Markup:
+    """Text in which what stands between backticks is code."""
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    parts = [str(escape(part)) for part in text.split("`")]
+    if len(parts) % 2 == 0:  # one of them has no other
+        return escape(text)
+    told = (f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
+    return Markup("".join(told))  # noqa: S704 - each part is escaped
 
 
 def _day(instant: str) -> str:

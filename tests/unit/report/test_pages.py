@@ -185,3 +185,17 @@ def test_a_suspect_generator_passes_and_is_remarked_on_everywhere() -> None:
     assert suite is not None
     assert (suite.get("failures"), suite.get("errors")) == ("0", "0")
     assert suite.findtext("system-out") == "the generator is suspect: its core was <hot>"
+
+
+def test_a_narrow_terminal_cuts_neither_metric_nor_path() -> None:
+    metric, path = "buy.indeterminate.response." + "p99" * 20, "runs/[bold]" + "deep/" * 30 + "end"
+    threshold = GOOD.thresholds[0].model_copy(update={"metric": metric})
+    output = io.StringIO()
+    console = Console(file=output, width=80, markup=False)
+    print_summary(console, GOOD.model_copy(update={"thresholds": [threshold]}), Path(path))
+    text = "".join(output.getvalue().split())
+    assert "…" not in text
+    assert path.replace("/", "") in text.replace("/", "")
+    first = output.getvalue().split("threshold", 1)[1]
+    told = "".join(re.findall(r"^  (\S+)", first, re.MULTILINE))
+    assert metric in told
