@@ -1,5 +1,6 @@
 """What can go wrong, in the two kinds that matter to a sale, and the exit codes."""
 
+import re
 from enum import IntEnum
 
 
@@ -36,6 +37,27 @@ _PRECEDENCE = (
 def worst(*codes: ExitCode) -> ExitCode:
     """The one exit code of a run for which several hold: a violation outranks everything."""
     return next((code for code in _PRECEDENCE if code in codes), ExitCode.PASS)
+
+
+_STEERING = r"\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+"""Beside ASCII's: what is invisible, turns text around, or is no character."""
+_IN_TEXT = re.compile(rf"[\x00-\x08\x0b-\x1f{_STEERING}")
+_IN_LINE = re.compile(rf"[\x00-\x1f{_STEERING}")
+
+
+def plain(text: str) -> str:
+    """Text of anybody's as a terminal may have it: what would steer it is spelt out, but for the
+    ends of lines and tabs."""
+    return _IN_TEXT.sub(_spelt, text)
+
+
+def one_line(text: str) -> str:
+    """The same in one line, whatever is in it."""
+    return _IN_LINE.sub(_spelt, " ".join(text.split("\n")))
+
+
+def _spelt(sign: re.Match[str]) -> str:
+    return sign[0].encode("unicode_escape").decode("ascii")
 
 
 class FlashsaleError(Exception):

@@ -13,6 +13,7 @@ from pathlib import Path
 from flashsale.errors import UsageError
 from flashsale.report.compare import compare, ensure_comparable
 from flashsale.report.files import read_run
+from flashsale.run.folder import as_text
 from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import Threshold, parse_expression
@@ -74,7 +75,7 @@ class EarlierRun:
 
     def beside(self, summary: Summary, folder: Path) -> Summary:
         """The run in `folder`, with what became of this one's figures in it."""
-        lies = os.path.relpath(self.folder, folder.resolve())
+        lies = as_text(os.path.relpath(self.folder, folder.resolve()))
         return summary.with_baseline(compare(self.summary, summary, self.max_regress, lies))
 
 

@@ -7,7 +7,7 @@ import orjson
 from flashsale.campaign.stores import Stores
 from flashsale.campaign.teller import SILENT, JudgedRun, Teller
 from flashsale.report.files import write_reports
-from flashsale.run.folder import VERIFY_FILE, RunFolder
+from flashsale.run.folder import VERIFY_FILE, RunFolder, telling, write_file
 from flashsale.run.summary import Summary
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.verdict import examine
@@ -18,8 +18,12 @@ def judge_run(
     stores: Stores,
     teller: Teller = SILENT,
     drain_timeout_s: float = DRAIN_TIMEOUT_S,
+    stormed: Summary | None = None,
 ) -> JudgedRun:
     """Judge the run in `run_dir`; writes verify.json, then summary.json and the reports anew.
+
+    `stormed` is the run's summary, where its storm has only just told it: the verdict hangs on no
+    file. What cannot be written is told, and the verdict stands.
 
     Raises NothingJudgedError where there is no record to judge, UnreachableError where a store
     does not answer.
@@ -33,23 +37,20 @@ def judge_run(
             on_look=on_look,
         )
     folder, document = RunFolder(run_dir), judgement.to_json()
-    _write(document, run_dir / VERIFY_FILE)
-    summary = _read(folder)
+    with telling(teller.say):
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+        write_file(run_dir / VERIFY_FILE, text + b"\n")
+    summary = stormed or _read(folder)
     if summary is None:
         teller.say("no summary.json of this version, so only verify.json tells")
     else:
         summary = summary.with_verify(document)
-        summary.write(folder.summary)
-        write_reports(folder, summary)
+        with telling(teller.say):
+            summary.write(folder.summary)
+        write_reports(folder, summary, teller.say)
     judged = JudgedRun(folder, judgement, summary)
     teller.judged(judged)
     return judged
-
-
-def _write(document: object, path: Path) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-    draft.replace(path)
 
 
 def _read(folder: RunFolder) -> Summary | None:

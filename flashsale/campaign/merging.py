@@ -7,7 +7,7 @@ from pathlib import Path
 from flashsale.campaign.stores import copy_stack
 from flashsale.campaign.teller import StormRun, Teller
 from flashsale.report.files import write_reports
-from flashsale.run.folder import RunFolder, create_run_folder
+from flashsale.run.folder import RunFolder, create_run_folder, read_file, telling, write_file
 from flashsale.storm.crew.merge import baseline_of, merge_runs
 from flashsale.storm.crew.shard import ShardRun, read_shard, whole_plan
 from flashsale.verify.ending import ended_last
@@ -20,10 +20,13 @@ def merge_shards(shards: Sequence[Path], out: Path | None, teller: Teller) -> St
     """
     runs = [read_shard(path) for path in shards]
     plan = whole_plan(runs)
-    folder = create_run_folder(runs[0].scenario.name, out, datetime.now(UTC))
+    folder = create_run_folder(runs[0].scenario.name, out, datetime.now(UTC), teller.say)
     finished = merge_runs(runs, plan, folder)
-    _keep_stores(runs, folder, teller)
-    write_reports(folder, finished.summary, finished.figures)
+    for line in finished.unwritten:
+        teller.say(line)
+    with telling(teller.say):
+        _keep_stores(runs, folder, teller)
+    write_reports(folder, finished.summary, teller.say, finished.figures)
     run = StormRun(finished.summary, folder)
     teller.stormed(run)
     return run
@@ -40,7 +43,7 @@ def _keep_stores(runs: Sequence[ShardRun], folder: RunFolder, teller: Teller) ->
     if taken is None:
         teller.say("no shard took a baseline, so verify will judge less")
         return
-    folder.baseline.write_bytes(taken.folder.baseline.read_bytes())
+    write_file(folder.baseline, read_file(taken.folder.baseline))
     last = ended_last([run.path for run in runs])
     if last is not None:
-        folder.ending.write_bytes((last / folder.ending.name).read_bytes())
+        write_file(folder.ending, read_file(last / folder.ending.name))

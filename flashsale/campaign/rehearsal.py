@@ -183,7 +183,7 @@ def _storm_and_judge(request: StormRequest, teller: Teller) -> ExitCode:
     if interrupted or request.scenario.sale is None:  # without a sale, thresholds are the verdict
         return ExitCode(run.summary.exit_code)
     assert request.stores is not None
-    return judge_run(run.folder.path, request.stores, teller).exit_code
+    return judge_run(run.folder.path, request.stores, teller, stormed=run.summary).exit_code
 
 
 def _tell_where(folder: Path, state: StackState, teller: Teller) -> None:

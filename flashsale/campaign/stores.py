@@ -1,16 +1,18 @@
 """How a campaign finds the system it is to work on: by URL, or by the stack of a state folder."""
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from flashsale.errors import UnreachableError
-from flashsale.run.folder import STACK_FILE
+from flashsale.run.folder import STACK_FILE, read_file, write_file
 from flashsale.stack.state import StackState, read_state
 
 DEFAULT_STATE_DIR = Path(".flashsale")
 TOKENS = "tokens.csv"
 """The users' sessions, in the state folder of the stack that knows them."""
+_PATH_BYTES_MAX = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ def _running(state_dir: Path, options: str) -> StackState:
 
 def record_stack(run_dir: Path, state_dir: Path) -> None:
     """Note in a run's folder which stack it stormed, so that `verify` finds it again."""
-    (run_dir / STACK_FILE).write_text(f"{state_dir.absolute()}\n")
+    write_file(run_dir / STACK_FILE, os.fsencode(state_dir.absolute()) + b"\n")
 
 
 def copy_stack(run_dir: Path, other_dir: Path) -> None:
     """Note in another run's folder the stack that this run stormed, if it is known."""
-    with suppress(FileNotFoundError):
-        (other_dir / STACK_FILE).write_bytes((run_dir / STACK_FILE).read_bytes())
+    with suppress(OSError):
+        write_file(other_dir / STACK_FILE, read_file(run_dir / STACK_FILE, _PATH_BYTES_MAX))
 
 
 def stack_of(run_dir: Path, state_dir: Path | None) -> Path:
@@ -77,6 +79,7 @@ def stack_of(run_dir: Path, state_dir: Path | None) -> Path:
     if state_dir is not None:
         return state_dir
     try:
-        return Path((run_dir / STACK_FILE).read_text().strip())
-    except (OSError, UnicodeDecodeError):
+        noted = os.fsdecode(read_file(run_dir / STACK_FILE, _PATH_BYTES_MAX)).strip()
+    except OSError:
         return DEFAULT_STATE_DIR
+    return DEFAULT_STATE_DIR if "\0" in noted else Path(noted)

@@ -16,7 +16,7 @@ from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.errors import ExitCode, FlashsaleError, NothingJudgedError, UnreachableError
 from flashsale.report.files import write_reports
 from flashsale.report.sheet import write_sheet
-from flashsale.run.folder import RunFolder, create_run_folder
+from flashsale.run.folder import RunFolder, create_run_folder, telling, write_file
 from flashsale.run.plan_columns import PlanColumns
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target
@@ -83,7 +83,7 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     ensure_descriptors(connections_each(scenario.load.connections, request.processes))
     ensure_ports(_connections(request))
     target, asks_after = _greeted(request, tokens, teller)
-    folder = create_run_folder(scenario.name, request.out, datetime.now(UTC))
+    folder = create_run_folder(scenario.name, request.out, datetime.now(UTC), teller.say)
     units = _take_baseline(request, folder, teller)
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
@@ -113,11 +113,16 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
             summary = with_loads(scenario, finished.figures, summary, found)
         if request.baseline is not None:
             summary = request.baseline.beside(summary, folder.path)
+        unwritten = list(finished.unwritten)
         if summary is not finished.summary:
-            summary.write(folder.summary)
-        write_reports(folder, summary, finished.figures)
+            with telling(unwritten.append):
+                summary.write(folder.summary)
+        write_reports(folder, summary, unwritten.append, finished.figures)
         if request.csv:
-            write_sheet(folder.attempts, folder.sheet)
+            with telling(unwritten.append):
+                write_sheet(folder.attempts, folder.sheet)
+        for line in dict.fromkeys(unwritten):
+            teller.say(line)
     if taken.exit_code is not None and summary.load.interrupted_by is None:
         raise StoppedError(f"interrupted; the run is in {folder.path}", taken.exit_code)
     run = StormRun(summary, folder)
@@ -205,7 +210,7 @@ def _take_baseline(
             raise UnreachableError("the stores are not known")
         stores = request.stores
         taken = baseline.take(stores.ledger_url, stores.mysql_url, list(sale.voucher_ids))
-        folder.baseline.write_bytes(taken.to_json())
+        write_file(folder.baseline, taken.to_json())
     except (UnreachableError, NothingJudgedError) as error:
         teller.say(f"no baseline, so verify will judge less: {error}")
         return None
@@ -220,6 +225,6 @@ def _mark_end(request: StormRequest, folder: RunFolder, teller: Teller) -> None:
     claim_ms = request.scenario.timeouts.claim_ms
     try:
         taken = ending.take(stores.ledger_url, stores.mysql_url, sale.voucher_ids, claim_ms)
-        folder.ending.write_bytes(taken.to_json())
-    except (UnreachableError, NothingJudgedError) as error:
+        write_file(folder.ending, taken.to_json())
+    except FlashsaleError as error:
         teller.say(f"its end is not marked, so verify before the next: {error}")

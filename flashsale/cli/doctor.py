@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import orjson
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import BaseUrl, CacheUrl, Json, LedgerUrl, MySQLUrl, StateDir
+from flashsale.cli.terminal import console, tell_document
 from flashsale.doctor import findings
 from flashsale.doctor.findings import Finding, failures
 from flashsale.doctor.machine import examine_binaries, examine_machine
@@ -68,7 +67,7 @@ def _examine_stores(
 
 def _print_json(findings: Sequence[Finding]) -> None:
     rows = [asdict(finding) for finding in findings]
-    typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+    tell_document(rows)
 
 
 def _print_table(findings: Sequence[Finding]) -> None:
@@ -76,7 +75,6 @@ def _print_table(findings: Sequence[Finding]) -> None:
     for heading in ("subject", "what", "found", "verdict", "cure"):
         drawn.add_column(heading, overflow="fold")
     for finding in findings:
-        verdict = f"[{_STYLES[finding.grade]}]{finding.grade}"
-        texts = (escape(text) for text in (finding.subject, finding.name, finding.found))
-        drawn.add_row(*texts, verdict, escape(finding.cure))
-    Console().print(drawn)
+        verdict = Text(finding.grade, style=_STYLES[finding.grade])
+        drawn.add_row(finding.subject, finding.name, finding.found, verdict, finding.cure)
+    console().print(drawn)

@@ -6,14 +6,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
-import orjson
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import Json, StateDir
+from flashsale.cli.terminal import console, tell_document
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.observe import panels
 from flashsale.observe.panels import Filled
@@ -80,13 +78,13 @@ def print_table(filled: Sequence[Filled]) -> None:
         texts = (each.query.dashboard, each.query.panel, each.query.legend)
         style = None if each.samples else "red"
         drawn.add_row(
-            *map(escape, texts),
+            *texts,
             f"{each.series:,}",
             f"{each.samples:,}",
             "-" if each.highest is None else f"{each.highest:.4g}",
             style=style,
         )
-    Console().print(drawn)
+    console().print(drawn)
 
 
 def _title(filled: Sequence[Filled], empty: int) -> str:
@@ -98,4 +96,4 @@ def _title(filled: Sequence[Filled], empty: int) -> str:
 
 def _print_json(filled: Sequence[Filled]) -> None:
     rows = [asdict(each) for each in filled]
-    typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+    tell_document(rows)

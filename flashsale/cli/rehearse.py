@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flashsale.campaign.demands import aborting, requiring
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
@@ -30,7 +29,7 @@ from flashsale.cli.storm_options import (
     generators,
     required,
 )
-from flashsale.cli.terminal import TerminalTeller, tell_workflow
+from flashsale.cli.terminal import TerminalTeller, console, tell, tell_workflow
 from flashsale.cli.verify import show
 from flashsale.report.console import print_summary
 from flashsale.stack.state import StackState
@@ -95,16 +94,16 @@ class _RehearsalTeller(TerminalTeller):
 
     def stormed(self, run: StormRun) -> None:
         interim = run.summary.verify.awaited and run.summary.load.interrupted_by is None
-        print_summary(Console(), run.summary, run.folder.path, interim=interim)
+        print_summary(console(), run.summary, run.folder.path, interim=interim)
         if not interim:
             tell_workflow(run.summary)
-            typer.echo(f"report {run.folder.report}")
+            tell(f"report {run.folder.report}")
 
     def judged(self, found: JudgedRun) -> None:
-        show(found.judgement, Console(), found.verdict, found.exit_code)
+        show(found.judgement, console(), found.verdict, found.exit_code)
         if found.summary is not None:
             tell_workflow(found.summary)
-            typer.echo(f"report {found.folder.report}")
+            tell(f"report {found.folder.report}")
 
     def observed(self, state: StackState) -> None:
         show_when_filled(state)

@@ -3,21 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from flashsale.campaign.demands import MAX_REGRESS, parse_regress
 from flashsale.campaign.merging import merge_shards
 from flashsale.cli.storm_options import Csv, Out
-from flashsale.cli.terminal import TerminalTeller
+from flashsale.cli.terminal import TerminalTeller, console, tell_document
 from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.report.compare import asked, compare, ensure_comparable
 from flashsale.report.console import print_comparison, print_summary
-from flashsale.report.files import read_figures, read_run, restore_latencies, write_reports
+from flashsale.report.files import read_figures, read_run, restore_latencies, write_counted
 from flashsale.report.sheet import write_sheet
-from flashsale.run.folder import LATEST_RUN
+from flashsale.run.folder import LATEST_RUN, telling
 from flashsale.run.summary import summary_schema
 
 _DEFAULT = "render"
@@ -74,26 +72,35 @@ def render(
 @command.command("schema")
 def schema() -> None:
     """Print the JSON Schema of summary.json."""
-    typer.echo(orjson.dumps(summary_schema(), option=orjson.OPT_INDENT_2))
+    tell_document(summary_schema())
 
 
 def _render(run: Path, csv: bool) -> None:
     folder, summary = read_run(run)
-    figures = read_figures(folder, summary)
-    if figures is None:
-        typer.echo(f"report: no {folder.attempts.name} in {run}, so no charts", err=True)
+    counted, teller = read_figures(folder), TerminalTeller("report")
+    unwritten: list[str] = []
+    if counted is None:
+        teller.say(f"no {folder.attempts.name} in {run}, so no charts")
     else:
-        restore_latencies(folder, figures)
-    write_reports(folder, summary, figures)
-    if csv and figures is not None:
-        write_sheet(folder.attempts, folder.sheet)
-    print_summary(Console(), summary, folder.path)
+        with telling(unwritten.append):
+            restore_latencies(folder, counted.figures)
+    write_counted(folder, summary, counted, unwritten.append)
+    if csv and counted is not None:
+        with telling(unwritten.append):
+            write_sheet(folder.attempts, folder.sheet)
+    for line in unwritten:
+        teller.say(line)
+    if counted is not None and counted.shortfall:
+        teller.say(counted.shortfall)
+    print_summary(console(), summary, folder.path)
+    if unwritten:
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def _compare(first: Path, others: list[Path], max_regress: str | None) -> ExitCode:
     """Show what became of the first run in the others; nothing is written."""
     _, before = read_run(first)
-    allowed, console, code = parse_regress(max_regress or MAX_REGRESS), Console(), ExitCode.PASS
+    allowed, code = parse_regress(max_regress or MAX_REGRESS), ExitCode.PASS
     for other in others:
         _, after = read_run(other)
         try:
@@ -101,7 +108,7 @@ def _compare(first: Path, others: list[Path], max_regress: str | None) -> ExitCo
         except ValueError as error:
             raise UsageError(f"{first} beside {other}: {error}") from error
         found = compare(before, after, allowed, str(first))
-        print_comparison(console, found, after.run)
+        print_comparison(console(), found, after.run)
         code = worst(code, found.exit_code) if max_regress is not None else code
     return code
 

@@ -8,7 +8,7 @@ import typer
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, Stores, find_stores
 from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl, StateDir
-from flashsale.cli.terminal import shown
+from flashsale.cli.terminal import shown, tell
 from flashsale.errors import UsageError
 from flashsale.seeding import load
 from flashsale.seeding.load import SeedReport
@@ -76,7 +76,7 @@ def seed(
         except KeyboardInterrupt:
             progress.note("interrupted; the same command goes on from here")
             raise
-    typer.echo(f"seed: {summary(settings, report)}")
+    tell(f"seed: {summary(settings, report)}")
 
 
 def summary(settings: SeedSettings, report: SeedReport) -> str:
@@ -119,6 +119,6 @@ def warm(
         report = warm_stores(stores, progress)
         cached = ", ".join(f"{count:,} {name}" for name, count in report.cached.items())
         progress.note(f"in the cache: {cached}")
-    typer.echo(
+    tell(
         f"warm: {len(report.loaded):,} sales loaded, {len(report.already_loaded):,} already loaded"
     )

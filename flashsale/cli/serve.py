@@ -11,15 +11,16 @@ from types import TracebackType
 from typing import Annotated, Self
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.status import Row, table
+from flashsale.cli.terminal import console, tell
 from flashsale.doctor import findings
 from flashsale.doctor.machine import insist_on_descriptors
+from flashsale.errors import one_line
 from flashsale.observe.prometheus import PrivateObservers
 from flashsale.settings import check_environment
 from flashsale.stack.launch import start_detached
@@ -109,7 +110,7 @@ def _detach(state_dir: Path, given: Mapping[str, object], external: ExternalStor
     told |= {f"FLASHSALE_{name.upper()}": url for name, url in asdict(external).items()}
     named = {name: str(value) for name, value in told.items() if value is not None}
     state = start_detached(state_dir, environment=os.environ | named)
-    typer.echo(f"ready at {state.base_url} (process {state.pid}, state in {state_dir})")
+    tell(f"ready at {state.base_url} (process {state.pid}, state in {state_dir})")
 
 
 class PlainWatcher:
@@ -117,7 +118,7 @@ class PlainWatcher:
 
     def say(self, line: str) -> None:
         with suppress(OSError):  # the terminal is gone; the stack still is to be stopped
-            typer.echo(f"{datetime.now():%H:%M:%S} {line}")
+            tell(f"{datetime.now():%H:%M:%S} {line}")
 
     def show(self, stack: Stack) -> None:
         """The events have said it."""
@@ -145,8 +146,8 @@ class LiveWatcher(PlainWatcher):
             super().say(line)
             return
         with suppress(OSError):
-            line = f"{datetime.now():%H:%M:%S} {line}"
-            self._live.console.print(line, markup=False, highlight=False)
+            line = one_line(f"{datetime.now():%H:%M:%S} {line}")
+            self._live.console.print(line, highlight=False)
 
     def show(self, stack: Stack) -> None:
         rows = [
@@ -179,6 +180,6 @@ class LiveWatcher(PlainWatcher):
 
 def _live(drawn: Table) -> Live:
     # No thread: it draws when it is told to. In the end the events stay, the table goes.
-    live = Live(drawn, console=Console(), auto_refresh=False, transient=True)
+    live = Live(drawn, console=console(), auto_refresh=False, transient=True)
     live.start()
     return live

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from flashsale.cli.terminal import tell
 from flashsale.stack import binaries, packages
 
 Observe = Annotated[
@@ -42,9 +43,9 @@ def list_(observe: Observe = False) -> None:
     programs = binaries.OBSERVERS if observe else binaries.PROGRAMS
     found = [binaries.look(program) for program in programs]
     for program, binary in zip(programs, found, strict=True):
-        typer.echo(f"{program.name}  {binary or 'missing'}")
+        tell(f"{program.name}  {binary or 'missing'}")
     for tree in packages.trees():
-        typer.echo(f"fetched  {tree}")
+        tell(f"fetched  {tree}")
     for program, binary in zip(programs, found, strict=True):
         if binary is None:
             binaries.find(program)  # says what is wrong with it, and the cure
@@ -57,4 +58,4 @@ def remove() -> None:
 
 
 def _say(line: str) -> None:
-    typer.echo(f"services: {line}")
+    tell(f"services: {line}")

@@ -4,13 +4,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, NamedTuple
 
-import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import Json, StateDir
+from flashsale.cli.terminal import console, tell, tell_document
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.stack.launch import stop_stack
 from flashsale.stack.state import Health, StackState, check, read_state, supervisor_pid
@@ -63,7 +62,7 @@ def status(state_dir: StateDir = DEFAULT_STATE_DIR, json: Json = False) -> None:
 
 def _print_json(state: StackState, health: Health) -> None:
     told = asdict(state) | {"healthy": health.well, "answers": health.answers}
-    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
+    tell_document(told)
 
 
 def _print_table(state: StackState, health: Health) -> None:
@@ -79,10 +78,10 @@ def _print_table(state: StackState, health: Health) -> None:
         for child in state.children
     ]
     ready = "" if state.ready else "  (still starting)"
-    Console().print(table(f"{state.base_url}{ready}", rows))
+    console().print(table(f"{state.base_url}{ready}", rows))
 
 
 def stop(state_dir: StateDir = DEFAULT_STATE_DIR, timeout: Timeout = 90.0) -> None:
     """Stop a stack: nginx first, then replicas and workers, then the stores."""
     stopped = stop_stack(state_dir, timeout)
-    typer.echo(f"stopped the stack in {state_dir}" if stopped else f"no stack runs in {state_dir}")
+    tell(f"stopped the stack in {state_dir}" if stopped else f"no stack runs in {state_dir}")

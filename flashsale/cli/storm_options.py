@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flashsale.campaign.demands import ABORT_IF, MAX_REGRESS, REQUIRE, EarlierRun, parse_regress
+from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
 from flashsale.run.plan_columns import PlanColumns
 from flashsale.run.recording import read_recording
@@ -52,7 +53,7 @@ def chosen(scenario: str | None, replay: Path | None) -> tuple[Scenario, PlanCol
     if scenario is not None:
         raise UsageError(f"--replay: the run has its own scenario, so leave {scenario!r} out")
     recording = read_recording(replay)
-    typer.echo(f"replaying {replay}: plan {recording.plan.digest}", err=True)
+    tell(f"replaying {replay}: plan {recording.plan.digest}", err=True)
     return recording.scenario, recording.plan
 
 
@@ -180,7 +181,7 @@ MaxRegress = Annotated[
 def required(require: Sequence[str] | None, fail_if: Sequence[str] | None) -> list[str]:
     """All thresholds that were given, by the option's new name and by its old ones."""
     if fail_if:
-        typer.echo(
+        tell(
             "flashsale: --fail-if and --threshold are called --require now; it means the same: "
             f"the run fails unless {fail_if[0]!r} holds",
             err=True,

@@ -1,17 +1,24 @@
-"""What a person or a workflow sees of a command: lines, bars, tables, GitHub's annotations."""
+"""What a person or a workflow sees of a command: lines, bars, tables, GitHub's annotations.
+
+The one door for text, whoever it is from: nothing in it is taken for markup, and nothing steers the
+terminal. Streams that cannot take it are the front door's matter (`cli/app.py`).
+"""
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
 import typer
 from rich import progress as rich_progress
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from flashsale.campaign.teller import StormRun, Teller
+from flashsale.errors import one_line, plain
 from flashsale.report.console import print_summary
 from flashsale.report.github import annotations, step_summary
 from flashsale.report.live import LiveProgress
@@ -22,6 +29,32 @@ from flashsale.storm.attack.attack import ShowProgress
 _PLAIN_INTERVAL_S = 5.0
 
 
+class _PlainConsole(Console):
+    """Draws what it is given, and obeys nothing that stands in a text."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """As rich does, with what would steer a terminal spelt out."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else plain(text), style, control)
+
+
+def console(err: bool = False) -> Console:
+    """Standard output, or standard error, for tables."""
+    return _PlainConsole(stderr=err, markup=False, emoji=False)
+
+
+def tell(line: str, err: bool = False) -> None:
+    """Write one line, whatever is in it."""
+    typer.echo(one_line(line), err=err)
+
+
+def tell_document(document: object) -> None:
+    """Write something as JSON."""
+    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
 class TerminalTeller(Teller):
     """Lines and progress on standard error, tables on standard output."""
 
@@ -29,7 +62,7 @@ class TerminalTeller(Teller):
         self._command, self._quiet = command, quiet
 
     def say(self, line: str) -> None:
-        typer.echo(f"{self._command}: {line}", err=True)
+        tell(f"{self._command}: {line}", err=True)
 
     @contextmanager
     def working(self, command: str) -> Iterator[Progress]:
@@ -38,7 +71,7 @@ class TerminalTeller(Teller):
 
     @contextmanager
     def storming(self, units: int | None) -> Iterator[ShowProgress]:
-        with LiveProgress(Console(stderr=True), self._quiet, units) as show:
+        with LiveProgress(console(err=True), self._quiet, units) as show:
             yield show
 
     @contextmanager
@@ -46,28 +79,28 @@ class TerminalTeller(Teller):
         if not sys.stderr.isatty():
             yield lambda left: None
             return
-        with Console(stderr=True).status("reading the stores") as status:
+        with console(err=True).status("reading the stores") as status:
             yield lambda left: status.update(
                 f"waiting for {left:,} orders to become rows" if left else "reading the stores"
             )
 
     def stormed(self, run: StormRun) -> None:
-        print_summary(Console(), run.summary, run.folder.path)
+        print_summary(console(), run.summary, run.folder.path)
 
 
 @contextmanager
 def shown(command: str) -> Iterator[Progress]:
     """A Progress on standard error for the time of the block: bars, or lines without a terminal."""
     if not sys.stderr.isatty():
-        yield PlainProgress(lambda line: typer.echo(f"{command}: {line}", err=True))
+        yield PlainProgress(lambda line: tell(f"{command}: {line}", err=True))
         return
     columns = (
-        rich_progress.TextColumn("{task.description:<12}"),
+        rich_progress.TextColumn("{task.description:<12}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeElapsedColumn(),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
+    with rich_progress.Progress(*columns, console=console(err=True)) as bars:
         yield BarProgress(bars, command)
 
 
@@ -90,7 +123,7 @@ class BarProgress:
 
     def note(self, line: str) -> None:
         """Print a line above the bars."""
-        self._bars.console.print(f"{self._command}: {line}", markup=False, highlight=False)
+        self._bars.console.print(one_line(f"{self._command}: {line}"), highlight=False)
 
 
 class PlainProgress:
@@ -128,10 +161,10 @@ def tell_workflow(summary: Summary) -> None:
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return
     for line in annotations(summary):
-        typer.echo(line, err=True)
+        tell(line, err=True)
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
-            with Path(path).open("a", encoding="utf-8") as file:
-                file.write(step_summary(summary))
-        except OSError as error:
-            typer.echo(f"flashsale: no step summary: {path}: {error.strerror}", err=True)
+            with Path(path).open("a", encoding="utf-8", errors="replace") as file:
+                file.write(plain(step_summary(summary)))
+        except (OSError, ValueError) as error:
+            tell(f"flashsale: no step summary: {path}: {error}", err=True)

@@ -1,6 +1,5 @@
 """The command tree, loaded as far as it is asked for, and where an error becomes an exit code."""
 
-import errno
 import importlib
 import inspect
 import os
@@ -11,10 +10,10 @@ import typer
 
 from flashsale import __version__
 from flashsale.cli.commands import ABOUT, COMMANDS, HEADINGS, PROCESSES
-from flashsale.errors import ExitCode, FlashsaleError
+from flashsale.errors import ExitCode, FlashsaleError, one_line
+from flashsale.run.folder import CURES, NotWrittenError
 
 _ALL = COMMANDS | PROCESSES
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -30,11 +29,10 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Abort:
         return ExitCode.INTERRUPTED
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in CURES:
             raise
-        where = error.filename or "a file of this run"
-        message = f"cannot write {where}: {error.strerror}; free some space"
-        return _failed(message, ExitCode.USAGE)
+        unwritten = NotWrittenError(error.filename or "a file of this run", error)
+        return _failed(str(unwritten), unwritten.exit_code)
 
 
 def tree(names: Iterable[str] = _ALL) -> typer.Typer:
@@ -79,7 +77,7 @@ def _root(
 
 
 def _failed(message: str, code: ExitCode) -> ExitCode:
-    typer.echo(f"flashsale: {message}", err=True)
+    typer.echo(f"flashsale: {one_line(message)}", err=True)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         github = importlib.import_module("flashsale.report.github")
         typer.echo(github.annotation("flashsale", message), err=True)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,8 +14,8 @@ from rich.text import Text
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import find_stores, stack_of
 from flashsale.cli.options import Json, LedgerUrl, MySQLUrl, RunStateDir
-from flashsale.cli.terminal import TerminalTeller, tell_workflow
-from flashsale.errors import ExitCode, NothingJudgedError, UsageError
+from flashsale.cli.terminal import TerminalTeller, console, tell_document, tell_workflow
+from flashsale.errors import ExitCode, NothingJudgedError, UsageError, one_line
 from flashsale.model import Verdict
 from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN
 from flashsale.verify import DRAIN_TIMEOUT_S
@@ -51,10 +50,9 @@ def command(
     stores = find_stores(stack_of(run, state_dir), ledger_url, ledger_url, mysql_url)
     found = judge_run(run, stores, TerminalTeller("verify"), drain_timeout)
     if json:
-        document = orjson.dumps(found.judgement.to_json(), option=orjson.OPT_INDENT_2)
-        typer.echo(document.decode())
+        tell_document(found.judgement.to_json())
     else:
-        show(found.judgement, Console(), found.verdict, found.exit_code)
+        show(found.judgement, console(), found.verdict, found.exit_code)
     if found.summary is not None:
         tell_workflow(found.summary)
     raise typer.Exit(found.exit_code)
@@ -73,7 +71,7 @@ def show(judgement: Judgement, console: Console, run_verdict: Verdict, exit_code
     else:
         lines = [*_lines(judgement), *end]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(line), highlight=False, soft_wrap=True)
 
 
 def _figures(judgement: Judgement) -> Iterator[str]:

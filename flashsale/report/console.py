@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, Group, JustifyMethod
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
@@ -43,7 +43,8 @@ def print_comparison(console: Console, found: Comparison, run: str = "") -> None
 def _changes(found: Comparison) -> Table:
     table = Table(box=SIMPLE_HEAD, header_style="dim")
     for name in ("figure", "before", "now", "change", ""):
-        table.add_column(name, justify="right" if name in ("before", "now") else "left")
+        side: JustifyMethod = "right" if name in ("before", "now") else "left"
+        table.add_column(name, justify=side, overflow="fold")
     for change in found.changes:
         before, now = (amount(value, change.unit) for value in (change.before, change.after))
         table.add_row(change.metric, before, now, change.detail, styled(change.verdict))
@@ -102,7 +103,7 @@ def _fitting(console: Console, table: Table) -> Table:
 
 def _outcomes(summary: Summary) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=True, header_style="dim")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     table.add_column("attempts", justify="right")
     table.add_column("share", justify="right")
     for name in (*_QUANTILES, "max"):
@@ -183,7 +184,7 @@ def _errors(summary: Summary) -> Text:
 def _thresholds(summary: Summary) -> Table:
     table = Table(box=SIMPLE_HEAD, header_style="dim")
     for name in ("threshold", "demanded", "found", ""):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for figure in summary.thresholds:
         table.add_row(figure.metric, figure.condition, figure.detail, styled(figure.verdict))
     for figure in summary.aborts:
@@ -203,6 +204,8 @@ def _checks(summary: Summary) -> Table:
 
 def _closing(summary: Summary, folder: Path, interim: bool) -> Table:
     rows = Table.grid(padding=(0, 2))
+    rows.add_column(no_wrap=True)
+    rows.add_column(overflow="fold")
     rows.add_row("generator", _generator(summary))
     if summary.generator.calibration is not None:
         rows.add_row("", headroom_line(summary.generator.calibration))
@@ -264,7 +267,8 @@ def _generator(summary: Summary) -> Text:
     lag = generator.start_lag_ms
     if lag.count:
         facts.append(f"start lag p50 {ms(lag.p50)} max {ms(lag.max)} ms")
-    facts.append(f"loop lag max {ms(generator.loop_lag_ms.max)} ms")
+    if generator.loop_lag_ms.count:
+        facts.append(f"loop lag max {ms(generator.loop_lag_ms.max)} ms")
     return text.append("  " + ", ".join(facts), style="default")
 
 

@@ -17,25 +17,32 @@ from typing import Any
 
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.report import wording
 from flashsale.report.charts import Chart, Run, charts_of
+from flashsale.report.charts.chart import colour_of
 from flashsale.report.wording import crowd, headroom_line, lapse, ms, plural, share
-from flashsale.run.generator import Health
+from flashsale.run.generator import Health, Machine
 from flashsale.run.summary import Summary
+from flashsale.storm.figures.conclusion import NOT_VERIFIED
 from flashsale.storm.figures.figures import Figures
 
 _PARTS = Path(__file__).parent / "page"
 _SIGNS = {"pass": "✓", "valid": "✓", "fail": "✗"}
 
 
-def html(summary: Summary, figures: Figures | None = None, baseline: Run | None = None) -> str:
+def html(
+    summary: Summary,
+    figures: Figures | None = None,
+    baseline: Run | None = None,
+    shortfall: str | None = None,
+) -> str:
     """The page. Its charts need the figures; without them it has tables only.
 
-    `baseline` is an earlier run, laid over the charts.
+    `baseline` is an earlier run, laid over the charts; `shortfall` is what the record lacks.
     """
     charts = charts_of(Run(summary, figures), baseline) if figures is not None else []
     scripts = {"plotly": _plotly(), "script": _part("page.js")} if charts else {}
@@ -43,7 +50,7 @@ def html(summary: Summary, figures: Figures | None = None, baseline: Run | None 
         run=summary,
         answer=_answer(summary),
         crowd=crowd(summary.load),
-        trouble=list(_trouble(summary)),
+        trouble=[*([shortfall] if shortfall else []), *_trouble(summary)],
         trouble_title="What did not hold" if summary.exit_code else "Worth knowing",
         sale=summary.sale,
         remarks=wording.remarks(summary.sale) if summary.sale else [],
@@ -52,10 +59,17 @@ def html(summary: Summary, figures: Figures | None = None, baseline: Run | None 
         charts=charts,
         data=Markup(_data(charts)),  # noqa: S704 - no `<` is left in it
         css=Markup(_part("page.css")),  # noqa: S704 - our own
+        machine=_machine(summary.machine),
         policy=_policy(list(scripts.values())),
         signs=_Signs(_SIGNS),
         **{name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - plotly's, and ours
     )
+
+
+def _machine(machine: Machine | None) -> str:
+    if machine is None:
+        return ""
+    return f"{machine.processor}, {plural(machine.cpus, 'CPU')}, {machine.system}"
 
 
 class _Signs(dict[str, str]):
@@ -108,7 +122,7 @@ def _trouble(summary: Summary) -> Iterator[str]:
         if condition.verdict is Verdict.FAIL:
             became = "true in the end:" if condition.at_end else "ended early, since"
             yield f"{became} {condition.metric} {condition.condition}: {condition.detail}"
-    if summary.verify.reason and summary.exit_code:
+    if summary.verify.reason and summary.exit_code and summary.verify.reason != NOT_VERIFIED:
         yield summary.verify.reason
     for threshold in summary.thresholds:
         if threshold.verdict is not Verdict.PASS:
@@ -128,12 +142,17 @@ def _findings(findings: Sequence[Any]) -> list[_Finding]:
         _Finding(
             str(found.get("verdict")),
             str(found.get("rule")),
-            int(found.get("total") or 0),
-            [str(offence.get("text")) for offence in found.get("offences") or []],
+            total if isinstance(total := found.get("total"), int) else 0,
+            [str(each.get("text")) for each in _mappings(found.get("offences"))],
         )
-        for found in findings
-        if isinstance(found, Mapping)
+        for found in _mappings(findings)
     ]
+
+
+def _mappings(found: Any) -> list[Mapping[str, Any]]:
+    """Those that a list holds, of whatever was found in a summary."""
+    every = found if isinstance(found, list | tuple) else []
+    return [each for each in every if isinstance(each, Mapping)]
 
 
 def _data(charts: Sequence[Chart]) -> str:
@@ -175,6 +194,8 @@ def _template() -> Template:
     environment.filters.update(
         headroom=headroom_line,
         ms=ms,
+        code=_code,
+        colour=colour_of,
         lapse=lapse,
         share=share,
         plural=plural,
@@ -185,6 +206,16 @@ def _template() -> Template:
         day=_day,
     )
     return environment.get_template("report.html.jinja")
+
+
+def _code(text: str) -> Markup:
+    """Text in which what stands between backticks is code."""
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    parts = [str(escape(part)) for part in text.split("`")]
+    if len(parts) % 2 == 0:  # one of them has no other
+        return escape(text)
+    told = (f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))
+    return Markup("".join(told))  # noqa: S704 - each part is escaped
 
 
 def _day(instant: str) -> str:

@@ -43,6 +43,7 @@ class Bin:
     p10: int
     p50: int
     p90: int
+    p99: int
     max: int
 
 
@@ -94,6 +95,17 @@ def latency_by_rank(attempts: Attempts, chosen: Iterable[int]) -> list[Bin]:
     return [_bin(values[start:end], end) for start, end in pairwise(edges)]
 
 
+def latency_by_time(attempts: Attempts, chosen: Iterable[int], slots: int = 60) -> list[Bin]:
+    """Response latency of `attempts`, by the slot of time (in seconds) in which each ended."""
+    width = width_us(_span_us(attempts), slots)
+    bins: dict[int, list[int]] = {}
+    ended = list(chosen)
+    for i, value in zip(ended, attempts.latencies_us(ended, attempts.due_ns), strict=True):
+        at_us = (attempts.done_ns[i] - attempts.origin_ns) // 1000
+        bins.setdefault(at_us // width, []).append(value)
+    return [_bin(values, (slot + 1) * width / 1e6) for slot, values in sorted(bins.items())]
+
+
 def start_lag(attempts: Attempts) -> list[Bin]:
     """How late attempts were sent, by the instant (in seconds) at which they were."""
     origin = attempts.origin_ns
@@ -124,7 +136,7 @@ def _bin(values: Sequence[int], until: float) -> Bin:
     def at(share: float) -> int:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
-    return Bin(until, len(ordered), at(0.1), at(0.5), at(0.9), ordered[-1])
+    return Bin(until, len(ordered), at(0.1), at(0.5), at(0.9), at(0.99), ordered[-1])
 
 
 def _span_us(attempts: Attempts) -> int:

@@ -2,10 +2,13 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
+from flashsale.errors import UsageError
 from flashsale.run.attempts import Attempts
 from flashsale.run.attempts_file import Record, read_record
+from flashsale.run.folder import write_file
 from flashsale.run.plan_columns import FIRST, PlanColumns
 from flashsale.scenario.load import Step
 
@@ -31,20 +34,42 @@ COLUMNS = (
 """What stands in a row. What there is none of is empty."""
 
 Cell = int | str | None
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def write_sheet(attempts: Path, sheet: Path) -> None:
     """Write the attempts in `attempts` to `sheet`, in the order of the plan.
 
-    Raises OSError, and ValueError for a file that is not one of attempts.
+    Raises UsageError where it cannot be written, or `attempts` is not a file of attempts.
     """
-    record = read_record(attempts)
-    draft = sheet.with_suffix(".tmp")
-    with draft.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows(record))
-    draft.replace(sheet)
+    try:
+        record = read_record(attempts)
+    except OSError as error:
+        raise UsageError(f"{attempts}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{attempts}: damaged, so no {sheet.name} ({error})") from error
+    write_file(sheet, _lines(record))
+
+
+class _Line:
+    """What a writer of the csv module writes to: it keeps the last line."""
+
+    def write(self, line: str) -> None:
+        self.last = line.encode("utf-8", "replace")
+
+
+def _lines(record: Record) -> Iterator[bytes]:
+    line = _Line()
+    writer = csv.writer(line, lineterminator="\n")
+    for row in chain([COLUMNS], rows(record)):
+        writer.writerow([_plain(cell) for cell in row])
+        yield line.last
+
+
+def _plain(cell: Cell) -> Cell:
+    """A cell that no spreadsheet takes for a formula: text that begins like one is quoted."""
+    formula = isinstance(cell, str) and cell.startswith(_FORMULA)
+    return f"'{cell}" if formula else cell
 
 
 def rows(record: Record) -> Iterator[Sequence[Cell]]:

@@ -32,7 +32,9 @@ def amount(value: float | None, unit: str) -> str:
 
 def lapse(value_ms: float | None) -> str:
     """A time with its unit: ms below a second, seconds from there on."""
-    if value_ms is None or value_ms < 1000:
+    if value_ms is None:
+        return "–"
+    if value_ms < 1000:
         return f"{ms(value_ms)} ms"
     return f"{value_ms / 1000:,.2f} s"
 

@@ -18,15 +18,18 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field
 
-from flashsale.model import Ending, ending
+from flashsale.model import Ending, Outcome, ending
 from flashsale.run.attempts import NEVER, Attempts
+from flashsale.run.folder import NotWrittenError, lines_in, open_file
 from flashsale.run.plan_columns import PlanColumns, columns_of, plan_lines
 from flashsale.scenario.answer import Answer
 
@@ -34,15 +37,29 @@ SCHEMA = 1
 """The version of attempts.jsonl."""
 
 _LINES_AT_ONCE = 10_000
+_MOST = 1_000_000_000
+_FURTHEST_US = 4 * 10**15  # of 1970 as well as of a barrier
+_STATUS_MAX = 999
+Units = dict[Annotated[str, Field(pattern="^[0-9]{1,18}$")], int]
+RESOLVED = (Outcome.SOLD.value, "none")
+"""What a claim without an answer can turn out to be."""
 _PLAN, _RESULT = b'{"kind":"plan"', b'{"kind":"result"'
 
 
 class AttemptsFile:
-    """Writes the attempts of one storm, straight to the kernel: a crash loses no written line."""
+    """Writes the attempts of one storm, straight to the kernel: a crash loses no written line.
+
+    Raises NotWrittenError where the file takes no more: a record that has a torn line ends there.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self._file = os.open(path, flags, 0o644)
+        except OSError as error:
+            raise NotWrittenError(path, error) from error
+        self._torn: NotWrittenError | None = None
         self._written = self._spared = 0
         self.outcomes: Counter[Ending] = Counter()
 
@@ -134,17 +151,26 @@ class AttemptsFile:
         self._write(orjson.dumps(line) + b"\n")
 
     def _write(self, data: bytes) -> None:
+        if self._torn is not None:
+            raise self._torn
         left = memoryview(data)
-        while left:
-            left = left[os.write(self._file, left) :]
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError as error:
+            self._torn = NotWrittenError(self._path, error)
+            raise self._torn from error
 
     def _sync(self) -> None:
-        os.fsync(self._file)
-        folder = os.open(self._path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            os.fsync(self._file)
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise NotWrittenError(self._path, error) from error
 
 
 @dataclass(frozen=True)
@@ -152,90 +178,186 @@ class Record:
     """A file of attempts that was read: its header, its plan, and what became of each attempt.
 
     The barrier of `attempts` is at 0 ns. `ended` is whether the storm lived to end its record, and
-    nobody had interrupted it.
+    nobody had interrupted it; `cut` is whether it did not live to.
     """
 
     header: dict[str, Any]
     plan: PlanColumns
     attempts: Attempts
     ended: bool
+    cut: bool = False
 
     @property
     def units(self) -> dict[int, int]:
         """What each voucher had before the storm, as far as the file says."""
         return {int(voucher): left for voucher, left in (self.header.get("units") or {}).items()}
 
+    @property
+    def shortfall(self) -> str | None:
+        """What the record lacks, in a sentence; None where it is whole."""
+        if not self.cut:
+            return None
+        why = "the record has no end: the storm was killed, or could not write"
+        if not self.attempts.open:
+            return f"{why}; every result is there, only answers to later questions may be missing"
+        return (
+            f"{why}; {self.attempts.open:,} of {self.attempts.planned:,} attempts have no result, "
+            "and no figure counted from it knows of them"
+        )
+
+
+class _ShardHeader(BaseModel):
+    """What a merge relies on, too."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    number: int = Field(ge=1, le=_MOST)
+    of: int = Field(ge=1, le=_MOST)
+    planned: int = Field(ge=0, le=_MOST)
+    start_at_unix_us: int = Field(ge=0, le=_FURTHEST_US)
+    clock_error_us: int | None = Field(ge=0, le=_FURTHEST_US)
+    units: Units
+
+
+class _Header(BaseModel):
+    """What anybody relies on in a header; others may say more."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    planned: int = Field(ge=0, le=_MOST)
+    connections: int = Field(default=0, ge=0, le=_MOST)
+    clicks: int = Field(default=1, ge=1, le=_MOST)
+    cold: bool = False
+    retry_on: list[str] = []
+    units: Units | None = None
+    shard: _ShardHeader | None = None
+
+
+@contextmanager
+def _naming(path: Path, place: list[int]) -> Iterator[None]:
+    """Whatever a damaged line makes fail becomes a ValueError that names file and line."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, AttributeError) as error:
+        told = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        raise ValueError(f"{path} line {place[0]}: {told}") from error
+
+
+def _numbered(lines: Iterator[bytes], place: list[int]) -> Iterator[bytes]:
+    for line in lines:
+        place[0] += 1
+        yield line
+
 
 def read_record(path: Path) -> Record:
     """The file of attempts at `path`, whole or cut short after its plan.
 
-    Raises OSError, and ValueError for a file that is not one of attempts, or of another version, or
-    whose plan is cut short.
+    Raises OSError, and ValueError with one line for a file that is not one of attempts, or of
+    another version, or whose plan is cut short.
     """
-    with path.open("rb") as lines:
-        header = _header(path, lines)
-        plan = _plan(path, lines, header)
-        attempts, ended = Attempts(len(plan)), False
+    place = [0]
+    with open_file(path) as file, _naming(path, place):
+        lines = _numbered(lines_in(file), place)
+        header = _header(lines)
+        plan = _plan(lines, header)
+        attempts, ended, cut = Attempts(len(plan)), False, True
         for line in lines:
             if not line.endswith(b"\n"):
                 break  # torn by a crash
             if line.startswith(_RESULT):
                 _enter(attempts, orjson.loads(line))
             elif line.startswith(b'{"kind":"spared"'):
-                attempts.spare(orjson.loads(line)["i"])
+                attempts.spare(_attempt(attempts, orjson.loads(line)))
             elif line.startswith(b'{"kind":"barrier"'):
-                attempts.barrier_unix_us = orjson.loads(line)["unix_us"]
+                attempts.barrier_unix_us = _instant(orjson.loads(line)["unix_us"])
             elif line.startswith(b'{"kind":"resolved"'):
                 resolved = orjson.loads(line)
-                attempts.resolve(resolved["i"], resolved["outcome"], resolved.get("order"))
+                outcome = resolved["outcome"]
+                if outcome not in RESOLVED:
+                    raise ValueError(f"found outcome {outcome!r}, expected one of {RESOLVED}")
+                order = resolved.get("order")
+                attempts.resolve(
+                    _attempt(attempts, resolved), outcome, None if order is None else str(order)
+                )
             elif line.startswith(b'{"kind":"end"'):
-                ended = not orjson.loads(line)["interrupted"]
+                ended, cut = not orjson.loads(line)["interrupted"], False
             elif line.startswith(_PLAN):
-                raise ValueError(f"{path} has more than {len(plan):,} planned attempts")
-    return Record(header, plan, attempts, ended)
+                raise ValueError(f"more than {len(plan):,} planned attempts")
+    return Record(header, plan, attempts, ended, cut)
 
 
 def read_plan(path: Path) -> PlanColumns:
     """The plan in a file of attempts, whole before the barrier opened. Raises as read_record."""
-    with path.open("rb") as lines:
-        return _plan(path, lines, _header(path, lines))
+    place = [0]
+    with open_file(path) as file, _naming(path, place):
+        lines = _numbered(lines_in(file), place)
+        return _plan(lines, _header(lines))
 
 
 def lines_of(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
     """Every line as it stands, or the first `most`; without a last one that a crash cut short."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines):
+    place = [0]
+    with open_file(path) as file, _naming(path, place):
+        for number, line in enumerate(_numbered(lines_in(file), place)):
             if number == most or not line.endswith(b"\n"):
                 return
-            yield orjson.loads(line)
+            found = orjson.loads(line)
+            if not isinstance(found, dict) or "kind" not in found:
+                raise ValueError("expected an object with its kind")
+            yield found
 
 
-def _header(path: Path, lines: Iterator[bytes]) -> dict[str, Any]:
+def _header(lines: Iterator[bytes]) -> dict[str, Any]:
     header = orjson.loads(next(lines, b"null"))
     if not isinstance(header, dict) or header.get("kind") != "header":
-        raise ValueError(f"{path} does not begin with a header")
+        raise ValueError("expected a header")
     if header.get("schema") != SCHEMA:
-        raise ValueError(f"{path}: found schema {header.get('schema')!r}, expected {SCHEMA}")
+        raise ValueError(f"found schema {header.get('schema')!r}, expected {SCHEMA}")
+    _Header.model_validate(header)
     return header
 
 
-def _plan(path: Path, lines: Iterator[bytes], header: dict[str, Any]) -> PlanColumns:
+def _plan(lines: Iterator[bytes], header: dict[str, Any]) -> PlanColumns:
     planned = takewhile(lambda line: line.startswith(_PLAN), islice(lines, header["planned"]))
     plan = columns_of(map(orjson.loads, planned), header)
     if len(plan) != header["planned"]:
-        raise ValueError(f"{path} has {len(plan):,} of {header['planned']:,} planned attempts")
+        raise ValueError(f"found {len(plan):,} of {header['planned']:,} planned attempts")
     return plan
 
 
+def _attempt(attempts: Attempts, line: dict[str, Any]) -> int:
+    """The number of the attempt that a line is of."""
+    i = line["i"]
+    if type(i) is not int or not 0 <= i < len(attempts.answers):
+        raise ValueError(f"found attempt {i!r}, expected one of {len(attempts.answers):,}")
+    return i
+
+
+def _instant(value: Any) -> int:
+    if type(value) is not int or not -_FURTHEST_US <= value <= _FURTHEST_US:
+        raise ValueError(f"found {value!r}, expected an instant in µs")
+    return value
+
+
 def _enter(attempts: Attempts, result: dict[str, Any]) -> None:
-    i = result["i"]
-    for column, key in ((attempts.due_ns, "due_us"), (attempts.sent_ns, "sent_us")):
-        column[i] = NEVER if result[key] is None else result[key] * 1000
-    if "free_us" in result:
+    i = _attempt(attempts, result)
+    if attempts.answers[i] is not None:
+        raise ValueError(f"attempt {i} has two results")
+    due, sent, done = result["due_us"], result["sent_us"], _instant(result["done_us"])
+    status, order, error = result["status"], result["order"], result.get("error")
+    free = result.get("free_us")
+    if sent is not None and not _instant(due) <= _instant(sent) <= done:
+        raise ValueError(f"attempt {i} was due at {due} µs, sent at {sent}, answered at {done}")
+    if free is not None and (sent is None or _instant(free) > sent):
+        raise ValueError(f"attempt {i} found a connection at {free} µs, was sent at {sent}")
+    if not (status is None or (type(status) is int and 0 <= status <= _STATUS_MAX)):
+        raise ValueError(f"found status {status!r}, expected one of HTTP")
+    if not all(text is None or isinstance(text, str) for text in (order, error)):
+        raise ValueError(f"found order {order!r} and error {error!r}, expected text")
+    for column, value in ((attempts.due_ns, due), (attempts.sent_ns, sent)):
+        column[i] = NEVER if value is None else _instant(value) * 1000
+    if free is not None:
         if not attempts.free_ns:
             attempts.free_ns = array("q", [NEVER]) * len(attempts.answers)
-        attempts.free_ns[i] = result["free_us"] * 1000
-    answer = Answer(
-        ending(result["outcome"]), result["status"], result["order"], result.get("error")
-    )
-    attempts.settle(i, result["done_us"] * 1000, answer)
+        attempts.free_ns[i] = free * 1000
+    attempts.settle(i, done * 1000, Answer(ending(result["outcome"]), status, order, error))

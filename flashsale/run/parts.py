@@ -18,7 +18,11 @@ class Part(BaseModel):
     """What every table of a summary is. Its fields' docstrings go into the JSON Schema."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 

@@ -8,7 +8,7 @@ import orjson
 
 from flashsale.errors import UsageError
 from flashsale.run.attempts_file import lines_of, read_plan
-from flashsale.run.folder import RunFolder
+from flashsale.run.folder import RunFolder, read_file
 from flashsale.run.plan_columns import PlanColumns
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import parse_threshold
@@ -50,11 +50,11 @@ def read_recording(run: Path) -> Recording:
     """
     folder = RunFolder(run)
     try:
-        plan, scenario = read_plan(folder.attempts), scenario_of(folder.scenario.read_bytes())
+        plan, scenario = read_plan(folder.attempts), scenario_of(read_file(folder.scenario))
         header = next(lines_of(folder.attempts, 1))
-        if "shard" in header:
+        if header.get("shard") is not None:
             raise UsageError(f"{run} is a shard; merge all of them and replay what they make")
-        if plan.digest != header["plan_hash"]:
+        if plan.digest != header.get("plan_hash"):
             raise UsageError(f"{run}: damaged, or of another version: it holds another plan")
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name

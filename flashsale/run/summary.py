@@ -5,14 +5,15 @@ The storm writes it; `verify` fills in what it found (`with_verify`) and the ver
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from flashsale.errors import ExitCode, worst
 from flashsale.model import ENDINGS, Verdict
 from flashsale.resources import resource
+from flashsale.run.folder import read_file, write_file
 from flashsale.run.generator import GeneratorFigures, Health, Machine
 from flashsale.run.parts import Latency, Part, PersistedLatency, ReadFigures, SaleFigures
 from flashsale.scenario.load import Step
@@ -22,6 +23,14 @@ PUBLISHED = resource("run/summary.schema.json")
 """The JSON Schema of a summary as a file beside the code; a test holds the two together."""
 
 Asked = Literal["claims", "reads", "sign-ins", "steps"]
+
+
+def _known(code: int) -> int:
+    return int(ExitCode(code))
+
+
+KnownCode = Annotated[int, AfterValidator(_known)]
+"""An exit code that a process of this version ends with."""
 
 
 class LoadFigures(Part):
@@ -41,7 +50,7 @@ class LoadFigures(Part):
     indeterminate: int
     resolved: int
     late: int = 0  # of those resolved, claims that had sold after all
-    interrupted_by: int | None = None  # an exit code: 130 or 143
+    interrupted_by: KnownCode | None = None  # an exit code: 130 or 143
 
 
 class LatencyFigures(Part):
@@ -215,7 +224,7 @@ class Summary(Part):
     base_url: str
     started_at: str
     verdict: Verdict
-    exit_code: int
+    exit_code: KnownCode
     load: LoadFigures
     latency_ms: LatencyFigures
     endpoints: dict[str, EndpointSummary] = {}
@@ -303,16 +312,14 @@ class Summary(Part):
         return self.model_copy(update={"baseline": comparison}).judged()
 
     def write(self, path: Path) -> None:
-        """Write summary.json so that a reader sees the old one or the new one, never half."""
+        """Write summary.json. Raises NotWrittenError."""
         document = self.model_dump(mode="json", by_alias=True)
-        draft = path.with_suffix(".tmp")
-        draft.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-        draft.replace(path)
+        write_file(path, orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """The summary at `path`. Raises OSError, and ValueError where it is not one."""
-        return cls.model_validate_json(path.read_bytes())
+        return cls.model_validate_json(read_file(path))
 
 
 def exit_code_of(summary: Summary) -> ExitCode:

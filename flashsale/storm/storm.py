@@ -13,7 +13,7 @@ import uvloop
 from flashsale.errors import FlashsaleError, UsageError
 from flashsale.run.attempts import NEVER, Attempts
 from flashsale.run.attempts_file import AttemptsFile
-from flashsale.run.folder import RunFolder
+from flashsale.run.folder import RunFolder, telling, write_file
 from flashsale.run.generator import Machine
 from flashsale.run.plan_columns import PlanColumns
 from flashsale.run.recording import scenario_document
@@ -30,7 +30,7 @@ from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.attack.stopping import AbortWatch, Interrupts, interrupts
 from flashsale.storm.crew.crew import Crew, connections_each
 from flashsale.storm.crew.shard import Shard, clock_error_us
-from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude
+from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude, write_results
 from flashsale.storm.figures.effort import Effort
 from flashsale.storm.figures.figures import Figures
 from flashsale.storm.figures.health import Calibration, Room, room_of
@@ -125,7 +125,7 @@ class _Storm:
         self._aborts = AbortWatch(assignment.aborts, self._attempts, self._plan.asks)
 
     def run(self, show: ShowProgress) -> Finished:
-        self._folder.scenario.write_bytes(scenario_document(self._scenario))
+        write_file(self._folder.scenario, scenario_document(self._scenario))
         self._file.write_plan(self._header(), self._plan)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             attack = self._attack(show)
@@ -142,12 +142,11 @@ class _Storm:
         self._write_end()
         effort = attack.effort()
         summary = self._conclude(figures, effort, resolved)
+        unwritten = write_results(self._folder, summary, figures)
         if self._shard is not None:
-            self._folder.effort.write_bytes(effort.to_json())
-        summary.write(self._folder.summary)
-        self._folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
-        self._folder.hlog.write_text(figures.hlog(), encoding="utf-8")
-        return Finished(summary, figures, self._plan)
+            with telling(unwritten.append):
+                write_file(self._folder.effort, effort.to_json())
+        return Finished(summary, figures, self._plan, tuple(unwritten))
 
     def _attack(self, show: ShowProgress) -> Attack:
         mission = Mission(self._scenario, self._target, self._plan, self._tokens)

@@ -14,7 +14,7 @@ import orjson
 
 from flashsale.errors import NothingJudgedError
 from flashsale.model import ID_MAX, Outcome, parse_id
-from flashsale.run.folder import ATTEMPTS_FILE
+from flashsale.run.folder import ATTEMPTS_FILE, lines_in, open_file
 
 Column: TypeAlias = "array[int]"
 
@@ -152,8 +152,10 @@ def read_attempts(run_dir: Path) -> Attempts:
     """
     path = run_dir / ATTEMPTS_FILE
     try:
-        with path.open("rb") as lines:
-            return parse_attempts(lines, str(path))
+        with open_file(path) as file:
+            return parse_attempts(lines_in(file), str(path))
+    except ValueError as error:  # a line without an end
+        raise NothingJudgedError(f"{path}: {error}") from error
     except OSError as error:
         raise NothingJudgedError(
             f"{path}: no attempts to judge ({error.strerror}); name the folder of a storm's run"

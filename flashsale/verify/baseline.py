@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from flashsale.errors import NothingJudgedError
-from flashsale.run.folder import BASELINE_FILE
+from flashsale.run.folder import BASELINE_FILE, read_file
 from flashsale.verify.connection import connect
 from flashsale.verify.observation import (
     Clocks,
@@ -158,12 +158,12 @@ def read_baseline(run_dir: Path) -> Baseline | None:
     """
     path = run_dir / BASELINE_FILE
     try:
-        return from_json(path.read_bytes())
+        return from_json(read_file(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise NothingJudgedError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise NothingJudgedError(
             f"{path} is damaged: not a baseline of schema {SCHEMA}; without the file, "
             "verify judges less but does judge"

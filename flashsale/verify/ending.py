@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from flashsale.errors import NothingJudgedError
+from flashsale.run.folder import ENDING_FILE, read_file
 from flashsale.verify.attempts import Attempts, Claims
 from flashsale.verify.baseline import Baseline, SaleBefore, whole_or_none
 from flashsale.verify.connection import connect
@@ -38,7 +39,6 @@ from flashsale.verify.observation import (
 )
 from flashsale.verify.queue import BEGINNING, NOW, Span, entry_id, position, read_queue
 
-ENDING_FILE = "ending.json"
 SCHEMA = 1
 
 
@@ -119,12 +119,12 @@ def read_ending(run_dir: Path) -> Ending | None:
     """
     path = run_dir / ENDING_FILE
     try:
-        return from_json(path.read_bytes())
+        return from_json(read_file(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise NothingJudgedError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise NothingJudgedError(
             f"{path} is damaged: not the end of a run, schema {SCHEMA}; without the file, "
             "orders of later runs count as this run's"

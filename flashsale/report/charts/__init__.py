@@ -1,13 +1,13 @@
 """The charts of a run, as plotly draws them."""
 
 from flashsale.report.charts.chart import Chart, Run
-from flashsale.report.charts.latency import by_rank, lag, spectrum
+from flashsale.report.charts.latency import by_rank, lag, over_time, spectrum
 from flashsale.report.charts.run import arrivals, health, outcomes
 from flashsale.report.charts.sale import fairness, stock_left
 
 __all__ = ["Chart", "Run", "charts_of"]
 
-_ALL = (stock_left, outcomes, spectrum, arrivals, fairness, by_rank, lag, health)
+_ALL = (stock_left, outcomes, spectrum, over_time, arrivals, fairness, by_rank, lag, health)
 
 
 def charts_of(run: Run, baseline: Run | None = None) -> list[Chart]:

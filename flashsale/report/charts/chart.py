@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from flashsale.model import Ending, Outcome, Reading, Signing
+from flashsale.model import Ending, Outcome, Reading, Signing, ending
 from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
 
@@ -39,6 +39,14 @@ COLOURS: dict[Ending, str] = {
 """From a palette that the colour-blind can tell apart; whatever is missing here is trouble."""
 
 TROUBLE = "--red"
+
+
+def colour_of(name: str) -> str:
+    """The colour of an outcome, by the name that a summary gives it."""
+    try:
+        return COLOURS.get(ending(name), TROUBLE)
+    except ValueError:
+        return TROUBLE
 
 
 class Run(NamedTuple):
@@ -87,7 +95,9 @@ def line(name: str, colour: str, points: Sequence[tuple[float, float]], **more: 
     style = {"color": colour, "width": 2} | more.pop("line", {})
     return {
         "type": "scatter",
-        "mode": "lines",
+        "mode": "lines"
+        if len(points) > 1
+        else "lines+markers",  # a line of one point shows nothing
         "name": name,
         "x": [x for x, _ in points],
         "y": [y for _, y in points],

@@ -4,16 +4,18 @@ from math import log10
 from typing import Any
 
 from flashsale.report.charts.chart import (
+    ROWS_MAX,
     Chart,
     Run,
     Table,
     Trace,
     axis,
+    colour_of,
     line,
     seconds_axis,
     thinned,
 )
-from flashsale.report.series import Bin, latency_by_rank, start_lag
+from flashsale.report.series import Bin, latency_by_rank, latency_by_time, start_lag
 from flashsale.report.wording import lapse, ms
 from flashsale.run.attempts import LOST
 from flashsale.run.histogram import SAMPLES_BEYOND, Histogram
@@ -21,6 +23,7 @@ from flashsale.run.parts import Latency
 
 _PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
 _DECADES_MAX = 7
+_LABELS_MAX = 5
 
 
 def spectrum(run: Run, baseline: Run | None) -> Chart | None:
@@ -48,6 +51,39 @@ def spectrum(run: Run, baseline: Run | None) -> Chart | None:
     )
 
 
+def over_time(run: Run, _: Run | None) -> Chart | None:
+    """Median and 99th percentile of response along time, by what the answers were."""
+    attempts = run.figures.attempts
+    every = {k: v for k, v in attempts.by_label().items() if k != LOST}
+    most = sorted(every, key=lambda label: -len(every[label]))[:_LABELS_MAX]
+    found = {label: latency_by_time(attempts, every[label]) for label in most}
+    if not any(found.values()):
+        return None
+    traces: list[Trace] = []
+    rows: list[tuple[str, ...]] = []
+    for label, bins in found.items():
+        name, colour = label.replace("_", " "), colour_of(label)
+        style: dict[str, Any] = {"mode": "lines+markers", "hovertemplate": "%{y:.2f} ms"}
+        p50 = [(b.until, b.p50 / 1000) for b in bins]
+        p99 = [(b.until, b.p99 / 1000) for b in bins]
+        traces.append(line(f"{name} p50", colour, p50, marker={"size": 4}, **style))
+        dotted = {"dash": "dot", "width": 1}
+        traces.append(line(f"{name} p99", colour, p99, line=dotted, marker={"size": 3}, **style))
+        rows += [
+            (f"{name}, {b.until:.3f}", f"{b.size:,}", _ms(b.p50), _ms(b.p99))
+            for b in (bins[n] for n in thinned(len(bins), ROWS_MAX // len(found)))
+        ]
+    return Chart(
+        "overtime",
+        "Response over time, by outcome",
+        "Of the answers that came within each slot of time: the median, and dotted the 99th "
+        "percentile; of a slot with fewer than 100 answers that is its slowest.",
+        Table(("outcome, until s", "answers", "p50 ms", "p99"), rows),
+        traces,
+        {"xaxis": seconds_axis(), "yaxis": _ms_axis()},
+    )
+
+
 def by_rank(run: Run, baseline: Run | None) -> Chart | None:
     """Response latency against the order of arrival."""
     bins = _ranked(run)
@@ -58,9 +94,9 @@ def by_rank(run: Run, baseline: Run | None) -> Chart | None:
     return Chart(
         "rank",
         "Latency by rank of arrival",
-        f"The first {first.size:,} to ask waited {_ms(first.p50)} ms at the median, "
-        f"the last {last.size:,} {_ms(last.p50)} ms. The band holds the middle 80 % of each bin "
-        "of neighbours, the thin line is its slowest.",
+        f"The first {first.size:,} to ask waited {_ms(first.p50)} ms at the median; "
+        f"the last {last.size:,} waited {_ms(last.p50)} ms. The band holds the middle 80 % of each "
+        "bin of neighbours, the thin line is its slowest.",
         Table(
             ("up to rank", "p10 ms", "p50", "p90", "max"),
             [(f"{bins[n].until:,.0f}", *map(_ms, _spread(bins[n]))) for n in thinned(len(bins))],
@@ -82,8 +118,8 @@ def lag(run: Run, _: Run | None) -> Chart | None:
     return Chart(
         "lag",
         "Start lag",
-        f"How late the storm itself sent, compared with the plan: {ms(found.p50)} ms at the "
-        f"median, {ms(found.max)} ms at worst. What a target is slow by is not in it.",
+        f"How late the storm itself sent, compared with the plan: {lapse(found.p50)} at the "
+        f"median, {lapse(found.max)} at worst. What a target is slow by is not in it.",
         Table(
             ("sent until s", "attempts", "p50 ms", "p90", "max"),
             [
@@ -102,7 +138,9 @@ def _in_words(latency: Latency) -> str:
         for share, value in (("Half", latency.p50), ("99 %", latency.p99))
         if value is not None
     ]
-    return f"{'; '.join([*parts, f'the slowest after {lapse(latency.max)}'])}.".capitalize()
+    if latency.max is not None:
+        parts.append(f"the slowest after {lapse(latency.max)}")
+    return f"{'; '.join(parts)}.".capitalize() if parts else ""
 
 
 def _curve(name: str, colour: str, histogram: Histogram) -> list[Trace]:

@@ -37,10 +37,13 @@
 
   const draw = () => {
     const paint = painter();
-    const [, , touch] = media.map((query) => query.matches);
+    const [, print, touch] = media.map((query) => query.matches);
     for (const { key, data, layout } of charts) {
       const box = document.getElementById(`plot-${key}`);
-      const look = paint({ ...layout, template: template(box.clientWidth < 480, touch) });
+      // Paper is not laid out yet when it is drawn for: half of A4's width, as page.css has it.
+      const wide = box.parentElement.matches(":last-child:nth-child(odd)");
+      const size = print ? { width: wide ? 660 : 320, height: "height" in layout ? 330 : 190 } : {};
+      const look = paint({ ...layout, ...size, template: template(print || box.clientWidth < 480, touch) });
       Plotly.react(box, paint(data), look, { displayModeBar: false, responsive: true });
     }
   };

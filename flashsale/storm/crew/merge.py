@@ -17,12 +17,12 @@ import orjson
 from flashsale.errors import ExitCode
 from flashsale.model import Outcome
 from flashsale.run.attempts_file import AttemptsFile, Record, read_record
-from flashsale.run.folder import RunFolder
+from flashsale.run.folder import RunFolder, write_file
 from flashsale.run.generator import Machine
 from flashsale.run.recording import scenario_document
 from flashsale.run.summary import MergedFigures, MergedShard
 from flashsale.storm.crew.shard import ShardRun
-from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude
+from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude, write_results
 from flashsale.storm.figures.effort import Effort, ProcessEffort, together
 from flashsale.storm.figures.figures import Figures
 from flashsale.storm.figures.sale import Asked, claims_by_voucher
@@ -125,16 +125,14 @@ def merge_runs(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> Finis
     They are all shards of `plan` (`whole_plan`). Raises UsageError where a record is damaged.
     """
     runs = sorted(runs, key=lambda run: run.shard.number)
-    folder.scenario.write_bytes(scenario_document(runs[0].scenario))
+    write_file(folder.scenario, scenario_document(runs[0].scenario))
     write_merged(runs, plan, folder)
     record = read_record(folder.attempts)
     figures = Figures(record.attempts, plan.asks)
     circumstances = _circumstances(runs, record, folder)
     summary = conclude(runs[0].scenario, figures, _effort(runs), circumstances)
-    summary.write(folder.summary)
-    folder.hgrm.write_text(figures.latency("response").hgrm(), encoding="utf-8")
-    folder.hlog.write_text(figures.hlog(), encoding="utf-8")
-    return Finished(summary, figures, plan)
+    unwritten = write_results(folder, summary, figures)
+    return Finished(summary, figures, plan, tuple(unwritten))
 
 
 def baseline_of(runs: Sequence[ShardRun]) -> ShardRun | None:

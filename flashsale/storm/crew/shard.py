@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flashsale.errors import UsageError
-from flashsale.run.attempts_file import lines_of, read_plan
-from flashsale.run.folder import RunFolder
+from flashsale.run.attempts_file import lines_of, read_record
+from flashsale.run.folder import RunFolder, read_file
 from flashsale.run.recording import scenario_of
 from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import Scenario
@@ -104,6 +104,7 @@ def _example(now: datetime) -> str:
 
 
 _T = TypeVar("_T")
+_NAMED = ("run", "scenario", "base_url", "plan_hash")
 _INSTANTS = ("due_us", "free_us", "sent_us", "done_us")
 
 
@@ -156,9 +157,11 @@ def read_shard(path: Path) -> ShardRun:
     """The shard's run in the folder `path`. Raises UsageError with one line."""
     folder = RunFolder(path)
     try:
-        plan = Plan.of(read_plan(folder.attempts))
-        header, *_ = lines_of(folder.attempts, 1)
-        if "shard" not in header:
+        record = read_record(folder.attempts)
+        plan, header = Plan.of(record.plan), record.header
+        if any(not isinstance(header[name], str) for name in _NAMED):
+            raise ValueError(f"expected text as {', '.join(_NAMED)}")
+        if header.get("shard") is None:
             raise UsageError(f"{path} is a whole run and no shard; there is nothing to merge")
         shard = header["shard"]
         return ShardRun(
@@ -167,8 +170,8 @@ def read_shard(path: Path) -> ShardRun:
             plan=plan,
             shard=Shard(shard["number"], shard["of"]),
             start_at_us=shard["start_at_unix_us"],
-            barrier_unix_us=_barrier(folder),
-            scenario=scenario_of(folder.scenario.read_bytes()),
+            barrier_unix_us=record.attempts.barrier_unix_us or None,
+            scenario=scenario_of(read_file(folder.scenario)),
             summary=_unless_missing(folder.summary, Summary.model_validate_json),
             effort=_unless_missing(folder.effort, Effort.of_json),
         )
@@ -234,11 +237,4 @@ def _ensure_each_once(runs: Sequence[ShardRun], of: int) -> None:
 
 
 def _unless_missing(path: Path, read: Callable[[bytes], _T]) -> _T | None:
-    return read(path.read_bytes()) if path.exists() else None
-
-
-def _barrier(folder: RunFolder) -> int | None:
-    for line in lines_of(folder.attempts):
-        if line["kind"] == "barrier":
-            return int(line["unix_us"])
-    return None
+    return read(read_file(path)) if path.exists() else None

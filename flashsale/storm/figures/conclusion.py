@@ -6,6 +6,7 @@ from typing import Any
 
 from flashsale.errors import ExitCode
 from flashsale.model import ENDINGS, Outcome, Verdict
+from flashsale.run.folder import RunFolder, telling, write_file
 from flashsale.run.generator import (
     CalibrationFigures,
     GeneratorFigures,
@@ -49,11 +50,27 @@ NOT_VERIFIED = "not verified yet: `flashsale verify` judges the sale"
 
 @dataclass(frozen=True)
 class Finished:
-    """A storm that is over: its summary, and the figures that charts are drawn from."""
+    """A storm that is over: its summary, and the figures that charts are drawn from.
+
+    `unwritten` has a line for each of its files that could not be written.
+    """
 
     summary: Summary
     figures: Figures
     plan: Plan
+    unwritten: tuple[str, ...] = ()
+
+
+def write_results(folder: RunFolder, summary: Summary, figures: Figures) -> list[str]:
+    """Write the verdict and the latencies; a line for each file that could not be written."""
+    unwritten: list[str] = []
+    with telling(unwritten.append):
+        summary.write(folder.summary)
+    with telling(unwritten.append):
+        write_file(folder.hgrm, figures.latency("response").hgrm().encode())
+    with telling(unwritten.append):
+        write_file(folder.hlog, figures.hlog().encode())
+    return unwritten
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,9 @@ def test_it_prints(browser: Browser, report: Path) -> None:
 def test_a_baseline_is_laid_over(browser: Browser, tmp_path: Path) -> None:
     folder = leave_run(tmp_path / "a", [SOLD] * 30 + [GONE] * 70, 30)
     other = leave_run(tmp_path / "b", [GONE, SOLD] * 50, 50)
-    write_reports(folder, Summary.read(folder.summary))
+    write_reports(folder, Summary.read(folder.summary), print)
     alone = browser.open(folder.report)
-    write_reports(folder, Summary.read(folder.summary), baseline=other)
+    write_reports(folder, Summary.read(folder.summary), print, baseline=other)
     both = browser.open(folder.report)
     for key in ("stock", "spectrum", "arrivals", "rank"):
         assert seen(both, key) > seen(alone, key), key

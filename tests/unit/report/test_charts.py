@@ -81,9 +81,25 @@ def test_plotly_takes_every_chart(charts: list[Chart]) -> None:
 
 
 def test_a_sale_has_every_chart_and_reads_have_theirs() -> None:
-    every = ["stock", "outcomes", "spectrum", "arrivals", "fairness", "rank", "lag"]
+    reads = ["outcomes", "spectrum", "overtime", "arrivals", "rank", "lag"]
+    every = ["stock", *reads[:4], "fairness", *reads[4:]]
     assert list(by_key(charts_of(SALE))) == every
-    assert list(by_key(charts_of(READS))) == ["outcomes", "spectrum", "arrivals", "rank", "lag"]
+    assert list(by_key(charts_of(READS))) == reads
+
+
+def test_percentiles_run_along_time_by_outcome() -> None:
+    chart = by_key(charts_of(SALE))["overtime"]
+    names = [trace["name"] for trace in chart.traces]
+    assert names == ["sold out p50", "sold out p99", "sold p50", "sold p99"]
+    for median, tail in zip(chart.traces[::2], chart.traces[1::2], strict=True):
+        assert median["x"] == tail["x"] == sorted(median["x"])
+        assert all(low <= high for low, high in zip(median["y"], tail["y"], strict=True))
+
+
+def test_how_many_waited_and_how_long_are_two_numbers() -> None:
+    """ "The last 14 993 ms" is not fifteen seconds."""
+    reading = by_key(charts_of(SALE))["rank"].reading
+    assert re.search(r"the last \d+ waited [\d,.]+ ms\.", reading)
 
 
 def test_what_never_was_is_not_drawn() -> None:

@@ -22,6 +22,8 @@ from rig.run_folders import (
 from flashsale.report.charts import Run
 from flashsale.report.files import write_reports
 from flashsale.report.html import html
+from flashsale.report.wording import lapse
+from flashsale.run.generator import Machine
 from flashsale.run.summary import Change, Comparison, Summary
 from flashsale.scenario.answer import unsent
 
@@ -29,6 +31,9 @@ SUMMARY, FIGURES = summary_of(sale_scenario(100, 30), record_of([SOLD] * 30 + [G
 BAD, BAD_FIGURES = summary_of(
     sale_scenario(4, 2, HOSTILE), record_of([SOLD, LOST, GONE, unsent("connect")]), HOSTILE
 )
+
+EVERY = ["stock", "outcomes", "spectrum", "overtime", "arrivals", "fairness", "rank", "lag"]
+"""The charts of a sale without samples of the generator."""
 
 
 def verified(summary: Summary, verdict: str, detail: str = "30 live of 30") -> Summary:
@@ -96,7 +101,7 @@ def test_the_page_answers_at_once_whether_it_held() -> None:
 
 def test_every_table_has_a_caption_and_every_chart_its_words() -> None:
     assert PAGE.tags.count("table") == PAGE.tags.count("caption") >= 11
-    assert PAGE.tags.count("figure") == PAGE.tags.count("figcaption") == 7
+    assert PAGE.tags.count("figure") == PAGE.tags.count("figcaption") == 8
     assert ("id", "plot-spectrum") in PAGE.attributes
 
 
@@ -184,17 +189,17 @@ def test_a_run_that_nobody_judged_says_so() -> None:
 def test_it_is_drawn_from_the_folder_alone(tmp_path: Path) -> None:
     folder = leave_run(tmp_path / "a", [SOLD] * 30 + [GONE] * 70, 30)
     other = leave_run(tmp_path / "b", [GONE, SOLD] * 50, 50)
-    write_reports(folder, Summary.read(folder.summary), baseline=other)
+    write_reports(folder, Summary.read(folder.summary), print, baseline=other)
     page = Page(folder.report.read_text())
     assert "baseline b" in page.text
     assert folder.junit.exists()
     keys = [chart["key"] for chart in orjson.loads(page.scripts[0])]
-    assert keys == ["stock", "outcomes", "spectrum", "arrivals", "fairness", "rank", "lag"]
+    assert keys == EVERY
 
 
 def test_figures_of_the_sale_are_counted_again_for_an_older_summary(tmp_path: Path) -> None:
     folder = leave_run(tmp_path / "a", [SOLD] * 30 + [GONE] * 70, 30)
-    write_reports(folder, Summary.read(folder.summary).model_copy(update={"sale": None}))
+    write_reports(folder, Summary.read(folder.summary).model_copy(update={"sale": None}), print)
     assert "30 of 30 units sold" in Page(folder.report.read_text()).text
 
 
@@ -203,7 +208,7 @@ def test_a_baseline_that_is_gone_is_left_out(tmp_path: Path, gone: str) -> None:
     folder = leave_run(tmp_path / "a", [SOLD, GONE], 1)
     other = leave_run(tmp_path / "b", [GONE, SOLD], 1)
     (other.path / gone).unlink()
-    write_reports(folder, Summary.read(folder.summary), baseline=other)
+    write_reports(folder, Summary.read(folder.summary), print, baseline=other)
     assert "dashed" not in Page(folder.report.read_text()).text
 
 
@@ -213,3 +218,28 @@ def test_a_run_of_300_000_attempts_stays_one_small_file() -> None:
     page = html(*summary_of(sale_scenario(300_000, 150_000), record))
     assert len(page.encode()) < 5_200_000
     assert "150,000 of 150,000 units sold" in page
+
+
+def test_what_a_reader_sees_is_words_colours_and_machine() -> None:
+    """No backticks, each outcome in its chart's colour, how long it took and on what."""
+    machine = Machine(system="Linux 6", processor="Some <CPU>", cpus=2, python="3.11")
+    hints = ["try `flashsale warm`, then `storm`", "a lone ` stays"]
+    page = html(SUMMARY.model_copy(update={"machine": machine, "hints": hints}))
+    assert "try <code>flashsale warm</code>, then <code>storm</code>" in page
+    assert "a lone ` stays" in page
+    assert "Fired from Some &lt;CPU&gt;, 2 CPUs, Linux 6" in page
+    assert f"took {lapse(1000 * SUMMARY.load.duration_s)}" in page
+    assert "background:var(--accent)" in page
+    assert "background:var(--slate)" in page
+
+
+def test_a_sale_that_is_not_verified_yet_is_not_what_did_not_hold() -> None:
+    awaited = SUMMARY.verify.model_copy(update={"awaited": True})
+    page = html(SUMMARY.model_copy(update={"verify": awaited}).judged())
+    assert "What did not hold" not in page
+    assert page.count("not verified yet") == 1
+
+
+def test_a_run_without_answers_says_no_ms() -> None:
+    summary, _ = summary_of(sale_scenario(4, 2), record_of([unsent("barrier")] * 4))
+    assert "– ms" not in re.sub(r"<[^>]*>", "", html(summary))

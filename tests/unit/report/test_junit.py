@@ -98,3 +98,16 @@ def test_there_is_a_case_for_each_figure_compared() -> None:
 def test_what_xml_cannot_write_does_no_harm() -> None:
     (failure,) = suite_of(ABORTED).findall(".//testcase[@name='not rate < 5/s']/failure")
     assert failure.get("message") == "1/s � when <all> & sundry�"
+
+
+def test_names_are_unique_over_two_runs_and_two_equal_thresholds() -> None:
+    twice = BAD.model_copy(update={"thresholds": [*BAD.thresholds, *BAD.thresholds]})
+    runs = [twice, twice.model_copy(update={"run": "another.run"})]
+    names = [
+        (case.get("classname"), case.get("name"))
+        for run in runs
+        for case in suite_of(run).iter("testcase")
+    ]
+    assert len(names) == len(set(names))
+    assert "buy.sold.count == 30 (2)" in {name for _, name in names}
+    assert len({suite_of(run).get("name") for run in runs}) == 2

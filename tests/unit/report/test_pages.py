@@ -203,3 +203,17 @@ def test_every_face_tells_what_the_answers_alone_prove() -> None:
     assert (case.get("classname"), case[0].tag) == ("flashsale.tiny.answers", "failure")
     assert f"no_oversell fail::{said}" in "\n".join(annotations(summary)).replace("%3A", ":")
     assert f"| no_oversell | {said} | ❌ fail |" in step_summary(summary)
+
+
+def test_a_narrow_terminal_cuts_neither_metric_nor_path() -> None:
+    metric, path = "buy.indeterminate.response." + "p99" * 20, "runs/[bold]" + "deep/" * 30 + "end"
+    threshold = GOOD.thresholds[0].model_copy(update={"metric": metric})
+    output = io.StringIO()
+    console = Console(file=output, width=80, markup=False)
+    print_summary(console, GOOD.model_copy(update={"thresholds": [threshold]}), Path(path))
+    text = "".join(output.getvalue().split())
+    assert "…" not in text
+    assert path.replace("/", "") in text.replace("/", "")
+    first = output.getvalue().split("threshold", 1)[1]
+    told = "".join(re.findall(r"^  (\S+)", first, re.MULTILINE))
+    assert metric in told

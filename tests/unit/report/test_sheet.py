@@ -73,3 +73,19 @@ def test_the_sheet_is_made_from_the_attempts(tmp_path: Path) -> None:
         read = list(csv.DictReader(file))
     assert [row["outcome"] for row in read][:2] == ["sold", "hit"]
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_no_cell_is_taken_for_a_formula(tmp_path: Path) -> None:
+    """What a server says lands in a spreadsheet, so text that begins like a formula is quoted."""
+    record = ledger()
+    record.answers[0] = Answer(Outcome.SOLD, 200, "=cmd|' /C calc'!A0", "@SUM(1)")
+    record.answers[2] = indeterminate("-1+1")
+    with AttemptsFile(tmp_path / "attempts.jsonl") as file:
+        file.write_plan({"planned": 5, "connections": 4}, PLAN)
+        file.write_results(record)
+    write_sheet(tmp_path / "attempts.jsonl", tmp_path / "attempts.csv")
+    with (tmp_path / "attempts.csv").open(newline="") as file_:
+        found = list(csv.DictReader(file_))
+    assert (found[0]["order"], found[0]["error"]) == ("'=cmd|' /C calc'!A0", "'@SUM(1)")
+    assert found[2]["error"] == "'-1+1"
+    assert found[0]["due_us"] == "0"

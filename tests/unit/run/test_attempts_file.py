@@ -1,3 +1,6 @@
+import errno
+import os
+import re
 from array import array
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from flashsale.model import Outcome
 from flashsale.run import attempts_file as module
 from flashsale.run.attempts import NEVER, Attempts
 from flashsale.run.attempts_file import AttemptsFile, read_record
+from flashsale.run.folder import NotWrittenError
 from flashsale.scenario.answer import Answer, indeterminate, unsent
 from flashsale.scenario.scenario import Load, Sale
 from flashsale.storm.plan.plan import Plan
@@ -97,8 +101,82 @@ def test_results_are_written_once_and_as_they_come(tmp_path: Path) -> None:
 
 def test_a_file_of_attempts_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "attempts.jsonl").touch()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotWrittenError, match=r"attempts\.jsonl: File exists"):
         AttemptsFile(tmp_path / "attempts.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ({"i": -1}, "line 7: found attempt -1, expected one of 4"),
+        ({"i": 4}, "found attempt 4"),
+        ({"i": True}, "found attempt True"),
+        ({"i": 1}, "attempt 1 has two results"),
+        ({"done_us": 10**18}, "expected an instant in µs"),
+        ({"done_us": "12"}, "expected an instant in µs"),
+        ({"sent_us": 50, "done_us": 40}, "was due at 10 µs, sent at 50, answered at 40"),
+        ({"status": 10**9}, "expected one of HTTP"),
+        ({"order": ["=1+1"]}, "expected text"),
+        ({"outcome": "won"}, "won"),
+        ({"kind": "resolved", "outcome": "maybe"}, "expected one of"),
+    ],
+)
+def test_a_line_that_no_storm_writes_is_named(
+    tmp_path: Path, plan: Plan, line: dict[str, object], told: str
+) -> None:
+    path = tmp_path / "attempts.jsonl"
+    usual = {"kind": "result", "i": 0, "due_us": 10, "sent_us": 20, "done_us": 30}
+    usual |= {"outcome": "sold", "status": 200, "order": "7"}
+    with AttemptsFile(path) as attempts:
+        attempts.write_plan(dict(HEADER), plan)
+        attempts.write_lines(orjson.dumps(usual | more) + b"\n" for more in ({"i": 1}, line))
+    with pytest.raises(ValueError, match=re.escape(told)):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    "more", [{"planned": -1}, {"planned": 1e9}, {"units": [1]}, {"clicks": 0}, {"shard": {}}]
+)
+def test_a_header_is_held_to_what_is_relied_on(
+    tmp_path: Path, plan: Plan, more: dict[str, object]
+) -> None:
+    path = tmp_path / "attempts.jsonl"
+    with AttemptsFile(path) as attempts:
+        attempts.write_plan(HEADER | more, plan)
+    with pytest.raises(ValueError, match="line 1: "):
+        read_record(path)
+
+
+def test_a_record_that_was_cut_says_so(tmp_path: Path, plan: Plan) -> None:
+    path = tmp_path / "attempts.jsonl"
+    written(path, plan, filled())
+    shortfall = read_record(path).shortfall
+    assert shortfall is not None
+    assert shortfall.startswith("the record has no end")
+    with path.open("ab") as file:
+        file.write(b'{"kind":"end","planned":4,"sent":3,"interrupted":false}\n')
+    assert read_record(path).shortfall is None
+
+
+def test_a_record_that_cannot_be_written_on_ends_there(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing follows a torn line, even where there is room again."""
+    path = tmp_path / "attempts.jsonl"
+    with AttemptsFile(path) as attempts:
+        attempts.write_plan(dict(HEADER), plan)
+        with monkeypatch.context() as full:
+            full.setattr("os.write", _full)
+            with pytest.raises(NotWrittenError, match="No space left on device; free some space"):
+                attempts.write_end(4, 0, interrupted=False)
+        size = path.stat().st_size
+        with pytest.raises(NotWrittenError):
+            attempts.write_end(4, 0, interrupted=False)
+    assert path.stat().st_size == size
+
+
+def _full(descriptor: int, data: bytes) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def written(path: Path, plan: Plan, record: Attempts) -> bytes:
@@ -126,6 +204,7 @@ def test_when_a_waiting_attempt_got_its_connection_is_on_record(tmp_path: Path, 
     path, record = tmp_path / "attempts.jsonl", filled()
     record.free_ns = array("q", [NEVER, ORIGIN_NS + 15_500, ORIGIN_NS + 299_900_999, NEVER])
     record.sent_ns[2] = ORIGIN_NS + 300_000_000
+    record.done_ns[2] = ORIGIN_NS + 400_000_000
     written(path, plan, record)
     free = {line["i"]: line.get("free_us") for line in lines(path) if line["kind"] == "result"}
     assert free == {0: None, 1: 15, 2: 299_900, 3: None}
