@@ -30,7 +30,11 @@ REJECTIONS = (
 )
 """What a server can say of a claim that did not sell."""
 
-CONNECT = "connect"
+CONNECT, SILENT = "connect", "silent"
+TARGETS_DOING = (CONNECT, SILENT)
+"""Why an attempt was not sent, where that is the target's doing: it took no connection, or whoever
+came before still waited for an answer of a target that had fallen silent when the time was up."""
+
 REASONS = (
     Outcome.SHED.value,
     Outcome.RATE_LIMITED.value,
@@ -58,17 +62,6 @@ MESSAGES: Mapping[str, Outcome] = {
     "秒杀已经结束！": Outcome.ENDED,
 }
 """Error messages of servers that send no `x-outcome`."""
-
-CONNECT = "connect"
-REASONS = (
-    Outcome.SHED.value,
-    Outcome.RATE_LIMITED.value,
-    Outcome.UNKNOWN.value,
-    Outcome.NOT_OPEN.value,
-    CONNECT,
-)
-"""What a scenario can name as a reason to try again; `unknown` is also no answer at all, `connect`
-no connection to ask over."""
 
 _BY_HEADER = {outcome.value.encode(): outcome for outcome in (Outcome.SOLD, *REJECTIONS)}
 _BY_CACHE = {reading.value.encode(): reading for reading in Reading if reading != "answered"}

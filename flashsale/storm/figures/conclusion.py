@@ -26,6 +26,7 @@ from flashsale.run.summary import (
     ThresholdFigures,
     VerifyFigures,
 )
+from flashsale.scenario.answer import TARGETS_DOING
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario
 from flashsale.storm.figures.effort import Effort, ProcessEffort, SelfReport
@@ -243,6 +244,7 @@ def _generator(
         watches={process.name: process.watch for process in effort.processes}
         or {"the generator": report},
         headroom=circumstances.room.headroom if circumstances.room else None,
+        refused=0 if aborted else sum(figures.errors[error] for error in TARGETS_DOING),
     )
     found, doubted = [*faults(conduct), *effort.losses], doubts(conduct)
     return GeneratorFigures(
