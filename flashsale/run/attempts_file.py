@@ -4,7 +4,8 @@
     plan      one line an attempt         on disk (fsync) before the barrier opens
     barrier   when it opened              1 line
     result    one line an outcome         in order of arrival, within moments of it; `free_us` is
-                                          when one that had to wait for a connection got it
+                                          when one that had to wait for a connection got it, `said`
+                                          the beginning of an answer that nobody could read
     spared    one line an attempt         that was planned for a case which did not come
     resolved  what the status route said  for indeterminate attempts, after the drain
     end       planned, sent, interrupted  1 line
@@ -74,7 +75,7 @@ class AttemptsFile:
         free = attempts.free_ns
         lines: list[str] = []
         for i, answer in attempts.settled(self._written):
-            outcome, status, order, error = answer
+            outcome, status, order, error, _ = answer
             outcomes[outcome] += 1
             if status is None or error is not None:
                 lines.append(self._trouble(attempts, i, answer))
@@ -92,7 +93,7 @@ class AttemptsFile:
             self._write_spared(attempts.spared)
         if lines:
             self._written += len(lines)
-            self._write("".join(lines).encode("ascii"))
+            self._write("".join(lines).encode())
 
     def _write_spared(self, spared: list[int]) -> None:
         lines = "".join(f'{{"kind":"spared","i":{i}}}\n' for i in spared[self._spared :])
@@ -126,9 +127,10 @@ class AttemptsFile:
         }
         if attempts.free_ns and attempts.free_ns[i] != NEVER:
             line["free_us"] = attempts.after_barrier_us(attempts.free_ns[i])
-        if answer.error is None:
-            del line["error"]
-        return orjson.dumps(line).decode("ascii") + "\n"
+        for name in ("error", "said"):
+            if line[name] is None:
+                del line[name]
+        return orjson.dumps(line).decode() + "\n"
 
     def _line(self, line: dict[str, Any]) -> None:
         self._write(orjson.dumps(line) + b"\n")
@@ -236,6 +238,10 @@ def _enter(attempts: Attempts, result: dict[str, Any]) -> None:
             attempts.free_ns = array("q", [NEVER]) * len(attempts.answers)
         attempts.free_ns[i] = result["free_us"] * 1000
     answer = Answer(
-        ending(result["outcome"]), result["status"], result["order"], result.get("error")
+        ending(result["outcome"]),
+        result["status"],
+        result["order"],
+        result.get("error"),
+        result.get("said"),
     )
     attempts.settle(i, result["done_us"] * 1000, answer)

@@ -24,8 +24,19 @@ PUBLISHED = resource("run/summary.schema.json")
 Asked = Literal["claims", "reads", "sign-ins", "steps"]
 
 
+class SaidFigures(Part):
+    """What a server said so often in answers that could not be read or mapped: their first bytes,
+    or the message of a rejection that nobody has given a meaning (`error` is then `message`)."""
+
+    error: str
+    status: int | None
+    text: str
+    count: int
+
+
 class LoadFigures(Part):
-    """What was planned and what came of it. `errors` counts what went wrong, by kind."""
+    """What was planned and what came of it. `errors` counts what went wrong, by kind; `said` is
+    the evidence for those that were answers, the most frequent first."""
 
     asked: Asked = "claims"
     users: int
@@ -38,6 +49,7 @@ class LoadFigures(Part):
     rate_per_s: float
     outcomes: dict[str, int]
     errors: dict[str, int]
+    said: list[SaidFigures] = []
     indeterminate: int
     resolved: int
     late: int = 0  # of those resolved, claims that had sold after all
