@@ -29,6 +29,7 @@ GROUND = (
     "logs",
     "secret_file",
     "store_urls",
+    "asking",
 )
 FLOORS = (
     GROUND,

@@ -17,8 +17,10 @@ from typing import Any
 
 import httpx
 
+from flashsale.asking import Told, UnansweredError, ask, ask_once, client
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.model import Outcome, parse_id
+from flashsale.scenario.answer import excerpt, plain_text
 from flashsale.scenario.target import CLAIM_PATH, Target
 
 _ME_PATH = "/user/me"
@@ -53,22 +55,37 @@ def preflight_reads(target: Target) -> None:
 
 def _greeted(target: Target, path: str, token: str = "") -> int:
     """The status with which a target that is well answers a GET of `path`."""
-    with httpx.Client(timeout=_PREFLIGHT_TIMEOUT_S, trust_env=False) as client:
-        try:
-            health = client.get(f"{target.base_url}/healthz")
-            own = client.get(target.base_url + path, headers={"authorization": token})
-        except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise UnreachableError(
-                f"nothing answers at {target.base_url} ({reason}); "
-                "start a stack with `flashsale serve --detach`, or check --base-url"
-            ) from error
-    if health.status_code >= 500:
+    health = _head_of(target, "/healthz")
+    if health.status >= 500:
         raise UnreachableError(
-            f"{target.base_url}/healthz answers {health.status_code}; "
+            f"{target.base_url}/healthz answers {health.status}; "
             "wait until `flashsale status` calls the stack ready"
         )
-    return own.status_code
+    return _head_of(target, path, token).status
+
+
+def _head_of(target: Target, path: str, token: str = "") -> Told:
+    """The head of the answer to a GET. Raises UnreachableError where there is none in time, or it
+    sends elsewhere: a storm follows nobody, and every claim would be answered so."""
+    url = target.base_url + path
+    own = {"authorization": token} if token else {}
+    try:
+        told = ask_once(url, total_s=_PREFLIGHT_TIMEOUT_S, bytes_max=0, headers=own)
+    except UnansweredError as error:
+        raise UnreachableError(
+            f"nothing answers at {target.base_url} ({error}); "
+            "start a stack with `flashsale serve --detach`, or check --base-url"
+        ) from error
+    if told.sent_on_to is None or told.status == 304:
+        return told
+    where = excerpt(told.sent_on_to) or "elsewhere"
+    is_tls = where.lower().startswith("https:")
+    cure = (
+        "TLS is not spoken here, so give the plain HTTP address behind it as --base-url"
+        if is_tls
+        else "give the address that answers by itself as --base-url"
+    )
+    raise UnreachableError(f"{url} answers {told.status} and sends to {where}; {cure}")
 
 
 @dataclass(frozen=True)
@@ -102,8 +119,8 @@ def read_reply(status: int, body: Any) -> str | Reply:
         return Reply.NEVER
     if data.get("state") == "none":
         return Reply.NONE
-    order = str(data.get("orderId"))
-    return order if parse_id(order) else Reply.NEVER
+    order = plain_text(data.get("orderId"))
+    return order if order is not None and parse_id(order) else Reply.NEVER
 
 
 class Resolver:
@@ -129,18 +146,16 @@ class Resolver:
         with suppress(TimeoutError):
             async with (
                 asyncio.timeout(limit_s),
-                httpx.AsyncClient(
-                    base_url=self._base_url, timeout=_CALL_TIMEOUT_S, trust_env=False
-                ) as client,
+                client(self._base_url) as of,
                 asyncio.TaskGroup() as tasks,
             ):
                 for question in questions:
-                    tasks.create_task(self._settle(client, question))
+                    tasks.create_task(self._settle(of, question))
 
-    async def _settle(self, client: httpx.AsyncClient, question: Question) -> None:
+    async def _settle(self, of: httpx.AsyncClient, question: Question) -> None:
         await asyncio.sleep(max(0, question.not_before_ns - monotonic_ns()) / 1e9)
         async with self._room:
-            reply = await self._ask(client, question)
+            reply = await self._ask(of, question)
         if reply in (Reply.LATER, Reply.NEVER):
             return
         self.answered += 1
@@ -149,20 +164,22 @@ class Resolver:
         else:
             self._resolved(question.attempt, Reply.NONE.value, None)
 
-    async def _ask(self, client: httpx.AsyncClient, question: Question) -> str | Reply:
+    async def _ask(self, of: httpx.AsyncClient, question: Question) -> str | Reply:
         pause_s = _RETRY_FIRST_S
         for _ in range(TRIES_MAX):
             wait_s = pause_s
             try:
-                response = await client.get(
+                told = await ask(
+                    of,
                     CLAIM_PATH.format(voucher=question.voucher),
+                    total_s=_CALL_TIMEOUT_S,
                     headers={"authorization": question.token},
                 )
-            except httpx.HTTPError:
+            except UnansweredError:
                 reply: str | Reply = Reply.LATER
             else:
-                reply = read_reply(response.status_code, _json(response))
-                wait_s = max(wait_s, _retry_after_s(response.headers.get("retry-after")))
+                reply = read_reply(told.status, told.json())
+                wait_s = max(wait_s, _retry_after_s(told.headers.get("retry-after")))
             if reply is not Reply.LATER:
                 return reply
             await asyncio.sleep(wait_s)
@@ -170,13 +187,8 @@ class Resolver:
         return Reply.LATER
 
 
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return None
-
-
 def _retry_after_s(header: str | None) -> float:
-    """Seconds asked for; 0 where there are none (the date form is not worth a clock here)."""
-    return float(header) if header is not None and header.isdecimal() else 0.0
+    """Seconds asked for, within the bound of all questions together; 0 where there are none (the
+    date form is not worth a clock here)."""
+    is_number = header is not None and header.isascii() and header.isdecimal()
+    return float(header) if header is not None and is_number else 0.0

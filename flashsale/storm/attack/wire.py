@@ -189,7 +189,8 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._answer is None:
             self._headers = {}
-            self._body, self._body_bytes = [], 0
+            self._body.clear()
+            self._body_bytes = 0
             self._headers_done = False
         else:
             self._excess = True
