@@ -35,6 +35,9 @@ SCHEMA = 1
 """The version of attempts.jsonl."""
 
 _LINES_AT_ONCE = 10_000
+_OPENED_MAX = 250
+"""Brackets opened in one line, those in what a server said included."""
+
 _PLAN, _RESULT = b'{"kind":"plan"', b'{"kind":"result"'
 
 
@@ -182,16 +185,16 @@ def read_record(path: Path) -> Record:
             if not line.endswith(b"\n"):
                 break  # torn by a crash
             if line.startswith(_RESULT):
-                _enter(attempts, orjson.loads(line))
+                _enter(attempts, _read(line))
             elif line.startswith(b'{"kind":"spared"'):
-                attempts.spare(orjson.loads(line)["i"])
+                attempts.spare(_read(line)["i"])
             elif line.startswith(b'{"kind":"barrier"'):
-                attempts.barrier_unix_us = orjson.loads(line)["unix_us"]
+                attempts.barrier_unix_us = _read(line)["unix_us"]
             elif line.startswith(b'{"kind":"resolved"'):
-                resolved = orjson.loads(line)
+                resolved = _read(line)
                 attempts.resolved[resolved["i"]] = resolved["outcome"]
             elif line.startswith(b'{"kind":"end"'):
-                ended = not orjson.loads(line)["interrupted"]
+                ended = not _read(line)["interrupted"]
             elif line.startswith(_PLAN):
                 raise ValueError(f"{path} has more than {len(plan):,} planned attempts")
     return Record(header, plan, attempts, ended)
@@ -209,11 +212,19 @@ def lines_of(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines):
             if number == most or not line.endswith(b"\n"):
                 return
-            yield orjson.loads(line)
+            yield _read(line)
+
+
+def _read(line: bytes) -> Any:
+    """What a line says. Raises ValueError for what nests deeper than a line of ours ever does:
+    whoever shows or writes such a thing would fail at a depth of its own."""
+    if line.count(b"[") + line.count(b"{") > _OPENED_MAX:
+        raise ValueError("a line that nests too deep")
+    return orjson.loads(line)
 
 
 def _header(path: Path, lines: Iterator[bytes]) -> dict[str, Any]:
-    header = orjson.loads(next(lines, b"null"))
+    header = _read(next(lines, b"null"))
     if not isinstance(header, dict) or header.get("kind") != "header":
         raise ValueError(f"{path} does not begin with a header")
     if header.get("schema") != SCHEMA:
@@ -223,7 +234,7 @@ def _header(path: Path, lines: Iterator[bytes]) -> dict[str, Any]:
 
 def _plan(path: Path, lines: Iterator[bytes], header: dict[str, Any]) -> PlanColumns:
     planned = takewhile(lambda line: line.startswith(_PLAN), islice(lines, header["planned"]))
-    plan = columns_of(map(orjson.loads, planned), header)
+    plan = columns_of(map(_read, planned), header)
     if len(plan) != header["planned"]:
         raise ValueError(f"{path} has {len(plan):,} of {header['planned']:,} planned attempts")
     return plan
