@@ -138,6 +138,7 @@ class Connection(asyncio.Protocol):
         self._ended = ended
         self._parser = HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
+        self._first, self._received = b"", 0
         self._rest()
 
     def __repr__(self) -> str:
@@ -182,15 +183,17 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         if self.attempt != IDLE:
-            self._fail(monotonic_ns(), "truncated" if self._started else "reset", self._first)
+            if self._started:
+                self._fail(monotonic_ns(), "truncated", self._first)
+            else:
+                self._fail(monotonic_ns(), "reset", b"")
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
         if self._answer is None:
             self._headers = {}
-            self._body.clear()
-            self._body_bytes = 0
+            self._body: bytes | bytearray = b""
             self._headers_done = False
         else:
             self._excess = True
@@ -204,9 +207,13 @@ class Connection(asyncio.Protocol):
         self._headers_done = self._answer is None and self._parser.get_status_code() >= 200
 
     def on_body(self, body: bytes) -> None:
-        if self._body_bytes < _BODY_BYTES_MAX and self._answer is None:
-            self._body.append(body)
-            self._body_bytes += len(body)
+        if len(self._body) < _BODY_BYTES_MAX and self._answer is None:
+            if not self._body:
+                self._body = body
+            elif isinstance(self._body, bytearray):
+                self._body += body
+            else:  # pieces of a byte each, put together as bytes, would be copied each time
+                self._body = bytearray(self._body + body)
 
     def on_message_complete(self) -> None:
         if self._headers_done:  # else a 1xx, which announces the answer
@@ -218,17 +225,15 @@ class Connection(asyncio.Protocol):
         """The state between two answers."""
         self._answer: Answer | None = None
         self._headers = {}
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body = b""
         self._started = self._headers_done = self._excess = self._closing = False
-        self._received = 0
-        self._first = b""
 
     def _parse(self, now: int, data: bytes) -> None:
         in_one_piece, self._started = not self._started, True
-        self._received += len(data)
         if in_one_piece:
-            self._first = data
+            self._first, self._received = data, 0
+        else:
+            self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
@@ -249,8 +254,8 @@ class Connection(asyncio.Protocol):
     def _finish(self, close: bool) -> None:
         if self._answer is None:
             status = self._parser.get_status_code()
-            read = self._reader.read(status, self._headers, b"".join(self._body))
-            self._answer = self._reader.bounded(read)
+            answer = self._reader.read(status, self._headers, bytes(self._body))
+            self._answer = answer if answer.said is None else self._reader.bounded(answer)
             self._closing = close
             self._headers_done = False
 

@@ -187,7 +187,7 @@ def test_a_huge_body_is_not_kept() -> None:
     wire.ask(b"HTTP/1.1 200 OK\r\nx-outcome: ended\r\nContent-Length: 10000000\r\n\r\n")
     for _ in range(100):
         wire.connection.data_received(b"x" * 100_000)
-        assert sum(map(len, wire.connection._body)) <= 200_000
+        assert len(wire.connection._body) <= 200_000
     assert wire.told == [(7, Answer(Outcome.ENDED, 200))]
 
 
