@@ -5,14 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import orjson
 
+from flashsale.asking import UnansweredError, ask_once
 from flashsale.errors import UnreachableError
 from flashsale.resources import resource
+from flashsale.scenario.answer import excerpt, plain_text
 from flashsale.stack.state import StackState
 
 _TIMEOUT_S = 20.0
+_BYTES_MAX = 64 * 1_048_576
 _POINTS_MAX = 5_000
 _RATE_SCRAPES = 4  # Grafana's own: a rate looks at four scrapes …
 _PROVISIONED_S = 5.0  # … of this interval at least, as its data source is provisioned
@@ -70,8 +72,8 @@ def substituted(expr: str, rate_s: float) -> str:
 
 def fill(url: str, wanted: Sequence[PanelQuery], window_s: float) -> list[Filled]:
     """What each query finds in the last `window_s`. Raises UnreachableError."""
-    end_s = time.time()
-    with _Prometheus(url) as prometheus:
+    end_s, prometheus = time.time(), _Prometheus(url)
+    try:
         interval_s = prometheus.interval_s()
         step_s = max(interval_s, window_s / _POINTS_MAX)
         rate_s = _RATE_SCRAPES * max(interval_s, _PROVISIONED_S)
@@ -82,6 +84,10 @@ def fill(url: str, wanted: Sequence[PanelQuery], window_s: float) -> list[Filled
             )
             for query in wanted
         ]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UnreachableError(
+            f"{url} answers, but not as a Prometheus does; check --prometheus-url"
+        ) from error
 
 
 def _filled(query: PanelQuery, found: Sequence[Mapping[str, Any]]) -> Filled:
@@ -94,15 +100,10 @@ class _Prometheus:
     """Its HTTP API, as far as this goes."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=_TIMEOUT_S)
-        self._trouble = httpx.HTTPError
-        self._url = url
+        self._url = url.rstrip("/")
 
-    def __enter__(self) -> "_Prometheus":
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._client.close()
+    def __repr__(self) -> str:
+        return f"<_Prometheus {self._url}>"
 
     def interval_s(self) -> float:
         """How often it scrapes the replicas."""
@@ -118,14 +119,20 @@ class _Prometheus:
 
     def _get(self, path: str, **parameters: str) -> Any:
         try:
-            answer = self._client.get(f"/api/v1/{path}", params=parameters)
-            told = answer.json()
-        except (self._trouble, ValueError) as error:
+            answer = ask_once(
+                f"{self._url}/api/v1/{path}",
+                total_s=_TIMEOUT_S,
+                bytes_max=_BYTES_MAX,
+                parameters=parameters,
+            )
+        except UnansweredError as error:
             raise UnreachableError(
                 f"no Prometheus answers at {self._url} ({error}); see `flashsale status`"
             ) from None
-        if told.get("status") != "success":
-            raise UnreachableError(f"Prometheus refused {parameters}: {told.get('error')}")
+        told = answer.json()
+        if told["status"] != "success":
+            why = excerpt(plain_text(told["error"]) or answer.body)
+            raise UnreachableError(f"Prometheus refused {parameters}: {why}")
         return told["data"]
 
 

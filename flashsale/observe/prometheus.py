@@ -3,12 +3,12 @@ the jobs and instances of deploy/prometheus.
 """
 
 import json
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flashsale.asking import UnansweredError, ask_once
 from flashsale.resources import resource
 from flashsale.stack import binaries, probe
 from flashsale.stack.process import CommandLine
@@ -118,6 +118,7 @@ class Exporter(Service):
 
 RULES = ("rules.yml", "alerts.yml")
 _RETENTION = "1d"
+_TARGETS_BYTES_MAX = 4 * 1_048_576
 
 
 @dataclass(frozen=True)
@@ -165,13 +166,15 @@ class PrometheusServer(Service):
         start, and a storm may be over by then: what nobody saw begin has no rate.
         """
         try:
-            with urllib.request.urlopen(  # noqa: S310 - our own loopback
-                f"{self.url}/api/v1/targets?state=active", timeout=timeout_s
-            ) as answer:
-                targets = json.load(answer)["data"]["activeTargets"]
-        except (OSError, ValueError, LookupError):
+            answer = ask_once(
+                f"{self.url}/api/v1/targets?state=active",
+                total_s=timeout_s,
+                bytes_max=_TARGETS_BYTES_MAX,
+            )
+            targets = answer.json()["data"]["activeTargets"]
+            seen = [target for target in targets if target["health"] != "unknown"]
+        except (UnansweredError, LookupError, TypeError):
             return False
-        seen = [target for target in targets if target["health"] != "unknown"]
         return len(seen) == len(self._targets) + 1
 
     def is_alive(self, timeout_s: float) -> bool:

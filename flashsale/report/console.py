@@ -12,7 +12,16 @@ from rich.text import Text
 
 from flashsale.errors import ExitCode
 from flashsale.model import Ending, Outcome, Reading, Signing, Verdict, ending
-from flashsale.report.wording import amount, crowd, headroom_line, ms, plural, remarks, share
+from flashsale.report.wording import (
+    amount,
+    crowd,
+    headroom_line,
+    ms,
+    plural,
+    remarks,
+    said_line,
+    share,
+)
 from flashsale.run.generator import Health, WorkerFigures
 from flashsale.run.parts import Latency, ReadFigures
 from flashsale.run.summary import Comparison, EndpointSummary, LatencyFigures, Summary
@@ -55,6 +64,7 @@ _DISPENSABLE = ("p99.9", "p90", "share")
 """Columns that go where a terminal is narrow, in this order; the files have them all."""
 
 _ANY_WIDTH = 1_000
+SAID_SHOWN = 5
 _QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
 
 
@@ -178,6 +188,10 @@ def _errors(summary: Summary) -> Text:
             f"\n{load.resolved:,} of {plural(load.indeterminate, 'indeterminate attempt')} "
             f"resolved through the status route, {load.late:,} of them sold"
         )
+    for said in load.said[:SAID_SHOWN]:
+        text.append(f"\n{said.count:,} × {said_line(said)}", style="dim")
+    if len(load.said) > SAID_SHOWN:
+        text.append("\nsummary.json (load.said) and the report show more", style="dim")
     return text
 
 

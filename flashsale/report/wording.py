@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flashsale.run.generator import CalibrationFigures
 from flashsale.run.parts import FairnessFigures, SaleFigures, Selling
-from flashsale.run.summary import Change, LoadFigures
+from flashsale.run.summary import Change, LoadFigures, SaidFigures
 
 
 def ms(value: float | None) -> str:
@@ -52,6 +52,12 @@ def share(part: int, whole: int) -> str:
 def plural(count: int, noun: str) -> str:
     """`count` of a noun that takes an s."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def said_line(said: SaidFigures) -> str:
+    """What a server said where its answer could not be read: 'message (200): Sale is over'."""
+    status = f" ({said.status})" if said.status is not None and said.error[:5] != "http_" else ""
+    return f"{said.error}{status}: {said.text}"
 
 
 def change_line(change: Change) -> str:

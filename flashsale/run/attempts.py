@@ -76,6 +76,12 @@ class Attempts:
         """Attempts written to a connection."""
         return len(self.sent_ns) - self.sent_ns.count(NEVER)
 
+    def last_answer_ns(self) -> int:
+        """The instant of the last answer that was read; of the barrier where there was none."""
+        done, answers = self.done_ns, self.answers
+        latest = (i for i in reversed(self.arrivals) if (it := answers[i]) and it.status)
+        return next((done[i] for i in latest), self.origin_ns)
+
     def settled(self, since: int = 0) -> Iterator[tuple[int, Answer]]:
         """Attempts with their answers, in order of arrival, from the `since`th on."""
         for attempt in self.arrivals[since:]:

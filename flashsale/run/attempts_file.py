@@ -4,7 +4,8 @@
     plan      one line an attempt         on disk (fsync) before the barrier opens
     barrier   when it opened              1 line
     result    one line an outcome         in order of arrival, within moments of it; `free_us` is
-                                          when one that had to wait for a connection got it
+                                          when one that had to wait for a connection got it, `said`
+                                          the beginning of an answer that nobody could read
     spared    one line an attempt         that was planned for a case which did not come
     resolved  what the status route said  for indeterminate attempts, after the drain
     end       planned, sent, interrupted  1 line
@@ -43,6 +44,9 @@ _STATUS_MAX = 999
 Units = dict[Annotated[str, Field(pattern="^[0-9]{1,18}$")], int]
 RESOLVED = (Outcome.SOLD.value, "none")
 """What a claim without an answer can turn out to be."""
+_OPENED_MAX = 250
+"""Brackets opened in one line, those in what a server said included."""
+
 _PLAN, _RESULT = b'{"kind":"plan"', b'{"kind":"result"'
 
 
@@ -91,7 +95,7 @@ class AttemptsFile:
         free = attempts.free_ns
         lines: list[str] = []
         for i, answer in attempts.settled(self._written):
-            outcome, status, order, error = answer
+            outcome, status, order, error, _ = answer
             outcomes[outcome] += 1
             if status is None or error is not None:
                 lines.append(self._trouble(attempts, i, answer))
@@ -109,7 +113,7 @@ class AttemptsFile:
             self._write_spared(attempts.spared)
         if lines:
             self._written += len(lines)
-            self._write("".join(lines).encode("ascii"))
+            self._write("".join(lines).encode())
 
     def _write_spared(self, spared: list[int]) -> None:
         lines = "".join(f'{{"kind":"spared","i":{i}}}\n' for i in spared[self._spared :])
@@ -143,9 +147,10 @@ class AttemptsFile:
         }
         if attempts.free_ns and attempts.free_ns[i] != NEVER:
             line["free_us"] = attempts.after_barrier_us(attempts.free_ns[i])
-        if answer.error is None:
-            del line["error"]
-        return orjson.dumps(line).decode("ascii") + "\n"
+        for name in ("error", "said"):
+            if line[name] is None:
+                del line[name]
+        return orjson.dumps(line).decode() + "\n"
 
     def _line(self, line: dict[str, Any]) -> None:
         self._write(orjson.dumps(line) + b"\n")
@@ -265,13 +270,13 @@ def read_record(path: Path) -> Record:
             if not line.endswith(b"\n"):
                 break  # torn by a crash
             if line.startswith(_RESULT):
-                _enter(attempts, orjson.loads(line))
+                _enter(attempts, _read(line))
             elif line.startswith(b'{"kind":"spared"'):
-                attempts.spare(_attempt(attempts, orjson.loads(line)))
+                attempts.spare(_attempt(attempts, _read(line)))
             elif line.startswith(b'{"kind":"barrier"'):
-                attempts.barrier_unix_us = _instant(orjson.loads(line)["unix_us"])
+                attempts.barrier_unix_us = _instant(_read(line)["unix_us"])
             elif line.startswith(b'{"kind":"resolved"'):
-                resolved = orjson.loads(line)
+                resolved = _read(line)
                 outcome = resolved["outcome"]
                 if outcome not in RESOLVED:
                     raise ValueError(f"found outcome {outcome!r}, expected one of {RESOLVED}")
@@ -280,7 +285,7 @@ def read_record(path: Path) -> Record:
                     _attempt(attempts, resolved), outcome, None if order is None else str(order)
                 )
             elif line.startswith(b'{"kind":"end"'):
-                ended, cut = not orjson.loads(line)["interrupted"], False
+                ended, cut = not _read(line)["interrupted"], False
             elif line.startswith(_PLAN):
                 raise ValueError(f"more than {len(plan):,} planned attempts")
     return Record(header, plan, attempts, ended, cut)
@@ -301,14 +306,22 @@ def lines_of(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(_numbered(lines_in(file), place)):
             if number == most or not line.endswith(b"\n"):
                 return
-            found = orjson.loads(line)
+            found = _read(line)
             if not isinstance(found, dict) or "kind" not in found:
                 raise ValueError("expected an object with its kind")
             yield found
 
 
+def _read(line: bytes) -> Any:
+    """What a line says. Raises ValueError for what nests deeper than a line of ours ever does:
+    whoever shows or writes such a thing would fail at a depth of its own."""
+    if line.count(b"[") + line.count(b"{") > _OPENED_MAX:
+        raise ValueError("a line that nests too deep")
+    return orjson.loads(line)
+
+
 def _header(lines: Iterator[bytes]) -> dict[str, Any]:
-    header = orjson.loads(next(lines, b"null"))
+    header = _read(next(lines, b"null"))
     if not isinstance(header, dict) or header.get("kind") != "header":
         raise ValueError("expected a header")
     if header.get("schema") != SCHEMA:
@@ -319,7 +332,7 @@ def _header(lines: Iterator[bytes]) -> dict[str, Any]:
 
 def _plan(lines: Iterator[bytes], header: dict[str, Any]) -> PlanColumns:
     planned = takewhile(lambda line: line.startswith(_PLAN), islice(lines, header["planned"]))
-    plan = columns_of(map(orjson.loads, planned), header)
+    plan = columns_of(map(_read, planned), header)
     if len(plan) != header["planned"]:
         raise ValueError(f"found {len(plan):,} of {header['planned']:,} planned attempts")
     return plan
@@ -345,6 +358,7 @@ def _enter(attempts: Attempts, result: dict[str, Any]) -> None:
         raise ValueError(f"attempt {i} has two results")
     due, sent, done = result["due_us"], result["sent_us"], _instant(result["done_us"])
     status, order, error = result["status"], result["order"], result.get("error")
+    said = result.get("said")
     free = result.get("free_us")
     if sent is not None and not _instant(due) <= _instant(sent) <= done:
         raise ValueError(f"attempt {i} was due at {due} µs, sent at {sent}, answered at {done}")
@@ -352,12 +366,12 @@ def _enter(attempts: Attempts, result: dict[str, Any]) -> None:
         raise ValueError(f"attempt {i} found a connection at {free} µs, was sent at {sent}")
     if not (status is None or (type(status) is int and 0 <= status <= _STATUS_MAX)):
         raise ValueError(f"found status {status!r}, expected one of HTTP")
-    if not all(text is None or isinstance(text, str) for text in (order, error)):
-        raise ValueError(f"found order {order!r} and error {error!r}, expected text")
+    if not all(text is None or isinstance(text, str) for text in (order, error, said)):
+        raise ValueError(f"found order {order!r}, error {error!r}, said {said!r}, expected text")
     for column, value in ((attempts.due_ns, due), (attempts.sent_ns, sent)):
         column[i] = NEVER if value is None else _instant(value) * 1000
     if free is not None:
         if not attempts.free_ns:
             attempts.free_ns = array("q", [NEVER]) * len(attempts.answers)
         attempts.free_ns[i] = free * 1000
-    attempts.settle(i, done * 1000, Answer(ending(result["outcome"]), status, order, error))
+    attempts.settle(i, done * 1000, Answer(ending(result["outcome"]), status, order, error, said))

@@ -29,7 +29,7 @@ def scenario_of(document: bytes) -> Scenario:
     try:
         scenario = Scenario.model_validate_json(orjson.dumps(found["scenario"]))
         demands = tuple(parse_threshold(name, text) for name, text in found["thresholds"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError("not a scenario") from error
     return scenario.model_copy(update={"thresholds": demands})
 

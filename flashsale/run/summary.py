@@ -33,8 +33,19 @@ KnownCode = Annotated[int, AfterValidator(_known)]
 """An exit code that a process of this version ends with."""
 
 
+class SaidFigures(Part):
+    """What a server said so often in answers that could not be read or mapped: their first bytes,
+    or the message of a rejection that nobody has given a meaning (`error` is then `message`)."""
+
+    error: str
+    status: int | None
+    text: str
+    count: int
+
+
 class LoadFigures(Part):
-    """What was planned and what came of it. `errors` counts what went wrong, by kind."""
+    """What was planned and what came of it. `errors` counts what went wrong, by kind; `said` is
+    the evidence for those that were answers, the most frequent first."""
 
     asked: Asked = "claims"
     users: int
@@ -47,6 +58,7 @@ class LoadFigures(Part):
     rate_per_s: float
     outcomes: dict[str, int]
     errors: dict[str, int]
+    said: list[SaidFigures] = []
     indeterminate: int
     resolved: int
     late: int = 0  # of those resolved, claims that had sold after all

@@ -30,7 +30,11 @@ REJECTIONS = (
 )
 """What a server can say of a claim that did not sell."""
 
-CONNECT = "connect"
+CONNECT, SILENT = "connect", "silent"
+TARGETS_DOING = (CONNECT, SILENT)
+"""Why an attempt was not sent, where that is the target's doing: it took no connection, or whoever
+came before still waited for an answer of a target that had fallen silent when the time was up."""
+
 REASONS = (
     Outcome.SHED.value,
     Outcome.RATE_LIMITED.value,
@@ -59,28 +63,32 @@ MESSAGES: Mapping[str, Outcome] = {
 }
 """Error messages of servers that send no `x-outcome`."""
 
-CONNECT = "connect"
-REASONS = (
-    Outcome.SHED.value,
-    Outcome.RATE_LIMITED.value,
-    Outcome.UNKNOWN.value,
-    Outcome.NOT_OPEN.value,
-    CONNECT,
-)
-"""What a scenario can name as a reason to try again; `unknown` is also no answer at all, `connect`
-no connection to ask over."""
-
 _BY_HEADER = {outcome.value.encode(): outcome for outcome in (Outcome.SOLD, *REJECTIONS)}
 _BY_CACHE = {reading.value.encode(): reading for reading in Reading if reading != "answered"}
 
 
+SAID_BYTES = 200
+"""So many first bytes of an answer that could not be read, or of its message, are kept."""
+
+
 class Answer(NamedTuple):
-    """What became of an attempt. `error` says what went wrong, if anything did."""
+    """What became of an attempt. `error` says what went wrong, if anything did; `said` is the
+    evidence where an answer came that could not be read or mapped (`excerpt`)."""
 
     outcome: Ending
     status: int | None = None
     order: str | None = None
     error: str | None = None
+    said: str | None = None
+
+
+def excerpt(said: bytes | str) -> str:
+    """The beginning of what a server said, fit to be shown and written down: on one line, without
+    control characters or such as turn the direction of writing."""
+    text = said[:SAID_BYTES]
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def unsent(error: str) -> Answer:
@@ -88,9 +96,9 @@ def unsent(error: str) -> Answer:
     return Answer(Outcome.UNSENT, None, None, error)
 
 
-def indeterminate(error: str) -> Answer:
-    """Sent, and no answer that could be read."""
-    return Answer(Outcome.INDETERMINATE, None, None, error)
+def indeterminate(error: str, said: bytes = b"") -> Answer:
+    """Sent, and no answer that could be read; `said` is what came of one."""
+    return Answer(Outcome.INDETERMINATE, None, None, error, excerpt(said) or None)
 
 
 def wants_retry(answer: Answer | None, reasons: Collection[str]) -> bool:
@@ -115,70 +123,83 @@ def read_answer(
         return _by_status(status, body, messages)
     said = _BY_HEADER.get(outcome)
     if said is None:
-        return Answer(Outcome.UNKNOWN, status, None, "outcome")
+        return Answer(Outcome.UNKNOWN, status, None, "outcome", excerpt(outcome))
     number = None if order is None else order.decode("latin-1")
     if said is Outcome.SOLD:
-        return _sold(status, number or _order_in(body))
+        return _sold(status, number or _order_in(body), body)
     if number is not None and parse_id(number) is None:
-        return Answer(Outcome.UNKNOWN, status, None, "order_id")
+        return Answer(Outcome.UNKNOWN, status, None, "order_id", excerpt(number))
     return Answer(said, status, number, "unknown" if said is Outcome.UNKNOWN else None)
 
 
-def read_reading(status: int, cache: bytes | None) -> Answer:
-    """The answer to a read with this status and this `x-cache` (None where absent).
+def read_reading(status: int, cache: bytes | None, body: bytes = b"") -> Answer:
+    """The answer to a read with this status, this `x-cache` (None where absent) and this body.
 
     A thing that is not there is an answer like any other.
     """
     if status in (200, 404):
         return Answer(_BY_CACHE.get(cache or b"", Reading.ANSWERED), status)
-    return _unserved(status)
+    return _unserved(status, body)
 
 
 def read_signing(status: int, body: bytes) -> Answer:
     """The answer to a daily sign-in with this status and this body."""
     if status != 200:
-        return _unserved(status)
+        return _unserved(status, body)
     if (_parsed(body) or {}).get("success") is True:
         return Answer(Signing.SIGNED, status)
-    return Answer(Outcome.REFUSED, status, None, "message")
+    return Answer(Outcome.REFUSED, status, None, "not_signed", excerpt(body) or None)
 
 
-def _unserved(status: int) -> Answer:
+def _unserved(status: int, body: bytes) -> Answer:
     """What is not a claim and did not get what it asked for."""
     if status == 429:
         return Answer(Outcome.RATE_LIMITED, status)
     if status == 503:
         return Answer(Outcome.SHED, status)
     failed = Outcome.REFUSED if 400 <= status < 500 else Outcome.INDETERMINATE
-    return Answer(failed, status, None, f"http_{status}")
+    return Answer(failed, status, None, f"http_{status}", excerpt(body) or None)
 
 
-def _sold(status: int, order: str | None) -> Answer:
+def _sold(status: int, order: str | None, body: bytes) -> Answer:
     """A sale counts only with status 200 and an order id to hold the server to."""
     if order is None or parse_id(order) is None:
-        return Answer(Outcome.UNKNOWN, status, None, "order_id")
+        return Answer(Outcome.UNKNOWN, status, None, "order_id", excerpt(order or body))
     if status != 200:
-        return Answer(Outcome.UNKNOWN, status, order, "status")
+        return Answer(Outcome.UNKNOWN, status, order, "status", excerpt(body) or None)
     return Answer(Outcome.SOLD, status, order)
 
 
 def _by_status(status: int, body: bytes, messages: Mapping[str, Outcome]) -> Answer:
     if status == 200:
-        return _by_body(_parsed(body), messages)
+        return _by_body(body, messages)
     if status == 429:
         return Answer(Outcome.RATE_LIMITED, status)
-    if 400 <= status < 500:
-        return Answer(Outcome.REFUSED, status, None, f"http_{status}")
-    return Answer(Outcome.INDETERMINATE, status, None, f"http_{status}")
+    failed = Outcome.REFUSED if 400 <= status < 500 else Outcome.INDETERMINATE
+    return Answer(failed, status, None, f"http_{status}", excerpt(body) or None)
 
 
-def _by_body(envelope: Mapping[str, Any] | None, messages: Mapping[str, Outcome]) -> Answer:
+def _by_body(body: bytes, messages: Mapping[str, Outcome]) -> Answer:
+    envelope = _parsed(body)
     if envelope is None or not isinstance(envelope.get("success"), bool):
-        return Answer(Outcome.INDETERMINATE, 200, None, "body")
+        return Answer(Outcome.INDETERMINATE, 200, None, "body", excerpt(body) or None)
     if envelope["success"]:
-        return _sold(200, str(envelope.get("data")))
-    said = messages.get(str(envelope.get("errorMsg")))
-    return Answer(said or Outcome.UNKNOWN, 200, None, None if said else "message")
+        return _sold(200, plain_text(envelope.get("data")), body)
+    message = plain_text(envelope.get("errorMsg"))
+    if message is None:
+        return Answer(Outcome.UNKNOWN, 200, None, "no_message", excerpt(body))
+    said = messages.get(message)
+    if said is None:
+        return Answer(Outcome.UNKNOWN, 200, None, "message", excerpt(message))
+    return Answer(said, 200)
+
+
+def plain_text(value: Any) -> str | None:
+    """A JSON value that is text or a whole number, as text; None for any other, which may be
+    nested deeper than Python can write down."""
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _parsed(body: bytes) -> Mapping[str, Any] | None:
@@ -191,5 +212,4 @@ def _parsed(body: bytes) -> Mapping[str, Any] | None:
 
 def _order_in(body: bytes) -> str | None:
     """The order id in `data`, where an answer names its outcome but sends no `x-order-id`."""
-    data = (_parsed(body) or {}).get("data")
-    return None if data is None else str(data)
+    return plain_text((_parsed(body) or {}).get("data"))

@@ -1,5 +1,6 @@
 """A scenario: what is sold or read, the load to put on it and what to demand of it (TOML)."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,10 @@ from flashsale.model import ID_MAX, Outcome
 from flashsale.resources import resource
 from flashsale.scenario.answer import REJECTIONS
 from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
-from flashsale.scenario.table import Table, one_line, suggestion
+from flashsale.scenario.table import Table, one_line, shown, suggestion, unquoted
 from flashsale.scenario.target import Routes
 from flashsale.scenario.thresholds import DEFAULTS, Threshold, parse_threshold
+from flashsale.scenario.tokens import NOT_UTF8
 
 _Milliseconds = Annotated[int, Field(ge=1, le=HOUR_MS)]
 
@@ -175,13 +177,19 @@ class Scenario(Table):
             raise ValueError(f"schema: found {version}, expected 1")
         return version
 
-    @field_validator("messages")
+    @field_validator("messages", mode="before")
     @classmethod
-    def _messages_are_rejections(cls, messages: dict[str, Outcome]) -> dict[str, Outcome]:
+    def _messages_are_rejections(cls, messages: object) -> object:
+        if not isinstance(messages, Mapping):
+            raise ValueError('messages: expected a table such as "Too late" = "sold_out"')
         for message, outcome in messages.items():
-            if outcome not in REJECTIONS:
+            if isinstance(outcome, dict):
+                raise ValueError(unquoted("messages", message, outcome))
+            if not isinstance(outcome, str) or outcome not in REJECTIONS:
+                is_misspelt = isinstance(outcome, str) and outcome not in set(Outcome)
+                close = suggestion(str(outcome), list(map(str, REJECTIONS))) if is_misspelt else ""
                 raise ValueError(
-                    f'messages."{message}": found {outcome.value!r}, '
+                    f'messages."{message}": found {shown(outcome)}{close}, '
                     f"expected one of {', '.join(REJECTIONS)}"
                 )
         return messages
@@ -204,25 +212,52 @@ def load_scenario(name: str) -> Scenario:
     if path.suffix != ".toml" and "/" not in name:
         path = _built_in(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
         raise UsageError(f"scenario {path}: {reason}") from error
     return parse_scenario(text, str(path))
 
 
 def parse_scenario(text: str, source: str) -> Scenario:
     """The scenario written in `text`; `source` names it in errors (UsageError)."""
+    text = text.removeprefix("\ufeff")
     try:
         document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
-        raise UsageError(f"{source} is not TOML: {error}") from error
+    except RecursionError:
+        raise UsageError(f"{source} is no scenario: it nests too deep") from None
+    except ValueError as error:  # a number of thousands of digits is one, too
+        raise UsageError(f"{source} is not TOML: {error}{_written_there(error, text)}") from error
     if "question" not in document:
         document["question"] = _first_comment(text)
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:
         raise UsageError(f"{source}: {one_line(error, Scenario)}") from error
+
+
+_AT_LINE = re.compile(r"\(at line ([0-9]+), column [0-9]+\)")
+_DEMAND = re.compile(
+    r"""\s*["']?([\w.]+)["']?\s*=?\s*["']?([<>=]=?\s*[0-9.]+\s*[\w%/µ]*)["']?\s*"""
+)
+
+
+_BARE = re.compile(r"""\s*([^"'=\[#]{1,200}?)\s*=\s*("[^"]*")\s*""")
+"""A key without quotes that needs them, before a text."""
+
+
+def _written_there(error: Exception, text: str) -> str:
+    """The line that is no TOML, and what to write where a threshold or a message was meant."""
+    match, lines = _AT_LINE.search(str(error)), text.splitlines()
+    if match is None or not 0 < int(match[1]) <= len(lines):
+        return ""
+    line = lines[int(match[1]) - 1]
+    cure = ""
+    if demand := _DEMAND.fullmatch(line):
+        cure = f'; write "{demand[1]}" = "{demand[2].strip()}"'
+    elif bare := _BARE.fullmatch(line):
+        cure = f'; write "{bare[1]}" = {bare[2]}'
+    return f": {shown(line.strip())}{cure}"
 
 
 def built_in_names() -> list[str]:

@@ -1,7 +1,8 @@
 """A table of a scenario's file: frozen, strict, and with one line for whatever is wrong in it."""
 
 from difflib import get_close_matches
-from typing import Any, get_args
+from reprlib import Repr
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -37,7 +38,17 @@ def _sentence(detail: ErrorDetails, document: type[Table]) -> str:
         return f"{path}: no such key{suggestion(key, known)}; expected one of {', '.join(known)}"
     if kind == "missing":
         return f"{path}: missing, expected {_fields_of(table, document)[key].description}"
-    return f"{path}: found {_shown(detail['input'])}, expected {_expected(detail)}"
+    return f"{path}: found {shown(detail['input'])}, expected {_expected(detail)}"
+
+
+def unquoted(table: str, key: str, value: object) -> str:
+    """What is wrong with a key of `table` that holds a table where a value belongs: TOML takes the
+    dots in a key without quotes for tables in tables."""
+    while isinstance(value, dict) and value:
+        inner, value = next(iter(value.items()))
+        key = f"{key}.{inner}"
+    example = f'"{value}"' if isinstance(value, str) else '"…"'
+    return f'{table}.{key}: a key with dots needs quotes; write "{key}" = {example}'
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -53,13 +64,19 @@ def _expected(detail: ErrorDetails) -> str:
         case "model_type" | "dict_type":
             return "a table"
         case "tuple_type":
-            return "a list"
+            found = detail["input"]
+            return f'a list, such as ["{found[:40]}"]' if isinstance(found, str) else "a list"
         case _:
             return detail["msg"].removeprefix("Input should be ")
 
 
-def _shown(value: Any) -> str:
-    return "a table" if isinstance(value, dict) else repr(value)
+def shown(value: object) -> str:
+    """A value in an error: short, however long it is or deep it nests."""
+    return "a table" if isinstance(value, dict) else _SHORT.repr(value)
+
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def _fields_of(table: tuple[int | str, ...], document: type[Table]) -> dict[str, FieldInfo]:

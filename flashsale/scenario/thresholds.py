@@ -37,6 +37,7 @@ from fractions import Fraction
 from functools import cache
 
 from flashsale.model import Ending, Outcome, Reading, Signing
+from flashsale.scenario.table import shown, unquoted
 
 _UNSERVED = (
     Outcome.RATE_LIMITED,
@@ -150,6 +151,8 @@ def parse_expression(text: str, where: str) -> Threshold:
 def parse_threshold(name: str, condition: object, where: str = "thresholds") -> Threshold:
     """The threshold written as `name = "condition"`. Raises ValueError as parse_expression does."""
     known, short = metrics(), short_names()
+    if isinstance(condition, dict):
+        raise ValueError(unquoted(where, name, condition))
     name = short.get(name, name)
     if name not in known:
         close = get_close_matches(name, [*short, *known], n=1)
@@ -159,7 +162,7 @@ def parse_threshold(name: str, condition: object, where: str = "thresholds") -> 
     form, units = _FORMS[metric.kind]
     match = _CONDITION.fullmatch(condition) if isinstance(condition, str) else None
     if match is None or match[3] not in units:
-        raise ValueError(f'{where}: "{name}": found {condition!r}, expected {form}')
+        raise ValueError(f'{where}: "{name}": found {shown(condition)}, expected {form}')
     comparison, number, unit = match.groups()
     limit = Fraction(number) * units[unit]
     return Threshold(name, f"{comparison} {number}{unit}", metric, comparison, limit)

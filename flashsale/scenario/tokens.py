@@ -1,7 +1,13 @@
-"""The tokens file that `seed` writes: who may buy, and with which session."""
+"""The tokens file: who may buy, and with which session. `seed` writes it, people bring their own.
 
+A head `user_id,token`, then a line a user, as spreadsheets and shells leave such files: with or
+without a byte-order mark, quotes, spaces around a field, blank lines, either end of line. A token
+is sent as it stands, as the value of `authorization`; that may be `Bearer …`.
+"""
+
+import csv
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -9,8 +15,13 @@ from flashsale.errors import UsageError
 from flashsale.model import ID_MAX
 
 HEAD = "user_id,token"
-_ROW = re.compile(r"([0-9]{1,19}),([!-+\--~]{1,512})\s*")
-"""A user id and a token of visible ASCII without a comma, which is safe inside a header."""
+NOT_UTF8 = "not UTF-8 text; save it as UTF-8"
+TOKEN_LENGTH_MAX = 8_000
+"""What servers take in one header: nginx and Tomcat 8 KiB, with its name."""
+
+_USER_ID = re.compile(r"[0-9]{1,19}")
+_TOKEN = re.compile(r"[!-~]+(?: [!-~]+)*")
+"""Visible ASCII and single spaces within, which is safe inside a header."""
 
 
 def read_tokens(path: Path, users: int) -> dict[int, str]:
@@ -19,14 +30,7 @@ def read_tokens(path: Path, users: int) -> dict[int, str]:
     Raises UsageError where the file is missing, too short or malformed; the line names the cure.
     """
     cure = f"run `flashsale seed --users {users}`"
-    try:
-        with path.open(encoding="utf-8") as lines:
-            if next(lines, "").strip() != HEAD:
-                raise UsageError(f"{path}, line 1: expected {HEAD!r}; {cure}")
-            tokens = dict(_rows(islice(lines, users), path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"tokens file {path}: {reason}; {cure}") from error
+    tokens = _read(path, cure, lambda rows: dict(islice(rows, users)))
     if len(tokens) < users:
         raise UsageError(f"{path} has tokens of {len(tokens):,} users, not {users:,}; {cure}")
     return tokens
@@ -39,14 +43,7 @@ def read_tokens_of(path: Path, users: Collection[int]) -> dict[int, str]:
     """
     cure = "give the --tokens of the data set that the plan is of"
     wanted = set(users)
-    try:
-        with path.open(encoding="utf-8") as lines:
-            if next(lines, "").strip() != HEAD:
-                raise UsageError(f"{path}, line 1: expected {HEAD!r}; {cure}")
-            tokens = {user: token for user, token in _rows(lines, path) if user in wanted}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"tokens file {path}: {reason}; {cure}") from error
+    tokens = _read(path, cure, lambda rows: {user: it for user, it in rows if user in wanted})
     if missing := wanted - tokens.keys():
         raise UsageError(
             f"{path} has no token of {len(missing):,} of the plan's {len(wanted):,} users, "
@@ -55,14 +52,67 @@ def read_tokens_of(path: Path, users: Collection[int]) -> dict[int, str]:
     return tokens
 
 
-def _rows(lines: Iterator[str], path: Path) -> Iterator[tuple[int, str]]:
+_Rows = Iterator[tuple[int, str]]
+
+
+def _read(path: Path, cure: str, take: Callable[[_Rows], dict[int, str]]) -> dict[int, str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            return take(_rows(lines, path, cure))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
+        raise UsageError(f"tokens file {path}: {reason}; {cure}") from error
+
+
+def _rows(lines: Iterable[str], path: Path, cure: str) -> _Rows:
+    table = csv.reader(lines, skipinitialspace=True, strict=True)
     seen: set[int] = set()
-    for number, line in enumerate(lines, start=2):
-        row = _ROW.fullmatch(line)
-        user_id = int(row[1]) if row else 0
-        if row is None or not 1 <= user_id <= ID_MAX:
-            raise UsageError(f"{path}, line {number}: expected a user id, a comma and a token")
-        if user_id in seen:
-            raise UsageError(f"{path}, line {number}: user {user_id} stands there twice")
-        seen.add(user_id)
-        yield user_id, row[2]
+    headed = False
+    try:
+        for cells in table:
+            fields = [cell.strip() for cell in cells]
+            if not any(fields):
+                continue
+            if not headed:
+                headed = True
+                if ",".join(fields).lower() != HEAD:
+                    raise ValueError(f"expected {HEAD!r}; write that above the users, or {cure}")
+                continue
+            user_id, token = _row(fields)
+            if user_id in seen:
+                raise ValueError(f"user {user_id} stands there twice; leave one of them out")
+            seen.add(user_id)
+            yield user_id, token
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, csv.Error) as error:
+        raise UsageError(f"{path}, line {table.line_num}: {error}") from error
+    if not headed:
+        raise UsageError(f"{path}, line 1: expected {HEAD!r}; {cure}")
+
+
+def _row(fields: list[str]) -> tuple[int, str]:
+    """User id and token. Raises ValueError with what is wrong and what to write, and without the
+    token, which is a secret."""
+    if len(fields) != 2:
+        found = "no comma" if len(fields) == 1 else f"{len(fields)} fields"
+        raise ValueError(
+            f"found {found}, expected a user id, a comma and a token, such as 17,Bearer abc "
+            "(in quotes where the token has a comma)"
+        )
+    user, token = fields
+    if not _USER_ID.fullmatch(user) or not 1 <= int(user) <= ID_MAX:
+        raise ValueError(f"found {user[:40]!r}, expected a user id: a whole number from 1 on")
+    if len(token) > TOKEN_LENGTH_MAX:
+        raise ValueError(
+            f"a token of {len(token):,} characters, expected at most {TOKEN_LENGTH_MAX:,}: "
+            "servers take no longer header"
+        )
+    if not _TOKEN.fullmatch(token):
+        odd = next((sign for sign in token if not "!" <= sign <= "~" and sign != " "), None)
+        why = "no token" if not token else f"{odd!r} in the token" if odd else "spaces in a row"
+        raise ValueError(
+            f"found {why}, expected what the header `authorization` is to say: visible ASCII and "
+            "single spaces"
+        )
+    return int(user), token

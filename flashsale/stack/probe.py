@@ -50,8 +50,8 @@ def _first_line(connection: socket.socket, deadline: float) -> bytes:
 
 def _status(line: bytes) -> int | None:
     parts = line.split(b" ", 2)
-    known = len(parts) >= 2 and parts[0].startswith(b"HTTP/1.") and parts[1].isdigit()
-    return int(parts[1]) if known else None
+    known = len(parts) >= 2 and parts[0].startswith(b"HTTP/1.") and len(parts[1]) == 3
+    return int(parts[1]) if known and parts[1].isdigit() else None
 
 
 def main(url: str) -> int:

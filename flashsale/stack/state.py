@@ -59,7 +59,7 @@ def read_state(state_dir: Path) -> StackState | None:
         fields = json.loads((state_dir / _STATE).read_text())
         children = tuple(ChildState(**child) for child in fields.pop("children"))
         state = StackState(**fields, children=children)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None  # none, or not one of ours
     return state if state.schema == SCHEMA and is_served(state_dir) else None
 

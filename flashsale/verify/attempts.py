@@ -98,6 +98,8 @@ class Claims:
 
 SCHEMA = 1
 _CLAIM = "buy"
+_OPENED_MAX, _REASON_MAX = 250, 200
+"""Brackets opened in one line of a record, and characters of a reason why it is none."""
 NO_CLAIM = 0
 """In place of a voucher: the attempt asked for something else, and is not judged."""
 
@@ -168,6 +170,8 @@ def parse_attempts(lines: Iterable[bytes], name: str = ATTEMPTS_FILE) -> Attempt
     number = 0
     for number, line in enumerate(lines, 1):
         try:
+            if line.count(b"[") + line.count(b"{") > _OPENED_MAX:
+                raise ValueError("nested too deep")
             record.take(orjson.loads(line))
         except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
             if not line.endswith(b"\n"):
@@ -184,7 +188,7 @@ def _reason(error: Exception) -> str:
         return f"not JSON ({error})"
     if isinstance(error, KeyError):
         return f"no {error.args[0]!r}"
-    return str(error)
+    return str(error)[:_REASON_MAX]
 
 
 class _Record:

@@ -163,7 +163,14 @@ def read_baseline(run_dir: Path) -> Baseline | None:
         return None
     except OSError as error:
         raise NothingJudgedError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise NothingJudgedError(
             f"{path} is damaged: not a baseline of schema {SCHEMA}; without the file, "
             "verify judges less but does judge"
@@ -176,6 +183,8 @@ def from_json(text: bytes) -> Baseline:
     if document["schema"] != SCHEMA:
         raise ValueError(f"schema {document['schema']!r}")
     stream, clocks = document["stream"], document["clocks"]
+    if not isinstance(document["dataset"], str | None):
+        raise TypeError("dataset: expected text")
     return Baseline(
         dataset=document["dataset"],
         sales={int(v): _sale_from_json(sale) for v, sale in document["vouchers"].items()},

@@ -124,7 +124,14 @@ def read_ending(run_dir: Path) -> Ending | None:
         return None
     except OSError as error:
         raise NothingJudgedError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise NothingJudgedError(
             f"{path} is damaged: not the end of a run, schema {SCHEMA}; without the file, "
             "orders of later runs count as this run's"

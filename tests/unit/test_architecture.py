@@ -30,6 +30,7 @@ GROUND = (
     "logs",
     "secret_file",
     "store_urls",
+    "asking",
 )
 FLOORS = (
     GROUND,

@@ -1,10 +1,12 @@
 """The storm's connections: opened before the barrier, so many at a time, and again when lost."""
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
 
 from flashsale.errors import UnreachableError
+from flashsale.scenario.answer import CONNECT
 from flashsale.scenario.scenario import Timeouts
 from flashsale.scenario.target import Target
 from flashsale.storm.attack.wire import IDLE, Connection
@@ -17,6 +19,21 @@ _COLD_HANDSHAKES_MAX = 1_000_000
 """As many as there are: how many a listen queue takes at a time is part of the question."""
 
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.02, 0.5
+
+SOCKET = "socket"
+_OWN_LACKS = frozenset(
+    {
+        errno.EADDRNOTAVAIL,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.EACCES,
+        errno.EPERM,
+    }
+)
+"""Why this machine has no socket to connect with: no port, no descriptor, no memory, no leave.
+Whatever else keeps a connection from standing is the target's doing, or the way's to it."""
 
 
 class Connections:
@@ -39,6 +56,7 @@ class Connections:
         self._connection, self._cold = connection, cold
         self._handshakes = asyncio.Semaphore(_COLD_HANDSHAKES_MAX if cold else HANDSHAKES_MAX)
         self._last_trouble = ""
+        self._last_errno: int | None = None
 
     def __repr__(self) -> str:
         return f"<Connections open={len(self) - len(self._lost())} of {len(self)}>"
@@ -80,10 +98,18 @@ class Connections:
         await asyncio.sleep(for_ns / 1e9)
         await self.open_all()
 
-    async def reopen(self, number: int) -> None:
-        """Open one anew. Raises TimeoutError when `connect_ms` have passed."""
-        async with asyncio.timeout(self._timeouts.connect_ms / 1000):
-            await self._open(number)
+    async def reopen(self, number: int, due_ns: int) -> str | None:
+        """Open one anew for an attempt that is due since `due_ns`, until `connect_ms` after that,
+        but once at least. None when it stands, else the error of the attempt: CONNECT where the
+        target took none, SOCKET where this machine had none to give."""
+        limit_ns = self._timeouts.connect_ms * 1_000_000
+        left_ns = limit_ns - (monotonic_ns() - due_ns)
+        try:
+            async with asyncio.timeout(max(0, left_ns) / 1e9 if left_ns > 0 else None):
+                await self._open(number, forever=left_ns > 0)
+        except OSError:  # a TimeoutError is one
+            return SOCKET if self._last_errno in _OWN_LACKS else CONNECT
+        return None
 
     def close(self) -> None:
         """Drop whatever is open."""
@@ -98,13 +124,17 @@ class Connections:
             if connection is None or not connection.is_open
         ]
 
-    async def _open(self, number: int) -> None:
+    async def _open(self, number: int, forever: bool = True) -> None:
+        """Raises OSError for the first try that fails, unless it is tried `forever`."""
         pause_s = _RETRY_FIRST_S
         while True:
             try:
                 self.latest[number] = await self._connect(number)
             except OSError as error:  # a TimeoutError is one
                 self._last_trouble = error.strerror or "no answer to a handshake"
+                self._last_errno = error.errno
+                if not forever:
+                    raise
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _RETRY_LAST_S)
             else:

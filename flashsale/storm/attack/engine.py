@@ -17,7 +17,7 @@ from typing import Any
 from flashsale.errors import UnreachableError
 from flashsale.run.attempts import NEVER
 from flashsale.run.histogram import Histogram
-from flashsale.scenario.answer import CONNECT, MESSAGES, Answer, indeterminate, unsent
+from flashsale.scenario.answer import MESSAGES, SILENT, Answer, indeterminate, unsent
 from flashsale.scenario.load import Step
 from flashsale.storm.attack.attack import Mission, Progress, Records, ShowProgress, requests_of
 from flashsale.storm.attack.connections import Connections
@@ -31,6 +31,9 @@ TICK_NS = 20_000_000
 SWEEP_NS = 100_000_000
 UNTENDED_MAX = 1_024
 """Outcomes that a crash can cost, even where answers come so fast that no timer gets its turn."""
+
+SILENT_NS = 500_000_000
+"""A target that answers nobody for so long has fallen silent."""
 
 _READERS = {Step.BUY: Reader, Step.BROWSE: BrowseReader, Step.SIGN: SignReader}
 _MS = 1_000_000
@@ -170,10 +173,9 @@ class Engine:
     async def _reopen(self, number: int, attempt: int) -> None:
         """Send `attempt` over a new connection; without one it was never sent."""
         begun_ns = monotonic_ns()
-        try:
-            await self._connections.reopen(number)
-        except TimeoutError:
-            self._ended(number, attempt, monotonic_ns(), unsent(CONNECT))
+        error = await self._connections.reopen(number, self._attempts.due_ns[attempt])
+        if error is not None:
+            self._ended(number, attempt, monotonic_ns(), unsent(error))
         else:
             self._schedule.reopened(attempt, begun_ns, monotonic_ns())
             self._send(number, attempt)
@@ -228,11 +230,13 @@ class Engine:
             attempt = connection.attempt
             connection.abandon()
             self._attempts.settle(attempt, now, indeterminate(reason))
-        self._settle_unsent(reason)
+        is_silent = reason == "deadline" and now - self._attempts.last_answer_ns() > SILENT_NS
+        self._settle_unsent(reason, SILENT if is_silent else reason)
 
-    def _settle_unsent(self, reason: str) -> None:
-        """Send nothing more: what has not left never will. What was planned for a case that nobody
-        will know is not missing."""
+    def _settle_unsent(self, reason: str, overdue: str | None = None) -> None:
+        """Send nothing more: what has not left never will, for `reason`; what should have left by
+        now, or waited for another's answer, for the reason `overdue`. What was planned for a case
+        that nobody will know is not missing."""
         now = monotonic_ns()
         self._schedule.close()
         self._cancel_reopening()
@@ -244,7 +248,8 @@ class Engine:
             if self._plan.is_conditional(i):
                 attempts.spare(i)
             else:
-                attempts.settle(i, now, unsent(reason))
+                is_to_come = attempts.due_ns[i] > now
+                attempts.settle(i, now, unsent(reason if is_to_come else overdue or reason))
         if not attempts.open:
             self._over.set()
 

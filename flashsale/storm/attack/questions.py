@@ -18,8 +18,10 @@ from typing import Any
 
 import httpx
 
+from flashsale.asking import UnansweredError, ask, ask_once, client
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.model import Outcome, parse_id
+from flashsale.scenario.answer import excerpt
 from flashsale.scenario.target import Routes, Target
 
 _PREFLIGHT_TIMEOUT_S = 5.0
@@ -51,9 +53,11 @@ def preflight(target: Target, routes: Routes, token: str = "") -> Greeting:
         one = target.at_address(address)
         try:
             health, session = _greeted(one, routes, token)
-        except (httpx.HTTPError, OSError) as error:
+        except (UnansweredError, OSError) as error:
             troubles.append(f"{address}: {str(error) or type(error).__name__}")
-            if isinstance(error, httpx.HTTPError) and not isinstance(error, _NOT_CONNECTED):
+            if isinstance(error, UnansweredError) and not isinstance(
+                error.__cause__, _NOT_CONNECTED
+            ):
                 break  # somebody is there
             continue
         if health is not None and health >= 500:
@@ -83,13 +87,34 @@ def _greeted(target: Target, routes: Routes, token: str) -> tuple[int | None, in
     if not (routes.health or session):
         socket.create_connection((target.address, target.port), _PREFLIGHT_TIMEOUT_S).close()
         return None, None
-    headers = {"host": target.authority}
-    with httpx.Client(timeout=_PREFLIGHT_TIMEOUT_S, trust_env=False, headers=headers) as client:
-        statuses = [
-            client.get(target.origin + path, headers=own).status_code if path else None
-            for path, own in ((routes.health, {}), (session, {"authorization": token}))
-        ]
-    return statuses[0], statuses[1]
+    health = _status_of(target, routes.health) if routes.health else None
+    return health, _status_of(target, session, authorization=token) if session else None
+
+
+def _status_of(target: Target, path: str, **headers: str) -> int:
+    """The status of the answer to a GET; its head is enough.
+
+    Raises UnansweredError where there is none in time, UnreachableError where it sends elsewhere: a
+    storm follows nobody, and every claim would be answered so.
+    """
+    told = ask_once(
+        target.origin + path,
+        total_s=_PREFLIGHT_TIMEOUT_S,
+        bytes_max=0,
+        headers={"host": target.authority, **headers},
+    )
+    if told.sent_on_to is None or told.status == 304:
+        return told.status
+    where = excerpt(told.sent_on_to) or "elsewhere"
+    is_tls = where.lower().startswith("https:")
+    cure = (
+        "TLS is not spoken here, so give the plain HTTP address behind it as --base-url"
+        if is_tls
+        else "give the address that answers by itself as --base-url"
+    )
+    raise UnreachableError(
+        f"{target.shown}{path} answers {told.status} and sends to {where}; {cure}"
+    )
 
 
 @dataclass(frozen=True)
@@ -150,21 +175,16 @@ class Resolver:
         with suppress(TimeoutError):
             async with (
                 asyncio.timeout(limit_s),
-                httpx.AsyncClient(
-                    base_url=self._target.origin,
-                    headers={"host": self._target.authority},
-                    timeout=_CALL_TIMEOUT_S,
-                    trust_env=False,
-                ) as client,
+                client(self._target.origin) as of,
                 asyncio.TaskGroup() as tasks,
             ):
                 for question in questions:
-                    tasks.create_task(self._settle(client, question))
+                    tasks.create_task(self._settle(of, question))
 
-    async def _settle(self, client: httpx.AsyncClient, question: Question) -> None:
+    async def _settle(self, of: httpx.AsyncClient, question: Question) -> None:
         await asyncio.sleep(max(0, question.not_before_ns - monotonic_ns()) / 1e9)
         async with self._room:
-            reply = await self._ask(client, question)
+            reply = await self._ask(of, question)
         if reply in (Reply.LATER, Reply.NEVER):
             return
         self.answered += 1
@@ -173,20 +193,22 @@ class Resolver:
         else:
             self._resolved(question.attempt, Reply.NONE.value, None)
 
-    async def _ask(self, client: httpx.AsyncClient, question: Question) -> str | Reply:
+    async def _ask(self, of: httpx.AsyncClient, question: Question) -> str | Reply:
         pause_s = _RETRY_FIRST_S
         for _ in range(TRIES_MAX):
             wait_s = pause_s
             try:
-                response = await client.get(
+                told = await ask(
+                    of,
                     self._path.replace("{voucher}", str(question.voucher)),
-                    headers={"authorization": question.token},
+                    total_s=_CALL_TIMEOUT_S,
+                    headers={"host": self._target.authority, "authorization": question.token},
                 )
-            except httpx.HTTPError:
+            except UnansweredError:
                 reply: str | Reply = Reply.LATER
             else:
-                reply = read_reply(response.status_code, _json(response))
-                wait_s = max(wait_s, _retry_after_s(response.headers.get("retry-after")))
+                reply = read_reply(told.status, told.json())
+                wait_s = max(wait_s, _retry_after_s(told.headers.get("retry-after")))
             if reply is not Reply.LATER:
                 return reply
             await asyncio.sleep(wait_s)
@@ -194,13 +216,8 @@ class Resolver:
         return Reply.LATER
 
 
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return None
-
-
 def _retry_after_s(header: str | None) -> float:
-    """Seconds asked for; 0 where there are none (the date form is not worth a clock here)."""
-    return float(header) if header is not None and header.isdecimal() else 0.0
+    """Seconds asked for, within the bound of all questions together; 0 where there are none (the
+    date form is not worth a clock here)."""
+    is_number = header is not None and header.isascii() and header.isdecimal()
+    return float(header) if header is not None and is_number else 0.0

@@ -26,7 +26,15 @@ from flashsale.scenario.answer import (
 
 IDLE = -1
 _BODY_BYTES_MAX = 65_536
-_SHAPES_MAX = 1_024
+_HEAD_BYTES_MAX = 262_144
+_ANSWER_BYTES_MAX = 16 * 1_048_576
+"""Beyond so many bytes without an end to the head, or in all, an answer is given up as `too_long`:
+a parser keeps a header that does not end, and nobody reads such a page of a sale."""
+
+_SHAPES_MAX, _SHAPE_BYTES_MAX = 1_024, 16_384
+_SAID_MAX = 256
+"""So many different answers that could not be read leave evidence; further ones are counted."""
+
 _ORDER_LINE = b"\r\n" + ORDER_HEADER + b": "
 _BLANK = b"#" * 18
 _ZERO = ord("0")
@@ -52,6 +60,7 @@ class Reader:
     def __init__(self, messages: Mapping[str, Outcome] = MESSAGES) -> None:
         self._messages = messages
         self._shapes: dict[bytes, Answer] = {}
+        self._said: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Reader shapes={len(self._shapes)}>"
@@ -71,18 +80,29 @@ class Reader:
 
     def remember(self, data: bytes, answer: Answer) -> None:
         """`data`, parsed whole and by itself, meant `answer`."""
+        if len(data) > _SHAPE_BYTES_MAX:
+            return
         shape, order = _shape_of(data)
-        if order.decode("ascii") == (answer.order or ""):
+        if order.decode("ascii") == (answer.order or "") and not (order and answer.said):
             if len(self._shapes) >= _SHAPES_MAX:
                 self._shapes.clear()
             self._shapes[shape] = answer
+
+    def bounded(self, answer: Answer) -> Answer:
+        """`answer`, without what it said where too many have said something else before it."""
+        if answer.said is None or answer.said in self._said:
+            return answer
+        if len(self._said) >= _SAID_MAX:
+            return answer._replace(said=None)
+        self._said.add(answer.said)
+        return answer
 
 
 class BrowseReader(Reader):
     """Reads answers to reads: what counts is how they came about."""
 
     def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
-        return read_reading(status, headers.get(CACHE_HEADER))
+        return read_reading(status, headers.get(CACHE_HEADER), body)
 
 
 class SignReader(Reader):
@@ -118,6 +138,7 @@ class Connection(asyncio.Protocol):
         self._ended = ended
         self._parser = HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
+        self._first, self._received = b"", 0
         self._rest()
 
     def __repr__(self) -> str:
@@ -162,14 +183,17 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         if self.attempt != IDLE:
-            self._fail(monotonic_ns(), "truncated" if self._started else "reset")
+            if self._started:
+                self._fail(monotonic_ns(), "truncated", self._first)
+            else:
+                self._fail(monotonic_ns(), "reset", b"")
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
         if self._answer is None:
             self._headers = {}
-            self._body = b""
+            self._body: bytes | bytearray = b""
             self._headers_done = False
         else:
             self._excess = True
@@ -184,7 +208,12 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         if len(self._body) < _BODY_BYTES_MAX and self._answer is None:
-            self._body += body
+            if not self._body:
+                self._body = body
+            elif isinstance(self._body, bytearray):
+                self._body += body
+            else:  # pieces of a byte each, put together as bytes, would be copied each time
+                self._body = bytearray(self._body + body)
 
     def on_message_complete(self) -> None:
         if self._headers_done:  # else a 1xx, which announces the answer
@@ -201,15 +230,22 @@ class Connection(asyncio.Protocol):
 
     def _parse(self, now: int, data: bytes) -> None:
         in_one_piece, self._started = not self._started, True
+        if in_one_piece:
+            self._first, self._received = data, 0
+        else:
+            self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             self._closing = True
             if self._answer is None:
-                self._fail(now, "malformed")
+                self._fail(now, "malformed", self._first)
                 return
         answer = self._answer
         if answer is None:
+            limit = _ANSWER_BYTES_MAX if self._headers_done else _HEAD_BYTES_MAX
+            if self._received > limit:
+                self._fail(now, "too_long", self._first)
             return
         if in_one_piece and not (self._closing or self._excess):
             self._reader.remember(data, answer)
@@ -218,7 +254,8 @@ class Connection(asyncio.Protocol):
     def _finish(self, close: bool) -> None:
         if self._answer is None:
             status = self._parser.get_status_code()
-            self._answer = self._reader.read(status, self._headers, self._body)
+            answer = self._reader.read(status, self._headers, bytes(self._body))
+            self._answer = answer if answer.said is None else self._reader.bounded(answer)
             self._closing = close
             self._headers_done = False
 
@@ -238,10 +275,11 @@ class Connection(asyncio.Protocol):
             self._rest()
         self._ended(self.number, attempt, now, answer)
 
-    def _fail(self, now: int, error: str) -> None:
+    def _fail(self, now: int, error: str, said: bytes) -> None:
         attempt = self.attempt
         self.abandon()
-        self._ended(self.number, attempt, now, indeterminate(error))
+        answer = self._reader.bounded(indeterminate(error, said))
+        self._ended(self.number, attempt, now, answer)
 
     def _is_framed(self) -> bool:
         return b"content-length" in self._headers or b"transfer-encoding" in self._headers

@@ -12,8 +12,9 @@ from flashsale.model import Ending
 from flashsale.run.attempts import NEVER, Attempts
 from flashsale.scenario.answer import Answer
 
-Kind: TypeAlias = tuple[Ending, int | None, str | None]
-"""An answer without its order: outcome, status and error. A storm knows a handful."""
+Kind: TypeAlias = tuple[Ending, int | None, str | None, str | None]
+"""An answer without its order: outcome, status, error and what it said. A storm knows a handful,
+and of those with evidence so many as the wire keeps."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class OutcomeColumns:
 
     def outcomes(self) -> Iterator[tuple[int, int, Answer]]:
         """The instant, the attempt and its answer, in their order."""
-        alike = [Answer(outcome, status, None, error) for outcome, status, error in self.known]
+        alike = [Answer(outcome, status, None, *why) for outcome, status, *why in self.known]
         columns = zip(self.done_ns, self.attempts, self.kinds, self.orders, strict=True)
         for done_ns, attempt, kind, order in columns:
             answer = alike[kind]
             if order is not None:
-                answer = Answer(answer.outcome, answer.status, order, answer.error)
+                answer = Answer(answer.outcome, answer.status, order, answer.error, answer.said)
             yield done_ns, attempt, answer
 
     def endings(self) -> Counter[Ending]:
@@ -64,8 +65,8 @@ def outcomes_since(
     `spared_since`th on; `numbers` names its attempts."""
     ended = attempts.arrivals[since:]
     kinds, known, orders = array("L"), dict[Kind, int](), list[str | None]()
-    for _, (outcome, status, order, error) in attempts.settled(since):
-        kinds.append(known.setdefault((outcome, status, error), len(known)))
+    for _, (outcome, status, order, error, said) in attempts.settled(since):
+        kinds.append(known.setdefault((outcome, status, error, said), len(known)))
         orders.append(order)
     return OutcomeColumns(
         attempts=array("q", map(numbers.__getitem__, ended)),

@@ -1,6 +1,7 @@
 """The conclusion of a storm: its figures, its health and its thresholds become one summary."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +25,13 @@ from flashsale.run.summary import (
     LoadFigures,
     MergedFigures,
     OrderFigures,
+    SaidFigures,
     ShardFigures,
     Summary,
     ThresholdFigures,
     VerifyFigures,
 )
+from flashsale.scenario.answer import TARGETS_DOING
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario
 from flashsale.storm.figures.effort import Effort, ProcessEffort, SelfReport
@@ -44,6 +47,9 @@ from flashsale.storm.figures.health import (
 from flashsale.storm.figures.judging import Judgement, Loads, answer_checks, judge
 from flashsale.storm.figures.sale import Claims, sale_figures
 from flashsale.storm.plan.plan import Plan
+
+SAID_LISTED = 20
+"""Different answers that a summary shows of those that could not be read; the record has more."""
 
 NOT_VERIFIED = "not verified yet: `flashsale verify` judges the sale"
 
@@ -168,7 +174,22 @@ def _hints(
         if sold or circumstances.late or circumstances.shard
         else unsold_hint(scenario, figures)
     )
-    return [hint for hint in (unsold, listen_queue_hint(effort.connect)) if hint]
+    hints = (unsold, messages_hint(figures.said), listen_queue_hint(effort.connect))
+    return [hint for hint in hints if hint]
+
+
+def messages_hint(said: Mapping[tuple[str, int, str], int]) -> str | None:
+    """That messages of rejections are not known, and how to say what they mean; None where there
+    are none. Pure."""
+    unknown = Counter({text: n for (error, _, text), n in said.items() if error == "message"})
+    if not unknown:
+        return None
+    ((text, _),) = unknown.most_common(1)
+    quoted = text.replace('"', '\\"')
+    return (
+        f"messages: {unknown.total():,} answers said what the scenario gives no meaning to; "
+        f'write such a message under [messages], as in "{quoted}" = "sold_out"'
+    )
 
 
 def unsold_hint(scenario: Scenario, figures: Figures) -> str | None:
@@ -217,6 +238,10 @@ def _load(scenario: Scenario, figures: Figures, circumstances: Circumstances) ->
         rate_per_s=round(float(figures.rate_per_s), 1),
         outcomes={end.value: n for end in ENDINGS if (n := figures.outcomes[end])},
         errors=dict(sorted(figures.errors.items())),
+        said=[
+            SaidFigures(error=error, status=status or None, text=text, count=count)
+            for (error, status, text), count in figures.said.most_common(SAID_LISTED)
+        ],
         indeterminate=sum(n for outcome, n in figures.outcomes.items() if outcome.is_indeterminate),
         resolved=circumstances.resolved,
         late=circumstances.late,
@@ -267,6 +292,7 @@ def _generator(
         watches={process.name: process.watch for process in effort.processes}
         or {"the generator": report},
         headroom=circumstances.room.headroom if circumstances.room else None,
+        refused=0 if aborted else sum(figures.errors[error] for error in TARGETS_DOING),
     )
     found, doubted = [*faults(conduct), *effort.losses], doubts(conduct)
     return GeneratorFigures(

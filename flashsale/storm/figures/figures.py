@@ -74,6 +74,11 @@ class EndpointFigures:
         return self._latencies.get((outcome.value, clock), Histogram())
 
 
+def _evidence(answer: Answer) -> tuple[str, int, str]:
+    """What went wrong, the status (0: none was read), and what the server said."""
+    return answer.error or "", answer.status or 0, answer.said or ""
+
+
 class Figures:
     """What a run amounts to; `judging.Figures` describes what is demanded of it."""
 
@@ -86,6 +91,7 @@ class Figures:
         self.sent = attempts.sent
         self.outcomes: Mapping[Ending, int] = Counter(answer.outcome for answer in answers)
         self.errors = Counter(answer.error for answer in answers if answer.error is not None)
+        self.said = Counter(_evidence(answer) for answer in answers if answer.said is not None)
         self._labels = attempts.by_label()
         self.endpoints = _by_endpoint(attempts, asks, self._labels)
         self.start_lag = attempts.start_lag()

@@ -126,6 +126,8 @@ class Conduct:
     response: Histogram
     watches: Mapping[str, SelfReport] = field(default_factory=dict)
     headroom: float | None = None
+    refused: int = 0
+    """Attempts that were not sent by the target's doing, which is no fault of the generator."""
 
 
 def health_of(faults: Sequence[str], doubts: Sequence[str]) -> Health:
@@ -138,7 +140,7 @@ def health_of(faults: Sequence[str], doubts: Sequence[str]) -> Health:
 def faults(conduct: Conduct) -> list[str]:
     """Why a run proves nothing about its target, one line each; empty for a sound one."""
     found = []
-    if conduct.sent != conduct.planned:
+    if conduct.sent + conduct.refused != conduct.planned:
         found.append(f"{conduct.sent:,} of {conduct.planned:,} planned attempts were sent")
     found += [lag.line(LAG_SHARE_MAX) for lag in _lags(conduct) if lag.share > LAG_SHARE_MAX]
     return found

@@ -1,5 +1,7 @@
 """Storms on a sale that does as it is told: every outcome and every time must come out right."""
 
+import asyncio
+import errno
 import os
 import signal
 import socket
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count, pairwise
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any
 
 import orjson
@@ -30,10 +33,12 @@ from flashsale.errors import ExitCode, UnreachableError, UsageError
 from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts_file import read_record
 from flashsale.run.folder import RunFolder, create_run_folder
-from flashsale.run.generator import Health
-from flashsale.scenario.scenario import parse_scenario
+from flashsale.scenario.answer import CONNECT
+from flashsale.scenario.scenario import Timeouts, parse_scenario
 from flashsale.scenario.target import Target
 from flashsale.storm.attack.attack import Progress
+from flashsale.storm.attack.connections import SOCKET, Connections
+from flashsale.storm.attack.wire import Connection
 from flashsale.storm.figures.conclusion import Finished
 from flashsale.storm.storm import Assignment, storm
 
@@ -298,20 +303,59 @@ def test_a_server_that_closes_after_each_answer_is_connected_to_again(storm_on: 
     assert sale.connections == 20
 
 
-def test_without_a_connection_an_attempt_is_unsent_and_the_run_invalid(storm_on: Storm) -> None:
+def test_a_target_that_refuses_connections_in_mid_storm_fails_the_run_and_not_the_generator(
+    storm_on: Storm,
+) -> None:
     def script(claim: Claim) -> Act:
         if claim.number == 1:
             sale.refuse_soon()
             return Act(LAST, then="close")
-        return Act(SOLD_OUT)
+        return Act(sold(5))
 
     with open_sale(script) as sale:
         run = storm_on(sale, users=5, connections=1, connect_ms=150)
-    assert run.outcomes() == {"sold_out": 2, "unsent": 3}
+    assert run.outcomes() == {"sold": 1, "sold_out": 1, "unsent": 3}
     assert run.summary.load.errors == {"connect": 3}
-    assert run.summary.generator.verdict is Health.INVALID
-    assert run.summary.exit_code == ExitCode.NOTHING_JUDGED, "nothing was sold, which outranks it"
-    assert run.summary.generator.complaints == ["2 of 5 planned attempts were sent"]
+    assert run.summary.generator.complaints == []
+    assert run.summary.exit_code == ExitCode.THRESHOLD
+
+
+def test_a_target_that_falls_silent_in_mid_storm_fails_the_run_and_not_the_generator(
+    storm_on: Storm,
+) -> None:
+    with open_sale(after(Act(SOLD_OUT), Act(sold(5)), Act())) as sale:
+        run = storm_on(sale, users=9, connections=1, run_ms=1_500, resolve_ms=100)
+    assert run.outcomes() == {"sold_out": 1, "sold": 1, "indeterminate": 1, "unsent": 6}
+    assert run.summary.load.errors == {"deadline": 1, "silent": 6}
+    assert run.summary.generator.complaints == []
+    assert run.summary.exit_code == ExitCode.THRESHOLD
+
+
+def test_a_slow_storm_that_is_answered_to_its_end_is_invalid(storm_on: Storm) -> None:
+    with open_sale(lambda _: Act(SOLD_OUT, delay_s=0.1)) as sale:
+        run = storm_on(sale, users=20, connections=1, run_ms=500)
+    assert set(run.summary.load.errors) == {"deadline"}
+    assert run.summary.exit_code == ExitCode.INVALID_RUN
+
+
+@pytest.mark.parametrize(
+    ("lacking", "error"), [(errno.EADDRNOTAVAIL, SOCKET), (errno.ECONNREFUSED, CONNECT)]
+)
+def test_a_machine_without_sockets_is_told_from_a_target_that_takes_none(
+    monkeypatch: pytest.MonkeyPatch, lacking: int, error: str
+) -> None:
+    async def reopen() -> str | None:
+        async def refuse(*_: Any, **__: Any) -> Any:
+            raise OSError(lacking, "why")
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", refuse)
+        timeouts = Timeouts(connect_ms=100)
+        connections = Connections(
+            Target.at("http://127.0.0.1:9"), 1, timeouts, lambda n: Connection(n, print)
+        )
+        return await connections.reopen(0, monotonic_ns())
+
+    assert asyncio.run(reopen()) == error
 
 
 def test_a_barrier_that_cannot_open_is_an_error_and_nothing_is_sent(

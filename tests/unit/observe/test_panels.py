@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from rig.hostile_server import answering, http
 
 from flashsale.errors import UnreachableError
 from flashsale.observe.panels import _filled, _seconds, fill, prometheus_url, queries, substituted
@@ -46,3 +47,32 @@ def test_a_stack_that_nobody_observes() -> None:
 def test_nobody_answers() -> None:
     with pytest.raises(UnreachableError, match="no Prometheus answers"):
         fill("http://127.0.0.1:1", [QUERY], 60)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"null",
+        b"not JSON",
+        b"[" * 30_000,
+        b'{"status":"success","data":%s}' % (b"[" * 900 + b"]" * 900),
+        b'{"status":"error","error":%s}' % (b"[" * 900 + b"]" * 900),
+        b'{"status":"success","data":{"activeTargets":[{"scrapeInterval":5}]}}',
+        b'{"status":"success","data":{"activeTargets":[{"scrapeInterval":"5 parsecs"}]}}',
+        b'{"status":"success","data":{"activeTargets":[],"result":[{"values":[["x","y"]]}]}}',
+    ],
+)
+def test_what_is_no_prometheus_is_told_in_one_line(body: bytes) -> None:
+    with answering(http("200 OK", body)) as url, pytest.raises(UnreachableError) as raised:
+        fill(url, [QUERY], 60)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_prometheus_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flashsale.observe.panels._TIMEOUT_S", 0.3)
+    with (
+        answering(b"HTTP/1.1 200 OK\r\n", b"x", pause_s=0.05) as url,
+        pytest.raises(UnreachableError, match=r"no whole answer within 0\.3 s"),
+    ):
+        fill(url, [QUERY], 60)

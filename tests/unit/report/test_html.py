@@ -24,12 +24,12 @@ from flashsale.report.files import write_reports
 from flashsale.report.html import html
 from flashsale.report.wording import lapse
 from flashsale.run.generator import Machine
-from flashsale.run.summary import Change, Comparison, Summary
+from flashsale.run.summary import Change, Comparison, SaidFigures, Summary
 from flashsale.scenario.answer import unsent
 
 SUMMARY, FIGURES = summary_of(sale_scenario(100, 30), record_of([SOLD] * 30 + [GONE] * 70))
 BAD, BAD_FIGURES = summary_of(
-    sale_scenario(4, 2, HOSTILE), record_of([SOLD, LOST, GONE, unsent("connect")]), HOSTILE
+    sale_scenario(4, 2, HOSTILE), record_of([SOLD, LOST, GONE, unsent("deadline")]), HOSTILE
 )
 
 EVERY = ["stock", "outcomes", "spectrum", "overtime", "arrivals", "fairness", "rank", "lag"]
@@ -142,7 +142,12 @@ def test_hostile_words_stay_words() -> None:
             "scenario": HOSTILE,
             "plan_hash": HOSTILE,
             "started_at": HOSTILE,
-            "load": BAD.load.model_copy(update={"errors": {HOSTILE: 1}}),
+            "load": BAD.load.model_copy(
+                update={
+                    "errors": {HOSTILE: 1},
+                    "said": [SaidFigures(error=HOSTILE, status=None, text=HOSTILE, count=1)],
+                }
+            ),
             "baseline": Comparison(
                 run=HOSTILE,
                 folder="../gone",

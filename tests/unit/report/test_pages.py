@@ -80,7 +80,7 @@ def verified(summary: Summary, verdict: str) -> Summary:
 
 GOOD, GOOD_FIGURES = run_of(*[SOLD] * 30, *[GONE] * 70)
 BAD, BAD_FIGURES = run_of(
-    *[SOLD] * 29, *[GONE] * 68, indeterminate("timeout"), indeterminate("reset"), unsent("connect")
+    *[SOLD] * 29, *[GONE] * 68, indeterminate("timeout"), indeterminate("reset"), unsent("deadline")
 )
 
 
@@ -123,9 +123,26 @@ def test_a_narrow_terminal_goes_without_columns_and_every_cell_is_whole(
     assert any(line.split()[:2] == ["response", "100"] for line in text.splitlines())
 
 
+def test_what_could_not_be_read_is_counted_and_shown() -> None:
+    answers = [Answer(Outcome.UNKNOWN, 200, None, "message", f"No {n % 7} [b]") for n in range(20)]
+    cut = Answer(Outcome.INDETERMINATE, 502, None, "http_502", "<html>\\x1b")
+    summary, figures = run_of(*[SOLD] * 30, *[GONE] * 46, *answers, *[cut] * 4)
+    assert [(s.error, s.status, s.text, s.count) for s in summary.load.said[:1]] == [
+        ("http_502", 502, "<html>\\x1b", 4)
+    ]
+    assert sum(said.count for said in summary.load.said) == 24
+    text = " ".join(shown(summary, 200).split())
+    assert "3 × message (200): No 0 [b]" in text
+    assert "4 × http_502: <html>\\x1b" in text
+    assert 'under [messages], as in "No 0 [b]" = "sold_out"' in text
+    page = html(summary, figures)
+    assert "What 24 answers said" in page
+    assert "&lt;html&gt;" in page
+
+
 def test_trouble_is_said_in_words() -> None:
     text = shown(BAD, 120)
-    assert "errors: connect 1, reset 1, timeout 1" in text
+    assert "errors: deadline 1, reset 1, timeout 1" in text
     assert "1 of 2 indeterminate attempts resolved" in text
     assert "0 of them sold" in " ".join(text.split())
     assert "INVALID" in text

@@ -12,7 +12,7 @@ from rig.plans import plan_stampede
 from flashsale.model import Outcome
 from flashsale.run import attempts_file as module
 from flashsale.run.attempts import NEVER, Attempts
-from flashsale.run.attempts_file import AttemptsFile, read_record
+from flashsale.run.attempts_file import AttemptsFile, lines_of, read_record
 from flashsale.run.folder import NotWrittenError
 from flashsale.scenario.answer import Answer, indeterminate, unsent
 from flashsale.scenario.scenario import Load, Sale
@@ -227,6 +227,20 @@ def test_what_a_crash_tore_is_left_out(tmp_path: Path, plan: Plan) -> None:
     again = read_record(path).attempts
     assert again.arrivals == [1, 0, 2]
     assert again.open == 1
+
+
+@pytest.mark.parametrize("field", [b"i", b"outcome", b"order", b"due_us", b"error"])
+@pytest.mark.parametrize("depth", [300, 900, 30_000])
+def test_a_line_that_nests_too_deep_is_refused(
+    tmp_path: Path, plan: Plan, field: bytes, depth: int
+) -> None:
+    path = tmp_path / "attempts.jsonl"
+    deep = b'{"kind":"result","%s":%s}\n' % (field, b"[" * depth + b"]" * depth)
+    path.write_bytes(written(path, plan, filled()) + deep)
+    with pytest.raises(ValueError, match="nests too deep"):
+        read_record(path)
+    with pytest.raises(ValueError, match="nests too deep"):
+        list(lines_of(path))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"nothing\n", b'{"kind":"plan"}\n'])

@@ -25,7 +25,18 @@ def test_what_was_demanded_on_the_command_line_is_kept_beside_the_scenarios_own(
     assert again.messages == {"gone": "sold_out"}
 
 
-@pytest.mark.parametrize("document", [b"", b"[]", b"{}", b'{"scenario":{},"thresholds":[]}'])
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"scenario":{},"thresholds":[]}',
+        b'{"scenario":%s,"thresholds":[]}' % (b"[" * 900 + b"]" * 900),
+        b'{"scenario":{},"thresholds":[["rate",%s]]}' % (b"[" * 900 + b"]" * 900),
+        b"[" * 30_000,
+    ],
+)
 def test_what_is_no_scenario_is_refused(document: bytes) -> None:
     with pytest.raises(ValueError):
         scenario_of(document)

@@ -6,6 +6,7 @@ from flashsale.model import Outcome
 from flashsale.scenario.answer import (
     REASONS,
     Answer,
+    excerpt,
     indeterminate,
     read_answer,
     unsent,
@@ -74,7 +75,8 @@ def test_an_answer_that_contradicts_itself_is_unknown(
     ],
 )
 def test_without_an_outcome_the_status_decides(status: int, expected: Answer) -> None:
-    assert read_answer(status, None, None, b"<html>") == expected
+    evidence = None if status == 429 else "<html>"
+    assert read_answer(status, None, None, b"<html>") == expected._replace(said=evidence)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,8 @@ def test_without_an_outcome_the_status_decides(status: int, expected: Answer) ->
         ('{"success":false,"errorMsg":"库存不足"}'.encode(), Outcome.SOLD_OUT, None, None),
         (b'{"success":false,"errorMsg":"Insufficient inventory"}', Outcome.SOLD_OUT, None, None),
         (b'{"success":false,"errorMsg":"gone"}', Outcome.UNKNOWN, None, "message"),
-        (b'{"success":false}', Outcome.UNKNOWN, None, "message"),
+        (b'{"success":false,"errorMsg":["gone"]}', Outcome.UNKNOWN, None, "no_message"),
+        (b'{"success":false}', Outcome.UNKNOWN, None, "no_message"),
         (b'{"success":true}', Outcome.UNKNOWN, None, "order_id"),
         (b'{"success":true,"data":-1}', Outcome.UNKNOWN, None, "order_id"),
         (b'{"success":true,"data":5e17}', Outcome.UNKNOWN, None, "order_id"),
@@ -97,7 +100,22 @@ def test_without_an_outcome_the_status_decides(status: int, expected: Answer) ->
 def test_a_foreign_server_is_read_by_its_body(
     body: bytes, outcome: Outcome, order: str | None, error: str | None
 ) -> None:
-    assert read_answer(200, None, None, body) == Answer(outcome, 200, order, error)
+    answer = read_answer(200, None, None, body)
+    assert answer._replace(said=None) == Answer(outcome, 200, order, error)
+    assert bool(answer.said) is (error is not None and body != b"")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"plain \xff\x1b[2J\r\n", "plain \\xff\\x1b[2J\\r\\n"),
+        ("库存不足 [b]", "库存不足 [b]"),
+        ("gnp.\u202efdp", "gnp.\\u202efdp"),
+        (b"\x1f\x8b\x08" + b"\x00" * 1_000_000, "\\x1f\\x8b\\x08" + "\\x00" * 197),
+    ],
+)
+def test_evidence_is_short_and_harmless(said: bytes | str, shown: str) -> None:
+    assert excerpt(said) == shown
 
 
 def test_a_scenario_can_name_the_messages_of_its_server() -> None:

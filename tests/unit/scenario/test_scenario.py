@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,7 +88,7 @@ def test_units_are_spread_evenly_and_none_is_lost(vouchers: int, units: int, fir
             '[messages]\nno = "sold"\n[load]',
             "messages.\"no\": found 'sold', expected one",
         ),
-        ("[load]", '[messages]\nno = "gone"\n[load]', "messages.no: found 'gone', expected"),
+        ("[load]", '[messages]\nno = "gone"\n[load]', "found 'gone', expected one of sold_out"),
     ],
 )
 def test_a_wrong_scenario_is_one_line_that_names_the_field(
@@ -99,6 +101,53 @@ def test_a_wrong_scenario_is_one_line_that_names_the_field(
     assert message in line
     assert line.startswith("tiny.toml")
     assert "\n" not in line
+
+
+PLAIN = """schema = 1
+name = "x"
+[sale]
+units = 1
+[load]
+model = "stampede"
+users = 1
+connections = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('[thresholds]\nbuy.response.p99 = "< 5ms"', 'write "buy.response.p99" = "< 5ms"'),
+        ('[thresholds]\nbuy.sold.p99.9 = "<1s"\nbuy.p50 = "<1s"', 'write "buy.sold.p99.9" = "<1s"'),
+        ('[thresholds]\nbuy = {p99 = "<1s"}', 'thresholds.buy.p99: a key with dots needs quotes'),
+        ('[thresholds]\nbuy.p99 < 500ms', "'buy.p99 < 500ms'; write \"buy.p99\" = \"< 500ms\""),
+        ('[thresholds]\n"buy.p99" < 500ms', 'write "buy.p99" = "< 500ms"'),
+        ("[thresholds]\nbuy.p99 = < 500ms", 'write "buy.p99" = "< 500ms"'),
+        ('[thresholds]\n"bay.p99" = "<1ms"', "no metric 'bay.p99', did you mean 'buy.p99'?"),
+        ('[thresholds]\n"rate" = ' + "[" * 150 + "]" * 150, "found [[[[[[[...]]]]]]], expected"),
+        ('[messages]\nSold out! = "sold_out"', 'write "Sold out!" = "sold_out"'),
+        ('[messages]\nsold.out = "sold_out"', 'write "sold.out" = "sold_out"'),
+        ('[messages]\n"x" = "soldout"', "found 'soldout', did you mean 'sold_out'?, expected one"),
+        ('[messages]\n"x" = 5', 'messages."x": found 5, expected one of sold_out'),
+        ('[load.retry]\non = "shed"', "found 'shed', expected a list, such as [\"shed\"]"),
+        ("[retries]", "retries: no such key; expected one of schema"),
+        ("x = " + "[" * 30_000, "nests too deep"),
+    ],
+)  # fmt: skip
+def test_the_line_says_what_is_wrong_and_what_to_write(written: str, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_scenario(PLAIN + written, "x.toml")
+    assert said in str(raised.value)
+    assert len(str(raised.value)) < 500
+    assert "\n" not in str(raised.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_scenario(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbf" + PLAIN.replace("\n", "\r\n").encode())
+    assert load_scenario(str(tmp_path / "x.toml")) == parse_scenario("\ufeff" + PLAIN, "x")
+    (tmp_path / "x.toml").write_bytes(PLAIN.encode("utf-16"))
+    with pytest.raises(UsageError, match="not UTF-8 text; save it as UTF-8"):
+        load_scenario(str(tmp_path / "x.toml"))
 
 
 def test_several_mistakes_are_counted() -> None:

@@ -153,6 +153,8 @@ def test_a_storm_that_died_while_planning_has_fewer_claims() -> None:
         (b"\x1f\x8b\x08\x00\n", 5, "not JSON"),
         (b'{"kind":"dance"}\n', 5, "kind 'dance' is not known here"),
         (b'{"i":0}\n', 5, "no 'kind'"),
+        (b'{"kind":%s}\n' % (b"[" * 900 + b"]" * 900), 5, "nested too deep"),
+        (b"[" * 30_000 + b"\n", 5, "nested too deep"),
         (*lines(plan(2, 12)), 5, "a plan after the barrier"),
         (*lines(result(2)), 5, "i: attempt 2 is not in the plan"),
         (*lines(result(-1)), 5, "i: attempt -1 is not in the plan"),

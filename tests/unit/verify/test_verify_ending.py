@@ -63,6 +63,8 @@ def damaged() -> list[bytes]:
         b"[]",
         b"\xff\xfe",
         torn[: len(torn) // 2],
+        b'{"schema":%s}' % (b"[" * 900 + b"]" * 900),
+        b"[" * 30_000,
         *(orjson.dumps(document) for document in (*pruned, *odd)),
     ]
 

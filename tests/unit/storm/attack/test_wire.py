@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flashsale.model import Outcome
 from flashsale.scenario.answer import Answer, indeterminate
-from flashsale.storm.attack.wire import IDLE, Connection, Reader
+from flashsale.storm.attack.wire import IDLE, Connection, Reader, SignReader
 
 ORDER = "515385561440059393"
 
@@ -133,7 +133,8 @@ def test_a_foreign_sale_is_recalled_only_byte_for_byte() -> None:
     reader = Reader()
     Wire(reader).ask(message(body % ORDER.encode()))
     blank = message(body % (b"#" * 18))
-    assert Wire(reader).ask(blank) == [(7, Answer(Outcome.INDETERMINATE, 200, None, "body"))]
+    unread = Answer(Outcome.INDETERMINATE, 200, None, "body", (body % (b"#" * 18)).decode())
+    assert Wire(reader).ask(blank) == [(7, unread)]
     told = Wire(reader).ask(message(body % b"515385561440059394"))
     assert told == [(7, Answer(Outcome.SOLD, 200, "515385561440059394"))]
 
@@ -183,11 +184,73 @@ def test_without_a_length_the_end_is_the_end() -> None:
 
 def test_a_huge_body_is_not_kept() -> None:
     wire = Wire()
-    wire.ask(b"HTTP/1.1 200 OK\r\nx-outcome: ended\r\nContent-Length: 100000000\r\n\r\n")
-    for _ in range(1000):
+    wire.ask(b"HTTP/1.1 200 OK\r\nx-outcome: ended\r\nContent-Length: 10000000\r\n\r\n")
+    for _ in range(100):
         wire.connection.data_received(b"x" * 100_000)
         assert len(wire.connection._body) <= 200_000
     assert wire.told == [(7, Answer(Outcome.ENDED, 200))]
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\nx-endless: ", b"x" * 10_000),
+        (b"", b"HTTP/1.1 103 Hints\r\nlink: x\r\n\r\n" * 1_000),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 100_000),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"186A0\r\n%s\r\n" % (b"x" * 100_000),
+        ),
+    ],
+)
+def test_an_answer_without_an_end_is_given_up(head: bytes, piece: bytes) -> None:
+    wire, received = Wire(), 0
+    wire.ask(head + piece)
+    while not wire.told and received < 100_000_000:
+        wire.connection.data_received(piece)
+        received += len(piece)
+    ((_, answer),) = wire.told
+    assert (answer.outcome, answer.error) == (Outcome.INDETERMINATE, "too_long")
+    assert wire.transport.is_closed
+    assert received <= 20_000_000
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+@pytest.mark.parametrize("depth", [200, 900, 1_100, 30_000])
+@pytest.mark.parametrize(
+    "around",
+    [b"%s", b'{"success":true,"data":%s}', b'{"success":false,"errorMsg":%s}', b'{"success":%s}'],
+)
+def test_json_of_any_depth_is_an_answer_that_cannot_be_read(
+    opening: bytes, depth: int, around: bytes
+) -> None:
+    closing = b"]" if opening == b"[" else b"}"
+    body = around % (opening * depth + b"1" * (opening != b"[") + closing * depth)
+    for headers in ((), ("x-outcome: sold",), ("x-outcome: sold_out",)):
+        ((_, answer),) = Wire().ask(message(body, *headers))
+        assert answer.outcome is not Outcome.SOLD
+        assert answer.order is None
+        assert answer.error or headers == ("x-outcome: sold_out",)
+    ((_, signed),) = Wire(SignReader()).ask(message(body))
+    assert signed.error == "not_signed" or (b'true,"data"' in body and depth < 1_000)
+
+
+def test_what_could_not_be_read_leaves_evidence_each_time() -> None:
+    reader = Reader()
+    for _ in range(3):
+        told = Wire(reader).ask(message(b'{"success":false,"errorMsg":"Gone \\u001b[31m[b]"}'))
+        assert told[0][1] == Answer(Outcome.UNKNOWN, 200, None, "message", "Gone \\x1b[31m[b]")
+
+
+def test_evidence_is_bounded() -> None:
+    reader = Reader()
+    kept = set()
+    for n in range(2_000):
+        body = b'{"success":false,"errorMsg":"%06d%s"}' % (n, b"x" * 60_000)
+        kept.add(Wire(reader).ask(message(body))[0][1].said)
+    assert len(kept - {None}) == 256
+    assert max(len(said) for said in kept if said) <= 200
+    assert sum(map(len, reader._shapes)) <= 20_000_000
 
 
 @pytest.mark.parametrize(
@@ -219,7 +282,7 @@ def test_half_an_answer_is_truncated(length: int) -> None:
     wire.ask(sold()[:length])
     wire.connection.eof_received()
     wire.connection.connection_lost(None)
-    assert wire.told == [(7, indeterminate("truncated"))]
+    assert wire.told == [(7, indeterminate("truncated", sold()[:length]))]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +297,7 @@ def test_half_an_answer_is_truncated(length: int) -> None:
 )
 def test_what_is_no_http_is_malformed(data: bytes) -> None:
     wire = Wire()
-    assert wire.ask(data) == [(7, indeterminate("malformed"))]
+    assert wire.ask(data) == [(7, indeterminate("malformed", data))]
     assert wire.transport.is_closed
     wire.connection.connection_lost(None)
     assert len(wire.told) == 1

@@ -24,6 +24,7 @@ ANSWERS = [
     Answer(Outcome.SOLD, 200, "515385561440059393"),
     Answer(Outcome.SOLD_OUT, 200),
     indeterminate("reset"),
+    Answer(Outcome.UNKNOWN, 200, None, "message", "库存 \\x1b"),
 ]
 
 

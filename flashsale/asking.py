@@ -1,0 +1,109 @@
+"""One GET of a stranger, whose answer is bounded: in total time, in bytes, in what it unpacks to.
+
+A server that nobody knows may send a byte a second, never end, pack gigabytes into a megabyte, or
+nest JSON deeper than a parser goes. None of that may hold up or end whoever asks.
+"""
+
+import asyncio
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import orjson
+
+BYTES_MAX = 65_536
+_SILENCE_S = 60.0
+"""Far above any time for a whole answer, which is what `ask` bounds."""
+
+_PORT_MAX, _REASON_MAX = 65_535, 200
+_ASKED_FOR = {"accept-encoding": "identity"}
+_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
+
+
+class UnansweredError(Exception):
+    """No answer that could be read came within the bounds; the message says why, in a few words."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was answered. `body` is as it was before it was packed; empty where nobody wanted it."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes = b""
+
+    def json(self) -> Any:
+        """What the body says, None where that is no JSON that can be read."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:  # nesting that goes too deep is one
+            return None
+
+    @property
+    def sent_on_to(self) -> str | None:
+        """Where a redirection leads; None for an answer that is none."""
+        return self.headers.get("location", "") if 300 <= self.status < 400 else None
+
+
+def client(base_url: str = "") -> httpx.AsyncClient:
+    """A client for `ask`, which bounds the time as a whole. Raises UnansweredError for no URL."""
+    try:
+        return httpx.AsyncClient(base_url=base_url, timeout=_SILENCE_S, trust_env=False)
+    except httpx.InvalidURL as error:
+        raise UnansweredError(f"no URL: {error}") from error
+
+
+async def ask(
+    of: httpx.AsyncClient,
+    url: str,
+    *,
+    total_s: float,
+    bytes_max: int = BYTES_MAX,
+    headers: dict[str, str] | None = None,
+    parameters: dict[str, str] | None = None,
+) -> Told:
+    """The answer to GET `url`, redirections not followed; with `bytes_max` 0 its head alone.
+
+    Raises UnansweredError where there is none within `total_s` and `bytes_max`, packed or not.
+    """
+    told = {**_ASKED_FOR, **(headers or {})}
+    try:
+        async with (
+            asyncio.timeout(total_s),
+            of.stream("GET", url, headers=told, params=parameters) as response,
+        ):
+            body = await _body(response, bytes_max) if bytes_max else b""
+            return Told(response.status_code, response.headers, body)
+    except TimeoutError:
+        raise UnansweredError(f"no whole answer within {total_s:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL, zlib.error) as error:
+        raise UnansweredError(str(error)[:_REASON_MAX] or type(error).__name__) from error
+
+
+def ask_once(url: str, **bounds: Any) -> Told:
+    """The same for whoever has no loop and one question. Takes and raises what `ask` does."""
+    with suppress(httpx.InvalidURL):  # which `ask` tells
+        if (httpx.URL(url).port or 0) > _PORT_MAX:
+            raise UnansweredError(f"no URL: there is no port above {_PORT_MAX}")
+
+    async def asking() -> Told:
+        async with client() as of:
+            return await ask(of, url, **bounds)
+
+    return asyncio.run(asking())
+
+
+async def _body(response: httpx.Response, bytes_max: int) -> bytes:
+    """Unpacked as far as the bound: a server may pack what it was asked to send as it is."""
+    packed = response.headers.get("content-encoding", "identity").strip().lower()
+    if packed not in ("", "identity", *_WINDOWS):
+        raise UnansweredError(f"an answer packed as {packed[:40]!r}, which was not asked for")
+    unpack = zlib.decompressobj(_WINDOWS[packed]) if packed in _WINDOWS else None
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += unpack.decompress(piece, bytes_max + 1 - len(body)) if unpack else piece
+        if len(body) > bytes_max:
+            raise UnansweredError(f"an answer of more than {bytes_max:,} bytes")
+    return bytes(body)
