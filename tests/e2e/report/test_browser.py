@@ -39,7 +39,17 @@ connections = 50
 [thresholds]
 "buy.sold.count" = "== 40"
 """
-CHARTS = ["stock", "outcomes", "spectrum", "arrivals", "fairness", "rank", "lag", "health"]
+CHARTS = [
+    "stock",
+    "outcomes",
+    "spectrum",
+    "overtime",
+    "arrivals",
+    "fairness",
+    "rank",
+    "lag",
+    "health",
+]
 SCREENS = [Screen(), PHONE, Screen(dark=True), Screen(390, 844, dark=True, phone=True)]
 
 
