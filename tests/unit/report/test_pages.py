@@ -217,7 +217,7 @@ def test_every_face_tells_what_the_answers_alone_prove() -> None:
     assert "the sale is not judged yet" in page
     suite = ElementTree.fromstring(junit(summary))  # noqa: S314 - our own
     (case,) = suite.iterfind(".//testcase[@name='no_oversell']")
-    assert (case.get("classname"), case[0].tag) == ("flashsale.tiny.answers", "failure")
+    assert (case.get("classname"), case[0].tag) == ("flashsale.tiny.tiny-1.answers", "failure")
     assert f"no_oversell fail::{said}" in "\n".join(annotations(summary)).replace("%3A", ":")
     assert f"| no_oversell | {said} | ❌ fail |" in step_summary(summary)
 

@@ -86,7 +86,7 @@ def test_only_the_named_routes_are_asked_and_never_that_of_claims(
 ) -> None:
     with answering().open() as sale:
         assert not preflight(at(sale), routes, "abc").is_known
-        until(lambda: sale.connections == 1)
+        until(lambda: sale.connections == max(1, len(asked)))
         assert [visit.path for visit in sale.others] == asked
         assert sale.claims == []
 
@@ -114,7 +114,7 @@ def test_addresses_are_tried_in_turn_and_the_one_that_answers_is_the_target(
 ) -> None:
     with answering().open() as sale:
         target = preflight(at(sale, ELSEWHERE, "127.0.0.1", "127.0.0.78"), routes, "abc").target
-        until(lambda: sale.connections == 1)
+        until(lambda: sale.connections >= 1)
     assert (target.address, target.addresses) == ("127.0.0.1", ("127.0.0.1",))
 
 
