@@ -10,11 +10,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Real servers for several tests at once share the cores: what failed beside others is asked once
+# more, alone. Both answers are printed.
+ASK = $(BIN)/pytest -n auto --dist loadfile -m "$(1)" || { test $$? -eq 1 && \
+	$(BIN)/pytest --last-failed -m "$(1)"; }
+
 rehearse: services
 	$(BIN)/flashsale rehearse stampede
 
 test: services
-	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
+	$(call ASK,not slow)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -39,7 +44,7 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 proofs: services
-	$(BIN)/pytest -n auto --dist loadfile -m slow
+	$(call ASK,slow)
 
 bench: services
 	$(BIN)/python -m benchmarks

@@ -115,7 +115,6 @@ def test_a_generator_on_a_busy_core_calls_its_run_invalid_and_on_a_free_one_vali
     The core is kept busy from the first read to the last: Python itself has to start before."""
     reads(tmp_path, '["1500ms:1000"]', connections=400)
     core = min(os.sched_getaffinity(0))
-    began, over = threading.Event(), threading.Event()
 
     def pinned() -> None:
         os.sched_setaffinity(0, {core})
@@ -124,13 +123,18 @@ def test_a_generator_on_a_busy_core_calls_its_run_invalid_and_on_a_free_one_vali
         pinned()
         os.nice(19)
 
-    def note(number: int) -> None:
-        began.set()
-        if number == READS:
-            over.set()
+    for attempt in range(TRIES_MAX):  # as often as the shop itself was kept waiting, and hid it
+        began, over = threading.Event(), threading.Event()
 
-    with slow_shop(note) as shop, kept_busy(core, until=over, since=began):
-        code, said, busy = storm(tmp_path, shop.base_url, "busy", outranked)
+        def note(number: int, began: threading.Event = began, over: threading.Event = over) -> None:
+            began.set()
+            if number == READS:
+                over.set()
+
+        with slow_shop(note) as shop, kept_busy(core, until=over, since=began):
+            code, said, busy = storm(tmp_path, shop.base_url, f"busy{attempt}", outranked)
+        if busy.generator.verdict == "invalid":
+            break
     assert (code, busy.verdict, busy.generator.verdict) == (6, "invalid", "invalid"), said
     assert any("lag p9" in line for line in busy.generator.complaints), said
     assert "INVALID" in said
