@@ -206,7 +206,6 @@ def test_a_redis_that_lets_nobody_in(own: Urls, secure: dict[str, str], url: str
         "mysql://u:{secret}@/flashsale?unix_socket=/nowhere/my.sock",
         "{account}@{plain}/flashsale_of_nobody",
         "{secure}@{tls}/flashsale?ssl_mode=disabled",
-        "{account}@{plain}/flashsale?ssl_mode=required",
         "{secure}@{tls}/flashsale?ssl_mode=verify_ca",
     ],
 )
@@ -225,6 +224,19 @@ def test_a_mysql_that_lets_nobody_in(own: Urls, secure: dict[str, str], url: str
         told = _refuses(door, replace(own, mysql_url=asked), "mysql")
         assert account.rpartition(":")[2] not in told
         assert secure_account.rpartition(":")[2] not in told
+
+
+def test_required_is_tls_or_nothing(own: Urls) -> None:
+    """Whether a private server has it is its release's choice: MariaDB does from 11.4 on."""
+    asked = replace(own, mysql_url=f"{own.mysql_url.partition('?')[0]}?ssl_mode=required")
+    with engine(own.mysql_url).connect() as connection:
+        has_tls = connection.execute(text("SELECT @@have_ssl")).scalar() == "YES"
+    if not has_tls:
+        _refuses(schema, asked, "mysql")
+        return
+    with engine(asked.mysql_url).connect() as connection:
+        cipher = connection.execute(text("SHOW STATUS LIKE 'Ssl_cipher'")).one()[1]
+    assert cipher != ""
 
 
 @pytest.mark.parametrize(
