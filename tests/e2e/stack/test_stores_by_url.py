@@ -111,6 +111,7 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_main_job_over_tls_and_a_socket(tmp_path: Path, secure: dict[str, str]) -> None:
     main_job(tmp_path, secure)
@@ -156,6 +157,7 @@ def own(ledger_url: str, cache_url: str, mysql_url: str) -> Urls:
     return Urls(ledger_url, cache_url, mysql_url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["ledger", "cache", "mysql"])
 def test_a_silent_port_is_told_in_time(own: Urls, silent: str, role: str) -> None:
     """It was 61 s of nothing."""
@@ -173,6 +175,7 @@ def test_three_silent_ports_are_told_in_the_time_of_one(silent: str) -> None:
     assert [f.subject for f in found] == ["ledger", "cache", "mysql"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     [
@@ -197,6 +200,7 @@ def test_a_redis_that_lets_nobody_in(own: Urls, secure: dict[str, str], url: str
         _refuses(door, replace(own, ledger_url=asked), "ledger")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     [
