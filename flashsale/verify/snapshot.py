@@ -50,6 +50,11 @@ class Sale:
         return {users[row]: row for row in self.rows.live()}
 
     @cached_property
+    def buyers(self) -> int:
+        """How many users asked."""
+        return len(set(self.claims.user))
+
+    @cached_property
     def holders(self) -> frozenset[int]:
         """Users with an order of any status."""
         return frozenset(self.rows.user)
@@ -179,7 +184,7 @@ class Snapshot:
         """True where every order has left the queue, so that what is no row now never will be."""
         return self.queue.backlog.total == 0
 
-    @property
+    @cached_property
     def accepted(self) -> int:
         """How many orders users were told of as sold, each counted once."""
         named = sum(len(sale.told_sold) for sale in self.sales)
@@ -191,7 +196,7 @@ class Snapshot:
         """How many claims may or may not have sold, as far as their own answers tell."""
         return sum(1 for sale in self.sales for _ in sale.claims.open())
 
-    @property
+    @cached_property
     def persisted(self) -> int:
         """How many of this run's orders are rows."""
         return sum(1 for sale in self.sales for _ in sale.new_rows())

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from flashsale import keys
-from flashsale.model import Verdict
+from flashsale.model import Outcome, Verdict
+from flashsale.verify import TAKE_OVER_S
 from flashsale.verify.attempts import OUTCOMES, SOLD
-from flashsale.verify.finding import EXAMPLES_MAX, Finding, Offence, doubt, remark, violation
+from flashsale.verify.finding import EXAMPLES_MAX, Finding, Met, Offence, doubt, remark, violation
 from flashsale.verify.observation import NO_TIME
 from flashsale.verify.queue import Entry
 from flashsale.verify.snapshot import Sale, Snapshot
@@ -21,6 +22,11 @@ def one_per_user(snapshot: Snapshot) -> list[Finding]:
         *violation("several live rows", (o for sale in sales for o in _second_rows(sale))),
         *violation("promised several orders", (o for sale in sales for o in _second_words(sale))),
     ]
+
+
+def second_claims(snapshot: Snapshot) -> Met:
+    """Claims of users who had asked for the same voucher already."""
+    return {"claims of users who had asked": sum(len(s.claims) - s.buyers for s in snapshot.sales)}
 
 
 def _second_rows(sale: Sale) -> Iterator[Offence]:
@@ -67,6 +73,11 @@ def unique_ids(snapshot: Snapshot) -> list[Finding]:
         *violation("one id, several orders", _shared_ids(snapshot)),
         *violation("an id of an earlier order", (o for s in snapshot.sales for o in _reused(s))),
     ]
+
+
+def new_orders(snapshot: Snapshot) -> Met:
+    """New orders, whatever became of their answers."""
+    return {"new orders": snapshot.persisted, "claims without an answer": snapshot.unanswered}
 
 
 def _shared_ids(snapshot: Snapshot) -> Iterator[Offence]:
@@ -121,6 +132,11 @@ def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
         *violation("promised under no id", (o for s in sales for o in _garbled(s))),
         *doubt("the storm's record is cut short", _unrecorded(snapshot)),
     ]
+
+
+def promises(snapshot: Snapshot) -> Met:
+    """Orders that users were told of."""
+    return {"orders told of": snapshot.accepted, "claims without an answer": snapshot.unanswered}
 
 
 def _unrecorded(snapshot: Snapshot) -> list[Offence]:
@@ -231,6 +247,27 @@ def queue_empty(snapshot: Snapshot) -> list[Finding]:
     return findings
 
 
+_TAKE_OVER_MS = int(TAKE_OVER_S * 1000)
+
+
+def queued(snapshot: Snapshot) -> Met:
+    """Orders that went through the queue, and those that came no sooner than by a take-over."""
+    return {
+        "orders queued": snapshot.persisted + snapshot.queue.backlog.total,
+        "take-overs": sum(_late_rows(sale) for sale in snapshot.sales),
+    }
+
+
+def _late_rows(sale: Sale) -> int:
+    created, persisted = sale.rows.created_ms, sale.rows.persisted_ms
+    late = [
+        row
+        for row, (sold, written) in enumerate(zip(created, persisted, strict=True))
+        if written - sold >= _TAKE_OVER_MS and sold != NO_TIME
+    ]
+    return sum(1 for row in late if sale.is_new(sale.rows.order[row]))
+
+
 def _named(rule: str, total: int, entries: tuple[Entry, ...]) -> list[Finding]:
     if not total:
         return []
@@ -270,6 +307,15 @@ def window(snapshot: Snapshot) -> list[Finding]:
         *doubt("no time or window to judge by", (o for sale in sales for o in _timeless(sale))),
         *(doubt("still queued", queued) if not snapshot.drained else ()),
     ]
+
+
+_CLOSED = tuple(OUTCOMES.index(outcome) for outcome in (Outcome.NOT_OPEN, Outcome.ENDED))
+
+
+def outside_the_window(snapshot: Snapshot) -> Met:
+    """Claims that came when the sale was not open."""
+    told = sum(s.claims.outcome.count(code) for s in snapshot.sales for code in _CLOSED)
+    return {"claims before the begin or past the end": told, "new orders": snapshot.persisted}
 
 
 def _queued(sale: Sale) -> Iterator[tuple[int, int]]:
