@@ -17,13 +17,9 @@ from flashsale.verify.checks.orders import (
     new_orders,
     no_phantom,
     one_per_user,
-    outside_the_window,
     promises,
-    queue_empty,
-    queued,
     second_claims,
     unique_ids,
-    window,
 )
 from flashsale.verify.checks.stock import (
     buyers_beyond,
@@ -33,6 +29,7 @@ from flashsale.verify.checks.stock import (
     redis_conservation,
     units,
 )
+from flashsale.verify.checks.stream import outside_the_window, queue_empty, queued, window
 from flashsale.verify.finding import Finding, Met
 from flashsale.verify.snapshot import Snapshot
 
