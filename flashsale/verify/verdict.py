@@ -18,6 +18,7 @@ from flashsale.verify.checks import CHECKS, Check
 from flashsale.verify.connection import connect
 from flashsale.verify.ending import read_ending, span_of
 from flashsale.verify.finding import Finding, Met, is_met
+from flashsale.verify.linearizability import LINEARIZABLE, RULE, linearizable, met
 from flashsale.verify.observation import NO_TIME
 from flashsale.verify.queue import drain
 from flashsale.verify.snapshot import Snapshot, read_snapshot
@@ -76,6 +77,9 @@ def _percentile(histogram: HdrHistogram, count: int, percentile: float) -> int |
     return int(histogram.get_value_at_percentile(percentile))
 
 
+RULES = (*(check.name for check in CHECKS), LINEARIZABLE)
+"""All that is judged, by name: the checks, and the second judge."""
+
 _EXIT_CODES = {
     Verdict.PASS: ExitCode.PASS,
     Verdict.FAIL: ExitCode.VIOLATION,
@@ -87,7 +91,8 @@ _EXIT_CODES = {
 class CheckResult:
     """What one check amounts to; `detail` names the offenders, or the rule that held.
 
-    `exercised` counts what it met, first of all of what it guards.
+    `exercised` counts what it met, first of all of what it guards. `history` is the second judge's:
+    the smallest part of the run that no sale can have gone through, claim by claim.
     """
 
     name: str
@@ -95,6 +100,7 @@ class CheckResult:
     detail: str
     findings: tuple[Finding, ...] = ()
     exercised: Met = field(default_factory=dict)
+    history: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in summary.json."""
@@ -104,6 +110,7 @@ class CheckResult:
             "detail": self.detail,
             "exercised": dict(self.exercised),
             "findings": [finding.to_json() for finding in self.findings],
+            "history": list(self.history),
         }
 
 
@@ -164,7 +171,7 @@ def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
         )
     if not snapshot.still:
         return unjudged("the sale was still moving while it was read; try again when it rests")
-    checks = tuple(_judge_one(check, snapshot) for check in CHECKS)
+    checks = (*(_judge_one(check, snapshot) for check in CHECKS), _second_opinion(snapshot))
     verdict, reason = _whole(checks, snapshot, required)
     return Judgement(
         verdict=verdict,
@@ -181,7 +188,7 @@ def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
 
 def unjudged(reason: str) -> Judgement:
     """The judgement that nothing could be judged."""
-    checks = tuple(CheckResult(check.name, Verdict.UNKNOWN, reason) for check in CHECKS)
+    checks = tuple(CheckResult(name, Verdict.UNKNOWN, reason) for name in RULES)
     return Judgement(Verdict.UNKNOWN, checks, reason)
 
 
@@ -192,10 +199,20 @@ def after_waiting(judgement: Judgement, waited_s: float) -> Judgement:
 
 def _judge_one(check: Check, snapshot: Snapshot) -> CheckResult:
     findings = tuple(check.judge(snapshot))
+    return _result(check.name, check.rule, findings, check.meets(snapshot))
+
+
+def _second_opinion(snapshot: Snapshot) -> CheckResult:
+    opinion = linearizable(snapshot)
+    result = _result(LINEARIZABLE, RULE, opinion.findings, met(snapshot))
+    return replace(result, history=opinion.timeline)
+
+
+def _result(name: str, rule: str, findings: tuple[Finding, ...], exercised: Met) -> CheckResult:
     verdict = _gravest(finding.verdict for finding in findings)
     told = [finding for finding in findings if finding.verdict == verdict]
-    detail = "; ".join(map(str, told)) if told else check.rule
-    return CheckResult(check.name, verdict, detail, findings, check.meets(snapshot))
+    detail = "; ".join(map(str, told)) if told else rule
+    return CheckResult(name, verdict, detail, findings, exercised)
 
 
 def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
