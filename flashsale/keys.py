@@ -172,6 +172,15 @@ def is_session(key: str) -> bool:
 PROBE = "lock:probe"
 """Key that is in neither store: to delete it tells whether the store can be written to."""
 
+REPLICA_LEDGER = (
+    *("seckill:*", f"{STREAM_ORDERS}*", "icr:order:*", "login:*", "sign:*"),
+    *(LOCK_FENCE, PROBE),
+)
+REPLICA_CACHE = ("cache:*", "bloom:*", "shop:geo:*", "lock:*", "wake:*")
+WORKER_LEDGER = ("seckill:*", f"{STREAM_ORDERS}*", LOCK_FENCE, PROBE)
+WORKER_CACHE = ("lock:order:*", PROBE)
+"""Patterns of the keys that a replica's account, and a worker's, can touch."""
+
 PAGE_KINDS = (
     *("shop", "shop-type", "shop-type-page", "shop-name-page"),
     *("blog", "blog-hot", "blog-likes", "voucher-list"),

@@ -19,6 +19,7 @@ from flashsale import keys
 from flashsale.errors import UsageError
 from flashsale.lua.scripts import Script, script
 from flashsale.model import parse_id
+from flashsale.secret_file import private_folder
 from flashsale.seeding.dataset import Dataset
 from flashsale.settings import SessionSettings
 
@@ -144,7 +145,7 @@ class TokensFile:
         with _complaining(self.path):
             if self.path.is_dir():
                 raise IsADirectoryError(0, "is a folder")
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self.path.parent)
             self._partial.unlink(missing_ok=True)  # a killed run's
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             self._file = os.fdopen(os.open(self._partial, flags, _MODE), "w", encoding="ascii")

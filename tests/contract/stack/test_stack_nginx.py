@@ -219,6 +219,27 @@ def test_the_access_log_tells_the_order_and_how_long_it_took(
     assert "13800000000" not in text
 
 
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT", "DELETE"])
+@pytest.mark.parametrize(
+    "path",
+    ["/user/code", "//user/code", "/x/../user/code", "/user/%63ode", "/user%2Fcode", "/user/"],
+)
+def test_no_log_tells_a_phone(tmp_path: Path, method: str, path: str) -> None:
+    """Neither where replicas break off, nor where none is left, nor where the body is too large."""
+    dead = Port.free()
+    with FakeReplica("break off") as broken:
+        balancing = Balancing(replica_ports=(dead.number, broken.port), access_log=True)
+        with NginxServer(tmp_path, balancing) as server:
+            for _ in range(4):  # until both are out of rotation
+                _ask(server, method, f"{path}?phone=13800000000")
+            _ask(server, method, f"{path}?phone=13800000000", b"x" * 65_537)
+            assert _ask(server, "POST", "/claim").status == 502
+    dead.close()
+    told = (tmp_path / "nginx.log").read_text() + (tmp_path / "access.log").read_text()
+    assert "13800000000" not in told
+    assert "/claim" in (tmp_path / "nginx.log").read_text(), "what else goes wrong is told"
+
+
 def test_a_body_of_the_greatest_length_passes(nginx: NginxServer) -> None:
     assert _ask(nginx, "POST", "/claim", b"x" * 65_536).status == 200
 
