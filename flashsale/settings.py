@@ -405,6 +405,13 @@ class CatalogSettings(Settings):
     geo_lease_ms: int = Field(
         10_000, ge=1, le=3_600_000, description="How long one may take to be built."
     )
+    names_max: int = Field(
+        200_000,
+        ge=0,
+        le=10_000_000,
+        description="Shops whose names each replica keeps in mind for searches; with more, MySQL "
+        "looks at every name.",
+    )
     radius_m: int = Field(20_000, ge=1, le=20_100_000, description="How far `near` reaches.")
     load_delay_ms: int = Field(
         0, ge=0, le=3_600_000, description="Development only: shops load this slowly."
