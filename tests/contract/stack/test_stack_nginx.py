@@ -29,9 +29,9 @@ def _ask(
     connection = http.client.HTTPConnection("127.0.0.1", server.port.number, timeout=20)
     connection.request(method, path, body, headers)
     response = connection.getresponse()
-    answer = Answer(
-        response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
-    )
+    names = [name for name, _ in response.getheaders()]
+    told = {name.lower(): ", ".join(response.headers.get_all(name, ())) for name in names}
+    answer = Answer(response.status, told, response.read())
     connection.close()
     return answer
 
@@ -130,8 +130,20 @@ def test_what_is_too_large_or_malformed_is_refused_in_the_envelope(
     answer = _ask(nginx, "POST", path, body, **headers)
     assert answer.status == status
     assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["server"] == "nginx"
     assert answer.body.startswith(b'{"success":false,"errorMsg":')
     assert replica.requests == []
+
+
+def test_every_answer_is_nosniff_once_and_names_no_framework(nginx: NginxServer) -> None:
+    for method, path in (("GET", "/page"), ("GET", "/personal"), ("POST", "/user/x/personal")):
+        answer = _ask(nginx, method, path)
+        assert (answer.status, answer.headers["x-content-type-options"]) == (200, "nosniff")
+        assert answer.headers["server"] == "nginx"
+    refused = _ask(nginx, "TRACE", "/page")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD, POST, PUT")
+    assert refused.headers["x-content-type-options"] == "nosniff"
 
 
 def test_a_version_that_does_not_exist_is_refused_in_the_envelope(
