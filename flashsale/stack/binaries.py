@@ -271,7 +271,8 @@ def version_of(program: Program, path: Path, tree: Path | None = None) -> tuple[
             [path, *program.version_command],
             env=_environment(tree),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_VERSION_TIMEOUT_S,
             check=False,
         )

@@ -143,7 +143,8 @@ class NginxServer(Service):
                 [*command.arguments, "-t"],
                 env=command.environment,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=_CHECK_TIMEOUT_S,
                 check=False,
             )

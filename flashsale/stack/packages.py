@@ -202,7 +202,7 @@ def _exclusive(say: Say) -> Iterator[None]:
     folder = services_dir()
     try:
         private_folder(folder)  # programs that are run come from there
-        lock = (folder / _LOCK).open("w")
+        lock = (folder / _LOCK).open("w", encoding="ascii")
     except OSError as error:
         raise UnreachableError(
             f"cannot write {folder} ({error.strerror}); set FLASHSALE_SERVICES_DIR"

@@ -119,7 +119,7 @@ def _bound_beside_old_connections(host: str, number: int) -> socket.socket | Non
 
 def _first_outgoing_port() -> int:
     try:
-        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_bytes().split()[0])
     except (OSError, ValueError, IndexError):
         return 0
 

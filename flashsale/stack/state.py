@@ -109,7 +109,7 @@ def already_served(state_dir: Path) -> UsageError:
 def is_served(state_dir: Path) -> bool:
     """Whether a supervisor holds this folder. The lock ends with its process, however it ends."""
     try:
-        with (state_dir / _LOCK).open() as lock:
+        with (state_dir / _LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -122,7 +122,7 @@ def is_served(state_dir: Path) -> bool:
 def served(state_dir: Path) -> Iterator[None]:
     """Hold this folder as its one supervisor. Raises UsageError where there is another."""
     make_state_dir(state_dir)
-    with (state_dir / _LOCK).open("a+") as lock:
+    with (state_dir / _LOCK).open("a+", encoding="ascii") as lock:
         _lock_patiently(lock.fileno(), state_dir)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")

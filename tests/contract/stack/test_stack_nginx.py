@@ -2,7 +2,10 @@
 
 import http.client
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -285,3 +288,30 @@ def test_without_a_healthy_replica_it_is_alive_and_not_ready(
     replica.__exit__(None, None, None)
     assert not nginx.is_ready(timeout_s=5)
     assert nginx.is_alive(timeout_s=5)
+
+
+CHECK = """\
+import sys
+from pathlib import Path
+from flashsale.stack.nginx import Balancing, NginxServer
+server = NginxServer(Path(sys.argv[1]), Balancing(replica_ports=(1,), access_log=True))
+server.check()
+server.stop()
+"""
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("name", ["größe ☃".encode(), b"\xff\xfe"])
+def test_its_folder_may_have_any_name_in_any_locale(
+    tmp_path: Path, locale: str, name: bytes
+) -> None:
+    folder = os.fsencode(tmp_path) + b"/" + name
+    plain = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, folder],
+        env=os.environ | plain,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert folder in Path(os.fsdecode(folder), "nginx.conf").read_bytes()
