@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from benchmarks.system import System, system
-from benchmarks.table import Section, spread
+from benchmarks.table import Section, median, spread
 
 SHOPS, USERS = 60_000, 6_000
 RATE, SECONDS = 100, 8
@@ -18,8 +18,9 @@ SEARCHES, DEEP_PAGES = 40, 20
 place that nobody stood at before. The report that this goes back to had 19 searches a second."""
 RATIO_LIMIT = 1.5
 _WARMING_S = 3.0
+_AT_ONCE = 100
 _SELLING, _SOLD = 1, 2
-_WORDS = ("tea", "house", "noodle", "river", "lotus", "garden", "street", "e", "an", "shop 5")
+_WORDS = ("tea", "house", "noodle", "river", "lotus", "garden", "street", "e", "an", "5")
 
 
 @dataclass
@@ -80,14 +81,16 @@ def measure(runs: int) -> Section:
         section.add(f"orders {what}: p99, ms", spread(found, 1))
         failed = sum(phase.failed for phase in phases)
         section.add(f"orders {what}: not 200", str(failed), "0", failed == 0)
-    whole = [_p99([ms for phase in phases for ms in phase.orders_ms]) for phases in (alone, beside)]
-    ratio = whole[1] / whole[0]
-    told = f"{ratio:.2f} × ({whole[1]:.1f} of {whole[0]:.1f} ms)"
-    section.add("p99 of all, beside to alone", told, f"≤ {RATIO_LIMIT:g} ×", ratio <= RATIO_LIMIT)
+    ratio = median(p99s[1]) / median(p99s[0])
+    section.add(
+        "p99, beside to alone", f"{ratio:.2f} ×", f"≤ {RATIO_LIMIT:g} ×", ratio <= RATIO_LIMIT
+    )
     pages = [ms for phase in beside for ms in phase.pages_ms]
     section.add("strangers' pages: p99, ms", f"{_p99(pages):.1f}")
     refused = sum(phase.refused for phase in beside)
     section.add("strangers' pages: 503", f"{refused} of {len(pages)}")
+    turns = (f"{a:.1f}, {b:.1f}" for a, b in zip(*p99s, strict=True))
+    section.notes.append(f"p99 of orders in turn, alone and beside, ms: {'; '.join(turns)}")
     return section
 
 
@@ -112,12 +115,16 @@ async def _phases(stack: System, runs: int) -> tuple[list[Phase], list[Phase]]:
 
 async def _bought(door: Door, tokens: list[str]) -> list[tuple[str, str]]:
     """Orders to be paid: token and order id, of everybody who bought one before the clock."""
-    bought = []
-    for token in tokens:
+
+    async def buy(token: str) -> tuple[str, str]:
         status, head = await door.ask("POST", f"/voucher-order/seckill/{_SOLD}", token)
         assert status == 200, head
         _, _, rest = head.partition(b"x-order-id: ")
-        bought.append((token, rest.split(b"\r\n")[0].decode()))
+        return token, rest.split(b"\r\n")[0].decode()
+
+    bought: list[tuple[str, str]] = []
+    for start in range(0, len(tokens), _AT_ONCE):
+        bought += await asyncio.gather(*map(buy, tokens[start : start + _AT_ONCE]))
     return bought
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import Json, StateDir
@@ -37,8 +38,7 @@ def table(title: str, rows: Iterable[Row]) -> Table:
     for heading in ("name", "kind", "state", "pid", "port", "restarts"):
         drawn.add_column(heading, justify="right" if heading in Row._fields[3:] else "left")
     for row in rows:
-        style = _STYLES.get(row.phase, "red")
-        phase = f"[{style}]{row.phase}[/{style}]"
+        phase = Text(row.phase, _STYLES.get(row.phase, "red"))
         pid, port = str(row.pid or "-"), str(row.port or "-")
         drawn.add_row(row.name, row.kind, phase, pid, port, str(row.restarts))
     return drawn

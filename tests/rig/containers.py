@@ -184,7 +184,8 @@ class Containers:
         (port,) = PORTS[name]
         listen = f"--web.listen-address=127.0.0.1:{self.port_of[name, port]}"
         command = self.here.command(name, self.services[name]["command"])
-        self._launch(name, binary, [str(binary.path), listen, *command])
+        told = self.here.environment(name, environment(self.services[name]))
+        self._launch(name, binary, [str(binary.path), listen, *command], told)
 
     def _configure_prometheus(self) -> None:
         """Its folder, with the services' addresses in place of their names, and no long waits."""
@@ -316,7 +317,7 @@ class Containers:
     ) -> None:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        found = binary.environment() if binary else variables or {}
+        found = (binary.environment() if binary else {}) | dict(variables or {})
         line = CommandLine(list(arguments), found, folder)
         self.running[name] = Process(line, self.folder / f"{name}.log")
 

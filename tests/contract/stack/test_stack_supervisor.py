@@ -129,6 +129,7 @@ def test_a_terminal_sees_events_and_a_table(
     shown = capsys.readouterr().out
     for text in ("before the table", "beside the [table]", stack.base_url, "r1", "not answering"):
         assert text in shown
+    assert "[red]" not in shown, "a state has a colour, not its name"
 
 
 def test_nothing_happens_while_all_is_well(stack: Stack) -> None:
