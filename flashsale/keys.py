@@ -44,6 +44,11 @@ def seckill_sale(voucher_id: int) -> str:
     return f"seckill:sale:{voucher_id}"
 
 
+def seckill_idempotency(voucher_id: int) -> str:
+    """Ledger hash: user id → digest of the Idempotency-Key that won, a space, the order id."""
+    return f"seckill:idempotency:{voucher_id}"
+
+
 def login_token(token: str) -> str:
     """Ledger hash: the session behind a token (id, nickName, icon)."""
     return f"login:token:{token}"
@@ -131,6 +136,7 @@ _DATA_SET_PREFIXES = (
     "seckill:order:",
     "seckill:receipt:",
     "seckill:sale:",
+    "seckill:idempotency:",
     "login:token:",
     "login:code:",
     "login:budget:",
@@ -141,7 +147,7 @@ _DATA_SET_PREFIXES = (
 SALES = "seckill:*"
 """A pattern of every key of a sale."""
 
-_OF_SALE = re.compile(r"seckill:(?:stock|order|receipt|sale):([0-9]{1,19})")
+_OF_SALE = re.compile(r"seckill:(?:stock|order|receipt|sale|idempotency):([0-9]{1,19})")
 _OF_DAY = re.compile(r"sign:([0-9]{1,19}):[0-9]{6}")
 _OF_PHONE = re.compile(r"login:(?:code|budget:phone):([0-9]{11})")
 

@@ -9,6 +9,7 @@ from flashsale.accounts.sessions import Sessions
 from flashsale.model import OrderStatus, Outcome, parse_id
 from flashsale.orders.lifecycle import Change, Lifecycle
 from flashsale.orders.lookup import Found, KnownSales, OrderLookup
+from flashsale.seckill.batch import digest_of
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers
@@ -30,6 +31,7 @@ from flashsale.settings import ClaimSettings
 
 _QUEUED = rejected("Order is still being written, try again", 503, RETRY_SOON)
 _FAILED = rejected("Order has failed")
+_BAD_KEY = rejected("Idempotency-Key: expected 1 to 255 visible ASCII characters", 400)
 _PAY = {
     Change.DONE: ok(),
     Change.REFUNDED: rejected("Order was cancelled, the payment is refunded"),
@@ -69,7 +71,12 @@ class ClaimRoutes:
         if request.has_body:
             await request.body()  # nothing in it matters, but its bounds do
         session = self.sessions.key_of(request.token)
-        answer = None if session is None else await self.claims.claim(voucher_id, session)
+        if session is None:
+            return UNAUTHORIZED
+        digest = digest_of(request.idempotency_key)
+        if digest is None:
+            return _BAD_KEY
+        answer = await self.claims.claim(voucher_id, session, digest)
         if answer is None:
             return UNAUTHORIZED
         outcome, order_id = answer
