@@ -40,7 +40,8 @@ def seckill_receipt(voucher_id: int) -> str:
 
 
 def seckill_sale(voucher_id: int) -> str:
-    """Ledger hash: begin, end (Unix ms), state (open, paused, closed), initial (units)."""
+    """Ledger hash: begin, end (Unix ms), state (open, paused, closed), initial (units); once it was
+    changed, the last change with whether it was refused, and units that ever came (restocked)."""
     return f"seckill:sale:{voucher_id}"
 
 
