@@ -115,7 +115,7 @@ end
 local fresh, fresh_digest = {}, {}
 local function won_before(n)
   local user_id, digest = users[n], ARGV[2 * n + 1]
-  if not repeats_key or digest == '' then return nil end
+  if digest == '' then return nil end
   if fresh[user_id] then return fresh_digest[user_id] == digest and fresh[user_id] or nil end
   local kept = redis.call('HGET', repeats_key, user_id)
   return kept and string.sub(kept, 1, #digest + 1) == digest .. ' ' and string.sub(kept, #digest + 2)
@@ -128,12 +128,13 @@ for n = 1, #users do
   if not user_id then
     code = 8
   elseif loaded then
-    local won = won_before(n)
+    local won = repeats_key and won_before(n)
     held = won or held_by[user_id] or fresh[user_id]
     code = won and 0 or held and 2 or refusal()
     if not code then
       code, held = 0, order_id
-      fresh[user_id], fresh_digest[user_id] = order_id, ARGV[2 * n + 1]
+      fresh[user_id] = order_id
+      if repeats_key then fresh_digest[user_id] = ARGV[2 * n + 1] end
       places[#places + 1] = n
       left = left - 1
     end
