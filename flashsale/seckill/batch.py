@@ -64,11 +64,12 @@ def make_batch(
     sessions: Sequence[str],
     order_ids: Sequence[str],
     deadline_ms: int,
-    sliding_ms: tuple[int, int],
+    sliding_ms: tuple[int, int, int],
     digests: Sequence[str] = (),
 ) -> Batch:
     """The call to seckill.lua for who is behind `sessions`, in order; `sliding_ms` is a session's
-    lifetime and refresh interval, `digests` are those of their Idempotency-Keys, if any. Pure."""
+    lifetime, refresh interval and longest life, `digests` are those of their Idempotency-Keys, if
+    any. Pure."""
     args: list[str | int] = [voucher_id, deadline_ms]
     names = (*_keys(voucher_id), *sessions)
     if any(digests):

@@ -8,8 +8,10 @@ from flashsale.seckill.batch import Claimed, digest_of, make_batch, read_answers
 
 
 def test_words_of_the_call() -> None:
-    call = make_batch(7, ["login:token:a", "login:token:b"], ["11", "12"], 99, (5000, 60)).call
-    assert call.args == [7, 99, "", "11", "", "12", 5000, 60]
+    call = make_batch(
+        7, ["login:token:a", "login:token:b"], ["11", "12"], 99, (5000, 60, 9000)
+    ).call
+    assert call.args == [7, 99, "", "11", "", "12", 5000, 60, 9000]
     assert call.keys == (
         "seckill:stock:7",
         "seckill:order:7",
@@ -25,11 +27,11 @@ def test_words_of_the_call() -> None:
 def test_a_key_is_sent_as_its_digest_with_one_name_more() -> None:
     sessions, digest = ["login:token:a", "login:token:b"], digest_of("k")
     assert digest
-    call = make_batch(7, sessions, ["11", "12"], 99, (5000, 60), ["", digest]).call
-    assert call.args == [7, 99, "", "11", digest, "12", 5000, 60]
+    call = make_batch(7, sessions, ["11", "12"], 99, (5000, 60, 9000), ["", digest]).call
+    assert call.args == [7, 99, "", "11", digest, "12", 5000, 60, 9000]
     assert call.keys[5:] == (*sessions, "seckill:idempotency:7")
-    without = make_batch(7, sessions, ["11", "12"], 99, (5000, 60), ["", ""]).call
-    assert without == make_batch(7, sessions, ["11", "12"], 99, (5000, 60)).call
+    without = make_batch(7, sessions, ["11", "12"], 99, (5000, 60, 9000), ["", ""]).call
+    assert without == make_batch(7, sessions, ["11", "12"], 99, (5000, 60, 9000)).call
 
 
 @pytest.mark.parametrize(
