@@ -40,8 +40,14 @@ def seckill_receipt(voucher_id: int) -> str:
 
 
 def seckill_sale(voucher_id: int) -> str:
-    """Ledger hash: begin, end (Unix ms), state (open, paused, closed), initial (units)."""
+    """Ledger hash: begin, end (Unix ms), state (open, paused, closed), initial (units); once it was
+    changed, the last change with whether it was refused, and units that ever came (restocked)."""
     return f"seckill:sale:{voucher_id}"
+
+
+def seckill_idempotency(voucher_id: int) -> str:
+    """Ledger hash: user id → digest of the Idempotency-Key that won, a space, the order id."""
+    return f"seckill:idempotency:{voucher_id}"
 
 
 def login_token(token: str) -> str:
@@ -136,6 +142,7 @@ _DATA_SET_PREFIXES = (
     "seckill:order:",
     "seckill:receipt:",
     "seckill:sale:",
+    "seckill:idempotency:",
     "login:token:",
     "login:sessions:",
     "login:code:",
@@ -147,7 +154,7 @@ _DATA_SET_PREFIXES = (
 SALES = "seckill:*"
 """A pattern of every key of a sale."""
 
-_OF_SALE = re.compile(r"seckill:(?:stock|order|receipt|sale):([0-9]{1,19})")
+_OF_SALE = re.compile(r"seckill:(?:stock|order|receipt|sale|idempotency):([0-9]{1,19})")
 _OF_USER = re.compile(r"sign:([0-9]{1,19}):[0-9]{6}|login:sessions:([0-9]{1,19})")
 _OF_PHONE = re.compile(r"login:(?:code|budget:phone):([0-9]{11})")
 

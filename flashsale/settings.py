@@ -382,6 +382,9 @@ class LifecycleSettings(Settings):
         le=31_536_000,
         description="How often it looks again at orders it has passed.",
     )
+    pause_unbalanced: bool = Field(
+        False, description="Pause a sale whose units do not add up in the ledger."
+    )
 
 
 class CatalogSettings(Settings):

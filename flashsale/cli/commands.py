@@ -12,6 +12,8 @@ COMMANDS = {
     "services": ("services:command", "The programs that private servers run from."),
     "seed": ("seed:seed", "Bring a data set about: users, sessions, shops, vouchers on sale."),
     "warm": ("seed:warm", "Load every sale into the ledger, the catalogue into the cache."),
+    "sale": ("sale:command", "What is on sale: list, open, pause, resume, restock, close."),
+    "orders": ("orders:command", "One order wherever it is; dead letters, settled."),
     "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
     "verify": ("verify:command", "Judge a run: nothing oversold, sold twice or lost."),
     "report": ("report:command", "Render, compare or merge runs."),

@@ -13,7 +13,10 @@
 -- KEYS[4] sale      hash, begin and end (Unix ms), state (open, paused, closed)
 -- KEYS[5] stream    stream of accepted orders: userId, voucherId, id, ms
 -- KEYS[6] … login:token:{token}, a hash with the fields id and end (Unix ms), one a pair or none at
---           all. With them the user of a pair is who is behind its session; ARGV's is not read
+--           all. With them the user of a pair is who is behind its session; in place of ARGV's user
+--           id stands the digest of the claim's Idempotency-Key, "" without one
+-- KEYS[…] the last, where a pair has such a digest: hash, user id -> digest, space, order id. Who
+--           won with a digest is told so again whenever it comes
 -- ARGV[1] voucher id
 -- ARGV[2] deadline, Unix ms by this server's clock
 -- ARGV[3] … user id and order id, alternating, at most 3000 pairs; ids are strings throughout
@@ -36,11 +39,13 @@ end
 local deadline_ms = tonumber(string.match(ARGV[2] or '', '^%d+$'))
 local by_session = #KEYS > 5
 local last = by_session and #ARGV - 3 or #ARGV
+local repeats_key = by_session and KEYS[6 + (last - 2) / 2]
 local full_ms, refresh_ms, longest_ms =
   whole_ms(ARGV[last + 1]), whole_ms(ARGV[last + 2]), whole_ms(ARGV[last + 3])
 
 if #KEYS < 5 or last < 4 or last > 6002 or last % 2 ~= 0 or not deadline_ms
-  or by_session and (#KEYS ~= 5 + (last - 2) / 2 or not full_ms or not refresh_ms or not longest_ms) then
+  or by_session and (#KEYS ~= (repeats_key and 6 or 5) + (last - 2) / 2
+    or not full_ms or not refresh_ms or not longest_ms) then
   return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs, '
     .. 'and for sessions a key each, a lifetime, an interval and a longest life')
 end
@@ -50,6 +55,14 @@ for i = 1, 5 do
   local found = redis.call('TYPE', KEYS[i]).ok
   if found ~= 'none' and found ~= expected[i] then
     return redis.error_reply('REFUSED key ' .. i .. ' is a ' .. found .. ', not a ' .. expected[i])
+  end
+end
+if repeats_key then
+  local found = redis.call('TYPE', repeats_key).ok
+  local digests = 0
+  for n = 3, last, 2 do digests = digests + #ARGV[n] end
+  if found ~= 'none' and found ~= 'hash' or digests == 0 then
+    return redis.error_reply('REFUSED the last key is a ' .. found .. ', not a hash with digests')
   end
 end
 
@@ -111,18 +124,30 @@ if loaded and #known > 0 then
   end
 end
 
-local replies, fresh, places = {}, {}, {}
+-- The order that pair n won before, by the same user with the same digest.
+local fresh, fresh_digest = {}, {}
+local function won_before(n)
+  local user_id, digest = users[n], ARGV[2 * n + 1]
+  if digest == '' then return nil end
+  if fresh[user_id] then return fresh_digest[user_id] == digest and fresh[user_id] or nil end
+  local kept = redis.call('HGET', repeats_key, user_id)
+  return kept and string.sub(kept, 1, #digest + 1) == digest .. ' ' and string.sub(kept, #digest + 2)
+end
+
+local replies, places = {}, {}
 for n = 1, #users do
   local user_id, order_id = users[n], ARGV[2 * n + 2]
   local code, held = 5, ''
   if not user_id then
     code = 8
   elseif loaded then
-    held = held_by[user_id] or fresh[user_id]
-    code = held and 2 or refusal()
+    local won = repeats_key and won_before(n)
+    held = won or held_by[user_id] or fresh[user_id]
+    code = won and 0 or held and 2 or refusal()
     if not code then
       code, held = 0, order_id
       fresh[user_id] = order_id
+      if repeats_key then fresh_digest[user_id] = ARGV[2 * n + 1] end
       places[#places + 1] = n
       left = left - 1
     end
@@ -133,7 +158,7 @@ end
 
 -- First the one write that can still fail: a stream whose ids are spent takes no entry. What does
 -- not reach the stream is not sold.
-local buyers, orders = {}, {}
+local buyers, orders, repeats = {}, {}, {}
 for k, n in ipairs(places) do
   local user_id, order_id = users[n], ARGV[2 * n + 2]
   local added = redis.pcall('XADD', stream_key, '*',
@@ -148,11 +173,16 @@ for k, n in ipairs(places) do
   buyers[#buyers + 1] = user_id
   orders[#orders + 1] = user_id
   orders[#orders + 1] = order_id
+  if repeats_key and ARGV[2 * n + 1] ~= '' then
+    repeats[#repeats + 1] = user_id
+    repeats[#repeats + 1] = ARGV[2 * n + 1] .. ' ' .. order_id
+  end
 end
 if #buyers > 0 then
   redis.call('DECRBY', stock_key, #buyers)
   redis.call('SADD', order_key, unpack(buyers))
   redis.call('HSET', receipt_key, unpack(orders))
+  if #repeats > 0 then redis.call('HSET', repeats_key, unpack(repeats)) end
 end
 
 for k = 6, #KEYS do

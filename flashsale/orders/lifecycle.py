@@ -21,7 +21,7 @@ from datetime import datetime
 from enum import Enum, auto
 
 import structlog
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
@@ -55,11 +55,15 @@ class OrderRow:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """A cancelled order whose unit the ledger may not have back yet."""
+    """An order that has ended and whose unit the ledger may not have back yet.
+
+    `other_id` is another order of the same user and voucher that is live by its row.
+    """
 
     order_id: int
     user_id: int
     voucher_id: int
+    other_id: int | None = None
 
 
 class Change(Enum):
@@ -120,8 +124,8 @@ class Lifecycle:
             await self._until_settled(row)
             row = await self._database.run(lambda c: mark_cancelled(c, order_id, user_id))
         change = Change.TOO_LATE if row is None else _CANCELLED.get(row.status, Change.TOO_LATE)
-        if row is not None and change is Change.DONE:
-            await self._return(Return(order_id, user_id, row.voucher_id))
+        if change is Change.DONE:
+            await self._return(order_id)
         return change
 
     async def _without_row(self, order_id: int, user_id: int) -> Change:
@@ -135,11 +139,12 @@ class Lifecycle:
         if left_ms > 0:
             await asyncio.sleep(left_ms / 1000)
 
-    async def _return(self, returned: Return) -> None:
+    async def _return(self, order_id: int) -> None:
         """Return the unit now; where that fails the sweeper does it, and the user need not know."""
         try:
-            await self._ledger.evaluate(return_call(returned))
-            await self._database.run(lambda c: forget_returns(c, [returned.order_id]))
+            for owed in await self._database.run(lambda c: owed_returns(c, 1, order_id)):
+                await self._ledger.evaluate(return_call(owed))
+                await self._database.run(lambda c: forget_returns(c, [order_id]))
         except (Unavailable, Indeterminate) as trouble:
             log.warning("a unit is left to the sweeper", trouble=str(trouble))
 
@@ -205,12 +210,25 @@ def time_out(
     return returns
 
 
-def owed_returns(connection: Connection, rows_max: int) -> list[Return]:
-    """Returns that the ledger has not confirmed, the oldest orders first."""
+def owed_returns(
+    connection: Connection, rows_max: int, order_id: int | None = None
+) -> list[Return]:
+    """Returns that the ledger has not confirmed, the oldest orders first; of one order, or all."""
     owing = order_return.c
-    query = select(owing.order_id, owing.user_id, owing.voucher_id)
-    rows = connection.execute(query.order_by(owing.order_id).limit(rows_max))
-    return [Return(row.order_id, row.user_id, row.voucher_id) for row in rows]
+    other = and_(
+        _order.user_id == owing.user_id,
+        _order.voucher_id == owing.voucher_id,
+        _order.live.is_not(None),
+    )
+    query = (
+        select(owing.order_id, owing.user_id, owing.voucher_id, _order.id.label("other_id"))
+        .select_from(order_return.outerjoin(voucher_order, other))
+        .order_by(owing.order_id)
+        .limit(rows_max)
+    )
+    if order_id is not None:
+        query = query.where(owing.order_id == order_id)
+    return [Return(*row) for row in connection.execute(query)]
 
 
 def forget_returns(connection: Connection, order_ids: Sequence[int]) -> None:
@@ -253,7 +271,7 @@ def _give_back(connection: Connection, returns: Sequence[Return]) -> None:
 
 
 def return_call(returned: Return) -> Call:
-    """The call that gives the unit of a cancelled order back, and its user the place. Pure."""
+    """The call that gives the unit of an ended order back, and its user the place. Pure."""
     return Call(
         _RETURN,
         (
@@ -261,5 +279,5 @@ def return_call(returned: Return) -> Call:
             keys.seckill_order(returned.voucher_id),
             keys.seckill_stock(returned.voucher_id),
         ),
-        (returned.user_id, returned.order_id),
+        (returned.user_id, returned.order_id, returned.other_id or ""),
     )

@@ -128,6 +128,14 @@ class WorkerCollector(Collector):
         swept.add_metric(["timed_out"], total.timed_out)
         swept.add_metric(["returned"], total.returned)
         yield swept
+        sales = CounterMetricFamily(
+            "flashsale_sweeper_sales",
+            "Changes of sales finished that were cut short, and sales paused.",
+            labels=["result"],
+        )
+        sales.add_metric(["finished"], total.finished)
+        sales.add_metric(["paused"], total.paused)
+        yield sales
         yield CounterMetricFamily("flashsale_sweeper_failures", "Failed sweeps.", total.failures)
 
 

@@ -1,4 +1,5 @@
-"""The sweeper: unpaid orders time out, and what cancellations owe the ledger is returned.
+"""The sweeper: unpaid orders time out, what cancellations owe the ledger is returned, changes of
+sales that were cut short are finished, and sales whose books disagree can be paused.
 
 Every worker process runs one; several at once do no harm, since each step happens once.
 """
@@ -13,7 +14,7 @@ import structlog
 from redis import Redis
 from sqlalchemy import Engine
 
-from flashsale.errors import Indeterminate, Unavailable
+from flashsale.errors import FlashsaleError, Indeterminate, Unavailable
 from flashsale.model import ID_MAX
 from flashsale.orders.lifecycle import (
     CLOCK_SLACK_MS,
@@ -23,6 +24,7 @@ from flashsale.orders.lifecycle import (
     return_call,
     time_out,
 )
+from flashsale.seckill.control import SaleControl
 from flashsale.seckill.ids import EPOCH_S
 from flashsale.settings import LifecycleSettings
 from flashsale.storage.mysql import transaction
@@ -33,10 +35,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class Swept:
-    """What a sweeper did: orders that timed out, and units that went back to the ledger."""
+    """What a sweeper did: orders that timed out, units that went back to the ledger, changes of
+    sales that it finished, and sales that it paused."""
 
     timed_out: int = 0
     returned: int = 0
+    finished: int = 0
+    paused: int = 0
     failures: int = 0
 
 
@@ -55,6 +60,7 @@ class Sweeper:
         self.pool = pool
         self._ledger = ledger
         self._settings = settings
+        self._control = SaleControl(pool, ledger, "sweeper")
         claim_settled_s = (claim_timeout_ms + CLOCK_SLACK_MS) / 1000
         self._unpaid_max = timedelta(seconds=max(settings.unpaid_timeout_s, claim_settled_s))
         self._now_s = now_s
@@ -75,14 +81,35 @@ class Sweeper:
                 log.warning("the sweep stopped short", trouble=str(trouble))
 
     def run_once(self) -> Swept:
-        """Time out what is due, then return what is owed.
+        """Time out what is due, return what is owed, finish what was cut short, look at the books.
 
         Raises Unavailable or Indeterminate; another call goes on from there.
         """
         swept = Swept(timed_out=self._time_out(), returned=self._return())
         self.total.timed_out += swept.timed_out
         self.total.returned += swept.returned
+        swept.finished = self._finish_changes()
+        self.total.finished += swept.finished
+        if self._settings.pause_unbalanced:
+            swept.paused = self._pause_unbalanced()
+            self.total.paused += swept.paused
         return swept
+
+    def _finish_changes(self) -> int:
+        finished = 0
+        for voucher in self._control.unfinished():
+            try:
+                finished += self._control.finish(voucher)
+            except FlashsaleError as error:  # for a person to look at; the others go on
+                log.error("a change of a sale cannot be finished", voucher=voucher, why=str(error))
+        return finished
+
+    def _pause_unbalanced(self) -> int:
+        try:
+            return len(self._control.pause_unbalanced())
+        except FlashsaleError as error:
+            log.error("a sale whose books disagree cannot be paused", why=str(error))
+            return 0
 
     def _time_out(self) -> int:
         if self._now_s() >= self._rescan_due_s:  # an order may have become a row behind us

@@ -1,7 +1,9 @@
 """A batch of claims on one voucher: what goes to seckill.lua, and what a reply means. Pure."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from flashsale import keys
@@ -9,15 +11,33 @@ from flashsale.lua.scripts import CLAIM_OUTCOMES, NO_SESSION, Call, script
 from flashsale.model import Outcome
 
 _SECKILL = script("seckill")
-_BEHIND_SESSION = ""
+_KEY_LENGTH_MAX = 255
+_DIGEST_BYTES = 16
+
+
+def digest_of(idempotency_key: str) -> str | None:
+    """What is kept of an Idempotency-Key, "" for none; None where it is no valid one: 1 to 255
+    visible ASCII characters. Pure."""
+    if not idempotency_key:
+        return ""
+    if len(idempotency_key) > _KEY_LENGTH_MAX or not _VISIBLE.fullmatch(idempotency_key):
+        return None
+    return blake2b(idempotency_key.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+_VISIBLE = re.compile(r"[!-~]+")
 
 
 class Claim(NamedTuple):
-    """Whoever is behind a session wants one unit of a voucher."""
+    """Whoever is behind a session wants one unit of a voucher.
+
+    With a `digest` of an Idempotency-Key, who won with it is told so again whenever it comes.
+    """
 
     voucher_id: int
     session: str  # its key
     arrived_s: float
+    digest: str = ""
 
 
 class Claimed(NamedTuple):
@@ -45,14 +65,22 @@ def make_batch(
     order_ids: Sequence[str],
     deadline_ms: int,
     sliding_ms: tuple[int, int, int],
+    digests: Sequence[str] = (),
 ) -> Batch:
     """The call to seckill.lua for who is behind `sessions`, in order; `sliding_ms` is a session's
-    lifetime, refresh interval and longest life. Pure."""
+    lifetime, refresh interval and longest life, `digests` are those of their Idempotency-Keys, if
+    any. Pure."""
     args: list[str | int] = [voucher_id, deadline_ms]
-    for order_id in order_ids:
-        args += (_BEHIND_SESSION, order_id)
+    names = (*_keys(voucher_id), *sessions)
+    if any(digests):
+        names = (*names, keys.seckill_idempotency(voucher_id))
+        for digest, order_id in zip(digests, order_ids, strict=True):
+            args += (digest, order_id)
+    else:
+        for order_id in order_ids:
+            args += ("", order_id)
     args += sliding_ms
-    return Batch(order_ids, deadline_ms, Call(_SECKILL, (*_keys(voucher_id), *sessions), args))
+    return Batch(order_ids, deadline_ms, Call(_SECKILL, names, args))
 
 
 def read_answers(reply: Sequence[Any]) -> list[Claimed | None]:
@@ -70,7 +98,8 @@ def settled(reply: Sequence[Any], my_ids: Sequence[str]) -> list[Claimed | None]
     The replay is the very same call: same order ids, same deadline. Receipts make it safe (a user
     who holds one is told so before anything else is looked at), and they tell the truth:
 
-    1. a receipt with my id: the lost call sold it. Sold.
+    1. a receipt with my id: the lost call sold it. Sold. An Idempotency-Key that won before: sold,
+       with the id of then.
     2. a receipt with another id: the user held one already. Duplicate.
     3. past the deadline: neither the lost call nor this one can sell any more. Certainly not done.
     4. any other refusal (sold out, paused, …) before the deadline is not final, because the lost
@@ -85,7 +114,7 @@ def settled(reply: Sequence[Any], my_ids: Sequence[str]) -> list[Claimed | None]
 
 def _settled(outcome: Outcome, held: str, mine: str) -> Claimed | None:
     if outcome is Outcome.SOLD or (outcome is Outcome.DUPLICATE and held == mine):
-        return Claimed(Outcome.SOLD, mine)
+        return Claimed(Outcome.SOLD, held)
     if outcome is Outcome.DUPLICATE:
         return Claimed(Outcome.DUPLICATE, held)
     return SHED if outcome is Outcome.SHED else None

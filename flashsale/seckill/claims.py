@@ -54,14 +54,15 @@ class Claims:
         """Its connections, by what they are for."""
         return {"claim": self._channel, "claim_side": self._side}
 
-    async def claim(self, voucher_id: int, session: str) -> Claimed | None:
+    async def claim(self, voucher_id: int, session: str, digest: str = "") -> Claimed | None:
         """Buy one unit of `voucher_id` for who is behind the key `session`; None: nobody is.
 
-        Never raises for what the ledger did.
+        Who won with `digest`, that of an Idempotency-Key, is told so again. Never raises for what
+        the ledger did.
         """
         now_s = asyncio.get_running_loop().time()
         try:
-            answer = await self.gate.enter(Claim(voucher_id, session, now_s))
+            answer = await self.gate.enter(Claim(voucher_id, session, now_s, digest))
         except (GateFull, Unavailable):
             answer = SHED
         if answer is not None:
@@ -97,8 +98,9 @@ class Claims:
         for voucher_id, places in by_voucher.items():
             sessions = [claims[place].session for place in places]
             batch_ids = order_ids[start : start + len(places)]
+            digests = [claims[place].digest for place in places]
             batches.append(
-                make_batch(voucher_id, sessions, batch_ids, deadline_ms, self._sliding_ms)
+                make_batch(voucher_id, sessions, batch_ids, deadline_ms, self._sliding_ms, digests)
             )
             start += len(places)
         replies = await self._channel.run([batch.call for batch in batches])

@@ -5,14 +5,16 @@ has just given MySQL a sale that nobody knows of yet.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Row, func, select
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError, ViolationError
 from flashsale.lua.scripts import Call, script
 from flashsale.model import LIVE_STATUSES
+from flashsale.seckill.journal import Standing, standings
 from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import transaction, unix_ms
 from flashsale.storage.roles import call, evaluate
@@ -29,7 +31,10 @@ _LOST = (
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A sale as MySQL has it. Times are Unix milliseconds."""
+    """A sale as MySQL has it. Times are Unix milliseconds.
+
+    `state` and `change` are what the journal says: how it stands, and the last change in it.
+    """
 
     voucher_id: int
     stock: int
@@ -37,6 +42,8 @@ class Terms:
     begin_ms: int
     end_ms: int
     live_orders: int
+    state: str = "open"
+    change: int = 0
 
     @property
     def is_untouched(self) -> bool:
@@ -60,17 +67,21 @@ def read_terms(pool: Engine) -> list[Terms]:
     )
     with transaction(pool) as connection:
         rows = connection.execute(query).all()
-    return [
-        Terms(
-            row.voucher_id,
-            row.stock,
-            row.initial_stock,
-            unix_ms(row.begin_time),
-            unix_ms(row.end_time),
-            row.live_orders,
-        )
-        for row in rows
-    ]
+        standing = standings(connection)
+    return [_terms(row, standing.get(row.voucher_id, Standing())) for row in rows]
+
+
+def _terms(row: Row[*tuple[Any, ...]], standing: Standing) -> Terms:
+    return Terms(
+        row.voucher_id,
+        row.stock,
+        row.initial_stock,
+        unix_ms(row.begin_time),
+        unix_ms(row.end_time),
+        row.live_orders,
+        standing.state,
+        standing.change,
+    )
 
 
 def load_call(terms: Terms) -> Call:
@@ -83,7 +94,8 @@ def load_call(terms: Terms) -> Call:
         keys.seckill_receipt(voucher_id),
         keys.LOADED_SALES,
     )
-    return Call(_LOAD, names, (voucher_id, terms.stock, terms.begin_ms, terms.end_ms))
+    hours = (terms.begin_ms, terms.end_ms)
+    return Call(_LOAD, names, (voucher_id, terms.stock, *hours, terms.change, terms.state))
 
 
 def load_sale(ledger: Redis, terms: Terms) -> bool:

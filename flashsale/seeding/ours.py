@@ -193,6 +193,7 @@ def _conditions(known: Owned) -> dict[str, str]:
     hanging = {
         tables.voucher_order: f"{user} AND {voucher}",
         tables.order_return: f"{user} AND {voucher}",
+        tables.journal: voucher,
         tables.blog_like: f"{user} AND {blog}",
         tables.sign: user,
         tables.stream_position: stream,

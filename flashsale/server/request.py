@@ -44,6 +44,7 @@ class Request:
         "_declared",
         "_fields",
         "_receive",
+        "idempotency_key",
         "method",
         "path",
         "scope",
@@ -57,7 +58,7 @@ class Request:
         self.path: str = scope["path"]
         self._receive = receive
         self._body_bytes_max = limits.body_bytes_max
-        self.token = ""
+        self.token = self.idempotency_key = ""
         self._declared = 0  # bytes of body announced; -1: chunked, length unknown
         size, chunked = len(self.path), False
         length: bytes | None = None
@@ -71,6 +72,8 @@ class Request:
                 length = value
             elif name == b"transfer-encoding":
                 chunked = True
+            elif name == b"idempotency-key":
+                self.idempotency_key = value.decode("latin-1")
         if size > limits.header_bytes_max:
             raise Refused(rejected("Headers too large", 431))
         if chunked or length is not None:

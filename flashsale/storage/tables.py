@@ -186,6 +186,26 @@ order_return = _table(  # units of cancelled orders that the ledger is still to 
     _stamp("create_time"),
 )
 
+journal = _table(  # what was done to sales and orders by hand: lines are added, never changed
+    "tb_journal",
+    _id(generated=True),
+    Column("ends", BigInteger),  # the planned line that this one ends
+    Column("step", String(8), nullable=False),  # planned, done, refused
+    Column("action", String(16), nullable=False),
+    Column("voucher_id", BigInteger, nullable=False),
+    Column("order_id", BigInteger),
+    Column("units", Integer, nullable=False, server_default="0"),
+    Column("was", String(64), nullable=False, server_default=""),
+    Column("becomes", String(64), nullable=False, server_default=""),
+    Column("actor", String(128), nullable=False),
+    Column("reason", String(512), nullable=False, server_default=""),
+    _stamp("create_time"),
+    UniqueConstraint("ends", name="uk_journal_ends"),
+    Index("ix_journal_voucher", "voucher_id"),
+    Index("ix_journal_order", "order_id"),
+    Index("ix_journal_step", "step"),
+)
+
 sign = _table(
     "tb_sign",
     _id(generated=True),

@@ -32,6 +32,7 @@ class SaleBefore:
 
     `live` and `ended` are rows; `queued` are receipts that were no rows yet. `unsettled` are users
     on whom order set, receipts and rows did not agree: whatever came of them is not this run's.
+    `restocked` units had come by restocks, by the ledger's count.
     """
 
     mysql: MySQLSale | None = None
@@ -45,6 +46,7 @@ class SaleBefore:
     ended: frozenset[int] = frozenset()
     queued: frozenset[int] = frozenset()
     unsettled: frozenset[int] = frozenset()
+    restocked: int = 0
 
     def knows(self, order: int) -> bool:
         """True for an order that existed before the run."""
@@ -142,6 +144,7 @@ def _sale_before(mysql: MySQLSale | None, rows: Rows, ledger: LedgerSale) -> Sal
         ended=frozenset(every - live.keys()),
         queued=frozenset(ledger.receipts.values()) - every,
         unsettled=_unsettled(ledger, {user: order for order, user in live.items()}),
+        restocked=ledger.restocked,
     )
 
 
@@ -221,6 +224,7 @@ def _sale_to_json(sale: SaleBefore) -> dict[str, Any]:
         "ended": _as_text(sale.ended),
         "queued": _as_text(sale.queued),
         "unsettled_users": sorted(sale.unsettled),
+        "restocked": sale.restocked,
     }
 
 
@@ -239,6 +243,7 @@ def _sale_from_json(sale: Mapping[str, Any]) -> SaleBefore:
         ended=frozenset(map(int, sale["ended"])),
         queued=frozenset(map(int, sale["queued"])),
         unsettled=frozenset(map(index, sale["unsettled_users"])),
+        restocked=index(sale.get("restocked", 0)),
     )
 
 

@@ -376,6 +376,9 @@ class _View:
             initial=None if initial is None else initial - restocked,
             begin_ms=ledger.begin_ms if terms is None else terms.begin_ms,
             end_ms=ledger.end_ms if terms is None else terms.end_ms,
+            restocked=ledger.restocked
+            if terms is None or terms.restocked is None
+            else terms.restocked,
         )
 
     def _ledger_without(self, users: frozenset[int]) -> LedgerSale:

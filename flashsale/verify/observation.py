@@ -156,6 +156,7 @@ class LedgerSale:
     """Stock, holders and terms of one sale; None where the ledger does not have them.
 
     `oddities` tells of what no script writes: keys of a wrong type, members that are no ids.
+    `restocked` counts the units that ever came by restocks; those that went are not taken off it.
     """
 
     stock: int | None = None
@@ -166,6 +167,7 @@ class LedgerSale:
     members: AbstractSet[int] = field(default_factory=frozenset)
     receipts: Mapping[int, int] = field(default_factory=dict)
     oddities: tuple[str, ...] = ()
+    restocked: int = 0
 
     @property
     def gives_receipts(self) -> bool:
@@ -180,13 +182,17 @@ class Terms:
     initial: int | None = None
     begin_ms: int | None = None
     end_ms: int | None = None
+    restocked: int | None = None
+
+
+_TERMS = (b"initial", b"begin", b"end", b"restocked")
 
 
 def read_terms(ledger: Redis, voucher: int) -> Terms:
     """The terms of `voucher`'s sale, without its orders."""
     key = keys.seckill_sale(voucher)
     found: Any = ledger.hgetall(key) if _has(ledger, key, "hash", []) else {}
-    return Terms(*(_number(found.get(name)) for name in (b"initial", b"begin", b"end")))
+    return Terms(*(_number(found.get(name)) for name in _TERMS))
 
 
 Pulse = tuple[int | None, int, int]
@@ -230,6 +236,7 @@ def read_sale(ledger: Redis, voucher: int) -> LedgerSale:
         members=members,
         receipts=receipts,
         oddities=tuple(odd),
+        restocked=_number(terms.get(b"restocked")) or 0,
     )
 
 

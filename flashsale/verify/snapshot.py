@@ -122,10 +122,11 @@ class Sale:
 
     @property
     def restocked(self) -> int:
-        """Units added since the baseline."""
+        """Units that came since the baseline, though others may have gone."""
         if self.initial is None or self.before is None or self.before.mysql is None:
             return 0
-        return max(0, self.initial - self.before.mysql.initial)
+        counted = self.ledger.restocked - self.before.restocked
+        return max(0, counted, self.initial - self.before.mysql.initial)
 
     @cached_property
     def returned(self) -> int:

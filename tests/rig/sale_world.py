@@ -119,12 +119,13 @@ class World:
         self.ledger["stock"] += 1
 
     def restock(self, units: int) -> None:
-        """More units, in both stores."""
+        """More units in both stores, or fewer where they are negative."""
         assert self.mysql is not None
         mysql = self.mysql
         self.mysql = MySQLSale(mysql.initial + units, mysql.stock + units, BEGIN_MS, END_MS)
         self.ledger["stock"] += units
         self.ledger["initial"] += units
+        self.ledger["restocked"] = self.ledger.get("restocked", 0) + max(0, units)
 
     # Hands.
 

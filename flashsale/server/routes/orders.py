@@ -9,6 +9,7 @@ from flashsale.accounts.sessions import ClaimBudget, Sessions
 from flashsale.model import OrderStatus, Outcome, parse_id
 from flashsale.orders.lifecycle import Change, Lifecycle
 from flashsale.orders.lookup import Found, KnownSales, OrderLookup
+from flashsale.seckill.batch import digest_of
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers
@@ -31,6 +32,7 @@ from flashsale.settings import ClaimSettings
 
 _QUEUED = rejected("Order is still being written, try again", 503, RETRY_SOON)
 _FAILED = rejected("Order has failed")
+_BAD_KEY = rejected("Idempotency-Key: expected 1 to 255 visible ASCII characters", 400)
 _PAY = {
     Change.DONE: ok(),
     Change.REFUNDED: rejected("Order was cancelled, the payment is refunded"),
@@ -73,12 +75,15 @@ class ClaimRoutes:
         session = self.sessions.key_of(request.token)
         if session is None:
             return UNAUTHORIZED
+        digest = digest_of(request.idempotency_key)
+        if digest is None:
+            return _BAD_KEY
         if self.budget.add(session):
             wait_s = await self.budget.wait_s(session, request.token)
             if wait_s:
                 self.claims.outcomes[Outcome.RATE_LIMITED] += 1
                 return too_many_claims(wait_s)
-        answer = await self.claims.claim(voucher_id, session)
+        answer = await self.claims.claim(voucher_id, session, digest)
         if answer is None:
             return UNAUTHORIZED
         outcome, order_id = answer

@@ -79,6 +79,22 @@ def test_where_it_cannot_be_set_aside_it_stays_pending(
     assert ledger.xpending(keys.STREAM_ORDERS, keys.GROUP)["pending"] == 1
 
 
+def test_dead_letters_that_take_no_more_leave_it_pending(ledger: Redis, entry_id: str) -> None:
+    """The letter is written before the entry is acknowledged."""
+    ledger.xadd(keys.STREAM_DEAD, {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    before = everything(ledger)
+    with pytest.raises(ResponseError, match=r"^REFUSED"):
+        set_aside(ledger, entry_id)
+    assert everything(ledger) == before
+    assert ledger.xpending(keys.STREAM_ORDERS, keys.GROUP)["pending"] == 1
+
+
+def test_without_its_group_nothing_is_pending(ledger: Redis, entry_id: str) -> None:
+    ledger.xgroup_destroy(keys.STREAM_ORDERS, keys.GROUP)
+    assert set_aside(ledger, entry_id) == 0
+    assert not ledger.exists(keys.STREAM_DEAD)
+
+
 def test_half_a_field_leaves_it_pending(ledger: Redis, entry_id: str) -> None:
     before = everything(ledger)
     with pytest.raises(ResponseError, match=r"^REFUSED"):

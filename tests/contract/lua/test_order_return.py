@@ -27,6 +27,22 @@ def test_a_unit_comes_back_once_and_its_user_may_buy_again(ledger: Redis) -> Non
     assert stock(ledger) == 0
 
 
+def test_who_holds_another_order_by_a_row_keeps_the_place(ledger: Redis) -> None:
+    """Two orders of one user, of a receipt that was lost: the second goes, and its unit with it."""
+    open_sale(ledger, units=5)
+    claim(ledger, (7, 70))
+    ledger.hdel(keys.seckill_receipt(1), "7")
+    claim(ledger, (7, 71))
+    assert stock(ledger) == 3
+    call = return_call(Return(71, 7, 1, other_id=70))
+    for reply in (1, 0):
+        args = map(str, call.args)
+        assert ledger.eval(call.script.text, len(call.keys), *call.keys, *args) == reply
+        assert stock(ledger) == 4
+        assert ledger.hgetall(keys.seckill_receipt(1)) == {"7": "70"}
+        assert ledger.smembers(keys.seckill_order(1)) == {"7"}
+
+
 def test_another_users_order_returns_nothing(ledger: Redis) -> None:
     open_sale(ledger)
     claim(ledger, (7, 2**53 + 1))

@@ -17,7 +17,7 @@ NAMES = [
     keys.seckill_receipt(1),
     keys.LOADED_SALES,
 ]
-TERMS = ("1", "100", "1000", "9000000000000")
+TERMS = ("1", "100", "1000", "9000000000000", "0", "open")
 
 
 def load(ledger: Redis, *terms: str) -> int:
@@ -42,8 +42,14 @@ def test_a_loaded_sale_is_left_as_it_is(ledger: Redis) -> None:
     claim(ledger, (7, 1001))
     ledger.hset(keys.seckill_sale(1), "state", "paused")
     before = everything(ledger)
-    assert load(ledger, "1", "500", "1", "2") == ALREADY
+    assert load(ledger, "1", "500", "1", "2", "0", "open") == ALREADY
     assert everything(ledger) == before
+
+
+def test_a_sale_stands_as_the_journal_says(ledger: Redis) -> None:
+    assert load(ledger, "1", "100", "1000", "9000000000000", "17", "paused") == CREATED
+    found = ledger.hmget(keys.seckill_sale(1), "state", "change", "refused")
+    assert found == ["paused", "17", "0"]
 
 
 def test_loading_again_mends_the_list_of_sales(ledger: Redis) -> None:
@@ -86,14 +92,16 @@ def test_a_key_of_a_wrong_type_leaves_everything_untouched(ledger: Redis, place:
 @pytest.mark.parametrize(
     "terms",
     [
-        ("1", "-1", "1000", "2000"),
-        ("1", "ten", "1000", "2000"),
-        ("1", "1.5", "1000", "2000"),
-        ("1", "007", "1000", "2000"),
-        ("1", "10", "soon", "2000"),
-        ("1", "10", "1000", ""),
-        ("1", "10", "1000"),
-        ("1", "10", "1000", "2000", "more"),
+        ("1", "-1", "1000", "2000", "0", "open"),
+        ("1", "ten", "1000", "2000", "0", "open"),
+        ("1", "1.5", "1000", "2000", "0", "open"),
+        ("1", "007", "1000", "2000", "0", "open"),
+        ("1", "10", "soon", "2000", "0", "open"),
+        ("1", "10", "1000", "", "0", "open"),
+        ("1", "10", "1000", "2000", "-1", "open"),
+        ("1", "10", "1000", "2000", "0", "ajar"),
+        ("1", "10", "1000", "2000", "0"),
+        ("1", "10", "1000", "2000", "0", "open", "more"),
     ],
     ids=str,
 )

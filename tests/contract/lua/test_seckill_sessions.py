@@ -23,6 +23,7 @@ from rig.sale import (
 from flashsale import keys
 from flashsale.lua.scripts import NO_SESSION
 from flashsale.model import ID_MAX
+from flashsale.seckill.batch import make_batch
 
 SOLD, SOLD_OUT, DUPLICATE, NOT_LOADED, PAUSED, LATE = 0, 1, 2, 5, 6, 7
 REFRESH_MS = 60_000
@@ -39,6 +40,75 @@ def test_sold_to_who_is_behind_the_session(ledger: Redis) -> None:
     ]
     assert sold(ledger) == {"7": "1001", str(ID_MAX): "1002"}
     assert stock(ledger) == 1
+
+
+# Idempotency keys: kept with the receipt, for who sends one.
+
+
+def claim_with(ledger: Redis, *claims: tuple[int, int, str]) -> list[tuple[int, str]]:
+    """For (user, order id, digest) each."""
+    digests = [digest for *_, digest in claims]
+    batch = make_batch(
+        1,
+        [session(user) for user, *_ in claims],
+        [str(order) for _, order, _ in claims],
+        now_ms() + HOUR_MS,
+        SLIDING_MS,
+        digests,
+    )
+    reply = run(ledger, batch.call.keys, batch.call.args)
+    return list(zip(reply[::2], reply[1::2], strict=True))
+
+
+def test_who_won_with_a_key_is_told_so_again(ledger: Redis) -> None:
+    open_sale(ledger, units=3)
+    sign_in(ledger, 7, 8)
+    assert claim_with(ledger, (7, 1, "a"), (8, 2, "b")) == [(SOLD, "1"), (SOLD, "2")]
+    assert claim_with(ledger, (7, 3, "a"), (8, 4, "x")) == [(SOLD, "1"), (DUPLICATE, "2")]
+    assert claim_with(ledger, (7, 5, "")) == [(DUPLICATE, "1")], "without it as ever"
+    assert claim_with(ledger, (8, 6, "a")) == [(DUPLICATE, "2")], "a key is its user's alone"
+    assert claim_with(ledger, (7, 7, "a b")) == [(DUPLICATE, "1")]
+    assert stock(ledger) == 1
+    assert sold(ledger) == {"7": "1", "8": "2"}
+
+
+def test_two_of_one_key_in_a_batch_are_one(ledger: Redis) -> None:
+    open_sale(ledger, units=3)
+    sign_in(ledger, 7)
+    answers = claim_with(ledger, (7, 1, "a"), (7, 2, "a"), (7, 3, "b"), (7, 4, ""))
+    assert answers == [(SOLD, "1"), (SOLD, "1"), (DUPLICATE, "1"), (DUPLICATE, "1")]
+    assert stock(ledger) == 2
+
+
+def test_a_key_that_won_buys_nothing_more_once_its_order_is_cancelled(ledger: Redis) -> None:
+    """A request that was held up somewhere and comes late is no second order."""
+    open_sale(ledger, units=3)
+    sign_in(ledger, 7)
+    claim_with(ledger, (7, 1, "a"))
+    ledger.hdel(keys.seckill_receipt(1), "7")
+    assert claim_with(ledger, (7, 2, "a")) == [(SOLD, "1")]
+    assert claim_with(ledger, (7, 3, "b")) == [(SOLD, "3")]
+    assert claim_with(ledger, (7, 4, "b")) == [(SOLD, "3")]
+
+
+def test_a_key_that_did_not_win_is_not_kept(ledger: Redis) -> None:
+    open_sale(ledger, units=0)
+    sign_in(ledger, 7)
+    assert claim_with(ledger, (7, 1, "a")) == [(SOLD_OUT, "")]
+    ledger.incr(keys.seckill_stock(1))
+    assert claim_with(ledger, (7, 2, "a")) == [(SOLD, "2")]
+
+
+def test_claims_without_keys_touch_nothing_of_them(ledger: Redis) -> None:
+    open_sale(ledger)
+    sign_in(ledger, 7)
+    ledger.rpush(keys.seckill_idempotency(1), "not a hash")
+    assert claim_with(ledger, (7, 1, "")) == [(SOLD, "1")]
+    sign_in(ledger, 8)
+    before = everything(ledger)
+    with pytest.raises(ResponseError, match=r"^REFUSED"):
+        claim_with(ledger, (8, 2, "a"))
+    assert everything(ledger) == before
 
 
 def test_nobody_takes_nothing_and_stands_in_nobodys_way(ledger: Redis) -> None:

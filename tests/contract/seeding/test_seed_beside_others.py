@@ -32,6 +32,10 @@ THEIRS = {
     "sign-in day": "INSERT INTO tb_sign (user_id, date) VALUES (99, '2030-01-01')",
     "like": "INSERT INTO tb_blog_like (user_id, blog_id) VALUES (99, 1)",
     "return": "INSERT INTO tb_order_return (order_id, user_id, voucher_id) VALUES (1, 99, 1)",
+    "journal": (
+        "INSERT INTO tb_journal (step, action, voucher_id, actor) "
+        "VALUES ('done', 'retry', 99, 'hers')"
+    ),
     "position": "INSERT INTO tb_stream_position (stream, last_ms, last_seq) VALUES ('x', 1, 1)",
     "sale": (
         "INSERT INTO tb_seckill_voucher (voucher_id, stock, initial_stock, begin_time, end_time) "
@@ -104,6 +108,11 @@ def test_a_reset_takes_what_hangs_on_the_data_set_and_nothing_of_others(lab: Lab
     lab.sql(ORDER.format(id=1, user=2, voucher=1))
     lab.sql("INSERT INTO tb_sign (user_id, date) VALUES (2, '2030-01-01')")
     lab.sql("INSERT INTO tb_blog_like (user_id, blog_id) VALUES (2, 1)")
+    lab.sql(
+        "INSERT INTO tb_journal (step, action, voucher_id, actor, becomes) "
+        "VALUES ('planned', 'close', 1, 'ann', 'closed')"
+    )
+    lab.ledger.hset(keys.seckill_idempotency(1), "2", "digest 1")
     ours = (keys.login_token("again"), keys.login_code(phone), keys.sign(2, "203001"))
     lab.ledger.hset(ours[0], mapping={"id": "2", "nickName": nick_name})
     lab.ledger.hset(ours[1], "code", "1")
@@ -117,11 +126,12 @@ def test_a_reset_takes_what_hangs_on_the_data_set_and_nothing_of_others(lab: Lab
     for key in ("cache:users:1", "bloom:of:another", "lock:shopping"):
         lab.cache.set(key, "theirs")
     lab.seed(users=1, reset=True)
-    assert not lab.ledger.exists(*ours, keys.LOADED_SALES, keys.seckill_stock(1))
+    gone = (*ours, keys.LOADED_SALES, keys.seckill_stock(1), keys.seckill_idempotency(1))
+    assert not lab.ledger.exists(*gone)
     assert lab.ledger.exists(*theirs) == len(theirs)
     assert lab.cache.exists("cache:users:1", "bloom:of:another", "lock:shopping") == 3
     assert lab.count("tb_user") == 1
-    tables = ("tb_voucher_order", "tb_sign", "tb_blog_like", "tb_stream_position")
+    tables = ("tb_voucher_order", "tb_sign", "tb_blog_like", "tb_journal", "tb_stream_position")
     assert sum(lab.count(table) for table in tables) == 0
 
 

@@ -229,6 +229,27 @@ async def test_unknown_names_its_id(
     assert int(reply.headers["retry-after"]) >= 1, "the status is final after the deadline"
 
 
+async def test_the_same_key_gets_the_same_answer(shop: Shop, ledger: Redis) -> None:
+    key = {"idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
+    first = await shop.claim(1, 1, headers=key)
+    again = await shop.claim(1, 1, headers=key)
+    assert first.headers["x-outcome"] == again.headers["x-outcome"] == "sold"
+    assert (first.body, first.headers["x-order-id"]) == (again.body, again.headers["x-order-id"])
+    other = await shop.claim(1, 1, headers={"idempotency-key": "another"})
+    assert (
+        other.headers["x-outcome"] == (await shop.claim(1, 1)).headers["x-outcome"] == "duplicate"
+    )
+    assert stock(ledger) == 9
+
+
+async def test_what_is_no_key_is_400(shop: Shop, ledger: Redis) -> None:
+    for key in ("two words", "x" * 256):
+        assert (await shop.claim(1, 1, headers={"idempotency-key": key})).status == 400
+    assert (await shop.claim(1, 9, headers={"idempotency-key": "two words"})).status == 400
+    assert (await shop.claim(1, None, headers={"idempotency-key": "two words"})).status == 401
+    assert stock(ledger) == 10
+
+
 async def test_a_body_does_not_matter_but_its_bounds_do(shop: Shop) -> None:
     small = await shop.claim(1, 1, headers={"content-length": "3"}, body=b"abc")
     assert small.headers["x-outcome"] == "sold"

@@ -4,7 +4,7 @@ import pytest
 
 from flashsale.lua.scripts import CLAIM_OUTCOMES
 from flashsale.model import ID_MAX, Outcome
-from flashsale.seckill.batch import Claimed, make_batch, read_answers
+from flashsale.seckill.batch import Claimed, digest_of, make_batch, read_answers
 
 
 def test_words_of_the_call() -> None:
@@ -22,6 +22,36 @@ def test_words_of_the_call() -> None:
         "login:token:b",
     )
     assert call.command() == ("EVALSHA", call.script.sha, 7, *call.keys, *call.args)
+
+
+def test_a_key_is_sent_as_its_digest_with_one_name_more() -> None:
+    sessions, digest = ["login:token:a", "login:token:b"], digest_of("k")
+    assert digest
+    call = make_batch(7, sessions, ["11", "12"], 99, (5000, 60, 9000), ["", digest]).call
+    assert call.args == [7, 99, "", "11", digest, "12", 5000, 60, 9000]
+    assert call.keys[5:] == (*sessions, "seckill:idempotency:7")
+    without = make_batch(7, sessions, ["11", "12"], 99, (5000, 60, 9000), ["", ""]).call
+    assert without == make_batch(7, sessions, ["11", "12"], 99, (5000, 60, 9000)).call
+
+
+@pytest.mark.parametrize(
+    ("key", "is_valid"),
+    [
+        ("8e03978e-40d5-43dd-bc93-6894a57f9324", True),
+        ('"quoted"', True),
+        ("x" * 255, True),
+        ("x" * 256, False),
+        ("two words", False),
+        ("\u00e9", False),
+        ("a\n", False),
+    ],
+)
+def test_what_is_a_key(key: str, is_valid: bool) -> None:
+    digest = digest_of(key)
+    assert (digest is not None) is is_valid
+    if digest is not None:
+        assert len(digest) == 32
+        assert digest != digest_of(key + "x")
 
 
 def test_every_code_has_its_outcome() -> None:

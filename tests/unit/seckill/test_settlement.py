@@ -25,6 +25,7 @@ LOST = Indeterminate("lost")
     ("code", "held", "answer"),
     [
         (0, MINE, Claimed(Outcome.SOLD, MINE)),
+        (0, OTHER, Claimed(Outcome.SOLD, OTHER)),
         (2, MINE, Claimed(Outcome.SOLD, MINE)),
         (2, OTHER, Claimed(Outcome.DUPLICATE, OTHER)),
         (7, "", SHED),

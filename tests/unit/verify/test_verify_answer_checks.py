@@ -249,6 +249,30 @@ def test_a_restock_may_be_sold_after_sold_out() -> None:
     assert broken(world.snapshot()) == set()
 
 
+def test_units_that_came_may_be_sold_though_others_went() -> None:
+    world = World(units=2)
+    world.restock(-1)
+    world.say(8, Outcome.SOLD, 100, sent_us=0, done_us=10)
+    world.sell(8, 100)
+    world.say(9, Outcome.SOLD_OUT, sent_us=20, done_us=100)
+    world.restock(1)
+    world.say(1, Outcome.SOLD, 101, sent_us=130, done_us=150)
+    world.sell(1, 101)
+    assert broken(world.snapshot()) == set()
+    world.ledger["restocked"] = 0
+    assert broken(world.snapshot()) == {"sold_out_truthful"}, "as many as before"
+
+
+def test_units_that_came_before_the_run_excuse_nothing() -> None:
+    world = World(units=0)
+    world.restock(1)
+    world.start()
+    world.say(9, Outcome.SOLD_OUT, sent_us=0, done_us=100)
+    world.say(1, Outcome.SOLD, 101, sent_us=130, done_us=150)
+    world.sell(1, 101)
+    assert "sold_out_truthful" in broken(world.snapshot())
+
+
 def test_more_sales_than_returned_units_are_named() -> None:
     world = World(units=2)
     world.say(9, Outcome.SOLD_OUT, sent_us=0, done_us=100)
