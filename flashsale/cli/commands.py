@@ -12,6 +12,7 @@ COMMANDS = {
     "services": ("services:command", "The programs that private servers run from."),
     "seed": ("seed:seed", "Bring a data set about: users, sessions, shops, vouchers on sale."),
     "warm": ("seed:warm", "Load every sale into the ledger, the catalogue into the cache."),
+    "rebuild": ("rebuild:command", "Restore a ledger that is behind or has lost keys."),
     "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
     "verify": ("verify:command", "Judge a run: nothing oversold, sold twice or lost."),
     "report": ("report:command", "Render, compare or merge runs."),

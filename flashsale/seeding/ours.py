@@ -189,7 +189,12 @@ def _conditions(known: Owned) -> dict[str, str]:
     """Which rows of each table are a data set's, what hangs on others first."""
     user, voucher = known.sql("user_id", tables.user), known.sql("voucher_id", tables.voucher)
     blog = known.sql("blog_id", tables.blog)
-    stream = f"stream = '{keys.STREAM_ORDERS}'" if known.ids else "FALSE"
+    stream = (
+        f"(stream IN ('{keys.STREAM_ORDERS}', '{keys.EPOCH}') "
+        f"OR stream LIKE '{keys.ORDER_COUNTERS}')"
+        if known.ids
+        else "FALSE"
+    )
     hanging = {
         tables.voucher_order: f"{user} AND {voucher}",
         tables.order_return: f"{user} AND {voucher}",

@@ -15,6 +15,7 @@ from flashsale.server.caller import Callers
 from flashsale.server.request import Request
 from flashsale.server.response import (
     BAD_ID,
+    BEHIND,
     NOT_FOUND,
     NOT_LOADED,
     RETRY_SOON,
@@ -72,7 +73,9 @@ class ClaimRoutes:
         answer = None if session is None else await self.claims.claim(voucher_id, session)
         if answer is None:
             return UNAUTHORIZED
-        outcome, order_id = answer
+        outcome, order_id, behind = answer
+        if behind:
+            return BEHIND
         if outcome is Outcome.NOT_LOADED:
             return await self._not_loaded(voucher_id)
         return claimed(outcome, order_id, self._final_after_s)
