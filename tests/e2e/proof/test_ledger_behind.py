@@ -47,6 +47,8 @@ units = {UNITS}
 model = "rate"
 stages = ["16s:150"]
 connections = 100
+[thresholds]
+"error.share" = "<= 80%"
 """
 
 
