@@ -15,14 +15,14 @@
 -- KEYS[3] receipt   hash, user id -> order id
 -- KEYS[4] sale      hash, begin and end (Unix ms), state (open, paused, closed)
 -- KEYS[5] stream    stream of accepted orders: userId, voucherId, id, ms
--- KEYS[6] … login:token:{token}, a hash with the field id, one a pair or none at all. With them
---           the user of a pair is who is behind its session; ARGV's user id is not read
+-- KEYS[6] … login:token:{token}, a hash with the fields id and end (Unix ms), one a pair or none at
+--           all. With them the user of a pair is who is behind its session; ARGV's is not read
 -- KEYS[…] with a permit, the last: string, what whoever compared the ledger with MySQL wrote
 -- ARGV[1] voucher id
 -- ARGV[2] deadline, Unix ms by this server's clock
 -- ARGV[3] … user id and order id, alternating, at most 3000 pairs; ids are strings throughout
--- ARGV[…] with sessions, after the pairs: their full lifetime and refresh interval, ms. The expiry
---           of those in use is pushed out as session_read.lua does
+-- ARGV[…] with sessions, after the pairs: their full lifetime, refresh interval and longest life,
+--           ms. The expiry of those in use is pushed out as session_read.lua does
 -- ARGV[…] with a permit, which only a call with sessions has, the last: the permit as the caller
 --           knows it
 --
@@ -41,18 +41,20 @@ local function whole_ms(text)
 end
 
 local deadline_ms = tonumber(string.match(ARGV[2] or '', '^%d+$'))
-local by_permit = #ARGV % 2 == 1
+local by_session = #KEYS > 5
+local by_permit = by_session and #ARGV % 2 == 0
 local words = by_permit and #ARGV - 1 or #ARGV
 local key_count = by_permit and #KEYS - 1 or #KEYS
-local by_session = key_count > 5
-local last = by_session and words - 2 or words
-local full_ms, refresh_ms = whole_ms(ARGV[last + 1]), whole_ms(ARGV[last + 2])
+local last = by_session and words - 3 or words
+local full_ms, refresh_ms, longest_ms =
+  whole_ms(ARGV[last + 1]), whole_ms(ARGV[last + 2]), whole_ms(ARGV[last + 3])
 
-if key_count < 5 or last < 4 or last > 6002 or last % 2 ~= 0 or not deadline_ms
-  or by_permit and not by_session
-  or by_session and (key_count ~= 5 + (last - 2) / 2 or not full_ms or not refresh_ms) then
+if #KEYS < 5 or last < 4 or last > 6002 or last % 2 ~= 0 or not deadline_ms
+  or by_session and (key_count ~= 5 + (last - 2) / 2
+    or not full_ms or not refresh_ms or not longest_ms) then
   return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs, '
-    .. 'for sessions a key each, a lifetime and an interval, and for a permit its key and itself')
+    .. 'for sessions a key each, a lifetime, an interval and a longest life, '
+    .. 'and for a permit its key and itself')
 end
 
 if by_permit and redis.call('GET', KEYS[#KEYS]) ~= ARGV[#ARGV] then
@@ -106,16 +108,28 @@ local function refusal()
 end
 
 local function user_behind(session_key)
-  local id = redis.pcall('HGET', session_key, 'id')
+  local found = redis.pcall('HMGET', session_key, 'id', 'end')
+  local id, end_ms = found[1], tonumber(found[2] or '')
   local is_id = type(id) == 'string' and string.match(id, '^[1-9]%d*$')
     and (#id < 19 or #id == 19 and id <= '9223372036854775807')
-  return is_id and id or false
+  return is_id and not (end_ms and end_ms <= now_ms) and id or false, end_ms
 end
 
-local users, known = {}, {}
+local function renew(session_key, end_ms)
+  local left_ms = redis.call('PTTL', session_key)
+  if left_ms >= full_ms - refresh_ms then return end
+  if not end_ms then
+    end_ms = now_ms + longest_ms
+    redis.call('HSET', session_key, 'end', string.format('%.0f', end_ms))
+  end
+  local wanted_ms = math.min(full_ms, end_ms - now_ms)
+  if left_ms < wanted_ms - refresh_ms then redis.call('PEXPIRE', session_key, wanted_ms) end
+end
+
+local users, known, ends_ms = {}, {}, {}
 for n = 1, (last - 2) / 2 do
   local user_id = ARGV[2 * n + 1]
-  if by_session then user_id = user_behind(KEYS[5 + n]) end
+  if by_session then user_id, ends_ms[n] = user_behind(KEYS[5 + n]) end
   users[n] = user_id
   if user_id then known[#known + 1] = user_id end
 end
@@ -186,8 +200,6 @@ if #buyers > 0 then
 end
 
 for k = 6, key_count do
-  if users[k - 5] and redis.call('PTTL', KEYS[k]) < full_ms - refresh_ms then
-    redis.call('PEXPIRE', KEYS[k], full_ms)
-  end
+  if users[k - 5] then renew(KEYS[k], ends_ms[k - 5]) end
 end
 return replies

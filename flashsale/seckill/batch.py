@@ -55,11 +55,12 @@ def make_batch(
     sessions: Sequence[str],
     order_ids: Sequence[str],
     deadline_ms: int,
-    sliding_ms: tuple[int, int],
+    sliding_ms: tuple[int, int, int],
     permit: str = "",
 ) -> Batch:
     """The call to seckill.lua for who is behind `sessions`, in order; `sliding_ms` is a session's
-    lifetime and refresh interval. With a permit it sells only while that is in force. Pure."""
+    lifetime, refresh interval and longest life. With a permit it sells only while that is in force.
+    Pure."""
     args: list[str | int] = [voucher_id, deadline_ms]
     for order_id in order_ids:
         args += (_BEHIND_SESSION, order_id)

@@ -33,7 +33,7 @@ def permitted(ledger: Redis, permit: str, *pairs: tuple[str, int]) -> list[tuple
     args: list[Any] = [1, LATER]
     args += [part for _, order in pairs for part in ("", order)]
     names = [*claim_keys(), *(name for name, _ in pairs), keys.PERMIT]
-    reply = run(ledger, names, [*args, 3_600_000, 60_000, permit])
+    reply = run(ledger, names, [*args, 3_600_000, 60_000, 86_400_000, permit])
     return list(zip(reply[::2], reply[1::2], strict=True))
 
 
@@ -84,9 +84,9 @@ def test_a_permit_of_another_type_is_none(ledger: Redis) -> None:
     ("names", "args"),
     [
         ([keys.PERMIT], ["1", LATER, "7", "1001", "run:1"]),
-        ([keys.PERMIT], ["1", LATER, "", "1001", 5, "run:1"]),
-        ([session(1), session(2), keys.PERMIT], ["1", LATER, "", "1001", 5, 5, "run:1"]),
-        ([session(1)], ["1", LATER, "", "1001", 5, 5, "run:1"]),
+        ([session(1), keys.PERMIT], ["1", LATER, "", "1001", 5, 5, "run:1"]),
+        ([session(1), session(2), keys.PERMIT], ["1", LATER, "", "1001", 5, 5, 5, "run:1"]),
+        ([session(1)], ["1", LATER, "", "1001", 5, 5, 5, "run:1"]),
     ],
     ids=["without sessions", "one word short", "a session too many", "without its key"],
 )

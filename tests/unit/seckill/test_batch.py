@@ -9,8 +9,10 @@ from flashsale.seckill.batch import Claimed, make_batch, read_answers
 
 
 def test_words_of_the_call() -> None:
-    call = make_batch(7, ["login:token:a", "login:token:b"], ["11", "12"], 99, (5000, 60)).call
-    assert call.args == [7, 99, "", "11", "", "12", 5000, 60]
+    call = make_batch(
+        7, ["login:token:a", "login:token:b"], ["11", "12"], 99, (5000, 60, 9000)
+    ).call
+    assert call.args == [7, 99, "", "11", "", "12", 5000, 60, 9000]
     assert call.keys == (
         "seckill:stock:7",
         "seckill:order:7",
@@ -34,14 +36,14 @@ def test_nobody_behind_a_session_is_no_answer() -> None:
 
 
 def test_a_permit_goes_last_with_its_key() -> None:
-    batch = make_batch(7, ["login:token:a"], ["11"], 99, (5000, 60), "r:1")
-    assert batch.call.args == [7, 99, "", "11", 5000, 60, "r:1"]
+    batch = make_batch(7, ["login:token:a"], ["11"], 99, (5000, 60, 9000), "r:1")
+    assert batch.call.args == [7, 99, "", "11", 5000, 60, 9000, "r:1"]
     assert batch.call.keys[-1] == keys.PERMIT
     renewed = batch.under("r:2")
-    assert (renewed.permit, renewed.call.args) == ("r:2", [7, 99, "", "11", 5000, 60, "r:2"])
+    assert (renewed.permit, renewed.call.args) == ("r:2", [7, 99, "", "11", 5000, 60, 9000, "r:2"])
     assert renewed.call.keys == batch.call.keys
     assert batch.under("") is batch
-    without = make_batch(7, ["login:token:a"], ["11"], 99, (5000, 60))
+    without = make_batch(7, ["login:token:a"], ["11"], 99, (5000, 60, 9000))
     assert without.under("r:2") is without, "whoever asks for no permit is not given one"
 
 
