@@ -23,6 +23,16 @@ CACHE_BOOT = "cache:boot"
 LOADED_SALES = "seckill:sales"
 """Ledger set: the ids of all vouchers whose sale was loaded."""
 
+EPOCH = "seckill:epoch"
+"""Ledger string: the random mark that MySQL has, too; a ledger with another one is another."""
+
+PERMIT = "seckill:permit"
+"""Ledger string: what whoever compared the ledger with MySQL wrote, `run id:random`; no permit, no
+sale."""
+
+CLOSED = "seckill:closed"
+"""Ledger string: why no permit is written for now, though the ledger is not behind."""
+
 
 def seckill_stock(voucher_id: int) -> str:
     """Ledger string: units left."""
@@ -75,9 +85,15 @@ def sign(user_id: int, month: str) -> str:
     return f"sign:{user_id}:{month}"
 
 
+_COUNTERS = "icr:order:"
+
+ORDER_COUNTERS = f"{_COUNTERS}%"
+"""The names of all order counters, as LIKE has it."""
+
+
 def order_counter(day: str) -> str:
     """Ledger counter: order numbers handed out on `day` (yyyy:MM:dd, UTC)."""
-    return f"icr:order:{day}"
+    return f"{_COUNTERS}{day}"
 
 
 def shop_geo(type_id: int) -> str:
@@ -134,7 +150,9 @@ def bloom_fill(name: str) -> str:
     return f"bloom:fill:{name}"
 
 
-DATA_SET_KEYS = frozenset({STREAM_ORDERS, STREAM_DEAD, DEAD_ORDERS, LOADED_SALES})
+DATA_SET_KEYS = frozenset(
+    {STREAM_ORDERS, STREAM_DEAD, DEAD_ORDERS, LOADED_SALES, EPOCH, PERMIT, CLOSED}
+)
 """Ledger keys that all sales share."""
 
 _DATA_SET_PREFIXES = (

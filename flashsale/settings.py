@@ -259,6 +259,9 @@ class WorkerSettings(Settings):
     trim_interval_s: float = Field(
         10.0, ge=0.001, le=86_400, description="How often the stream is trimmed."
     )
+    books_interval_s: float = Field(
+        1.0, ge=0.01, le=3_600, description="How often ledger and MySQL are compared."
+    )
 
 
 class CacheSettings(Settings):

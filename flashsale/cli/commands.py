@@ -14,6 +14,7 @@ COMMANDS = {
     "warm": ("seed:warm", "Load every sale into the ledger, the catalogue into the cache."),
     "sale": ("sale:command", "What is on sale: list, open, pause, resume, restock, close."),
     "orders": ("orders:command", "One order wherever it is; dead letters, settled."),
+    "rebuild": ("rebuild:command", "Restore a ledger that is behind or has lost keys."),
     "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
     "verify": ("verify:command", "Judge a run: nothing oversold, sold twice or lost."),
     "report": ("report:command", "Render, compare or merge runs."),

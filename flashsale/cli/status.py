@@ -1,6 +1,6 @@
 """`flashsale status` and `flashsale stop`: how the stack of a state folder is, and its end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Annotated, NamedTuple
 
@@ -11,6 +11,7 @@ from rich.text import Text
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import Json, StateDir
 from flashsale.cli.terminal import console, tell, tell_document
+from flashsale.doctor.findings import Finding, compare_books, failures
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.stack.launch import stop_stack
 from flashsale.stack.state import Health, StackState, check, read_state, supervisor_pid
@@ -45,7 +46,10 @@ def table(title: str, rows: Iterable[Row]) -> Table:
 
 
 def status(state_dir: StateDir = DEFAULT_STATE_DIR, json: Json = False) -> None:
-    """Show every process of the stack and whether it answers: exit 0 if all do, else 7."""
+    """Show every process of the stack and whether it answers: exit 0 if all do, else 7.
+
+    Where the ledger is behind MySQL, or closed, that is told, and the exit code is 3.
+    """
     state = read_state(state_dir)
     if state is None:
         starting = supervisor_pid(state_dir)
@@ -55,17 +59,24 @@ def status(state_dir: StateDir = DEFAULT_STATE_DIR, json: Json = False) -> None:
             else f"no stack runs in {state_dir}; start one with `flashsale serve --detach`"
         )
     health = check(state)
-    _print_json(state, health) if json else _print_table(state, health)
+    books = failures(compare_books(state.ledger_url, state.mysql_url))
+    _print_json(state, health, books) if json else _print_table(state, health, books)
+    if books:
+        raise typer.Exit(ExitCode.VIOLATION)
     if not health.well:
         raise typer.Exit(ExitCode.UNREACHABLE)
 
 
-def _print_json(state: StackState, health: Health) -> None:
-    told = asdict(state) | {"healthy": health.well, "answers": health.answers}
-    tell_document(told)
+def _print_json(state: StackState, health: Health, books: Sequence[Finding]) -> None:
+    told = {
+        "healthy": health.well and not books,
+        "answers": health.answers,
+        "behind": [finding.found for finding in books],
+    }
+    tell_document(asdict(state) | told)
 
 
-def _print_table(state: StackState, health: Health) -> None:
+def _print_table(state: StackState, health: Health, books: Sequence[Finding]) -> None:
     rows = [
         Row(
             child.name,
@@ -79,6 +90,8 @@ def _print_table(state: StackState, health: Health) -> None:
     ]
     ready = "" if state.ready else "  (still starting)"
     console().print(table(f"{state.base_url}{ready}", rows))
+    for finding in books:
+        tell(f"nothing is sold: {finding.found}; {finding.cure}")
 
 
 def stop(state_dir: StateDir = DEFAULT_STATE_DIR, timeout: Timeout = 90.0) -> None:

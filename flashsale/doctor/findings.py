@@ -11,8 +11,11 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from flashsale.doctor.facts import MySQLFacts, RedisFacts, ask_mysql, ask_redis
-from flashsale.errors import UnreachableError
+from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.seckill.permit import Books, behind
 from flashsale.stack.redis import RedisRole
+from flashsale.storage.mysql import engine
+from flashsale.storage.roles import sync_client
 
 
 class Grade(StrEnum):
@@ -186,8 +189,32 @@ def examine(ledger_url: str | None, cache_url: str | None, mysql_url: str | None
 
 
 def survey(ledger_url: str | None, cache_url: str | None, mysql_url: str | None) -> list[Finding]:
-    """As `examine`, but a store that does not answer is a finding among the others'."""
-    return _judge(_ask(ledger_url, cache_url, mysql_url))
+    """As `examine`, but a store that does not answer is a finding among the others', and so is a
+    ledger that is behind its MySQL."""
+    findings = _judge(_ask(ledger_url, cache_url, mysql_url))
+    if ledger_url and mysql_url:
+        findings += compare_books(ledger_url, mysql_url)
+    return findings
+
+
+_REBUILD = "run `flashsale rebuild`, which shows what it would restore, then with --apply"
+
+
+def compare_books(ledger_url: str, mysql_url: str) -> list[Finding]:
+    """Whether the ledger is behind MySQL; nothing where they cannot be asked, or have no tables."""
+    pool = engine(mysql_url)
+    try:
+        with sync_client(ledger_url) as client:
+            mysql, ledger = Books(client, pool).compare()
+    except (Unavailable, Indeterminate):
+        return []
+    finally:
+        pool.dispose()
+    found = [reason.told for reason in behind(mysql, ledger)]
+    if ledger.closed:
+        found.append(f"closed: {ledger.closed}")
+    told = "; ".join(found) or "agree with MySQL"
+    return [judged("ledger", "books", told, not found, _REBUILD)]
 
 
 def _ask(

@@ -23,8 +23,13 @@ CLAIM_OUTCOMES = {
     5: Outcome.NOT_LOADED,
     6: Outcome.PAUSED,
     7: Outcome.SHED,
+    9: Outcome.SHED,
 }
 """What each code of seckill.lua means. A code that is not here raises KeyError."""
+
+BEHIND = 9
+"""The code of seckill.lua for a claim that a ledger refuses which may be behind; in the place of
+the order id it says why. It is an answer to a claim, and to a replay it is none."""
 
 NO_SESSION = 8
 """The code of seckill.lua for a claim by nobody: it has no outcome, since it is none."""

@@ -5,6 +5,9 @@
 -- written together, atomic as a whole. A receipt outranks every state of the sale, so that a
 -- winner's retry and a replay of this very batch always learn the truth. Past the deadline nothing
 -- is sold: a batch that was torn from its caller cannot sell behind the caller's back.
+-- A ledger without the permit that the caller names sells nothing and tells nothing: it may be
+-- behind. A sale whose own books disagree (its set and its receipts, or units left and held) sells
+-- nothing: one of its keys was lost or changed. A user in the set never buys again, receipt or not.
 -- An error that begins with REFUSED is raised before the first write.
 --
 -- KEYS[1] stock     string, units left
@@ -15,18 +18,22 @@
 -- KEYS[6] … login:token:{token}, a hash with the fields id and end (Unix ms), one a pair or none at
 --           all. With them the user of a pair is who is behind its session; in place of ARGV's user
 --           id stands the digest of the claim's Idempotency-Key, "" without one
--- KEYS[…] the last, where a pair has such a digest: hash, user id -> digest, space, order id. Who
+-- KEYS[…] after them, where a pair has such a digest: hash, user id -> digest, space, order id. Who
 --           won with a digest is told so again whenever it comes
+-- KEYS[…] with a permit, the last: string, what whoever compared the ledger with MySQL wrote
 -- ARGV[1] voucher id
 -- ARGV[2] deadline, Unix ms by this server's clock
 -- ARGV[3] … user id and order id, alternating, at most 3000 pairs; ids are strings throughout
--- ARGV[…] with sessions, the last three: their full lifetime, refresh interval and longest life,
+-- ARGV[…] with sessions, after the pairs: their full lifetime, refresh interval and longest life,
 --           ms. The expiry of those in use is pushed out as session_read.lua does
+-- ARGV[…] with a permit, which only a call with sessions has, the last: the permit as the caller
+--           knows it
 --
 -- Replies a flat array, code and order id for each pair:
 --   0 sold, the pair's own order id     1 sold out, ""      2 duplicate, the order id already held
 --   3 not begun, ""    4 ended, ""    5 not loaded, ""    6 paused, ""
 --   7 past the deadline, or the stream takes no more entries, ""       8 no such session, ""
+--   9 refused: "permit", no such permit is in force; "books", this sale's keys disagree
 
 local stock_key, order_key, receipt_key, sale_key, stream_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -38,36 +45,55 @@ end
 
 local deadline_ms = tonumber(string.match(ARGV[2] or '', '^%d+$'))
 local by_session = #KEYS > 5
-local last = by_session and #ARGV - 3 or #ARGV
-local repeats_key = by_session and KEYS[6 + (last - 2) / 2]
+local by_permit = by_session and #ARGV % 2 == 0
+local words = by_permit and #ARGV - 1 or #ARGV
+local key_count = by_permit and #KEYS - 1 or #KEYS
+local last = by_session and words - 3 or words
+local repeats_key = by_session and key_count == 6 + (last - 2) / 2 and KEYS[key_count]
 local full_ms, refresh_ms, longest_ms =
   whole_ms(ARGV[last + 1]), whole_ms(ARGV[last + 2]), whole_ms(ARGV[last + 3])
 
 if #KEYS < 5 or last < 4 or last > 6002 or last % 2 ~= 0 or not deadline_ms
-  or by_session and (#KEYS ~= (repeats_key and 6 or 5) + (last - 2) / 2
+  or by_session and (key_count ~= (repeats_key and 6 or 5) + (last - 2) / 2
     or not full_ms or not refresh_ms or not longest_ms) then
   return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs, '
-    .. 'and for sessions a key each, a lifetime, an interval and a longest life')
+    .. 'for sessions a key each, a lifetime, an interval and a longest life, '
+    .. 'and for a permit its key and itself')
 end
 
-local expected = {'string', 'set', 'hash', 'hash', 'stream'}
-for i = 1, 5 do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= expected[i] then
-    return redis.error_reply('REFUSED key ' .. i .. ' is a ' .. found .. ', not a ' .. expected[i])
+if by_permit and redis.call('GET', KEYS[#KEYS]) ~= ARGV[#ARGV] then
+  local refused = {}
+  for n = 1, (last - 2) / 2 do
+    refused[2 * n - 1], refused[2 * n] = 9, 'permit'
   end
+  return refused
 end
 if repeats_key then
   local found = redis.call('TYPE', repeats_key).ok
   local digests = 0
   for n = 3, last, 2 do digests = digests + #ARGV[n] end
   if found ~= 'none' and found ~= 'hash' or digests == 0 then
-    return redis.error_reply('REFUSED the last key is a ' .. found .. ', not a hash with digests')
+    return redis.error_reply('REFUSED the key of digests is a ' .. found .. ', not a hash with digests')
   end
 end
 
-local stock = redis.call('GET', stock_key)
-local sale = redis.call('HMGET', sale_key, 'begin', 'end', 'state')
+-- Each of the first four is asked for anyway: what is of another type says so itself.
+local function refuse(i)
+  return redis.error_reply('REFUSED key ' .. i .. ' is a ' .. redis.call('TYPE', KEYS[i]).ok
+    .. ', not a ' .. ({'string', 'set', 'hash', 'hash', 'stream'})[i])
+end
+
+local stock = redis.pcall('GET', stock_key)
+if type(stock) == 'table' then return refuse(1) end
+local members = redis.pcall('SCARD', order_key)
+if type(members) == 'table' then return refuse(2) end
+local receipts = redis.pcall('HLEN', receipt_key)
+if type(receipts) == 'table' then return refuse(3) end
+local sale = redis.pcall('HMGET', sale_key, 'begin', 'end', 'state', 'initial')
+if sale.err then return refuse(4) end
+local stream_type = redis.call('TYPE', stream_key).ok
+if stream_type ~= 'stream' and stream_type ~= 'none' then return refuse(5) end
+
 local begin_ms, end_ms, state = tonumber(sale[1]), tonumber(sale[2]), sale[3]
 local loaded = stock and begin_ms and end_ms and state
 local left = tonumber(stock or 0)
@@ -76,12 +102,15 @@ local whole = stock and string.match(stock, '^%-?%d+$') and string.format('%.0f'
 if stock and not whole then
   return redis.error_reply('REFUSED the stock is not a whole number')
 end
+local initial = tonumber(sale[4])
+local agrees = members == receipts and (not initial or left + members == initial)
 
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local now_text = string.format('%.0f', now_ms)
 
 local function refusal()
+  if not agrees then return 9 end
   if now_ms > deadline_ms then return 7 end
   if state == 'paused' then return 6 end
   if now_ms < begin_ms then return 3 end
@@ -124,6 +153,18 @@ if loaded and #known > 0 then
   end
 end
 
+-- Asked only where somebody without a receipt may buy: whoever is in the set holds an order.
+local in_set
+local function holds_unseen(user_id)
+  if not in_set then
+    in_set = {}
+    for k, is_in in ipairs(redis.call('SMISMEMBER', order_key, unpack(known))) do
+      in_set[known[k]] = is_in == 1
+    end
+  end
+  return in_set[user_id]
+end
+
 -- The order that pair n won before, by the same user with the same digest.
 local fresh, fresh_digest = {}, {}
 local function won_before(n)
@@ -144,7 +185,9 @@ for n = 1, #users do
     local won = repeats_key and won_before(n)
     held = won or held_by[user_id] or fresh[user_id]
     code = won and 0 or held and 2 or refusal()
-    if not code then
+    if code == 9 or not code and holds_unseen(user_id) then
+      code, held = 9, 'books'
+    elseif not code then
       code, held = 0, order_id
       fresh[user_id] = order_id
       if repeats_key then fresh_digest[user_id] = ARGV[2 * n + 1] end
@@ -185,7 +228,7 @@ if #buyers > 0 then
   if #repeats > 0 then redis.call('HSET', repeats_key, unpack(repeats)) end
 end
 
-for k = 6, #KEYS do
+for k = 6, key_count do
   if users[k - 5] then renew(KEYS[k], ends_ms[k - 5]) end
 end
 return replies

@@ -22,8 +22,11 @@ from sqlalchemy import Engine, text
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.orders.books import BooksWatch, Look
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
+from flashsale.seckill.permit import WHATS
+from flashsale.seckill.queue import read_group
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Rejected, call, call_all
 
@@ -56,9 +59,10 @@ class SaleUnits:
 
 @dataclass(frozen=True, slots=True)
 class LedgerFigures:
-    """One look. `oldest_age_s` is of the oldest order that is no row yet, 0 where there is none."""
+    """One look. `lag` is None where it is not known; `oldest_age_s` is of the oldest order that is
+    no row yet, 0 where there is none."""
 
-    lag: int
+    lag: int | None
     pending: int
     dead: int
     oldest_age_s: float
@@ -97,9 +101,12 @@ class WorkerCollector(Collector):
         for result in _RESULTS:
             orders.add_metric([result], getattr(total, result))
         yield orders
-        yield CounterMetricFamily(
-            "flashsale_worker_failures", "Batches and reads that a store refused.", total.failures
-        )
+        for name, meaning, count in (
+            ("failures", "Batches and reads that a store refused.", total.failures),
+            ("unpending_orders", "Orders that the ledger had not as pending.", total.unpending),
+            ("regroupings", "Times that the group was gone.", total.regrouped),
+        ):
+            yield CounterMetricFamily(f"flashsale_worker_{name}", meaning, count)
         yield GaugeMetricFamily(
             "flashsale_worker_postponed_orders",
             "Orders that will be tried again.",
@@ -139,6 +146,48 @@ class WorkerCollector(Collector):
         yield CounterMetricFamily("flashsale_sweeper_failures", "Failed sweeps.", total.failures)
 
 
+class BooksCollector(Collector):
+    """What a watch over the books saw at its last look; nothing while a store does not answer."""
+
+    def __init__(self, watch: BooksWatch) -> None:
+        self._watch = watch
+
+    def collect(self) -> Iterator[Metric]:
+        total = self._watch.total
+        for name, meaning, count in (
+            ("looks", "Times that ledger and MySQL were compared.", total.looks),
+            ("failures", "Times that a store did not answer.", total.failures),
+            ("requeued_orders", "Orders written to the stream again.", total.requeued),
+            ("closings", "Times that the sales were closed since books disagree.", total.closings),
+        ):
+            yield CounterMetricFamily(f"flashsale_books_{name}", meaning, count)
+        if total.last is not None:
+            yield from _books(total.last)
+
+
+def _books(look: Look) -> Iterator[Metric]:
+    behind = GaugeMetricFamily(
+        "flashsale_books_behind", "1 where the ledger is behind MySQL in this.", labels=["what"]
+    )
+    found = {reason.what for reason in look.reasons}
+    for what in WHATS:
+        behind.add_metric([what], float(what in found))
+    yield behind
+    for name, meaning, value in (
+        (
+            "permitted",
+            "1 while the ledger has a permit, so that anything can be sold.",
+            look.permitted,
+        ),
+        ("lost_sales", "Sales without stock or terms in the ledger.", len(look.lost_sales)),
+        ("torn_sales", "Sales whose keys in the ledger disagree.", len(look.torn_sales)),
+        ("missing_orders", "Accepted orders neither rows nor on their way.", look.missing),
+        ("forgotten_orders", "Rows that the ledger does not hold.", look.forgotten),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(f"flashsale_books_{name}", meaning, float(value))
+
+
 class QueueCollector(Collector):
     """The stream, the sales in the ledger, and the units that MySQL has given out.
 
@@ -167,8 +216,18 @@ def _persisted(pool: Engine) -> int:
 
 
 def _stream(figures: LedgerFigures) -> Iterator[Metric]:
+    """What is not known is left out: it is not nought."""
+    lag = figures.lag
+    yield GaugeMetricFamily(
+        "flashsale_stream_lag_known",
+        "1 where it is known how many orders no worker was given yet.",
+        float(lag is not None),
+    )
+    if lag is not None:
+        yield GaugeMetricFamily(
+            "flashsale_stream_lag_entries", "Orders that no worker was given yet.", lag
+        )
     for name, meaning, value in (
-        ("lag_entries", "Orders that no worker was given yet.", figures.lag),
         ("pending_entries", "Orders given to a worker and not yet rows.", figures.pending),
         ("dead_entries", "Orders set aside for good, with a reason.", figures.dead),
         ("oldest_age_seconds", "Age of the oldest order that is no row.", figures.oldest_age_s),
@@ -235,27 +294,15 @@ class Patient(Generic[T]):
 
 def look(ledger: Redis) -> LedgerFigures:
     """Read everything. Raises Unavailable or Indeterminate."""
-    lag, pending, delivered = _group(ledger)
+    group = read_group(ledger)
     return LedgerFigures(
-        lag,
-        pending,
+        group.undelivered,
+        group.pending,
         call(ledger.xlen, keys.STREAM_DEAD),
-        _oldest_age_s(ledger, delivered, pending) if lag or pending else 0.0,
+        0.0 if group.outstanding == 0 else _oldest_age_s(ledger, group.delivered, group.pending),
         list(_read_sales(ledger)),
         _policy(ledger),
     )
-
-
-def _group(ledger: Redis) -> tuple[int, int, str]:
-    """Entries not yet given to the group, entries given and not acknowledged, the last given."""
-    try:
-        groups = call(ledger.xinfo_groups, keys.STREAM_ORDERS)
-    except Rejected:
-        return 0, 0, "0-0"  # there is no stream: nothing was ever sold
-    for group in groups:
-        if group["name"] == keys.GROUP:
-            return int(group["lag"] or 0), int(group["pending"]), str(group["last-delivered-id"])
-    return call(ledger.xlen, keys.STREAM_ORDERS), 0, "0-0"
 
 
 def _oldest_age_s(ledger: Redis, delivered: str, pending: int) -> float:

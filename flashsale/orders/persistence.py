@@ -21,18 +21,24 @@ from sqlalchemy import Connection, Engine, select
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.model import ID_MAX
 from flashsale.orders.stream import Order
+from flashsale.seckill.ids import COUNTER_MAX, day_of
 from flashsale.storage.mysql import Duplicate, transaction
 from flashsale.storage.tables import voucher_order
 
 _INSERT = "INSERT INTO tb_voucher_order (id, user_id, voucher_id, create_time) VALUES "
-_POSITION = (
-    "INSERT INTO tb_stream_position (stream, last_ms, last_seq) VALUES (%s, %s, %s) "
-    "ON DUPLICATE KEY UPDATE "
+_POSITION = "INSERT INTO tb_stream_position (stream, last_ms, last_seq) VALUES "
+_RAISED = (
+    " ON DUPLICATE KEY UPDATE "
     "last_seq = IF((VALUES(last_ms), VALUES(last_seq)) > (last_ms, last_seq), "
     "VALUES(last_seq), last_seq), "
     "last_ms = GREATEST(last_ms, VALUES(last_ms))"
 )
+
+
+_COUNTED_MAX = 2**31
+"""A counter beyond is of no id that was leased here, and would close every sale of its day."""
 
 
 class ShortStock(Exception):  # noqa: N818 - a fact about the data, not a bug
@@ -122,17 +128,44 @@ def _alone(pool: Engine, order: Order, result: Persisted) -> None:
 
 
 def write(pool: Engine, orders: Sequence[Order]) -> None:
-    """Write `orders`, in the stream's order, take their units, note the position: all or nothing.
+    """Write `orders`, in the stream's order, take their units, note the position in the stream and
+    how far their ids were counted: all or nothing.
 
     Raises Duplicate (some are rows already, or in conflict), ShortStock, Unavailable or
     Indeterminate; only after Indeterminate may the rows be there.
     """
     rows = ",".join(map(_row, orders))
+    positions = ",".join(
+        f"('{name}',{ms},{seq})" for name, (ms, seq) in sorted(_positions(orders).items())
+    )  # by name, as the sales: all workers lock in one order
     units = Counter(order.voucher_id for order in orders)
     with transaction(pool) as connection:
         connection.exec_driver_sql(_INSERT + rows)
         _take(connection, units)
-        connection.exec_driver_sql(_POSITION, (keys.STREAM_ORDERS, *orders[-1].position))
+        if positions:
+            connection.exec_driver_sql(f"{_POSITION}{positions}{_RAISED}")
+
+
+def _positions(orders: Sequence[Order]) -> Mapping[str, tuple[int, int]]:
+    """How far these orders show the ledger to be, by the names that MySQL knows it under. Pure."""
+    found = {}
+    if max(orders[-1].position) <= ID_MAX:  # where somebody wrote an id beyond, ours follow it
+        found[keys.STREAM_ORDERS] = orders[-1].position
+    for seconds, number in _counted(orders).items():
+        if number < _COUNTED_MAX:
+            name = keys.order_counter(day_of(seconds))
+            found[name] = max(found.get(name, (0, 0)), (number, 0))
+    return found
+
+
+def _counted(orders: Sequence[Order]) -> Mapping[int, int]:
+    """The highest number of each second of their ids: a batch has few seconds, and days cost."""
+    highest: dict[int, int] = {}
+    for order in orders:
+        second, number = order.order_id >> 32, order.order_id & COUNTER_MAX
+        if number > highest.get(second, -1):
+            highest[second] = number
+    return highest
 
 
 def _row(order: Order) -> str:

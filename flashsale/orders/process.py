@@ -12,10 +12,12 @@ from flashsale import logs
 from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.locks.batch import BatchLocks
 from flashsale.locks.counts import LockCollector
-from flashsale.orders.metrics import QueueCollector, WorkerCollector
+from flashsale.orders.books import BooksWatch
+from flashsale.orders.metrics import BooksCollector, QueueCollector, WorkerCollector
 from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
+from flashsale.seckill.permit import Books
 from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
 from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
@@ -47,6 +49,16 @@ def make_sweeper(stores: StoreSettings) -> Sweeper:
     )
 
 
+def make_watch(stores: StoreSettings, settings: WorkerSettings) -> BooksWatch:
+    """A watch over the books, with connections of its own as well."""
+    pool = engine(stores.mysql_url, kept=1, at_most=2)
+    return BooksWatch(
+        Books(sync_client(stores.ledger_url), pool),
+        interval_s=settings.books_interval_s,
+        claim_timeout_ms=ClaimSettings.load().timeout_ms,
+    )
+
+
 def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT; the batch in hand is finished first.
 
@@ -62,17 +74,22 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     sweeper = make_sweeper(stores)
-    metrics = _metrics(worker, sweeper, stores)
+    watch = make_watch(stores, settings)
+    worker.doubt = watch.doubt
+    metrics = _metrics(worker, sweeper, watch, stores)
     server = _listen((settings.host, port), metrics) if port else None
     ended = Lasting(stop)
     sweeping = ended.start("sweeper", lambda: sweeper.run(stop))
+    watching = ended.start("books", lambda: watch.run(stop))
     if server is not None:
         ended.start("worker-http", server.serve_forever)
     try:
         worker.run(stop.is_set)
     finally:
         stop.set()
+        watch.doubt.set()  # it need not wait for its next look
         sweeping.join(_SWEEP_END_S)
+        watching.join(_SWEEP_END_S)
         if server is not None:
             server.shutdown()
             server.server_close()
@@ -110,11 +127,12 @@ class Lasting:
         return thread
 
 
-def _metrics(worker: Worker, sweeper: Sweeper, stores: StoreSettings) -> Metrics:
+def _metrics(worker: Worker, sweeper: Sweeper, watch: BooksWatch, stores: StoreSettings) -> Metrics:
     """All that a scrape asks. It has connections of its own: no batch waits for a scrape."""
     watched = engine(stores.mysql_url, kept=1, at_most=1)
     return Metrics(
         WorkerCollector(worker, sweeper),
+        BooksCollector(watch),
         QueueCollector(sync_client(stores.ledger_url), watched),
         LockCollector("order", worker.locks.counts, lambda: worker.locks.held),
         MySQLPoolCollector({"worker": worker.pool, "sweeper": sweeper.pool, "figures": watched}),

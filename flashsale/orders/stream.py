@@ -9,7 +9,7 @@ from redis import Redis
 
 from flashsale import keys
 from flashsale.lua.scripts import Call, script
-from flashsale.model import ID_MAX, parse_id
+from flashsale.model import parse_id
 from flashsale.storage.roles import GroupExists, call, call_all, evaluate
 
 _DEAD_LETTER = script("dead_letter")
@@ -19,7 +19,8 @@ LOST = "the entry was removed from the stream before it was read"
 Raw = Sequence[tuple[str, Mapping[str, str] | None]]
 
 _MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999, DATETIME's end
-_SHORT_ID = 19  # no part of a shorter entry id can exceed 2^63-1
+_FIELDS_MAX, _TEXT_MAX = 50, 200
+"""Of an entry that is no order, the fields that its dead letter names, and how much of each."""
 
 
 class Order(NamedTuple):
@@ -57,26 +58,21 @@ def read_entry(entry_id: str, fields: Mapping[str, str]) -> StreamEntry:
     voucher_id = parse_id(fields.get("voucherId", ""))
     accepted_ms = parse_id(fields.get("ms", ""))
     if order_id and user_id and voucher_id and accepted_ms and accepted_ms <= _MS_MAX:
-        if _fits(entry_id):
-            return Order(entry_id, order_id, user_id, voucher_id, accepted_ms)
-        return Malformed(entry_id, fields, "no valid entry id")
+        return Order(entry_id, order_id, user_id, voucher_id, accepted_ms)
     valid_ms = accepted_ms and accepted_ms <= _MS_MAX
     found = {"id": order_id, "userId": user_id, "voucherId": voucher_id, "ms": valid_ms}
     missing = ", ".join(name for name, number in found.items() if not number)
     return Malformed(entry_id, fields, f"no valid {missing}")
 
 
-def _fits(entry_id: str) -> bool:
-    """Whether the position fits its columns; what a clock makes always does."""
-    return len(entry_id) < _SHORT_ID or all(int(part) <= ID_MAX for part in entry_id.split("-"))
-
-
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Entries that were just given to us, and the fencing number for their locks."""
+    """Entries that were just given to us, the fencing number for their locks, and how many of those
+    acknowledged with it the ledger still had as pending."""
 
     entries: Sequence[StreamEntry]
     fence: int
+    acknowledged: int = 0
 
 
 class OrderStream:
@@ -92,11 +88,14 @@ class OrderStream:
     def __repr__(self) -> str:
         return f"<OrderStream consumer={self._consumer!r}>"
 
-    def ensure_group(self) -> None:
-        """Create stream and group where they are missing, from the very first entry on."""
+    def ensure_group(self) -> bool:
+        """Create stream and group where they are missing, from the very first entry on; whether
+        the group was missing of a stream that had entries: then all of them are read again."""
         create = self._ledger.xgroup_create
         with suppress(GroupExists):
             call(create, keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True)
+            return call(self._ledger.xlen, keys.STREAM_ORDERS) > 0
+        return False
 
     def pending(self, after: str, count: int) -> list[StreamEntry]:
         """Up to `count` of our own entries that were given to us and never acknowledged."""
@@ -126,10 +125,11 @@ class OrderStream:
         self._claim_cursor = cursor
         return _entries(claimed), list(lost)
 
-    def acknowledge(self, entry_ids: Sequence[str]) -> None:
-        """These are rows."""
-        if entry_ids:
-            call(self._ledger.xack, keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
+    def acknowledge(self, entry_ids: Sequence[str]) -> int:
+        """These are rows; how many of them the ledger still had as pending."""
+        if not entry_ids:
+            return 0
+        return call(self._ledger.xack, keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
 
     def acknowledge_and_read(self, entry_ids: Sequence[str], count: int) -> Fresh:
         """These are rows; and what comes next, without waiting for it, in one round trip.
@@ -141,14 +141,14 @@ class OrderStream:
         pipeline.xack(keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
         pipeline.incr(keys.LOCK_FENCE)
         pipeline.xreadgroup(keys.GROUP, self._consumer, {keys.STREAM_ORDERS: ">"}, count=count)
-        _, fence, streams = call_all(pipeline)
-        return Fresh(_first_stream(streams), fence)
+        acknowledged, fence, streams = call_all(pipeline)
+        return Fresh(_first_stream(streams), fence, acknowledged)
 
     def set_aside(self, entry: StreamEntry, reason: str) -> bool:
         """Move `entry` to the dead letters; False where it was not pending any more."""
-        fields = _fields(entry)
+        fields = _letter(_fields(entry))
         order_id = str(parse_id(fields.get("id", "")) or "")
-        flat = [part for field in fields.items() for part in field]
+        flat = [_as_bytes(part) for field in fields.items() for part in field]
         letter = Call(
             _DEAD_LETTER,
             (keys.STREAM_ORDERS, keys.STREAM_DEAD, keys.DEAD_ORDERS),
@@ -187,6 +187,21 @@ def _entries(raw: Raw) -> list[StreamEntry]:
         read_entry(entry_id, fields) if fields else Malformed(entry_id, {}, LOST)
         for entry_id, fields in raw
     ]
+
+
+def _as_bytes(text: str) -> bytes:
+    """Text as it came: bytes that were none among it (see `sync_client`)."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _letter(fields: Mapping[str, str]) -> Mapping[str, str]:
+    """What a dead letter says of them: those of an order first, all within bounds. Pure."""
+    ours = {name: fields[name] for name in ("userId", "voucherId", "id", "ms") if name in fields}
+    rest = {name: value for name, value in fields.items() if name not in ours}
+    kept = [*ours.items(), *rest.items()][:_FIELDS_MAX]
+    told = {name[:_TEXT_MAX]: value[:_TEXT_MAX] for name, value in kept}
+    left_out = len(fields) - len(kept)
+    return told | {"fieldsLeftOut": str(left_out)} if left_out else told
 
 
 def _fields(entry: StreamEntry) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ What it may rely on: an entry stays pending until it is acknowledged, and an ord
 So everything is tried until it is a row, and acknowledged only then.
 """
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -18,7 +19,9 @@ from flashsale.locks.batch import BatchLocks
 from flashsale.orders.pending import Pending
 from flashsale.orders.persistence import persist
 from flashsale.orders.stream import Fresh, Malformed, Order, OrderStream, StreamEntry
+from flashsale.seckill.permit import read_marks
 from flashsale.settings import WorkerSettings
+from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import NoGroup
 
 log = structlog.get_logger(__name__)
@@ -41,6 +44,8 @@ class Counts:
     postponed: int = 0
     batches: int = 0
     failures: int = 0
+    unpending: int = 0  # acknowledged, and not pending any more
+    regrouped: int = 0  # times that the group was gone, so that all is read again
 
     def __add__(self, other: "Counts") -> "Counts":
         names = (field.name for field in fields(Counts))
@@ -71,6 +76,9 @@ class Worker:
         self._group_known = False
         self._ahead: Fresh | None = None  # read together with the last acknowledgement
         self._stopping = False  # then nothing is read ahead any more
+        self.doubt = threading.Event()
+        """Set where the ledger may have forgotten something: it was away, it does not know what it
+        gave us, or its group is gone."""
         self.total = Counts()
         self.batch_sizes = Buckets(SIZES)
         self.durations_s = Buckets(LATENCY_S)  # of batches
@@ -97,6 +105,7 @@ class Worker:
             except (Unavailable, Indeterminate) as trouble:
                 failures += 1
                 self.total += Counts(failures=1)
+                self.doubt.set()
                 self._ahead = None  # still pending, so it is found again
                 self._pending.start_over()  # a batch may have been given to us in the lost reply
                 log.warning("the ledger does not answer", error=str(trouble), failures=failures)
@@ -110,7 +119,7 @@ class Worker:
         """
         counts = Counts()
         try:
-            self._ensure_group()
+            counts += self._ensure_group()
             counts += self._work(self._own_pending())
             counts += self._take_over()
             counts += self._fresh()
@@ -128,11 +137,25 @@ class Worker:
         entries = self._stream.fresh(self._settings.batch_rows_max, block_ms)
         return self._work(entries, read_ahead=True)
 
-    def _ensure_group(self) -> None:
-        if not self._group_known:
-            self._stream.ensure_group()
-            self._group_known = True
-            self._pending.start_over()
+    def _ensure_group(self) -> Counts:
+        if self._group_known:
+            return Counts()
+        was_missing = self._stream.ensure_group() and self._has_written()
+        self._group_known = True
+        self._pending.start_over()
+        if not was_missing:
+            return Counts()
+        log.error("the group was gone from the stream; all that is in it is read again")
+        self.doubt.set()
+        return Counts(regrouped=1)
+
+    def _has_written(self) -> bool:
+        """Whether any order of the stream is a row: then there was a group before."""
+        try:
+            with transaction(self.pool) as connection:
+                return read_marks(connection).position > (0, 0)
+        except (Unavailable, Indeterminate):
+            return False
 
     def _own_pending(self) -> Sequence[StreamEntry]:
         """The next of our own pending entries that are due, one page a call."""
@@ -173,10 +196,10 @@ class Worker:
         if orders:
             done, handled = self._under_lock(orders, fence or self._stream.fence())
             counts += handled
-            self._acknowledge(done, read_ahead=read_ahead)
+            counts += self._acknowledge(done, read_ahead=read_ahead)
         return counts
 
-    def _acknowledge(self, orders: Sequence[Order], *, read_ahead: bool) -> None:
+    def _acknowledge(self, orders: Sequence[Order], *, read_ahead: bool) -> Counts:
         entry_ids = [order.entry_id for order in orders]
         if entry_ids and read_ahead and not self._stopping:
             count = self._settings.batch_rows_max
@@ -184,9 +207,13 @@ class Worker:
                 time.sleep(self._settings.linger_ms / 1000)
             ahead = self._stream.acknowledge_and_read(entry_ids, count)
             self._ahead = ahead if ahead.entries else None
+            pending = ahead.acknowledged
         else:
-            self._stream.acknowledge(entry_ids)
+            pending = self._stream.acknowledge(entry_ids)
         self._pending.forget(entry_ids)
+        if pending < len(entry_ids):  # another worker took them over, or the ledger came back older
+            self.doubt.set()
+        return Counts(unpending=len(entry_ids) - pending)
 
     def _under_lock(self, orders: Sequence[Order], fence: int) -> tuple[Sequence[Order], Counts]:
         """Make `orders` rows under their users' locks; those that are, whoever wrote them."""
@@ -228,10 +255,14 @@ class Worker:
 
     def _set_aside(self, entry: StreamEntry, reason: str) -> Counts:
         log.error("an accepted order was set aside", entry=entry.entry_id, reason=reason)
-        self._stream.set_aside(entry, reason)
+        try:
+            self._stream.set_aside(entry, reason)
+        except Unavailable as refused:  # one letter that cannot be written stops no other order
+            log.error("it stays pending", entry=entry.entry_id, trouble=str(refused))
+            return Counts(failures=1) + self._postpone([entry])
         self._pending.forget([entry.entry_id])
         return Counts(dead=1)
 
-    def _postpone(self, orders: Sequence[Order]) -> Counts:
+    def _postpone(self, orders: Sequence[StreamEntry]) -> Counts:
         self._pending.postpone((order.entry_id for order in orders), self._now_s())
         return Counts(postponed=len(orders))

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from flashsale import keys
-from flashsale.lua.scripts import CLAIM_OUTCOMES, NO_SESSION, Call, script
+from flashsale.lua.scripts import BEHIND, CLAIM_OUTCOMES, NO_SESSION, Call, script
 from flashsale.model import Outcome
 
 _SECKILL = script("seckill")
@@ -41,13 +41,16 @@ class Claim(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """What became of a claim. `order_id` is text, "" unless sold, duplicate or unknown."""
+    """What became of a claim. `order_id` is text, "" unless sold, duplicate or unknown; `behind`
+    says why where the ledger or the sale may be behind, which ends in a rebuild, not by itself."""
 
     outcome: Outcome
     order_id: str = ""
+    behind: str = ""
 
 
 SHED = Claimed(Outcome.SHED)
+NO_PERMIT = Claimed(Outcome.SHED, behind="permit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,14 @@ class Batch:
     order_ids: Sequence[str]
     deadline_ms: int
     call: Call
+    permit: str = ""
+
+    def under(self, permit: str) -> "Batch":
+        """The same under another permit; the same call where there is none to name. Pure."""
+        if not self.permit or not permit:
+            return self
+        args = [*self.call.args[:-1], permit]
+        return replace(self, call=replace(self.call, args=args), permit=permit)
 
 
 def make_batch(
@@ -66,10 +77,11 @@ def make_batch(
     deadline_ms: int,
     sliding_ms: tuple[int, int, int],
     digests: Sequence[str] = (),
+    permit: str = "",
 ) -> Batch:
     """The call to seckill.lua for who is behind `sessions`, in order; `sliding_ms` is a session's
     lifetime, refresh interval and longest life, `digests` are those of their Idempotency-Keys, if
-    any. Pure."""
+    any. With a permit it sells only while that is in force. Pure."""
     args: list[str | int] = [voucher_id, deadline_ms]
     names = (*_keys(voucher_id), *sessions)
     if any(digests):
@@ -80,16 +92,27 @@ def make_batch(
         for order_id in order_ids:
             args += ("", order_id)
     args += sliding_ms
-    return Batch(order_ids, deadline_ms, Call(_SECKILL, names, args))
+    if permit:
+        args.append(permit)
+        names = (*names, keys.PERMIT)
+    return Batch(order_ids, deadline_ms, Call(_SECKILL, names, args), permit)
 
 
 def read_answers(reply: Sequence[Any]) -> list[Claimed | None]:
     """The answers in a reply of seckill.lua, None where there is no such session. Pure; an unknown
     code raises KeyError."""
     return [
-        Claimed(CLAIM_OUTCOMES[code], order_id) if code != NO_SESSION else None
-        for code, order_id in zip(reply[::2], reply[1::2], strict=True)
+        _read(code, told) if code >= NO_SESSION else Claimed(CLAIM_OUTCOMES[code], told)
+        for code, told in zip(reply[::2], reply[1::2], strict=True)
     ]
+
+
+def _read(code: int, told: str) -> Claimed | None:
+    """A code without an order: nobody's session, or a ledger that may be behind."""
+    if code == NO_SESSION:
+        return None
+    outcome = CLAIM_OUTCOMES[code]
+    return Claimed(outcome, behind=told or "books") if code == BEHIND else Claimed(outcome, told)
 
 
 def settled(reply: Sequence[Any], my_ids: Sequence[str]) -> list[Claimed | None]:
@@ -105,9 +128,10 @@ def settled(reply: Sequence[Any], my_ids: Sequence[str]) -> list[Claimed | None]
     4. any other refusal (sold out, paused, …) before the deadline is not final, because the lost
        call may still arrive and find the sale changed: ask again once the deadline has passed.
     5. the session has gone: whose receipt to look for is not known any more. Unknown.
+    6. the ledger or the sale may be behind: it may have sold, and forgotten it. Unknown.
     """
     return [
-        answer and _settled(*answer, mine)
+        _settled(answer.outcome, answer.order_id, mine) if answer and not answer.behind else None
         for answer, mine in zip(read_answers(reply), my_ids, strict=True)
     ]
 

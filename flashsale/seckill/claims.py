@@ -3,6 +3,7 @@
 A batch leaves as one EVALSHA per voucher. What Redis refused is *shed* (certainly not done). A
 batch whose answer was lost is settled by replaying it (`batch.settled` says what a replay tells);
 what stays open is *unknown*. Nothing here ever says that a claim failed when it may have succeeded.
+Without a permit (`permit.py`) nothing is sent: the ledger may be behind.
 """
 
 import asyncio
@@ -13,8 +14,18 @@ from typing import Any
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Outcome
-from flashsale.seckill.batch import SHED, Batch, Claim, Claimed, make_batch, read_answers, settled
+from flashsale.seckill.batch import (
+    NO_PERMIT,
+    SHED,
+    Batch,
+    Claim,
+    Claimed,
+    make_batch,
+    read_answers,
+    settled,
+)
 from flashsale.seckill.ids import LedgerClock, OrderIds
+from flashsale.seckill.permit import CLAIM_OPENING, Behind, Permits
 from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Bounds, Gate, GateFull
@@ -28,23 +39,39 @@ _Answer = Claimed | _Settled | None
 
 
 class Claims:
-    """The claim service of one replica."""
+    """The claim service of one replica. Without `permits` it asks for none, and sells on a ledger
+    that nobody has compared with MySQL."""
 
-    def __init__(self, ledger_url: str, settings: ClaimSettings, sessions: SessionSettings) -> None:
+    def __init__(
+        self,
+        ledger_url: str,
+        settings: ClaimSettings,
+        sessions: SessionSettings,
+        permits: Permits | None = None,
+    ) -> None:
         timeout_s = settings.timeout_ms / 1000
         self._settings = settings
         self._sliding_ms = sessions.sliding_ms
-        self._channel = Channel(ledger_url, connections_max=settings.calls_max, timeout_s=timeout_s)
-        self._side = Channel(
-            ledger_url, connections_max=settings.replay_calls_max, timeout_s=timeout_s
+        self._permits = permits
+        opening = CLAIM_OPENING if permits else None
+        self._channel = Channel(
+            ledger_url, connections_max=settings.calls_max, timeout_s=timeout_s, opening=opening
         )
+        self._replays = Channel(
+            ledger_url,
+            connections_max=settings.replay_calls_max,
+            timeout_s=timeout_s,
+            opening=opening,
+        )
+        self._side = Channel(ledger_url, connections_max=2, timeout_s=timeout_s)
         self.clock = LedgerClock(self._read_time)
         self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block)
-        self.settlement = Settlement(self._side, self.clock)
+        self.settlement = Settlement(self._replays, self.clock, permits)
         self.gate: Gate[Claim, Claimed | None] = Gate(
             self._send, Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
         )
         self.outcomes: Counter[Outcome] = Counter()
+        self.behind: Counter[str] = Counter()  # of those shed, by what the ledger lacked
 
     def __repr__(self) -> str:
         return f"<Claims {self.gate!r} {self._ids!r} {dict(self.outcomes)}>"
@@ -52,7 +79,11 @@ class Claims:
     @property
     def channels(self) -> dict[str, Channel]:
         """Its connections, by what they are for."""
-        return {"claim": self._channel, "claim_side": self._side}
+        return {
+            "claim": self._channel,
+            "claim_replay": self._replays,
+            "claim_side": self._side,
+        }
 
     async def claim(self, voucher_id: int, session: str, digest: str = "") -> Claimed | None:
         """Buy one unit of `voucher_id` for who is behind the key `session`; None: nobody is.
@@ -63,10 +94,14 @@ class Claims:
         now_s = asyncio.get_running_loop().time()
         try:
             answer = await self.gate.enter(Claim(voucher_id, session, now_s, digest))
+        except Behind:
+            answer = NO_PERMIT
         except (GateFull, Unavailable):
             answer = SHED
         if answer is not None:
             self.outcomes[answer.outcome] += 1
+            if answer.behind:
+                self.behind[answer.behind] += 1
         return answer
 
     async def keep_time(self) -> None:
@@ -85,6 +120,7 @@ class Claims:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._channel.aclose()
+        await self._replays.aclose()
         await self._side.aclose()
 
     async def _send(self, claims: list[Claim]) -> Sequence[_Answer]:
@@ -92,22 +128,50 @@ class Claims:
         by_voucher = self._places(claims)
         if not by_voucher:
             return answers
-        order_ids = await self._ids.take(sum(len(places) for places in by_voucher.values()))
-        deadline_ms = self.clock.now_ms() + self._settings.timeout_ms
-        batches, start = [], 0
-        for voucher_id, places in by_voucher.items():
-            sessions = [claims[place].session for place in places]
-            batch_ids = order_ids[start : start + len(places)]
-            digests = [claims[place].digest for place in places]
-            batches.append(
-                make_batch(voucher_id, sessions, batch_ids, deadline_ms, self._sliding_ms, digests)
-            )
-            start += len(places)
-        replies = await self._channel.run([batch.call for batch in batches])
+        batches, replies = await self._sold(claims, by_voucher)
         for batch, places, reply in zip(batches, by_voucher.values(), replies, strict=True):
             for place, answer in zip(places, self._answers(batch, reply), strict=True):
                 answers[place] = answer
         return answers
+
+    async def _sold(
+        self, claims: list[Claim], by_voucher: dict[int, list[int]]
+    ) -> tuple[list[Batch], list[Any]]:
+        """The batches and their replies; once more where a new connection found the permit to be
+        of another server, since nothing was sent then. Raises Unavailable, Behind among it."""
+        permits = self._permits
+        if permits is None:
+            batches = await self._batches(claims, by_voucher, "")
+            return batches, await self._channel.run([batch.call for batch in batches])
+        for is_last in (False, True):
+            permit = permits.current or await permits.obtain()
+            try:
+                batches = await self._batches(claims, by_voucher, permit)
+                return batches, await self._channel.run([batch.call for batch in batches])
+            except Behind:
+                permits.drop(permit)
+                if is_last:
+                    raise
+        raise AssertionError("the last try answers or raises")
+
+    async def _batches(
+        self, claims: list[Claim], by_voucher: dict[int, list[int]], permit: str
+    ) -> list[Batch]:
+        count = sum(len(places) for places in by_voucher.values())
+        order_ids = await self._ids.take(count, permit)
+        deadline_ms = self.clock.now_ms() + self._settings.timeout_ms
+        batches, start = [], 0
+        for voucher_id, places in by_voucher.items():
+            sessions = [claims[place].session for place in places]
+            ids = order_ids[start : start + len(places)]
+            digests = [claims[place].digest for place in places]
+            batches.append(
+                make_batch(
+                    voucher_id, sessions, ids, deadline_ms, self._sliding_ms, digests, permit
+                )
+            )
+            start += len(places)
+        return batches
 
     def _places(self, claims: list[Claim]) -> dict[int, list[int]]:
         """Places in `claims` by voucher; a claim that has waited too long is left out."""
@@ -123,7 +187,10 @@ class Claims:
             return [SHED] * len(batch.order_ids)
         if isinstance(reply, Indeterminate):
             return self.settlement.start(batch)
-        return read_answers(reply)
+        answers = read_answers(reply)
+        if self._permits is not None and answers[0] == NO_PERMIT:
+            self._permits.drop(batch.permit)
+        return answers
 
     async def _lease(self, day: str, size: int) -> int:
         try:
@@ -137,11 +204,14 @@ class Claims:
 
 
 class Settlement:
-    """Replays lost batches beside the gate, each by itself."""
+    """Replays lost batches beside the gate, each by itself, under the permit then in force."""
 
-    def __init__(self, channel: Channel, clock: LedgerClock) -> None:
+    def __init__(
+        self, channel: Channel, clock: LedgerClock, permits: Permits | None = None
+    ) -> None:
         self._channel = channel
         self._clock = clock
+        self._permits = permits
         self._tasks: set[asyncio.Task[None]] = set()
         self.replays = 0
 
@@ -185,8 +255,12 @@ class Settlement:
     async def _replay(self, batch: Batch) -> Sequence[Claimed | None]:
         self.replays += 1
         try:
+            if self._permits is not None:
+                batch = batch.under(self._permits.current or await self._permits.obtain())
             reply = (await self._channel.run([batch.call]))[0]
-        except Unavailable:
+        except Unavailable as trouble:
+            if self._permits is not None and isinstance(trouble, Behind):
+                self._permits.drop(batch.permit)
             return [None] * len(batch.order_ids)
         if isinstance(reply, (Unavailable, Indeterminate)):
             return [None] * len(batch.order_ids)

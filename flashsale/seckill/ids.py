@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from flashsale.errors import Unavailable
 
@@ -53,6 +54,12 @@ class LedgerClock:
         self._offset_s = seconds + micros / 1e6 - (sent + time.monotonic()) / 2
 
 
+@lru_cache(maxsize=1024)
+def day_of(id_seconds: int) -> str:
+    """The day whose counter an order id was made of, from the id's upper half. Pure."""
+    return Instant(id_seconds + EPOCH_S).day
+
+
 @dataclass(frozen=True, slots=True)
 class Instant:
     """One reading of the clock, so that an id's second and its day cannot disagree."""
@@ -75,18 +82,22 @@ class OrderIds:
         self._day = ""
         self._next = 0
         self._last = -1
+        self._permit = ""  # under which the block was leased
         self._taking = asyncio.Lock()  # a block must not be leased for two days at once
 
     def __repr__(self) -> str:
         return f"<OrderIds day={self._day!r} left={self._last - self._next + 1}>"
 
-    async def take(self, count: int) -> list[str]:
-        """`count` fresh ids, as text.
+    async def take(self, count: int, permit: str = "") -> list[str]:
+        """`count` fresh ids, as text, leased since `permit` is in force: who wrote it has raised
+        the counter beyond all that a ledger had given out which then came back older.
 
         Raises Unavailable when no block can be leased, the day's counter is spent or the clock is
         beyond what an id can hold; nothing was sold then.
         """
         async with self._taking:
+            if permit != self._permit:
+                self._permit, self._next, self._last = permit, 0, -1
             return await self._take(Instant(int(self._now_s())), count)
 
     async def _take(self, instant: Instant, count: int) -> list[str]:

@@ -23,10 +23,7 @@ from flashsale.storage.tables import seckill_voucher, voucher_order
 _LOAD = script("sale_load")
 _CREATED, _THERE, _TORN = 1, 0, -1  # what it replies
 _TRIES = 3
-_LOST = (
-    "the ledger cannot be made anew from it: run `flashsale seed --reset --yes`, which deletes "
-    "its orders, then `flashsale warm`"
-)
+_LOST = "`flashsale rebuild` shows what it can restore, and `flashsale rebuild --apply` does it"
 
 
 @dataclass(frozen=True, slots=True)

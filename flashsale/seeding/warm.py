@@ -13,6 +13,7 @@ from flashsale import keys
 from flashsale.cache.entry import pack, unpack
 from flashsale.catalog.warming import LOCK
 from flashsale.errors import UnreachableError, UsageError, ViolationError
+from flashsale.seckill.permit import Books, behind
 from flashsale.seckill.sale import Terms, load_sale, read_terms
 from flashsale.seeding.settings import Progress
 from flashsale.seeding.storefront import storefront_cache
@@ -82,15 +83,25 @@ def warm(urls: StoreUrls, progress: Progress, catalog: CatalogSettings | None = 
 
     The catalogue is the environment's where `catalog` does not say.
 
-    Raises ViolationError after all other sales are loaded, where the ledger lost a sale that has
-    orders or holds another one in its place; UsageError where there is nothing to load;
-    UnreachableError for a store.
+    Raises ViolationError where the ledger is behind MySQL, and after all other sales are loaded,
+    where it lost a sale that has orders or holds another one in its place; UsageError where there
+    is nothing to load; UnreachableError for a store.
     """
     with opened(urls) as stores:
         terms = _terms(stores.pool)
+        _check_books(Books(stores.ledger, stores.pool))
         loaded, already = _load_all(stores.ledger, terms, progress)
         with storefront_cache(urls, catalog) as cache:
             return WarmReport(loaded, already, cache.warm(progress))
+
+
+def _check_books(books: Books) -> None:
+    reasons = behind(*books.compare())
+    if reasons:
+        raise ViolationError(
+            f"the ledger is behind MySQL: {reasons[0].told}; run `flashsale rebuild`, which shows "
+            "what it would restore, then `flashsale rebuild --apply`"
+        )
 
 
 def _terms(pool: Engine) -> list[Terms]:

@@ -86,6 +86,15 @@ class ClaimCollector(Collector):
             if outcome not in _STORMS_OWN:
                 claims.add_metric([outcome.value], self._claims.outcomes[outcome])
         yield claims
+        behind = CounterMetricFamily(
+            "flashsale_claims_behind",
+            "Claims shed since the ledger may be behind: it has no permit, or a sale's books "
+            "disagree.",
+            labels=["lacks"],
+        )
+        for lacks in ("permit", "books"):
+            behind.add_metric([lacks], self._claims.behind[lacks])
+        yield behind
         settlement = self._claims.settlement
         yield CounterMetricFamily(
             "flashsale_claim_replays", "Batches sent again to learn the truth.", settlement.replays

@@ -27,6 +27,7 @@ from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims
+from flashsale.seckill.permit import Books, Permits
 from flashsale.server.app import App, Router
 from flashsale.server.caller import Callers, ClientAddresses, parse_networks
 from flashsale.server.metrics import CacheCollector, ClaimCollector, HttpCollector, LoopLag
@@ -50,6 +51,7 @@ from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Gate
 from flashsale.storage.metrics import ChannelCollector, GateCollector, Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import Database, engine
+from flashsale.storage.roles import sync_client
 
 log = structlog.get_logger(__name__)
 _STOP_TIMEOUT_S = 1.0
@@ -67,8 +69,11 @@ class Replica:
         session_settings = SessionSettings.load()
         self._claim_settings = ClaimSettings.load()
         self._sessions = Sessions(stores.ledger_url, session_settings)
-        self._claims = Claims(stores.ledger_url, self._claim_settings, session_settings)
         pool = engine(stores.mysql_url)
+        self._permits = Permits(Books(sync_client(stores.ledger_url), pool))
+        self._claims = Claims(
+            stores.ledger_url, self._claim_settings, session_settings, self._permits
+        )
         self._database = Database(pool, threads_max=self._settings.mysql_threads_max)
         # Pages have connections and threads of their own: however dear they are made, orders,
         # claims and sign-ins do not wait behind them.
@@ -158,6 +163,7 @@ class Replica:
             loop.create_task(duty)
             for duty in (
                 self._claims.keep_time(),
+                self._permits.keep(),
                 self._lag.keep(),
                 *self._storefront.duties(self._locks),
             )

@@ -106,6 +106,14 @@ _FIXED = {
 }
 _DUPLICATE = rejected("Duplicate orders cannot be placed", 200, _outcome(Outcome.DUPLICATE))
 UNKNOWN_VOUCHER = rejected("Voucher does not exist", 404, _outcome(Outcome.NOT_LOADED))
+BEHIND = rejected(
+    "Sale is under repair, nothing was bought, try again later",
+    503,
+    _retry_after(5),
+    _outcome(Outcome.SHED),
+    (b"x-reason", b"behind"),
+)
+"""Of a ledger that is behind, or a sale whose books disagree: certainly not done."""
 NOT_LOADED = rejected("Busy, try again", 503, RETRY_SOON, _outcome(Outcome.NOT_LOADED))
 _SOLD_HEADER = _outcome(Outcome.SOLD)
 

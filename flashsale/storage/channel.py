@@ -6,7 +6,7 @@ cost more than the script (docs/decisions/selling.md, "No pool and no command la
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -46,6 +46,15 @@ class Plain:
         return self.words
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a connection asks before anything else is sent over it; `check` is given the replies,
+    trouble as values among them, and raises Unavailable where nothing may be sent."""
+
+    commands: Sequence[Sequence[Word]]
+    check: Callable[[Sequence[Any]], None]
+
+
 class Channel:
     """At most `connections_max` conversations with one Redis; a caller waits for a free one.
 
@@ -53,7 +62,13 @@ class Channel:
     """
 
     def __init__(
-        self, url: str, *, connections_max: int, timeout_s: float, text: bool = True
+        self,
+        url: str,
+        *,
+        connections_max: int,
+        timeout_s: float,
+        text: bool = True,
+        opening: Opening | None = None,
     ) -> None:
         self._pool = async_client(url, connections_max=connections_max).connection_pool
         self._pool.connection_kwargs["decode_responses"] = text
@@ -62,6 +77,7 @@ class Channel:
         self._until_s: dict[AbstractConnection, float] = {}  # when a connection has had its time
         self._free = asyncio.Semaphore(connections_max)
         self._timeout_s = timeout_s
+        self._opening = opening
         self.connections_max = connections_max
         self.in_use = 0
         self.lost = 0  # calls without an answer
@@ -139,12 +155,23 @@ class Channel:
                 async with asyncio.timeout(self._timeout_s):
                     await connection.connect()  # type: ignore[no-untyped-call]
                 self._until_s[connection] = now_s + RECYCLE_S
+                if self._opening is not None:
+                    await self._opened(connection, self._opening)
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
             self.unreachable += 1
             raise Unavailable(f"Redis cannot be reached: {error}") from error
         self.in_use += 1
         return connection
+
+    async def _opened(self, connection: AbstractConnection, opening: Opening) -> None:
+        replies = await self._exchange(connection, opening.commands)
+        try:
+            opening.check(replies)
+        except Unavailable:
+            del self._until_s[connection]
+            await connection.disconnect(nowait=True)
+            raise
 
     def _give_back(self, connection: AbstractConnection) -> None:
         self.in_use -= 1

@@ -108,6 +108,9 @@ def _ending(kind: type[AbstractConnection]) -> type[AbstractConnection]:
 def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis":
     """A blocking client, text replies, no retry. A blocking XREADGROUP needs its own, longer one.
 
+    No reply can fail to be text: somebody may have written anything where we read.
+
+
     Raises UsageError for a URL that is not one of a Redis.
     """
     read_redis_url(url)
@@ -115,6 +118,7 @@ def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis"
         url,
         protocol=2,
         decode_responses=True,
+        encoding_errors="surrogateescape",  # bytes that are no text come, and go back, as they are
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=timeout_s,

@@ -214,7 +214,8 @@ sign = _table(
     UniqueConstraint("user_id", "date", name="uk_sign"),
 )
 
-stream_position = _table(
+stream_position = _table(  # what of the ledger only rises, and how far MySQL has seen it: the
+    # stream's entries, the order ids of a day (its counter, and 0), and the ledger's epoch
     "tb_stream_position",
     Column("stream", String(64), primary_key=True),
     Column("last_ms", BigInteger, nullable=False),

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import Engine, insert, select
 
+from flashsale import keys
 from flashsale.storage.tables import seckill_voucher, stream_position, voucher_order
 
 LONG_AGO, FAR_AWAY = "2020-01-01 00:00:00.000", "2090-01-01 00:00:00.000"
@@ -67,12 +68,12 @@ def units(pool: Engine, voucher_id: int = 1) -> int:
 
 
 def position(pool: Engine) -> tuple[int, int] | None:
-    """Where in the stream the newest written entry is; there is one stream, so one row."""
-    column = stream_position.c
+    """Where in the stream the newest written entry is."""
+    return marks(pool).get(keys.STREAM_ORDERS)
+
+
+def marks(pool: Engine) -> dict[str, tuple[int, int]]:
+    """How far MySQL has seen the ledger, by key."""
     with pool.connect() as connection:
-        assert connection.execute(select(func.count()).select_from(stream_position)).scalar() in (
-            0,
-            1,
-        )
-        row = connection.execute(select(column.last_ms, column.last_seq)).first()
-        return None if row is None else (row.last_ms, row.last_seq)
+        rows = connection.execute(select(stream_position))
+        return {row.stream: (row.last_ms, row.last_seq) for row in rows}

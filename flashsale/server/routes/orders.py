@@ -16,6 +16,7 @@ from flashsale.server.caller import Callers
 from flashsale.server.request import Request
 from flashsale.server.response import (
     BAD_ID,
+    BEHIND,
     NOT_FOUND,
     NOT_LOADED,
     RETRY_SOON,
@@ -86,7 +87,9 @@ class ClaimRoutes:
         answer = await self.claims.claim(voucher_id, session, digest)
         if answer is None:
             return UNAUTHORIZED
-        outcome, order_id = answer
+        outcome, order_id, behind = answer
+        if behind:
+            return BEHIND
         if outcome is Outcome.NOT_LOADED:
             return await self._not_loaded(voucher_id)
         return claimed(outcome, order_id, self._final_after_s)

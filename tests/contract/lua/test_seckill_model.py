@@ -123,6 +123,7 @@ class SaleMachine(RuleBasedStateMachine):
     @rule(units=st.integers(1, 3))
     def restocks(self, units: int) -> None:
         self.ledger.incrby(keys.seckill_stock(1), units)
+        self.ledger.hincrby(keys.seckill_sale(1), "initial", units)
         self.model.left += units
         self.model.initial += units
 

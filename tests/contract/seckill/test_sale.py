@@ -68,7 +68,7 @@ def test_a_sale_that_runs_is_not_loaded_again_from_mysqls_stock(ledger: Redis) -
     ],
 )
 def test_a_ledger_that_lost_a_touched_sale_is_refused(ledger: Redis, touched: Terms) -> None:
-    with pytest.raises(ViolationError, match=r"voucher 1 .*`flashsale seed --reset --yes`"):
+    with pytest.raises(ViolationError, match=r"voucher 1 .*`flashsale rebuild --apply`"):
         load_sale(ledger, touched)
     assert everything(ledger) == {}
 

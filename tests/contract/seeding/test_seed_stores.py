@@ -13,8 +13,9 @@ from sqlalchemy import text
 from flashsale import keys
 from flashsale.catalog.warming import LOCK
 from flashsale.cli.terminal import PlainProgress
-from flashsale.errors import UnreachableError, UsageError
+from flashsale.errors import UnreachableError, UsageError, ViolationError
 from flashsale.lua.scripts import script
+from flashsale.seckill.permit import Books
 from flashsale.seeding import load, sessions
 from flashsale.seeding.existing import alone, lock_name
 from flashsale.seeding.load import seed
@@ -395,3 +396,24 @@ def test_the_session_script_checks_before_it_writes(lab: Lab, values: list[str])
             script("session_create").text, 2, "login:token:t", "login:sessions:1", *values
         )
     assert lab.ledger.dbsize() == 0
+
+
+def test_a_replica_that_was_there_first_is_nobody_else(lab: Lab) -> None:
+    """It has given the two stores their epoch; a reset takes that away with all the rest."""
+    permit = Books(lab.ledger, lab.pool).permit()
+    lab.seed(users=1)
+    lab.warm()
+    assert Books(lab.ledger, lab.pool).confirm() == permit
+    lab.seed(users=1, reset=True)
+    assert not lab.ledger.exists(keys.EPOCH, keys.PERMIT)
+    assert lab.count("tb_stream_position") == 0
+    assert Books(lab.ledger, lab.pool).confirm() != permit
+
+
+def test_warming_a_ledger_that_is_behind_names_the_cure(lab: Lab) -> None:
+    lab.seed(users=1)
+    Books(lab.ledger, lab.pool).permit()
+    lab.ledger.flushall()
+    with pytest.raises(ViolationError, match=r"behind MySQL: .* `flashsale rebuild --apply`$"):
+        lab.warm()
+    assert not lab.ledger.exists(keys.seckill_stock(1))

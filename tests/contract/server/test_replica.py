@@ -12,7 +12,7 @@ import psutil
 import pytest
 from redis import Redis
 from rig.child import START_TIMEOUT_S, Child, answers, child, free_port, speak
-from rig.sale import open_sale, sold
+from rig.sale import open_sale, permit, sold
 from rig.until import until
 
 from flashsale import keys
@@ -53,6 +53,7 @@ def replica(own_ledger: RedisServer, port: int, tmp_path: Path) -> Iterator[Runn
     }
     with sync_client(own_ledger.url) as ledger:
         open_sale(ledger)
+        permit(ledger)
         for user in range(1, 10):
             ledger.hset(keys.login_token(f"t{user}"), "id", user)
         arguments = ("replica", "--port", str(port), "--name", "r1")

@@ -11,7 +11,7 @@ from rig.asgi import Reply, ask
 from rig.child import free_port
 from rig.relay import Relay
 from rig.rows import add_order, add_sale
-from rig.sale import open_sale, sign_in, sold, stock
+from rig.sale import open_sale, permit, sign_in, sold, stock
 from rig.trips import passed, unnamed
 from sqlalchemy import Engine, text
 
@@ -176,6 +176,7 @@ async def test_rejections(
 ) -> None:
     if field == "stock":
         ledger.set(keys.seckill_stock(1), value)
+        ledger.hset(keys.seckill_sale(1), "initial", value)
     else:
         ledger.hset(keys.seckill_sale(1), field, value)
     reply = await shop.claim(1, 1)
@@ -382,8 +383,10 @@ async def test_without_a_ledger_everything_is_503_and_nothing_401(
 async def test_without_mysql_the_sale_goes_on(
     ledger_url: str, cache_url: str, ledger: Redis
 ) -> None:
+    """A permit that is in force needs no MySQL; a new one does."""
     sign_in(ledger, 1)
     open_sale(ledger)
+    permit(ledger)
     async with shop_on(ledger_url, cache_url, NOWHERE_MYSQL) as shop:
         assert (await shop.claim(1, 1)).headers["x-outcome"] == "sold"
         assert (await shop.own(1, 1)).status == 503, "not `none`: that would be final"

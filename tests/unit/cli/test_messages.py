@@ -72,7 +72,7 @@ def test_a_command_named_in_a_message_parses(line: str) -> None:
     parse(typer.main.get_command(tree()), shlex.split(line)[1:])
 
 
-@pytest.mark.parametrize("line", ["flashsale rebuild", "flashsale seed --rest", "flashsale stop 1"])
+@pytest.mark.parametrize("line", ["flashsale rebuilt", "flashsale seed --rest", "flashsale stop 1"])
 def test_one_that_does_not_exist_would_be_found(line: str) -> None:
     with pytest.raises(typer.TyperException):
         parse(typer.main.get_command(tree()), shlex.split(line)[1:])

@@ -58,12 +58,9 @@ def test_largest_values_that_fit_the_columns() -> None:
 
 
 @pytest.mark.parametrize("entry_id", [f"{2**63}-1", f"1-{2**63}", f"{2**64 - 1}-{2**64 - 1}"])
-def test_a_place_that_no_column_holds(entry_id: str) -> None:
-    """Written with its batch, it would keep the whole batch from MySQL for ever."""
-    found = read_entry(entry_id, GOOD)
-    assert isinstance(found, Malformed)
-    assert found.reason == "no valid entry id"
-    assert isinstance(read_entry(f"{ID_MAX}-{ID_MAX}", GOOD), Order)
+def test_a_place_that_no_column_holds_is_of_an_order_as_good_as_any(entry_id: str) -> None:
+    """Whoever wrote such an id, what is sold after it has one beyond."""
+    assert isinstance(read_entry(entry_id, GOOD), Order)
 
 
 @given(

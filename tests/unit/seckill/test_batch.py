@@ -2,6 +2,7 @@
 
 import pytest
 
+from flashsale import keys
 from flashsale.lua.scripts import CLAIM_OUTCOMES
 from flashsale.model import ID_MAX, Outcome
 from flashsale.seckill.batch import Claimed, digest_of, make_batch, read_answers
@@ -64,9 +65,26 @@ def test_nobody_behind_a_session_is_no_answer() -> None:
     assert read_answers([8, "", 1, ""]) == [None, Claimed(Outcome.SOLD_OUT)]
 
 
+def test_a_permit_goes_last_with_its_key() -> None:
+    batch = make_batch(7, ["login:token:a"], ["11"], 99, (5000, 60, 9000), "r:1")
+    assert batch.call.args == [7, 99, "", "11", 5000, 60, 9000, "r:1"]
+    assert batch.call.keys[-1] == keys.PERMIT
+    renewed = batch.under("r:2")
+    assert (renewed.permit, renewed.call.args) == ("r:2", [7, 99, "", "11", 5000, 60, 9000, "r:2"])
+    assert renewed.call.keys == batch.call.keys
+    assert batch.under("") is batch
+    without = make_batch(7, ["login:token:a"], ["11"], 99, (5000, 60, 9000))
+    assert without.under("r:2") is without, "whoever asks for no permit is not given one"
+
+
+@pytest.mark.parametrize("lacks", ["permit", "books"])
+def test_a_ledger_that_may_be_behind_says_what_it_lacks(lacks: str) -> None:
+    assert read_answers([9, lacks]) == [Claimed(Outcome.SHED, behind=lacks)]
+
+
 def test_unknown_code_raises() -> None:
     with pytest.raises(KeyError):
-        read_answers([9, ""])
+        read_answers([10, ""])
 
 
 def test_half_a_pair_raises() -> None:

@@ -35,6 +35,8 @@ LOST = Indeterminate("lost")
         (5, "", None),
         (6, "", None),
         (8, "", None),
+        (9, "permit", None),
+        (9, "books", None),
     ],
 )
 def test_table(code: int, held: str, answer: Claimed | None) -> None:
@@ -56,7 +58,7 @@ def test_one_user_twice_in_a_batch_is_sold_once() -> None:
 
 def test_unknown_code_is_no_answer() -> None:
     with pytest.raises(KeyError):
-        settled([9, ""], [MINE])
+        settled([10, ""], [MINE])
 
 
 def test_reply_of_another_length_is_no_answer() -> None:
@@ -170,7 +172,7 @@ async def test_a_caller_who_left_does_not_stop_the_others() -> None:
     assert await stays == Claimed(Outcome.SOLD, "12")
 
 
-@pytest.mark.parametrize("reply", [[9, ""], [0, MINE, 0, MINE]], ids=["code", "length"])
+@pytest.mark.parametrize("reply", [[10, ""], [0, MINE, 0, MINE]], ids=["code", "length"])
 async def test_a_reply_that_cannot_be_read_is_unknown(reply: list[Any]) -> None:
     """Not a caller who waits for ever, and not `failed`: it may have sold."""
     ledger = Ledger(*[reply] * REPLAYS_MAX)

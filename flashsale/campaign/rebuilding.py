@@ -1,0 +1,126 @@
+"""`rebuild` without a command line: what a ledger lacks, what was done about it, what is gone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from flashsale.errors import UsageError
+from flashsale.model import Outcome, parse_id
+from flashsale.run.attempts_file import lines_of
+from flashsale.run.folder import ATTEMPTS_FILE
+from flashsale.seckill.permit import Books, moment
+from flashsale.seckill.rebuild import (
+    Rebuild,
+    Rebuilt,
+    SaleRepair,
+    Survey,
+    acknowledged_and_gone,
+    survey,
+)
+from flashsale.seeding.stores import StoreUrls, opened
+
+
+class Difference(NamedTuple):
+    """One thing that is not as it ought to be, and what a rebuild does about it."""
+
+    what: str
+    found: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class RebuildReport:
+    """What was found, what was done (None in a dry run), and acknowledged orders that are gone
+    (None where no run was named)."""
+
+    found: Survey
+    differences: Sequence[Difference]
+    done: Rebuilt | None
+    gone: Sequence[int] | None
+
+    @property
+    def oversold(self) -> int:
+        """Units that are held beyond those there are."""
+        return sum(repair.oversold for repair in self.found.repairs)
+
+
+def rebuild(urls: StoreUrls, *, apply: bool, run: Path | None = None) -> RebuildReport:
+    """Look, and with `apply` repair. Raises UnreachableError, or UsageError or ViolationError where
+    it cannot be done now; what was begun is gone on with by the next call."""
+    acknowledged = None if run is None else _acknowledged(run)
+    with opened(urls) as stores:
+        books = Books(stores.ledger, stores.pool)
+        found = survey(books)
+        gone = None if acknowledged is None else acknowledged_and_gone(books, acknowledged, found)
+        done = Rebuild(books).apply() if apply else None
+    return RebuildReport(found, list(differences(found)), done, gone)
+
+
+def _acknowledged(run: Path) -> list[int]:
+    """The orders that a run's users were told of."""
+    path = run / ATTEMPTS_FILE
+    orders: dict[int, None] = {}
+    try:
+        for line in lines_of(path):
+            if line["kind"] in ("result", "resolved") and line.get("outcome") == Outcome.SOLD:
+                order = parse_id(str(line.get("order") or ""))
+                if order is not None:
+                    orders[order] = None
+    except OSError as error:
+        raise UsageError(
+            f"--run: {path} cannot be read ({error.strerror}); name the folder of a storm's run"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"--run: {error}; name the folder of a storm's run") from None
+    return list(orders)
+
+
+def differences(found: Survey) -> Iterator[Difference]:
+    """In what the ledger differs from what it ought to be, for a reader. Pure."""
+    cures = {
+        "epoch": "a new epoch in both stores",
+        "stream": f"the stream goes on after {moment(found.mysql.position)}",
+        "counter": "the counter goes on beyond MySQL's",
+    }
+    for reason in found.reasons:
+        yield Difference(reason.what, reason.told, cures[reason.what])
+    if found.ledger.last < found.mysql.position:
+        lost = f"{moment(found.ledger.last)} to {moment(found.mysql.position)}"
+        yield Difference("lost window", f"the ledger remembers nothing of {lost}", "see --run")
+    if found.ledger.closed:
+        yield Difference("closed", found.ledger.closed, "the sales are opened")
+    if found.is_spent:
+        yield Difference("stream", "its last possible entry is written", "it is made anew")
+    elif not found.has_group:
+        yield Difference("queue", "the workers' group is gone", "it is made, and reads all again")
+    for repair in found.repairs:
+        yield from _of_sale(repair)
+    for voucher_id in found.strangers:
+        yield Difference(f"sale {voucher_id}", "MySQL does not know it", "it is left as it is")
+
+
+def _of_sale(repair: SaleRepair) -> Iterator[Difference]:
+    what = f"sale {repair.terms.voucher_id}"
+    if repair.fields:
+        told = ", ".join(f"{name} {value}" for name, value in sorted(repair.fields.items()))
+        yield Difference(what, f"no or another {', '.join(sorted(repair.fields))}", told)
+    if repair.stock is not None:
+        stock = "no stock" if repair.found_stock is None else f"stock {repair.found_stock:,}"
+        held = f"{repair.terms.initial:,} units less {len(repair.held):,} held"
+        yield Difference(what, stock, f"stock {repair.stock:,}: {held}")
+    for count, found, cure in (
+        (len(repair.receipts), "receipts are missing", "written"),
+        (len(repair.stale), "receipts name no order that holds a unit", "taken out"),
+        (len(repair.members), "users are missing from the set", "put in"),
+        (len(repair.strangers), "users of the set hold no order", "taken out"),
+        (len(repair.requeued), "orders are no rows and have no entry", "written to the stream"),
+    ):
+        if count:
+            yield Difference(what, f"{count:,} {found}", cure)
+    if repair.unlisted:
+        yield Difference(what, "not among the loaded sales", "put there")
+    if repair.oversold:
+        yield Difference(
+            what, f"{repair.oversold:,} units are sold that there are not", "see verify"
+        )

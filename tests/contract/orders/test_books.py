@@ -1,0 +1,297 @@
+"""The books, watched on real stores: what is missing is seen, told, mended, and sells nothing."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+from redis import Redis
+from rig.rows import add_sale, orders
+from rig.sale import claim, open_sale
+from rig.until import until
+from sqlalchemy import Engine, text
+
+from flashsale import keys
+from flashsale.errors import Unavailable
+from flashsale.orders.books import LOOKS, BooksWatch, LedgerSale, Look, Sold, judged, lift
+from flashsale.orders.metrics import BooksCollector
+from flashsale.orders.persistence import persist
+from flashsale.orders.stream import OrderStream
+from flashsale.seckill.permit import Behind, Books
+
+LONG_AGO = 5 << 32  # ids of orders whose claims are long over
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with structlog.testing.capture_logs():
+        yield
+
+
+class Desk:
+    """One sale, a worker by hand, and a watch."""
+
+    def __init__(self, ledger: Redis, pool: Engine) -> None:
+        self.ledger, self.pool = ledger, pool
+        add_sale(pool, stock=100)
+        open_sale(ledger, units=100)
+        self.stream = OrderStream(ledger, "c1")
+        self.stream.ensure_group()
+        self.watch = BooksWatch(Books(ledger, pool), interval_s=60, claim_timeout_ms=2_000)
+
+    def sell(self, *users: int) -> None:
+        answers = claim(self.ledger, *((user, LONG_AGO + user) for user in users))
+        assert {code for code, _ in answers} == {0}
+
+    def work(self) -> None:
+        entries: Any = [*self.stream.pending("0", 100), *self.stream.fresh(100, 1)]
+        if entries:
+            result = persist(self.pool, entries)
+            self.stream.acknowledge([order.entry_id for order in result.done])
+
+    def looks(self, count: int) -> Look:
+        for _ in range(count):
+            found = self.watch.run_once()
+        return found
+
+    def figure(self, name: str, **labels: str) -> float | None:
+        for metric in BooksCollector(self.watch).collect():
+            for sample in metric.samples:
+                if sample.name == f"flashsale_books_{name}" and sample.labels == labels:
+                    return float(sample.value)
+        return None
+
+
+@pytest.fixture
+def desk(ledger: Redis, pool: Engine) -> Desk:
+    return Desk(ledger, pool)
+
+
+def agree(found: Look) -> bool:
+    return found == Look(permitted=True)
+
+
+def test_a_sale_that_goes_on_agrees_at_every_step(desk: Desk) -> None:
+    assert agree(desk.looks(1))
+    desk.sell(1, 2, 3)
+    assert agree(desk.looks(1)), "on their way"
+    entries: Any = desk.stream.fresh(2, 1)
+    assert agree(desk.looks(1)), "given to a worker"
+    persist(desk.pool, entries)
+    assert agree(desk.looks(1)), "rows, and not acknowledged"
+    desk.work()
+    assert agree(desk.looks(1))
+    with desk.pool.begin() as connection:
+        for statement in (
+            f"UPDATE tb_voucher_order SET status = 4 WHERE id = {LONG_AGO + 1}",
+            "UPDATE tb_seckill_voucher SET stock = stock + 1",
+            "INSERT INTO tb_order_return (order_id, user_id, voucher_id) "
+            f"VALUES ({LONG_AGO + 1}, 1, 1)",
+        ):
+            connection.execute(text(statement))
+    assert agree(desk.looks(1)), "cancelled, and owed to the ledger"
+    assert (desk.watch.total.requeued, desk.watch.total.closings) == (0, 0)
+
+
+# What is missing ----------------------------------------------------------------------------------
+
+
+def _trimmed(desk: Desk) -> None:
+    desk.ledger.xtrim(keys.STREAM_ORDERS, maxlen=0, approximate=False)
+
+
+def _deleted(desk: Desk) -> None:
+    entries: Any = desk.ledger.xrange(keys.STREAM_ORDERS)
+    desk.ledger.xdel(keys.STREAM_ORDERS, *[entry for entry, _ in entries[-3:]])
+
+
+@pytest.mark.parametrize("lose", [_trimmed, _deleted])
+def test_entries_that_went_unread_are_seen_told_and_written_again(
+    desk: Desk, lose: Callable[[Desk], None]
+) -> None:
+    desk.sell(1, 2)
+    desk.work()
+    desk.sell(3, 4, 5)
+    lose(desk)
+    assert desk.looks(1).missing == 3
+    assert desk.figure("missing_orders") == 3
+    assert desk.watch.total.requeued == 0, "one look may be of a moment in between"
+    desk.looks(1)
+    assert desk.watch.total.requeued == 3
+    desk.work()
+    assert orders(desk.pool) == {LONG_AGO + user: (user, 1) for user in range(1, 6)}
+    assert agree(desk.looks(1))
+    assert desk.figure("requeued_orders_total") == 3
+
+
+def test_what_stays_missing_closes_the_sales_until_the_books_agree(desk: Desk) -> None:
+    desk.looks(1)
+    desk.sell(1, 2)
+    receipt = keys.seckill_receipt(1)
+    kept = desk.ledger.hgetall(receipt)
+    _trimmed(desk)
+    desk.ledger.hset(receipt, mapping={"1": "x", "2": "y"})  # no order to write again
+    desk.looks(LOOKS)
+    assert desk.ledger.get(keys.CLOSED).startswith("books: 2 accepted orders")  # type: ignore[union-attr]
+    assert not desk.ledger.exists(keys.PERMIT)
+    assert desk.figure("permitted") is not None
+    found = desk.looks(1)
+    assert not found.permitted
+    assert desk.figure("permitted") == 0
+    assert desk.watch.total.closings == 1
+    desk.ledger.hset(receipt, mapping=kept)  # type: ignore[arg-type]
+    desk.looks(1)
+    assert desk.watch.total.requeued == 2
+    desk.work()
+    assert not desk.looks(LOOKS - 1).permitted
+    desk.looks(1)
+    assert agree(desk.looks(1))
+
+
+def test_a_young_claim_is_not_written_again(desk: Desk) -> None:
+    """It may still be replayed; and whoever is behind a backlog is on the way."""
+    now_s = int(desk.ledger.time()[0])  # type: ignore[index]
+    young = (now_s - 1_640_995_200) << 32 | 5
+    claim(desk.ledger, (9, young))
+    _trimmed(desk)
+    desk.looks(LOOKS)
+    assert desk.watch.total.requeued == 0
+
+
+def test_a_dead_letter_is_not_missing(desk: Desk) -> None:
+    desk.sell(1)
+    (order,) = desk.stream.fresh(10, 1)
+    assert desk.stream.set_aside(order, "no stock")
+    assert agree(desk.looks(LOOKS))
+
+
+def test_a_backlog_that_cannot_be_counted_is_unknown(desk: Desk, monkeypatch: Any) -> None:
+    from flashsale.seckill import queue
+
+    monkeypatch.setattr(queue, "_COUNTED_MAX", 2)
+    desk.sell(1)
+    desk.stream.fresh(1, 1)
+    desk.sell(2, 3, 4, 5)
+    entries: Any = desk.ledger.xrange(keys.STREAM_ORDERS)
+    desk.ledger.xdel(keys.STREAM_ORDERS, entries[2][0])
+    if desk.ledger.xinfo_groups(keys.STREAM_ORDERS)[0]["lag"] is not None:  # type: ignore[index]
+        pytest.skip("this Redis keeps count past a gap")
+    assert desk.looks(LOOKS).missing is None
+    assert desk.figure("missing_orders") is None, "not nought"
+
+
+# Lost and torn sales, and a ledger that is behind ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "lost", "torn"),
+    [
+        ([keys.seckill_stock(1)], [1], []),
+        ([keys.seckill_sale(1)], [1], []),
+        ([keys.seckill_order(1)], [], [1]),
+        ([keys.seckill_receipt(1)], [], [1]),
+        ([keys.seckill_order(1), keys.seckill_receipt(1)], [], [1]),
+    ],
+    ids=["stock", "sale", "set", "receipts", "set and receipts"],
+)
+def test_a_sale_that_lost_a_key_is_told(
+    desk: Desk, names: list[str], lost: list[int], torn: list[int]
+) -> None:
+    desk.sell(1, 2)
+    desk.work()
+    desk.ledger.delete(*names)
+    found = desk.looks(1)
+    assert (list(found.lost_sales), list(found.torn_sales)) == (lost, torn)
+    assert (desk.figure("lost_sales"), desk.figure("torn_sales")) == (len(lost), len(torn))
+
+
+def test_a_sale_that_is_gone_altogether_is_lost_as_well(desk: Desk) -> None:
+    desk.sell(1)
+    desk.work()
+    desk.ledger.srem(keys.LOADED_SALES, "1")
+    assert list(desk.looks(1).lost_sales) == [1]
+
+
+def test_a_ledger_that_is_behind_is_told_and_closed_at_once(desk: Desk) -> None:
+    desk.sell(1)
+    desk.work()
+    desk.looks(1)
+    assert desk.figure("behind", what="stream") == 0
+    desk.ledger.delete(keys.STREAM_ORDERS)
+    found = desk.looks(1)
+    assert [reason.what for reason in found.reasons] == ["stream"]
+    assert not found.permitted
+    assert desk.figure("behind", what="stream") == 1
+    assert not desk.ledger.exists(keys.PERMIT)
+
+
+def test_rows_that_the_ledger_forgot_close_it(desk: Desk) -> None:
+    desk.sell(1, 2, 3)
+    desk.work()
+    desk.ledger.delete(keys.seckill_order(1), keys.seckill_receipt(1))
+    desk.ledger.set(keys.seckill_stock(1), 100)  # a sale as it was before
+    assert desk.looks(LOOKS).forgotten == 3
+    assert desk.ledger.get(keys.CLOSED) == "books: 3 orders in MySQL are not held in the ledger"
+    with pytest.raises(Behind):
+        Books(desk.ledger, desk.pool).permit()
+
+
+def test_what_somebody_else_closed_stays_closed(desk: Desk) -> None:
+    books = Books(desk.ledger, desk.pool)
+    books.revoke("rebuild: at work")
+    assert not desk.looks(3 * LOOKS).permitted
+    assert not lift(desk.ledger, "books: something else")
+    assert desk.ledger.get(keys.CLOSED) == "rebuild: at work"
+
+
+def test_doubt_is_looked_into_at_once_and_trouble_is_told(desk: Desk, monkeypatch: Any) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=desk.watch.run, args=(stop,))
+    thread.start()
+    try:
+        desk.watch.doubt.set()
+        until(lambda: desk.watch.total.looks == 1)
+
+        def fails() -> None:
+            raise Unavailable("no")
+
+        monkeypatch.setattr(desk.watch, "look", fails)
+        desk.watch.doubt.set()
+        until(lambda: desk.watch.total.failures == 1)
+        assert desk.figure("permitted") is None, "nothing is told that is not known"
+    finally:
+        stop.set()
+        desk.watch.doubt.set()
+        thread.join(5)
+
+
+# Judging, purely ----------------------------------------------------------------------------------
+
+
+def sale(offered: int = 10, left: int = 7, members: int = 3, receipts: int = 3) -> LedgerSale:
+    return LedgerSale(offered, left, members, receipts)
+
+
+@pytest.mark.parametrize(
+    ("units", "owed", "on_their_way", "missing", "forgotten"),
+    [
+        (3, 0, 0, 0, 0),
+        (1, 0, 2, 0, 0),
+        (1, 0, 5, 0, 0),
+        (1, 0, 1, 1, 0),
+        (2, 1, 0, 0, 0),
+        (5, 0, 0, 0, 2),
+        (1, 0, None, None, 0),
+    ],
+)
+def test_judged(
+    units: int, owed: int, on_their_way: int | None, missing: int | None, forgotten: int
+) -> None:
+    found = judged({1: sale()}, {1: Sold(units, owed, 0, 1)}, on_their_way)
+    assert (found.missing, found.forgotten) == (missing, forgotten)
+
+
+def test_one_sale_does_not_make_up_for_another() -> None:
+    found = judged({1: sale(), 2: sale()}, {1: Sold(5, 0, 0, 1), 2: Sold(1, 0, 0, 1)}, 0)
+    assert (found.missing, found.forgotten) == (2, 2)

@@ -1,0 +1,337 @@
+"""The permit on real stores: who gets one, who loses it, and that nothing is sold in between."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from redis import Redis
+from rig.rows import add_sale, marks
+from rig.sale import everything, open_sale, session, sign_in, sold, stock
+from sqlalchemy import Engine, text
+
+from flashsale import keys
+from flashsale.errors import Unavailable
+from flashsale.model import Outcome
+from flashsale.orders.persistence import write
+from flashsale.orders.stream import Order, read_entry
+from flashsale.seckill.batch import Claimed
+from flashsale.seckill.claims import Claims
+from flashsale.seckill.ids import day_of
+from flashsale.seckill.permit import Behind, Books, Permits
+from flashsale.settings import ClaimSettings, SessionSettings
+from flashsale.stack.redis import RedisServer
+from flashsale.storage.roles import sync_client
+
+NO_PERMIT = Claimed(Outcome.SHED, behind="permit")
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with structlog.testing.capture_logs():
+        yield
+
+
+@pytest.fixture
+def books(ledger: Redis, pool: Engine) -> Books:
+    add_sale(pool, stock=100)
+    open_sale(ledger, units=100)
+    sign_in(ledger, *range(1, 60))
+    return Books(ledger, pool)
+
+
+@asynccontextmanager
+async def claims_on(url: str, books: Books) -> AsyncIterator[Claims]:
+    settings = ClaimSettings(id_block=10, timeout_ms=500)
+    claims = Claims(url, settings, SessionSettings(), Permits(books))
+    try:
+        await claims.clock.sync()
+        yield claims
+        await claims.drain()
+    finally:
+        await claims.aclose()
+
+
+async def buy(claims: Claims, *users: int) -> list[Claimed | None]:
+    return list(await asyncio.gather(*(claims.claim(1, session(user)) for user in users)))
+
+
+def persisted(ledger: Redis, pool: Engine) -> list[Order]:
+    """Every order on the stream made a row, as a worker does it."""
+    entries: Any = ledger.xrange(keys.STREAM_ORDERS)
+    orders = [read_entry(entry, fields) for entry, fields in entries]
+    known = {row[0] for row in _ids(pool)}
+    fresh = [o for o in orders if isinstance(o, Order) and o.order_id not in known]
+    if fresh:
+        write(pool, fresh)
+    return fresh
+
+
+def _ids(pool: Engine) -> Any:
+    with pool.connect() as connection:
+        return connection.execute(text("SELECT id FROM tb_voucher_order")).all()
+
+
+# Writing a permit ---------------------------------------------------------------------------------
+
+
+def test_the_first_permit_draws_the_epoch_of_both_stores(books: Books, ledger: Redis) -> None:
+    permit = books.permit()
+    run_id = ledger.info("server")["run_id"]  # type: ignore[index]
+    assert permit.startswith(f"{run_id}:")
+    assert ledger.get(keys.PERMIT) == permit
+    high, low = marks(books.pool)[keys.EPOCH]
+    assert ledger.get(keys.EPOCH) == f"{high:016x}{low:016x}"
+    assert books.permit() == books.confirm() == permit, "it stays"
+
+
+def test_many_who_compare_at_once_agree(books: Books) -> None:
+    async def all_at_once() -> list[str]:
+        return await asyncio.gather(*(asyncio.to_thread(books.confirm) for _ in range(8)))
+
+    assert len(set(asyncio.run(all_at_once()))) == 1
+
+
+def test_a_permit_in_force_needs_no_mysql(books: Books) -> None:
+    permit = books.permit()
+    books.pool.dispose()
+    away = Books(books.ledger, _nowhere())
+    assert away.permit() == permit
+    books.ledger.delete(keys.PERMIT)
+    with pytest.raises(Unavailable):
+        away.permit()
+    assert not books.ledger.exists(keys.PERMIT)
+
+
+def _nowhere() -> Engine:
+    from flashsale.storage.mysql import engine
+
+    return engine("mysql://u:p@127.0.0.1:1/x")
+
+
+def test_a_new_database_takes_the_ledgers_epoch(books: Books, ledger: Redis, pool: Engine) -> None:
+    books.permit()
+    epoch = ledger.get(keys.EPOCH)
+    with pool.begin() as connection:
+        connection.execute(text("DELETE FROM tb_stream_position"))
+    books.confirm()
+    assert ledger.get(keys.EPOCH) == epoch
+    books.ledger.set(keys.EPOCH, "f" * 32)
+    with pytest.raises(Behind, match="epoch"):
+        books.confirm()
+
+
+def test_a_write_raises_stream_and_counter_in_mysql(books: Books, ledger: Redis) -> None:
+    second = 123_456_789
+    for number, user in ((7, 1), (9, 2), (8, 3)):
+        fields = {"userId": user, "voucherId": 1, "id": second << 32 | number, "ms": 5}
+        ledger.xadd(keys.STREAM_ORDERS, fields)  # type: ignore[arg-type]
+    written = persisted(ledger, books.pool)
+    found = marks(books.pool)
+    assert found[keys.STREAM_ORDERS] == written[-1].position
+    assert found[keys.order_counter(day_of(second))] == (9, 0)
+
+
+def test_poison_raises_nothing_that_would_close_a_sale(books: Books, ledger: Redis) -> None:
+    """A counter that no lease reaches, and an entry whose id fits no column."""
+    beyond = f"{2**64 - 1}-{2**64 - 3}"
+    fields = {"userId": 1, "voucherId": 1, "id": 5 << 32 | 2**32 - 1, "ms": 5}
+    ledger.xadd(keys.STREAM_ORDERS, fields, id=beyond)  # type: ignore[arg-type]
+    assert len(persisted(ledger, books.pool)) == 1
+    assert marks(books.pool) == {}
+    assert books.confirm()
+
+
+# Losing it ----------------------------------------------------------------------------------------
+
+
+def flushed(ledger: Redis) -> None:
+    ledger.flushall()
+    sign_in(ledger, *range(1, 60))
+    open_sale(ledger, units=100)
+
+
+BEHIND: dict[str, tuple[Callable[[Redis], object], str]] = {
+    "flushed": (flushed, "no epoch"),
+    "another ledger": (lambda ledger: ledger.set(keys.EPOCH, "0" * 32), "epoch"),
+    "without its stream": (lambda ledger: ledger.delete(keys.STREAM_ORDERS), "orders end at 0-0"),
+    "with a lower counter": (
+        lambda ledger: [ledger.set(k, 1) for k in ledger.scan_iter(f"{keys.order_counter('')}*")],
+        "counted 1 order ids",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "told"), BEHIND.values(), ids=BEHIND.keys())
+def test_a_ledger_that_is_behind_loses_its_permit(
+    books: Books, ledger: Redis, ledger_url: str, spoil: Callable[[Redis], object], told: str
+) -> None:
+    async def scene() -> None:
+        async with claims_on(ledger_url, books) as claims:
+            answers = await buy(claims, 1, 2, 3)
+            assert {answer and answer.outcome for answer in answers} == {Outcome.SOLD}
+            persisted(ledger, books.pool)
+            spoil(ledger)
+            with pytest.raises(Behind, match=told):
+                books.confirm()
+            before = everything(ledger)
+            assert await buy(claims, 4, 5, 1) == [NO_PERMIT] * 3
+            assert everything(ledger) == before, "nothing is sold, and no session touched"
+
+    asyncio.run(scene())
+
+
+def test_a_flush_needs_nobody_to_notice_it(books: Books, ledger: Redis, ledger_url: str) -> None:
+    async def scene() -> None:
+        async with claims_on(ledger_url, books) as claims:
+            await buy(claims, 1)
+            flushed(ledger)
+            assert await buy(claims, 2, 3) == [NO_PERMIT] * 2
+            assert await buy(claims, 2, 3) == [NO_PERMIT] * 2, "and then it is compared"
+            assert stock(ledger) == 100
+
+    asyncio.run(scene())
+
+
+def test_a_closed_ledger_gets_no_permit_until_it_is_lifted(books: Books, ledger: Redis) -> None:
+    old = books.permit()
+    books.revoke("books: 3 orders are missing")
+    with pytest.raises(Behind, match="3 orders are missing"):
+        books.permit()
+    ledger.delete(keys.CLOSED)
+    assert books.permit() not in ("", old), "no claim of before the closing goes through"
+
+
+# Older than it was --------------------------------------------------------------------------------
+
+
+def put_back(server: RedisServer, copy: Path) -> None:
+    """The server dies, and starts on an older file."""
+    assert server.process is not None
+    server.process.kill()
+    server.sweep()
+    shutil.rmtree(server.directory / "appendonlydir")
+    shutil.copytree(copy, server.directory / "appendonlydir")
+    server.start()
+
+
+def restart(server: RedisServer) -> None:
+    assert server.process is not None
+    server.process.kill()
+    server.sweep()
+    server.start()
+
+
+@pytest.fixture
+def old(own_ledger: RedisServer, pool: Engine) -> Iterator[Books]:
+    """Books on a ledger that can be stopped."""
+    add_sale(pool, stock=10)
+    with sync_client(own_ledger.url) as ledger:
+        open_sale(ledger, units=10)
+        sign_in(ledger, *range(1, 60))
+        yield Books(ledger, pool)
+
+
+def test_a_restart_that_lost_nothing_sells_on_by_itself(
+    own_ledger: RedisServer, old: Books
+) -> None:
+    async def scene() -> None:
+        async with claims_on(own_ledger.url, old) as claims:
+            await buy(claims, 1, 2, 3)
+            persisted(old.ledger, old.pool)
+            first = claims._permits and claims._permits.current
+            await asyncio.to_thread(restart, own_ledger)
+            answers = await buy(claims, 4, 1)
+            assert [answer and answer.outcome for answer in answers] == [
+                Outcome.SOLD,
+                Outcome.DUPLICATE,
+            ]
+            assert claims._permits
+            assert claims._permits.current not in ("", first)
+
+    asyncio.run(scene())
+
+
+def of_sales(ledger: Redis) -> dict[str, Any]:
+    """All that a sale writes; ids may be leased and never used."""
+    counters = keys.order_counter("")
+    found = everything(ledger).items()
+    return {k: v for k, v in found if k != keys.PERMIT and not k.startswith(counters)}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown to the replica"])
+def test_a_ledger_that_came_back_older_sells_nothing(
+    own_ledger: RedisServer, old: Books, tmp_path: Path, known: bool
+) -> None:
+    """Its own permit came back with it, and the replica's is the same: the run id tells."""
+
+    async def scene() -> None:
+        async with claims_on(own_ledger.url, old) as claims:
+            await buy(claims, 1, 2, 3)
+            persisted(old.ledger, old.pool)
+            shutil.copytree(own_ledger.directory / "appendonlydir", tmp_path / "copy")
+            await buy(claims, *range(4, 11))
+            assert stock(old.ledger) == 0
+            persisted(old.ledger, old.pool)
+            await asyncio.to_thread(put_back, own_ledger, tmp_path / "copy")
+            assert old.ledger.get(keys.PERMIT) == (claims._permits and claims._permits.current)
+            assert stock(old.ledger) == 7, "seven units that are sold already"
+            if known:
+                with pytest.raises(Behind, match="MySQL has rows of orders up to"):
+                    old.confirm()
+            before = of_sales(old.ledger)
+            for _ in range(3):
+                answers = await buy(claims, *range(11, 20))
+                assert set(answers) == {NO_PERMIT}
+            assert len(sold(old.ledger)) == 3
+            assert of_sales(old.ledger) == before
+
+    asyncio.run(scene())
+
+
+def test_a_replay_does_not_sell_on_a_ledger_that_came_back_older(
+    own_ledger: RedisServer, old: Books, tmp_path: Path
+) -> None:
+    """The batch was lost with its server, and names the permit that the older file holds, too."""
+
+    async def scene() -> None:
+        async with claims_on(own_ledger.url, old) as claims:
+            await buy(claims, 1)
+            persisted(old.ledger, old.pool)
+            shutil.copytree(own_ledger.directory / "appendonlydir", tmp_path / "copy")
+            await buy(claims, 2)
+            persisted(old.ledger, old.pool)
+            assert own_ledger.process is not None
+            os.kill(own_ledger.process.pid, signal.SIGSTOP)
+            waiting = asyncio.gather(*(claims.claim(1, session(user)) for user in (3, 4)))
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(put_back, own_ledger, tmp_path / "copy")
+            answers = await waiting
+            assert {a and a.outcome for a in answers} == {Outcome.UNKNOWN}
+            assert set(sold(old.ledger)) == {"1"}
+
+    asyncio.run(scene())
+
+
+def test_ids_do_not_repeat_after_a_new_permit(books: Books, ledger_url: str) -> None:
+    """The block that a replica holds was leased before: whoever rebuilt has raised the counter."""
+
+    async def scene() -> None:
+        async with claims_on(ledger_url, books) as claims:
+            (first,) = await buy(claims, 1)
+            assert first is not None
+            day = day_of(int(first.order_id) >> 32)
+            books.revoke()
+            books.ledger.set(keys.order_counter(day), 70_000)
+            assert await buy(claims, 2) == [NO_PERMIT]
+            (second,) = await buy(claims, 2)
+            assert second is not None
+            assert int(second.order_id) & 0xFFFFFFFF == 70_001
+
+    asyncio.run(scene())

@@ -1,0 +1,330 @@
+"""Rebuilding on real stores: whatever was lost, the books are whole again; cut short is safe."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import structlog
+from redis import Redis
+from rig.rows import add_sale, marks, order_row, orders
+from rig.sale import HOUR_MS, claim, everything, now_ms, open_sale, stock
+from sqlalchemy import Engine, text
+
+from flashsale import keys
+from flashsale.errors import Indeterminate, UsageError
+from flashsale.orders.books import BooksWatch, Look
+from flashsale.orders.persistence import persist
+from flashsale.orders.stream import OrderStream
+from flashsale.seckill import rebuild as rebuild_module
+from flashsale.seckill.ids import EPOCH_S, day_of
+from flashsale.seckill.permit import Behind, Books
+from flashsale.seckill.queue import read_queue
+from flashsale.seckill.rebuild import (
+    CLOSED_FOR_REBUILD,
+    Rebuild,
+    acknowledged_and_gone,
+    alone,
+    survey,
+)
+
+UNITS = 30
+BEGIN_MS, END_MS = now_ms() - HOUR_MS, now_ms() + HOUR_MS
+BASE = (BEGIN_MS // 1000 + 60 - EPOCH_S) << 32
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with structlog.testing.capture_logs():
+        yield
+
+
+class Shop:
+    """Two sales, half sold: rows, a backlog, one order cancelled and one set aside."""
+
+    def __init__(self, ledger: Redis, pool: Engine) -> None:
+        self.ledger, self.pool = ledger, pool
+        self.books = Books(ledger, pool)
+        for voucher in (1, 2):
+            open_sale(ledger, voucher, units=UNITS)
+            window = {"begin": BEGIN_MS, "end": END_MS}
+            ledger.hset(keys.seckill_sale(voucher), mapping=window)  # type: ignore[arg-type]
+            add_sale(pool, voucher, stock=UNITS, begin=_stamp(BEGIN_MS), end=_stamp(END_MS))
+        ledger.set(keys.order_counter(day_of(BASE >> 32)), 50_000)
+        self.stream = OrderStream(ledger, "c1")
+        self.stream.ensure_group()
+        self.books.permit()
+
+    def sell(self, voucher: int, *users: int) -> list[int]:
+        ids = [BASE + 1000 * voucher + user for user in users]
+        answers = claim(self.ledger, *zip(users, ids, strict=True), voucher_id=voucher)
+        assert {code for code, _ in answers} <= {0}
+        return ids
+
+    def work(self, count: int = 1000) -> None:
+        """What a worker does with all that it is given."""
+        entries: Any = [*self.stream.pending("0", count), *self.stream.fresh(count, 1)]
+        if entries:
+            result = persist(self.pool, entries)
+            assert not result.waiting
+            assert not result.rejected
+            self.stream.acknowledge([order.entry_id for order in result.done])
+
+    def half_sold(self) -> None:
+        self.sell(1, *range(1, 11))
+        self.sell(2, *range(1, 6))
+        self.work()
+        self.cancel(3)
+        self.sell(1, *range(11, 16))  # accepted, and no rows yet
+
+    def cancel(self, user: int) -> None:
+        """User's order of voucher 1, in MySQL and in the ledger."""
+        self.sql(
+            f"UPDATE tb_voucher_order SET status = 4 WHERE voucher_id = 1 AND user_id = {user}",
+            "UPDATE tb_seckill_voucher SET stock = stock + 1 WHERE voucher_id = 1",
+        )
+        self.ledger.hdel(keys.seckill_receipt(1), str(user))
+        self.ledger.srem(keys.seckill_order(1), str(user))
+        self.ledger.incr(keys.seckill_stock(1))
+
+    def sql(self, *statements: str) -> None:
+        with self.pool.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+
+    def receipts(self, voucher: int = 1) -> dict[str, str]:
+        return self.ledger.hgetall(keys.seckill_receipt(voucher))  # type: ignore[return-value]
+
+    def check_whole(self, held: int = 14) -> None:
+        """Everything that a whole ledger is, after the workers have done their work."""
+        assert not survey(self.books).is_needed
+        self.work()
+        for voucher, count in ((1, held), (2, 5)):
+            receipts = self.receipts(voucher)
+            assert len(receipts) == count
+            assert self.ledger.smembers(keys.seckill_order(voucher)) == set(receipts)
+            assert stock(self.ledger, voucher) == UNITS - count
+            live = {
+                (str(user), str(order))
+                for order, (user, of) in orders(self.pool).items()
+                if of == voucher and order_row(self.pool, order).live
+            }
+            assert live == set(receipts.items())
+        watch = BooksWatch(self.books, interval_s=1, claim_timeout_ms=2_000)
+        found = watch.look()
+        assert found == Look(permitted=True)
+        assert claim(self.ledger, (100, BASE + 9_100)) == [(0, str(BASE + 9_100))]
+
+
+def _stamp(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+@pytest.fixture
+def shop(ledger: Redis, pool: Engine) -> Shop:
+    shop = Shop(ledger, pool)
+    shop.half_sold()
+    return shop
+
+
+def test_a_whole_ledger_is_left_as_it_is(shop: Shop) -> None:
+    before = everything(shop.ledger)
+    found = survey(shop.books)
+    assert not found.is_needed
+    assert everything(shop.ledger) == before
+    permit = shop.books.permit()
+    done = Rebuild(shop.books).apply()
+    assert (done.rounds, done.requeued) == (1, 0)
+    assert done.permit not in ("", permit)
+    shop.check_whole()
+
+
+# What was lost ------------------------------------------------------------------------------------
+
+
+def delete(*names: str) -> Callable[[Shop], object]:
+    return lambda shop: shop.ledger.delete(*names)
+
+
+def read_and_deleted(shop: Shop) -> None:
+    """Entries that a worker was given go from under it."""
+    shop.stream.fresh(10, 1)
+    entries: Any = shop.ledger.xrange(keys.STREAM_ORDERS)
+    shop.ledger.xdel(keys.STREAM_ORDERS, *[entry for entry, _ in entries])
+    shop.stream.take_over(0, 100)  # and Redis lets go of them
+
+
+def spent(shop: Shop) -> None:
+    """Somebody writes the stream's last possible entry."""
+    last = 2**64 - 1
+    shop.ledger.xadd(keys.STREAM_ORDERS, {"x": "1"}, id=f"{last}-{last}")
+
+
+def other_state(shop: Shop) -> None:
+    shop.ledger.hset(keys.seckill_sale(1), mapping={"initial": 99, "end": 5})
+
+
+RESTORED: dict[str, Callable[[Shop], object]] = {
+    "stock": delete(keys.seckill_stock(1)),
+    "sale": delete(keys.seckill_sale(1)),
+    "set": delete(keys.seckill_order(1)),
+    "receipts of rows": lambda shop: shop.ledger.hdel(keys.seckill_receipt(1), "1", "2"),
+    "receipts of the backlog": lambda shop: shop.ledger.hdel(keys.seckill_receipt(1), "11", "15"),
+    "receipts": delete(keys.seckill_receipt(1)),
+    "all of a sale but its receipts": delete(
+        keys.seckill_stock(1), keys.seckill_sale(1), keys.seckill_order(1), keys.LOADED_SALES
+    ),
+    "backlog": lambda shop: shop.ledger.xtrim(keys.STREAM_ORDERS, maxlen=0, approximate=False),
+    "pending entries": read_and_deleted,
+    "stream": delete(keys.STREAM_ORDERS),
+    "group": lambda shop: shop.ledger.xgroup_destroy(keys.STREAM_ORDERS, keys.GROUP),
+    "epoch": delete(keys.EPOCH),
+    "stream's ids": spent,
+    "terms": other_state,
+    "a wrong stock": lambda shop: shop.ledger.set(keys.seckill_stock(1), 30),
+    "strangers": lambda shop: [
+        shop.ledger.hset(keys.seckill_receipt(1), mapping={"x": "y", "007": "8"}),
+        shop.ledger.sadd(keys.seckill_order(1), "x", "007", "88"),
+    ],
+}
+
+
+@pytest.mark.parametrize("lose", RESTORED.values(), ids=RESTORED.keys())
+def test_what_was_lost_is_restored(shop: Shop, lose: Callable[[Shop], object]) -> None:
+    lose(shop)
+    before = everything(shop.ledger)
+    found = survey(shop.books)
+    assert found.is_needed
+    assert everything(shop.ledger) == before, "a look changes nothing"
+    Rebuild(shop.books).apply()
+    shop.check_whole()
+
+
+def test_of_a_flushed_ledger_all_is_restored_but_what_mysql_never_knew(shop: Shop) -> None:
+    last, entries = marks(shop.pool)[keys.STREAM_ORDERS], shop.ledger.xlen(keys.STREAM_ORDERS)
+    acknowledged = [int(order) for order in shop.receipts().values()]
+    shop.ledger.flushall()
+    found = survey(shop.books)
+    assert [reason.what for reason in found.reasons] == ["epoch", "stream", "counter"]
+    gone = acknowledged_and_gone(shop.books, acknowledged, found)
+    assert gone == [BASE + 1000 + user for user in range(11, 16)]
+    Rebuild(shop.books).apply()
+    shop.stream.ensure_group()
+    assert entries > 0 == shop.ledger.xlen(keys.STREAM_ORDERS)
+    shop.check_whole(held=9)
+    info: Any = shop.ledger.xinfo_stream(keys.STREAM_ORDERS)
+    ms, _, seq = info["last-generated-id"].partition("-")
+    assert (int(ms), int(seq)) > last, "what is sold from now on is not behind"
+
+
+def test_an_older_ledger_learns_what_happened_since(shop: Shop) -> None:
+    """User 5 held an order then, and has cancelled it; 20 and 21 have bought since."""
+    shop.sell(1, 20, 21)
+    shop.work()
+    shop.cancel(5)
+    shop.ledger.hset(keys.seckill_receipt(1), "5", BASE + 1005)
+    shop.ledger.sadd(keys.seckill_order(1), "5")
+    shop.ledger.hdel(keys.seckill_receipt(1), "20", "21")
+    shop.ledger.srem(keys.seckill_order(1), "20", "21")
+    shop.ledger.set(keys.seckill_stock(1), UNITS - 14)
+    Rebuild(shop.books).apply()
+    assert "5" not in shop.receipts()
+    shop.check_whole(held=15)
+
+
+def test_a_dead_letter_holds_its_unit_and_is_not_written_again(shop: Shop) -> None:
+    (order,) = shop.sell(2, 9)
+    shop.work()
+    shop.sql(
+        f"DELETE FROM tb_voucher_order WHERE id = {order}",
+        "UPDATE tb_seckill_voucher SET stock = stock + 1 WHERE voucher_id = 2",
+    )
+    shop.ledger.hset(keys.DEAD_ORDERS, str(order), "why not")
+    shop.ledger.delete(keys.seckill_stock(2))
+    Rebuild(shop.books).apply()
+    assert stock(shop.ledger, 2) == UNITS - 6
+    assert shop.receipts(2)["9"] == str(order)
+    assert order not in read_queue(shop.ledger).orders
+
+
+def test_a_paused_sale_stays_paused(shop: Shop) -> None:
+    shop.ledger.hset(keys.seckill_sale(1), "state", "paused")
+    shop.ledger.delete(keys.seckill_stock(1))
+    Rebuild(shop.books).apply()
+    assert shop.ledger.hget(keys.seckill_sale(1), "state") == "paused"
+
+
+def test_an_order_that_is_written_again_is_dated_within_its_sale(shop: Shop) -> None:
+    early = (BEGIN_MS // 1000 - EPOCH_S) << 32 | 7  # its second began before the sale did
+    claim(shop.ledger, (50, early))
+    shop.ledger.xtrim(keys.STREAM_ORDERS, maxlen=0, approximate=False)
+    Rebuild(shop.books).apply()
+    entries: Any = shop.ledger.xrange(keys.STREAM_ORDERS)
+    dated = {fields["id"]: int(fields["ms"]) for _, fields in entries}
+    assert dated[str(early)] == BEGIN_MS
+    assert all(BEGIN_MS <= at < END_MS for at in dated.values())
+
+
+# Beside others, and cut short ---------------------------------------------------------------------
+
+
+def test_nothing_is_sold_meanwhile_and_a_second_one_is_refused(shop: Shop) -> None:
+    shop.books.revoke(CLOSED_FOR_REBUILD)
+    with pytest.raises(Behind, match="cut short"):
+        shop.books.permit()
+    with alone(shop.pool), pytest.raises(UsageError, match="another `flashsale rebuild`"):
+        Rebuild(shop.books).apply()
+
+
+class Cut(Exception):  # noqa: N818 - no error of anybody's
+    """The rebuild was killed here."""
+
+
+def test_cut_short_anywhere_it_sells_nothing_and_the_next_one_ends_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before each of its calls to the ledger in turn, until one run comes through."""
+    real = rebuild_module.call
+    steps, left = 0, [0]
+
+    def counted(*args: Any, **words: Any) -> Any:
+        if left[0] == 0:
+            raise Cut
+        left[0] -= 1
+        return real(*args, **words)
+
+    monkeypatch.setattr(rebuild_module, "call", counted)
+    while True:
+        shop.ledger.delete(keys.seckill_order(1), keys.seckill_stock(2))
+        shop.ledger.hdel(keys.seckill_receipt(1), "1", "12")
+        shop.ledger.xtrim(keys.STREAM_ORDERS, maxlen=0, approximate=False)
+        left[0] = steps
+        try:
+            Rebuild(shop.books).apply()
+            break
+        except Cut:
+            steps += 1
+        with pytest.raises(Behind):
+            shop.books.permit()
+    assert steps > 10
+    monkeypatch.undo()
+    shop.work()
+    assert not survey(shop.books).is_needed
+    assert "12" not in shop.receipts(), "its entry went with its receipt: nothing names it any more"
+
+
+def test_a_store_that_goes_away_leaves_the_sales_closed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any) -> None:
+        raise Indeterminate("MySQL went away")
+
+    shop.ledger.delete(keys.seckill_stock(1))
+    monkeypatch.setattr(rebuild_module, "set_epoch", fails)
+    with pytest.raises(Indeterminate):
+        Rebuild(shop.books).apply()
+    with pytest.raises(Behind, match="run it again"):
+        shop.books.permit()
+    monkeypatch.undo()
+    Rebuild(shop.books).apply()
+    shop.check_whole()
