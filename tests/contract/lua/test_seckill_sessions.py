@@ -86,6 +86,8 @@ def test_a_key_that_won_buys_nothing_more_once_its_order_is_cancelled(ledger: Re
     sign_in(ledger, 7)
     claim_with(ledger, (7, 1, "a"))
     ledger.hdel(keys.seckill_receipt(1), "7")
+    ledger.srem(keys.seckill_order(1), 7)
+    ledger.incr(keys.seckill_stock(1))
     assert claim_with(ledger, (7, 2, "a")) == [(SOLD, "1")]
     assert claim_with(ledger, (7, 3, "b")) == [(SOLD, "3")]
     assert claim_with(ledger, (7, 4, "b")) == [(SOLD, "3")]
@@ -96,6 +98,7 @@ def test_a_key_that_did_not_win_is_not_kept(ledger: Redis) -> None:
     sign_in(ledger, 7)
     assert claim_with(ledger, (7, 1, "a")) == [(SOLD_OUT, "")]
     ledger.incr(keys.seckill_stock(1))
+    ledger.hincrby(keys.seckill_sale(1), "initial", 1)
     assert claim_with(ledger, (7, 2, "a")) == [(SOLD, "2")]
 
 
