@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import pytest
 
 from flashsale.server.http.tasks import StandingTasks, Work
@@ -176,6 +177,72 @@ async def test_a_cancellation_on_the_way_is_heard_where_the_work_waits(crew: Cre
         await ended
         assert heard == ["cancelled", "ended"]
         assert waited is None or waited.cancelled()
+
+
+async def test_a_time_out_ends_the_wait_and_the_work_goes_on(crew: Crew) -> None:
+    heard: list[str] = []
+
+    async def work() -> None:
+        never = asyncio.get_running_loop().create_future()
+        for wait in (never, asyncio.sleep(10)):
+            try:
+                async with asyncio.timeout(0.01):
+                    await wait
+            except TimeoutError:
+                heard.append("too late")
+        assert never.cancelled()
+        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0.001))
+        with anyio.move_on_after(0.01):
+            await asyncio.sleep(10)
+        heard.append("ended")
+
+    assert await crew.run(work()) is False
+    assert heard == ["too late", "too late", "ended"]
+    heard.clear()
+    assert await crew.run(work()) is False, "and it leaves nothing behind"
+    assert await crew.run(_nothing()) is True
+
+
+@pytest.mark.parametrize("first", ["the value", "the cancellation"])
+async def test_a_value_and_a_cancellation_in_one_turn(crew: Crew, first: str) -> None:
+    """As in a task: where both have come before the next step, the work hears of the latter."""
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    tasks: list[Any] = []
+    heard: list[Any] = []
+
+    async def work() -> None:
+        tasks.append(asyncio.current_task())
+        try:
+            heard.append(await asyncio.shield(future))
+        except asyncio.CancelledError:
+            heard.append("cancelled")
+            tasks[0].uncancel()
+        heard.append(await asyncio.sleep(0, "ended"))
+
+    def both() -> None:
+        steps = [lambda: future.set_result(7), tasks[0].cancel]
+        for step in steps if first == "the value" else reversed(steps):
+            step()
+
+    ended = crew.begin(work())
+    await asyncio.sleep(0)
+    both()
+    await ended
+    assert heard == ["cancelled", "ended"]
+    assert await crew.run(_wait(3)) is False
+
+
+async def test_each_step_is_made_in_the_requests_own_context(crew: Crew) -> None:
+    seen: list[str] = []
+
+    async def work(name: str) -> None:
+        WHO.set(name)
+        for _ in range(3):
+            await asyncio.sleep(0)
+            seen.append(WHO.get())
+
+    await asyncio.gather(*(crew.begin(work(name)) for name in "ab"))
+    assert sorted(seen) == [*"aaabbb"]
 
 
 async def test_many_at_a_time(crew: Crew) -> None:
