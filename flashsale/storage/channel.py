@@ -293,7 +293,7 @@ class Channel:
         self._demoted_s = monotonic()
 
     async def _exchange(self, wire: _Wire, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        if not commands:
+        if not commands:  # asyncio's own loop keeps an empty write for ever, from Python 3.12 on
             return []
         data = b"".join(pack_command(tuple(words)) for words in commands)  # type: ignore[arg-type]  # its stub takes one word
         try:
