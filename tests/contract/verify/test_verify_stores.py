@@ -293,7 +293,7 @@ def test_a_planted_fault_is_named(
         (_phantom_row, {"no_phantom", "redis_conservation"}),
         (_entry_pending, {"queue_empty"}),
         (_sold_after_the_end, {"window"}),
-        (_turned_away_from_a_unit_left, {"no_undersell"}),
+        (_turned_away_from_a_unit_left, {"no_undersell", "linearizable"}),
         (_malformed_dead_letter, {"queue_empty"}),
     ],
 )
