@@ -3,6 +3,7 @@
 from enum import StrEnum
 from pathlib import Path
 
+from flashsale.settings import Durability
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
@@ -37,7 +38,7 @@ _ROLES = {
     RedisRole.LEDGER: """\
 maxmemory-policy noeviction
 appendonly yes
-appendfsync always
+appendfsync {durability}
 no-appendfsync-on-rewrite no
 auto-aof-rewrite-min-size 1gb
 """,
@@ -65,12 +66,14 @@ class RedisServer(Service):
         log: Path | None = None,
         memory_mb: int | None = None,
         binary: Binary | None = None,
+        durability: Durability = Durability.ALWAYS,
     ) -> None:
         super().__init__(str(role), directory, port=port, log=log)
         self.kind = f"redis-{role}"
         self.role = role
         self._memory_mb = memory_mb or DEFAULT_MEMORY_MB[role]
         self._binary = binary
+        self._durability = durability
 
     @property
     def url(self) -> str:
@@ -78,16 +81,17 @@ class RedisServer(Service):
 
     def prepare(self) -> CommandLine:
         binary = self._binary or binaries.find(binaries.REDIS)
-        shared = _SHARED.format(
+        config = (_SHARED + _ROLES[self.role]).format(
             host=self.port.host,
             port=self.port.number,
             memory_mb=self._memory_mb,
+            durability=self._durability,
         )
         # As arguments, and run in its folder: Redis takes a path with * or [ for a pattern, finds
         # nothing, and would run on its defaults.
         arguments = [
             word
-            for line in (shared + _ROLES[self.role]).splitlines()
+            for line in config.splitlines()
             if not line.startswith("#")
             for word in _argument(*line.split(" ", 1))
         ]

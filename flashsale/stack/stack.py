@@ -217,7 +217,13 @@ class Stack:
         say(f"starting the {role} Redis")
         ledger = role is RedisRole.LEDGER
         memory_mb = self.settings.ledger_memory_mb if ledger else self.settings.cache_memory_mb
-        server = RedisServer(role, self.state_dir / role, log=self._log(role), memory_mb=memory_mb)
+        server = RedisServer(
+            role,
+            self.state_dir / role,
+            log=self._log(role),
+            memory_mb=memory_mb,
+            durability=self.settings.durability,
+        )
         self._bring_up([server])
         return server.url
 
@@ -251,7 +257,7 @@ class Stack:
             name,
             self.state_dir,
             command=command,
-            stores=self._store_urls,
+            stores=self._store_urls | {"FLASHSALE_WORKER_DURABILITY": self.settings.durability},
             ready_path=ready_path,
             port=port,
             log=self._log(name),
