@@ -43,7 +43,7 @@ def measure(runs: int) -> Section:
                 section.add(
                     f"{choice}: a batch of {claims}, ms", spread(values, 3), f"{ratio:.2f} × always"
                 )
-    section.notes += [f"{choice} loses {loss}" for choice, loss in LOSS.items()]
+    section.notes += [f"{choice}, {loss}" for choice, loss in LOSS.items()]
     return section
 
 

@@ -629,7 +629,29 @@ def test_another_vouchers_sales_do_not_disturb_the_reading(
     assert sale.judge().verdict == "pass"
 
 
+def test_rows_are_read_page_by_page(sale: RealSale, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_two = observation._ROWS.replace(f"LIMIT {observation._ROWS_AT_ONCE}", "LIMIT 2")
+    assert at_two != observation._ROWS
+    sale.open(2, 3)
+    sale.accept(7, 50, voucher=2)
+    sale.work()
+    monkeypatch.setattr(observation, "_ROWS", at_two)
+    rows = read_rows(sale.mysql, [1, 2])
+    assert sorted(zip(rows[1].order, rows[1].user, strict=True)) == [
+        (101, 1), (103, 3), (109, 9), (BIG, 2),
+    ]  # fmt: skip
+    assert (list(rows[2].order), list(rows[2].user)) == ([50], [7])
+
+
 # Trouble.
+
+
+def test_rows_that_mysql_cuts_short_are_no_rows(
+    sale: RealSale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observation, "_TEXT_BYTES_MAX", 60)
+    with pytest.raises(UnreachableError, match="raise max_allowed_packet"):
+        read_rows(sale.mysql, [1])
 
 
 def test_another_data_set_is_not_judged(sale: RealSale) -> None:
