@@ -18,7 +18,13 @@ from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
 from flashsale.seckill.permit import Books
-from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
+from flashsale.settings import (
+    ClaimSettings,
+    Durability,
+    LifecycleSettings,
+    StoreSettings,
+    WorkerSettings,
+)
 from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
 from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client
@@ -76,7 +82,7 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
     sweeper = make_sweeper(stores)
     watch = make_watch(stores, settings)
     worker.doubt = watch.doubt
-    metrics = _metrics(worker, sweeper, watch, stores)
+    metrics = _metrics(worker, sweeper, watch, stores, settings.durability)
     server = _listen((settings.host, port), metrics) if port else None
     ended = Lasting(stop)
     sweeping = ended.start("sweeper", lambda: sweeper.run(stop))
@@ -127,13 +133,19 @@ class Lasting:
         return thread
 
 
-def _metrics(worker: Worker, sweeper: Sweeper, watch: BooksWatch, stores: StoreSettings) -> Metrics:
+def _metrics(
+    worker: Worker,
+    sweeper: Sweeper,
+    watch: BooksWatch,
+    stores: StoreSettings,
+    durability: Durability,
+) -> Metrics:
     """All that a scrape asks. It has connections of its own: no batch waits for a scrape."""
     watched = engine(stores.mysql_url, kept=1, at_most=1)
     return Metrics(
         WorkerCollector(worker, sweeper),
         BooksCollector(watch),
-        QueueCollector(sync_client(stores.ledger_url), watched),
+        QueueCollector(sync_client(stores.ledger_url), watched, durability),
         LockCollector("order", worker.locks.counts, lambda: worker.locks.held),
         MySQLPoolCollector({"worker": worker.pool, "sweeper": sweeper.pool, "figures": watched}),
     )
