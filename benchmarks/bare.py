@@ -3,6 +3,7 @@
 `python -m benchmarks.bare PORT` serves it until it is told to stop.
 """
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces
-from granian.log import LogLevels
-from granian.server.embed import Server
 
 from benchmarks.ports import await_port, free_port
+from flashsale.server.http.server import Server, listen
 from flashsale.server.request import Receive, Scope, Send
+from flashsale.settings import ReplicaSettings
 
 _BODY = b'{"success":true,"data":515385561440059393}'
 _HEADERS = [
@@ -38,16 +38,8 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def serve(port: int) -> None:
     """Serve on `port`, with the replica's server and its settings."""
-    await Server(
-        answer,
-        address="127.0.0.1",
-        port=port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=4096,
-        log_level=LogLevels.error,
-    ).serve()
+    await Server(answer, ReplicaSettings()).start(listen("127.0.0.1", port))
+    await asyncio.Event().wait()
 
 
 @dataclass(frozen=True)

@@ -196,18 +196,60 @@ class ReplicaSettings(Settings):
     backlog: int = Field(
         4_096, ge=1, le=65_535, description="Connections that may wait to be accepted."
     )
+    connections_max: int = Field(
+        16_384,
+        ge=1,
+        le=1_000_000,
+        description="Connections at a time, within the descriptors; one more is answered 503.",
+    )
     body_bytes_max: int = Field(
         65_536, ge=1, le=1_073_741_824, description="A larger body is answered 413."
+    )
+    target_bytes_max: int = Field(
+        8_192, ge=64, le=16_777_216, description="A longer target is answered 414."
     )
     header_bytes_max: int = Field(
         16_384, ge=256, le=16_777_216, description="Larger headers are answered 431."
     )
+    headers_max: int = Field(
+        100, ge=1, le=10_000, description="More headers than these are answered 431."
+    )
+    pipeline_max: int = Field(
+        16,
+        ge=1,
+        le=1_000,
+        description="Requests that may wait on a connection before it is read no more.",
+    )
+    write_buffer_bytes_max: int = Field(
+        65_536,
+        ge=1,
+        le=1_073_741_824,
+        description="Unread answers on a connection before it is served no more.",
+    )
     header_timeout_ms: int = Field(
+        10_000,
+        ge=1,
+        le=3_600_000,
+        description="How long a request's head may take from its first byte.",
+    )
+    body_timeout_ms: int = Field(
+        15_000,
+        ge=1,
+        le=3_600_000,
+        description="How long a request's body may stand still before it is whole.",
+    )
+    send_timeout_ms: int = Field(
+        30_000,
+        ge=1,
+        le=3_600_000,
+        description="How long a client may leave its answers unread.",
+    )
+    idle_timeout_ms: int = Field(
         75_000,
         ge=1,
         le=3_600_000,
-        description="How long a request's head may take, and a connection be idle: longer than "
-        "nginx keeps it, or nginx sends a claim into a connection that is just being closed.",
+        description="How long a connection may be idle: longer than nginx keeps it, or nginx sends "
+        "a claim into a connection that is just being closed.",
     )
     drain_timeout_s: float = Field(
         10.0, ge=0, le=3_600, description="How long SIGTERM waits for requests."

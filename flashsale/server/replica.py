@@ -1,4 +1,4 @@
-"""The replica process: its parts wired together, served by granian's embedded server."""
+"""The replica process: its parts wired together, served by the HTTP server beside it."""
 
 import asyncio
 import gc
@@ -10,10 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
-from granian.server.embed import Server
 from sqlalchemy import Engine
 
 from flashsale.accounts.attendance import Attendance
@@ -27,8 +23,9 @@ from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims
-from flashsale.server.app import App, Router
+from flashsale.server.app import UNKNOWN, App, Router
 from flashsale.server.caller import Callers, ClientAddresses, parse_networks
+from flashsale.server.http.server import Server, listen
 from flashsale.server.metrics import CacheCollector, ClaimCollector, HttpCollector, LoopLag
 from flashsale.server.routes.accounts import AccountRoutes
 from flashsale.server.routes.orders import ClaimRoutes, OrderRoutes
@@ -52,7 +49,6 @@ from flashsale.storage.metrics import ChannelCollector, GateCollector, Metrics, 
 from flashsale.storage.mysql import Database, engine
 
 log = structlog.get_logger(__name__)
-_STOP_TIMEOUT_S = 1.0
 
 
 class Replica:
@@ -162,24 +158,19 @@ class Replica:
                 *self._storefront.duties(self._locks),
             )
         ]
-        server = self._server()
+        server = Server(self.app, self._settings, self._count_refusal)
         _calm_collector()
-        serving = loop.create_task(server.serve())
         stopping = loop.create_task(stop.wait())
-        lasting = {serving, stopping, *duties}
-        await asyncio.wait(lasting, return_when=asyncio.FIRST_COMPLETED)
-        ended_early = serving.done()
-        trouble = _ended_duty(duties)
-        if not ended_early:
-            await self._drain()
-            server.stop()
-            await _ended(serving)
-        stopping.cancel()
-        await _cancelled(duties)
-        await self._close()
-        if ended_early:
-            why = _line(serving.exception() or "the server ended by itself")
-            raise UnreachableError(f"port {self._port} cannot be served: {why}")
+        try:
+            await self._listen(server)
+            await asyncio.wait({stopping, *duties}, return_when=asyncio.FIRST_COMPLETED)
+            trouble = _ended_duty(duties)
+            await self._drain(server)
+        finally:
+            await server.aclose()
+            stopping.cancel()
+            await _cancelled(duties)
+            await self._close()
         if trouble:
             raise FlashsaleError(trouble)
 
@@ -189,32 +180,22 @@ class Replica:
         except (Unavailable, Indeterminate) as trouble:
             log.warning("started without the ledger", trouble=str(trouble))
 
-    def _server(self) -> Any:
-        return Server(
-            self.app,
-            address=self._settings.host,
-            port=self._port,
-            interface=Interfaces.ASGI,
-            http=HTTPModes.http1,
-            websockets=False,
-            backlog=self._settings.backlog,
-            http1_settings=HTTP1Settings(
-                header_read_timeout=self._settings.header_timeout_ms,
-                max_buffer_size=max(8192, 2 * self._settings.header_bytes_max),
-            ),
-            log_level=LogLevels.error,
-        )
+    async def _listen(self, server: Server) -> None:
+        try:
+            await server.start(listen(self._settings.host, self._port))
+        except OSError as error:
+            raise UnreachableError(f"port {self._port} cannot be served: {error}") from error
 
-    async def _drain(self) -> None:
+    def _count_refusal(self, status: int) -> None:
+        self.app.answers[UNKNOWN, status] += 1
+
+    async def _drain(self, server: Server) -> None:
         self.app.draining = True
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._settings.drain_timeout_s
-        quiet_checks = 0
-        while quiet_checks < 3 and loop.time() < give_up:
-            await asyncio.sleep(0.02)
-            quiet_checks = quiet_checks + 1 if self.app.in_flight == 0 else 0
+        cut_off = await server.drain(self._settings.drain_timeout_s)
         await self._claims.drain()
         log.info("drained", in_flight=self.app.in_flight)
+        if cut_off:
+            log.warning("cut off clients that neither finished their request nor left", n=cut_off)
 
     async def _close(self) -> None:
         await self._sessions.aclose()
@@ -224,20 +205,6 @@ class Replica:
         await self._ledger.aclose()
         self._database.close()
         self._pages.close()
-
-
-async def _ended(serving: asyncio.Task[None]) -> None:
-    """Wait for a server that was told to stop; it waits for silent clients, and we do not."""
-    _, silent = await asyncio.wait({serving}, timeout=_STOP_TIMEOUT_S)
-    if silent:
-        log.warning("cut off clients that neither finished their request nor left")
-        serving.cancel()
-        await asyncio.wait({serving}, timeout=_STOP_TIMEOUT_S)
-
-
-def _line(error: object) -> str:
-    """The first line of an error: the server's own go on with a stack of addresses."""
-    return str(error).partition("\n")[0]
 
 
 def _give_way(niceness: int) -> None:

@@ -1,27 +1,29 @@
 """Scripts sent to one Redis over a few connections of its own, with every answer accounted for.
 
-redis-py's connection does the talking; its pool and its command layer are left out, since they
-cost more than the script (docs/decisions/selling.md, "No pool and no command layer").
+redis-py connects and signs in, then the transport is a `_Wire`'s: a call is one write, in the turn
+of the loop that makes it, and has its replies in the turn that reads them. redis-py's streams, pool
+and command layer are left out: they cost more than the script (docs/decisions/selling.md).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
-from hiredis import pack_command
+from hiredis import Reader, pack_command
+from redis._parsers import BaseParser
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    InvalidResponse,
     MasterDownError,
     NoScriptError,
     RedisError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import Call, Word
@@ -33,6 +35,9 @@ class Lost(Indeterminate):
 
 
 _ANSWERS = (BusyLoadingError, AuthenticationError, MasterDownError)
+"""redis-py files them under lost connections; they are not."""
+
+_NOTHING_YET = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,125 @@ class Plain:
     def command(self) -> tuple[Word, ...]:
         """The words of the command."""
         return self.words
+
+
+class _Wire(asyncio.Protocol):
+    """One connection until its end: commands out, their replies in, for one caller at a time.
+
+    `on_demoted` is told when a reply says that the server is not the one to be spoken to.
+    """
+
+    why = ""  # the last call has not all its replies
+
+    def __init__(
+        self,
+        writer: asyncio.StreamWriter,
+        text: bool,
+        timeout_s: float,
+        on_demoted: Callable[[], None],
+    ) -> None:
+        self._writer = writer  # kept: it would close the transport
+        self._transport = cast(asyncio.Transport, writer.transport)
+        self._timeout_s = timeout_s
+        self._on_demoted = on_demoted
+        self._reader = Reader(
+            protocolError=InvalidResponse,
+            replyError=BaseParser.parse_error,
+            notEnoughData=_NOTHING_YET,
+            **({"encoding": "utf-8"} if text else {}),
+        )
+        self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Future[list[Any]] | None = None
+        self._replies: list[Any] = []
+        self._wanted = 0
+        self._due_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.opened_s = monotonic()
+
+    def __repr__(self) -> str:
+        return f"<_Wire open={self.is_open} wanted={self._wanted}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server can be spoken to, as far as anybody knows."""
+        return not self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close at once; a call that waits has the replies that are there."""
+        self._transport.abort()
+        self._answer()
+
+    def exchange(self, data: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Send `count` commands; the future brings their replies.
+
+        Errors are replies. There are fewer where the connection was lost or the time was up, and
+        `why` says what of it; it is closed then.
+        """
+        future = self._waiting = self._loop.create_future()
+        self._replies, self._wanted, self.why = [], count, ""
+        if not self.is_open:
+            self.why = "the connection was closed"
+            self._answer()
+            return future
+        self._transport.write(data)
+        self._due_s = self._loop.time() + self._timeout_s
+        if self._timer is None:  # one for many calls: to make one costs as much as a small call
+            self._timer = self._loop.call_at(self._due_s, self._look_at_clock)
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting is None:
+            self.close()  # bytes that nobody asked for: what follows would be taken for a reply
+            return
+        reader, replies = self._reader, self._replies
+        try:
+            reader.feed(data)
+            while len(replies) < self._wanted:
+                reply = reader.gets()
+                if reply is _NOTHING_YET:
+                    return
+                if isinstance(reply, RedisError):
+                    self._look_at_error(reply)
+                replies.append(reply)
+            unasked = reader.has_data()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller has to know
+            self._fail(error)
+            return
+        self._answer()
+        if unasked:
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.why = str(exc or "") or "the server closed the connection"
+        self.close()
+
+    def _look_at_error(self, error: RedisError) -> None:
+        if is_demoted(error):
+            self._on_demoted()
+        if isinstance(error, RedisConnectionError) and not isinstance(error, _ANSWERS):
+            raise error
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if self._waiting is None:
+            return
+        if self._loop.time() < self._due_s:
+            self._timer = self._loop.call_at(self._due_s, self._look_at_clock)
+        else:
+            self.why = f"it took longer than {self._timeout_s:g} s"
+            self.close()
+
+    def _answer(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():  # its caller may have gone
+            waiting.set_result(self._replies)
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, RedisError):
+            self.why = str(error)
+        elif self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
+        self.close()
 
 
 class Channel:
@@ -58,10 +182,11 @@ class Channel:
         self._pool = async_client(url, connections_max=connections_max).connection_pool
         self._pool.connection_kwargs["decode_responses"] = text
         self._pool.connection_kwargs["socket_timeout"] = None  # one timeout, around the whole call
-        self._idle: deque[AbstractConnection] = deque()
-        self._until_s: dict[AbstractConnection, float] = {}  # when a connection has had its time
+        self._idle: deque[_Wire] = deque()
+        self._demoted_s = 0.0  # what was opened until then leads to a server that was demoted
         self._free = asyncio.Semaphore(connections_max)
         self._timeout_s = timeout_s
+        self._text = text
         self.connections_max = connections_max
         self.in_use = 0
         self.lost = 0  # calls without an answer
@@ -83,15 +208,15 @@ class Channel:
         script and sending that call again, since it certainly was not executed.
         """
         async with self._free:
-            connection = await self._connected()
+            wire = await self._taken()
             try:
-                replies = await self._exchange(connection, [call.command() for call in calls])
+                replies = await self._exchange(wire, [call.command() for call in calls])
                 for i, reply in enumerate(replies):
                     call = calls[i]
                     if isinstance(reply, NoScriptError) and isinstance(call, Call):
-                        replies[i] = await self._load_and_run(connection, call)
+                        replies[i] = await self._load_and_run(wire, call)
             finally:
-                self._give_back(connection)
+                self._give_back(wire)
         return [trouble(r) if isinstance(r, RedisError) else r for r in replies]
 
     async def evaluate(self, call: Call) -> Any:
@@ -108,11 +233,11 @@ class Channel:
     async def ask_all(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """The replies to plain commands sent in one write. Raises Unavailable or Indeterminate."""
         async with self._free:
-            connection = await self._connected()
+            wire = await self._taken()
             try:
-                replies = await self._exchange(connection, commands)
+                replies = await self._exchange(wire, commands)
             finally:
-                self._give_back(connection)
+                self._give_back(wire)
         for reply in replies:
             if isinstance(reply, RedisError):
                 raise trouble(reply)
@@ -123,80 +248,67 @@ class Channel:
     async def aclose(self) -> None:
         """Close every idle connection."""
         while self._idle:
-            # Nothing is under way on it. To wait for its end can take the whole time-out: asyncio's
-            # own loop, from Python 3.13 on.
-            await self._idle.pop().disconnect(nowait=True)
+            self._idle.pop().close()  # nothing is under way on it
         await asyncio.sleep(0)  # the loop closes a transport in its next turn
 
-    async def _connected(self) -> AbstractConnection:
-        connection = self._idle.pop() if self._idle else self._new_connection()
-        now_s = monotonic()
+    async def _taken(self) -> _Wire:
+        wire = self._usable() or await self._opened()
+        self.in_use += 1
+        return wire
+
+    def _usable(self) -> _Wire | None:
+        """One that is idle; those that have had their time, or their end, are left behind."""
+        while self._idle:
+            wire = self._idle.pop()
+            if wire.is_open and wire.opened_s > max(self._demoted_s, monotonic() - RECYCLE_S):
+                return wire
+            wire.close()
+        return None
+
+    async def _opened(self) -> _Wire:
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            if connection.is_connected and (
-                now_s > self._until_s[connection] or await connection.can_read()
-            ):
-                # Too old, closed by the server, or with bytes that nobody asked for.
-                await connection.disconnect(nowait=True)
-            if not connection.is_connected:
-                async with asyncio.timeout(self._timeout_s):
-                    await connection.connect()  # type: ignore[no-untyped-call]
-                self._until_s[connection] = now_s + RECYCLE_S
+            async with asyncio.timeout(self._timeout_s):
+                await connection.connect()  # type: ignore[no-untyped-call]
+            if await connection.can_read():
+                raise RedisConnectionError("the server spoke before it was asked")
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
             self.unreachable += 1
             raise Unavailable(f"Redis cannot be reached: {error}") from error
-        self.in_use += 1
-        return connection
-
-    def _give_back(self, connection: AbstractConnection) -> None:
-        self.in_use -= 1
-        self._idle.append(connection)
-
-    def _new_connection(self) -> AbstractConnection:
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        return connection
-
-    async def _exchange(
-        self, connection: AbstractConnection, commands: Sequence[Sequence[Word]]
-    ) -> list[Any]:
-        replies: list[Any] = []
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await connection.send_packed_command(
-                    b"".join(pack_command(tuple(words)) for words in commands),  # type: ignore[arg-type]  # its stub takes one word
-                    check_health=False,
-                )
-                while len(replies) < len(commands):  # one by one: those read before a loss count
-                    replies += [await self._reply(connection)]
-        except (RedisError, OSError, TimeoutError) as error:
-            await connection.disconnect(nowait=True)
-            self.lost += 1
-            lost = Lost(f"Redis did not answer: {error or type(error).__name__}")
-            replies += [lost] * (len(commands) - len(replies))
         except BaseException:
-            await connection.disconnect(nowait=True)  # cancelled halfway: replies would be stale
+            await connection.disconnect(nowait=True)
             raise
+        writer, connection._reader, connection._writer = connection._writer, None, None
+        assert writer is not None
+        wire = _Wire(writer, self._text, self._timeout_s, self._leave)
+        writer.transport.set_protocol(wire)
+        return wire
+
+    def _give_back(self, wire: _Wire) -> None:
+        self.in_use -= 1
+        self._idle.append(wire)
+
+    def _leave(self) -> None:
+        self._demoted_s = monotonic()
+
+    async def _exchange(self, wire: _Wire, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        if not commands:  # asyncio's own loop keeps an empty write for ever, from Python 3.12 on
+            return []
+        data = b"".join(pack_command(tuple(words)) for words in commands)  # type: ignore[arg-type]  # its stub takes one word
+        try:
+            replies = await wire.exchange(data, len(commands))
+        except BaseException:
+            wire.close()  # cancelled halfway: replies would be stale
+            raise
+        missing = len(commands) - len(replies)
+        if missing:
+            self.lost += 1
+            replies += [Lost(f"Redis did not answer: {wire.why}")] * missing
         return replies
 
-    async def _reply(self, connection: AbstractConnection) -> Any:
-        try:
-            return await connection.read_response(disconnect_on_error=False)
-        except _ANSWERS as error:  # redis-py files them under lost connections; they are not
-            self._look_at(error)
-            return error
-        except (RedisConnectionError, RedisTimeoutError):
-            raise
-        except RedisError as error:
-            self._look_at(error)
-            return error
-
-    def _look_at(self, error: RedisError) -> None:
-        """Let no connection be used again that leads to a server that was demoted."""
-        if is_demoted(error):
-            self._until_s = dict.fromkeys(self._until_s, 0.0)
-
-    async def _load_and_run(self, connection: AbstractConnection, call: Call) -> Any:
-        loaded = (await self._exchange(connection, [("SCRIPT", "LOAD", call.script.text)]))[0]
+    async def _load_and_run(self, wire: _Wire, call: Call) -> Any:
+        loaded = (await self._exchange(wire, [("SCRIPT", "LOAD", call.script.text)]))[0]
         if isinstance(loaded, (RedisError, Unavailable, Indeterminate)):
             return Unavailable(f"the script {call.script.name} could not be loaded: {loaded}")
-        return (await self._exchange(connection, [call.command()]))[0]
+        return (await self._exchange(wire, [call.command()]))[0]

@@ -43,7 +43,7 @@ class Gate(Generic[Item, Reply]):
         self._bounds = bounds
         self._queue: deque[tuple[Item, asyncio.Future[Reply]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._flush_due = False
+        self._start_due = False
         self.sizes = Buckets(SIZES)  # items a call
         self.durations_s = Buckets(LATENCY_S)  # of calls, answered or not
         self.refused = 0  # items, since the queue was full
@@ -76,36 +76,43 @@ class Gate(Generic[Item, Reply]):
         if len(self._queue) >= self._bounds.queue_max:
             self.refused += 1
             raise GateFull
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Reply] = loop.create_future()
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future))
-        if not self._flush_due and len(self._tasks) < self._bounds.calls_max:
-            # Not at once: whoever is ready in this turn of the loop comes along.
-            self._flush_due = True
-            loop.call_soon(self._flush)
+        self._start()
         return future
 
     async def drain(self) -> None:
         """Wait until nothing waits and nothing is in flight."""
         while self._queue or self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # a call that ended lets the next one go in a callback
+            await asyncio.sleep(0)  # what ended may let the next one start in a callback
 
-    def _flush(self) -> None:
-        self._flush_due = False
-        while self._queue and len(self._tasks) < self._bounds.calls_max:
+    def _start(self) -> None:
+        if self._queue and not self._start_due and len(self._tasks) < self._bounds.calls_max:
+            # It starts in the loop's next turn: whoever is ready in this one comes along.
+            self._start_due = True
+            task = asyncio.get_running_loop().create_task(self._call_on())
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            self._start_due = False  # perhaps before it began
+        else:
+            task.result()
+        self._start()
+
+    async def _call_on(self) -> None:
+        """One call after the other, for as long as anybody waits."""
+        self._start_due = False
+        while self._queue:
             size = min(len(self._queue), self._bounds.batch_max)
             batch = [self._queue.popleft() for _ in range(size)]
-            task = asyncio.get_running_loop().create_task(self._call(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._called)
-
-    def _called(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.result()
-        if self._queue and not self._flush_due:
-            self._flush()
+            self._start()
+            await self._call(batch)
+            if self._queue:
+                await asyncio.sleep(0)  # who has an answer now goes first
 
     async def _call(self, batch: list[tuple[Item, asyncio.Future[Reply]]]) -> None:
         self.sizes.add(len(batch))

@@ -540,6 +540,5 @@ async def test_a_clock_that_is_wrong_here_does_not_matter(
 
 async def _until_gone(claims: Claims) -> None:
     for channel in (claims._channel, claims._side):
-        for connection in channel._idle:
-            if connection.is_connected:
-                await eventually(connection.can_read)
+        for wire in channel._idle:
+            await eventually(lambda wire=wire: not wire.is_open)

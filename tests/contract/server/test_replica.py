@@ -94,17 +94,13 @@ def test_over_the_wire(replica: Running) -> None:
     large = claim(2, "Content-Length: 70000") + b"x" * 70_000
     assert status(speak(port, large)) == 413
     assert status(speak(port, claim(2, "X: " + "y" * 20_000))) == 431
-    monster = speak(port, claim(2, "X: " + "y" * 200_000))
-    assert not monster or status(monster) in (400, 431)
-    assert status(speak(port, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")) in (
-        414,
-        431,
-    )
+    assert status(speak(port, claim(2, "X: " + "y" * 200_000))) == 431
+    assert status(speak(port, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")) == 414
     for noise in (b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"\xff" * 100, b"\r\n\r\n"):
         speak(port, noise, timeout_s=0.3)
     assert status(speak(port, claim(2, method="DELETE"))) == 405
     assert status(speak(port, b"GET /%2e%2e/etc HTTP/1.1\r\nHost: x\r\n\r\n")) == 404
-    assert set(sold(replica.ledger)) <= {"1", "2"}
+    assert set(sold(replica.ledger)) == {"1"}
 
     # A client that hangs up in the middle, and one that never ends its head.
     with socket.create_connection(("127.0.0.1", port)) as gone:
@@ -141,11 +137,7 @@ def test_over_the_wire(replica: Running) -> None:
 
 
 def assert_not_smuggled(replica: Running) -> None:
-    """Length beside Transfer-Encoding: whatever is made of it, what follows is no request.
-
-    granian's hyper drops the length before the application sees it, serves the chunked body and
-    closes the connection, which RFC 9112 (6.1) allows; the application refuses what it does see.
-    """
+    """Length beside Transfer-Encoding: refused, and what follows is no request."""
     hidden = claim(9, "Content-Length: 0")
     both = claim(2, "Content-Length: 4", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + hidden
     with socket.create_connection(("127.0.0.1", replica.port), 10) as wire:
@@ -154,8 +146,9 @@ def assert_not_smuggled(replica: Running) -> None:
         while part := wire.recv(65_536):
             heard += part
     assert heard.count(b"HTTP/1.1") == 1
+    assert status(heard) == 400
     assert b"connection: close" in heard.lower()
-    assert "9" not in sold(replica.ledger)
+    assert not {"2", "9"} & set(sold(replica.ledger))
 
 
 def test_sigterm_answers_what_is_in_flight(replica: Running) -> None:
@@ -199,8 +192,8 @@ def test_sigterm_does_not_wait_for_ever_for_a_client_that_says_no_more(
             assert process.ended(8) == 0
 
 
-def test_sigterm_during_a_rush_breaks_no_answer(replica: Running) -> None:
-    """Every answer that began is whole; a connection that is cut had no answer at all."""
+def test_sigterm_during_a_rush_loses_no_request(replica: Running) -> None:
+    """Whoever could still connect gets a whole answer."""
     stop = threading.Event()
     torn: list[bytes] = []
     asked = [0]
@@ -209,11 +202,11 @@ def test_sigterm_during_a_rush_breaks_no_answer(replica: Running) -> None:
         while not stop.is_set():
             try:
                 heard = speak(replica.port, claim(user, "Content-Length: 0"))
-            except OSError:
+            except ConnectionRefusedError:
                 return
             asked[0] += 1
             head, split, body = heard.partition(b"\r\n\r\n")
-            if heard and (not split or f"content-length: {len(body)}".encode() not in head.lower()):
+            if not split or f"content-length: {len(body)}".encode() not in head.lower():
                 torn.append(heard)
 
     threads = [threading.Thread(target=rush, args=(user,)) for user in range(1, 5)]

@@ -1,8 +1,11 @@
 """The routes of a replica, asked directly, on real stores: the table of the design, section 3."""
 
 import asyncio
+import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import structlog
@@ -21,6 +24,7 @@ from flashsale.model import ID_MAX, Outcome
 from flashsale.orders.lookup import KnownSales, OrderLookup
 from flashsale.seckill.claims import Claims
 from flashsale.server import replica as replica_module
+from flashsale.server.http.server import Server, listen
 from flashsale.server.replica import Replica
 from flashsale.settings import ClaimSettings, ReplicaSettings, SessionSettings, StoreSettings
 from flashsale.stack.redis import RedisServer
@@ -92,6 +96,40 @@ async def shop(
 
 
 # Claims -------------------------------------------------------------------------------------------
+
+
+async def test_a_claim_that_comes_alone_costs_one_task(
+    ledger_url: str, ledger: Redis, cache_url: str
+) -> None:
+    """The gate's. The request is carried by a task that is there already, on the whole way."""
+    open_sale(ledger, units=30)
+    sign_in(ledger, *range(1, 31))
+    loop = asyncio.get_running_loop()
+    made: list[str] = []
+
+    def make(its_loop: Any, work: Any, **more: Any) -> asyncio.Task[Any]:
+        made.append(work.__qualname__)
+        return asyncio.Task(work, loop=its_loop, **more)
+
+    def buy(port: int, *users: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), 10) as wire:
+            for user in users:
+                head = "POST /voucher-order/seckill/1 HTTP/1.1\r\nHost: x\r\nAuthorization: token-"
+                wire.sendall(f"{head}{user}\r\n\r\n".encode())
+                assert b"x-outcome: sold" in wire.recv(65_536)
+
+    async with shop_on(ledger_url, cache_url, NOWHERE_MYSQL) as shop:
+        server = Server(shop.replica.app, ReplicaSettings.load())
+        (listener,) = listen("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        await server.start([listener])
+        await asyncio.to_thread(buy, port, *range(1, 11))  # connects, leases, fills its pool
+        loop.set_task_factory(make)
+        await asyncio.to_thread(buy, port, *range(11, 31))
+        loop.set_task_factory(None)
+        await server.aclose()
+    assert Counter(made) == {"Gate._call_on": 20}
+    assert len(sold(ledger)) == 30
 
 
 async def test_sold(shop: Shop, ledger: Redis) -> None:

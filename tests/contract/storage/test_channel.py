@@ -18,7 +18,7 @@ from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import Call, Script
 from flashsale.stack.process import CommandLine
 from flashsale.stack.redis import RedisRole, RedisServer
-from flashsale.storage.channel import Channel
+from flashsale.storage.channel import Channel, Lost, Plain
 from flashsale.storage.roles import sync_client
 
 pytestmark = pytest.mark.anyio
@@ -211,6 +211,51 @@ async def test_a_caller_cancelled_while_connecting_takes_no_place(ledger_url: st
         assert await asyncio.wait_for(channel.run(appends("next")), 2) == ["next"]
 
 
+@asynccontextmanager
+async def fake_redis() -> AsyncIterator[tuple[str, list[Any]]]:
+    """A server that says OK to each command; `DELAY s` lets it wait, `TWICE` makes it say so twice.
+
+    Brings its URL and its connections.
+    """
+    connections: list[Any] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        while head := await reader.readline():
+            words = []
+            for _ in range(int(head[1:])):
+                size = int((await reader.readline())[1:])
+                words.append((await reader.readexactly(size + 2))[:-2])
+            if words[0] == b"DELAY":
+                await asyncio.sleep(float(words[1]))
+            writer.write(b"+OK\r\n" * (2 if words[0] == b"TWICE" else 1))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", connections
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def test_each_call_has_the_whole_time_out() -> None:
+    """Those who come one after the other share a timer, which fires in the middle of the second."""
+    async with fake_redis() as (url, connections), channel_to(url, timeout_s=0.4) as channel:
+        for _ in range(2):
+            assert await channel.ask("DELAY", "0.25") == "OK"
+        began_s = asyncio.get_running_loop().time()
+        (reply,) = await channel.run([Plain(("DELAY", "0.6"))])
+        assert isinstance(reply, Lost)
+        assert asyncio.get_running_loop().time() - began_s > 0.35
+        assert len(connections) == 1
+
+
+async def test_a_reply_that_nobody_asked_for_ends_the_connection() -> None:
+    """It would be read as the next call's."""
+    async with fake_redis() as (url, connections), channel_to(url) as channel:
+        assert await channel.ask_all([("TWICE",), ("TWICE",)]) == ["OK", "OK"]
+        assert await channel.ask("PING") == "OK"
+        assert len(connections) == 2
+
+
 async def test_callers_share_the_connections_there_are(ledger_url: str, ledger: Redis) -> None:
     async with Relay(ledger_url) as relay, channel_to(relay.url, connections_max=2) as channel:
         replies = await asyncio.gather(*(channel.run(appends(str(n))) for n in range(20)))
@@ -303,6 +348,5 @@ async def _value_raised(calls: Awaitable[list[Any]]) -> None:
 
 async def _until_closed(channel: Channel) -> None:
     """Until this end has noticed that the server closed: what an idle connection lives to see."""
-    (connection,) = channel._idle
-    if connection.is_connected:
-        await eventually(connection.can_read)
+    (wire,) = channel._idle
+    await eventually(lambda: not wire.is_open)

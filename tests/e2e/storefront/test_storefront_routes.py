@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -39,6 +40,13 @@ def refused(reply: httpx.Response, status: int) -> str:
     assert body["success"] is False
     assert "\n" not in body["errorMsg"]
     return str(body["errorMsg"])
+
+
+def test_an_old_client_without_a_host_is_served(front: Front) -> None:
+    """HTTP/1.0 asks for none, and nginx passes its request on as HTTP/1.1, which does."""
+    with socket.create_connection((front.http.base_url.host, front.http.base_url.port), 10) as wire:
+        wire.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert wire.recv(12) == b"HTTP/1.1 200"
 
 
 def test_shops_are_read_by_their_strategies(front: Front) -> None:

@@ -11,4 +11,4 @@ def test_a_replica_keeps_idle_connections_longer_than_nginx() -> None:
     template = resource("deploy/nginx.conf.j2").read_text()
     upstream = template[template.index("upstream replicas") : template.index("map $request_method")]
     (idle_s,) = re.findall(r"keepalive_timeout (\d+)s;", upstream)
-    assert ReplicaSettings().header_timeout_ms > int(idle_s) * 1000
+    assert ReplicaSettings().idle_timeout_ms > int(idle_s) * 1000
