@@ -20,7 +20,7 @@ from flashsale.storage.mysql import engine, transaction
 from tests.rig.until import until
 
 FLASHSALE = (sys.executable, "-m", "flashsale")
-CHECKS = 12
+CHECKS = 13
 
 CROWD = """# Does a sale survive the loss of a replica and of the worker?
 schema = 1
