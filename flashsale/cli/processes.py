@@ -1,5 +1,6 @@
 """`flashsale replica`, `worker` and `schema`: one process each, for a supervisor or a container."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,9 @@ def replica(
     host: Annotated[
         str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")
     ] = None,
+    socket: Annotated[
+        Path | None, typer.Option(help="A Unix socket to listen on, too, for a proxy beside it.")
+    ] = None,
     ledger_url: LedgerUrl = None,
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
@@ -30,7 +34,7 @@ def replica(
     logs.configure(name)
 
     async def run() -> None:
-        await Replica(name, port, stores, settings).run()
+        await Replica(name, port, stores, settings, socket=socket).run()
 
     uvloop.run(run())
 

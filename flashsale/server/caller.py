@@ -85,14 +85,16 @@ class Callers:
 
 
 class ClientAddresses:
-    """Tells the address behind a request. Headers count only from loopback or a trusted proxy.
+    """Tells the address behind a request. Headers count only from loopback or a trusted proxy, and
+    where a Unix socket of ours is open to nobody else, from whoever has no address.
 
     `X-Real-IP` first: our nginx sets it, over whatever the client sent. Where there is none, the
     last entry of `X-Forwarded-For` that is not a trusted proxy: those before it are hearsay.
     """
 
-    def __init__(self, trusted: Sequence[Network] = ()) -> None:
+    def __init__(self, trusted: Sequence[Network] = (), *, trusts_socket: bool = False) -> None:
         self._trusted = (*_LOOPBACK, *trusted)
+        self._trusts_socket = trusts_socket
 
     def __repr__(self) -> str:
         return f"<ClientAddresses trusted={[str(network) for network in self._trusted]}>"
@@ -100,6 +102,8 @@ class ClientAddresses:
     def of(self, scope: Scope) -> str:
         """The client's address as text; "unknown" where the peer has none."""
         client = scope.get("client")
+        if client is None and self._trusts_socket:
+            return str(self._named(scope["headers"]) or _UNKNOWN)
         peer = _parsed(client[0]) if client else None
         if peer is None:
             return _UNKNOWN

@@ -26,7 +26,7 @@ from flashsale.seckill.claims import Claims
 from flashsale.seckill.permit import Books, Permits
 from flashsale.server.app import UNKNOWN, App, Router
 from flashsale.server.caller import Callers, ClientAddresses, parse_networks
-from flashsale.server.http.server import Server, listen
+from flashsale.server.http.server import Server, listen, listen_unix
 from flashsale.server.metrics import CacheCollector, ClaimCollector, HttpCollector, LoopLag
 from flashsale.server.routes.accounts import AccountRoutes
 from flashsale.server.routes.orders import ClaimRoutes, OrderRoutes
@@ -57,10 +57,17 @@ class Replica:
     """One HTTP process of the sale; `run()` serves until SIGTERM or SIGINT."""
 
     def __init__(
-        self, name: str, port: int, stores: StoreSettings, settings: ReplicaSettings
+        self,
+        name: str,
+        port: int,
+        stores: StoreSettings,
+        settings: ReplicaSettings,
+        *,
+        socket: Path | None = None,
     ) -> None:
         self._name = name
         self._port = port
+        self._socket = socket
         self._settings = settings
         session_settings = SessionSettings.load()
         self._claim_settings = ClaimSettings.load()
@@ -135,7 +142,8 @@ class Replica:
         settings = LoginSettings.load()
         login = Login(self._database, self._ledger, settings, sessions, sender_for(settings))
         attendance = Attendance(self._ledger, self._claims.clock.now_s)
-        addresses = ClientAddresses(parse_networks(self._settings.trusted_proxies))
+        trusted = parse_networks(self._settings.trusted_proxies)
+        addresses = ClientAddresses(trusted, trusts_socket=self._socket is not None)
         AccountRoutes(self._callers, login, attendance, addresses).mount(router)
 
     def _mount_storefront(self, router: Router) -> None:
@@ -188,9 +196,15 @@ class Replica:
 
     async def _listen(self, server: Server) -> None:
         try:
-            await server.start(listen(self._settings.host, self._port))
+            sockets = listen(self._settings.host, self._port)
         except OSError as error:
             raise UnreachableError(f"port {self._port} cannot be served: {error}") from error
+        try:
+            if self._socket is not None:
+                sockets.append(listen_unix(self._socket))
+        except OSError as error:
+            raise UnreachableError(f"{self._socket} cannot be served: {error}") from error
+        await server.start(sockets)
 
     def _count_refusal(self, status: int) -> None:
         self.app.answers[UNKNOWN, status] += 1

@@ -57,7 +57,7 @@ class NginxConf:
 
     listen: str  # host:port, or a port of every address
     status_listen: str  # the same, for nginx's own counters (stub_status)
-    replicas: Sequence[str]  # host:port of each
+    replicas: Sequence[str]  # host:port of each, or unix: and a path
     workers: int = 1
     worker_connections: int = 16_384
     upstream_keepalive: int = 700  # idle connections to replicas, per worker
@@ -81,9 +81,10 @@ _DESCRIPTORS_SPARED = 512  # for logs, listening sockets and temporary files
 
 @dataclass(frozen=True)
 class Balancing:
-    """How nginx spreads its load; ports are those of the replicas on this machine."""
+    """How nginx spreads its load over the replicas on this machine, by socket or by port."""
 
-    replica_ports: Sequence[int]
+    replica_ports: Sequence[int] = ()
+    replica_sockets: Sequence[Path] = ()
     workers: int = 1
     worker_connections: int = 16_384
     upstream_keepalive: int = 700
@@ -177,7 +178,10 @@ class NginxServer(Service):
         return NginxConf(
             listen=f"{self.port.host}:{self.port.number}",
             status_listen=f"{self._status_port.host}:{self._status_port.number}",
-            replicas=[f"127.0.0.1:{port}" for port in balancing.replica_ports],
+            replicas=[
+                *(f"127.0.0.1:{port}" for port in balancing.replica_ports),
+                *(f"unix:{_escaped(path)}" for path in balancing.replica_sockets),
+            ],
             workers=balancing.workers,
             worker_connections=_connections(balancing.worker_connections),
             upstream_keepalive=balancing.upstream_keepalive,
@@ -185,6 +189,11 @@ class NginxServer(Service):
             limits=balancing.limits,
             as_root=os.geteuid() == 0,
         ).render()
+
+
+def _escaped(path: Path) -> str:
+    """A path as it stands between double quotes."""
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _connections(wanted: int) -> int:

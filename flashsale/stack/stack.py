@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 
 from flashsale.errors import UnreachableError
 from flashsale.secret_file import STORE_PASSWORDS
+from flashsale.settings import ReplicaSettings
 from flashsale.stack import probe
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer
@@ -26,11 +27,12 @@ from flashsale.storage.tables import create_schema
 
 @dataclass(frozen=True)
 class SaleCommands:
-    """The command lines of the two kinds; `{port}` and `{name}` are filled in."""
+    """The command lines of the two kinds; `{port}`, `{name}` and, where it is to listen on one for
+    nginx, `{socket}` are filled in."""
 
     replica: tuple[str, ...] = (
         *(*FLASHSALE, "replica"),
-        *("--port", "{port}", "--name", "{name}"),
+        *("--port", "{port}", "--name", "{name}", "--socket", "{socket}"),
     )
     worker: tuple[str, ...] = (
         *(*FLASHSALE, "worker"),
@@ -56,10 +58,12 @@ class SaleProcess(Service):
         stores: Mapping[str, str],
         ready_path: str,
         port: Port | None = None,
+        socket: Socket | None = None,
         log: Path | None = None,
     ) -> None:
         super().__init__(name, directory, place=port, log=log)
         self.kind = kind
+        self.socket = socket
         self._command = command
         self._stores = stores
         self._ready_path = ready_path
@@ -69,13 +73,21 @@ class SaleProcess(Service):
         return f"http://{self.port.reachable_host}:{self.port.number}"
 
     def prepare(self) -> CommandLine:
-        filled = [part.format(port=self.port.number, name=self.name) for part in self._command]
+        told = {"port": self.port.number, "name": self.name}
+        if self.socket:
+            told["socket"] = str(self.socket.path)
+        filled = [part.format_map(told) for part in self._command]
         # The URLs are whole: a password of some other store is none of theirs.
         password_files = {f"{name}_FILE" for name in STORE_PASSWORDS}
         inherited = {k: v for k, v in os.environ.items() if k not in password_files}
         if self.kind != _REPLICA:
             inherited = {k: v for k, v in inherited.items() if not k.startswith(_OPERATOR)}
         return CommandLine(filled, inherited | dict(self._stores), Path.cwd())
+
+    def stop(self) -> None:
+        super().stop()
+        if self.socket:
+            self.socket.close()
 
     def is_ready(self, timeout_s: float) -> bool:
         return self._asks(self._ready_path, timeout_s)
@@ -164,7 +176,7 @@ class Stack:
         say(f"starting replicas ({len(replicas)}) and order workers ({len(workers)})")
         self._bring_up([*replicas, *workers])
         say("starting nginx")
-        nginx = self._nginx(front, [replica.port.number for replica in replicas])
+        nginx = self._nginx(front, replicas)
         self._bring_up([nginx])
         if self._observers:
             say("starting Prometheus and its exporters")
@@ -271,11 +283,18 @@ class Stack:
     def _sale_process(
         self, kind: str, name: str, command: Sequence[str], ready_path: str, port: Port | None
     ) -> SaleProcess:
+        socket = None
+        if any("{socket}" in part for part in command):
+            if _queues_hold(self.settings):
+                socket = Socket.within(self.state_dir / "replicas", f"{name}.sock")
+            else:
+                command = [part for part in command if part not in ("--socket", "{socket}")]
         process = SaleProcess(
             kind,
             name,
             self.state_dir,
             command=command,
+            socket=socket,
             stores=self._store_urls(Account(kind))
             | {"FLASHSALE_WORKER_DURABILITY": self.settings.durability},
             ready_path=ready_path,
@@ -285,10 +304,11 @@ class Stack:
         process.stop_timeout_s = self.settings.drain_timeout_s
         return process
 
-    def _nginx(self, port: Port, replica_ports: Sequence[int]) -> NginxServer:
+    def _nginx(self, port: Port, replicas: Sequence[SaleProcess]) -> NginxServer:
         settings = self.settings
         balancing = Balancing(
-            replica_ports=replica_ports,
+            replica_ports=[each.port.number for each in replicas if not each.socket],
+            replica_sockets=[each.socket.path for each in replicas if each.socket],
             workers=settings.nginx_workers,
             worker_connections=settings.nginx_connections,
             upstream_keepalive=settings.nginx_upstream_keepalive,
@@ -331,6 +351,23 @@ def _address_limits(settings: StackSettings) -> AddressLimits | None:
         requests_burst=settings.nginx_address_burst,
         connections=settings.nginx_address_connections,
     )
+
+
+def _queues_hold(settings: StackSettings) -> bool:
+    """Whether all that nginx can ask at once has room in the queues of the replicas' sockets.
+
+    A full one refuses where that of a port lets its clients wait.
+    """
+    backlog = min(ReplicaSettings.load().backlog, _longest_queue())
+    asked_at_once = settings.nginx_workers * settings.nginx_connections // 2
+    return settings.replicas * backlog >= asked_at_once
+
+
+def _longest_queue() -> int:
+    try:
+        return int(Path("/proc/sys/net/core/somaxconn").read_bytes())
+    except (OSError, ValueError):
+        return 128
 
 
 def _same(url: str | None) -> UrlFor | None:

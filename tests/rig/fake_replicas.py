@@ -4,6 +4,7 @@ import io
 import socket
 import sys
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -37,12 +38,17 @@ COMMANDS = SaleCommands(replica=CHILD, worker=CHILD)
 class FakeReplica:
     """Serves every request in `mode`: answer it, or read it and break off without an answer."""
 
-    def __init__(self, mode: str = "answer") -> None:
+    def __init__(self, mode: str = "answer", path: Path | None = None) -> None:
         self.mode = mode
         self.requests: list[str] = []
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port: int = self._listener.getsockname()[1]
+        if path is None:
+            self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self._listener.listen(256)
+        self.port: int = 0 if path else self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()

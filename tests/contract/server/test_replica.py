@@ -56,7 +56,8 @@ def replica(own_ledger: RedisServer, port: int, tmp_path: Path) -> Iterator[Runn
         permit(ledger)
         for user in range(1, 10):
             ledger.hset(keys.login_token(f"t{user}"), "id", user)
-        arguments = ("replica", "--port", str(port), "--name", "r1")
+        place = str(tmp_path / "r1.sock")
+        arguments = ("replica", "--port", str(port), "--name", "r1", "--socket", place)
         with child(tmp_path / "replica.log", *arguments, **stores) as process:
             until(lambda: answers(port) or process.process.poll() is not None, START_TIMEOUT_S)
             assert process.process.poll() is None, process.output
@@ -78,7 +79,7 @@ def status(heard: bytes) -> int:
     return int(heard[9:12])
 
 
-def test_over_the_wire(replica: Running) -> None:
+def test_over_the_wire(replica: Running, tmp_path: Path) -> None:
     """One replica, one process start: everything that a client may send it."""
     port, process = replica.port, replica.process
     heard = speak(port, claim(1, "Content-Length: 0"))
@@ -86,6 +87,14 @@ def test_over_the_wire(replica: Running) -> None:
     assert status(heard) == 200
     assert heard.endswith(b'{"success":true,"data":' + order_id.encode() + b"}")
     assert b"x-outcome: sold" in heard.lower()
+
+    # By its socket, which nobody else can open, as by its port.
+    assert tmp_path.joinpath("r1.sock").stat().st_mode & 0o777 == 0o600
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.settimeout(10)
+        wire.connect(str(tmp_path / "r1.sock"))
+        wire.sendall(claim(1, "Content-Length: 0"))
+        assert b"x-outcome: duplicate" in wire.recv(4_096).lower()
 
     # Smuggling, limits and noise: refused, and nothing sold.
     assert_not_smuggled(replica)

@@ -86,6 +86,23 @@ def test_a_dead_replica_costs_a_claim_nothing(tmp_path: Path, replica: FakeRepli
     assert len(replica.requests) == 8
 
 
+def test_replicas_are_asked_by_socket(tmp_path: Path) -> None:
+    """Whatever is in its path; one that is not there, or that nobody listens on, costs nothing."""
+    folder = tmp_path / 'a b"c\\d;$e'
+    folder.mkdir()
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(folder / "dead"))
+    dead.close()
+    places = [folder / name for name in ("dead", "absent", "up")]
+    with FakeReplica(path=places[-1]) as up:
+        balancing = Balancing(replica_sockets=places, access_log=True)
+        with NginxServer(tmp_path / "nginx", balancing) as server:
+            assert [_ask(server, "POST", "/claim").status for _ in range(8)] == [200] * 8
+        assert len(up.requests) == 8
+    told = [json.loads(li) for li in (tmp_path / "nginx/access.log").read_text().splitlines()]
+    assert {line["upstream"].split(", ")[-1] for line in told} == {f"unix:{places[-1]}"}
+
+
 def test_connections_to_replicas_are_kept(nginx: NginxServer, replica: FakeReplica) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", nginx.port.number, timeout=20)
     for _ in range(1_100):  # beyond nginx's default of 1,000 requests per connection

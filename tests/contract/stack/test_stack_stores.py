@@ -278,6 +278,15 @@ def test_each_may_do_what_is_its_own_alone(
         client.execute_command(*command.split())
 
 
+@pytest.mark.parametrize("account", [Account.REPLICA, Account.WORKER])
+def test_who_sells_may_ask_which_server_it_speaks_to(private: Private, account: Account) -> None:
+    """A ledger that came back older is known by its run id, its epoch and its counters."""
+    with sync_client(private.ledger.url_for(account)) as client:
+        assert client.info("server")["run_id"]
+        assert client.get("icr:order:2030:01:01") is None
+        assert client.get("seckill:epoch") is None
+
+
 def test_who_sells_changes_rows_and_no_table(private: Private) -> None:
     for account in (Account.REPLICA, Account.WORKER):
         pool = engine(private.mariadb.url_for(account))

@@ -15,6 +15,8 @@ from rig.fake_replicas import CHILD, COMMANDS, DYING, MUTE
 
 from flashsale.cli.serve import LiveWatcher, insist
 from flashsale.errors import UnreachableError
+from flashsale.stack import stack as stack_module
+from flashsale.stack.port import Port
 from flashsale.stack.service import Member, Phase
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import SaleCommands, Stack
@@ -279,6 +281,26 @@ def test_an_operators_token_is_told_to_replicas_alone(
 
 def _environment(member: Member) -> bytes:
     return Path(f"/proc/{_pid(member)}/environ").read_bytes()
+
+
+@pytest.mark.parametrize(("connections", "by_socket"), [(8_192, True), (16_384, False)])
+def test_replicas_listen_on_sockets_where_their_queues_hold_what_nginx_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connections: int, by_socket: bool
+) -> None:
+    monkeypatch.setattr(stack_module, "_longest_queue", lambda: 4_096)
+    update = {"replicas": 1, "nginx_connections": connections}
+    stack = Stack(SETTINGS.model_copy(update=update), tmp_path / "state")
+    replica = stack._replica(0)
+    conf = stack._nginx(Port.free(), [replica])
+    try:
+        command = [str(part) for part in replica.prepare().arguments]
+        place = str(tmp_path / "state/replicas/r1.sock")
+        assert (place in command) == ("--socket" in command) == by_socket
+        server = f"unix:{place}" if by_socket else f"127.0.0.1:{replica.port.number}"
+        assert f'server "{server}" ' in conf.render()
+    finally:
+        replica.stop()
+        conf.stop()
 
 
 def test_replicas_take_the_named_ports_where_they_are_free(

@@ -48,6 +48,13 @@ def test_the_address_behind_a_request(
     assert addresses.of(scope(peer, **headers)) == address
 
 
+def test_whoever_comes_by_a_socket_of_ours_is_believed() -> None:
+    addresses = ClientAddresses(trusts_socket=True)
+    assert addresses.of(scope(None, x_real_ip="203.0.113.7")) == "203.0.113.7"
+    assert addresses.of(scope(None)) == "unknown"
+    assert addresses.of(scope("198.51.100.9", x_real_ip="203.0.113.7")) == "198.51.100.9"
+
+
 def test_networks_by_comma() -> None:
     assert [str(n) for n in parse_networks(" 10.0.0.0/8 ,2001:db8::/32,")] == [
         "10.0.0.0/8",

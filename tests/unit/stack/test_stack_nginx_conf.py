@@ -22,8 +22,8 @@ def _lines(conf: NginxConf) -> list[str]:
 
 def test_every_replica_is_a_server() -> None:
     text = CONF.render()
-    assert "server 127.0.0.1:8081 " in text
-    assert "server replica2:8082 " in text
+    assert 'server "127.0.0.1:8081" ' in text
+    assert 'server "replica2:8082" ' in text
 
 
 def test_a_post_is_never_sent_twice() -> None:
