@@ -66,10 +66,10 @@ fi
 counts="resetkeys resetchannels -@all +@connection -@dangerous"
 counts="$counts +info +config|get +slowlog|get +slowlog|len"
 sells="resetchannels -@all +@read +@write +@connection +@transaction -@dangerous -@scripting"
-sells="$sells -scan -randomkey +eval +evalsha +script|load +time"
+sells="$sells -scan -randomkey +eval +evalsha +script|load +time +info"
 ledger_replica="~seckill:* ~stream.orders* ~icr:order:* ~login:* ~sign:* ~lock:fence ~lock:probe"
 cache_replica="~cache:* ~bloom:* ~shop:geo:* ~lock:* ~wake:*"
-ledger_worker="~seckill:* ~stream.orders* ~lock:fence ~lock:probe"
+ledger_worker="~seckill:* ~stream.orders* ~icr:order:* ~lock:fence ~lock:probe"
 cache_worker="~lock:order:* ~lock:probe"
 
 # acl ROLE REPLICA_KEYS WORKER_KEYS: the accounts of a Redis.

@@ -201,7 +201,7 @@ REPLICA_LEDGER = (
     *(LOCK_FENCE, PROBE),
 )
 REPLICA_CACHE = ("cache:*", "bloom:*", "shop:geo:*", "lock:*", "wake:*")
-WORKER_LEDGER = ("seckill:*", f"{STREAM_ORDERS}*", LOCK_FENCE, PROBE)
+WORKER_LEDGER = ("seckill:*", f"{STREAM_ORDERS}*", "icr:order:*", LOCK_FENCE, PROBE)
 WORKER_CACHE = ("lock:order:*", PROBE)
 """Patterns of the keys that a replica's account, and a worker's, can touch."""
 

@@ -28,10 +28,10 @@ class RedisRole(StrEnum):
 
 _SELLS = (
     "resetchannels -@all +@read +@write +@connection +@transaction -@dangerous -@scripting "
-    "-scan -randomkey +eval +evalsha +script|load +time"
+    "-scan -randomkey +eval +evalsha +script|load +time +info"
 )
 """What sells reads and writes its own keys and runs our scripts. It empties no store, lists no keys
-of others, and neither looks at nor changes how the server is set up."""
+of others and changes nothing of how the server is set up; INFO tells which process it is."""
 
 _WORKS = f"{_SELLS} +config|get"
 """A worker tells whether the ledger keeps its policy, too."""
