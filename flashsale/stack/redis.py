@@ -164,7 +164,8 @@ class RedisServer(Service):
             f"user {account} on #{hashlib.sha256(password.encode()).hexdigest()} {rules[account]}"
             for account, password in self._passwords.items()
         ]
-        text = "\n".join(["user default off", *lines, ""])
+        # Nobody can be `default`, but a Redis that starts reads its append-only file as it.
+        text = "\n".join(["user default off ~* &* +@all", *lines, ""])
         accounts = write_private(self.directory / _ACCOUNTS_FILE, text)
         return _BY_SOCKET.format(path=self.place.path, accounts=accounts)
 

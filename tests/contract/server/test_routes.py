@@ -103,6 +103,7 @@ async def test_a_claim_that_comes_alone_costs_one_task(
 ) -> None:
     """The gate's. The request is carried by a task that is there already, on the whole way."""
     open_sale(ledger, units=30)
+    permit(ledger)
     sign_in(ledger, *range(1, 31))
     loop = asyncio.get_running_loop()
     made: list[str] = []
@@ -123,11 +124,13 @@ async def test_a_claim_that_comes_alone_costs_one_task(
         (listener,) = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
         await server.start([listener])
-        await asyncio.to_thread(buy, port, *range(1, 11))  # connects, leases, fills its pool
-        loop.set_task_factory(make)
-        await asyncio.to_thread(buy, port, *range(11, 31))
-        loop.set_task_factory(None)
-        await server.aclose()
+        try:
+            await asyncio.to_thread(buy, port, *range(1, 11))  # connects, leases, fills its pool
+            loop.set_task_factory(make)
+            await asyncio.to_thread(buy, port, *range(11, 31))
+        finally:
+            loop.set_task_factory(None)
+            await server.aclose()
     assert Counter(made) == {"Gate._call_on": 20}
     assert len(sold(ledger)) == 30
 

@@ -107,11 +107,17 @@ class Sale:
     def sells(self) -> None:
         """A claim is answered as ever, within moments."""
 
+        heard: list[tuple[int, str]] = []
+
         def answered() -> bool:
             answer = self.claim()
+            heard.append((answer.status_code, answer.text))
             return answer.headers.get("x-outcome") in ("sold", "sold_out")
 
-        until(answered, 15)
+        try:
+            until(answered, 15)
+        except AssertionError:
+            raise AssertionError(f"the last of {len(heard)} answers: {heard[-1:]}") from None
 
     def held(self) -> tuple[int, int, int]:
         ledger = self.ledger
