@@ -5,13 +5,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
+from flashsale.seckill.control import SaleControl, read_units
 from flashsale.stack.launch import stop_stack
+from flashsale.stack.state import read_state
+from flashsale.storage.mysql import engine
+from flashsale.storage.roles import sync_client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -26,10 +32,10 @@ SCENARIO = """# Does a sale that is changed while it runs keep its promises?
 schema = 1
 name = "changed"
 [sale]
-units = 500
+units = 700
 [load]
 model = "rate"
-stages = ["8s:80"]
+stages = ["10s:64"]
 connections = 32
 """
 
@@ -44,7 +50,7 @@ class Stack:
     def words(self, *words: str) -> list[str]:
         return [*FLASHSALE, *words, "--state-dir", str(self.state_dir)]
 
-    def run(self, *words: str, code: int = 0) -> str:
+    def run(self, *words: str, codes: Sequence[int] = (0,)) -> str:
         done = subprocess.run(
             self.words(*words),
             cwd=self.folder,
@@ -54,22 +60,41 @@ class Stack:
             timeout=90,
             check=False,
         )
-        assert done.returncode == code, done.stdout + done.stderr
+        assert done.returncode in codes, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout
 
     def sale(self) -> Any:
         return json.loads(self.run("sale", "show", "1", "--json"))
 
+    def verdict(self) -> str:
+        """The sale's; a busy machine may have made the run itself invalid (6)."""
+        judged = json.loads(self.run("verify", "run", "--json", codes=(0, 6)))
+        return str(judged["verdict"])
+
+    @contextmanager
+    def control(self) -> Iterator[tuple[SaleControl, Redis]]:
+        """What the commands work with, without the time that a command takes to start."""
+        state = read_state(self.state_dir)
+        assert state is not None
+        pool = engine(state.mysql_url)
+        with sync_client(state.ledger_url) as ledger:
+            yield SaleControl(pool, ledger, "ann"), ledger
+        pool.dispose()
+
+
+def held(ledger: Redis) -> int:
+    return read_units(ledger, [1])[0].held
+
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    """Two replicas, a worker, and 500 units of one voucher on sale."""
+    """Two replicas, a worker, and 700 units of one voucher on sale."""
     stack = Stack(tmp_path)
     (tmp_path / "changed.toml").write_text(SCENARIO)
     try:
         stack.run("serve", "--detach")
-        stack.run("seed", "--users", "640", "--vouchers", "1", "--units", "500", "--shops", "1")
+        stack.run("seed", "--users", "640", "--vouchers", "1", "--units", "700", "--shops", "1")
         stack.run("warm")
         yield stack
     finally:
@@ -86,16 +111,20 @@ def test_promises_are_kept(stack: Stack) -> None:
         text=True,
     )
     try:
-        until = time.monotonic() + 30
-        while not stack.sale()["held"]:
-            assert time.monotonic() < until
-        stack.run("sale", "restock", "1", "--add", "200", "--reason", "more came")
-        stack.run("sale", "pause", "1")
-        held = stack.sale()["held"]
-        assert stack.sale()["held"] == held, "on every replica at once"
-        stack.run("sale", "restock", "1", "--remove", "300")
-        stack.run("sale", "resume", "1")
-        storm.wait(60)
+        with stack.control() as (control, ledger):
+            until = time.monotonic() + 60
+            while not held(ledger):
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            control.restock(1, 200, "more came")
+            time.sleep(1)
+            control.pause(1)
+            then = held(ledger)
+            time.sleep(2)
+            assert held(ledger) == then, "on every replica at once"
+            control.restock(1, -100)
+            control.resume(1)
+        storm.wait(90)
     finally:
         storm.kill()
         storm.communicate()
@@ -103,10 +132,9 @@ def test_promises_are_kept(stack: Stack) -> None:
     outcomes = summary["load"]["outcomes"]
     assert outcomes["paused"] > 0
     assert sum(outcomes.values()) == 640
-    verdict = json.loads(stack.run("verify", "run", "--json"))
-    assert verdict["verdict"] == "pass"
+    assert stack.verdict() == "pass"
     sale = stack.sale()
-    assert (sale["offered"], sale["mysql"]["initial"]) == (400, 400)
+    assert (sale["offered"], sale["mysql"]["initial"]) == (800, 800)
     assert sale["held"] == sale["mysql"]["live_orders"] == outcomes["sold"]
     assert "the books agree" in stack.run("sale", "close", "1")
-    assert json.loads(stack.run("verify", "run", "--json"))["verdict"] == "pass"
+    assert stack.verdict() == "pass"
