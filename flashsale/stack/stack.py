@@ -22,6 +22,7 @@ from flashsale.stack.service import Member, Service
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.state import SCHEMA, StackState, write_state
 from flashsale.storage.tables import create_schema
+from flashsale.store_urls import at_port
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,10 @@ class Stack:
         workers = [self._worker(number) for number in range(self.settings.workers)]
         say(f"starting replicas ({len(replicas)}) and order workers ({len(workers)})")
         self._bring_up([*replicas, *workers])
+        if self.settings.links:
+            self.write_state()  # their relays read it: nginx is ready when it reaches a replica
         say("starting nginx")
-        nginx = self._nginx(front, [replica.port.number for replica in replicas])
+        nginx = self._nginx(front, [self._door(replica) for replica in replicas])
         self._bring_up([nginx])
         if self._observers:
             say("starting Prometheus and its exporters")
@@ -251,13 +254,28 @@ class Stack:
             name,
             self.state_dir,
             command=command,
-            stores=self._store_urls,
+            stores=self._linked(name),
             ready_path=ready_path,
             port=port,
             log=self._log(name),
         )
         process.stop_timeout_s = self.settings.drain_timeout_s
         return process
+
+    def _linked(self, name: str) -> dict[str, str]:
+        """The stores' URLs as a process is told them: by a relay where its link has one."""
+        links, urls = self.settings.links, dict(self._store_urls)
+        for store in ("ledger", "cache", "mysql"):
+            port = links.get(f"{name}->{store}")
+            if port is not None:
+                variable = f"FLASHSALE_{store.upper()}_URL"
+                urls[variable] = at_port(urls[variable], port)
+        return urls
+
+    def _door(self, replica: SaleProcess) -> int:
+        """Where nginx reaches a replica."""
+        port: int = self.settings.links.get(f"nginx->{replica.name}", replica.port.number)
+        return port
 
     def _nginx(self, port: Port, replica_ports: Sequence[int]) -> NginxServer:
         settings = self.settings
