@@ -42,7 +42,9 @@ def command(
         int | None,
         typer.Option(min=1, max=1_000_000, help="How many.", show_default=str(_SEEDS)),
     ] = None,
-    first: Annotated[int, typer.Option("--from", min=0, help="The first seed.")] = 1,
+    first: Annotated[
+        str, typer.Option("--from", metavar="SEED", help="The first; `today` makes it of the date.")
+    ] = "1",
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="Begin no more seeds after so long.")
     ] = None,
@@ -79,7 +81,7 @@ def command(
         name=scenario,
         out=folder.resolve(),
         seeds=seeds or (None if minutes else _SEEDS),
-        first=first,
+        first=parse_first(first, datetime.now(UTC)),
         minutes=minutes,
         asked=Asked.of(fault or (), at_once),
         only_fault=only,
@@ -92,6 +94,15 @@ def command(
     _tell_workflow(request, found)
     tell(f"every run is in {folder}")
     raise typer.Exit(found.exit_code)
+
+
+def parse_first(text: str, now: datetime) -> int:
+    """The first seed; of `today` the date, UTC, with room for ten thousand. Raises UsageError."""
+    if text == "today":
+        return int(f"{now:%Y%m%d}0000")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise UsageError(f"--from: found {text!r}, expected a number, or 'today'")
+    return int(text)
 
 
 class _Plain(Teller):
