@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, select
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.failpoints import reach
 from flashsale.orders.stream import Order
 from flashsale.storage.mysql import Duplicate, transaction
 from flashsale.storage.tables import voucher_order
@@ -131,8 +132,12 @@ def write(pool: Engine, orders: Sequence[Order]) -> None:
     units = Counter(order.voucher_id for order in orders)
     with transaction(pool) as connection:
         connection.exec_driver_sql(_INSERT + rows)
+        reach("rows.inserted")
         _take(connection, units)
+        reach("rows.units_taken")
         connection.exec_driver_sql(_POSITION, (keys.STREAM_ORDERS, *orders[-1].position))
+        reach("rows.positioned")
+    reach("rows.committed")
 
 
 def _row(order: Order) -> str:

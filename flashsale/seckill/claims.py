@@ -12,6 +12,7 @@ from typing import Any
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.failpoints import reach
 from flashsale.model import Outcome
 from flashsale.seckill.batch import SHED, Batch, Claim, Claimed, make_batch, read_answers, settled
 from flashsale.seckill.ids import LedgerClock, OrderIds
@@ -182,10 +183,12 @@ class Settlement:
 
     async def _replay(self, batch: Batch) -> Sequence[Claimed | None]:
         self.replays += 1
+        reach("settlement.replaying")
         try:
             reply = (await self._channel.run([batch.call]))[0]
         except Unavailable:
             return [None] * len(batch.order_ids)
+        reach("settlement.replayed")
         if isinstance(reply, (Unavailable, Indeterminate)):
             return [None] * len(batch.order_ids)
         return settled(reply, batch.order_ids)
