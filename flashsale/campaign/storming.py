@@ -29,7 +29,7 @@ from flashsale.storm.attack.attack import Progress, ShowProgress
 from flashsale.storm.attack.calibration import calibrate
 from flashsale.storm.attack.questions import preflight
 from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
-from flashsale.storm.attack.stopping import interrupts
+from flashsale.storm.attack.stopping import Interrupts, interrupts
 from flashsale.storm.crew.crew import connections_each
 from flashsale.storm.crew.shard import Shard
 from flashsale.storm.figures.conclusion import with_loads
@@ -111,7 +111,7 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     with interrupts() as taken:
         with (
             teller.storming(_stock(request, units)) as show,
-            _faults(request, folder, teller) as begin,
+            _faults(request, folder, teller, taken) as begin,
         ):
 
             def look(progress: Progress) -> None:
@@ -144,7 +144,9 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
 
 
 @contextmanager
-def _faults(request: StormRequest, folder: RunFolder, teller: Teller) -> Iterator[ShowProgress]:
+def _faults(
+    request: StormRequest, folder: RunFolder, teller: Teller, taken: Interrupts
+) -> Iterator[ShowProgress]:
     """What is to be shown the storm's progress, so that its faults begin with it; at the end of
     the block all of them are healed, and in faults.json."""
     making = request.faults
@@ -156,7 +158,7 @@ def _faults(request: StormRequest, folder: RunFolder, teller: Teller) -> Iterato
     try:
         yield lambda progress: making.begin(progress.elapsed_s)
     finally:
-        records = making.finish()
+        records = making.finish(at_once=taken.exit_code is not None)
     with telling(teller.say):
         write_faults(folder, records)
 

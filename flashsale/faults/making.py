@@ -105,7 +105,7 @@ class Making:
             for fault in self._faults
         ]
         self._site, self._say = site, say
-        self._over = threading.Event()
+        self._over, self._cut_short = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         self._began_s: float | None = None
 
@@ -124,9 +124,11 @@ class Making:
             self._threads.append(thread)
             thread.start()
 
-    def finish(self) -> list[FaultRecord]:
-        """Wait until all is healed, and say what became of each."""
+    def finish(self, *, at_once: bool = False) -> list[FaultRecord]:
+        """Wait until all is healed, at once or when it is time; what became of each."""
         self._over.set()
+        if at_once:
+            self._cut_short.set()
         for thread in self._threads:
             thread.join()
         return self._records
@@ -143,7 +145,7 @@ class Making:
             self._say(f"fault: {fault.describe()}")
             try:
                 fault.do(self._site)
-                time.sleep(planned.for_s)
+                self._cut_short.wait(planned.for_s)
             finally:
                 fault.heal(self._site)
             self._note(number, healed_ms=self._elapsed_ms())
