@@ -4,16 +4,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
 import orjson
 
 from flashsale.campaign.rehearsal import RehearsalRequest, rehearse
-from flashsale.campaign.storming import StormRequest
+from flashsale.campaign.storming import StoppedError, StormRequest
 from flashsale.campaign.teller import SILENT, JudgedRun, Teller
-from flashsale.errors import ExitCode, UnreachableError, UsageError, worst
+from flashsale.errors import ExitCode, FlashsaleError, UsageError, worst
 from flashsale.faults.controls import Control
 from flashsale.faults.schedule import (
     EVERYTHING,
@@ -199,11 +199,15 @@ def _tried(
             planted=control.planted if control else _nothing,
         )
         try:
-            rehearse(rehearsal, witness)
-        except UnreachableError as error:
-            return Trial(seed, names, str(out), why=str(error).partition("\n")[0])
+            code = rehearse(rehearsal, witness)
+        except (UsageError, StoppedError):
+            raise
+        except FlashsaleError as error:
+            return replace(blank, why=str(error).partition("\n")[0])
+    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+        raise StoppedError(f"interrupted; what was found is in {request.out}", code)
     if witness.found is None:
-        return Trial(seed, names, str(out), why="the storm was cut short")
+        return replace(blank, why="the storm was cut short")
     return _trial_of(blank, witness.found.judgement, faults, RunFolder(out))
 
 
@@ -231,10 +235,8 @@ def _trial_of(
     why = "; ".join(missing)
     if not why and not failed and judgement.verdict is Verdict.UNKNOWN:
         why = judgement.reason or "not judged"
-    return Trial(
-        seed=blank.seed,
-        faults=blank.faults,
-        run=blank.run,
+    return replace(
+        blank,
         broken=sorted(failed.keys() - {_QUEUE} | (failed.keys() & expected & {_QUEUE})),
         expected=sorted(failed.keys() & expected),
         acknowledged=judgement.accepted or 0,
@@ -244,7 +246,6 @@ def _trial_of(
         sent_after=sent,
         drained=_QUEUE not in failed or _QUEUE in expected,
         why=why,
-        within_s=blank.within_s,
     )
 
 

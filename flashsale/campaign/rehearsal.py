@@ -42,14 +42,16 @@ class RehearsalRequest:
 
     `storm` says all of the storm but where its target is. The stack's own folder is `state_dir`,
     which must not exist yet, else a new one below REHEARSALS. Where it is to be `kept`, the stack
-    stays up. `environment` is the stack's beside this process's own, and `planted` is called when
-    all is seeded and warm, before the storm.
+    stays up. `exercised` names checks of `verify` that have to have met what they guard.
+    `environment` is the stack's beside this process's own, and `planted` is called when all is
+    seeded and warm, before the storm.
     """
 
     storm: StormRequest
     state_dir: Path | None = None
     keep: bool = False
     observe: bool = False
+    exercised: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     planted: Callable[[StackState], None] = lambda state: None
 
@@ -79,7 +81,7 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
             verify_awaited=scenario.sale is not None,
             faults=making,
         )
-        code = _storm_and_judge(storm, teller)
+        code = _storm_and_judge(storm, request.exercised, teller)
         if making is not None:
             code = _with_faults(code, making, teller)
         if request.observe:
@@ -234,7 +236,7 @@ def seed_settings(scenario: Scenario) -> SeedSettings:
     return settings
 
 
-def _storm_and_judge(request: StormRequest, teller: Teller) -> ExitCode:
+def _storm_and_judge(request: StormRequest, exercised: tuple[str, ...], teller: Teller) -> ExitCode:
     teller.say(f"storming {request.base_url}")
     run = run_storm(request, teller)
     interrupted = run.summary.load.interrupted_by is not None
@@ -243,7 +245,9 @@ def _storm_and_judge(request: StormRequest, teller: Teller) -> ExitCode:
     if interrupted or request.scenario.sale is None:  # without a sale, thresholds are the verdict
         return ExitCode(run.summary.exit_code)
     assert request.stores is not None
-    return judge_run(run.folder.path, request.stores, teller, stormed=run.summary).exit_code
+    return judge_run(
+        run.folder.path, request.stores, teller, stormed=run.summary, required=exercised
+    ).exit_code
 
 
 def _tell_where(folder: Path, state: StackState, teller: Teller) -> None:

@@ -32,7 +32,7 @@ _WHOM: dict[str, Sequence[str]] = {
     "kill_connections": ("ledger", "cache", "mysql"),
     "pause_clients": ("ledger", "cache"),
     "out_of_memory": ("ledger", "cache"),
-    "read_only": ("ledger", "cache"),
+    "read_only": ("ledger", "cache", "mysql"),
     "lock_rows": ("mysql",),
     "drop_group": ("ledger",),
     "wrong_type": ("ledger",),

@@ -115,13 +115,30 @@ class OutOfMemory(_InRedis):
 
 
 class ReadOnly(_InRedis):
-    """A replica of a server that is not there: it answers READONLY to every write."""
+    """A replica: Redis one of a server that is not there, MariaDB by its own word."""
+
+    def do(self, site: Site) -> None:
+        if self.planned.whom == "mysql":
+            _set_read_only(site, True)
+        else:
+            super().do(site)
+
+    def heal(self, site: Site) -> None:
+        if self.planned.whom == "mysql":
+            _set_read_only(site, False)
+        else:
+            super().heal(site)
 
     def begin(self, client: "Redis", site: Site) -> None:
         client.execute_command("REPLICAOF", *_NOBODY)  # type: ignore[no-untyped-call]
 
     def end(self, client: "Redis") -> None:
         client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
+
+
+def _set_read_only(site: Site, wanted: bool) -> None:
+    with closing(site.mysql()) as connection, connection.cursor() as cursor:
+        cursor.execute("SET GLOBAL read_only = %s", (int(wanted),))
 
 
 class PauseClients(_InRedis):

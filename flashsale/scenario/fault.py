@@ -58,7 +58,7 @@ class Kind:
 _LEDGER_BEHIND = (
     *("no_oversell", "one_per_user", "unique_ids", "accepted_persisted", "no_phantom"),
     *("mysql_conservation", "redis_conservation", "queue_empty", "duplicate_truthful"),
-    *("sold_out_truthful", "no_undersell"),
+    *("sold_out_truthful", "no_undersell", "linearizable"),
 )
 """What a ledger that has forgotten something cannot keep until it is rebuilt."""
 
@@ -96,7 +96,7 @@ KINDS: Mapping[str, Kind] = {
     "kill_connections": Kind("the server closes every connection", STORES, "never"),
     "pause_clients": Kind("the server answers nobody (CLIENT PAUSE)", ("ledger", "cache")),
     "out_of_memory": Kind("the server takes no writes for want of memory", ("ledger", "cache")),
-    "read_only": Kind("the server is a replica of nobody: READONLY", ("ledger", "cache")),
+    "read_only": Kind("the server takes no writes: it says that it is a replica", STORES),
     "lock_rows": Kind("another transaction holds every sale's row", ("mysql",)),
     "drop_group": Kind("the workers' consumer group is destroyed", ("ledger",), "never"),
     "wrong_type": Kind("the stream's key holds a text", ("ledger",)),

@@ -13,6 +13,7 @@ from rig.sale_world import BEGIN_MS, END_MS, STREAM, Claim, Row, World, broken, 
 
 from flashsale.model import Outcome
 from flashsale.verify.checks import CHECKS
+from flashsale.verify.linearizability import linearizable
 from flashsale.verify.queue import Backlog, Entry, Queue
 
 USERS = 6
@@ -133,6 +134,7 @@ def test_a_correct_sale_breaks_no_rule_and_leaves_no_doubt(one: Reference, two: 
     snapshot = together([one.world, two.world])
     assert broken(snapshot) == set()
     assert [doubts(snapshot, check.name) for check in CHECKS] == [""] * len(CHECKS)
+    assert linearizable(snapshot).findings == ()
 
 
 @_SETTINGS
@@ -140,6 +142,7 @@ def test_a_correct_sale_breaks_no_rule_and_leaves_no_doubt(one: Reference, two: 
 def test_without_a_baseline_there_may_be_doubt_but_never_blame(sale: Reference) -> None:
     sale.world.before = None
     assert broken(sale.world.snapshot()) == set()
+    assert linearizable(sale.world.snapshot()).findings == ()
 
 
 # Faults. Each spoils one thing, says whether it could, and is named after the check that must see.
@@ -294,7 +297,25 @@ def queue_empty__an_entry_pending(sale: Reference) -> bool:
 
 def queue_empty__an_entry_trimmed(sale: Reference) -> bool:
     sale.queue = replace(STREAM, trimmed=1)
-    return True
+    return accepted_persisted__row_deleted(sale)
+
+
+def queue_empty__an_entry_deleted(sale: Reference) -> bool:
+    row = _live(sale.world)
+    if row:
+        sale.world.rows.remove(row)
+        del sale.world.sightings[row.order]
+    return row is not None
+
+
+def queue_empty__the_stream_flushed(sale: Reference) -> bool:
+    sale.queue = replace(STREAM, last_entry="1-0")
+    return accepted_persisted__row_deleted(sale)
+
+
+def queue_empty__the_group_destroyed(sale: Reference) -> bool:
+    sale.queue = replace(STREAM, has_group=False)
+    return _kept(sale.world) is not None
 
 
 def queue_empty__a_dead_letter(sale: Reference) -> bool:
@@ -346,14 +367,14 @@ def no_undersell__a_unit_leaked(sale: Reference) -> bool:
 def window__sold_too_early(sale: Reference) -> bool:
     row = _kept(sale.world)
     if row:
-        row.created_ms = BEGIN_MS - 1
+        sale.world.sightings[row.order] = (BEGIN_MS - 1, BEGIN_MS - 1)
     return row is not None
 
 
 def window__sold_too_late(sale: Reference) -> bool:
     row = _kept(sale.world)
     if row:
-        row.created_ms = END_MS
+        sale.world.sightings[row.order] = (END_MS, END_MS)
     return row is not None
 
 
