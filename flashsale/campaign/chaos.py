@@ -124,6 +124,8 @@ def _seeds(request: ChaosRequest) -> Iterator[int]:
 def told(trial: Trial) -> str:
     """A trial in a line."""
     recovered = "" if trial.recovered_s is None else f", sold again {trial.recovered_s:.1f} s after"
+    if trial.acknowledged and not trial.sent_after:
+        recovered = ", healed after the last claim, so whether it sells again was not asked"
     broken = f": {', '.join(trial.broken)}" if trial.broken else ""
     why = f": {trial.why}" if trial.why else ""
     faults = " and ".join(trial.faults) or "no fault"
