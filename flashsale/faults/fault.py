@@ -20,8 +20,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from flashsale.errors import FlashsaleError, UnreachableError
+from flashsale.scenario.fault import SALE
 from flashsale.scenario.fault import Fault as Planned
-from flashsale.scenario.fault import role_of
 from flashsale.stack.state import ChildState, StackState, check, read_state
 from flashsale.store_urls import MySQLConnection, mysql_arguments, open_mysql, read_mysql_url
 
@@ -66,7 +66,7 @@ class Site:
 
     def names(self, whom: str) -> list[str]:
         """The processes that `whom` stands for: itself, or every one of its role."""
-        if whom != role_of(whom) or whom not in ("replica", "worker"):
+        if whom not in SALE:
             return [whom]
         return [child.name for child in self.state.children if child.kind == whom]
 

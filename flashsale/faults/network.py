@@ -124,6 +124,8 @@ def _is_one_of(link: str, asked: str) -> bool:
 class OnLink(Fault):
     """What the relay does to a link for a while, or in an instant."""
 
+    _number = 0
+
     def do(self, site: Site) -> None:
         assert site.disturb is not None, "a link with a fault has a relay"
         self._number = next(_NUMBERS)
@@ -131,5 +133,5 @@ class OnLink(Fault):
 
     def heal(self, site: Site) -> None:
         assert site.disturb is not None
-        if hasattr(self, "_number"):
+        if self._number:
             site.disturb(str(self.planned.place), self._number, None)

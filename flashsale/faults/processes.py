@@ -27,8 +27,11 @@ def signal_all(pid: int, number: signal.Signals) -> None:
 class Kill(Fault):
     """Ended without a word; its supervisor starts it again."""
 
-    def do(self, site: Site) -> None:
+    def __init__(self, planned: Planned) -> None:
+        super().__init__(planned)
         self.ended: dict[str, int] = {}
+
+    def do(self, site: Site) -> None:
         for name in site.names(self.planned.whom):
             pid = site.child(name).pid
             if pid > 0:
@@ -55,17 +58,21 @@ class Restart(Kill):
 class Stop(Fault):
     """Stopped, and continued."""
 
+    def __init__(self, planned: Planned) -> None:
+        super().__init__(planned)
+        self.stopped: dict[str, int] = {}
+
     def do(self, site: Site) -> None:
-        self.stopped = [(name, site.child(name).pid) for name in site.names(self.planned.whom)]
-        for _, pid in self.stopped:
+        for name in site.names(self.planned.whom):
+            pid = site.child(name).pid
             if pid > 0:
+                self.stopped[name] = pid
                 signal_all(pid, signal.SIGSTOP)
 
     def heal(self, site: Site) -> None:
-        for _, pid in self.stopped:
-            if pid > 0:
-                signal_all(pid, signal.SIGCONT)
-        for name, _ in self.stopped:
+        for pid in self.stopped.values():
+            signal_all(pid, signal.SIGCONT)
+        for name in self.stopped:
             site.await_well(name)
 
 
@@ -87,8 +94,11 @@ class MemoryLimit(Fault):
 
     _SPARE_BYTES = 1 << 20
 
-    def do(self, site: Site) -> None:
+    def __init__(self, planned: Planned) -> None:
+        super().__init__(planned)
         self.limited: dict[str, int] = {}
+
+    def do(self, site: Site) -> None:
         for name in site.names(self.planned.whom):
             pid = site.child(name).pid
             most = psutil.Process(pid).memory_info().vms + self._SPARE_BYTES
@@ -114,6 +124,8 @@ class OlderCopy(Fault):
     it up to the last whole command.
     """
 
+    _pid = 0
+
     def prepare(self, site: Site) -> None:
         self._copy = site.state_dir / "ledger-older"
         shutil.copytree(site.state_dir / "ledger" / _AOF, self._copy / _AOF)
@@ -128,7 +140,8 @@ class OlderCopy(Fault):
             shutil.copytree(self._copy / _AOF, now)
 
     def heal(self, site: Site) -> None:
-        site.await_reborn("ledger", self._pid)
+        if self._pid:
+            site.await_reborn("ledger", self._pid)
 
 
 class PowerCut(Fault):
@@ -148,6 +161,7 @@ class PowerCut(Fault):
 
     _SAMPLE_S = 0.02
     _EVERYSEC_S = 1.0
+    _pid = 0
 
     def __init__(self, planned: Planned) -> None:
         super().__init__(planned)
@@ -175,7 +189,8 @@ class PowerCut(Fault):
 
     def heal(self, site: Site) -> None:
         self._over.set()
-        site.await_reborn("ledger", self._pid)
+        if self._pid:
+            site.await_reborn("ledger", self._pid)
 
     def _durable(self, policy: str, cut_at: float) -> tuple[Path, int] | None:
         """The log and as much of it as is on disk; None where that is all of it."""

@@ -1,6 +1,7 @@
 """Faults that a store has by itself, or that somebody with a client makes in it."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import closing, suppress
 
@@ -10,6 +11,7 @@ from redis.exceptions import RedisError
 
 from flashsale import keys
 from flashsale.faults.fault import WELL_WITHIN_S, Fault, Site
+from flashsale.store_urls import MySQLConnection
 
 _NOBODY = ("127.0.0.1", "1")
 _FULL_BYTES = "1"
@@ -28,9 +30,9 @@ class _InRedis(Fault):
             self.end(client)
             _await_pong(client)
 
+    @abstractmethod
     def begin(self, client: "Redis", site: Site) -> None:
         """Do it."""
-        raise NotImplementedError
 
     def end(self, client: "Redis") -> None:
         """Undo it; what is gone stays so."""
@@ -105,12 +107,14 @@ if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]
 class OutOfMemory(_InRedis):
     """`maxmemory` is below what it holds, so it takes no writes."""
 
+    _before = ""
+
     def begin(self, client: "Redis", site: Site) -> None:
         self._before = str(client.config_get("maxmemory")["maxmemory"])
         client.config_set("maxmemory", _FULL_BYTES)
 
     def end(self, client: "Redis") -> None:
-        if hasattr(self, "_before"):
+        if self._before:
             client.config_set("maxmemory", self._before)
 
 
@@ -190,6 +194,8 @@ def _kill_others(cursor: "pymysql.cursors.Cursor") -> None:
 class LockRows(Fault):
     """A transaction that does not end holds the row of every sale."""
 
+    _connection: MySQLConnection | None = None
+
     def do(self, site: Site) -> None:
         self._connection = site.mysql()
         with self._connection.cursor() as cursor:
@@ -198,7 +204,7 @@ class LockRows(Fault):
             cursor.fetchall()
 
     def heal(self, site: Site) -> None:
-        if hasattr(self, "_connection"):
+        if self._connection is not None:
             with suppress(pymysql.Error), closing(self._connection):
                 self._connection.rollback()
         site.await_well("mysql")
