@@ -194,7 +194,7 @@ def _kill_others(cursor: "pymysql.cursors.Cursor") -> None:
 class LockRows(Fault):
     """A transaction that does not end holds the row of every sale."""
 
-    _connection: MySQLConnection | None = None
+    _connection: "MySQLConnection | None" = None
 
     def do(self, site: Site) -> None:
         self._connection = site.mysql()
