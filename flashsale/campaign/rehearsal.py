@@ -155,10 +155,10 @@ def _stack(
         up = request.keep
     finally:
         if not up:
-            _ignore_signals()
-            stop_stack(folder)
-            if not request.keep:
-                shutil.rmtree(folder, ignore_errors=True)
+            with _undisturbed():
+                stop_stack(folder)
+                if not request.keep:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _environment(request: RehearsalRequest, relay: Relay | None = None) -> Mapping[str, str]:
@@ -181,10 +181,16 @@ def _environment(request: RehearsalRequest, relay: Relay | None = None) -> Mappi
     return wanted
 
 
-def _ignore_signals() -> None:
-    """Let nothing interrupt the clean-up: it is bounded, and the last thing this process does."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let nothing interrupt the clean-up, which is bounded; afterwards signals are as before."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _prepare(scenario: Scenario, folder: Path, state: StackState, teller: Teller) -> None:
