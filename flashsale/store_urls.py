@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import pymysql
 from pymysql.connections import Connection
@@ -120,6 +120,24 @@ def read_mysql_url(url: str, named: str = "") -> StoreUrl:
     )
     _ssl_arguments(read, named)  # a certificate that cannot be used is told now
     return read
+
+
+def at_port(url: str, port: int) -> str:
+    """The same store by a port of this machine, where something passes on to it. Pure.
+
+    A URL that names a socket becomes one of that port, with account and database as they are.
+    """
+    parts = urlsplit(url)
+    rest = [(k, v) for k, v in parse_qsl(parts.query) if k not in ("db", "unix_socket")]
+    numbers = [v for k, v in parse_qsl(parts.query) if k == "db"]
+    is_socket = parts.scheme == "unix"
+    account, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(
+        scheme="redis" if is_socket else parts.scheme,
+        netloc=f"{account}{at}127.0.0.1:{port}",
+        path=f"/{(numbers or ['0'])[0]}" if is_socket or numbers else parts.path,
+        query=urlencode(rest),
+    ).geturl()
 
 
 def mysql_arguments(url: StoreUrl, *, read_timeout_s: float) -> dict[str, Any]:

@@ -184,7 +184,9 @@ def _tables(path: str, table: type[Table]) -> Iterator[tuple[str, type[Table]]]:
     for name, field in table.model_fields.items():
         for part in _kinds(field.annotation):
             if isinstance(part, type) and issubclass(part, Table):
-                yield from _tables(f"{path}.{name}" if path else name, part)
+                key = f"{path}.{name}" if path else name
+                is_list = get_origin(field.annotation) is tuple
+                yield from _tables(f"[{key}]" if is_list else key, part)
 
 
 def _keys(table: type[Table]) -> str:
@@ -231,7 +233,7 @@ def _default(field: FieldInfo) -> str:
     value = field.default
     if value is PydanticUndefined:
         return "" if field.default_factory else "required"
-    if value is None or value in ("", ()) or isinstance(value, SecretStr | Table):
+    if value is None or value in ("", (), {}) or isinstance(value, SecretStr | Table):
         return ""
     if any(isinstance(rule, annotated_types.Ge) and value < rule.ge for rule in field.metadata):
         return ""  # not a value that could be given

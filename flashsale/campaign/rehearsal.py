@@ -1,12 +1,13 @@
 """A rehearsal: serve, seed, warm, storm and verify on a fresh private stack, with one exit code."""
 
+import json
 import os
 import secrets
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from redis import Redis
@@ -15,7 +16,10 @@ from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, Stores
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.campaign.teller import SILENT, Teller
-from flashsale.errors import ExitCode, UsageError
+from flashsale.errors import ExitCode, UsageError, worst
+from flashsale.faults.fault import Site
+from flashsale.faults.making import Making, ensure_possible, settings_for
+from flashsale.faults.network import Relay, links_of
 from flashsale.run.folder import ensure_run_folder
 from flashsale.scenario.scenario import Scenario
 from flashsale.seeding.load import seed
@@ -23,6 +27,8 @@ from flashsale.seeding.settings import SeedSettings
 from flashsale.seeding.warm import await_warmed, drop_shops, expire_shops, warm
 from flashsale.settings import CatalogSettings
 from flashsale.stack.launch import start_detached, stop_stack
+from flashsale.stack.port import LOOPBACK
+from flashsale.stack.settings import StackSettings
 from flashsale.stack.state import StackState
 
 REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
@@ -37,6 +43,8 @@ class RehearsalRequest:
     `storm` says all of the storm but where its target is. The stack's own folder is `state_dir`,
     which must not exist yet, else a new one below REHEARSALS. Where it is to be `kept`, the stack
     stays up. `exercised` names checks of `verify` that have to have met what they guard.
+    `environment` is the stack's beside this process's own, and `planted` is called when all is
+    seeded and warm, before the storm.
     """
 
     storm: StormRequest
@@ -44,6 +52,8 @@ class RehearsalRequest:
     keep: bool = False
     observe: bool = False
     exercised: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    planted: Callable[[StackState], None] = lambda state: None
 
 
 def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
@@ -57,17 +67,23 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
     ensure_run_folder(request.storm.out)
-    with _stack(folder, request, teller) as state:
+    with _relayed(folder, request) as relay, _stack(folder, request, teller, relay) as state:
         _prepare(scenario, folder, state, teller)
+        request.planted(state)
+        making = _making(folder, scenario, relay, teller)
+        door = relay.ports.get(_DOOR) if relay else None
         storm = replace(
             request.storm,
-            base_url=state.base_url,
+            base_url=f"http://{LOOPBACK}:{door}" if door else state.base_url,
             tokens=folder / TOKENS,
             stores=Stores.of(state),
             state_dir=folder,
             verify_awaited=scenario.sale is not None,
+            faults=making,
         )
         code = _storm_and_judge(storm, request.exercised, teller)
+        if making is not None:
+            code = _with_faults(code, making, teller)
         if request.observe:
             teller.observed(state)
         if request.keep:
@@ -75,8 +91,50 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
     return code
 
 
+_DOOR = "storm->nginx"
+
+
 @contextmanager
-def _stack(folder: Path, request: RehearsalRequest, teller: Teller) -> Iterator[StackState]:
+def _relayed(folder: Path, request: RehearsalRequest) -> Iterator[Relay | None]:
+    """The relay of the links on which the scenario has faults, None where it has none.
+
+    Raises UsageError for faults that this stack cannot have.
+    """
+    faults = request.storm.scenario.fault
+    told = _environment(request)
+    names = ("replicas", "workers")
+    given = {name: told.get(f"FLASHSALE_STACK_{name.upper()}") or None for name in names}
+    settings = StackSettings.load(**given)
+    ensure_possible(faults, settings.replicas, settings.workers)
+    links = links_of(faults, settings.replicas, settings.workers)
+    if not links:
+        yield None
+        return
+    with Relay(folder, links) as relay:
+        yield relay
+
+
+def _making(folder: Path, scenario: Scenario, relay: Relay | None, teller: Teller) -> Making | None:
+    if not scenario.fault:
+        return None
+    vouchers = scenario.sale.voucher_ids if scenario.sale else ()
+    site = Site(folder, vouchers, relay.disturb if relay else None)
+    return Making(scenario.fault, site, teller.say)
+
+
+def _with_faults(code: ExitCode, making: Making, teller: Teller) -> ExitCode:
+    """The exit code of a rehearsal whose faults were to be made: without them it judged nothing."""
+    missing = [record for record in making.finish() if not record.was_made]
+    for record in missing:
+        why = record.trouble or "the storm was over before it"
+        teller.say(f"the fault {record.what} of {record.whom} was not made: {why}")
+    return worst(code, ExitCode.NOTHING_JUDGED) if missing else code
+
+
+@contextmanager
+def _stack(
+    folder: Path, request: RehearsalRequest, teller: Teller, relay: Relay | None = None
+) -> Iterator[StackState]:
     """A stack of its own; gone at the end with its folder, unless it is to be kept.
 
     A verdict, whatever it is, leaves a stack up that is to be kept. An error takes it down, but
@@ -92,21 +150,24 @@ def _stack(folder: Path, request: RehearsalRequest, teller: Teller) -> Iterator[
             folder,
             arguments,
             tied=not request.keep,
-            environment=_environment(request),
+            environment=_environment(request, relay),
         )
         up = request.keep
     finally:
         if not up:
-            _ignore_signals()
-            stop_stack(folder)
-            if not request.keep:
-                shutil.rmtree(folder, ignore_errors=True)
+            with _undisturbed():
+                stop_stack(folder)
+                if not request.keep:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(request: RehearsalRequest) -> Mapping[str, str]:
+def _environment(request: RehearsalRequest, relay: Relay | None = None) -> Mapping[str, str]:
     """What `serve` finds in its own: ours, but for stores of others, and the scenario's wishes."""
     scenario = request.storm.scenario
     wanted = {name: value for name, value in os.environ.items() if name not in _OTHERS}
+    wanted = {**settings_for(scenario.fault), **wanted, **request.environment}
+    if relay is not None:
+        wanted["FLASHSALE_STACK_LINKS"] = json.dumps(dict(relay.ports))
     if request.observe:  # a storm may last no longer than a second
         wanted.setdefault("FLASHSALE_STACK_OBSERVE_INTERVAL_S", "1")
     if scenario.browse is None:
@@ -120,10 +181,16 @@ def _environment(request: RehearsalRequest) -> Mapping[str, str]:
     return wanted
 
 
-def _ignore_signals() -> None:
-    """Let nothing interrupt the clean-up: it is bounded, and the last thing this process does."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let nothing interrupt the clean-up, which is bounded; afterwards signals are as before."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _prepare(scenario: Scenario, folder: Path, state: StackState, teller: Teller) -> None:

@@ -4,7 +4,8 @@
 written once, and rendered once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +15,21 @@ from flashsale.campaign.loads import LoadCount
 from flashsale.campaign.stores import Stores, record_stack
 from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.errors import ExitCode, FlashsaleError, NothingJudgedError, UnreachableError
+from flashsale.faults.making import Making
 from flashsale.report.files import write_reports
 from flashsale.report.sheet import write_sheet
+from flashsale.run.faults import write_faults
 from flashsale.run.folder import RunFolder, create_run_folder, telling, write_file
 from flashsale.run.plan_columns import PlanColumns
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
 from flashsale.scenario.tokens import read_tokens, read_tokens_of
+from flashsale.storm.attack.attack import Progress, ShowProgress
 from flashsale.storm.attack.calibration import calibrate
 from flashsale.storm.attack.questions import preflight
 from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
-from flashsale.storm.attack.stopping import interrupts
+from flashsale.storm.attack.stopping import Interrupts, interrupts
 from flashsale.storm.crew.crew import connections_each
 from flashsale.storm.crew.shard import Shard
 from flashsale.storm.figures.conclusion import with_loads
@@ -43,7 +47,7 @@ class StormRequest:
     Without `stores` no baseline is taken; with `state_dir`, `verify` finds its stack by itself.
     A `plan` is fired as it is. `shard` is this machine's part, and `start_at_us` the instant at
     which the barrier opens, in µs since 1970, UTC. With `verify_awaited` nothing counts as judged
-    before the sale was verified, too.
+    before the sale was verified, too. `faults` are made under it, by who knows the stack.
     """
 
     scenario: Scenario
@@ -61,6 +65,7 @@ class StormRequest:
     baseline: EarlierRun | None = None
     verify_awaited: bool = False
     csv: bool = False
+    faults: Making | None = None
 
 
 class StoppedError(FlashsaleError):
@@ -104,8 +109,16 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     )
     _tell_start(request, teller)
     with interrupts() as taken:
-        with teller.storming(_stock(request, units)) as show:
-            finished = storm(assignment, tokens, show)
+        with (
+            teller.storming(_stock(request, units)) as show,
+            _faults(request, folder, teller, taken) as begin,
+        ):
+
+            def look(progress: Progress) -> None:
+                begin(progress)
+                show(progress)
+
+            finished = storm(assignment, tokens, look)
         _mark_end(request, folder, teller)
         summary = finished.summary
         if loads is not None:
@@ -128,6 +141,26 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     run = StormRun(summary, folder)
     teller.stormed(run)
     return run
+
+
+@contextmanager
+def _faults(
+    request: StormRequest, folder: RunFolder, teller: Teller, taken: Interrupts
+) -> Iterator[ShowProgress]:
+    """What is to be shown the storm's progress, so that its faults begin with it; at the end of
+    the block all of them are healed, and in faults.json."""
+    making = request.faults
+    if making is None:
+        if request.scenario.fault:
+            teller.say("its faults are left out: `flashsale rehearse` makes them, on its own stack")
+        yield lambda progress: None
+        return
+    try:
+        yield lambda progress: making.begin(progress.elapsed_s)
+    finally:
+        records = making.finish(at_once=taken.exit_code is not None)
+    with telling(teller.say):
+        write_faults(folder, records)
 
 
 def _tokens(request: StormRequest) -> dict[int, str]:

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, select
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.failpoints import reach
 from flashsale.model import ID_MAX
 from flashsale.orders.stream import Order
 from flashsale.seckill.ids import COUNTER_MAX, day_of
@@ -141,9 +142,13 @@ def write(pool: Engine, orders: Sequence[Order]) -> None:
     units = Counter(order.voucher_id for order in orders)
     with transaction(pool) as connection:
         connection.exec_driver_sql(_INSERT + rows)
+        reach("rows.inserted")
         _take(connection, units)
+        reach("rows.units_taken")
         if positions:
             connection.exec_driver_sql(f"{_POSITION}{positions}{_RAISED}")
+        reach("rows.positioned")
+    reach("rows.committed")
 
 
 def _positions(orders: Sequence[Order]) -> Mapping[str, tuple[int, int]]:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from flashsale import keys
 from flashsale.buckets import LATENCY_S, SIZES, Buckets
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.failpoints import reach
 from flashsale.locks.batch import BatchLocks
 from flashsale.orders.pending import Pending
 from flashsale.orders.persistence import persist
@@ -189,12 +190,15 @@ class Worker:
         self, entries: Sequence[StreamEntry], fence: int | None = None, *, read_ahead: bool = False
     ) -> Counts:
         counts = Counts(read=len(entries))
+        if entries:
+            reach("worker.read")
         for entry in entries:
             if isinstance(entry, Malformed):
                 counts += self._set_aside(entry, entry.reason)
         orders = [entry for entry in entries if isinstance(entry, Order)]
         if orders:
             done, handled = self._under_lock(orders, fence or self._stream.fence())
+            reach("worker.unlocked")
             counts += handled
             counts += self._acknowledge(done, read_ahead=read_ahead)
         return counts
@@ -210,6 +214,7 @@ class Worker:
             pending = ahead.acknowledged
         else:
             pending = self._stream.acknowledge(entry_ids)
+        reach("worker.acknowledged")
         self._pending.forget(entry_ids)
         if pending < len(entry_ids):  # another worker took them over, or the ledger came back older
             self.doubt.set()
@@ -225,6 +230,7 @@ class Worker:
             return self._persist(orders)
         ours = {name for name, is_ours in zip(names, taken, strict=True) if is_ours}
         with self.locks.kept(list(ours), fence):
+            reach("worker.locked")
             mine, counts = orders, Counts()
             if len(ours) < len(names):
                 mine = [o for o in orders if keys.order_lock(o.user_id) in ours]
@@ -255,11 +261,13 @@ class Worker:
 
     def _set_aside(self, entry: StreamEntry, reason: str) -> Counts:
         log.error("an accepted order was set aside", entry=entry.entry_id, reason=reason)
+        reach("worker.setting_aside")
         try:
             self._stream.set_aside(entry, reason)
         except Unavailable as refused:  # one letter that cannot be written stops no other order
             log.error("it stays pending", entry=entry.entry_id, trouble=str(refused))
             return Counts(failures=1) + self._postpone([entry])
+        reach("worker.set_aside")
         self._pending.forget([entry.entry_id])
         return Counts(dead=1)
 

@@ -9,6 +9,7 @@ from flashsale.report.charts import Run
 from flashsale.report.html import html
 from flashsale.report.junit import junit
 from flashsale.run.attempts_file import Record, read_record
+from flashsale.run.faults import read_faults
 from flashsale.run.folder import SUMMARY_FILE, RunFolder, telling, write_file
 from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
@@ -62,9 +63,8 @@ def write_counted(
     shortfall = None if counted is None else counted.shortfall
     with telling(tell):
         over = _read_baseline(baseline) if baseline is not None else None
-        write_file(
-            folder.report, html(summary, figures, over, shortfall).encode("utf-8", "replace")
-        )
+        page = html(summary, figures, over, shortfall, read_faults(folder))
+        write_file(folder.report, page.encode("utf-8", "replace"))
 
 
 def _with_sale(folder: RunFolder, summary: Summary, figures: Figures) -> Summary:

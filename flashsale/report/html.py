@@ -25,6 +25,7 @@ from flashsale.report import wording
 from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.charts.chart import colour_of
 from flashsale.report.wording import crowd, headroom_line, lapse, ms, plural, share
+from flashsale.run.faults import FaultRecord
 from flashsale.run.generator import Health, Machine
 from flashsale.run.summary import Summary
 from flashsale.storm.figures.conclusion import NOT_VERIFIED
@@ -39,12 +40,14 @@ def html(
     figures: Figures | None = None,
     baseline: Run | None = None,
     shortfall: str | None = None,
+    faults: Sequence[FaultRecord] = (),
 ) -> str:
     """The page. Its charts need the figures; without them it has tables only.
 
     `baseline` is an earlier run, laid over the charts; `shortfall` is what the record lacks.
+    `faults` were made under the storm.
     """
-    charts = charts_of(Run(summary, figures), baseline) if figures is not None else []
+    charts = charts_of(Run(summary, figures, faults), baseline) if figures is not None else []
     scripts = {"plotly": _plotly(), "script": _part("page.js")} if charts else {}
     return _template().render(
         run=summary,
@@ -59,6 +62,7 @@ def html(
         charts=charts,
         data=Markup(_data(charts)),  # noqa: S704 - no `<` is left in it
         css=Markup(_part("page.css")),  # noqa: S704 - our own
+        faults=faults,
         machine=_machine(summary.machine),
         policy=_policy(list(scripts.values())),
         signs=_Signs(_SIGNS),

@@ -157,6 +157,11 @@ class RunFolder:
         return self.path / "scenario.json"
 
     @property
+    def faults(self) -> Path:
+        """What was broken on purpose under the storm, and when."""
+        return self.path / "faults.json"
+
+    @property
     def effort(self) -> Path:
         """What a shard took, in full."""
         return self.path / "effort.json"

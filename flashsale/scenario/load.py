@@ -159,6 +159,14 @@ class Load(Table):
         return self._staged or (self.spread_ms > 0 and not self.closed)
 
     @property
+    def last_arrival_ms(self) -> int | None:
+        """When the last user comes, at the latest; None where that hangs on answers, or where all
+        come at once."""
+        if self._staged:
+            return sum(stage.length_us for stage in self.parsed_stages) // 1000
+        return self.spread_ms if self.open else None
+
+    @property
     def pattern(self) -> str:
         """How arrivals fall, where the file does not say."""
         return self.arrivals or ("poisson" if self._staged else "uniform")

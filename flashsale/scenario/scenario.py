@@ -12,6 +12,7 @@ from flashsale.errors import UsageError
 from flashsale.model import ID_MAX, Outcome
 from flashsale.resources import resource
 from flashsale.scenario.answer import REJECTIONS
+from flashsale.scenario.fault import Fault
 from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
 from flashsale.scenario.table import Table, one_line, shown, suggestion, unquoted
 from flashsale.scenario.target import Routes
@@ -103,6 +104,9 @@ class Scenario(Table):
     load: Load = Field(description="the table [load]")
     target: Routes = Field(default=Routes(), description="the table [target]")
     timeouts: Timeouts = Field(default=Timeouts(), description="the table [timeouts]")
+    fault: tuple[Fault, ...] = Field(
+        default=(), strict=False, max_length=32, description="the tables [[fault]]"
+    )
     thresholds: tuple[Threshold, ...] = Field(
         default_factory=dict, validate_default=True, description='"metric" = "condition"'
     )
@@ -155,6 +159,26 @@ class Scenario(Table):
         if self.browse is None and self.prepare is not None:
             raise ValueError("prepare: this is for a scenario with a [browse]")
         return self
+
+    @model_validator(mode="after")
+    def _faults_come_in_time(self) -> Self:
+        last_s = self.last_s
+        for fault in self.fault:
+            if fault.at_s > last_s:
+                raise ValueError(
+                    f"fault.at: found {fault.at!r}, expected at most {last_s:g}s: by then the "
+                    "storm has sent its last"
+                )
+            if fault.what == "delete" and self.sale is None:
+                raise ValueError("fault.what: 'delete' is for a scenario with a [sale]")
+        return self
+
+    @property
+    def last_s(self) -> float:
+        """When the storm begins nothing new any more, in seconds after its barrier: as planned,
+        else its deadline."""
+        planned_ms = self.load.last_arrival_ms
+        return (self.timeouts.run_ms if planned_ms is None else planned_ms) / 1000
 
     @model_validator(mode="after")
     def _thresholds_have_samples(self) -> Self:

@@ -83,7 +83,9 @@ def _fields_of(table: tuple[int | str, ...], document: type[Table]) -> dict[str,
     """The fields of the table at this path, by the key under which a file gives them."""
     model: type[BaseModel] = document
     for part in table:
-        annotation = model.model_fields[str(part)].annotation
+        if isinstance(part, int):  # a place in a list of tables
+            continue
+        annotation = model.model_fields[part].annotation
         annotation = next(iter(get_args(annotation)), annotation)  # of an optional table
         assert isinstance(annotation, type)
         model = annotation

@@ -13,6 +13,7 @@ from typing import Any
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.failpoints import reach
 from flashsale.model import Outcome
 from flashsale.seckill.batch import (
     NO_PERMIT,
@@ -254,6 +255,7 @@ class Settlement:
 
     async def _replay(self, batch: Batch) -> Sequence[Claimed | None]:
         self.replays += 1
+        reach("settlement.replaying")
         try:
             if self._permits is not None:
                 batch = batch.under(self._permits.current or await self._permits.obtain())
@@ -262,6 +264,7 @@ class Settlement:
             if self._permits is not None and isinstance(trouble, Behind):
                 self._permits.drop(batch.permit)
             return [None] * len(batch.order_ids)
+        reach("settlement.replayed")
         if isinstance(reply, (Unavailable, Indeterminate)):
             return [None] * len(batch.order_ids)
         return settled(reply, batch.order_ids)

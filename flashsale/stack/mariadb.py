@@ -73,6 +73,7 @@ _INIT = """\
 CREATE DATABASE IF NOT EXISTS `{database}`;
 {accounts}GRANT ALL ON `{database}`.* TO '{user}'@'{host}';
 GRANT ALL ON `{database}\\_%`.* TO '{user}'@'{host}';
+GRANT PROCESS, CONNECTION ADMIN, READ_ONLY ADMIN ON *.* TO '{user}'@'{host}';
 GRANT SELECT, INSERT, UPDATE, DELETE ON `{database}`.* TO '{replica}'@'{host}', \
 '{worker}'@'{host}';
 """
@@ -121,7 +122,8 @@ class MariaDBServer(Service):
     restart in it.
 
     Its owner, whose `url` is, may do everything in the database `flashsale` and in those whose
-    names begin with `flashsale_`, and nothing elsewhere. Who sells changes rows of the first.
+    names begin with `flashsale_`, end connections and stop writes, and nothing elsewhere. Who
+    sells changes rows of the first.
     """
 
     kind = "mariadb"

@@ -61,6 +61,9 @@ def _patterns(names: Sequence[str]) -> str:
 
 
 _ACCOUNTS_FILE = "accounts.acl"
+_NOBODY = "user default off resetpass ~* &* +@all"
+"""Lets nobody in. But it is who Redis is while it loads its append-only file: what that user is not
+allowed, EXEC among it, is left out there, and with it whatever a script has written."""
 _BY_PORT = """\
 bind {host}
 port {port}
@@ -164,8 +167,7 @@ class RedisServer(Service):
             f"user {account} on #{hashlib.sha256(password.encode()).hexdigest()} {rules[account]}"
             for account, password in self._passwords.items()
         ]
-        # Nobody can be `default`, but a Redis that starts reads its append-only file as it.
-        text = "\n".join(["user default off ~* &* +@all", *lines, ""])
+        text = "\n".join([_NOBODY, *lines, ""])
         accounts = write_private(self.directory / _ACCOUNTS_FILE, text)
         return _BY_SOCKET.format(path=self.place.path, accounts=accounts)
 

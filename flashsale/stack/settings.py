@@ -35,6 +35,10 @@ class StackSettings(Settings):
     observe: bool = Field(False, description="Whether Prometheus and its exporters run beside it.")
     observe_interval_s: float = Field(5.0, ge=0.1, le=60, description="How often they are asked.")
 
+    links: dict[str, int] = Field(
+        {}, description='Ports of relays on links of the stack, in JSON: {"r1->ledger": 4711}.'
+    )
+
     start_timeout_s: float = Field(
         60.0, ge=0.001, le=86_400, description="How long a child may take to start."
     )

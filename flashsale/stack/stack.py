@@ -23,6 +23,7 @@ from flashsale.stack.service import Account, Member, Service
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.state import SCHEMA, StackState, write_state
 from flashsale.storage.tables import create_schema
+from flashsale.store_urls import at_port
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ class Stack:
         workers = [self._worker(number) for number in range(self.settings.workers)]
         say(f"starting replicas ({len(replicas)}) and order workers ({len(workers)})")
         self._bring_up([*replicas, *workers])
+        if self.settings.links:
+            self.write_state()  # their relays read it: nginx is ready when it reaches a replica
         say("starting nginx")
         nginx = self._nginx(front, replicas)
         self._bring_up([nginx])
@@ -295,7 +298,7 @@ class Stack:
             self.state_dir,
             command=command,
             socket=socket,
-            stores=self._store_urls(Account(kind))
+            stores=self._linked(name, Account(kind))
             | {"FLASHSALE_WORKER_DURABILITY": self.settings.durability},
             ready_path=ready_path,
             port=port,
@@ -304,11 +307,25 @@ class Stack:
         process.stop_timeout_s = self.settings.drain_timeout_s
         return process
 
+    def _linked(self, name: str, account: Account) -> dict[str, str]:
+        """The stores' URLs as a process is told them: by a relay where its link has one."""
+        links, urls = self.settings.links, self._store_urls(account)
+        for store in ("ledger", "cache", "mysql"):
+            port = links.get(f"{name}->{store}")
+            if port is not None:
+                variable = f"FLASHSALE_{store.upper()}_URL"
+                urls[variable] = at_port(urls[variable], port)
+        return urls
+
     def _nginx(self, port: Port, replicas: Sequence[SaleProcess]) -> NginxServer:
         settings = self.settings
+        relays = {each.name: settings.links.get(f"nginx->{each.name}") for each in replicas}
+        by_port = [each for each in replicas if relays[each.name] or not each.socket]
         balancing = Balancing(
-            replica_ports=[each.port.number for each in replicas if not each.socket],
-            replica_sockets=[each.socket.path for each in replicas if each.socket],
+            replica_ports=[relays[each.name] or each.port.number for each in by_port],
+            replica_sockets=[
+                each.socket.path for each in replicas if each.socket and not relays[each.name]
+            ],
             workers=settings.nginx_workers,
             worker_connections=settings.nginx_connections,
             upstream_keepalive=settings.nginx_upstream_keepalive,

@@ -1,4 +1,4 @@
-"""The sample workflow as a document, and the commands in it as a shell would read them."""
+"""The sample workflows as documents, and the commands in it as a shell would read them."""
 
 import shlex
 from collections.abc import Iterator
@@ -11,9 +11,13 @@ from ruamel.yaml import YAML
 PATH = Path(__file__).resolve().parents[2] / "deploy" / "github-actions.yml"
 
 
-def load() -> dict[str, Any]:
+CHAOS = PATH.with_name("github-chaos.yml")
+"""The nightly one."""
+
+
+def load(path: Path = PATH) -> dict[str, Any]:
     """The workflow; by YAML 1.2, for which `on` is a word."""
-    document: dict[str, Any] = YAML(typ="safe").load(PATH.read_text(encoding="utf-8"))
+    document: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     return document
 
 

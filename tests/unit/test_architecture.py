@@ -30,7 +30,7 @@ FLOORS = (
     ("run",),
     ("orders", "seckill", "catalog", "accounts"),
     ("stack", "server", "seeding", "storm", "verify", "report"),
-    ("doctor", "observe"),
+    ("doctor", "observe", "faults"),
     ("campaign",),
     ("cli", "__main__"),
 )

@@ -8,7 +8,13 @@ import pytest
 from rig.private_ca import certify
 
 from flashsale.errors import UsageError
-from flashsale.store_urls import StoreUrl, mysql_arguments, read_mysql_url, read_redis_url
+from flashsale.store_urls import (
+    StoreUrl,
+    at_port,
+    mysql_arguments,
+    read_mysql_url,
+    read_redis_url,
+)
 
 SECRET = "s3cret"
 
@@ -146,3 +152,23 @@ def _arguments(url: str) -> dict[str, object]:
 def _gives_nothing_away(error: UsageError) -> None:
     assert SECRET not in str(error)
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "by_port"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:4711/0"),
+        ("redis://me:a%40b@host:6379/3", "redis://me:a%40b@127.0.0.1:4711/3"),
+        ("unix://me:secret@/run/a%20b/s.sock?db=2", "redis://me:secret@127.0.0.1:4711/2"),
+        (
+            "mysql+pymysql://me:pw@127.0.0.1:3306/sale?charset=utf8mb4",
+            "mysql+pymysql://me:pw@127.0.0.1:4711/sale?charset=utf8mb4",
+        ),
+        (
+            "mysql+pymysql://me:pw@localhost/sale?charset=utf8mb4&unix_socket=/run/my.sock",
+            "mysql+pymysql://me:pw@127.0.0.1:4711/sale?charset=utf8mb4",
+        ),
+    ],
+)
+def test_a_store_by_a_port_keeps_account_and_database(url: str, by_port: str) -> None:
+    assert at_port(url, 4711) == by_port

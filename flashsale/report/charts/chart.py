@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from flashsale.model import Ending, Outcome, Reading, Signing, ending
+from flashsale.run.faults import FaultRecord
 from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
 
@@ -54,6 +55,7 @@ class Run(NamedTuple):
 
     summary: Summary
     figures: Figures
+    faults: Sequence[FaultRecord] = ()
 
 
 @dataclass(frozen=True)
@@ -111,3 +113,24 @@ def thinned(count: int, most: int = ROWS_MAX) -> list[int]:
     if count <= most:
         return list(range(count))
     return [(n + 1) * count // most - 1 for n in range(most)]
+
+
+def with_bands(layout: dict[str, Any], faults: Sequence[FaultRecord]) -> dict[str, Any]:
+    """The layout of a chart along time with a band for each fault, from its making to its healing.
+
+    One that was healed at once is as wide as a line.
+    """
+    made = [fault for fault in faults if fault.done_ms is not None]
+    if not made:
+        return layout
+    shapes, texts = list(layout.get("shapes", ())), list(layout.get("annotations", ()))
+    for number, fault in enumerate(made):
+        begin = (fault.done_ms or 0.0) / 1000
+        end = begin if fault.healed_ms is None else fault.healed_ms / 1000
+        at = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
+        fill = {"fillcolor": TROUBLE, "opacity": 0.12, "line": {"width": 1, "color": TROUBLE}}
+        shapes.append({"type": "rect", "x0": begin, "x1": end, **at, **fill})
+        text = {"x": begin, "y": 1 - 0.07 * number, "yref": "paper", "showarrow": False}
+        name = f"{fault.what} {fault.whom}"
+        texts.append({**text, "text": name, "xanchor": "left", "yanchor": "top", "xshift": 2})
+    return {**layout, "shapes": shapes, "annotations": texts}

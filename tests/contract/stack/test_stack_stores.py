@@ -355,3 +355,32 @@ def test_a_folder_that_somebody_else_has_prepared_is_not_used(
     elsewhere = Socket.within(directory, "redis.sock")
     assert elsewhere.path.parent != place
     elsewhere.close()
+
+
+def test_what_a_script_has_written_outlives_a_kill(tmp_path: Path) -> None:
+    """Redis loads its file as the default user, who has to be allowed all that is in it."""
+    script = "redis.call('SET', KEYS[1], 'sold') redis.call('SADD', KEYS[2], 'user') return 1"
+    server = RedisServer(
+        RedisRole.LEDGER, tmp_path / "ledger", socket=Socket.within(tmp_path, "redis.sock")
+    )
+    with server:
+        for _ in range(2):
+            with redis.Redis.from_url(server.url) as client:
+                client.eval(script, 2, "a", "b")
+            assert server.process
+            server.process.kill()
+            server.sweep()
+            server.start()
+            with redis.Redis.from_url(server.url) as client:
+                assert client.get("a") == b"sold"
+                assert client.smembers("b") == {b"user"}
+
+
+def test_the_default_user_lets_nobody_in(private: Private) -> None:
+    path = str(private.ledger.place.path) if isinstance(private.ledger.place, Socket) else ""
+    for login in ({}, {"username": "default", "password": "x"}, {"password": ""}):
+        with (
+            redis.Redis(unix_socket_path=path, **login) as client,
+            pytest.raises((redis.AuthenticationError, redis.ResponseError)),
+        ):
+            client.get("a")

@@ -1,8 +1,9 @@
-"""deploy/github-actions.yml: valid by GitHub's schema, its commands by our command line."""
+"""The workflows in deploy/: valid by GitHub's schema, their commands by our command line."""
 
 import copy
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,21 +77,39 @@ def test_every_flashsale_line_is_looked_at() -> None:
     assert len(lines) == len(list(commands(WORKFLOW, "flashsale")))
 
 
+def test_the_nightly_one_is_valid_and_its_commands_are_ours() -> None:
+    nightly = load(workflow.CHAOS)
+    assert violations(nightly) == []
+    found = list(commands(nightly, "flashsale"))
+    assert [parse(words)[0] for words in found] == ["chaos", "chaos"]
+    assert found[0][1:5] == ["--minutes", "20", "--from", "today"]
+    assert found[1][1:3] == ["--control", "all"]
+
+
 # Habits.
 
 
-def test_actions_are_pinned_by_their_whole_commit() -> None:
-    text = workflow.PATH.read_text(encoding="utf-8")
-    used = [step["uses"] for step in steps(WORKFLOW) if "uses" in step]
-    assert len(used) == 4
+@pytest.mark.parametrize("path", [workflow.PATH, workflow.CHAOS], ids=lambda path: path.stem)
+def test_actions_are_pinned_by_their_whole_commit(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    used = [step["uses"] for step in steps(load(path)) if "uses" in step]
+    assert used
     for action in used:
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action)
         assert re.search(rf"uses: {re.escape(action)} # v\d+\.\d+\.\d+\n", text)
 
 
-def test_everything_has_an_end() -> None:
-    assert job(WORKFLOW)["timeout-minutes"] <= 30
-    assert all("timeout-minutes" in step for step in steps(WORKFLOW)[2:])
+@pytest.mark.parametrize("path", [workflow.PATH, workflow.CHAOS], ids=lambda path: path.stem)
+def test_everything_has_an_end(path: Path) -> None:
+    bounds = [step["timeout-minutes"] for step in steps(load(path))[2:]]
+    assert sum(bounds) <= 60
+    assert job(load(path))["timeout-minutes"] <= 50
+
+
+def test_the_nightly_one_may_only_read_and_holds_no_secret() -> None:
+    assert load(workflow.CHAOS)["permissions"] == {"contents": "read"}
+    assert "permissions" not in job(load(workflow.CHAOS))
+    assert "secrets." not in workflow.CHAOS.read_text(encoding="utf-8")
 
 
 def test_it_may_do_no_more_than_it_needs_and_holds_no_secret() -> None:
@@ -103,8 +122,9 @@ def test_it_may_do_no_more_than_it_needs_and_holds_no_secret() -> None:
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
-def test_no_expression_is_pasted_into_a_shell() -> None:
-    assert not [step["name"] for step in steps(WORKFLOW) if "${{" in step.get("run", "")]
+@pytest.mark.parametrize("path", [workflow.PATH, workflow.CHAOS], ids=lambda path: path.stem)
+def test_no_expression_is_pasted_into_a_shell(path: Path) -> None:
+    assert not [step["name"] for step in steps(load(path)) if "${{" in step.get("run", "")]
 
 
 def test_the_run_is_kept_whatever_happened_and_tokens_are_not() -> None:

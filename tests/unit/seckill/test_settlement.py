@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.failpoints import armed
 from flashsale.lua.scripts import CLAIM_OUTCOMES, Call
 from flashsale.model import Outcome
 from flashsale.seckill.batch import SHED, Batch, Claimed, make_batch, settled
@@ -192,3 +193,17 @@ async def test_drain_waits_for_what_is_open() -> None:
     assert "open=1" in repr(settlement)
     await settlement.drain()
     assert future.result() == SHED
+
+
+@pytest.mark.parametrize("point", ["settlement.replaying", "settlement.replayed"])
+async def test_whoever_breaks_between_two_steps_leaves_nobody_waiting(point: str) -> None:
+    def break_down() -> None:
+        raise RuntimeError("planted")
+
+    seen: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+    settlement = Settlement(Ledger([2, MINE]), LedgerClock(no_clock))  # type: ignore[arg-type]
+    with armed(point, break_down):
+        answer = await asyncio.wait_for(settlement.start(batch_of([MINE], 0))[0], 1)
+        await settlement.drain()
+    assert answer == Claimed(Outcome.UNKNOWN, MINE)

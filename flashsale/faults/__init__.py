@@ -1,0 +1,1 @@
+"""Faults on purpose, on a stack of one's own: each knows how to be done, healed and described."""

@@ -1,0 +1,157 @@
+"""A fault: an object that knows how to be done, to be healed and to describe itself; and the stack
+that it is done to.
+"""
+
+import os
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import psutil
+import pymysql
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from flashsale.errors import FlashsaleError, UnreachableError
+from flashsale.scenario.fault import SALE
+from flashsale.scenario.fault import Fault as Planned
+from flashsale.stack.state import ChildState, StackState, check, read_state
+from flashsale.store_urls import MySQLConnection, mysql_arguments, open_mysql, read_mysql_url
+
+TROUBLES = (FlashsaleError, OSError, RedisError, pymysql.Error, psutil.Error)
+"""What can keep a fault from being made or healed."""
+
+WELL_WITHIN_S = 60.0
+"""A process that was ended answers again by then, or its fault is not healed."""
+
+_POLL_S = 0.05
+_CALL_TIMEOUT_S = 10.0
+_PROCESS = {"mysql": "mariadb"}
+"""What a stack calls its process of a role, where that is another name."""
+
+Disturb: TypeAlias = Callable[[str, int, Planned | None], None]
+"""Begin with a trouble on a link, under a number; without one, end it."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """The stack that faults are made in, and the vouchers on sale."""
+
+    state_dir: Path
+    vouchers: Sequence[int] = ()
+    disturb: Disturb | None = None
+
+    @property
+    def state(self) -> StackState:
+        """The stack as it is now. Raises UnreachableError where it is gone."""
+        state = read_state(self.state_dir)
+        if state is None:
+            raise UnreachableError(f"the stack in {self.state_dir} is gone")
+        return state
+
+    def child(self, name: str) -> ChildState:
+        """The process of this name."""
+        known = _PROCESS.get(name, name)
+        found = next((child for child in self.state.children if child.name == known), None)
+        if found is None:
+            raise UnreachableError(f"the stack has no process {name}")
+        return found
+
+    def names(self, whom: str) -> list[str]:
+        """The processes that `whom` stands for: itself, or every one of its role."""
+        if whom not in SALE:
+            return [whom]
+        return [child.name for child in self.state.children if child.kind == whom]
+
+    def redis(self, role: str) -> "Redis":
+        """A client of the ledger or the cache, by a connection of its own."""
+        url = self.state.ledger_url if role == "ledger" else self.state.cache_url
+        return Redis.from_url(
+            url,
+            protocol=2,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=_CALL_TIMEOUT_S,
+        )
+
+    def mysql(self) -> MySQLConnection:
+        """A connection to the database."""
+        url = read_mysql_url(self.state.mysql_url)
+        return open_mysql(**mysql_arguments(url, read_timeout_s=_CALL_TIMEOUT_S))
+
+    def await_reborn(self, name: str, old_pid: int) -> None:
+        """Wait until another process than `old_pid` has the name, and answers."""
+        self._await(name, lambda child: child.pid not in (0, old_pid))
+
+    def await_well(self, name: str) -> None:
+        """Wait until the process of this name answers."""
+        self._await(name, lambda child: child.pid > 0)
+
+    @contextmanager
+    def supervisor_held(self) -> Iterator[None]:
+        """Let nothing be started again inside the block: its files are to be changed first."""
+        pid = self.state.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def _await(self, name: str, is_there: Callable[[ChildState], bool]) -> None:
+        deadline_s = time.monotonic() + WELL_WITHIN_S
+        while time.monotonic() < deadline_s:
+            with suppress(UnreachableError):
+                child, state = self.child(name), self.state
+                if is_there(child) and check(state).answers.get(child.name):
+                    return
+            time.sleep(_POLL_S)
+        raise UnreachableError(f"{name} did not answer again within {WELL_WITHIN_S:g} s")
+
+
+class Fault(ABC):
+    """One fault, once. `prepare`, `do` and `heal` are called in this order, from one thread; `heal`
+    also after a `do` that failed halfway, and it returns when what was befallen works again.
+
+    All may raise one of TROUBLES.
+    """
+
+    def __init__(self, planned: Planned) -> None:
+        self.planned = planned
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.planned}>"
+
+    def describe(self) -> str:
+        """What it does, in a line."""
+        return f"{self.planned}: {self.planned.kind.meaning}"
+
+    def prepare(self, site: Site) -> None:  # noqa: B027 - most need nothing
+        """The storm begins: look at what has to be known before."""
+
+    @abstractmethod
+    def do(self, site: Site) -> None:
+        """Make it."""
+
+    @abstractmethod
+    def heal(self, site: Site) -> None:
+        """End it, and wait until it is over."""
+
+
+def end_of(pid: int, timeout_s: float = 10.0) -> None:
+    """Wait until a process that was killed has ended, reaped or not. Raises UnreachableError."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return
+        except psutil.NoSuchProcess:
+            return
+        time.sleep(0.005)
+    raise UnreachableError(f"process {pid} does not end")

@@ -1,0 +1,156 @@
+"""Which faults a seed makes, and the fewest of them that still fail. Pure."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flashsale.errors import UsageError
+from flashsale.scenario.fault import KINDS, role_of
+from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.table import suggestion
+
+REPLICAS, WORKERS = 2, 2
+"""A stack for chaos: the fewest of each that can stand in for one another."""
+
+_FIRST, _LAST = 0.12, 0.40
+"""Faults begin in this part of the storm, so that it goes on when they are healed."""
+
+_FOR_S = (0.3, 2.0)
+_FOR_SHARE = 0.25
+"""They last so long, and no more than this share of the storm."""
+
+_TO_REPLICA, _TO_LEDGER, _TO_MYSQL = "nginx->r1", "r1->ledger", "c1->mysql"
+_LINKS = (_TO_REPLICA, _TO_LEDGER, _TO_MYSQL, "c1->ledger", "replica->ledger", "worker->mysql")
+
+_WHOM: dict[str, Sequence[str]] = {
+    "kill": ("ledger", "cache", "mysql", "nginx", "r1", "replica", "c1", "worker"),
+    "stop": ("ledger", "cache", "mysql", "nginx", "r1", "replica", "c1", "worker"),
+    "restart": ("ledger", "cache", "mysql", "r1", "c1", "worker"),
+    "pause_past_lease": ("c1",),
+    "memory_limit": ("r1", "c1"),
+    "power_cut": ("ledger",),
+    "kill_connections": ("ledger", "cache", "mysql"),
+    "pause_clients": ("ledger", "cache"),
+    "out_of_memory": ("ledger", "cache"),
+    "read_only": ("ledger", "cache", "mysql"),
+    "lock_rows": ("mysql",),
+    "drop_group": ("ledger",),
+    "wrong_type": ("ledger",),
+    "flush": ("cache",),
+    **{what: _LINKS for what, kind in KINDS.items() if kind.is_of_links},
+}
+"""What is drawn, and for whom: faults under which the system promises every rule of `verify`."""
+
+_ON_REQUEST: dict[str, Sequence[str]] = {
+    "older_copy": ("ledger",),
+    "flush": ("ledger",),
+    "trim": ("ledger",),
+    "delete": ("ledger",),
+    "poison": ("ledger",),
+}
+"""What is made only where it is asked for by name: a ledger that has forgotten something has to be
+rebuilt, and until then it is right that `verify` finds what is missing."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What chaos is to draw from: `only` some kinds, or all; so many at once, or one or two."""
+
+    only: Sequence[str] = ()
+    at_once: int | None = None
+
+    @classmethod
+    def of(cls, only: Sequence[str], at_once: int | None) -> "Asked":
+        """Raises UsageError for a kind that there is not."""
+        for what in only:
+            if what not in KINDS:
+                raise UsageError(
+                    f"--fault: found {what!r}{suggestion(what, list(KINDS))}; "
+                    f"expected one of {', '.join(KINDS)}"
+                )
+        return cls(tuple(only), at_once)
+
+    def catalogue(self) -> list[tuple[str, str]]:
+        """Every pair of what and whom that can be drawn, in a fixed order."""
+        if not self.only:
+            return [(what, one) for what, whom in _WHOM.items() for one in whom]
+        asked = {what: (*_WHOM.get(what, ()), *_ON_REQUEST.get(what, ())) for what in self.only}
+        return [(what, one) for what, whom in asked.items() for one in whom]
+
+
+EVERYTHING = Asked()
+
+
+def compose(seed: int, last_s: float, asked: Asked = EVERYTHING) -> tuple[Planned, ...]:
+    """The faults of a seed, for a storm that begins something new until `last_s`.
+
+    The same seed makes the same faults. No two befall the same process or link: one would keep the
+    other from being made.
+    """
+    rng = random.Random(f"faults {seed}")
+    left, found = asked.catalogue(), []
+    kinds = sorted({what for what, _ in left})
+    for _ in range(asked.at_once or rng.choice((1, 2))):
+        kinds = [kind for kind in kinds if any(what == kind for what, _ in left)]
+        if not kinds:
+            break
+        kind = rng.choice(kinds)  # every kind as often as any other, however many it can befall
+        what, whom = rng.choice([pair for pair in left if pair[0] == kind])
+        found.append(_planned(rng, what, whom, last_s))
+        left = [pair for pair in left if not _meet(pair[1], whom)]
+    return tuple(found)
+
+
+def _planned(rng: random.Random, what: str, whom: str, last_s: float) -> Planned:
+    kind = KINDS[what]
+    at_ms = round(1000 * rng.uniform(_FIRST * last_s, _LAST * last_s))
+    longest_s = max(_FOR_S[0], min(_FOR_S[1], _FOR_SHARE * last_s))
+    for_ms = round(1000 * rng.uniform(_FOR_S[0], longest_s))
+    drawn = {
+        "latency_ms": rng.choice((20, 200, 1_500)),
+        "jitter_ms": rng.choice((0, 100)),
+        "kb_per_s": rng.choice((1, 8, 64)),
+        "slice_bytes": rng.choice((1, 7, 64)),
+        "key": rng.choice(("stock", "order", "receipt", "sale")),
+    }
+    lasting = {} if kind.lasts == "never" else {"for": f"{for_ms}ms"}
+    options = {name: drawn[name] for name in kind.options}
+    return Planned.made(at=f"{at_ms}ms", what=what, whom=whom, **lasting, **options)
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two faults of these would befall the same process, or the same link."""
+    ends, others = one.split("->"), other.split("->")
+    if len(ends) != len(others):
+        return False
+    return all(
+        a == b or role_of(a) == b or role_of(b) == a for a, b in zip(ends, others, strict=True)
+    )
+
+
+def shrink(
+    faults: Sequence[Planned], fails: Callable[[Sequence[Planned]], bool]
+) -> Sequence[Planned]:
+    """The fewest of `faults` that still fail: first none of them, then each alone, then fewer.
+
+    `fails` tries some of them, each time anew; where it fails by chance, more are left than needed.
+    """
+    if not faults or fails(()):
+        return ()
+    for size in range(1, len(faults)):
+        for start in range(len(faults) - size + 1):
+            some = faults[start : start + size]
+            if fails(some):
+                return some
+    return faults
+
+
+def as_tables(faults: Sequence[Planned]) -> str:
+    """The faults as a scenario's file has them."""
+    return "\n".join(_table(fault) for fault in faults)
+
+
+def _table(fault: Planned) -> str:
+    given = fault.model_dump(by_alias=True, exclude_unset=True)
+    lines = [f"{key} = {value!r}".replace("'", '"') for key, value in given.items()]
+    return "\n".join(["[[fault]]", *lines, ""])

@@ -1,0 +1,122 @@
+"""Faults as a user has them: a rehearsal that breaks its own stack, and chaos from seeds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCENARIO = """
+# Does it hold?
+schema = 1
+name = "short"
+
+[sale]
+units = 300
+
+[load]
+model = "rate"
+stages = ["4s:60"]
+connections = 40
+steps = ["buy", "buy"]
+think_ms = 1000
+
+[timeouts]
+request_ms = 5000
+
+[thresholds]
+"error.share" = "<= 100%"
+"""
+
+
+def flashsale(folder: Path, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    small = {"FLASHSALE_STACK_MARIADB_REDO_LOG_MB": "32", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "flashsale", *words],
+        cwd=folder,
+        env={**os.environ, **small, **env},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def fault(**given: str) -> str:
+    lines = [f'{key.rstrip("_")} = "{value}"' for key, value in given.items()]
+    return "\n".join(["", "[[fault]]", *lines, ""])
+
+
+def rehearse(folder: Path, *faults: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "short.toml").write_text("".join([SCENARIO, *faults]))
+    return flashsale(folder, "rehearse", "short.toml", "--quiet", "--no-calibrate", "--out", "run")
+
+
+def rules(run: Path) -> dict[str, str]:
+    found: dict[str, Any] = json.loads((run / "verify.json").read_text())
+    return {check["name"]: check["verdict"] for check in found["checks"]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_sale_holds_while_its_ledger_is_killed_and_a_link_is_slow(tmp_path: Path) -> None:
+    done = rehearse(
+        tmp_path,
+        fault(at="1s", what="kill", whom="ledger"),
+        fault(at="1500ms", for_="500ms", what="cut_reply", whom="worker->mysql"),
+    )
+    assert "fault: kill of ledger at 1s" in done.stdout + done.stderr
+    assert set(rules(tmp_path / "run").values()) == {"pass"}, done.stdout + done.stderr
+    killed, cut = json.loads((tmp_path / "run/faults.json").read_text())["faults"]
+    assert 1000 <= killed["done_ms"] < killed["healed_ms"]
+    assert cut["healed_ms"] - cut["done_ms"] >= 500
+    report = (tmp_path / "run/report.html").read_text()
+    assert "Faults that were made" in report
+    assert '"text":"kill ledger"' in report
+    assert '"text":"cut_reply worker-\\u003eledger"' not in report
+    assert '"text":"cut_reply worker-\\u003emysql"' in report
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_ledger_that_is_older_than_its_answers_is_found(tmp_path: Path) -> None:
+    """The promise of today: what the ledger has forgotten, the judge finds."""
+    done = rehearse(tmp_path, fault(at="2s", what="older_copy", whom="ledger"))
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert rules(tmp_path / "run")["redis_conservation"] == "fail"
+
+
+def test_a_fault_of_whom_the_stack_does_not_have_is_refused_before_it_starts(
+    tmp_path: Path,
+) -> None:
+    done = rehearse(tmp_path, fault(at="1s", what="kill", whom="r9"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "the stack has 3 replicas; set FLASHSALE_STACK_REPLICAS=9" in done.stderr
+    assert not (tmp_path / ".flashsale").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_chaos_of_five_seeds_holds(tmp_path: Path) -> None:
+    """Five, or as many as there is time for: a busy machine is no broken sale."""
+    (tmp_path / "short.toml").write_text(SCENARIO)
+    words = ("--seeds", "5", "--minutes", "1.4", "--out", "chaos", "--recover", "30")
+    done = flashsale(tmp_path, "chaos", "short.toml", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "chaos/chaos.json").read_text())
+    assert 1 <= len(found["trials"]) <= 5
+    assert all(trial["fate"] == "held" and trial["acknowledged"] for trial in found["trials"])
+    assert "| all |" in (tmp_path / "chaos/chaos.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_planted_defect_is_found(tmp_path: Path) -> None:
+    (tmp_path / "short.toml").write_text(SCENARIO)
+    done = flashsale(tmp_path, "chaos", "short.toml", "--control", "everysec", "--out", "control")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "control everysec: found, as it must be" in done.stdout

@@ -1,0 +1,99 @@
+"""Which faults a seed makes, and how few of them still fail."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flashsale.errors import UsageError
+from flashsale.faults.network import links_of
+from flashsale.faults.schedule import (
+    EVERYTHING,
+    REPLICAS,
+    WORKERS,
+    Asked,
+    as_tables,
+    compose,
+    shrink,
+)
+from flashsale.resources import resource
+from flashsale.scenario.fault import KINDS, Fault
+from flashsale.scenario.scenario import load_scenario, parse_scenario
+
+LAST_S = 8.0
+
+
+@given(st.integers(0, 2**63))
+def test_a_seed_makes_the_same_faults_every_time(seed: int) -> None:
+    assert compose(seed, LAST_S) == compose(seed, LAST_S)
+
+
+@given(st.integers(0, 10_000), st.floats(3.0, 60.0))
+def test_faults_end_while_the_storm_goes_on(seed: int, last_s: float) -> None:
+    faults = compose(seed, last_s)
+    assert 1 <= len(faults) <= 2
+    for fault in faults:
+        assert 0 < fault.at_s <= fault.at_s + fault.for_s < 0.75 * last_s
+        assert not fault.expects, "chaos asks for what the system promises"
+
+
+@given(st.integers(0, 10_000))
+def test_no_two_faults_befall_the_same(seed: int) -> None:
+    befallen = [everyone(f) for f in compose(seed, LAST_S, Asked(at_once=4))]
+    assert len(befallen) == 4
+    assert sum(map(len, befallen)) == len(set().union(*befallen))
+
+
+def everyone(fault: Fault) -> set[str]:
+    """Each process or link that a fault befalls, in a stack for chaos."""
+    if fault.place.server is not None:
+        return set(links_of([fault], REPLICAS, WORKERS))
+    of_role = {"replica": {"r1", "r2"}, "worker": {"c1", "c2"}}
+    return of_role.get(fault.whom, {fault.whom})
+
+
+def test_many_seeds_make_every_kind_that_the_system_promises_to_survive() -> None:
+    made = {fault.what for seed in range(1_000) for fault in compose(seed, LAST_S)}
+    assert made == {what for what, _ in EVERYTHING.catalogue()}
+    assert set(KINDS) - made == {"older_copy", "trim", "delete", "poison"}
+
+
+def test_a_fault_that_breaks_the_ledger_is_made_on_request() -> None:
+    asked = Asked.of(["older_copy"], 1)
+    assert [fault.what for fault in compose(1, LAST_S, asked)] == ["older_copy"]
+    with pytest.raises(UsageError, match="did you mean 'older_copy'"):
+        Asked.of(["oldr_copy"], None)
+
+
+def test_what_is_printed_is_what_a_scenario_takes() -> None:
+    text = load_text()
+    for seed in range(200):
+        faults = compose(seed, LAST_S)
+        assert parse_scenario(f"{text}\n{as_tables(faults)}", "x").fault == faults
+
+
+def load_text() -> str:
+    assert load_scenario("chaos").last_s == LAST_S
+    return (resource("scenarios") / "chaos.toml").read_text()
+
+
+def faults_at(*seconds: int) -> list[Fault]:
+    return [Fault.made(at=f"{at}s", what="kill", whom="r1") for at in seconds]
+
+
+@pytest.mark.parametrize(
+    ("culprits", "least"),
+    [((), ()), ((2,), (2,)), ((1,), (1,)), ((1, 2), (1, 2)), ((2, 3), (2, 3)), ((1, 3), (1, 2, 3))],
+)
+def test_the_fewest_that_still_fail_are_left(
+    culprits: tuple[int, ...], least: tuple[int, ...]
+) -> None:
+    faults, tried = faults_at(1, 2, 3), []
+
+    def fails(some: Sequence[Fault]) -> bool:
+        tried.append(len(some))
+        return set(culprits) <= {fault.at_s for fault in some}
+
+    assert tuple(fault.at_s for fault in shrink(faults, fails)) == least
+    assert tried == sorted(tried), "the fewest first"
