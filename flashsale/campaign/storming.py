@@ -18,10 +18,11 @@ from flashsale.report.files import write_reports
 from flashsale.report.sheet import write_sheet
 from flashsale.run.folder import RunFolder, create_run_folder, telling, write_file
 from flashsale.run.plan_columns import PlanColumns
+from flashsale.scenario import template
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
-from flashsale.scenario.tokens import read_tokens, read_tokens_of
+from flashsale.scenario.tokens import read_tokens, read_tokens_of, read_users, read_users_of
 from flashsale.storm.attack.calibration import calibrate
 from flashsale.storm.attack.questions import preflight
 from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
@@ -79,10 +80,11 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     between the storm and the end of its reports.
     """
     scenario = request.scenario
-    tokens = _tokens(request)
+    columns = _users(request)
+    tokens = _tokens(request, columns)
     ensure_descriptors(connections_each(scenario.load.connections, request.processes))
     ensure_ports(_connections(request))
-    target, asks_after = _greeted(request, tokens, teller)
+    target, asks_after = _greeted(request, tokens, columns, teller)
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC), teller.say)
     units = _take_baseline(request, folder, teller)
     if request.state_dir is not None:
@@ -101,6 +103,7 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
         shard=request.shard,
         start_at_us=request.start_at_us,
         calibration=_calibration(request),
+        columns=columns,
     )
     _tell_start(request, teller)
     with interrupts() as taken:
@@ -130,10 +133,28 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     return run
 
 
-def _tokens(request: StormRequest) -> dict[int, str]:
+def _users(request: StormRequest) -> dict[int, dict[str, str]]:
+    """What the users' file of a shop says of whoever comes; users 1, 2, … where nothing is asked
+    of it, and no file was given."""
+    scenario = request.scenario
+    if not (scenario.needs_users and scenario.target.is_own):
+        return {}
+    columns = scenario.target.columns(scenario.steps)
+    users = None if request.plan is None else set(request.plan.users)
+    if not columns and not request.tokens.is_file():
+        every = range(1, scenario.load.user_count + 1) if users is None else sorted(users)
+        return {user: {} for user in every}
+    if users is not None:
+        return read_users_of(request.tokens, columns, users)
+    return read_users(request.tokens, columns, scenario.load.user_count)
+
+
+def _tokens(request: StormRequest, columns: Mapping[int, Mapping[str, str]]) -> dict[int, str]:
     """The sessions of whoever comes; none where nobody has to be anybody."""
     if not request.scenario.needs_users:
         return {}
+    if request.scenario.target.is_own:
+        return {user: row.get("token", "") for user, row in columns.items()}
     if request.plan is not None:
         return read_tokens_of(request.tokens, set(request.plan.users))
     return read_tokens(request.tokens, request.scenario.load.user_count)
@@ -145,15 +166,37 @@ def _connections(request: StormRequest) -> int:
     return every if shard is None else connections_each(every, shard.of)
 
 
+def _session_headers(
+    scenario: Scenario, columns: Mapping[int, Mapping[str, str]]
+) -> dict[str, str] | None:
+    """How the first user of a shop of its own kind says who it is; None for the family's way, and
+    no header at all where that is known only when somebody has logged in."""
+    shop, first = scenario.target, next(iter(columns.items()), None)
+    if not shop.is_own:
+        return None
+    if first is None or shop.buy is None:
+        return {}
+    user, row = first
+    values = {"user": row.get("user_id", str(user)), "token": row.get("token", "")}
+    values |= {f"user.{name}": value for name, value in row.items()}
+    made = {n: template.in_header(t) for n, t in {**shop.headers, **shop.buy.headers}.items()}
+    known = {n: it for n, it in made.items() if set(template.names_in(it)) <= values.keys()}
+    return {name: template.fill(it, values) for name, it in known.items()}
+
+
 def _greeted(
-    request: StormRequest, tokens: Mapping[int, str], teller: Teller
+    request: StormRequest,
+    tokens: Mapping[int, str],
+    columns: Mapping[int, Mapping[str, str]],
+    teller: Teller,
 ) -> tuple[Target, bool]:
     """The target at the address that answered, and whether it can be asked after claims in doubt:
     one that is not known might take the question for an order. Raises UnreachableError."""
-    routes = request.scenario.target
-    greeting = preflight(Target.at(request.base_url), routes, next(iter(tokens.values()), ""))
-    asks_after = greeting.is_known or "status" in routes.model_fields_set
-    if not asks_after and request.scenario.sale is not None:
+    routes = request.scenario.target.routes
+    target, token = Target.at(request.base_url), next(iter(tokens.values()), "")
+    greeting = preflight(target, routes, token, _session_headers(request.scenario, columns))
+    asks_after = bool(routes.status) and (greeting.is_known or "status" in routes.model_fields_set)
+    if not asks_after and request.scenario.sale is not None and routes.status:
         teller.say(
             f"{request.base_url} has no {routes.health or 'health route'}, so claims in doubt stay "
             "so: target.status in the scenario names the route to ask"

@@ -29,6 +29,7 @@ from flashsale.cli.storm_options import (
     ScenarioName,
     ShardOption,
     StartAt,
+    TargetFile,
     Workers,
     chosen,
     doubtful,
@@ -53,6 +54,7 @@ def command(
             rich_help_panel="Workload",
         ),
     ] = None,
+    target: TargetFile = None,
     calibrate: Calibrate = True,
     require: Require = None,
     fail_if: FailIf = None,
@@ -75,9 +77,9 @@ def command(
 
     Every connection is up before the first claim leaves. Latency runs from the instant that the
     plan gives a claim, not from its send. Works on any server of the family: give --base-url and
-    --tokens.
+    --tokens; and on any other shop that a file describes: give --target, too.
     """
-    planned, plan = chosen(scenario, replay)
+    planned, plan = chosen(scenario, replay, target)
     loaded = requiring(planned, required(require, fail_if))
     who = generators(loaded, workers, shard, start_at)
     if who.shard is not None and baseline is not None:

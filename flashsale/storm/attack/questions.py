@@ -9,7 +9,7 @@ stays on record; what is learned here is written beside it.
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -41,18 +41,22 @@ class Greeting:
     is_known: bool
 
 
-def preflight(target: Target, routes: Routes, token: str = "") -> Greeting:
+def preflight(
+    target: Target, routes: Routes, token: str = "", headers: Mapping[str, str] | None = None
+) -> Greeting:
     """See that the target answers, and knows the token where one is given, before anything is
     planned on it. Neither can be an order, nor fill a cache: no claim and no shop is asked for.
+    Where `headers` are given they say who asks, in place of `authorization`.
 
     The addresses are tried in turn. Raises UnreachableError where nothing useful answers,
     UsageError for a refused token.
     """
     troubles = []
+    told = headers if headers is not None else {"authorization": token} if token else {}
     for address in target.addresses:
         one = target.at_address(address)
         try:
-            health, session = _greeted(one, routes, token)
+            health, session = _greeted(one, routes, told)
         except (UnansweredError, OSError) as error:
             troubles.append(f"{address}: {str(error) or type(error).__name__}")
             if isinstance(error, UnansweredError) and not isinstance(
@@ -80,15 +84,17 @@ def preflight(target: Target, routes: Routes, token: str = "") -> Greeting:
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
-def _greeted(target: Target, routes: Routes, token: str) -> tuple[int | None, int | None]:
-    """The status of the health route, and of the session route with this token; None where it is
+def _greeted(
+    target: Target, routes: Routes, told: Mapping[str, str]
+) -> tuple[int | None, int | None]:
+    """The status of the health route, and of the session route with these headers; None where it is
     not to be asked."""
-    session = routes.session if token else ""
+    session = routes.session if told else ""
     if not (routes.health or session):
         socket.create_connection((target.address, target.port), _PREFLIGHT_TIMEOUT_S).close()
         return None, None
     health = _status_of(target, routes.health) if routes.health else None
-    return health, _status_of(target, session, authorization=token) if session else None
+    return health, _status_of(target, session, **told) if session else None
 
 
 def _status_of(target: Target, path: str, **headers: str) -> int:
