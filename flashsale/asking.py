@@ -22,6 +22,25 @@ _ASKED_FOR = {"accept-encoding": "identity"}
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
 
 
+ABSENT = object()
+"""What stands where nothing does: null is something."""
+
+
+def at_pointer(document: Any, pointer: str) -> Any:
+    """What stands at a JSON pointer (RFC 6901); ABSENT where nothing does."""
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, dict) and name in document:
+            document = document[name]
+        elif isinstance(document, list) and name.isascii() and name.isdigit():
+            if int(name) >= len(document):
+                return ABSENT
+            document = document[int(name)]
+        else:
+            return ABSENT
+    return document
+
+
 class UnansweredError(Exception):
     """No answer that could be read came within the bounds; the message says why, in a few words."""
 

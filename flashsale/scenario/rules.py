@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from pydantic import Field, field_validator
 
+from flashsale.asking import ABSENT, at_pointer
 from flashsale.model import Doing, Ending, Outcome, Reading, Signing, ending, text_id
 from flashsale.scenario.answer import Answer, excerpt, plain_text
 from flashsale.scenario.table import Table, shown, suggestion
@@ -25,7 +26,6 @@ _BODILESS = frozenset({*range(100, 200), 204, 205, 304})
 _HEADER = "header:"
 _POINTER = re.compile(r"(/[^/]*)*")
 _BODY_CHARS_MAX = 65_536
-_ABSENT = object()
 
 
 class Rule(Table):
@@ -168,21 +168,6 @@ def check_place(place: str, where: str) -> None:
         ensure_pointer(place, where)
 
 
-def at_pointer(document: Any, pointer: str) -> Any:
-    """What stands at a JSON pointer; `_ABSENT` where nothing does."""
-    for part in pointer.split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(document, dict) and name in document:
-            document = document[name]
-        elif isinstance(document, list) and name.isascii() and name.isdigit():
-            if int(name) >= len(document):
-                return _ABSENT
-            document = document[int(name)]
-        else:
-            return _ABSENT
-    return document
-
-
 @dataclass
 class Said:
     """One answer, taken apart as far as somebody asks."""
@@ -193,11 +178,11 @@ class Said:
 
     @cached_property
     def document(self) -> Any:
-        """The body as JSON; `_ABSENT` where it is none."""
+        """The body as JSON; `ABSENT` where it is none."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
-            return _ABSENT
+            return ABSENT
 
     @cached_property
     def text(self) -> str:

@@ -45,15 +45,21 @@ class SaleBefore:
     ended: frozenset[int] = frozenset()
     queued: frozenset[int] = frozenset()
     unsettled: frozenset[int] = frozenset()
+    units: int | None = None  # that live orders hold, where that is not one each
 
     def knows(self, order: int) -> bool:
         """True for an order that existed before the run."""
         return order in self.live or order in self.ended or order in self.queued
 
     @property
+    def live_units(self) -> int:
+        """The units that live orders held."""
+        return len(self.live) if self.units is None else self.units
+
+    @property
     def mysql_drift(self) -> int:
         """Units that were missing from MySQL's books already."""
-        return self.mysql.initial - self.mysql.stock - len(self.live) if self.mysql else 0
+        return self.mysql.initial - self.mysql.stock - self.live_units if self.mysql else 0
 
     @property
     def redis_drift(self) -> int:
@@ -141,6 +147,7 @@ def _sale_before(mysql: MySQLSale | None, rows: Rows, ledger: LedgerSale) -> Sal
         ended=frozenset(every - live.keys()),
         queued=frozenset(ledger.receipts.values()) - every,
         unsettled=_unsettled(ledger, {user: order for order, user in live.items()}),
+        units=rows.live_units if rows.units else None,
     )
 
 
@@ -218,6 +225,7 @@ def _sale_to_json(sale: SaleBefore) -> dict[str, Any]:
         "ended": _as_text(sale.ended),
         "queued": _as_text(sale.queued),
         "unsettled_users": sorted(sale.unsettled),
+        **({} if sale.units is None else {"units": sale.units}),
     }
 
 
@@ -236,6 +244,7 @@ def _sale_from_json(sale: Mapping[str, Any]) -> SaleBefore:
         ended=frozenset(map(int, sale["ended"])),
         queued=frozenset(map(int, sale["queued"])),
         unsettled=frozenset(map(index, sale["unsettled_users"])),
+        units=whole_or_none(sale.get("units")),
     )
 
 

@@ -40,13 +40,15 @@ class MySQLSale:
 
 @dataclass(slots=True)
 class Rows:
-    """The orders of one voucher, a column a fact; times are Unix milliseconds or NO_TIME."""
+    """The orders of one voucher, a column a fact; times are Unix milliseconds or NO_TIME. `units`
+    is empty where each order is of one unit."""
 
     order: Column = field(default_factory=lambda: array("q"))
     user: Column = field(default_factory=lambda: array("q"))
     status: Column = field(default_factory=lambda: array("q"))
     created_ms: Column = field(default_factory=lambda: array("q"))
     persisted_ms: Column = field(default_factory=lambda: array("q"))
+    units: Column = field(default_factory=lambda: array("q"))
 
     def __len__(self) -> int:
         return len(self.order)
@@ -59,11 +61,19 @@ class Rows:
         """The positions of the live orders."""
         return (row for row, status in enumerate(self.status) if status in _LIVE)
 
+    @property
+    def live_units(self) -> int:
+        """The units that live orders hold."""
+        if not self.units:
+            return sum(1 for _ in self.live())
+        return sum(self.units[row] for row in self.live())
+
     def without(self, left_out: AbstractSet[int]) -> "Rows":
         """A copy without the orders at these positions."""
         kept = [row for row in range(len(self)) if row not in left_out]
         columns = (self.order, self.user, self.status, self.created_ms, self.persisted_ms)
-        return Rows(*(array("q", [column[row] for row in kept]) for column in columns))
+        every = (*columns, *([self.units] if self.units else []))
+        return Rows(*(array("q", [column[row] for row in kept]) for column in every))
 
     def append(self, row: Sequence[int]) -> None:
         """Add an order: id, user, status, created, persisted."""
@@ -311,7 +321,7 @@ class Observation:
     """
 
     dataset: str | None
-    clocks: Clocks
+    clocks: Clocks | None
     mysql: Mapping[int, MySQLSale]
     rows: Mapping[int, Rows]
     ledger: Mapping[int, LedgerSale]
