@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,8 +19,12 @@ from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import Threshold, parse_expression
 from flashsale.storm.attack.stopping import parse_abort
+from flashsale.verify.checks import CHECKS
 
 REQUIRE = "--require"
+EXERCISED = "exercised:"
+"""What demands of verify that a check has met what it guards begins with."""
+
 ABORT_IF = "--abort-if"
 MAX_REGRESS = "15%"
 _PERCENT = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]+)?)\s*%\s*")
@@ -41,6 +46,44 @@ def _threshold(scenario: Scenario, text: str) -> Threshold:
     if trouble := scenario.no_samples(threshold):
         raise UsageError(f"{REQUIRE}: {trouble}")
     return threshold
+
+
+def exercising(expressions: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Thresholds of the run, and checks that have to have met what they guard, each apart.
+
+    Raises UsageError with one line where there is no such check.
+    """
+    thresholds = [text for text in expressions if not text.strip().startswith(EXERCISED)]
+    asked = [text.strip() for text in expressions if text.strip().startswith(EXERCISED)]
+    checks = tuple(text.removeprefix(EXERCISED).strip() for text in asked)
+    names = [check.name for check in CHECKS]
+    for check in checks:
+        if check not in names:
+            close = get_close_matches(check, names, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+            raise UsageError(f"{REQUIRE}: no check {check!r}{hint}")
+    return thresholds, checks
+
+
+def only_exercising(expressions: Sequence[str]) -> tuple[str, ...]:
+    """The checks that `verify` is to require. Raises UsageError for anything else."""
+    thresholds, checks = exercising(expressions)
+    for text in thresholds:
+        raise UsageError(
+            f"{REQUIRE}: found {text!r}, expected such as '{EXERCISED}{CHECKS[0].name}'; "
+            "thresholds are demanded of `flashsale storm`"
+        )
+    return checks
+
+
+def only_thresholds(expressions: Sequence[str]) -> list[str]:
+    """The thresholds of a storm that nobody verifies with it. Raises UsageError for the rest."""
+    thresholds, checks = exercising(expressions)
+    for check in checks:
+        raise UsageError(
+            f"{REQUIRE}: {EXERCISED}{check} is for `flashsale verify`, or for a rehearsal of a sale"
+        )
+    return thresholds
 
 
 def aborting(scenario: Scenario, conditions: Sequence[str]) -> tuple[Threshold, ...]:

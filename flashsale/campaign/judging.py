@@ -1,5 +1,6 @@
 """Judging a run: what the judge found goes into its files, and the whole run gets its verdict."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import orjson
@@ -19,11 +20,13 @@ def judge_run(
     teller: Teller = SILENT,
     drain_timeout_s: float = DRAIN_TIMEOUT_S,
     stormed: Summary | None = None,
+    required: Collection[str] = (),
 ) -> JudgedRun:
     """Judge the run in `run_dir`; writes verify.json, then summary.json and the reports anew.
 
     `stormed` is the run's summary, where its storm has only just told it: the verdict hangs on no
-    file. What cannot be written is told, and the verdict stands.
+    file. What cannot be written is told, and the verdict stands. `required` names checks that have
+    to have met what they guard.
 
     Raises NothingJudgedError where there is no record to judge, UnreachableError where a store
     does not answer.
@@ -34,6 +37,7 @@ def judge_run(
             stores.ledger_url,
             stores.mysql_url,
             drain_timeout_s=drain_timeout_s,
+            required=required,
             on_look=on_look,
         )
     folder, document = RunFolder(run_dir), judgement.to_json()

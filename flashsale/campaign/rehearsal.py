@@ -36,13 +36,14 @@ class RehearsalRequest:
 
     `storm` says all of the storm but where its target is. The stack's own folder is `state_dir`,
     which must not exist yet, else a new one below REHEARSALS. Where it is to be `kept`, the stack
-    stays up.
+    stays up. `exercised` names checks of `verify` that have to have met what they guard.
     """
 
     storm: StormRequest
     state_dir: Path | None = None
     keep: bool = False
     observe: bool = False
+    exercised: tuple[str, ...] = ()
 
 
 def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
@@ -66,7 +67,7 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
             state_dir=folder,
             verify_awaited=scenario.sale is not None,
         )
-        code = _storm_and_judge(storm, teller)
+        code = _storm_and_judge(storm, request.exercised, teller)
         if request.observe:
             teller.observed(state)
         if request.keep:
@@ -174,7 +175,7 @@ def seed_settings(scenario: Scenario) -> SeedSettings:
     return settings
 
 
-def _storm_and_judge(request: StormRequest, teller: Teller) -> ExitCode:
+def _storm_and_judge(request: StormRequest, exercised: tuple[str, ...], teller: Teller) -> ExitCode:
     teller.say(f"storming {request.base_url}")
     run = run_storm(request, teller)
     interrupted = run.summary.load.interrupted_by is not None
@@ -183,7 +184,9 @@ def _storm_and_judge(request: StormRequest, teller: Teller) -> ExitCode:
     if interrupted or request.scenario.sale is None:  # without a sale, thresholds are the verdict
         return ExitCode(run.summary.exit_code)
     assert request.stores is not None
-    return judge_run(run.folder.path, request.stores, teller, stormed=run.summary).exit_code
+    return judge_run(
+        run.folder.path, request.stores, teller, stormed=run.summary, required=exercised
+    ).exit_code
 
 
 def _tell_where(folder: Path, state: StackState, teller: Teller) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flashsale.campaign.demands import aborting, requiring
+from flashsale.campaign.demands import aborting, exercising, only_thresholds, requiring
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
 from flashsale.campaign.storming import StormRequest
 from flashsale.campaign.teller import JudgedRun, StormRun
@@ -71,7 +71,11 @@ def command(
 ) -> None:
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
     planned, plan = chosen(scenario, replay)
-    loaded = requiring(planned, required(require, fail_if))
+    demanded = required(require, fail_if)
+    if planned.sale is None:
+        only_thresholds(demanded)
+    thresholds, exercised = exercising(demanded)
+    loaded = requiring(planned, thresholds)
     who = generators(loaded, workers)
     teller = _RehearsalTeller("rehearse", quiet)
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
@@ -86,7 +90,7 @@ def command(
         baseline=earlier(loaded, baseline, max_regress),
         csv=csv,
     )
-    raise typer.Exit(rehearse(RehearsalRequest(storm, state_dir, keep, observe), teller))
+    raise typer.Exit(rehearse(RehearsalRequest(storm, state_dir, keep, observe, exercised), teller))
 
 
 class _RehearsalTeller(TerminalTeller):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flashsale.campaign.demands import aborting, requiring
+from flashsale.campaign.demands import aborting, only_thresholds, requiring
 from flashsale.campaign.stores import (
     DEFAULT_STATE_DIR,
     TOKENS,
@@ -80,7 +80,7 @@ def command(
     --tokens; and on any other shop that a file describes: give --target, too.
     """
     planned, plan = chosen(scenario, replay, target)
-    loaded = requiring(planned, required(require, fail_if))
+    loaded = requiring(planned, only_thresholds(required(require, fail_if)))
     who = generators(loaded, workers, shard, start_at)
     if who.shard is not None and baseline is not None:
         raise UsageError(

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from flashsale.campaign.demands import ABORT_IF, MAX_REGRESS, REQUIRE, EarlierRun, parse_regress
+from flashsale.campaign.demands import (
+    ABORT_IF,
+    EXERCISED,
+    MAX_REGRESS,
+    REQUIRE,
+    EarlierRun,
+    parse_regress,
+)
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
 from flashsale.run.plan_columns import PlanColumns
@@ -152,7 +159,8 @@ Require = Annotated[
     typer.Option(
         REQUIRE,
         metavar="THRESHOLD",
-        help="What has to hold, such as 'buy.p99<50ms', else exit 4. Repeatable.",
+        help="What has to hold, such as 'buy.p99<50ms', else exit 4. Repeatable. A rehearsal takes "
+        f"'{EXERCISED}CHECK', too: a rule that has to have been put to the test, else exit 8.",
         rich_help_panel="Judgement",
     ),
 ]

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flashsale.campaign.demands import EXERCISED, REQUIRE, only_exercising
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import find_stores, stack_of
 from flashsale.cli.options import Json, LedgerUrl, MySQLUrl, RunStateDir
 from flashsale.cli.terminal import TerminalTeller, console, tell_document, tell_workflow
 from flashsale.errors import ExitCode, NothingJudgedError, UsageError, one_line
 from flashsale.model import Verdict
+from flashsale.report.wording import met
 from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.finding import Finding
@@ -32,6 +34,15 @@ def command(
     drain_timeout: Annotated[
         float, typer.Option(help="Seconds that the order queue may stand still.", min=0)
     ] = DRAIN_TIMEOUT_S,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            REQUIRE,
+            metavar="exercised:CHECK",
+            help=f"A check that has to have met what it guards, such as "
+            f"'{EXERCISED}duplicate_truthful', else exit 8. Repeatable.",
+        ),
+    ] = None,
     json: Json = False,
     state_dir: RunStateDir = None,
     ledger_url: LedgerUrl = None,
@@ -44,11 +55,12 @@ def command(
     """
     if not math.isfinite(drain_timeout):
         raise UsageError(f"--drain-timeout: expected seconds, got {drain_timeout}")
+    required = only_exercising(require or [])
     if not (run / ATTEMPTS_FILE).is_file():
         raise NothingJudgedError(f"{run}: no attempts to judge; name the folder of a storm's run")
     # The cache is none of verify's business, so whoever names the other two has named enough.
     stores = find_stores(stack_of(run, state_dir), ledger_url, ledger_url, mysql_url)
-    found = judge_run(run, stores, TerminalTeller("verify"), drain_timeout)
+    found = judge_run(run, stores, TerminalTeller("verify"), drain_timeout, required=required)
     if json:
         tell_document(found.judgement.to_json())
     else:
@@ -116,6 +128,8 @@ def _lines(judgement: Judgement) -> Iterator[str]:
                 yield f"{'':<8}{offence.text}"
             if finding.total > len(finding.offences):
                 yield f"{'':<8}and {finding.total - len(finding.offences):,} more"
+        if check.exercised:
+            yield f"{'':<8}{met(check.exercised)}"
 
 
 def _headline(check: CheckResult) -> str:
@@ -134,6 +148,8 @@ def _table(judgement: Judgement) -> Table:
     for check in judgement.checks:
         style = _STYLES.get(check.verdict, _DOUBTFUL)
         named = [o.text for f in _told(check) for o in f.offences]
-        detail = "\n".join((_headline(check), *named))
-        table.add_row(check.name, Text(check.verdict, style=style), Text(detail))
+        detail = Text("\n".join((_headline(check), *named)))
+        if check.exercised:
+            detail.append(f"\n{met(check.exercised)}", style="dim")
+        table.add_row(check.name, Text(check.verdict, style=style), detail)
     return table

@@ -198,6 +198,7 @@ def _template() -> Template:
         colour=colour_of,
         lapse=lapse,
         share=share,
+        met=wording.met,
         plural=plural,
         percent=lambda part: "–" if part is None else wording.percent(part),
         count=lambda number: "–" if number is None else f"{number:,}",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from flashsale.model import Verdict
-from flashsale.report.wording import change_line
+from flashsale.report.wording import change_line, met
 from flashsale.run.generator import Health
 from flashsale.run.summary import Summary
 
@@ -123,6 +123,9 @@ def _remarks(summary: Summary) -> Iterator[str]:
     """What failed nothing, and somebody ought to read."""
     for doubt in summary.generator.doubts:
         yield f"the generator is suspect: {doubt}"
+    for check in summary.verify.checks:
+        if check.exercised:
+            yield f"{check.name} {met(check.exercised)}"
     yield from summary.hints
 
 

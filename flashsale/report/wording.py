@@ -1,6 +1,6 @@
 """What terminal, page and JUnit say alike: numbers as people read them, figures in sentences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from flashsale.run.generator import CalibrationFigures
@@ -52,6 +52,15 @@ def share(part: int, whole: int) -> str:
 def plural(count: int, noun: str) -> str:
     """`count` of a noun that takes an s."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def met(exercised: Mapping[str, int]) -> str:
+    """What a check met, first of all of what it guards: 'met retries told duplicate: 312'."""
+    if not exercised:
+        return ""
+    counts = ", ".join(f"{what}: {count:,}" for what, count in exercised.items())
+    guarded = next(iter(exercised.values()))
+    return f"met {counts}" if guarded else f"met nothing that it guards ({counts})"
 
 
 def said_line(said: SaidFigures) -> str:

@@ -102,11 +102,13 @@ class OrderFigures(Part):
 
 
 class Check(Part):
-    """One invariant of the sale; `findings` is verify's own, in detail."""
+    """One invariant of the sale; `findings` is verify's own, in detail. `exercised` counts what the
+    check met, first of all of what it guards."""
 
     name: str
     verdict: Verdict
     detail: str = ""
+    exercised: dict[str, int] = {}
     findings: list[Any] = []
 
 

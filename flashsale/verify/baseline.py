@@ -90,6 +90,7 @@ class Baseline:
             "stream": {
                 "exists": self.stream_exists,
                 "last_entry": self.position.entry,
+                "added": self.position.added,
                 "trimmed": self.trimmed,
             },
             "dead_letters": {"last_entry": self.position.dead},
@@ -125,7 +126,7 @@ def baseline_of(observation: Observation) -> Baseline:
             for voucher, rows in observation.rows.items()
             if (ledger := observation.ledger.get(voucher)) is not None
         },
-        position=Position(queue.last_entry, queue.dead_last),
+        position=Position(queue.last_entry, queue.dead_last, queue.added),
         trimmed=queue.trimmed,
         stream_exists=queue.exists,
         clocks=observation.clocks,
@@ -196,7 +197,9 @@ def from_json(text: bytes) -> Baseline:
         dataset=document["dataset"],
         sales={int(v): _sale_from_json(sale) for v, sale in document["vouchers"].items()},
         position=Position(
-            entry_id(stream["last_entry"]), entry_id(document["dead_letters"]["last_entry"])
+            entry_id(stream["last_entry"]),
+            entry_id(document["dead_letters"]["last_entry"]),
+            whole_or_none(stream.get("added")),
         ),
         trimmed=index(stream["trimmed"]),
         stream_exists=stream["exists"],

@@ -2,14 +2,14 @@
 
 The storm command has the mark written after the last answer and the last question, by the stores'
 own clocks, so that later runs do not disturb the judgement. A judge who comes late finds later
-runs' orders in the same rows, sets and stocks. An order is a later one where the clock of the
-script says so, both stores agree on it, and nobody in this run was told of it. Later orders are
-taken out in both stores with the units that they hold, and later restocks with the units that they
-brought, so that every check sees the sale as the run left it. What is wrong with the rest stays
-wrong.
+runs' orders in the same rows, sets and stocks. An order is a later one where its entry lies past
+the run's part of the stream, the ledger has its receipt, nobody in this run was told of it, and it
+is not the second of somebody who won in it. Later orders are taken out in both stores with the
+units that they hold, and later restocks with the units that they brought, so that every check sees
+the sale as the run left it. What is wrong with the rest stays wrong.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -37,7 +37,15 @@ from flashsale.verify.observation import (
     read_mysql_sales,
     read_terms,
 )
-from flashsale.verify.queue import BEGINNING, NOW, Span, entry_id, position, read_queue
+from flashsale.verify.queue import (
+    BEGINNING,
+    NOW,
+    Span,
+    entry_id,
+    is_past,
+    position,
+    read_queue,
+)
 
 SCHEMA = 1
 
@@ -73,6 +81,7 @@ class Ending:
             "claim_ms": self.claim_ms,
             "stream": {
                 "last_entry": self.position.entry,
+                "added": self.position.added,
                 "trimmed": self.trimmed,
                 "backlog": self.backlog,
             },
@@ -102,7 +111,7 @@ def take(ledger_url: str, mysql_url: str, vouchers: Sequence[int], claim_ms: int
         return Ending(
             clocks=clocks,
             claim_ms=claim_ms,
-            position=Position(queue.last_entry, queue.dead_last),
+            position=Position(queue.last_entry, queue.dead_last, queue.added),
             trimmed=queue.trimmed,
             backlog=queue.backlog.total,
             sales={
@@ -157,7 +166,11 @@ def from_json(text: bytes) -> Ending:
     return Ending(
         clocks=replace(clocks, redis_ms=index(clocks.redis_ms), mysql_ms=index(clocks.mysql_ms)),
         claim_ms=index(document["claim_ms"]),
-        position=Position(entry_id(stream["last_entry"]), entry_id(dead["last_entry"])),
+        position=Position(
+            entry_id(stream["last_entry"]),
+            entry_id(dead["last_entry"]),
+            whole_or_none(stream.get("added")),
+        ),
         trimmed=index(stream["trimmed"]),
         backlog=index(stream["backlog"]),
         sales={int(v): _sale_from_json(sale) for v, sale in document["vouchers"].items()},
@@ -197,6 +210,8 @@ def as_of(
 
     `later` counts the orders that were left out, by voucher.
     """
+    until = span_of(attempts, before, ending).until
+    told = seen.queue.exists and not is_past(seen.queue.first_entry, until)
     views = {
         voucher: _View(
             claims=claims,
@@ -206,6 +221,7 @@ def as_of(
             mysql=seen.mysql.get(voucher),
             ledger=seen.ledger.get(voucher) or LedgerSale(),
             newer=seen.queue.newer,
+            is_told=told and (seen.ledger.get(voucher) or LedgerSale()).gives_receipts,
         ).as_of(ending.sales.get(voucher))
         for voucher, claims in attempts.claims.items()
     }
@@ -219,6 +235,7 @@ def as_of(
         ledger={voucher: view.ledger for voucher, view in views.items()},
         queue=queue,
         later={voucher: view.later for voucher, view in views.items() if view.later},
+        unplaced={voucher: view.unplaced for voucher, view in views.items() if view.unplaced},
     )
 
 
@@ -228,11 +245,15 @@ class _AsOf:
     rows: Rows
     ledger: LedgerSale
     later: int
+    unplaced: int
 
 
 @dataclass(frozen=True)
 class _View:
-    """One sale as it is now, with what it takes to tell the run's orders from later ones."""
+    """One sale as it is now, with what it takes to tell the run's orders from later ones.
+
+    `newer` are orders of the stream past the run's part of it; all that there were, if `is_told`.
+    """
 
     claims: Claims
     before: SaleBefore | None
@@ -241,10 +262,12 @@ class _View:
     mysql: MySQLSale | None
     ledger: LedgerSale
     newer: Mapping[int, int]
+    is_told: bool
 
     def as_of(self, then: SaleAtEnd | None) -> _AsOf:
         """The sale without what came later. Of an order that is a row, the row tells when."""
-        late_rows = frozenset(self._late_rows())
+        placed, unplaced = self._late_rows()
+        late_rows = placed | unplaced
         late_orders = {self.rows.order[row]: self.rows.user[row] for row in late_rows}
         rows = frozenset(self.rows.order) if self.newer else frozenset()
         late_orders |= {
@@ -260,29 +283,60 @@ class _View:
             rows=self.rows.without(late_rows) if late_rows else self.rows,
             ledger=self._ledger_then(gone, restocked, then.terms if then else None),
             later=len(late_orders),
+            unplaced=len(unplaced),
         )
 
-    def _late_rows(self) -> Iterator[int]:
-        """Rows created after the end that the ledger knows, too, and no claim of the run explains.
+    def _late_rows(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Rows that came after the end: those that the stream places there, and those of which
+        only a clock says so, since the stream tells of nothing that is so long ago.
 
-        Where a system gives no receipts, the time is of MySQL, at which a worker wrote the row: it
-        tells nothing while orders of the run were queued.
+        The ledger knows them, too, and no claim of the run explains them. A second live row of a
+        user whose first is the run's is none of them.
         """
-        rows, receipts = self.rows, self.ledger.receipts
-        by_script = self.ledger.gives_receipts
-        if not by_script and self.ending.backlog:
-            return
-        clocks = self.ending.clocks
-        end_ms = clocks.redis_ms if by_script else clocks.mysql_ms
-        waiting = {self.claims.user[k] for k in self.claims.open()}
-        for row, created_ms in enumerate(rows.created_ms):
-            if created_ms <= end_ms:
+        placed, unplaced = set[int](), set[int]()
+        for row, order in enumerate(self.rows.order) if self.newer or not self.is_told else ():
+            if order in self.newer:
+                chosen = placed
+            elif not self.is_told and self._is_past_the_end(row):
+                chosen = unplaced
+            else:
                 continue
-            user, order = rows.user[row], rows.order[row]
-            grace_ms = self.ending.claim_ms if user in waiting else 0
-            known = not by_script or not rows.is_live(row) or receipts.get(user) == order
-            if created_ms > end_ms + grace_ms and known and not self._is_ours(order):
-                yield row
+            if self._is_known(row) and not self._is_ours(order):
+                chosen.add(row)
+        if not placed and not unplaced:
+            return frozenset(), frozenset()
+        winners = {
+            self.rows.user[row]
+            for row in self.rows.live()
+            if row not in placed and row not in unplaced
+        }
+        seconds = {
+            row
+            for row in placed | unplaced
+            if self.rows.is_live(row) and self.rows.user[row] in winners
+        }
+        return frozenset(placed - seconds), frozenset(unplaced - seconds)
+
+    def _is_known(self, row: int) -> bool:
+        """True where the ledger has the row's receipt, or gives none, or has given it back."""
+        by_receipt = self.ledger.gives_receipts and self.rows.is_live(row)
+        return (
+            not by_receipt
+            or self.ledger.receipts.get(self.rows.user[row]) == (self.rows.order[row])
+        )
+
+    def _is_past_the_end(self, row: int) -> bool:
+        """True where the row's clock says so: the script's, where a system gives receipts, else
+        MySQL's, at which a worker wrote it."""
+        clocks = self.ending.clocks
+        end_ms = clocks.redis_ms if self.ledger.gives_receipts else clocks.mysql_ms
+        grace_ms = self.ending.claim_ms if self.rows.user[row] in self._waiting else 0
+        return self.rows.created_ms[row] > end_ms + grace_ms
+
+    @cached_property
+    def _waiting(self) -> frozenset[int]:
+        """Users with a claim that may still have sold after the end."""
+        return frozenset(self.claims.user[k] for k in self.claims.open())
 
     def _is_ours(self, order: int) -> bool:
         """True for an order that the run was told of, or found."""

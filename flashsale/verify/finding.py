@@ -1,6 +1,8 @@
-"""What a check has to say: violations, doubts and remarks, each naming its offenders."""
+"""What a check has to say: violations, doubts and remarks, each naming its offenders, and what it
+met of what it guards.
+"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -72,3 +74,14 @@ def _finding(verdict: Verdict, rule: str, offences: Iterable[Offence]) -> list[F
     named = tuple(islice(rest, EXAMPLES_MAX))
     total = len(named) + sum(1 for _ in rest)
     return [Finding(verdict, rule, total, named)] if total else []
+
+
+Met = Mapping[str, int]
+"""What came that a check guards against, by what is counted: first of all what it guards. Where
+that is nought, it would have passed whatever the sale does; the other counts say how it was tried.
+"""
+
+
+def is_met(met: Met) -> bool:
+    """True where something came that the check guards against."""
+    return next(iter(met.values()), 0) > 0

@@ -307,17 +307,22 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far the order stream and the dead letters had come: what is later is newer."""
+    """How far the order stream and the dead letters had come: what is later is newer.
+
+    `added` counts the stream's entries, None where nobody counted.
+    """
 
     entry: str = BEGINNING
     dead: str = BEGINNING
+    added: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     """Both stores at one moment. `still` is False where sales went on while they were read.
 
-    `later` counts orders that were left out of it, by voucher, since they came after the run.
+    `later` counts orders that were left out of it, by voucher, since they came after the run;
+    `unplaced` those of them of which only a clock says so.
     """
 
     dataset: str | None
@@ -328,6 +333,7 @@ class Observation:
     queue: Queue = field(default_factory=Queue)
     still: bool = True
     later: Mapping[int, int] = field(default_factory=dict)
+    unplaced: Mapping[int, int] = field(default_factory=dict)
 
 
 def observe(stores: Connections, vouchers: Sequence[int], span: Span | None = None) -> Observation:

@@ -16,6 +16,8 @@ from flashsale.model import parse_id
 BEGINNING = "0-0"
 NOW = "+"
 """As far as the stream goes."""
+LAST = f"{2**64 - 1}-{2**64 - 1}"
+"""The last id that there can be: nothing comes after it, and Redis calls asking for it an error."""
 _PAGE = 1_000
 
 
@@ -61,6 +63,18 @@ def last_entry(info: Mapping[str, Any] | None) -> str:
     return bytes(info["last-generated-id"]).decode() if info else BEGINNING
 
 
+def first_entry(info: Mapping[str, Any] | None) -> str:
+    """The id of the oldest entry that is still in a stream; where there is none, of the newest that
+    ever was."""
+    first = info["first-entry"] if info else None
+    return bytes(first[0]).decode() if first else last_entry(info)
+
+
+def added(info: Mapping[str, Any] | None) -> int | None:
+    """How many entries ever were in a stream; None where there is none."""
+    return int(info["entries-added"]) if info else None
+
+
 def read_group(ledger: Redis) -> Group | None:
     """The workers' group of the stream of orders."""
     groups: Any = ledger.xinfo_groups(keys.STREAM_ORDERS)
@@ -73,7 +87,7 @@ def read_group(ledger: Redis) -> Group | None:
 
 def page(ledger: Redis, stream: str, after: str, until: str, count: int = _PAGE) -> list[Any]:
     """The first entries after `after` up to `until`: (id, fields) of each."""
-    if until != NOW and position(after) >= position(until):
+    if position(after) >= position(LAST if until == NOW else until):
         return []
     found: Any = ledger.xrange(stream, min=f"({after}", max=until, count=count)
     return list(found)
@@ -94,7 +108,7 @@ def count(ledger: Redis, after: str, until: str = NOW) -> int:
 def read_pending(ledger: Redis, since: str, until: str = NOW) -> list[Any]:
     """What workers were given and have not acknowledged, between the two, as XPENDING tells it."""
     every: list[Any] = []
-    while until == NOW or position(since) < position(until):
+    while position(since) < position(LAST if until == NOW else until):
         found: Any = ledger.xpending_range(
             keys.STREAM_ORDERS, keys.GROUP, min=f"({since}", max=until, count=_PAGE
         )
@@ -105,6 +119,7 @@ def read_pending(ledger: Redis, since: str, until: str = NOW) -> list[Any]:
     return every
 
 
+_NO_GROUP = "read or not: its group is gone, so nobody can tell"
 _NAMED_MAX = 20
 _DEAD_MAX = 1_000
 
@@ -155,10 +170,16 @@ class Queue:
 
     `stuck` names the first entries that are pending or undelivered, `trimmed` counts entries that
     were removed before the group was given them, `dead` are dead letters of the sales asked for.
-    `newer` are orders of these sales, and their users, that were queued after the span.
+    `newer` are orders of these sales, and their users, that were queued after the span. `added`
+    counts entries that ever were; `first_entry` is the oldest that is still there.
     """
 
     exists: bool = False
+    stream: str = keys.STREAM_ORDERS
+    group: str = keys.GROUP
+    has_group: bool = True
+    added: int | None = None
+    first_entry: str = BEGINNING
     last_entry: str = BEGINNING
     backlog: Backlog = Backlog()
     stuck: tuple[Entry, ...] = ()
@@ -197,13 +218,16 @@ def read_queue(ledger: Redis, vouchers: frozenset[int], span: Span) -> Queue:
     unread = page(ledger, keys.STREAM_ORDERS, after, span.until, _NAMED_MAX)
     return Queue(
         exists=info is not None,
+        has_group=group is not None or info is None,
+        added=added(info),
+        first_entry=first_entry(info),
         last_entry=last_entry(info),
         backlog=Backlog(
             waiting if span.until == NOW else count(ledger, after, span.until), len(pending)
         ),
         stuck=(
             *(_stuck(ledger, p) for p in pending[:_NAMED_MAX]),
-            *(_entry(e[0], e[1], "never delivered") for e in unread),
+            *(_entry(e[0], e[1], "never delivered" if group else _NO_GROUP) for e in unread),
         )[:_NAMED_MAX],
         trimmed=_trimmed(info, group, waiting) if info and group else 0,
         dead=tuple(letters.named),
@@ -230,6 +254,25 @@ def _newer(ledger: Redis, vouchers: frozenset[int], until: str) -> dict[int, int
         return {}
     found = _orders_after(ledger, vouchers, until)
     return {entry.order: entry.user for entry in found if entry.order and entry.user}
+
+
+Sighting = tuple[int, int]
+"""When an order was sold: by the id of its entry and by the script, Unix ms. Both are the ledger's;
+one that was queued again has a later id, one that was sold while the clock was set back an earlier
+time in its entry."""
+
+
+def read_sightings(ledger: Redis, vouchers: frozenset[int], span: Span) -> dict[int, Sighting]:
+    """Of each order of these sales whose entry is in the stream: when it was sold."""
+    seen: dict[int, Sighting] = {}
+    for found in pages(ledger, keys.STREAM_ORDERS, span.since):
+        for raw_entry, fields in found:
+            entry = _entry(raw_entry, fields)
+            if entry.voucher in vouchers and entry.order and entry.order not in seen:
+                queued_ms = position(entry.entry)[0]
+                sold_ms = parse_id(_text(fields, b"ms") or "")
+                seen[entry.order] = (queued_ms, sold_ms or queued_ms)
+    return seen
 
 
 def _undelivered(ledger: Redis, group: Group) -> int:

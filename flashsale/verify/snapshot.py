@@ -20,15 +20,16 @@ from flashsale.verify.observation import (
     observe,
     read_owners,
 )
-from flashsale.verify.queue import Queue
+from flashsale.verify.queue import Queue, Sighting, read_sightings
 
 
 @dataclass(frozen=True)
 class Sale:
     """One voucher's sale from all sides. `before` is None where there is no baseline.
 
-    `later` orders were sold after the run; nothing else here knows of them. Each claim asked for
-    `quantity` units, a user may hold `limit` orders, and `names` are ids that are no numbers.
+    `later` orders were sold after the run, `unplaced` of them by a clock's word alone; nothing else
+    here knows of them. Each claim asked for `quantity` units, a user may hold `limit` orders, and
+    `names` are ids that are no numbers.
     """
 
     voucher: int
@@ -38,6 +39,7 @@ class Sale:
     ledger: LedgerSale
     before: SaleBefore | None
     later: int = 0
+    unplaced: int = 0
     quantity: int = 1
     limit: int = 1
     names: Mapping[int, str] = field(default_factory=dict)
@@ -52,6 +54,11 @@ class Sale:
         """Position in `rows` of each user's live order."""
         users = self.rows.user
         return {users[row]: row for row in self.rows.live()}
+
+    @cached_property
+    def buyers(self) -> int:
+        """How many users asked."""
+        return len(set(self.claims.user))
 
     @cached_property
     def holders(self) -> frozenset[int]:
@@ -152,6 +159,22 @@ class Sale:
         """True for an order that was no row before the run: what became of it is not the run's."""
         return self.before is not None and order in self.before.queued
 
+    @cached_property
+    def terms_ms(self) -> tuple[int, int] | None:
+        """The sale's window, begin ≤ time < end; where it was moved in the run, the wider one."""
+        pairs = [(self.ledger.begin_ms, self.ledger.end_ms)]
+        if self.before:
+            pairs.append((self.before.begin_ms, self.before.end_ms))
+        if self.mysql and not self.ledger.has_terms:
+            pairs.append((self.mysql.begin_ms, self.mysql.end_ms))
+        known = [(begin, end) for begin, end in pairs if begin is not None and end is not None]
+        return (min(b for b, _ in known), max(e for _, e in known)) if known else None
+
+    def was_open_throughout(self, lasted_ms: tuple[int, int] | None) -> bool:
+        """True where the sale was open for as long as the run lasted."""
+        terms, lasted = self.terms_ms, lasted_ms
+        return bool(terms and lasted and terms[0] <= lasted[0] and lasted[1] < terms[1])
+
     def new_rows(self) -> Iterator[int]:
         """Positions in `rows` of this run's orders."""
         return (row for row, order in enumerate(self.rows.order) if self.is_new(order))
@@ -177,6 +200,8 @@ class Snapshot:
     """The whole run. `strays` are orders promised to users that MySQL has under other vouchers.
 
     `shortfall` says what the storm's record lacks; `unrecorded` claims have no result in it.
+    `sightings` tells when orders were sold, by their entries in the stream: None where nobody
+    looked, since nothing hung on it.
     `absent` names checks whose data a shop does not have, and why; `rests_on` what it has.
     """
 
@@ -185,19 +210,32 @@ class Snapshot:
     still: bool = True
     dataset: str | None = None
     before: Baseline | None = None
+    ending: Ending | None = None
     clocks: Clocks | None = None
     strays: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    sightings: Mapping[int, Sighting] | None = None
     shortfall: str | None = None
     unrecorded: int = 0
     absent: Mapping[str, str] = field(default_factory=dict)
     rests_on: tuple[str, ...] = ()
 
     @property
+    def lasted_ms(self) -> tuple[int, int] | None:
+        """From when to when an order of the run can have been sold, by the ledger's clock."""
+        if self.before is None or self.before.clocks is None or self.clocks is None:
+            return None
+        end_ms = self.clocks.redis_ms
+        if self.ending is not None:
+            end_ms = self.ending.clocks.redis_ms + self.ending.claim_ms
+        start_ms = self.before.clocks.redis_ms
+        return (start_ms, end_ms) if start_ms <= end_ms else None
+
+    @property
     def drained(self) -> bool:
         """True where every order has left the queue, so that what is no row now never will be."""
         return self.queue.backlog.total == 0
 
-    @property
+    @cached_property
     def accepted(self) -> int:
         """How many orders users were told of as sold, each counted once."""
         named = sum(len(sale.told_sold) for sale in self.sales)
@@ -209,7 +247,7 @@ class Snapshot:
         """How many claims may or may not have sold, as far as their own answers tell."""
         return sum(1 for sale in self.sales for _ in sale.claims.open())
 
-    @property
+    @cached_property
     def persisted(self) -> int:
         """How many of this run's orders are rows."""
         return sum(1 for sale in self.sales for _ in sale.new_rows())
@@ -250,6 +288,7 @@ def join(attempts: Attempts, before: Baseline | None, seen: Observation) -> Snap
                 quantity=attempts.quantity,
                 limit=attempts.limit,
                 names=attempts.names,
+                unplaced=seen.unplaced.get(voucher, 0),
             )
             for voucher, claims in sorted(attempts.claims.items())
         ),
@@ -267,11 +306,21 @@ def read_snapshot(
     stores: Connections, attempts: Attempts, before: Baseline | None, ending: Ending | None
 ) -> Snapshot:
     """Read both stores, as of the end of the run, and join them with the record and baseline."""
-    seen = observe(stores, attempts.vouchers, span_of(attempts, before, ending))
+    span = span_of(attempts, before, ending)
+    seen = observe(stores, attempts.vouchers, span)
     if ending is not None:
         seen = as_of(ending, seen, attempts, before)
-    snapshot = join(attempts, before, seen)
+    snapshot = replace(join(attempts, before, seen), ending=ending)
     missing = [
         order for sale in snapshot.sales for order in sale.promised if order not in sale.row_of
     ]
-    return replace(snapshot, strays=read_owners(stores.database, missing))
+    sightings = None
+    if any(_hangs_on_the_stream(snapshot, sale) for sale in snapshot.sales):
+        sightings = read_sightings(stores.ledger, frozenset(attempts.vouchers), span)
+    return replace(snapshot, strays=read_owners(stores.database, missing), sightings=sightings)
+
+
+def _hangs_on_the_stream(snapshot: Snapshot, sale: Sale) -> bool:
+    """True where it matters which orders the stream holds, and since when."""
+    missing = any(sale.is_new(order) for order in sale.rowless.values())
+    return missing or not sale.was_open_throughout(snapshot.lasted_ms)

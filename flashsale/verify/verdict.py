@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from flashsale.verify.baseline import read_baseline
 from flashsale.verify.checks import CHECKS, Check
 from flashsale.verify.connection import connect
 from flashsale.verify.ending import read_ending, span_of
-from flashsale.verify.finding import Finding
+from flashsale.verify.finding import Finding, Met, is_met
 from flashsale.verify.observation import NO_TIME
 from flashsale.verify.queue import drain
 from flashsale.verify.snapshot import Snapshot, read_snapshot
@@ -85,12 +85,16 @@ _EXIT_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check amounts to; `detail` names the offenders, or the rule that held."""
+    """What one check amounts to; `detail` names the offenders, or the rule that held.
+
+    `exercised` counts what it met, first of all of what it guards.
+    """
 
     name: str
     verdict: Verdict
     detail: str
     findings: tuple[Finding, ...] = ()
+    exercised: Met = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in summary.json."""
@@ -98,6 +102,7 @@ class CheckResult:
             "name": self.name,
             "verdict": str(self.verdict),
             "detail": self.detail,
+            "exercised": dict(self.exercised),
             "findings": [finding.to_json() for finding in self.findings],
         }
 
@@ -145,11 +150,12 @@ class Judgement:
         }
 
 
-def judge(snapshot: Snapshot) -> Judgement:
+def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
     """Judge everything. Pure.
 
     One violation fails the run; without one, a check that could not judge leaves it unknown, and
-    so does a run in which nothing was accepted, since it put no rule to the test.
+    so does a run in which nothing was accepted, since it put no rule to the test, or one of the
+    `required` checks met nothing of what it guards.
     """
     before = snapshot.before
     if before is not None and before.dataset != snapshot.dataset:
@@ -159,7 +165,7 @@ def judge(snapshot: Snapshot) -> Judgement:
     if not snapshot.still:
         return unjudged("the sale was still moving while it was read; try again when it rests")
     checks = tuple(_judge_one(check, snapshot) for check in CHECKS)
-    verdict, reason = _whole(checks, snapshot)
+    verdict, reason = _whole(checks, snapshot, required)
     return Judgement(
         verdict=verdict,
         checks=checks,
@@ -189,7 +195,7 @@ def _judge_one(check: Check, snapshot: Snapshot) -> CheckResult:
     verdict = _gravest(finding.verdict for finding in findings)
     told = [finding for finding in findings if finding.verdict == verdict]
     detail = "; ".join(map(str, told)) if told else check.rule
-    return CheckResult(check.name, verdict, detail, findings)
+    return CheckResult(check.name, verdict, detail, findings, check.meets(snapshot))
 
 
 def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
@@ -197,7 +203,9 @@ def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
     return next((v for v in (Verdict.FAIL, Verdict.UNKNOWN) if v in found), Verdict.PASS)
 
 
-def _whole(checks: tuple[CheckResult, ...], snapshot: Snapshot) -> tuple[Verdict, str | None]:
+def _whole(
+    checks: tuple[CheckResult, ...], snapshot: Snapshot, required: Collection[str]
+) -> tuple[Verdict, str | None]:
     verdict = _gravest(check.verdict for check in checks)
     if verdict == Verdict.FAIL:
         return verdict, None
@@ -206,7 +214,18 @@ def _whole(checks: tuple[CheckResult, ...], snapshot: Snapshot) -> tuple[Verdict
     if verdict == Verdict.UNKNOWN:
         unknown = ", ".join(check.name for check in checks if check.verdict == verdict)
         return verdict, f"could not judge {unknown}"
+    idle = [c for c in checks if c.name in required and not is_met(c.exercised)]
+    if idle:
+        return Verdict.UNKNOWN, "; ".join(
+            f"{check.name} met nothing that it guards ({', '.join(_counts(check.exercised))}), "
+            "and that was required"
+            for check in idle
+        )
     return verdict, None
+
+
+def _counts(met: Met) -> Iterator[str]:
+    return (f"{what}: {count:,}" for what, count in met.items())
 
 
 _RETURN_LOOK_EVERY_S = 0.5
@@ -218,12 +237,14 @@ def examine(
     mysql_url: str,
     *,
     drain_timeout_s: float = DRAIN_TIMEOUT_S,
+    required: Collection[str] = (),
     on_look: Callable[[int], None] = lambda left: None,
 ) -> Judgement:
     """Judge the run recorded in `run_dir` by what the two stores hold now. Writes nothing.
 
-    `on_look` is told the length of the queue at every look. Raises NothingJudgedError where there
-    is no record of attempts, UnreachableError where a store does not answer.
+    `required` names checks that have to have met what they guard. `on_look` is told the length of
+    the queue at every look. Raises NothingJudgedError where there is no record of attempts,
+    UnreachableError where a store does not answer.
     """
     attempts = read_attempts(run_dir)
     before = read_baseline(run_dir)
@@ -234,7 +255,7 @@ def examine(
         snapshot = _settled(
             lambda: read_snapshot(stores, attempts, before, ending), drain_timeout_s
         )
-    return after_waiting(judge(snapshot), waited_s)
+    return after_waiting(judge(snapshot, required), waited_s)
 
 
 def _settled(read: Callable[[], Snapshot], timeout_s: float) -> Snapshot:

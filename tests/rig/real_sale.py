@@ -53,31 +53,37 @@ class RealSale:
             cursor.execute(statement, values)
             return list(cursor.fetchall())
 
-    def open(self, voucher: int, units: int) -> None:
+    def open(self, voucher: int, units: int, end_ms: int = END_MS) -> None:
         """Put a sale into both stores."""
         self.sql(
             "INSERT INTO tb_seckill_voucher "
-            "(voucher_id, stock, initial_stock, begin_time, end_time) VALUES (%s, %s, %s, %s, %s)",
+            "(voucher_id, stock, initial_stock, begin_time, end_time) "
+            "VALUES (%s, %s, %s, %s, FROM_UNIXTIME(%s / 1000))",
             voucher,
             units,
             units,
             BEGIN,
-            END,
+            end_ms,
         )
         self.redis.set(f"seckill:stock:{voucher}", units)
         self.redis.hset(
             f"seckill:sale:{voucher}",
-            mapping={"begin": BEGIN_MS, "end": END_MS, "state": "open", "initial": units},
+            mapping={"begin": BEGIN_MS, "end": end_ms, "state": "open", "initial": units},
         )
         if not self.redis.exists(STREAM):
             self.redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
 
-    def accept(self, user: int, order: int, voucher: int = 1) -> None:
+    def now_ms(self) -> int:
+        """The ledger's clock."""
+        seconds, micros = self.redis.time()  # type: ignore[misc]
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def accept(self, user: int, order: int, voucher: int = 1, sold_ms: int = SOLD_MS) -> None:
         """What the script does."""
         self.redis.decr(f"seckill:stock:{voucher}")
         self.redis.sadd(f"seckill:order:{voucher}", user)
         self.redis.hset(f"seckill:receipt:{voucher}", str(user), order)
-        entry = {"userId": user, "voucherId": voucher, "id": order, "ms": SOLD_MS}
+        entry = {"userId": user, "voucherId": voucher, "id": order, "ms": sold_ms}
         self.redis.xadd(STREAM, entry)
 
     def deliver(self, count: int = 1000) -> list[Any]:
@@ -122,9 +128,9 @@ class RealSale:
         before = take(self.ledger_url, self.mysql_url, vouchers or (1,))
         (self.run_dir / BASELINE_FILE).write_bytes(before.to_json())
 
-    def end(self) -> None:
+    def end(self, claim_ms: int = 50) -> None:
         """The run is over: write how far the stores have come, and let a moment pass."""
-        taken = take_ending(self.ledger_url, self.mysql_url, (1,), claim_ms=50)
+        taken = take_ending(self.ledger_url, self.mysql_url, (1,), claim_ms)
         (self.run_dir / ENDING_FILE).write_bytes(taken.to_json())
         time.sleep(0.1)
 

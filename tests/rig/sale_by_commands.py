@@ -60,6 +60,17 @@ class SaleByCommands:
         """As the family's own schema does, which has no unique key on user and voucher."""
         self.sql("ALTER TABLE tb_voucher_order DROP INDEX uk_live_order")
 
+    def end_now(self, voucher: int) -> None:
+        """The sale's hours are over, by both stores."""
+        end_ms = self.now_ms()
+        self.redis.hset(f"seckill:sale:{voucher}", "end", end_ms)
+        self.sql(
+            "UPDATE tb_seckill_voucher SET end_time = FROM_UNIXTIME(%s / 1000) "
+            "WHERE voucher_id = %s",
+            end_ms,
+            voucher,
+        )
+
     def _open(self, voucher: int, units: int) -> None:
         self.sql(
             "INSERT INTO tb_seckill_voucher (voucher_id, stock, initial_stock, begin_time,"

@@ -1,7 +1,7 @@
 """A small sale to judge: what a correct system would leave behind, and hands to spoil it with."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flashsale.model import Outcome, PayStatus, Verdict
@@ -10,7 +10,7 @@ from flashsale.verify.baseline import Baseline, baseline_of
 from flashsale.verify.checks import CHECKS
 from flashsale.verify.finding import Finding
 from flashsale.verify.observation import Clocks, LedgerSale, MySQLSale, Observation, Rows
-from flashsale.verify.queue import Queue
+from flashsale.verify.queue import Queue, Sighting
 from flashsale.verify.snapshot import Snapshot, join
 
 DATASET = "d" * 32
@@ -57,6 +57,8 @@ class World:
     members: set[int] = field(default_factory=set)
     receipts: dict[int, int] = field(default_factory=dict)
     before: Baseline | None = None
+    sightings: dict[int, Sighting] = field(default_factory=dict)
+    newer: dict[int, int] = field(default_factory=dict)
     now_us: int = 0
 
     def __post_init__(self) -> None:
@@ -73,16 +75,18 @@ class World:
     # What a correct system does.
 
     def start(self) -> None:
-        """Take the baseline now."""
-        self.before = baseline_of(self.observation())
+        """Take the baseline now, before the sale begins: its orders are judged one by one."""
+        clocks = replace(CLOCKS, redis_ms=BEGIN_MS - 100)
+        self.before = baseline_of(replace(self.observation(), clocks=clocks))
 
     def sell(self, user: int, order: int, **row: int) -> None:
         """A unit goes to `user`, in both stores."""
-        self.sell_in_ledger(user, order)
+        self.sell_in_ledger(user, order, row.get("created_ms", BEGIN_MS + 10))
         self.persist(user, order, **row)
 
-    def sell_in_ledger(self, user: int, order: int) -> None:
+    def sell_in_ledger(self, user: int, order: int, sold_ms: int = BEGIN_MS + 10) -> None:
         """What seckill.lua does."""
+        self.sightings[order] = (sold_ms, sold_ms)
         self.ledger["stock"] -= 1
         self.members.add(user)
         self.receipts[user] = order
@@ -149,7 +153,7 @@ class World:
             mysql={self.voucher: self.mysql} if self.mysql else {},
             rows={self.voucher: rows},
             ledger={self.voucher: sale},
-            queue=queue,
+            queue=replace(queue, newer={**queue.newer, **self.newer}),
             still=still,
         )
 
@@ -184,7 +188,7 @@ def together(worlds: Iterable[World], queue: Queue = STREAM, *, still: bool = Tr
         before = Baseline(
             first.dataset, sales, first.position, first.trimmed, first.stream_exists, first.clocks
         )
-    return join(
+    snapshot = join(
         Attempts("run-1", "test", {world.voucher: world.record() for world in parts}),
         before,
         Observation(
@@ -197,6 +201,8 @@ def together(worlds: Iterable[World], queue: Queue = STREAM, *, still: bool = Tr
             still=still,
         ),
     )
+    sightings = {order: seen for world in parts for order, seen in world.sightings.items()}
+    return replace(snapshot, sightings=sightings)
 
 
 def findings(snapshot: Snapshot, name: str, verdict: Verdict) -> list[Finding]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from flashsale.verify.attempts import DUPLICATE, GARBLED, NEVER, NO_ORDER, SOLD, SOLD_OUT
-from flashsale.verify.finding import Finding, Offence, doubt, remark, violation
+from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
 from flashsale.verify.snapshot import Sale, Snapshot
 
 
@@ -21,6 +21,21 @@ def duplicate_truthful(snapshot: Snapshot) -> list[Finding]:
         *violation("told of it before it was sold", (o for s in sales for o in _too_early(s))),
         *remark("told of an order that was no row before the run", _lost_before(snapshot)),
     ]
+
+
+def duplicates(snapshot: Snapshot) -> Met:
+    """Answers "duplicate"."""
+    return {"retries told duplicate": _told(snapshot, DUPLICATE)}
+
+
+def refusals(snapshot: Snapshot) -> Met:
+    """Answers "sold out", and the units that could have come back meanwhile."""
+    returned = sum(sale.returned for sale in snapshot.sales)
+    return {"refusals after sell-out": _told(snapshot, SOLD_OUT), "units returned": returned}
+
+
+def _told(snapshot: Snapshot, outcome: int) -> int:
+    return sum(sale.claims.outcome.count(outcome) for sale in snapshot.sales)
 
 
 def _not_theirs(sale: Sale) -> Iterator[Offence]:

@@ -1,16 +1,10 @@
-"""Rules of orders: one a user under its own id, every promise kept, none that nobody asked for,
-nothing left on the way to MySQL, none sold outside the sale's hours.
-"""
+"""Rules of orders: one a user under its own id, every promise kept, none that nobody asked for."""
 
 from collections import Counter
 from collections.abc import Iterator
 
-from flashsale import keys
-from flashsale.model import Verdict
 from flashsale.verify.attempts import OUTCOMES, SOLD
-from flashsale.verify.finding import EXAMPLES_MAX, Finding, Offence, doubt, remark, violation
-from flashsale.verify.observation import NO_TIME
-from flashsale.verify.queue import Entry
+from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
 from flashsale.verify.snapshot import Sale, Snapshot
 
 
@@ -22,6 +16,11 @@ def one_per_user(snapshot: Snapshot) -> list[Finding]:
         *violation("several live rows", (o for sale in sales for o in _second_rows(sale))),
         *violation("promised several orders", (o for sale in sales for o in _second_words(sale))),
     ]
+
+
+def second_claims(snapshot: Snapshot) -> Met:
+    """Claims of users who had asked for the same voucher already."""
+    return {"claims of users who had asked": sum(len(s.claims) - s.buyers for s in snapshot.sales)}
 
 
 def _second_rows(sale: Sale) -> Iterator[Offence]:
@@ -86,6 +85,11 @@ def unique_ids(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
+def new_orders(snapshot: Snapshot) -> Met:
+    """New orders, whatever became of their answers."""
+    return {"new orders": snapshot.persisted, "claims without an answer": snapshot.unanswered}
+
+
 def _shared_ids(snapshot: Snapshot) -> Iterator[Offence]:
     elsewhere: dict[int, int] = {}
     for sale in snapshot.sales:
@@ -134,10 +138,15 @@ def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
     late = doubt if not snapshot.drained else violation
     return [
         *violation("another row than promised", (o for s in sales for o in _changed(snapshot, s))),
-        *late("promised, but no row", (o for s in sales for o in _lost(snapshot, s))),
+        *late("promised, but no row", (o for s in sales for o in lost_promises(snapshot, s))),
         *violation("promised under no id", (o for s in sales for o in _garbled(s))),
         *doubt("the storm's record is cut short", _unrecorded(snapshot)),
     ]
+
+
+def promises(snapshot: Snapshot) -> Met:
+    """Orders that users were told of."""
+    return {"orders told of": snapshot.accepted, "claims without an answer": snapshot.unanswered}
 
 
 def _unrecorded(snapshot: Snapshot) -> list[Offence]:
@@ -155,7 +164,8 @@ def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
             yield sale.offence(f"the row is of user {owner}, voucher {voucher}", user, order)
 
 
-def _lost(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
+def lost_promises(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
+    """Orders that users were told of and that are no row, whoever's."""
     for k, order in sale.claims.promised():
         user = sale.claims.user[k]
         if not order and user not in sale.holders:
@@ -199,6 +209,10 @@ def no_phantom(snapshot: Snapshot) -> list[Finding]:
             "sold after this run, so not judged here",
             (sale.offence(f"{sale.later:,} orders") for sale in snapshot.sales if sale.later),
         ),
+        *doubt(
+            "only a clock says that it was sold after this run",
+            (s.offence(f"{s.unplaced:,} orders") for s in snapshot.sales if s.unplaced),
+        ),
     ]
 
 
@@ -230,101 +244,3 @@ def _told(sale: Sale, user: int) -> str:
         return "; the user is not in the plan"
     answers = (str(outcome) for code, outcome in enumerate(OUTCOMES) if told & 1 << code)
     return f"; the user was told {', '.join(answers)}"
-
-
-def queue_empty(snapshot: Snapshot) -> list[Finding]:
-    """No order of the run is undelivered, pending, trimmed before delivery, or a dead letter.
-
-    Cannot judge a system that keeps no stream of orders.
-    """
-    queue = snapshot.queue
-    findings = [
-        *_named("still queued", queue.backlog.total, queue.stuck),
-        *_named("dead letters", queue.dead_total, queue.dead),
-        *violation("lost from the queue", _losses(snapshot)),
-    ]
-    if not queue.exists and snapshot.accepted and not findings:
-        findings += doubt("no queue to look at", [Offence(f"there is no {keys.STREAM_ORDERS}")])
-    return findings
-
-
-def _named(rule: str, total: int, entries: tuple[Entry, ...]) -> list[Finding]:
-    if not total:
-        return []
-    named = tuple(_offence(entry) for entry in entries[:EXAMPLES_MAX])
-    return [Finding(Verdict.FAIL, rule, total, named)]
-
-
-def _offence(entry: Entry) -> Offence:
-    named = [f"order {entry.order}"] if entry.order else []
-    named += [f"user {entry.user}"] if entry.user else []
-    named += [f"voucher {entry.voucher}"] if entry.voucher else []
-    text = f"{', '.join([*named, f'entry {entry.entry}'])}: {entry.note}"
-    return Offence(text, entry.voucher, entry.user, entry.order)
-
-
-def _losses(snapshot: Snapshot) -> Iterator[Offence]:
-    queue, before = snapshot.queue, snapshot.before
-    trimmed = queue.trimmed - (before.trimmed if before else 0)
-    if trimmed > 0:
-        yield Offence(f"{trimmed:,} entries were removed before any worker was given them")
-    existed = before is not None and before.stream_exists
-    written = any(sale.ledger.receipts for sale in snapshot.sales)
-    if not queue.exists and (existed or (written and snapshot.accepted)):
-        yield Offence(f"{keys.STREAM_ORDERS} is gone, and with it whatever was unread")
-
-
-def window(snapshot: Snapshot) -> list[Finding]:
-    """No order of the run was sold outside the sale's window, by the clock of the script.
-
-    The window is begin ≤ time < end; where it was moved in the run, the wider one counts. Cannot
-    judge orders without a time, sales without a window, nor orders that are still queued.
-    """
-    sales = snapshot.sales
-    queued = (s.offence("not a row yet", user, order) for s in sales for user, order in _queued(s))
-    return [
-        *violation("sold outside the window", (o for sale in sales for o in _outside(sale))),
-        *doubt("no time or window to judge by", (o for sale in sales for o in _timeless(sale))),
-        *(doubt("still queued", queued) if not snapshot.drained else ()),
-    ]
-
-
-def _queued(sale: Sale) -> Iterator[tuple[int, int]]:
-    return ((user, order) for user, order in sale.rowless.items() if sale.is_new(order))
-
-
-def _terms(sale: Sale) -> tuple[int, int] | None:
-    pairs = [(sale.ledger.begin_ms, sale.ledger.end_ms)]
-    if sale.before:
-        pairs.append((sale.before.begin_ms, sale.before.end_ms))
-    if sale.mysql and not sale.ledger.has_terms:
-        pairs.append((sale.mysql.begin_ms, sale.mysql.end_ms))
-    known = [(begin, end) for begin, end in pairs if begin is not None and end is not None]
-    return (min(b for b, _ in known), max(e for _, e in known)) if known else None
-
-
-def _outside(sale: Sale) -> Iterator[Offence]:
-    terms = _terms(sale)
-    if terms is None:
-        return
-    begin_ms, end_ms = terms
-    for row in sale.new_rows():
-        sold_ms = sale.rows.created_ms[row]
-        if sold_ms == NO_TIME or begin_ms <= sold_ms < end_ms:
-            continue
-        early = begin_ms - sold_ms
-        when = (
-            f"{early:,} ms before it began"
-            if early > 0
-            else f"{sold_ms - end_ms:,} ms past its end"
-        )
-        yield sale.row_offence(row, f"sold {when}")
-
-
-def _timeless(sale: Sale) -> Iterator[Offence]:
-    terms = _terms(sale)
-    for row in sale.new_rows():
-        if terms is None:
-            yield sale.row_offence(row, "no window is known")
-        elif sale.rows.created_ms[row] == NO_TIME:
-            yield sale.row_offence(row, "no time of sale")

@@ -7,7 +7,7 @@ from heapq import nlargest
 
 from flashsale.verify.attempts import SOLD_OUT
 from flashsale.verify.baseline import SaleBefore
-from flashsale.verify.finding import Finding, Offence, doubt, remark, violation
+from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
 from flashsale.verify.snapshot import Sale, Snapshot
 
 _NOTHING_BEFORE = SaleBefore()
@@ -23,6 +23,17 @@ def no_oversell(snapshot: Snapshot) -> list[Finding]:
         *violation("orders past the last unit", (o for sale in sales for o in _oversold(sale))),
         *doubt("units not known", (s.offence("in neither store") for s in sales if not _known(s))),
     ]
+
+
+def buyers_beyond(snapshot: Snapshot) -> Met:
+    """More buyers than units: without them nothing can be oversold."""
+    return {"buyers beyond the last unit": sum(_beyond(sale) for sale in snapshot.sales)}
+
+
+def _beyond(sale: Sale) -> int:
+    before = sale.before
+    units = before.redis_stock if before and before.redis_stock is not None else sale.initial
+    return max(0, sale.buyers - (units or 0))
 
 
 def _known(sale: Sale) -> bool:
@@ -107,6 +118,12 @@ def mysql_conservation(snapshot: Snapshot) -> list[Finding]:
             ),
         ),
     ]
+
+
+def units(snapshot: Snapshot) -> Met:
+    """Units that moved, there and back."""
+    returned = sum(sale.returned for sale in snapshot.sales)
+    return {"units sold": snapshot.persisted, "units returned": returned}
 
 
 def _mysql_books(sale: Sale) -> Iterator[Offence]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig.real_sale import DEAD, END_MS, GROUP, STREAM, RealSale, failed
+from rig.real_sale import BEGIN_MS, DEAD, END_MS, GROUP, SOLD_MS, STREAM, RealSale, failed
 from rig.trips import passed, unnamed
 
 from flashsale.errors import ExitCode, NothingJudgedError, UnreachableError, UsageError
@@ -149,14 +149,30 @@ def _stream_deleted(sale: RealSale) -> None:
     sale.redis.delete(STREAM)
 
 
-def _sold_too_late(sale: RealSale) -> None:
-    sale.sql("UPDATE tb_voucher_order SET create_time = '2026-12-31 00:00:00' WHERE id = %s", BIG)
+def _entry_deleted_unread(sale: RealSale) -> None:
+    sale.redis.incrby("seckill:stock:1", 1)
+    sale.redis.hincrby("seckill:sale:1", "initial", 1)
+    sale.sql("UPDATE tb_seckill_voucher SET stock = stock + 1, initial_stock = initial_stock + 1")
+    sale.buy(5, 105)
+    sale.redis.xdel(STREAM, sale.redis.xinfo_stream(STREAM)["last-generated-id"])
+    sale.buy(6, 106)
+    sale.work()  # the group has come past it: Redis counts it as read from here on
 
 
-def _sold_too_early(sale: RealSale) -> None:
-    sale.sql(
-        "UPDATE tb_voucher_order SET create_time = '2025-12-31 23:59:59.999' WHERE id = %s", BIG
-    )
+def _flushed_unread(sale: RealSale) -> None:
+    sale.buy(5, 105)
+    sale.redis.flushdb()
+    sale.redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+
+
+def _sold_after_the_end(sale: RealSale, sold_ms: int | None = None) -> None:
+    """By the entry and by the script's time in it; the row says that it was in time."""
+    sale.lines.clear()
+    sale.open(2, 1, end_ms=sale.now_ms())
+    sale.baseline(1, 2)
+    sale.told(7, "sold", 207, voucher=2)
+    sale.accept(7, 207, voucher=2, sold_ms=sold_ms or sale.now_ms() + 1)
+    sale.work()
 
 
 def _lying_duplicate(sale: RealSale) -> None:
@@ -238,8 +254,9 @@ def _id_given_twice(sale: RealSale) -> None:
         (_some_trimmed_unread, "queue_empty", "2 entries were removed before any worker"),
         (_trimmed_while_pending, "queue_empty", "its content trimmed"),
         (_stream_deleted, "queue_empty", "stream.orders is gone"),
-        (_sold_too_late, "window", f"order {BIG}, user 2, voucher 1: sold 0 ms past its end"),
-        (_sold_too_early, "window", f"order {BIG}, user 2, voucher 1: sold 1 ms before it began"),
+        (_sold_after_the_end, "window", "order 207, user 7, voucher 2: sold "),
+        (_entry_deleted_unread, "queue_empty", "order 105, user 5, voucher 1: its entry is gone"),
+        (_flushed_unread, "queue_empty", "stream.orders began anew"),
         (_lying_duplicate, "duplicate_truthful", "order 444, user 4, voucher 1: told"),
         (_oversold, "no_oversell", f"order {BIG}, user 2, voucher 1: 6 orders for 5 units"),
         (_stock_of_a_wrong_type, "redis_conservation", "seckill:stock:1 is a list, not a string"),
@@ -275,7 +292,7 @@ def test_a_planted_fault_is_named(
         (_receipt_removed, {"redis_conservation"}),
         (_phantom_row, {"no_phantom", "redis_conservation"}),
         (_entry_pending, {"queue_empty"}),
-        (_sold_too_late, {"window"}),
+        (_sold_after_the_end, {"window"}),
         (_turned_away_from_a_unit_left, {"no_undersell"}),
         (_malformed_dead_letter, {"queue_empty"}),
     ],
@@ -385,6 +402,57 @@ def test_without_a_baseline_older_orders_are_in_doubt(sale: RealSale) -> None:
     assert judgement.reason == "could not judge no_phantom"
 
 
+def test_an_order_that_was_queued_again_is_not_sold_again(sale: RealSale) -> None:
+    _sold_after_the_end(sale, SOLD_MS)
+    assert sale.judge().verdict == "pass"
+
+
+def test_the_clock_of_a_row_convicts_nobody(sale: RealSale) -> None:
+    sale.sql("UPDATE tb_voucher_order SET create_time = '2027-01-01'")
+    assert sale.judge().verdict == "pass"
+
+
+def test_a_run_that_was_flushed_and_rebuilt_passes_with_a_remark(sale: RealSale) -> None:
+    _flushed_unread(sale)
+    sale.insert(105, 5)  # from here on what a rebuild restores
+    sale.redis.set("seckill:stock:1", 0)
+    terms = {"begin": BEGIN_MS, "end": END_MS, "state": "open", "initial": 5}
+    sale.redis.hset("seckill:sale:1", mapping=terms)
+    for order, user in sale.sql("SELECT id, user_id FROM tb_voucher_order"):
+        sale.redis.sadd("seckill:order:1", user)
+        sale.redis.hset("seckill:receipt:1", str(user), order)
+    judgement = sale.judge()
+    assert (judgement.verdict, failed(judgement)) == ("pass", {})
+    told = {check.name: check.detail for check in judgement.checks}["queue_empty"]
+    assert told.startswith("lost unread, and restored since: stream.orders began anew")
+
+
+LAST = f"{2**64 - 1}-{2**64 - 1}"
+
+
+@pytest.mark.parametrize("state", ["waits", "pending", "acknowledged", "gone"])
+def test_the_last_possible_id_is_an_answer_and_no_error(sale: RealSale, state: str) -> None:
+    """Nothing can come after it, and Redis calls it an error to ask."""
+    sale.redis.xadd(STREAM, {"poison": "1"}, id=LAST)
+    if state != "waits":
+        ((entry, _),) = sale.deliver()
+        assert entry.decode() == LAST
+    if state in ("acknowledged", "gone"):
+        sale.redis.xack(STREAM, GROUP, LAST)
+    if state == "gone":
+        sale.redis.xdel(STREAM, LAST)
+    judgement = sale.judge()
+    if state in ("acknowledged", "gone"):
+        assert judgement.verdict == "pass"
+        sale.lines.clear()
+        sale.baseline()  # everything is before it
+        sale.end()
+        sale.told(1, "duplicate", 101)
+        assert failed(sale.judge()) == {}
+    else:
+        assert f"entry {LAST}" in failed(judgement)["queue_empty"]
+
+
 # A later run on the same sale.
 
 
@@ -425,7 +493,6 @@ def test_a_later_run_does_not_disturb_the_judgement(sale: RealSale) -> None:
         (_redis_unit_added, "redis_conservation", "stock 2 + order set 4 = 6, but initial 5"),
         (_member_removed, "redis_conservation", f"order {BIG}, user 2"),
         (_phantom_row, "no_phantom", "order 177, user 77, voucher 1: a row that no claim"),
-        (_sold_too_late, "window", f"order {BIG}, user 2, voucher 1: sold 0 ms past its end"),
         (_oversold, "no_oversell", f"order {BIG}, user 2, voucher 1: 6 orders for 5 units"),
         (_turned_away_from_a_unit_left, "no_undersell", "yet 1 of 5 were never sold"),
         (_dead_letter, "queue_empty", "order 105, user 5, voucher 1, entry"),
@@ -443,7 +510,7 @@ def test_a_fault_is_still_found_after_a_later_run(
 
 def test_a_late_sale_of_a_claim_without_an_answer_is_this_runs(sale: RealSale) -> None:
     sale.told(5, "indeterminate")
-    sale.end()
+    sale.end(claim_ms=60_000)
     sale.accept(5, 105)
     sale.work()
     judgement = sale.judge()
@@ -476,6 +543,7 @@ def test_a_stream_without_a_group_is_a_queue_that_nobody_reads(sale: RealSale) -
     sale.redis.xgroup_destroy(STREAM, GROUP)
     judgement = sale.judge()
     assert "order 105" in failed(judgement)["queue_empty"]
+    assert "the group g1 of stream.orders is gone" in failed(judgement)["queue_empty"]
     verdicts = {check.name: check.verdict for check in judgement.checks}
     assert verdicts["accepted_persisted"] == "unknown"
 

@@ -30,6 +30,9 @@ def trial(open_desk: Callable[[str], JudgedStorm]) -> Trial:
     desk = open_desk("faults")
     market = desk.market(vouchers=len(FAULTS), units=UNITS)
     market.allow_several_orders()
+    for fault in FAULTS:
+        if fault.closed:
+            market.end_now(VOUCHER[str(fault)])
     sale = FaultySale(market, {VOUCHER[str(fault)]: fault.trick for fault in FAULTS})
     desk.scenario(users=BUYERS * len(FAULTS), vouchers=len(FAULTS), units=UNITS)
     done = desk.storm(sale, "run")

@@ -221,3 +221,29 @@ def test_without_a_summary_the_judgement_stands_alone(sale: RealSale, content: s
     assert "no summary.json of this version" in done.stderr
     assert read(sale.run_dir, "verify.json")["exit_code"] == 3
     assert content is None or (sale.run_dir / "summary.json").read_text() == content
+
+
+def test_a_check_that_met_nothing_says_so_and_may_be_required_to_have(sale: RealSale) -> None:
+    summary_of(sale.run_dir)
+    done = verify(sale, "--require", "exercised:duplicate_truthful")
+    assert done.returncode == 8
+    assert "        met nothing that it guards (retries told duplicate: 0)" in done.stdout
+    assert "duplicate_truthful met nothing that it guards" in done.stdout.splitlines()[-1]
+    assert read(sale.run_dir)["exit_code"] == 8
+    told = read(sale.run_dir, "verify.json")["checks"][8]["exercised"]
+    assert told == {"retries told duplicate": 0}
+    for name in ("report.html", "junit.xml"):
+        assert (
+            "met nothing that it guards (retries told duplicate: 0)"
+            in (sale.run_dir / name).read_text()
+        )
+    sale.told(1, "duplicate", 101)
+    sale.write()
+    done = verify(sale, "--require", "exercised:duplicate_truthful")
+    assert done.returncode == 0
+    assert "        met retries told duplicate: 1" in done.stdout.splitlines()
+
+
+def test_a_check_that_does_not_exist_cannot_be_required(sale: RealSale) -> None:
+    done = verify(sale, "--require", "exercised:duplicates")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

@@ -16,6 +16,7 @@ from rig.documents import DOCUMENTS, ROOT, Block, Words, blocks, spans
 from ruamel.yaml import YAML
 
 from benchmarks.__main__ import NAMES as BENCHMARKS
+from flashsale.campaign.demands import exercising
 from flashsale.errors import UsageError
 from flashsale.scenario.scenario import built_in_names, load_scenario, parse_scenario
 from flashsale.scenario.thresholds import parse_expression
@@ -75,7 +76,7 @@ def _flashsale(words: Words) -> None:
     if name in ("storm", "rehearse") and scenario not in (None, "SCENARIO"):
         assert scenario.endswith(".toml") or scenario in built_in_names(), scenario
     for option in ("fail_if", "abort_if", "require"):
-        for expression in parameters.get(option) or ():
+        for expression in exercising(parameters.get(option) or ())[0]:
             if expression != "…":
                 parse_expression(expression, option)
 

@@ -4,7 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from rig.sale_world import BEGIN_MS, CLOCKS, END_MS, STREAM, World, broken, findings, violations
+from rig.sale_world import (
+    BEGIN_MS,
+    CLOCKS,
+    END_MS,
+    STREAM,
+    World,
+    broken,
+    doubts,
+    findings,
+    violations,
+)
 
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.attempts import Attempts
@@ -45,11 +55,13 @@ def ending(world: World, **changes: object) -> Ending:
 def in_hindsight(world: World, end: Ending, queue: Queue = STREAM) -> Snapshot:
     attempts = Attempts("run-1", "test", {1: world.record()})
     seen = as_of(end, world.observation(queue), attempts, world.before)
-    return join(attempts, world.before, seen)
+    snapshot = join(attempts, world.before, seen)
+    return replace(snapshot, ending=end, sightings=world.sightings)
 
 
 def sell_later(world: World, user: int, order: int, **row: int) -> None:
     world.sell(user, order, created_ms=LATER_MS, persisted_ms=LATER_MS + 50, **row)
+    world.newer[order] = user
 
 
 def second_run(world: World) -> None:
@@ -164,7 +176,7 @@ def _second_row(world: World) -> None:
 
 
 def _sold_outside_the_window(world: World) -> None:
-    world.row(102).created_ms = BEGIN_MS - 1
+    world.sightings[102] = (BEGIN_MS - 1, BEGIN_MS - 1)
 
 
 def _turned_away(world: World) -> None:
@@ -246,6 +258,42 @@ def test_a_row_without_a_time_is_not_later(world: World) -> None:
     assert "order 177, user 77" in violations(in_hindsight(world, end), "no_phantom")
 
 
+def test_a_row_with_a_receipt_that_no_entry_tells_of_is_a_phantom_at_any_time(
+    world: World,
+) -> None:
+    end = ending(world)
+    world.sell(77, 177, created_ms=LATER_MS)
+    assert "order 177, user 77" in violations(in_hindsight(world, end), "no_phantom")
+
+
+def test_a_row_with_an_entry_that_the_ledger_gave_no_receipt_for_is_a_phantom(
+    world: World,
+) -> None:
+    end = ending(world)
+    sell_later(world, 77, 177)
+    del world.receipts[77]
+    assert "order 177, user 77" in violations(in_hindsight(world, end), "no_phantom")
+
+
+def test_a_later_order_never_hides_a_winners_second_row(world: World) -> None:
+    """The ledger's receipt and the stream both know it: the winner has two rows all the same."""
+    end = ending(world)
+    sell_later(world, 2, 202)
+    assert "order 202, user 2" in violations(in_hindsight(world, end), "one_per_user")
+
+
+def test_what_the_stream_can_no_longer_tell_is_a_doubt_and_no_blame(world: World) -> None:
+    end = ending(world)
+    second_run(world)
+    world.newer.clear()
+    trimmed = replace(STREAM, first_entry=f"{LATER_MS + 900}-0", last_entry=f"{LATER_MS + 900}-0")
+    snapshot = in_hindsight(world, end, replace(trimmed, newer={124: 24}))
+    assert broken(snapshot) == set()
+    assert doubts(snapshot, "no_phantom") == (
+        "only a clock says that it was sold after this run: voucher 1: 3 orders"
+    )
+
+
 # Systems of the family that give no receipts: rows are timed by MySQL.
 
 
@@ -272,11 +320,25 @@ def test_without_receipts_rows_written_later_are_later(plain: World) -> None:
     assert broken(in_hindsight(plain, end)) == set()
 
 
-def test_without_receipts_and_with_a_backlog_no_row_is_known_to_be_later(plain: World) -> None:
+def test_a_backlog_at_the_end_is_nobodys_phantom(plain: World) -> None:
+    """Written after the end, by a system without receipts: the run's own, or a later one's."""
     end = ending(plain, backlog=1)
-    sell_later(plain, 21, 121)
+    plain.sell(21, 121, created_ms=LATER_MS)
     plain.receipts.clear()
-    assert broken(in_hindsight(plain, end)) == {"no_phantom"}
+    snapshot = in_hindsight(plain, end)
+    assert broken(snapshot) == set()
+    assert "voucher 1: 1 orders" in doubts(snapshot, "no_phantom")
+
+
+def test_a_backlog_of_the_run_at_its_end_is_the_runs_own(world: World) -> None:
+    world.say(5, Outcome.SOLD, 105)
+    world.sell_in_ledger(5, 105)
+    end = ending(world, backlog=1)
+    world.persist(5, 105, persisted_ms=LATER_MS)
+    second_run(world)
+    snapshot = in_hindsight(world, end, SECOND_QUEUE)
+    assert broken(snapshot) == set()
+    assert snapshot.persisted == 4
 
 
 # The queue.
@@ -286,9 +348,20 @@ def test_what_was_trimmed_when_nothing_of_the_run_was_unread_is_not_its_loss(
     world: World,
 ) -> None:
     trimmed = replace(STREAM, trimmed=3)
-    assert broken(in_hindsight(world, ending(world), trimmed)) == set()
-    assert broken(in_hindsight(world, ending(world, trimmed=1), trimmed)) == {"queue_empty"}
-    assert broken(in_hindsight(world, ending(world, backlog=1), trimmed)) == {"queue_empty"}
+    world.rows.pop()  # the run lost an order, be it by this or otherwise
+    assert not violations(in_hindsight(world, ending(world), trimmed), "queue_empty")
+    for end in (ending(world, trimmed=1), ending(world, backlog=1)):
+        assert violations(in_hindsight(world, end, trimmed), "queue_empty")
+
+
+def test_a_stream_flushed_when_nothing_of_the_run_was_unread_is_not_its_loss(world: World) -> None:
+    flushed = replace(STREAM, last_entry="1-0", added=1)
+    world.rows.pop()
+    assert not violations(in_hindsight(world, ending(world), flushed), "queue_empty")
+    unread = in_hindsight(world, ending(world, backlog=1), flushed)
+    assert "began anew" in violations(unread, "queue_empty")
+    before_the_end = ending(world, position=Position("4-0"))
+    assert "began anew" in violations(in_hindsight(world, before_the_end, flushed), "queue_empty")
 
 
 @pytest.mark.parametrize(

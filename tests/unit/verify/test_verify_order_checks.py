@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from rig.sale_world import (
     BEGIN_MS,
+    CLOCKS,
     END_MS,
+    STREAM,
     Row,
     World,
     broken,
@@ -17,7 +19,9 @@ from rig.sale_world import (
 
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.attempts import GARBLED, NEVER, NO_ORDER
+from flashsale.verify.observation import Position
 from flashsale.verify.queue import Backlog, Entry, Queue
+from flashsale.verify.verdict import judge
 
 QUEUED = Queue(exists=True, last_entry="9-0", backlog=Backlog(undelivered=1))
 
@@ -348,36 +352,83 @@ def test_without_a_baseline_only_the_unexplained_is_in_doubt(world: World) -> No
 # window
 
 
+def sold_at(world: World, order: int, queued_ms: int, script_ms: int | None = None) -> None:
+    """The entry of an order: its id, and the script's time in it."""
+    world.sightings[order] = (queued_ms, queued_ms if script_ms is None else script_ms)
+
+
 @pytest.mark.parametrize(
-    ("created_ms", "text"),
+    ("sold_ms", "text"),
     [
         (BEGIN_MS - 1, "sold 1 ms before it began"),
         (END_MS, "sold 0 ms past its end"),
         (END_MS + 5000, "sold 5,000 ms past its end"),
     ],
 )
-def test_an_order_outside_the_window_is_named(world: World, created_ms: int, text: str) -> None:
-    world.row(102).created_ms = created_ms
+def test_an_order_outside_the_window_is_named(world: World, sold_ms: int, text: str) -> None:
+    sold_at(world, 102, sold_ms)
     found = violations(world.snapshot(), "window")
     assert f"order 102, user 2, voucher 1: {text}" in found
     assert broken(world.snapshot()) == {"window"}
 
 
-@pytest.mark.parametrize("created_ms", [BEGIN_MS, END_MS - 1])
-def test_both_edges_of_the_window(world: World, created_ms: int) -> None:
-    world.row(102).created_ms = created_ms
+@pytest.mark.parametrize("sold_ms", [BEGIN_MS, END_MS - 1])
+def test_both_edges_of_the_window(world: World, sold_ms: int) -> None:
+    sold_at(world, 102, sold_ms)
     assert not violations(world.snapshot(), "window")
 
 
+@pytest.mark.parametrize("created_ms", [BEGIN_MS - 1, END_MS + 5000, NEVER])
+def test_the_clock_of_a_row_convicts_nobody(world: World, created_ms: int) -> None:
+    world.row(102).created_ms = created_ms
+    assert not findings(world.snapshot(), "window", Verdict.FAIL)
+    assert not doubts(world.snapshot(), "window")
+
+
+def test_the_stream_tells_the_time_where_the_rows_clock_says_otherwise(world: World) -> None:
+    sold_at(world, 102, END_MS)
+    world.row(102).created_ms = BEGIN_MS + 5
+    assert "order 102" in violations(world.snapshot(), "window")
+
+
+def test_an_order_that_was_queued_again_later_was_sold_when_the_script_said(world: World) -> None:
+    sold_at(world, 102, END_MS + 60_000, BEGIN_MS + 5)
+    assert not violations(world.snapshot(), "window")
+
+
+def test_a_clock_that_was_set_back_sells_nothing_too_early(world: World) -> None:
+    sold_at(world, 102, BEGIN_MS + 5, BEGIN_MS - 60_000)
+    assert not violations(world.snapshot(), "window")
+
+
+def test_an_order_without_an_entry_is_judged_by_its_row_and_that_is_told(world: World) -> None:
+    del world.sightings[102]
+    (told,) = findings(world.snapshot(), "window", Verdict.PASS)
+    assert str(told) == "no entry any more, so judged by the row: voucher 1: 1 orders"
+    world.row(102).created_ms = END_MS
+    assert not violations(world.snapshot(), "window")
+    assert "order 102, user 2, voucher 1: its entry is gone" in doubts(world.snapshot(), "window")
+
+
+def test_a_sale_that_was_open_throughout_the_run_needs_no_entries(world: World) -> None:
+    assert world.before is not None
+    world.before = replace(world.before, clocks=replace(CLOCKS, redis_ms=BEGIN_MS))
+    world.sightings.clear()
+    world.row(102).created_ms = END_MS
+    assert not findings(world.snapshot(), "window", Verdict.FAIL)
+    assert not findings(world.snapshot(), "window", Verdict.UNKNOWN)
+    assert not findings(world.snapshot(), "window", Verdict.PASS)
+
+
 def test_orders_from_before_the_run_are_not_judged_by_its_window(world: World) -> None:
-    world.row(102).created_ms = END_MS + 1
+    sold_at(world, 102, END_MS + 1)
     world.claims.clear()
     world.start()
     assert not violations(world.snapshot(), "window")
 
 
 def test_a_sale_that_was_closed_early_keeps_its_orders(world: World) -> None:
-    world.row(102).created_ms = END_MS - 10
+    sold_at(world, 102, END_MS - 10)
     world.ledger["end_ms"] = END_MS - 100
     assert not violations(world.snapshot(), "window")
 
@@ -386,14 +437,8 @@ def test_without_terms_in_the_ledger_mysqls_window_counts(world: World) -> None:
     world.ledger.update(has_terms=False, begin_ms=None, end_ms=None, initial=None)
     world.start()
     world.buy(3, 103)
-    world.row(103).created_ms = END_MS
+    sold_at(world, 103, END_MS)
     assert "order 103" in violations(world.snapshot(), "window")
-
-
-def test_an_order_without_a_time_is_in_doubt(world: World) -> None:
-    world.row(102).created_ms = NEVER
-    assert not violations(world.snapshot(), "window")
-    assert "order 102, user 2, voucher 1: no time of sale" in doubts(world.snapshot(), "window")
 
 
 def test_a_sale_without_a_window_is_in_doubt(world: World) -> None:
@@ -416,7 +461,7 @@ def test_an_empty_queue_passes(world: World) -> None:
 
 def test_what_is_stuck_is_named(world: World) -> None:
     stuck = (Entry("7-0", 102, 2, 1, "pending with c1 for 40 s after 3 deliveries"),)
-    queue = Queue(exists=True, backlog=Backlog(undelivered=30, pending=1), stuck=stuck)
+    queue = replace(STREAM, backlog=Backlog(undelivered=30, pending=1), stuck=stuck)
     (finding,) = findings(world.snapshot(queue), "queue_empty", Verdict.FAIL)
     assert finding.total == 31
     assert "order 102, user 2, voucher 1, entry 7-0: pending with c1 for 40 s" in str(finding)
@@ -425,23 +470,88 @@ def test_what_is_stuck_is_named(world: World) -> None:
 
 def test_dead_letters_are_named(world: World) -> None:
     dead = (Entry("7-0", 102, 2, 1, "short stock"),)
-    queue = Queue(exists=True, dead=dead, dead_total=1)
+    queue = replace(STREAM, dead=dead, dead_total=1)
     found = violations(world.snapshot(queue), "queue_empty")
     assert found == "dead letters: order 102, user 2, voucher 1, entry 7-0: short stock"
 
 
 def test_entries_trimmed_unread_are_counted(world: World) -> None:
-    found = violations(world.snapshot(Queue(exists=True, trimmed=3)), "queue_empty")
+    world.rows.pop()
+    found = violations(world.snapshot(replace(STREAM, trimmed=3)), "queue_empty")
     assert "3 entries were removed before any worker was given them" in found
 
 
 def test_one_entry_trimmed_unread_is_enough_and_counts_from_the_baseline(world: World) -> None:
-    assert violations(world.snapshot(Queue(exists=True, trimmed=1)), "queue_empty")
+    world.rows.pop()
+    assert violations(world.snapshot(replace(STREAM, trimmed=1)), "queue_empty")
     assert world.before is not None
     world.before = replace(world.before, trimmed=1)
-    assert not violations(world.snapshot(Queue(exists=True, trimmed=1)), "queue_empty")
-    found = violations(world.snapshot(Queue(exists=True, trimmed=3)), "queue_empty")
+    assert not violations(world.snapshot(replace(STREAM, trimmed=1)), "queue_empty")
+    found = violations(world.snapshot(replace(STREAM, trimmed=3)), "queue_empty")
     assert "2 entries" in found
+
+
+BEGAN_ANEW = replace(STREAM, last_entry="4-9")
+
+
+@pytest.mark.parametrize("queue", [replace(STREAM, trimmed=1), BEGAN_ANEW])
+def test_a_run_that_was_repaired_and_kept_its_promises_passes_with_a_remark(
+    world: World, queue: Queue
+) -> None:
+    judgement = judge(world.snapshot(queue))
+    assert judgement.verdict == Verdict.PASS
+    (told,) = findings(world.snapshot(queue), "queue_empty", Verdict.PASS)
+    assert told.rule == "lost unread, and restored since"
+
+
+@pytest.mark.parametrize("of", ["word", "receipt"])
+def test_a_run_whose_repair_left_a_promise_out_does_not_pass(world: World, of: str) -> None:
+    if of == "word":
+        world.say(3, Outcome.SOLD, 103)
+    else:
+        world.sell_in_ledger(3, 103)
+    for queue in (replace(STREAM, trimmed=1), BEGAN_ANEW):
+        assert "lost unread" in violations(world.snapshot(queue), "queue_empty")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "lost"),
+    [
+        (("5-0", 5), ("5-0", 5), False),
+        (("5-0", 5), ("9-0", 7), False),
+        (("5-0", 5), ("4-0", 5), True),  # flushed and nothing sold since
+        (("5-0", 5), ("9-0", 4), True),  # flushed and sold on
+        (("5-0", None), ("9-0", 4), False),  # a baseline of an earlier version did not count
+    ],
+)
+def test_a_stream_that_was_flushed_is_a_loss(
+    world: World, then: tuple[str, int | None], now: tuple[str, int], lost: bool
+) -> None:
+    world.rows.pop()
+    assert world.before is not None
+    world.before = replace(world.before, position=Position(then[0], added=then[1]))
+    found = violations(
+        world.snapshot(replace(STREAM, last_entry=now[0], added=now[1])), "queue_empty"
+    )
+    assert ("stream.orders began anew" in found) == lost
+
+
+def test_an_order_whose_entry_is_gone_without_a_row_is_named(world: World) -> None:
+    row = world.rows.pop()
+    assert not violations(world.snapshot(), "queue_empty")  # read, and not written: the worker's
+    del world.sightings[row.order]
+    found = violations(world.snapshot(), "queue_empty")
+    assert found == (
+        "lost from the queue: order 102, user 2, voucher 1: its entry is gone from stream.orders, "
+        "and there is no row"
+    )
+    dead = replace(STREAM, dead_reasons={102: "short stock"})
+    assert not violations(world.snapshot(dead), "queue_empty")
+
+
+def test_a_group_that_is_gone_is_named(world: World) -> None:
+    found = violations(world.snapshot(replace(STREAM, has_group=False)), "queue_empty")
+    assert "the group g1 of stream.orders is gone" in found
 
 
 def test_a_stream_that_is_gone_is_a_loss(world: World) -> None:

@@ -294,7 +294,25 @@ def queue_empty__an_entry_pending(sale: Reference) -> bool:
 
 def queue_empty__an_entry_trimmed(sale: Reference) -> bool:
     sale.queue = replace(STREAM, trimmed=1)
-    return True
+    return accepted_persisted__row_deleted(sale)
+
+
+def queue_empty__an_entry_deleted(sale: Reference) -> bool:
+    row = _live(sale.world)
+    if row:
+        sale.world.rows.remove(row)
+        del sale.world.sightings[row.order]
+    return row is not None
+
+
+def queue_empty__the_stream_flushed(sale: Reference) -> bool:
+    sale.queue = replace(STREAM, last_entry="1-0")
+    return accepted_persisted__row_deleted(sale)
+
+
+def queue_empty__the_group_destroyed(sale: Reference) -> bool:
+    sale.queue = replace(STREAM, has_group=False)
+    return _kept(sale.world) is not None
 
 
 def queue_empty__a_dead_letter(sale: Reference) -> bool:
@@ -346,14 +364,14 @@ def no_undersell__a_unit_leaked(sale: Reference) -> bool:
 def window__sold_too_early(sale: Reference) -> bool:
     row = _kept(sale.world)
     if row:
-        row.created_ms = BEGIN_MS - 1
+        sale.world.sightings[row.order] = (BEGIN_MS - 1, BEGIN_MS - 1)
     return row is not None
 
 
 def window__sold_too_late(sale: Reference) -> bool:
     row = _kept(sale.world)
     if row:
-        row.created_ms = END_MS
+        sale.world.sightings[row.order] = (END_MS, END_MS)
     return row is not None
 
 

@@ -1,0 +1,199 @@
+"""Rules that the stream of orders tells of: nothing left on the way to MySQL or lost unread, none
+sold outside the sale's hours.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+from flashsale.model import Outcome, Verdict
+from flashsale.verify import TAKE_OVER_S
+from flashsale.verify.attempts import OUTCOMES
+from flashsale.verify.checks.orders import lost_promises
+from flashsale.verify.finding import EXAMPLES_MAX, Finding, Met, Offence, doubt, remark, violation
+from flashsale.verify.observation import NO_TIME, Position
+from flashsale.verify.queue import Entry, Sighting, position
+from flashsale.verify.snapshot import Sale, Snapshot
+
+
+def queue_empty(snapshot: Snapshot) -> list[Finding]:
+    """No order of the run is undelivered, pending, lost unread (trimmed, deleted, flushed), or a
+    dead letter, and the workers have a group to be given orders by.
+
+    What was lost and restored, so that every order that anybody was told of is a row, is remarked.
+    Cannot judge a system that keeps no stream of orders.
+    """
+    queue = snapshot.queue
+    losses = list(_losses(snapshot))
+    findings = [
+        *_named("still queued", queue.backlog.total, queue.stuck),
+        *_named("dead letters", queue.dead_total, queue.dead),
+        *violation("lost from the queue", _missing(snapshot)),
+    ]
+    if _is_all_kept(snapshot):
+        findings += remark("lost unread, and restored since", losses)
+    else:
+        findings += violation("lost unread", losses)
+    if not queue.exists and snapshot.accepted and not findings:
+        findings += doubt("no queue to look at", [Offence(f"there is no {queue.stream}")])
+    return findings
+
+
+_TAKE_OVER_MS = int(TAKE_OVER_S * 1000)
+
+
+def queued(snapshot: Snapshot) -> Met:
+    """Orders that went through the queue, and those that came no sooner than by a take-over."""
+    return {
+        "orders queued": snapshot.persisted + snapshot.queue.backlog.total,
+        "take-overs": sum(_late_rows(sale) for sale in snapshot.sales),
+    }
+
+
+def _late_rows(sale: Sale) -> int:
+    created, persisted = sale.rows.created_ms, sale.rows.persisted_ms
+    late = [
+        row
+        for row, (sold, written) in enumerate(zip(created, persisted, strict=True))
+        if written - sold >= _TAKE_OVER_MS and sold != NO_TIME
+    ]
+    return sum(1 for row in late if sale.is_new(sale.rows.order[row]))
+
+
+def _named(rule: str, total: int, entries: tuple[Entry, ...]) -> list[Finding]:
+    if not total:
+        return []
+    named = tuple(_offence(entry) for entry in entries[:EXAMPLES_MAX])
+    return [Finding(Verdict.FAIL, rule, total, named)]
+
+
+def _offence(entry: Entry) -> Offence:
+    named = [f"order {entry.order}"] if entry.order else []
+    named += [f"user {entry.user}"] if entry.user else []
+    named += [f"voucher {entry.voucher}"] if entry.voucher else []
+    text = f"{', '.join([*named, f'entry {entry.entry}'])}: {entry.note}"
+    return Offence(text, entry.voucher, entry.user, entry.order)
+
+
+def _missing(snapshot: Snapshot) -> Iterator[Offence]:
+    """What is not there: stream, group, or the entry of an order that never became a row."""
+    queue, before = snapshot.queue, snapshot.before
+    existed = before is not None and before.stream_exists
+    written = any(sale.ledger.receipts for sale in snapshot.sales)
+    if not queue.exists and (existed or (written and snapshot.accepted)):
+        yield Offence(f"{queue.stream} is gone, and with it whatever was unread")
+    if not queue.has_group and snapshot.accepted:
+        yield Offence(
+            f"the group {queue.group} of {queue.stream} is gone: no worker is given what is "
+            "in it, and what was read cannot be told from what was not"
+        )
+    if snapshot.sightings is None or not snapshot.drained:
+        return
+    for sale in snapshot.sales:
+        for user, order in _queued(sale):
+            known = order in snapshot.sightings or order in queue.dead_reasons
+            if not known and sale.ledger.receipts.get(user) == order:
+                detail = f"its entry is gone from {queue.stream}, and there is no row"
+                yield sale.offence(detail, user, order)
+
+
+def _is_all_kept(snapshot: Snapshot) -> bool:
+    """True where every order that anybody was told of, by word or receipt, is a row."""
+    if not snapshot.drained or snapshot.strays:
+        return False
+    sales = snapshot.sales
+    return not any(True for s in sales for _ in _queued(s)) and not any(
+        True for s in sales for _ in lost_promises(snapshot, s)
+    )
+
+
+def _losses(snapshot: Snapshot) -> Iterator[Offence]:
+    queue, before, ending = snapshot.queue, snapshot.before, snapshot.ending
+    trimmed = queue.trimmed - (before.trimmed if before else 0)
+    if trimmed > 0:
+        yield Offence(f"{trimmed:,} entries were removed before any worker was given them")
+    known = [before.position] if before else []
+    known += [ending.position] if ending else []
+    if queue.exists and (ending is None or ending.backlog):  # else what came since is not the run's
+        known.append(Position(queue.last_entry, added=queue.added))
+    for earlier, later in pairwise(known):
+        if _is_behind(later, earlier):
+            yield Offence(
+                f"{queue.stream} began anew: it had come to entry {earlier.entry}, and then "
+                f"to no more than {later.entry}"
+            )
+
+
+def _is_behind(later: Position, earlier: Position) -> bool:
+    """True of a stream that cannot have grown out of what it was."""
+    if position(later.entry) < position(earlier.entry):
+        return True
+    return later.added is not None and earlier.added is not None and later.added < earlier.added
+
+
+def window(snapshot: Snapshot) -> list[Finding]:
+    """No order of the run was sold outside the sale's window, by the stream's time.
+
+    The window is begin ≤ time < end; where it was moved in the run, the wider one counts. A sale
+    that was open for as long as the run lasted needs no further look. Else an order's entry tells,
+    by its id or by the script's time in it; the clock of a row convicts nobody. Cannot judge sales
+    without a window, orders of which nothing but a row tells and that outside it, nor orders that
+    are still queued.
+    """
+    sales = [sale for sale in snapshot.sales if not sale.was_open_throughout(snapshot.lasted_ms)]
+    seen = snapshot.sightings or {}
+    queued = (s.offence("not a row yet", user, order) for s in sales for user, order in _queued(s))
+    return [
+        *violation("sold outside the window", (o for s in sales for o in _outside(s, seen))),
+        *doubt("no time or window to judge by", (o for s in sales for o in _timeless(s, seen))),
+        *(doubt("still queued", queued) if not snapshot.drained else ()),
+        *remark("no entry any more, so judged by the row", _by_row(sales, seen)),
+    ]
+
+
+_CLOSED = tuple(OUTCOMES.index(outcome) for outcome in (Outcome.NOT_OPEN, Outcome.ENDED))
+
+
+def outside_the_window(snapshot: Snapshot) -> Met:
+    """Claims that came when the sale was not open."""
+    told = sum(s.claims.outcome.count(code) for s in snapshot.sales for code in _CLOSED)
+    return {"claims before the begin or past the end": told, "new orders": snapshot.persisted}
+
+
+def _queued(sale: Sale) -> Iterator[tuple[int, int]]:
+    return ((user, order) for user, order in sale.rowless.items() if sale.is_new(order))
+
+
+def _outside(sale: Sale, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
+    """Orders that both times of their entry place outside."""
+    if sale.terms_ms is None:
+        return
+    begin_ms, end_ms = sale.terms_ms
+    for row in sale.new_rows():
+        sighting = seen.get(sale.rows.order[row])
+        if sighting is None:
+            continue
+        if (early := begin_ms - max(sighting)) > 0:
+            yield sale.row_offence(row, f"sold {early:,} ms before it began")
+        elif (late := min(sighting) - end_ms) >= 0:
+            yield sale.row_offence(row, f"sold {late:,} ms past its end")
+
+
+def _timeless(sale: Sale, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
+    for row in sale.new_rows():
+        if sale.terms_ms is None:
+            yield sale.row_offence(row, "no window is known")
+        elif sale.rows.order[row] not in seen and not _is_inside(sale, row):
+            yield sale.row_offence(row, "its entry is gone, and the row's clock is not the sale's")
+
+
+def _is_inside(sale: Sale, row: int) -> bool:
+    assert sale.terms_ms is not None
+    return sale.terms_ms[0] <= sale.rows.created_ms[row] < sale.terms_ms[1]
+
+
+def _by_row(sales: list[Sale], seen: Mapping[int, Sighting]) -> Iterator[Offence]:
+    for sale in sales:
+        orders = sale.rows.order
+        blind = sum(1 for row in sale.new_rows() if orders[row] not in seen)
+        if blind and sale.terms_ms is not None:
+            yield sale.offence(f"{blind:,} orders")
