@@ -151,8 +151,8 @@ def _leaves(command: Any) -> Iterator[Any]:
 
 def _secret_files() -> Iterator[str]:
     for name in STORE_PASSWORDS:
-        store = name.split("_")[1]
-        yield f"| `{name}_FILE` | the password of `FLASHSALE_{store}_URL` |"
+        url = name.removesuffix("PASSWORD") + "URL"
+        yield f"| `{name}_FILE` | the password of `{url}` |"
     for component in components():
         for name, field in component.model_fields.items():
             if field.annotation is SecretStr:

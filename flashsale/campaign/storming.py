@@ -35,6 +35,7 @@ from flashsale.storm.figures.judging import Loads
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import baseline, ending
+from flashsale.verify.shop import ShopBooks, take_baseline
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class StormRequest:
     scenario: Scenario
     base_url: str = ""
     tokens: Path = Path()
-    stores: Stores | None = None
+    stores: Stores | ShopBooks | None = None
     state_dir: Path | None = None
     out: Path | None = None
     plan: PlanColumns | None = None
@@ -225,7 +226,9 @@ def _stock(request: StormRequest, units: Mapping[int, int] | None) -> int | None
 
 def _count_of_loads(request: StormRequest) -> LoadCount | None:
     """Count what reads cost the database from now on, where it can be asked."""
-    if request.scenario.browse is None or request.stores is None or request.shard is not None:
+    if request.scenario.browse is None or request.shard is not None:
+        return None
+    if not isinstance(request.stores, Stores):
         return None
     return LoadCount(request.stores.mysql_url)
 
@@ -249,21 +252,26 @@ def _take_baseline(
     if sale is None:
         return None
     try:
-        if request.stores is None:
-            raise UnreachableError("the stores are not known")
-        stores = request.stores
-        taken = baseline.take(stores.ledger_url, stores.mysql_url, list(sale.voucher_ids))
+        match request.stores:
+            case None:
+                raise UnreachableError("the stores are not known")
+            case ShopBooks() as books:
+                taken = take_baseline(books, sale.units_by_voucher())
+            case stores:
+                taken = baseline.take(stores.ledger_url, stores.mysql_url, list(sale.voucher_ids))
         write_file(folder.baseline, taken.to_json())
     except (UnreachableError, NothingJudgedError) as error:
         teller.say(f"no baseline, so verify will judge less: {error}")
         return None
-    return {v: sale.redis_stock for v, sale in taken.sales.items() if sale.redis_stock is not None}
+    if isinstance(request.stores, ShopBooks):
+        return {v: kept.mysql.stock for v, kept in taken.sales.items() if kept.mysql is not None}
+    return {v: kept.redis_stock for v, kept in taken.sales.items() if kept.redis_stock is not None}
 
 
 def _mark_end(request: StormRequest, folder: RunFolder, teller: Teller) -> None:
     """Write ending.json, so that later storms on the same sale do not disturb the judgement."""
     sale, stores = request.scenario.sale, request.stores
-    if sale is None or stores is None or not folder.baseline.exists():
+    if sale is None or not isinstance(stores, Stores) or not folder.baseline.exists():
         return
     claim_ms = request.scenario.timeouts.claim_ms
     try:

@@ -12,9 +12,19 @@ from flashsale.campaign.stores import (
     Stores,
     find_base_url,
     find_stores,
+    shop_books,
 )
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.cli.options import BaseUrl, CacheUrl, LedgerUrl, MySQLUrl, StateDir
+from flashsale.cli.options import (
+    BaseUrl,
+    BooksRedisUrl,
+    BooksUrl,
+    CacheUrl,
+    LedgerUrl,
+    MySQLUrl,
+    StateDir,
+    TargetFile,
+)
 from flashsale.cli.storm_options import (
     AbortIf,
     Baseline,
@@ -29,7 +39,6 @@ from flashsale.cli.storm_options import (
     ScenarioName,
     ShardOption,
     StartAt,
-    TargetFile,
     Workers,
     chosen,
     doubtful,
@@ -41,6 +50,7 @@ from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.storm.attack.stopping import ignore_signals
 from flashsale.verify.connection import connect
+from flashsale.verify.shop import ShopBooks
 
 
 def command(
@@ -72,6 +82,8 @@ def command(
     ledger_url: LedgerUrl = None,
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
+    books_url: BooksUrl = None,
+    books_redis_url: BooksRedisUrl = None,
 ) -> None:
     """Storm a sale or a storefront with a scenario's load, and record every attempt.
 
@@ -89,13 +101,20 @@ def command(
     teller = TerminalTeller("storm", quiet)
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
-    stores = _stores_if_known(state_dir, ledger_url, cache_url, mysql_url)
-    if stores is not None and (ledger_url or mysql_url):
-        _greet(stores)
+    where = find_base_url(state_dir, base_url)
+    stores: Stores | ShopBooks | None
+    if loaded.books is not None:
+        stores = shop_books(loaded.books, where, books_url, books_redis_url)
+    elif loaded.target.is_own:
+        stores = None  # a stack that runs here is another's
+    else:
+        stores = _stores_if_known(state_dir, ledger_url, cache_url, mysql_url)
+        if stores is not None and (ledger_url or mysql_url):
+            _greet(stores)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
-        base_url=find_base_url(state_dir, base_url),
+        base_url=where,
         tokens=tokens or state_dir / TOKENS,
         stores=stores,
         state_dir=state_dir,

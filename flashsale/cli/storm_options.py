@@ -41,15 +41,6 @@ Replay = Annotated[
         rich_help_panel="Workload",
     ),
 ]
-TargetFile = Annotated[
-    str | None,
-    typer.Option(
-        "--target",
-        metavar="SHOP",
-        help="The .toml that describes somebody's shop, or a preset's name.",
-        rich_help_panel="Workload",
-    ),
-]
 Calibrate = Annotated[
     bool,
     typer.Option(

@@ -228,6 +228,19 @@ def load_scenario(name: str, target: str | None = None) -> Scenario:
     return parse_scenario(text, str(path), None if target is None else shop_document(target))
 
 
+def books_of(target: str) -> Books | None:
+    """The books in the file of a shop, or in the preset called so. Raises UsageError."""
+    document = {"books": shop_document(target).get("books")}
+    try:
+        return _OnlyBooks.model_validate(document).books
+    except ValidationError as error:
+        raise UsageError(f"{target}: {one_line(error, _OnlyBooks)}") from error
+
+
+class _OnlyBooks(Table):
+    books: Books | None = Field(default=None, description="the table [books]")
+
+
 def parse_scenario(text: str, source: str, shop: dict[str, Any] | None = None) -> Scenario:
     """The scenario written in `text`, for the shop of these tables in place of its own; `source`
     names it in errors (UsageError)."""

@@ -111,7 +111,8 @@ class CheckResult:
 class Judgement:
     """What the whole run amounts to. `reason` says why nothing, or not all, could be judged.
 
-    `shortfall` says what the storm's record lacks, and what that means.
+    `shortfall` says what the storm's record lacks, and what that means; `rests_on` what a verdict
+    on somebody else's shop rests on.
     """
 
     verdict: Verdict
@@ -124,6 +125,7 @@ class Judgement:
     waited_s: float = 0.0
     latency_ms: dict[str, Any] | None = None
     shortfall: str | None = None
+    rests_on: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -138,6 +140,7 @@ class Judgement:
             "exit_code": int(self.exit_code),
             "reason": self.reason,
             "shortfall": self.shortfall,
+            **({"rests_on": list(self.rests_on)} if self.rests_on else {}),
             "orders": {
                 "accepted": self.accepted,
                 "unanswered": self.unanswered,
@@ -176,6 +179,7 @@ def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
         drain_s=drain_s(snapshot),
         latency_ms=persisted_latency(snapshot),
         shortfall=snapshot.shortfall,
+        rests_on=snapshot.rests_on,
     )
 
 
@@ -195,6 +199,9 @@ def _judge_one(check: Check, snapshot: Snapshot) -> CheckResult:
     verdict = _gravest(finding.verdict for finding in findings)
     told = [finding for finding in findings if finding.verdict == verdict]
     detail = "; ".join(map(str, told)) if told else check.rule
+    lacks = snapshot.absent.get(check.name)
+    if lacks and verdict != Verdict.FAIL:  # what was found is found
+        return CheckResult(check.name, Verdict.UNKNOWN, lacks)
     return CheckResult(check.name, verdict, detail, findings, check.meets(snapshot))
 
 
@@ -206,22 +213,31 @@ def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
 def _whole(
     checks: tuple[CheckResult, ...], snapshot: Snapshot, required: Collection[str]
 ) -> tuple[Verdict, str | None]:
-    verdict = _gravest(check.verdict for check in checks)
+    verdict = _gravest(
+        check.verdict
+        for check in checks
+        if check.name not in snapshot.absent or check.verdict == Verdict.FAIL
+    )
     if verdict == Verdict.FAIL:
         return verdict, None
     if not snapshot.accepted:
         return Verdict.UNKNOWN, "no order was accepted, so no rule was put to the test"
     if verdict == Verdict.UNKNOWN:
-        unknown = ", ".join(check.name for check in checks if check.verdict == verdict)
+        doubted = (check.name for check in checks if check.verdict == verdict)
+        unknown = ", ".join(name for name in doubted if name not in snapshot.absent)
         return verdict, f"could not judge {unknown}"
     idle = [c for c in checks if c.name in required and not is_met(c.exercised)]
     if idle:
         return Verdict.UNKNOWN, "; ".join(
-            f"{check.name} met nothing that it guards ({', '.join(_counts(check.exercised))}), "
-            "and that was required"
-            for check in idle
+            f"{check.name} {_why_idle(check, snapshot)}, and that was required" for check in idle
         )
     return verdict, None
+
+
+def _why_idle(check: CheckResult, snapshot: Snapshot) -> str:
+    if lacks := snapshot.absent.get(check.name):
+        return f"could not be judged ({lacks})"
+    return f"met nothing that it guards ({', '.join(_counts(check.exercised))})"
 
 
 def _counts(met: Met) -> Iterator[str]:
