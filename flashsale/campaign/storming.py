@@ -81,11 +81,11 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     between the storm and the end of its reports.
     """
     scenario = request.scenario
-    columns = _users(request)
-    tokens = _tokens(request, columns)
+    columns = users_of(request)
+    tokens = tokens_of(request, columns)
     ensure_descriptors(connections_each(scenario.load.connections, request.processes))
     ensure_ports(_connections(request))
-    target, asks_after = _greeted(request, tokens, columns, teller)
+    target, asks_after = greeted(request, tokens, columns, teller)
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC), teller.say)
     units = _take_baseline(request, folder, teller)
     if request.state_dir is not None:
@@ -134,7 +134,7 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     return run
 
 
-def _users(request: StormRequest) -> dict[int, dict[str, str]]:
+def users_of(request: StormRequest) -> dict[int, dict[str, str]]:
     """What the users' file of a shop says of whoever comes; users 1, 2, … where nothing is asked
     of it, and no file was given."""
     scenario = request.scenario
@@ -150,7 +150,7 @@ def _users(request: StormRequest) -> dict[int, dict[str, str]]:
     return read_users(request.tokens, columns, scenario.load.user_count)
 
 
-def _tokens(request: StormRequest, columns: Mapping[int, Mapping[str, str]]) -> dict[int, str]:
+def tokens_of(request: StormRequest, columns: Mapping[int, Mapping[str, str]]) -> dict[int, str]:
     """The sessions of whoever comes; none where nobody has to be anybody."""
     if not request.scenario.needs_users:
         return {}
@@ -185,7 +185,7 @@ def _session_headers(
     return {name: template.fill(it, values) for name, it in known.items()}
 
 
-def _greeted(
+def greeted(
     request: StormRequest,
     tokens: Mapping[int, str],
     columns: Mapping[int, Mapping[str, str]],

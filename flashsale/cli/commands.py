@@ -13,6 +13,7 @@ COMMANDS = {
     "seed": ("seed:seed", "Bring a data set about: users, sessions, shops, vouchers on sale."),
     "warm": ("seed:warm", "Load every sale into the ledger, the catalogue into the cache."),
     "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
+    "target": ("target:command", "Try one request of each kind on somebody's shop."),
     "verify": ("verify:command", "Judge a run: nothing oversold, sold twice or lost."),
     "report": ("report:command", "Render, compare or merge runs."),
 }

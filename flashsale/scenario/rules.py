@@ -23,7 +23,8 @@ QUEUED = "queued"
 
 _CLASS = re.compile(r"[1-5]xx")
 _BODILESS = frozenset({*range(100, 200), 204, 205, 304})
-_HEADER = "header:"
+_HEADER, _COOKIE = "header:", "cookie:"
+_SET_COOKIE = b"set-cookie"
 _POINTER = re.compile(r"(/[^/]*)*")
 _BODY_CHARS_MAX = 65_536
 
@@ -160,9 +161,10 @@ def ensure_pointer(pointer: str, where: str) -> None:
 
 
 def check_place(place: str, where: str) -> None:
-    """See that `place` says where a value is: a pointer, `header:name`, or nothing."""
-    if place.startswith(_HEADER):
-        if not re.fullmatch(r"[!#-'*+.0-9A-Z^_`a-z|~-]+", place.removeprefix(_HEADER).strip()):
+    """See that `place` says where a value is: a pointer, `header:name`, `cookie:name`, or
+    nothing."""
+    if place.startswith((_HEADER, _COOKIE)):
+        if not re.fullmatch(r"[!#-'*+.0-9A-Z^_`a-z|~-]+", place.partition(":")[2].strip()):
             raise ValueError(f"{where}: found {shown(place)}, expected such as 'header:location'")
     elif place:
         ensure_pointer(place, where)
@@ -191,11 +193,21 @@ class Said:
 
     def value(self, place: str) -> str | None:
         """The text or number at a place; None where there is none."""
+        if place.startswith(_COOKIE):
+            return self._cookie(place.removeprefix(_COOKIE).strip())
         if place.startswith(_HEADER):
             name = place.removeprefix(_HEADER).strip().lower().encode("ascii")
             found = self.headers.get(name)
             return None if found is None else found.decode("latin-1").strip()
         return plain_text(at_pointer(self.document, place))
+
+    def _cookie(self, name: str) -> str | None:
+        """The value that a cookie is set to."""
+        for line in self.headers.get(_SET_COOKIE, b"").decode("latin-1").splitlines():
+            named, _, value = line.partition(";")[0].partition("=")
+            if named.strip() == name:
+                return value.strip()
+        return None
 
 
 Fits = Callable[[Said], bool]
@@ -249,7 +261,8 @@ class Meanings:
         places = [self.order, *self.takes.values(), *(rule.order for rule in self.rules)]
         at = (p.removeprefix(_HEADER).strip() for p in places if p.startswith(_HEADER))
         named = (name for rule in self.rules for name in rule.header)
-        return frozenset(name.lower().encode("ascii") for name in (*at, *named))
+        cookies = [_SET_COOKIE] if any(p.startswith(_COOKIE) for p in places) else []
+        return frozenset({*(n.lower().encode("ascii") for n in (*at, *named)), *cookies})
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made of it: functions do not travel to another process."""
@@ -290,7 +303,7 @@ class Meanings:
         if status == 429:
             return Answer(Outcome.RATE_LIMITED, status)
         if self.success is not Outcome.SOLD and not self.rules:
-            if 200 <= status < 300 or (self.success in Reading and status == 404):
+            if 200 <= status < 400 or (self.success in Reading and status == 404):
                 return Answer(self.success, status)
             if status == 503:
                 return Answer(Outcome.SHED, status)

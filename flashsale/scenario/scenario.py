@@ -253,7 +253,12 @@ def parse_scenario(text: str, source: str, shop: dict[str, Any] | None = None) -
         raise UsageError(f"{source} is not TOML: {error}{_written_there(error, text)}") from error
     if "question" not in document:
         document["question"] = _first_comment(text)
-    document = on_preset({**document, **(shop or {})}, source)
+    return parse_document({**document, **(shop or {})}, source)
+
+
+def parse_document(document: dict[str, Any], source: str) -> Scenario:
+    """The scenario that these tables make; `source` names them in errors (UsageError)."""
+    document = on_preset(document, source)
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:

@@ -24,7 +24,6 @@ from flashsale.scenario.rules import (
     Rule,
     check_place,
     check_rules,
-    ensure_pointer,
 )
 from flashsale.scenario.table import Table, suggestion
 from flashsale.scenario.target import Routes
@@ -294,8 +293,7 @@ def _check_outcomes(where: str, step: Step, table: StepTable) -> None:
 
 def _check_poll(where: str, poll: Poll, taken: Iterable[str]) -> None:
     check_rules(f"{where}.poll", poll.outcomes, _POLLED)
-    if poll.order and not poll.order.startswith("header:"):
-        ensure_pointer(poll.order, f"{where}.poll")
+    check_place(poll.order, f"{where}.poll")
     known = [*taken, template.ORDER]
     for name in poll.prepared("host", "", {}).names:
         if not template.is_known(name, known):
@@ -314,9 +312,8 @@ def preset_names() -> list[str]:
 
 
 def shop_document(name: str) -> dict[str, Any]:
-    """The tables of a shop's file, or of the preset called so, on what its own preset says.
-
-    Raises UsageError.
+    """The tables of a shop's file, or of the preset called so, on what its own preset says. A
+    scenario's file is one, too. Raises UsageError.
     """
     path = Path(name)
     if path.suffix != ".toml" and "/" not in name:
@@ -329,6 +326,8 @@ def shop_document(name: str) -> dict[str, Any]:
         raise UsageError(f"target {path}: {reason}") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
+    if "schema" in document:  # a scenario with its shop in it
+        document = {table: document[table] for table in TABLES if table in document}
     strange = next((key for key in document if key not in TABLES), None)
     if strange is not None:
         raise UsageError(

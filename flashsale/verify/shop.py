@@ -88,6 +88,30 @@ def take_baseline(shop: ShopBooks, units: Mapping[int, int]) -> Baseline:
         return baseline_of(_observation(shop, redis, seen, initial))
 
 
+def look_at(shop: ShopBooks, voucher: int) -> list[str]:
+    """What the books say of a voucher, a line each. Raises as `read_tables` does."""
+    with shop_redis(shop.books.redis, shop.redis_url) as redis:
+        seen = _look(shop, redis, [voucher], BEGINNING)
+        rows, stock = seen.rows[voucher], seen.stocks.get(voucher)
+        told = ", ".join(sorted(seen.told.columns)) or "none, so their columns are not known yet"
+        live = sum(1 for _ in rows.live())
+        lines = [f"{len(rows):,} orders of voucher {voucher}, {live:,} live; columns: {told}"]
+        if shop.books.stock:
+            said = "nothing" if stock is None else _said(stock)
+            lines.append(f"its stock says {said}")
+        if shop.books.redis is not None:
+            held = seen.ledgers.get(voucher, LedgerSale())
+            lines.append(f"Redis has stock {held.stock}, {len(held.members):,} holders")
+            backlog = seen.queue.queue.backlog.total
+            lines.append(f"its queue: {seen.queue.why or f'{backlog:,} to do'}")
+        return lines
+
+
+def _said(stock: Stock) -> str:
+    known = {name: value for name, value in stock._asdict().items() if value is not None}
+    return ", ".join(f"{name} {value}" for name, value in known.items())
+
+
 def _initial_now(seen: _Seen, voucher: int, said: int) -> int:
     """The units on sale: the shop's word, else what is left and what was ordered, else what the
     scenario says."""

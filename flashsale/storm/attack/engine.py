@@ -107,6 +107,10 @@ class Engine:
                 if self._alarm is not None:
                     self._alarm.close()
 
+    def request_of(self, attempt: int) -> bytes:
+        """What an attempt sends, as far as it is known by now."""
+        return self._requests[attempt]
+
     def stop(self, reason: str = "interrupted") -> None:
         """Send nothing more. Answers that are out get a moment; told twice, none."""
         if self._deadlines.stop(monotonic_ns(), reason):

@@ -209,6 +209,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name in self._reader.kept and not self._excess:
+            if name == b"set-cookie" and name in self._headers:
+                value = self._headers[name] + b"\n" + value
             self._headers[name] = value
 
     def on_headers_complete(self) -> None:
