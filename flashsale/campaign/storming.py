@@ -20,7 +20,7 @@ from flashsale.run.folder import RunFolder, create_run_folder, telling, write_fi
 from flashsale.run.plan_columns import PlanColumns
 from flashsale.scenario import template
 from flashsale.scenario.scenario import Scenario
-from flashsale.scenario.target import Target
+from flashsale.scenario.target import Target, Tls
 from flashsale.scenario.thresholds import Threshold
 from flashsale.scenario.tokens import read_tokens, read_tokens_of, read_users, read_users_of
 from flashsale.storm.attack.calibration import calibrate
@@ -63,6 +63,7 @@ class StormRequest:
     baseline: EarlierRun | None = None
     verify_awaited: bool = False
     csv: bool = False
+    tls: Tls | None = None
 
 
 class StoppedError(FlashsaleError):
@@ -194,7 +195,9 @@ def greeted(
     """The target at the address that answered, and whether it can be asked after claims in doubt:
     one that is not known might take the question for an order. Raises UnreachableError."""
     routes = request.scenario.target.routes
-    target, token = Target.at(request.base_url), next(iter(tokens.values()), "")
+    target, token = Target.at(request.base_url, request.tls), next(iter(tokens.values()), "")
+    if target.tls is not None and target.tls.insecure:
+        teller.say(f"--insecure: who answers at {target.base_url} shows a certificate unchecked")
     greeting = preflight(target, routes, token, _session_headers(request.scenario, columns))
     asks_after = bool(routes.status) and (greeting.is_known or "status" in routes.model_fields_set)
     if not asks_after and request.scenario.sale is not None and routes.status:

@@ -20,6 +20,7 @@ from flashsale.scenario.answer import Answer
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario, parse_document
 from flashsale.scenario.shop import shop_document
+from flashsale.scenario.target import Tls
 from flashsale.storm.attack.attack import Mission, Records
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.selfwatch import SelfWatch
@@ -93,10 +94,12 @@ def scenario_to_try(target: str, voucher: int) -> Scenario:
     return parse_document(document, target)
 
 
-def try_steps(scenario: Scenario, base_url: str, users: Path) -> Iterator[Tried]:
+def try_steps(
+    scenario: Scenario, base_url: str, users: Path, tls: Tls | None = None
+) -> Iterator[Tried]:
     """Take each step as the first user. Raises UsageError, and UnreachableError where nothing
     answers."""
-    request = StormRequest(scenario, base_url, users)
+    request = StormRequest(scenario, base_url, users, tls=tls)
     columns = users_of(request)
     tokens = tokens_of(request, columns)
     target, _ = greeted(request, tokens, columns, SILENT)

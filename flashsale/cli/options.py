@@ -8,6 +8,7 @@ import typer
 
 from flashsale.books import SQL_SCHEMES
 from flashsale.errors import UsageError
+from flashsale.scenario.target import Tls
 from flashsale.secret_file import with_password
 from flashsale.store_urls import read_mysql_url, read_redis_url
 
@@ -121,12 +122,46 @@ TargetFile = Annotated[
         rich_help_panel="System",
     ),
 ]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", help="What an https:// target is checked against.", rich_help_panel="System"
+    ),
+]
+CertFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert", help="The certificate to show to an https:// target.", rich_help_panel="System"
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key", help="The key of --cert, in a file.", rich_help_panel="System"),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure", help="Take any certificate of the target's.", rich_help_panel="System"
+    ),
+]
+
+
+def tls_of(ca: Path | None, cert: Path | None, key: Path | None, insecure: bool) -> Tls:
+    """How TLS is spoken. Raises UsageError for a file that cannot be used."""
+    if key is not None and cert is None:
+        raise UsageError("--key: this goes with --cert")
+    files = [None if path is None else str(path) for path in (ca, cert, key)]
+    tls = Tls(files[0], files[1], files[2], insecure)
+    tls.context()
+    return tls
+
+
 BaseUrl = Annotated[
     str | None,
     typer.Option(
         "--base-url",
         envvar="FLASHSALE_BASE_URL",
-        help="Where the sale answers HTTP.",
+        help="Where the sale answers: http://, https:// or unix:/path/of/socket.",
         rich_help_panel="System",
     ),
 ]

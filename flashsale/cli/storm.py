@@ -20,10 +20,15 @@ from flashsale.cli.options import (
     BooksRedisUrl,
     BooksUrl,
     CacheUrl,
+    CaFile,
+    CertFile,
+    Insecure,
+    KeyFile,
     LedgerUrl,
     MySQLUrl,
     StateDir,
     TargetFile,
+    tls_of,
 )
 from flashsale.cli.storm_options import (
     AbortIf,
@@ -84,6 +89,10 @@ def command(
     mysql_url: MySQLUrl = None,
     books_url: BooksUrl = None,
     books_redis_url: BooksRedisUrl = None,
+    ca: CaFile = None,
+    cert: CertFile = None,
+    key: KeyFile = None,
+    insecure: Insecure = False,
 ) -> None:
     """Storm a sale or a storefront with a scenario's load, and record every attempt.
 
@@ -126,6 +135,7 @@ def command(
         aborts=aborting(loaded, abort_if or ()),
         baseline=earlier(loaded, baseline, max_regress),
         csv=csv,
+        tls=tls_of(ca, cert, key, insecure),
     )
     run = run_storm(request, teller)
     if run.summary.load.interrupted_by is not None:

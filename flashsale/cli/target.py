@@ -7,7 +7,17 @@ import typer
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, find_base_url, shop_books
 from flashsale.campaign.trying import scenario_to_try, try_books, try_steps
-from flashsale.cli.options import BaseUrl, BooksRedisUrl, BooksUrl, StateDir
+from flashsale.cli.options import (
+    BaseUrl,
+    BooksRedisUrl,
+    BooksUrl,
+    CaFile,
+    CertFile,
+    Insecure,
+    KeyFile,
+    StateDir,
+    tls_of,
+)
 from flashsale.cli.terminal import tell
 from flashsale.errors import ExitCode
 
@@ -32,6 +42,10 @@ def check(
     state_dir: StateDir = DEFAULT_STATE_DIR,
     books_url: BooksUrl = None,
     books_redis_url: BooksRedisUrl = None,
+    ca: CaFile = None,
+    cert: CertFile = None,
+    key: KeyFile = None,
+    insecure: Insecure = False,
 ) -> None:
     """Send one request of each kind as the first user, and show what was understood.
 
@@ -40,7 +54,8 @@ def check(
     """
     scenario = scenario_to_try(shop, voucher)
     where = find_base_url(state_dir, base_url)
-    tried = list(try_steps(scenario, where, tokens or state_dir / TOKENS))
+    tls = tls_of(ca, cert, key, insecure)
+    tried = list(try_steps(scenario, where, tokens or state_dir / TOKENS, tls))
     for each in tried:
         tell(str(each))
     unread = [each.step for each in tried if not each.is_understood]

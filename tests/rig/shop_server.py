@@ -1,11 +1,15 @@
 """A shop of any kind, as a test writes it: a function from what was asked to what is answered."""
 
 import json
+import socket
+import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -38,11 +42,14 @@ Answer = Callable[[Asked], Reply]
 
 @dataclass
 class ShopServer:
-    """The shop at `base_url`; `asked` is what came, in order."""
+    """The shop at `base_url`; `asked` is what came, in order. It speaks `tls`, or listens on the
+    Unix socket `at`, where these are given."""
 
     answer: Answer
     asked: list[Asked] = field(default_factory=list)
     base_url: str = ""
+    tls: ssl.SSLContext | None = None
+    at: Path | None = None
 
     @contextmanager
     def open(self) -> Iterator["ShopServer"]:
@@ -52,7 +59,7 @@ class ShopServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 20
-            disable_nagle_algorithm = True
+            disable_nagle_algorithm = shop.at is None
             wbufsize = -1
 
             def _serve(self) -> None:
@@ -84,11 +91,27 @@ class ShopServer:
             daemon_threads = True
             request_queue_size = 1_024
 
+            address_family = socket.AF_UNIX if shop.at else socket.AF_INET
+
+            def server_bind(self) -> None:
+                socketserver.TCPServer.server_bind(self)  # HTTP's asks who an address is
+
+            def finish_request(self, request: Any, client_address: Any) -> None:
+                if shop.tls is None:
+                    super().finish_request(request, client_address)
+                    return
+                # By the visitor's own thread: one may be slow.
+                with shop.tls.wrap_socket(request, server_side=True) as secure:
+                    super().finish_request(secure, client_address)
+
             def handle_error(self, *_: object) -> None:
                 """A visitor that hangs up is no news."""
 
-        with Server(("127.0.0.1", 0), Handler) as server:
-            self.base_url = f"http://127.0.0.1:{server.server_address[1]}"
+        where: Any = str(self.at) if self.at else ("127.0.0.1", 0)
+        with Server(where, Handler) as server:
+            scheme = "http" if self.tls is None else "https"
+            port = server.server_address[1]
+            self.base_url = f"unix:{self.at}" if self.at else f"{scheme}://127.0.0.1:{port}"
             thread = threading.Thread(target=server.serve_forever, args=(0.05,))
             thread.start()
             try:

@@ -76,9 +76,14 @@ def preflight(
             )
         return Greeting(one, health == 200)
     raise UnreachableError(
-        f"nothing answers at {target.base_url} ({'; '.join(troubles)}); "
-        "start a stack with `flashsale serve --detach`, or check --base-url"
+        f"nothing answers at {target.base_url} ({'; '.join(troubles)}); {_cure(target, troubles)}"
     )
+
+
+def _cure(target: Target, troubles: Sequence[str]) -> str:
+    if target.tls is not None and any("CERTIFICATE_VERIFY_FAILED" in told for told in troubles):
+        return "give the authority of its certificate with --ca, or --insecure to check none"
+    return "start a stack with `flashsale serve --detach`, or check --base-url"
 
 
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
@@ -91,10 +96,23 @@ def _greeted(
     not to be asked."""
     session = routes.session if told else ""
     if not (routes.health or session):
-        socket.create_connection((target.address, target.port), _PREFLIGHT_TIMEOUT_S).close()
+        _connect(target)
         return None, None
     health = _status_of(target, routes.health) if routes.health else None
     return health, _status_of(target, session, **told) if session else None
+
+
+def _connect(target: Target) -> None:
+    """See that somebody takes connections. Raises OSError, of which ssl's errors are some."""
+    if target.socket:
+        with socket.socket(socket.AF_UNIX) as visitor:
+            visitor.settimeout(_PREFLIGHT_TIMEOUT_S)
+            visitor.connect(target.socket)
+        return
+    with socket.create_connection((target.address, target.port), _PREFLIGHT_TIMEOUT_S) as visitor:
+        if target.tls is not None:
+            name = target.server_name
+            target.tls.context().wrap_socket(visitor, server_hostname=name).close()
 
 
 def _status_of(target: Target, path: str, **headers: str) -> int:
@@ -108,13 +126,14 @@ def _status_of(target: Target, path: str, **headers: str) -> int:
         total_s=_PREFLIGHT_TIMEOUT_S,
         bytes_max=0,
         headers={"host": target.authority, **headers},
+        way=target.way,
     )
     if told.sent_on_to is None or told.status == 304:
         return told.status
     where = excerpt(told.sent_on_to) or "elsewhere"
-    is_tls = where.lower().startswith("https:")
+    is_tls = where.lower().startswith("https:") and target.tls is None
     cure = (
-        "TLS is not spoken here, so give the plain HTTP address behind it as --base-url"
+        "give the https:// address as --base-url, or the plain one behind it"
         if is_tls
         else "give the address that answers by itself as --base-url"
     )
@@ -162,7 +181,7 @@ class Resolver:
     """Asks with bounded parallelism, tries and time."""
 
     def __init__(self, target: Target, path: str, limit_ms: int, resolved: Resolved) -> None:
-        self._target, self._path = target, path
+        self._target, self._path, self._way = target, path, target.way
         self._limit_s = limit_ms / 1000
         self._resolved = resolved
         self._room = asyncio.Semaphore(ASKING_MAX)
@@ -181,7 +200,7 @@ class Resolver:
         with suppress(TimeoutError):
             async with (
                 asyncio.timeout(limit_s),
-                client(self._target.origin) as of,
+                client(self._target.origin, self._way) as of,
                 asyncio.TaskGroup() as tasks,
             ):
                 for question in questions:
@@ -209,6 +228,7 @@ class Resolver:
                     self._path.replace("{voucher}", str(question.voucher)),
                     total_s=_CALL_TIMEOUT_S,
                     headers={"host": self._target.authority, "authorization": question.token},
+                    way=self._way,
                 )
             except UnansweredError:
                 reply: str | Reply = Reply.LATER
