@@ -118,6 +118,8 @@ class VerifyFigures(Part):
     verdict: Verdict = Verdict.UNKNOWN
     reason: str | None = None
     checks: list[Check] = []
+    rests_on: list[str] = []
+    """Of somebody else's shop: what of its books was read."""
     awaited: bool = False
     """Whoever ran the storm goes on to verify it: until then nothing has been judged."""
 
@@ -307,7 +309,10 @@ class Summary(Part):
         Raises ValueError where it is not one.
         """
         verify = VerifyFigures(
-            verdict=judgement["verdict"], reason=judgement["reason"], checks=judgement["checks"]
+            verdict=judgement["verdict"],
+            reason=judgement["reason"],
+            checks=judgement["checks"],
+            rests_on=judgement.get("rests_on", []),
         )
         found = judgement["orders"]
         orders = {"persisted": found["persisted"], "drain_s": found["drain_s"]}
