@@ -277,6 +277,19 @@ class Meanings:
                 return self._answer(said, outcome, order)
         return self._by_status(said)
 
+    def said_of(
+        self, status: int, headers: Mapping[bytes, bytes], body: bytes
+    ) -> tuple[str, str | None] | None:
+        """The outcome of the rule that fits, as it is written, and the order that the answer names;
+        None where no rule fits."""
+        said = Said(status, headers, body)
+        for fits, outcome, order in self._turns:
+            if fits(said):
+                place = order or self.order
+                named = said.value(place) if place else None
+                return outcome, None if named is None else text_id(named)
+        return None
+
     def taken(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> dict[str, str]:
         """What the answer gives to later steps."""
         said = Said(status, headers, body)

@@ -40,6 +40,10 @@ _VARIABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,31}")
 _POLLED = (QUEUED, "sold", "sold_out", "duplicate", "ended", "refused", "shed", "unknown")
 
 
+LOOKED_UP = ("sold", "none", "later")
+"""What a look after a claim in doubt can find."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A request that lacks its values alone."""
@@ -150,6 +154,30 @@ class Poll(Request):
     )
 
 
+class Lookup(Request):
+    """What is asked after the storm about a claim in doubt, once its deadline has passed: whether
+    an order came of it after all. `none` is final, `later` is asked again."""
+
+    method: Literal["GET"] = Field(default="GET", description="the method")
+    order: str = Field(default="", description="where the order id is, or '' for none")
+    outcomes: tuple[Rule, ...] = Field(
+        strict=False, min_length=1, description="the rules: 'sold', 'none' or 'later'"
+    )
+
+    def meanings(self) -> Meanings:
+        """What its answers mean."""
+        return Meanings(self.outcomes, self.order)
+
+    def asked(self, values: Values, common: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """The path, with its query, and the headers of one question."""
+        path = template.fill(template.in_path(self.path), values)
+        if self.query:
+            sign = "&" if "?" in self.path else "?"
+            path += sign + template.fill(template.in_form(self.query), values)
+        headers = {**common, **self.headers}
+        return path, {n: template.fill(template.in_header(t), values) for n, t in headers.items()}
+
+
 class StepTable(Request):
     """One step of a shop's own."""
 
@@ -190,6 +218,7 @@ class Shop(Routes):
     cart: StepTable | None = Field(default=None, description="the table [target.cart]")
     pay: StepTable | None = Field(default=None, description="the table [target.pay]")
     cancel: StepTable | None = Field(default=None, description="the table [target.cancel]")
+    lookup: Lookup | None = Field(default=None, description="the table [target.lookup]")
 
     @property
     def described(self) -> dict[Step, StepTable]:
@@ -225,7 +254,19 @@ class Shop(Routes):
                     raise ValueError(f"{where}: {template.unknown(name, taken)}")
             if table.poll is not None:
                 _check_poll(where, table.poll, taken)
+        if self.lookup is not None:
+            self._check_lookup(self.lookup)
         return self
+
+    def _check_lookup(self, lookup: Lookup) -> None:
+        where = "target.lookup"
+        if self.buy is None:
+            raise ValueError(f"{where}: this is for a shop with [target.buy]")
+        check_place(lookup.order, where)
+        check_rules(where, lookup.outcomes, LOOKED_UP)
+        for name in lookup.prepared("host", "", self.headers).names:
+            if not template.is_known(name, ()):
+                raise ValueError(f"{where}: {template.unknown(name, ())}")
 
     @property
     def _taken(self) -> list[str]:

@@ -26,6 +26,7 @@ from flashsale.storm.attack.attack import Attack, Mission, Progress, Records, Sh
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.instants import at_once, at_unix_us, until_unix_us
 from flashsale.storm.attack.questions import Question, Resolver
+from flashsale.storm.attack.requests import Values
 from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.attack.stopping import AbortWatch, Interrupts, interrupts
 from flashsale.storm.crew.crew import Crew, connections_each
@@ -150,14 +151,7 @@ class _Storm:
         return Finished(summary, figures, self._plan, tuple(unwritten))
 
     def _attack(self, show: ShowProgress) -> Attack:
-        mission = Mission(
-            self._scenario,
-            self._target,
-            self._plan,
-            self._tokens,
-            self._columns,
-            self._folder.name,
-        )
+        mission = self._mission()
         records = Records(self._attempts, self._file, self._watch)
 
         def look(progress: Progress) -> None:
@@ -172,6 +166,16 @@ class _Storm:
         )
         return attack
 
+    def _mission(self) -> Mission:
+        return Mission(
+            self._scenario,
+            self._target,
+            self._plan,
+            self._tokens,
+            self._columns,
+            self._folder.name,
+        )
+
     async def _fire(self, attack: Attack) -> None:
         loop = asyncio.get_running_loop()
         # Not from within the handler: a signal may come between any two steps of a callback.
@@ -179,8 +183,9 @@ class _Storm:
             await attack.run()
 
     async def _resolve(self) -> int:
-        status = self._scenario.target.routes.status
-        if not (self._asks_after and status):
+        shop = self._scenario.target
+        status, lookup = shop.routes.status, shop.lookup
+        if lookup is None and not (self._asks_after and status):
             return 0
         loop = asyncio.get_running_loop()
         resolver = Resolver(
@@ -188,6 +193,7 @@ class _Storm:
             status,
             self._scenario.timeouts.resolve_ms,
             self._resolved,
+            None if lookup is None else lookup.meanings(),
         )
         asking = loop.create_task(resolver.run(self._questions()))
         with self._taken.told(lambda: loop.call_soon_threadsafe(asking.cancel)):
@@ -202,12 +208,15 @@ class _Storm:
 
     def _questions(self) -> list[Question]:
         grace_ns = self._scenario.timeouts.claim_ms * _MS
+        shop, values = self._scenario.target, Values(self._mission())
+        lookup = shop.lookup
         return [
             Question(
                 attempt=i,
                 voucher=self._plan.things[i],
                 token=self._tokens[self._plan.users[i]],
                 not_before_ns=self._sent_by_ns(i) + grace_ns,
+                asked=None if lookup is None else lookup.asked(values(i), shop.headers),
             )
             for i, answer in self._attempts.settled()
             if answer.outcome.is_indeterminate and self._plan.asks[i] == Step.BUY

@@ -18,10 +18,11 @@ from typing import Any
 
 import httpx
 
-from flashsale.asking import UnansweredError, ask, ask_once, client
+from flashsale.asking import Told, UnansweredError, ask, ask_once, client
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.model import Outcome, parse_id
 from flashsale.scenario.answer import excerpt
+from flashsale.scenario.rules import Meanings
 from flashsale.scenario.target import Routes, Target
 
 _PREFLIGHT_TIMEOUT_S = 5.0
@@ -150,6 +151,7 @@ class Question:
     voucher: int
     token: str
     not_before_ns: int
+    asked: tuple[str, dict[str, str]] | None = None  # path and headers, where the shop has its own
 
 
 class Reply(Enum):
@@ -177,10 +179,36 @@ def read_reply(status: int, body: Any) -> str | Reply:
     return order if parse_id(order) else Reply.NEVER
 
 
+SOLD_UNNAMED = ""
+"""An order came of the claim, and has no id."""
+
+
+def read_by(meanings: Meanings, told: Told) -> str | Reply:
+    """The same by the rules of a shop. Pure."""
+    headers = {n.lower().encode("latin-1"): v.encode("latin-1") for n, v in told.headers.items()}
+    found = meanings.said_of(told.status, headers, told.body)
+    if found is None:
+        return Reply.LATER if told.status == 429 or told.status >= 500 else Reply.NEVER
+    outcome, order = found
+    if outcome != Outcome.SOLD:
+        return Reply(outcome)
+    if meanings.order and order is None:
+        return Reply.NEVER
+    return order or SOLD_UNNAMED
+
+
 class Resolver:
     """Asks with bounded parallelism, tries and time."""
 
-    def __init__(self, target: Target, path: str, limit_ms: int, resolved: Resolved) -> None:
+    def __init__(
+        self,
+        target: Target,
+        path: str,
+        limit_ms: int,
+        resolved: Resolved,
+        meanings: Meanings | None = None,
+    ) -> None:
+        self._meanings = meanings
         self._target, self._path, self._way = target, path, target.way
         self._limit_s = limit_ms / 1000
         self._resolved = resolved
@@ -214,26 +242,34 @@ class Resolver:
             return
         self.answered += 1
         if isinstance(reply, str):
-            self._resolved(question.attempt, Outcome.SOLD.value, reply)
+            self._resolved(question.attempt, Outcome.SOLD.value, reply or None)
         else:
             self._resolved(question.attempt, Reply.NONE.value, None)
 
     async def _ask(self, of: httpx.AsyncClient, question: Question) -> str | Reply:
         pause_s = _RETRY_FIRST_S
+        path = self._path.replace("{voucher}", str(question.voucher))
+        headers = {"authorization": question.token}
+        if question.asked is not None:
+            path, headers = question.asked
         for _ in range(TRIES_MAX):
             wait_s = pause_s
             try:
                 told = await ask(
                     of,
-                    self._path.replace("{voucher}", str(question.voucher)),
+                    path,
                     total_s=_CALL_TIMEOUT_S,
-                    headers={"host": self._target.authority, "authorization": question.token},
+                    headers={"host": self._target.authority, **headers},
                     way=self._way,
                 )
             except UnansweredError:
                 reply: str | Reply = Reply.LATER
             else:
-                reply = read_reply(told.status, told.json())
+                reply = (
+                    read_reply(told.status, told.json())
+                    if self._meanings is None
+                    else read_by(self._meanings, told)
+                )
                 wait_s = max(wait_s, _retry_after_s(told.headers.get("retry-after")))
             if reply is not Reply.LATER:
                 return reply

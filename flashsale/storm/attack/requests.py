@@ -68,7 +68,7 @@ class Exchange:
     def __init__(self, mission: Mission) -> None:
         self.given: Given = {}
         self._mission, self._shop = mission, mission.scenario.target
-        self.values = _Values(mission)
+        self.values = Values(mission)
         if self._shop.is_own:
             self.requests: Sequence[bytes] = self._filled()
             self.readers: Sequence[Reader] = self._shop_readers()
@@ -120,7 +120,7 @@ class Exchange:
         ]
 
 
-class _Values:
+class Values:
     """What is known of each attempt when the plan is made."""
 
     def __init__(self, mission: Mission) -> None:

@@ -160,3 +160,47 @@ def test_a_ticket_that_is_never_called_is_bounded(tmp_path: Path) -> None:
     buy = run.summary.endpoints["buy"]
     assert buy.outcomes == {"sold": 2, "sold_out": 3, "indeterminate": 1}
     assert buy.censored == 1
+
+
+LOST = """\
+[timeouts]
+request_ms = 200
+claim_ms = 300
+[target]
+headers = { authorization = "Bearer {user.email}" }
+[target.buy]
+path = "/buy"
+order = "/id"
+outcomes = [{ status = 201, outcome = "sold" }, { status = 409, outcome = "sold_out" }]
+[target.lookup]
+path = "/mine"
+query = { sku = "{voucher}" }
+order = "/order"
+outcomes = [
+    { status = 404, outcome = "none" },
+    { status = 200, json = { "/state" = "sold" }, outcome = "sold" },
+    { status = 200, outcome = "later" },
+]
+"""
+
+
+def test_what_became_of_claims_in_doubt_is_asked_as_the_shop_tells_it(tmp_path: Path) -> None:
+    looks: list[str] = []
+
+    def answer(asked: Asked) -> Reply:
+        who = asked.headers["authorization"].removeprefix("Bearer ")
+        if asked.method == "POST":
+            return Reply(504 if who[:2] in ("e1", "e2") else 409)
+        assert asked.path == "/mine?sku=1"
+        looks.append(who)
+        if who.startswith("e2"):
+            return Reply(404)
+        return Reply(200, {"state": "sold", "order": "o-1"} if looks.count(who) > 1 else {})
+
+    shop = Shop(close=False)
+    shop.answer = answer  # type: ignore[method-assign]
+    run = stormed(tmp_path, shop, HEAD + LOST)
+    assert run.summary.load.resolved == 2
+    attempts = read_record(run.folder.attempts).attempts
+    assert sorted(attempts.resolved.values()) == ["none", "sold"]
+    assert list(attempts.found.values()) == ["o-1"]
