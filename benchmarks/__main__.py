@@ -12,6 +12,7 @@ NAMES = (
     "worker",
     "cached_read",
     "open_claims",
+    "dear_reads",
     "cached_http",
     "hot_stale",
     "bloom",

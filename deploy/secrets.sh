@@ -13,27 +13,86 @@ mkdir -p "$folder"
 chmod 700 "$folder"
 cd "$folder"
 
-random() { od -An -vtx1 -N24 /dev/urandom | tr -d ' \n'; }
-hashed() { printf %s "$1" | sha256sum | cut -d ' ' -f 1; }
+# Of a pipe, the shell sees the last command fail and no other: so there is none but behind printf.
 
-# put NAME: standard input becomes the file NAME, at once and whole.
+fail() {
+    echo "secrets.sh: $1" >&2
+    exit 1
+}
+
+# made: 24 random bytes, in hexadecimal.
+make() {
+    bytes="$(od -An -vtx1 -N24 /dev/urandom)" || fail "no random bytes from od and /dev/urandom"
+    made="$(printf %s $bytes)"
+    [ "${#made}" -eq 48 ] || fail "expected 24 random bytes from od and /dev/urandom"
+}
+
+# told: what the file $1 holds.
+tell() {
+    told="$(cat "$1")" || fail "cannot read $1"
+    [ -n "$told" ] || fail "$1 is empty; remove it and run this again"
+}
+
+# hash: SHA-256 of the text $1.
+digest() {
+    sum="$(printf %s "$1" | sha256sum)" || fail "sha256sum failed"
+    hash="${sum%% *}"
+    [ "${#hash}" -eq 64 ] || fail "expected a SHA-256 from sha256sum"
+}
+
+# put NAME TEXT: the file NAME holds TEXT, at once and whole.
 put() {
-    cat > ".$1"
-    chmod 444 ".$1"
-    mv -f ".$1" "$1"
+    { printf %s "$2" > ".$1" && chmod 444 ".$1" && mv -f ".$1" "$1"; } || fail "cannot write $1"
 }
 
 for name in ledger_password cache_password mysql_password mysql_root_password \
-    grafana_admin_password operator_token; do
-    [ -s "$name" ] || random | put "$name"
+    replica_password worker_password grafana_admin_password operator_token; do
+    [ -s "$name" ] && continue
+    make
+    put "$name" "$made"
 done
-[ -s mysqld_exporter.cnf ] || printf '[client]\nhost=mysql\nport=3306\nuser=exporter\npassword=%s\n' \
-    "$(random)" | put mysqld_exporter.cnf
+if ! [ -s mysqld_exporter.cnf ]; then
+    make
+    put mysqld_exporter.cnf "[client]
+host=mysql
+port=3306
+user=exporter
+password=$made
+"
+fi
 
-# What follows from those, in the forms that servers and exporters want.
-for role in ledger cache; do
-    echo "user default on #$(hashed "$(cat ${role}_password)") ~* &* +@all" | put "$role.acl"
-done
-printf '{"redis://redis-ledger:6379":"%s","redis://redis-cache:6379":"%s"}\n' \
-    "$(cat ledger_password)" "$(cat cache_password)" | put redis_exporter.json
+# What follows from those, in the forms that servers and exporters want. What an account may do is
+# what `flashsale serve` grants it (flashsale/stack/redis.py).
+counts="resetkeys resetchannels -@all +@connection -@dangerous"
+counts="$counts +info +config|get +slowlog|get +slowlog|len"
+sells="resetchannels -@all +@read +@write +@connection +@transaction -@dangerous -@scripting"
+sells="$sells -scan -randomkey +eval +evalsha +script|load +time"
+ledger_replica="~seckill:* ~stream.orders* ~icr:order:* ~login:* ~sign:* ~lock:fence ~lock:probe"
+cache_replica="~cache:* ~bloom:* ~shop:geo:* ~lock:* ~wake:*"
+ledger_worker="~seckill:* ~stream.orders* ~lock:fence ~lock:probe"
+cache_worker="~lock:order:* ~lock:probe"
+
+# acl ROLE REPLICA_KEYS WORKER_KEYS: the accounts of a Redis.
+acl() {
+    tell "$1_password" && digest "$told" && owner="$hash"
+    tell replica_password && digest "$told" && replica="$hash"
+    tell worker_password && digest "$told" && worker="$hash"
+    digest "$exporter"
+    put "$1.acl" "user default on #$owner ~* &* +@all
+user replica on #$replica resetkeys $2 $sells
+user worker on #$worker resetkeys $3 $sells +config|get
+user exporter on #$hash $counts
+"
+}
+
+tell mysqld_exporter.cnf
+exporter="${told##*password=}"
+acl ledger "$ledger_replica" "$ledger_worker"
+acl cache "$cache_replica" "$cache_worker"
+# Releases of the exporter differ in whether the account is part of the name.
+put redis_exporter.json "{\"redis://redis-ledger:6379\":\"$exporter\",\
+\"redis://exporter@redis-ledger:6379\":\"$exporter\",\
+\"redis://redis-cache:6379\":\"$exporter\",\
+\"redis://exporter@redis-cache:6379\":\"$exporter\"}
+"
 echo "secrets are in $(pwd)" >&2

@@ -49,6 +49,11 @@ def login_token(token: str) -> str:
     return f"login:token:{token}"
 
 
+def login_sessions(user_id: int) -> str:
+    """Ledger sorted set: the keys of a user's sessions that may live, by their end (Unix ms)."""
+    return f"login:sessions:{user_id}"
+
+
 def login_code(phone: str) -> str:
     """Ledger hash: the pending phone code."""
     return f"login:code:{phone}"
@@ -132,6 +137,7 @@ _DATA_SET_PREFIXES = (
     "seckill:receipt:",
     "seckill:sale:",
     "login:token:",
+    "login:sessions:",
     "login:code:",
     "login:budget:",
     "sign:",
@@ -142,7 +148,7 @@ SALES = "seckill:*"
 """A pattern of every key of a sale."""
 
 _OF_SALE = re.compile(r"seckill:(?:stock|order|receipt|sale):([0-9]{1,19})")
-_OF_DAY = re.compile(r"sign:([0-9]{1,19}):[0-9]{6}")
+_OF_USER = re.compile(r"sign:([0-9]{1,19}):[0-9]{6}|login:sessions:([0-9]{1,19})")
 _OF_PHONE = re.compile(r"login:(?:code|budget:phone):([0-9]{11})")
 
 
@@ -152,10 +158,10 @@ def voucher_of(key: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def signer_of(key: str) -> int | None:
-    """The user whose sign-ins of a month `key` holds; None for any other key."""
-    found = _OF_DAY.fullmatch(key)
-    return int(found[1]) if found else None
+def user_of(key: str) -> int | None:
+    """The user whose sign-ins of a month, or sessions, `key` holds; None for any other key."""
+    found = _OF_USER.fullmatch(key)
+    return int(found[1] or found[2]) if found else None
 
 
 def phone_of(key: str) -> int | None:
@@ -171,6 +177,15 @@ def is_session(key: str) -> bool:
 
 PROBE = "lock:probe"
 """Key that is in neither store: to delete it tells whether the store can be written to."""
+
+REPLICA_LEDGER = (
+    *("seckill:*", f"{STREAM_ORDERS}*", "icr:order:*", "login:*", "sign:*"),
+    *(LOCK_FENCE, PROBE),
+)
+REPLICA_CACHE = ("cache:*", "bloom:*", "shop:geo:*", "lock:*", "wake:*")
+WORKER_LEDGER = ("seckill:*", f"{STREAM_ORDERS}*", LOCK_FENCE, PROBE)
+WORKER_CACHE = ("lock:order:*", PROBE)
+"""Patterns of the keys that a replica's account, and a worker's, can touch."""
 
 PAGE_KINDS = (
     *("shop", "shop-type", "shop-type-page", "shop-name-page"),

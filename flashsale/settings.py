@@ -92,6 +92,12 @@ class SessionSettings(Settings):
     lifetime_minutes: int = Field(
         36_000, ge=1, le=5_256_000, description="How long an unused session lives."
     )
+    longest_minutes: int = Field(
+        129_600, ge=1, le=5_256_000, description="A session ends then, however much it is used."
+    )
+    per_user_max: int = Field(
+        100, ge=1, le=10_000, description="Sessions of one user; for one more the oldest ends."
+    )
     refresh_interval_s: int = Field(
         60, ge=1, le=31_536_000, description="A session's expiry moves this rarely."
     )
@@ -105,9 +111,10 @@ class SessionSettings(Settings):
     )
 
     @property
-    def sliding_ms(self) -> tuple[int, int]:
-        """A session's full lifetime, and how rarely it is pushed out."""
-        return self.lifetime_minutes * 60_000, self.refresh_interval_s * 1000
+    def sliding_ms(self) -> tuple[int, int, int]:
+        """A session's full lifetime, how rarely it is pushed out, and its longest life."""
+        longest_ms = self.longest_minutes * 60_000
+        return self.lifetime_minutes * 60_000, self.refresh_interval_s * 1000, longest_ms
 
 
 class LoginSettings(Settings):
@@ -167,6 +174,13 @@ class ClaimSettings(Settings):
         16_384, ge=1, le=1_000_000, description="Claims that may wait; one more is shed."
     )
     replay_calls_max: int = Field(4, ge=1, le=64, description="Replays in flight in one process.")
+    user_claims_max: int = Field(
+        1_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Claims of one user that one process takes in a window; one more is 429.",
+    )
+    user_window_s: float = Field(10.0, ge=0.1, le=86_400, description="That window.")
     id_block: int = Field(4_096, ge=1, le=1_000_000, description="Order ids leased at a time.")
     clock_interval_s: float = Field(
         10.0, ge=0.001, le=86_400, description="How often Redis' clock is read."
@@ -390,6 +404,13 @@ class CatalogSettings(Settings):
     )
     geo_lease_ms: int = Field(
         10_000, ge=1, le=3_600_000, description="How long one may take to be built."
+    )
+    names_max: int = Field(
+        200_000,
+        ge=0,
+        le=10_000_000,
+        description="Shops whose names each replica keeps in mind for searches; with more, MySQL "
+        "looks at every name.",
     )
     radius_m: int = Field(20_000, ge=1, le=20_100_000, description="How far `near` reaches.")
     load_delay_ms: int = Field(

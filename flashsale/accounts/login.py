@@ -18,6 +18,7 @@ import structlog
 from sqlalchemy import Connection, insert, select
 
 from flashsale import keys
+from flashsale.accounts.sessions import Owner, creation
 from flashsale.errors import Unavailable, UsageError
 from flashsale.lua.scripts import Call, script
 from flashsale.settings import LoginSettings, SessionSettings
@@ -157,7 +158,7 @@ class Login:
         self._ledger = ledger
         self._settings = settings
         self._budgets = Budgets(ledger, window_s=settings.budget_window_s)
-        self._lifetime_ms = sessions.lifetime_minutes * 60_000
+        self._sessions = sessions
         self._sender = sender
 
     def __repr__(self) -> str:
@@ -205,22 +206,31 @@ class Login:
                 return wait
         if not await self._is_right(phone, code):
             return None
-        user_id, nick_name, icon = await self._find_or_create(phone)
+        owner = Owner(*await self._find_or_create(phone))
         token = secrets.token_hex(16)
-        key = keys.login_token(token)
+        leaving = await self._ledger.evaluate(creation([token], [owner], self._sessions))
+        if leaving:
+            await self._ledger.ask("DEL", *leaving)
+        return token
+
+    async def sign_out(self, token: str, user_id: int) -> None:
+        """End the session behind `token`, which is that user's."""
+        await self._end(user_id, [keys.login_token(token)])
+
+    async def sign_out_everywhere(self, token: str, user_id: int) -> None:
+        """End every session of the user behind `token`, that one among them."""
+        held = await self._ledger.ask("ZRANGE", keys.login_sessions(user_id), 0, -1)
+        await self._end(user_id, [keys.login_token(token), *held])
+
+    async def _end(self, user_id: int, sessions: Sequence[str]) -> None:
         await self._ledger.ask_all(
             [
                 ("MULTI",),
-                ("HSET", key, "id", user_id, "nickName", nick_name, "icon", icon),
-                ("PEXPIRE", key, self._lifetime_ms),
+                ("DEL", *sessions),
+                ("ZREM", keys.login_sessions(user_id), *sessions),
                 ("EXEC",),
             ]
         )
-        return token
-
-    async def sign_out(self, token: str) -> None:
-        """End the session behind `token`."""
-        await self._ledger.ask("DEL", keys.login_token(token))
 
     async def user(self, token: str) -> dict[str, object] | None:
         """The family's user object: id, nickName, icon; None without a session."""

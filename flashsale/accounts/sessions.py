@@ -1,6 +1,12 @@
-"""Sessions: who is behind a token. Look-ups leave together, as claims do."""
+"""Sessions: how they are made, who is behind a token, and how often a user may claim.
 
-from collections.abc import Sequence
+Look-ups leave together, as claims do.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import NamedTuple
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
@@ -12,6 +18,28 @@ from flashsale.storage.gate import Bounds, Gate, GateFull
 
 TOKEN_LENGTH_MAX = 128
 _READ = script("session_read")
+_CREATE = script("session_create")
+
+
+class Owner(NamedTuple):
+    """Who a session is to be of."""
+
+    user_id: int
+    nick_name: str
+    icon: str
+
+
+def creation(tokens: Sequence[str], owners: Sequence[Owner], settings: SessionSettings) -> Call:
+    """The call that makes a session a token. Its reply is the keys of sessions that have to give
+    way, which its caller deletes. Pure."""
+    longest_ms = settings.longest_minutes * 60_000
+    names: list[str] = []
+    values: list[str | int] = [settings.lifetime_minutes * 60_000, longest_ms]
+    values.append(settings.per_user_max)
+    for token, owner in zip(tokens, owners, strict=True):
+        names += (keys.login_token(token), keys.login_sessions(owner.user_id))
+        values += owner
+    return Call(_CREATE, names, values)
 
 
 class Sessions:
@@ -56,3 +84,78 @@ class Sessions:
     async def _read(self, session_keys: list[str]) -> Sequence[int | None]:
         reply = await self.channel.evaluate(Call(_READ, session_keys, self._sliding_ms))
         return [parse_id(user_id) for user_id in reply]
+
+
+_FEW = 8
+_LAST_PLACE = (1 << 18) - 1
+_COUNTED_MAX = 50_000
+
+
+class ClaimBudget:
+    """How many claims of one user one process takes in a window, counted without asking anybody.
+
+    The first few of a session are counted roughly, in one of many places that it may share with
+    others: that costs a claim a fifth of a microsecond. From then on, which may be too early and
+    never too late, the session is counted by itself, together with those of the same user: for
+    that it is looked up once a window. A window begins with the first such claim after the last
+    one's end, or where as many sessions are counted by themselves as can be kept in mind.
+    """
+
+    def __init__(
+        self,
+        user_of: Callable[[str], Awaitable[int | None]],
+        *,
+        claims_max: int,
+        window_s: float,
+        now_s: Callable[[], float] = monotonic,
+    ) -> None:
+        self._user_of = user_of
+        self._claims_max = claims_max
+        self._window_s = window_s
+        self._now_s = now_s
+        self._few = min(_FEW, claims_max // 20)
+        self._begin()
+
+    def __repr__(self) -> str:
+        return f"<ClaimBudget {self._claims_max} in {self._window_s:g} s>"
+
+    def add(self, session: str) -> bool:
+        """Count a claim of the session with this key; whether `wait_s` has to count it instead."""
+        place = hash(session) & _LAST_PLACE
+        seen = self._seen[place]
+        if seen < self._few:
+            self._seen[place] = seen + 1
+            return False
+        if self._now_s() >= self._ends_s:
+            self._begin()
+            self._seen[place] = 1
+            return self._few == 0
+        return True
+
+    async def wait_s(self, session: str, token: str) -> int:
+        """0 where the claim may go on, else how long its user has to wait, in whole seconds."""
+        count = self._counts.get(session) or await self._by_itself(session, token)
+        count[0] += 1
+        if count[0] <= self._claims_max:
+            return 0
+        return max(1, math.ceil(self._ends_s - self._now_s()))
+
+    def _begin(self) -> None:
+        self._ends_s = self._now_s() + self._window_s
+        self._seen = bytearray(_LAST_PLACE + 1)
+        self._counts: dict[str, list[int]] = {}
+        self._of_users: dict[int, list[int]] = {}
+
+    async def _by_itself(self, session: str, token: str) -> list[int]:
+        """The count of a session that has had its few: its user's, where that can be known."""
+        try:
+            user_id = await self._user_of(token)
+        except Unavailable:  # then its own
+            user_id = None
+        if len(self._counts) >= _COUNTED_MAX:
+            self._begin()
+        if session not in self._counts:
+            count = [0] if user_id is None else self._of_users.setdefault(user_id, [0])
+            count[0] += self._few
+            self._counts[session] = count
+        return self._counts[session]

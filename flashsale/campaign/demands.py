@@ -19,7 +19,7 @@ from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import Threshold, parse_expression
 from flashsale.storm.attack.stopping import parse_abort
-from flashsale.verify.checks import CHECKS
+from flashsale.verify.verdict import RULES
 
 REQUIRE = "--require"
 EXERCISED = "exercised:"
@@ -56,11 +56,10 @@ def exercising(expressions: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     thresholds = [text for text in expressions if not text.strip().startswith(EXERCISED)]
     asked = [text.strip() for text in expressions if text.strip().startswith(EXERCISED)]
     checks = tuple(text.removeprefix(EXERCISED).strip() for text in asked)
-    names = [check.name for check in CHECKS]
     for check in checks:
-        if check not in names:
-            close = get_close_matches(check, names, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+        if check not in RULES:
+            close = get_close_matches(check, RULES, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(RULES)}"
             raise UsageError(f"{REQUIRE}: no check {check!r}{hint}")
     return thresholds, checks
 
@@ -70,7 +69,7 @@ def only_exercising(expressions: Sequence[str]) -> tuple[str, ...]:
     thresholds, checks = exercising(expressions)
     for text in thresholds:
         raise UsageError(
-            f"{REQUIRE}: found {text!r}, expected such as '{EXERCISED}{CHECKS[0].name}'; "
+            f"{REQUIRE}: found {text!r}, expected such as '{EXERCISED}{RULES[0]}'; "
             "thresholds are demanded of `flashsale storm`"
         )
     return checks

@@ -17,6 +17,7 @@ from flashsale.cache.loading import Limit
 from flashsale.cache.strategies import Strategy
 from flashsale.catalog.form import NewShop, ShopChange
 from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.names import ShopNames
 from flashsale.catalog.page import Page, Record, assemble, bodies, extended, record
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
@@ -25,8 +26,8 @@ from flashsale.storage.tables import shop, shop_type
 
 ALL = "all"
 _SEARCHES_MAX, _SEARCHES_WAITING_MAX, _SEARCH_WAIT_S = 2, 4, 2.0
-"""Searches look at every name. Few at a time, and few that wait, so that they hold few of the slots
-that all loads share; one more is 503."""
+"""Searches that MySQL does look at every name. Few at a time, and few that wait, so that they hold
+few of the slots that all loads share; one more is 503."""
 TYPE_PAGE = 5
 NAME_PAGE = 10
 
@@ -93,6 +94,7 @@ class Shops:
         self._searches = Limit(
             _SEARCHES_MAX, waiting_max=_SEARCHES_WAITING_MAX, wait_s=_SEARCH_WAIT_S
         )
+        self.names = ShopNames(database, names_max=settings.names_max)
         self._load_delay_s = settings.load_delay_ms / 1000
         list_ttl_s = settings.list_ttl_s
         self._by_type = cache.entries(
@@ -210,6 +212,9 @@ class Shops:
         number, _, name = str(key).partition(":")
         if not name:
             return await self._load_page(select(shop.c.id), int(number), NAME_PAGE)
+        found = await self.names.find(name, _places(int(number), NAME_PAGE))
+        if found is not None:
+            return found
         async with self._searches.turn():
             return await self._load_page(names_with(name), int(number), NAME_PAGE)
 

@@ -40,4 +40,5 @@ class Storefront:
 
     async def aclose(self) -> None:
         """Let what is under way end, then close the cache."""
+        await self.shops.names.aclose()
         await self.cache.aclose()

@@ -156,7 +156,7 @@ class LiveWatcher(PlainWatcher):
                 member.service.kind,
                 member.phase,
                 member.service.process.pid if member.service.process else 0,
-                member.service.port.number,
+                member.service.place.number,
                 member.restarts,
             )
             for member in stack.members

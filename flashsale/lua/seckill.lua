@@ -12,13 +12,13 @@
 -- KEYS[3] receipt   hash, user id -> order id
 -- KEYS[4] sale      hash, begin and end (Unix ms), state (open, paused, closed)
 -- KEYS[5] stream    stream of accepted orders: userId, voucherId, id, ms
--- KEYS[6] … login:token:{token}, a hash with the field id, one a pair or none at all. With them
---           the user of a pair is who is behind its session; ARGV's user id is not read
+-- KEYS[6] … login:token:{token}, a hash with the fields id and end (Unix ms), one a pair or none at
+--           all. With them the user of a pair is who is behind its session; ARGV's is not read
 -- ARGV[1] voucher id
 -- ARGV[2] deadline, Unix ms by this server's clock
 -- ARGV[3] … user id and order id, alternating, at most 3000 pairs; ids are strings throughout
--- ARGV[…] with sessions, the last two: their full lifetime and refresh interval, ms. The expiry of
---           those in use is pushed out as session_read.lua does
+-- ARGV[…] with sessions, the last three: their full lifetime, refresh interval and longest life,
+--           ms. The expiry of those in use is pushed out as session_read.lua does
 --
 -- Replies a flat array, code and order id for each pair:
 --   0 sold, the pair's own order id     1 sold out, ""      2 duplicate, the order id already held
@@ -35,13 +35,14 @@ end
 
 local deadline_ms = tonumber(string.match(ARGV[2] or '', '^%d+$'))
 local by_session = #KEYS > 5
-local last = by_session and #ARGV - 2 or #ARGV
-local full_ms, refresh_ms = whole_ms(ARGV[last + 1]), whole_ms(ARGV[last + 2])
+local last = by_session and #ARGV - 3 or #ARGV
+local full_ms, refresh_ms, longest_ms =
+  whole_ms(ARGV[last + 1]), whole_ms(ARGV[last + 2]), whole_ms(ARGV[last + 3])
 
 if #KEYS < 5 or last < 4 or last > 6002 or last % 2 ~= 0 or not deadline_ms
-  or by_session and (#KEYS ~= 5 + (last - 2) / 2 or not full_ms or not refresh_ms) then
+  or by_session and (#KEYS ~= 5 + (last - 2) / 2 or not full_ms or not refresh_ms or not longest_ms) then
   return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs, '
-    .. 'and for sessions a key each, a lifetime and an interval')
+    .. 'and for sessions a key each, a lifetime, an interval and a longest life')
 end
 
 local expected = {'string', 'set', 'hash', 'hash', 'stream'}
@@ -77,16 +78,28 @@ local function refusal()
 end
 
 local function user_behind(session_key)
-  local id = redis.pcall('HGET', session_key, 'id')
+  local found = redis.pcall('HMGET', session_key, 'id', 'end')
+  local id, end_ms = found[1], tonumber(found[2] or '')
   local is_id = type(id) == 'string' and string.match(id, '^[1-9]%d*$')
     and (#id < 19 or #id == 19 and id <= '9223372036854775807')
-  return is_id and id or false
+  return is_id and not (end_ms and end_ms <= now_ms) and id or false, end_ms
 end
 
-local users, known = {}, {}
+local function renew(session_key, end_ms)
+  local left_ms = redis.call('PTTL', session_key)
+  if left_ms >= full_ms - refresh_ms then return end
+  if not end_ms then
+    end_ms = now_ms + longest_ms
+    redis.call('HSET', session_key, 'end', string.format('%.0f', end_ms))
+  end
+  local wanted_ms = math.min(full_ms, end_ms - now_ms)
+  if left_ms < wanted_ms - refresh_ms then redis.call('PEXPIRE', session_key, wanted_ms) end
+end
+
+local users, known, ends_ms = {}, {}, {}
 for n = 1, (last - 2) / 2 do
   local user_id = ARGV[2 * n + 1]
-  if by_session then user_id = user_behind(KEYS[5 + n]) end
+  if by_session then user_id, ends_ms[n] = user_behind(KEYS[5 + n]) end
   users[n] = user_id
   if user_id then known[#known + 1] = user_id end
 end
@@ -143,8 +156,6 @@ if #buyers > 0 then
 end
 
 for k = 6, #KEYS do
-  if users[k - 5] and redis.call('PTTL', KEYS[k]) < full_ms - refresh_ms then
-    redis.call('PEXPIRE', KEYS[k], full_ms)
-  end
+  if users[k - 5] then renew(KEYS[k], ends_ms[k - 5]) end
 end
 return replies

@@ -10,6 +10,7 @@ from typing import Any
 
 from flashsale.asking import UnansweredError, ask_once
 from flashsale.resources import resource
+from flashsale.secret_file import write_private
 from flashsale.stack import binaries, probe
 from flashsale.stack.process import CommandLine
 from flashsale.stack.service import Service
@@ -102,8 +103,7 @@ class Exporter(Service):
         binary = binaries.find(self.export.program)
         if self.export.file is not None:
             name, text = self.export.file
-            (self.directory / name).touch(mode=0o600)
-            (self.directory / name).write_text(text)
+            write_private(self.directory / name, text)
         listen = f"{self.export.listen_option}={self.port.host}:{self.port.number}"
         return CommandLine(
             [binary.path, listen, *self.export.arguments],
@@ -150,7 +150,7 @@ class PrometheusServer(Service):
         binary = binaries.find(binaries.PROMETHEUS)
         own = Target("prometheus", "prometheus", f"{self.port.host}:{self.port.number}")
         conf = configuration([*self._targets, own], self._interval_s)
-        (self.directory / "prometheus.yml").write_text(json.dumps(conf, indent=2))
+        write_private(self.directory / "prometheus.yml", json.dumps(conf, indent=2))
         arguments = [
             "--config.file=prometheus.yml",
             "--storage.tsdb.path=data",

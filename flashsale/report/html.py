@@ -149,6 +149,56 @@ def _findings(findings: Sequence[Any]) -> list[_Finding]:
     ]
 
 
+@dataclass(frozen=True)
+class _Bar:
+    """One claim of a timeline: from its send to its answer, in per cent of the whole."""
+
+    left: float
+    width: float
+    who: str
+    told: str
+    instants: str
+    illegal: bool
+    open: bool
+
+
+def _timeline(history: Sequence[Any]) -> list[_Bar]:
+    """The claims that `verify` put into a history, as bars on one axis; of anything else, none."""
+    claims = [each for each in _mappings(history) if {"user", "told"} <= each.keys()]
+    instants = [at for each in claims for at in _span(each) if at is not None]
+    if not instants:
+        return []
+    first, last = min(instants), max(instants)
+    whole = max(1, last - first) * 1.1  # what had no answer runs on
+    bars = []
+    for each in claims:
+        sent, done = _span(each)
+        start = first if sent is None else sent
+        end = first + whole if done is None else done
+        order = f" order {each['order']}" if each.get("order") else ""
+        bars.append(
+            _Bar(
+                left=round(100 * (start - first) / whole, 2),
+                width=max(0.4, round(100 * (end - start) / whole, 2)),
+                who=f"user {each['user']}",
+                told=f"{each['told']}{order}",
+                instants=f"{_micros(sent)} – {_micros(done)}",
+                illegal=bool(each.get("illegal")),
+                open=done is None,
+            )
+        )
+    return bars
+
+
+def _span(claim: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    sent, done = (claim.get(name) for name in ("sent_us", "done_us"))
+    return (sent if isinstance(sent, int) else None, done if isinstance(done, int) else None)
+
+
+def _micros(at_us: int | None) -> str:
+    return "?" if at_us is None else f"{at_us:,} µs"
+
+
 def _mappings(found: Any) -> list[Mapping[str, Any]]:
     """Those that a list holds, of whatever was found in a summary."""
     every = found if isinstance(found, list | tuple) else []
@@ -199,6 +249,7 @@ def _template() -> Template:
         lapse=lapse,
         share=share,
         met=wording.met,
+        timeline=_timeline,
         plural=plural,
         percent=lambda part: "–" if part is None else wording.percent(part),
         count=lambda number: "–" if number is None else f"{number:,}",

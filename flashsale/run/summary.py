@@ -103,13 +103,15 @@ class OrderFigures(Part):
 
 class Check(Part):
     """One invariant of the sale; `findings` is verify's own, in detail. `exercised` counts what the
-    check met, first of all of what it guards."""
+    check met, first of all of what it guards; `history` is a part of the run, claim by claim, that
+    no sale can have gone through."""
 
     name: str
     verdict: Verdict
     detail: str = ""
     exercised: dict[str, int] = {}
     findings: list[Any] = []
+    history: list[Any] = []
 
 
 class VerifyFigures(Part):

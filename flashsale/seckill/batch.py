@@ -44,10 +44,10 @@ def make_batch(
     sessions: Sequence[str],
     order_ids: Sequence[str],
     deadline_ms: int,
-    sliding_ms: tuple[int, int],
+    sliding_ms: tuple[int, int, int],
 ) -> Batch:
     """The call to seckill.lua for who is behind `sessions`, in order; `sliding_ms` is a session's
-    lifetime and refresh interval. Pure."""
+    lifetime, refresh interval and longest life. Pure."""
     args: list[str | int] = [voucher_id, deadline_ms]
     for order_id in order_ids:
         args += (_BEHIND_SESSION, order_id)

@@ -263,7 +263,7 @@ def _is_named(name: str, known: Owned, dataset: Dataset) -> bool:
     """Whether the name of a key says by itself that a data set made it."""
     if name in keys.DATA_SET_KEYS:
         return True
-    voucher_id, user_id = keys.voucher_of(name), keys.signer_of(name)
+    voucher_id, user_id = keys.voucher_of(name), keys.user_of(name)
     if voucher_id is not None:
         return known.has(tables.voucher, voucher_id)
     phone = keys.phone_of(name)

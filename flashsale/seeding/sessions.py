@@ -16,9 +16,11 @@ from typing import Self, cast
 from redis import Redis
 
 from flashsale import keys
+from flashsale.accounts.sessions import Owner, creation
 from flashsale.errors import UsageError
-from flashsale.lua.scripts import Script, script
+from flashsale.lua.scripts import Script, Word, script
 from flashsale.model import parse_id
+from flashsale.secret_file import private_folder
 from flashsale.seeding.dataset import Dataset
 from flashsale.settings import SessionSettings
 
@@ -26,7 +28,6 @@ BATCH = 500
 """Sessions of one script: with `appendfsync always` they share one fsync, and nobody else waits
 longer for the ledger than they take, a few milliseconds."""
 
-_CREATE = script("session_create")
 _READ = script("session_read")
 
 Held = tuple[int, str]
@@ -38,8 +39,7 @@ class SessionMaker:
     def __init__(self, ledger: Redis, dataset: Dataset, settings: SessionSettings) -> None:
         self._ledger = ledger
         self._dataset = dataset
-        self._lifetime_ms = settings.lifetime_minutes * 60_000
-        self._refresh_ms = settings.refresh_interval_s * 1000
+        self._settings = settings
 
     def __repr__(self) -> str:
         return f"<SessionMaker {self._dataset!r}>"
@@ -63,7 +63,7 @@ class SessionMaker:
         owners = self._run(
             _READ,
             [keys.login_token(token) for _, token in held],
-            [self._lifetime_ms, self._refresh_ms],
+            self._settings.sliding_ms,
         )
         pairs = zip(held, cast(list[str], owners), strict=True)
         return {user_id: token for (user_id, token), owner in pairs if owner == str(user_id)}
@@ -71,13 +71,14 @@ class SessionMaker:
     def _create(self, tokens: dict[int, str]) -> None:
         if not tokens:
             return
-        values: list[str | int] = [self._lifetime_ms]
-        for user_id in tokens:
-            _, _, nick_name, icon = self._dataset.user(user_id)
-            values += (user_id, nick_name, icon)
-        self._run(_CREATE, [keys.login_token(token) for token in tokens.values()], values)
+        users = [self._dataset.user(user_id) for user_id in tokens]
+        owners = [Owner(user_id, nick_name, icon) for user_id, _, nick_name, icon in users]
+        call = creation(list(tokens.values()), owners, self._settings)
+        leaving = cast(list[str], self._run(call.script, call.keys, call.args))
+        if leaving:
+            self._ledger.unlink(*leaving)
 
-    def _run(self, body: Script, names: Sequence[str], values: Sequence[str | int]) -> object:
+    def _run(self, body: Script, names: Sequence[str], values: Sequence[Word]) -> object:
         return self._ledger.eval(body.text, len(names), *names, *values)
 
 
@@ -144,7 +145,7 @@ class TokensFile:
         with _complaining(self.path):
             if self.path.is_dir():
                 raise IsADirectoryError(0, "is a folder")
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self.path.parent)
             self._partial.unlink(missing_ok=True)  # a killed run's
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             self._file = os.fdopen(os.open(self._partial, flags, _MODE), "w", encoding="ascii")

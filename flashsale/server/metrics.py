@@ -24,9 +24,7 @@ from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import App
 
-_STORMS_OWN = frozenset(
-    {Outcome.RATE_LIMITED, Outcome.REFUSED, Outcome.UNSENT, Outcome.INDETERMINATE}
-)
+_STORMS_OWN = frozenset({Outcome.REFUSED, Outcome.UNSENT, Outcome.INDETERMINATE})
 """Outcomes that no replica gives."""
 _EXPECTED = (200, 503)
 """Statuses that are there before they were given: the error budget counts the first 503, too."""

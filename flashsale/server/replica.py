@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from flashsale.accounts.attendance import Attendance
 from flashsale.accounts.login import Login, sender_for
-from flashsale.accounts.sessions import Sessions
+from flashsale.accounts.sessions import ClaimBudget, Sessions
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.storefront import Storefront
 from flashsale.errors import FlashsaleError, Indeterminate, Unavailable, UnreachableError
@@ -120,7 +120,13 @@ class Replica:
             self._claims.clock,
             self._claim_settings.timeout_ms,
         )
-        ClaimRoutes(self._sessions, self._claims, orders, self._claim_settings).mount(router)
+        settings = self._claim_settings
+        budget = ClaimBudget(
+            self._sessions.user_of,
+            claims_max=settings.user_claims_max,
+            window_s=settings.user_window_s,
+        )
+        ClaimRoutes(self._sessions, self._claims, orders, settings, budget).mount(router)
         OrderRoutes(self._callers, orders, lifecycle).mount(router)
         ProcessRoutes(orders, metrics).mount(router)
 

@@ -86,6 +86,12 @@ def _outcome(outcome: Outcome) -> Header:
     return (b"x-outcome", outcome.value.encode())
 
 
+def too_many_claims(retry_after_s: int) -> Response:
+    """429 to a claim: certainly not done."""
+    answer = too_many(retry_after_s)
+    return answer._replace(headers=[*answer.headers, _outcome(Outcome.RATE_LIMITED)])
+
+
 _MESSAGES = {
     Outcome.SOLD_OUT: "Insufficient inventory",
     Outcome.NOT_OPEN: "Sale has not started",

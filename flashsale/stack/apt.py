@@ -61,7 +61,7 @@ class Apt:
         self._blank_conf = self._write_conf("blank.conf", self._blank)
         self._conf = self._write_conf("apt.conf", Path("/var/lib/dpkg/status"))
         if sources is not None:
-            (folder / "sources.list").write_text(sources)
+            (folder / "sources.list").write_text(sources, encoding="utf-8")
             self._conf = self._blank_conf
 
     def update(self) -> None:
@@ -130,7 +130,8 @@ class Apt:
     def _write_conf(self, name: str, status: Path) -> Path:
         conf = self._folder / name
         text = _APT_CONF if self._sources is None else _APT_CONF + _FOREIGN
-        conf.write_text(text.format(folder=self._folder, status=status))
+        filled = text.format(folder=self._folder, status=status)
+        conf.write_bytes(filled.encode("utf-8", "surrogateescape"))
         return conf
 
 
@@ -159,7 +160,8 @@ def _run(
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=timeout_s,
             check=False,
             cwd=cwd,

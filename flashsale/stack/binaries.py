@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashsale.errors import UnreachableError
+from flashsale.stack.process import plain_environment
 
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/libexec")
 """Where distributions put servers, and what an ordinary user's PATH lacks."""
@@ -136,7 +137,7 @@ class Binary:
         return ".".join(map(str, self.version))
 
     def environment(self) -> dict[str, str]:
-        """The environment to run it in: ours, with the unpacked libraries in reach."""
+        """The environment to run it in: ours but for FLASHSALE_…, its libraries in reach."""
         return _environment(self.tree)
 
     def shares(self, *names: str) -> Iterator[Path]:
@@ -172,13 +173,14 @@ def services_tree(group: str = "") -> Path:
 
 def mark_tree(tree: Path) -> None:
     """Write into a tree which release it was fetched for."""
-    (tree / TREE_MARK).write_text(f"{_os_release().get('PRETTY_NAME', 'an unnamed release')}\n")
+    name = _os_release().get("PRETTY_NAME", "an unnamed release")
+    (tree / TREE_MARK).write_text(f"{name}\n", encoding="utf-8")
 
 
 def tree_release(tree: Path) -> str:
     """The release that a tree was fetched for: as marked, else as its folder is named."""
     try:
-        return (tree / TREE_MARK).read_text().strip()
+        return (tree / TREE_MARK).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return tree.name
 
@@ -269,7 +271,8 @@ def version_of(program: Program, path: Path, tree: Path | None = None) -> tuple[
             [path, *program.version_command],
             env=_environment(tree),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_VERSION_TIMEOUT_S,
             check=False,
         )
@@ -280,7 +283,7 @@ def version_of(program: Program, path: Path, tree: Path | None = None) -> tuple[
 
 
 def _environment(tree: Path | None) -> dict[str, str]:
-    environment = dict(os.environ)
+    environment = plain_environment()
     if tree is not None:
         folders = [*sorted((tree / "usr/lib").glob("*-linux-*")), tree / "usr/lib"]
         folders += sorted((tree / "lib").glob("*-linux-*"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError, ViolationError
+from flashsale.secret_file import open_private
 from flashsale.stack.process import FLASHSALE, log_tail, tether
 from flashsale.stack.state import (
     StackState,
@@ -58,7 +59,7 @@ def start_detached(
     if is_served(state_dir):
         raise already_served(state_dir)
     command = [*FLASHSALE, "serve", "--state-dir", str(state_dir)]
-    with log.open("ab") as output:
+    with open_private(log) as output:
         start = output.tell()
         supervisor = subprocess.Popen(
             [*command, *arguments],

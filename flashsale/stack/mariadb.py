@@ -1,21 +1,23 @@
-"""A private MariaDB: durable, strict, READ COMMITTED, and one user who owns one database."""
+"""A private MariaDB: durable, strict, READ COMMITTED, one database, and who may do what in it."""
 
 import os
 import secrets
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 from flashsale.errors import UnreachableError
+from flashsale.secret_file import open_private, write_private
 from flashsale.stack import binaries
 from flashsale.stack.binaries import Binary
-from flashsale.stack.port import Port
+from flashsale.stack.port import Port, Socket
 from flashsale.stack.process import CommandLine, log_tail, tether, undisturbed_fork
-from flashsale.stack.service import Service
+from flashsale.stack.service import Account, Service
 from flashsale.store_urls import mysql_answers
 
 DATABASE = "flashsale"
-USER = "flashsale"
+OWNER = "flashsale"
 
 _BOOTSTRAP_TIMEOUT_S = 120
 _PLUGIN_PARENTS = ("lib/mysql", "lib64/mysql", "lib/mariadb", "lib64/mariadb", "lib")
@@ -27,11 +29,10 @@ lc-messages-dir = "{messages}"
 plugin-dir = "{plugins}"
 datadir = "{data}"
 tmpdir = "{tmp}"
-socket = mysqld.sock
+socket = "{socket}"
 pid-file = mysqld.pid
 init-file = "{init}"
-bind-address = {host}
-port = {port}
+{way_in}
 
 # What an acknowledged order rests on
 innodb-flush-log-at-trx-commit = 1
@@ -63,14 +64,23 @@ loose-aria-pagecache-buffer-size = 16M
 max-allowed-packet = 64M
 """
 
+_BY_PORT = """\
+bind-address = {host}
+port = {port}"""
+_BY_SOCKET = "skip-networking"
+
 _INIT = """\
 CREATE DATABASE IF NOT EXISTS `{database}`;
+{accounts}GRANT ALL ON `{database}`.* TO '{user}'@'{host}';
+GRANT ALL ON `{database}\\_%`.* TO '{user}'@'{host}';
+GRANT SELECT, INSERT, UPDATE, DELETE ON `{database}`.* TO '{replica}'@'{host}', \
+'{worker}'@'{host}';
+"""
+_ACCOUNT = """\
 CREATE USER IF NOT EXISTS '{user}'@'{host}' IDENTIFIED BY '{password}';
 ALTER USER '{user}'@'{host}' IDENTIFIED BY '{password}';
-GRANT ALL ON `{database}`.* TO '{user}'@'{host}';
-GRANT ALL ON `{database}\\_%`.* TO '{user}'@'{host}';
 """
-"""Runs at every start, so the password lives in memory and in the init file (0600) alone."""
+"""Runs at every start, so passwords live in memory and in the init file (0600) alone."""
 
 STATEMENTS_KEPT = 32_768
 """More than the reads of any scenario of ours, were each of them a load; 2 KiB of memory each."""
@@ -107,10 +117,11 @@ DELETE FROM proxies_priv;
 
 
 class MariaDBServer(Service):
-    """A private MariaDB on loopback, in `directory`; data survives a restart in it.
+    """A private MariaDB in `directory`, by a socket or on a port of loopback; data survives a
+    restart in it.
 
-    Its one user may do everything in the database `flashsale` and in those whose names begin
-    with `flashsale_`, and nothing elsewhere.
+    Its owner, whose `url` is, may do everything in the database `flashsale` and in those whose
+    names begin with `flashsale_`, and nothing elsewhere. Who sells changes rows of the first.
     """
 
     kind = "mariadb"
@@ -122,6 +133,7 @@ class MariaDBServer(Service):
         directory: Path,
         *,
         port: Port | None = None,
+        socket: Socket | None = None,
         log: Path | None = None,
         buffer_pool_mb: int = 256,
         redo_log_mb: int = 256,
@@ -129,8 +141,8 @@ class MariaDBServer(Service):
         statements_kept: int = STATEMENTS_KEPT,
         binary: Binary | None = None,
     ) -> None:
-        super().__init__("mariadb", directory, port=port, log=log)
-        self._password = secrets.token_urlsafe(24)
+        super().__init__("mariadb", directory, place=socket or port, log=log)
+        self._passwords = {account: secrets.token_urlsafe(24) for account in Account}
         self._buffer_pool_mb = buffer_pool_mb
         self._redo_log_mb = redo_log_mb
         self._statistics = (
@@ -143,12 +155,17 @@ class MariaDBServer(Service):
     def url(self) -> str:
         return self.url_of(DATABASE)
 
-    def url_of(self, database: str) -> str:
+    def url_of(self, database: str, account: Account = Account.OWNER) -> str:
         """The URL of another database of this server; its name begins with `flashsale_`."""
-        return (
-            f"mysql+pymysql://{USER}:{self._password}@{self.port.host}:{self.port.number}"
-            f"/{database}?charset=utf8mb4"
-        )
+        login = f"mysql+pymysql://{_user(account)}:{self._passwords[account]}"
+        if isinstance(self.place, Socket):
+            path = quote(str(self.place.path))
+            return f"{login}@localhost/{database}?charset=utf8mb4&unix_socket={path}"
+        return f"{login}@{self.place.host}:{self.place.number}/{database}?charset=utf8mb4"
+
+    def url_for(self, account: Account) -> str:
+        """Where an account reaches the database."""
+        return self.url_of(DATABASE, account)
 
     def prepare(self) -> CommandLine:
         binary = self._binary or binaries.find(binaries.MARIADB)
@@ -165,6 +182,8 @@ class MariaDBServer(Service):
 
     def is_ready(self, timeout_s: float) -> bool:
         """Whether our user can log in and ask: nobody else's server knows the password."""
+        if isinstance(self.place, Socket):
+            self.place.tighten()  # it makes a socket that everybody may use
         return mysql_answers(self.url, timeout_s)
 
     @property
@@ -191,7 +210,7 @@ class MariaDBServer(Service):
             "--innodb-log-file-size=16M",
             "--innodb-buffer-pool-size=32M",
         ]
-        with self.log.open("ab") as log:
+        with open_private(self.log) as log:
             with undisturbed_fork():
                 bootstrap = subprocess.Popen(
                     [binary.path, "--no-defaults", "--bootstrap", *_as_root(), *arguments],
@@ -203,7 +222,7 @@ class MariaDBServer(Service):
                 )
             with bootstrap:
                 try:
-                    script = _bootstrap_script(messages).encode()
+                    script = _bootstrap_script(messages)
                     bootstrap.communicate(script, timeout=_BOOTSTRAP_TIMEOUT_S)
                 except BaseException:
                     bootstrap.kill()
@@ -216,15 +235,9 @@ class MariaDBServer(Service):
         fresh.rename(self._data)
 
     def _write_conf(self, binary: Binary, messages: Path) -> Path:
-        init = self.directory / "init.sql"
-        init.touch(mode=0o600)
-        init.write_text(
-            self._init.format(
-                database=DATABASE, user=USER, host=self.port.host, password=self._password
-            )
-        )
-        conf = self.directory / "my.cnf"
-        conf.write_text(
+        init = write_private(self.directory / "init.sql", self._init_text())
+        return write_private(
+            self.directory / "my.cnf",
             _CONF.format(
                 basedir=_basedir(binary),
                 messages=messages,
@@ -232,20 +245,43 @@ class MariaDBServer(Service):
                 data=self._data,
                 tmp=self.directory / "tmp",
                 init=init,
-                host=self.port.host,
-                port=self.port.number,
+                socket=self.place.path if isinstance(self.place, Socket) else "mysqld.sock",
+                way_in=self._way_in(),
                 buffer_pool_mb=self._buffer_pool_mb,
                 redo_log_mb=self._redo_log_mb,
                 statistics=self._statistics,
-            )
+            ),
         )
-        return conf
+
+    def _way_in(self) -> str:
+        if isinstance(self.place, Socket):
+            return _BY_SOCKET
+        return _BY_PORT.format(host=self.place.host, port=self.place.number)
+
+    def _init_text(self) -> str:
+        host = "localhost" if isinstance(self.place, Socket) else self.place.host
+        accounts = [
+            _ACCOUNT.format(user=_user(account), host=host, password=password)
+            for account, password in self._passwords.items()
+        ]
+        return self._init.format(
+            database=DATABASE,
+            user=OWNER,
+            replica=Account.REPLICA,
+            worker=Account.WORKER,
+            host=host,
+            accounts="".join(accounts),
+        )
 
 
-def _bootstrap_script(messages: Path) -> str:
-    tables = "".join(path.read_text() for path in _system_tables(messages))
-    head = "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"
-    return f"{head}{tables}\n{_NO_ACCOUNTS}"
+def _user(account: Account) -> str:
+    return OWNER if account is Account.OWNER else account
+
+
+def _bootstrap_script(messages: Path) -> bytes:
+    tables = b"".join(path.read_bytes() for path in _system_tables(messages))
+    head = b"CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"
+    return b"%b%b\n%b" % (head, tables, _NO_ACCOUNTS.encode())
 
 
 def _as_root() -> list[str]:

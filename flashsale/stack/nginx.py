@@ -14,6 +14,7 @@ import jinja2
 
 from flashsale.errors import UnreachableError
 from flashsale.resources import resource
+from flashsale.secret_file import private_folder, write_private
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
@@ -67,7 +68,7 @@ class NginxConf:
 
     def render(self) -> str:
         """The whole configuration file."""
-        template = resource("deploy/nginx.conf.j2").read_text()
+        template = resource("deploy/nginx.conf.j2").read_text(encoding="utf-8")
         environment = jinja2.Environment(  # noqa: S701 - a configuration file, not a page
             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -104,7 +105,7 @@ class NginxServer(Service):
         log: Path | None = None,
         binary: Binary | None = None,
     ) -> None:
-        super().__init__("nginx", directory, port=port, log=log)
+        super().__init__("nginx", directory, place=port, log=log)
         self._balancing = balancing
         self._binary = binary
         self._status_port = Port.free()
@@ -120,8 +121,7 @@ class NginxServer(Service):
 
     def prepare(self) -> CommandLine:
         binary = self._binary or binaries.find(binaries.NGINX)
-        conf = self.directory / "nginx.conf"
-        conf.write_text(self.render())
+        conf = write_private(self.directory / "nginx.conf", self.render())
         return CommandLine(
             [binary.path, "-e", "stderr", "-p", self.directory, "-c", conf],
             binary.environment(),
@@ -136,14 +136,15 @@ class NginxServer(Service):
 
         It needs no replica, which `start` waits for.
         """
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self.directory)
         command = self.prepare()
         try:
             done = subprocess.run(
                 [*command.arguments, "-t"],
                 env=command.environment,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=_CHECK_TIMEOUT_S,
                 check=False,
             )

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import psutil
 
 from flashsale.errors import UnreachableError, UsageError
+from flashsale.secret_file import private_folder
 from flashsale.stack.apt import Apt
 from flashsale.stack.binaries import (
     PROGRAMS,
@@ -200,8 +201,8 @@ def _exclusive(say: Say) -> Iterator[None]:
     """Hold the install lock, and clear away what a killed install left behind."""
     folder = services_dir()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("w")
+        private_folder(folder)  # programs that are run come from there
+        lock = (folder / _LOCK).open("w", encoding="ascii")
     except OSError as error:
         raise UnreachableError(
             f"cannot write {folder} ({error.strerror}); set FLASHSALE_SERVICES_DIR"

@@ -1,12 +1,23 @@
-"""A TCP port that is ours from before a server listens on it until after it has stopped."""
+"""Where a server of ours is reached: a TCP port that is ours from before a server listens on it
+until after it has stopped, or a Unix socket that nobody else can open.
+"""
 
 import errno
+import hashlib
+import os
 import random
 import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from flashsale.errors import UnreachableError
+from flashsale.secret_file import private_folder
 
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - only where the user asks for it
@@ -65,6 +76,14 @@ class Port:
         """The address to call it by, also where it is a port of every address."""
         return LOOPBACK if self.host == ANY_ADDRESS else self.host
 
+    def is_listened_on_by(self, pid: int) -> bool:
+        """Whether this very process listens there, and not a stranger who took the port."""
+        try:
+            sockets = psutil.Process(pid).net_connections("tcp")
+        except psutil.Error:
+            return False
+        return any(s.status == psutil.CONN_LISTEN and s.laddr.port == self.number for s in sockets)
+
     def close(self) -> None:
         """Give the port back."""
         self._reservation.close()
@@ -100,6 +119,96 @@ def _bound_beside_old_connections(host: str, number: int) -> socket.socket | Non
 
 def _first_outgoing_port() -> int:
     try:
-        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_bytes().split()[0])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+_SOCKET_BYTES_MAX = 107  # of its path: what `sockaddr_un` has room for, less the zero at the end
+_SOCKET_MODE = 0o600
+
+
+class Socket:
+    """A Unix socket in a folder of this user's own, at a path that is short enough for one."""
+
+    number = None  # it has none
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._guest_of: Path | None = None  # a folder that was made for it alone
+
+    def __repr__(self) -> str:
+        return f"Socket({self.path})"
+
+    @classmethod
+    def within(cls, directory: Path, name: str) -> Self:
+        """`name` in `directory`, which is made where it is missing.
+
+        Where that path is too long, or the folder's file system has no sockets, it is in a folder
+        made for it below the run-time directory. Raises UnreachableError with the cure.
+        """
+        with suppress(OSError):
+            private_folder(directory)
+            if _takes_sockets(directory / name):
+                return cls(directory / name)
+        for folder in _short_folders(directory):
+            with suppress(OSError):
+                if _is_own(folder) and _takes_sockets(folder / name):
+                    found = cls(folder / name)
+                    found._guest_of = folder
+                    return found
+        raise UnreachableError(
+            f"no Unix socket can be made for {directory / name}; choose a --state-dir with a "
+            "shorter path, on a file system that has sockets"
+        )
+
+    def is_listened_on_by(self, pid: int) -> bool:
+        """Whether this very process listens there."""
+        try:
+            sockets = psutil.Process(pid).net_connections("unix")
+        except psutil.Error:
+            return False
+        return any(str(s.laddr) == str(self.path) for s in sockets)
+
+    def tighten(self) -> None:
+        """Let this user alone connect, where a server has made the socket for everybody."""
+        with suppress(OSError):
+            self.path.chmod(_SOCKET_MODE)
+
+    def close(self) -> None:
+        """Take the socket away, and the folder that was made for it."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            if self._guest_of:
+                self._guest_of.rmdir()
+
+
+def _takes_sockets(path: Path) -> bool:
+    """Whether a server can listen there; what a dead one has left is removed."""
+    if len(os.fsencode(path)) > _SOCKET_BYTES_MAX:
+        return False
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as trial:
+        trial.bind(str(path))
+    path.unlink()
+    return True
+
+
+def _short_folders(directory: Path) -> Iterator[Path]:
+    """Folders for the sockets of `directory` alone, the same ones each time."""
+    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
+    run_time = os.environ.get("XDG_RUNTIME_DIR")
+    for base in (*([run_time] if run_time else []), tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a folder of our own in it
+        yield Path(base, f"flashsale-{os.geteuid()}-{digest}")
+
+
+def _is_own(folder: Path) -> bool:
+    """Make it where it is missing; whether it is a folder of this user's, for him alone."""
+    with suppress(FileExistsError):
+        folder.mkdir(0o700)
+    found = folder.lstat()
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_uid == os.geteuid()
+        and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    )

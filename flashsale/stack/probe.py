@@ -7,6 +7,7 @@ check, without the weight of the whole command line and with no other program in
 import socket
 import sys
 import time
+from typing import Protocol
 from urllib.parse import urlsplit
 
 _HEAD_BYTES_MAX = 8_192
@@ -20,32 +21,69 @@ def http_status(host: str, port: int, path: str, timeout_s: float) -> int | None
     try:
         with socket.create_connection((host, port), timeout_s) as connection:
             connection.sendall(request.encode())
-            return _status(_first_line(connection, deadline))
+            return _status(_line(connection, deadline))
     except OSError:
         return None
 
 
-def redis_reply(host: str, port: int, timeout_s: float) -> str:
-    """What a Redis says to PING: `+PONG`, or an error while it loads; empty for no answer."""
+class Account(Protocol):
+    """Where a Redis is, by host and port or by socket, and who asks it: a store's URL, read."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def socket(self) -> str | None: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def password(self) -> str | None: ...
+
+
+def redis_reply(account: Account, timeout_s: float) -> str:
+    """What a Redis says to PING: `+PONG`, or an error, as while it loads; empty for no answer."""
+    asked = [_packed("PING")]
+    if account.password is not None:
+        asked.insert(0, _packed("AUTH", account.user or "default", account.password))
+    deadline = time.monotonic() + timeout_s
     try:
-        with socket.create_connection((host, port), timeout_s) as connection:
-            connection.settimeout(timeout_s)
-            connection.sendall(b"PING\r\n")
-            return connection.recv(64).decode(errors="replace").strip()
+        with _connected(account, timeout_s) as connection:
+            connection.sendall(b"".join(asked))
+            return _line(connection, deadline, len(asked)).decode(errors="replace")
     except OSError:
         return ""
 
 
-def _first_line(connection: socket.socket, deadline: float) -> bytes:
+def _connected(account: Account, timeout_s: float) -> socket.socket:
+    if account.socket is None:
+        return socket.create_connection((account.host, account.port), timeout_s)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(account.socket)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _packed(*words: str) -> bytes:
+    texts = [word.encode() for word in words]
+    return b"*%d\r\n%b" % (len(texts), b"".join(b"$%d\r\n%b\r\n" % (len(t), t) for t in texts))
+
+
+def _line(connection: socket.socket, deadline: float, number: int = 1) -> bytes:
+    """A whole line of the answer; empty where it did not come."""
     head = b""
-    while b"\r\n" not in head and len(head) < _HEAD_BYTES_MAX:
+    while head.count(b"\r\n") < number and len(head) < _HEAD_BYTES_MAX:
         connection.settimeout(max(0.001, deadline - time.monotonic()))
         received = connection.recv(1_024)
         if not received:
             break
         head += received
-    line, end, _ = head.partition(b"\r\n")
-    return line if end else b""
+    lines = head.split(b"\r\n")
+    return lines[number - 1] if len(lines) > number else b""
 
 
 def _status(line: bytes) -> int | None:

@@ -15,13 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from flashsale.errors import UnreachableError
+from flashsale.secret_file import open_private
 
 _PR_SET_PDEATHSIG = 1
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DESCRIPTORS_MAX = 1_048_576  # some limits are a billion, and programs size tables by them
+_UMASK = 0o077
 
 
 def tether(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
@@ -39,6 +39,7 @@ def tether(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
         if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+        os.umask(_UMASK)  # what it writes is this user's alone
         raise_descriptor_limit()
 
     return bind
@@ -83,7 +84,8 @@ def roll(log: Path, bytes_max: int, files_max: int) -> bool:
         older = _numbered(log, number)
         if older.exists():
             older.replace(_numbered(log, number + 1))
-    shutil.copyfile(log, _numbered(log, 1))
+    with log.open("rb") as text, open_private(_numbered(log, 1), os.O_TRUNC) as copy:
+        shutil.copyfileobj(text, copy)
     with log.open("r+b") as file:
         file.truncate(0)
     return True
@@ -100,6 +102,15 @@ _KILL_TIMEOUT_S = 10
 FLASHSALE = (sys.executable, "-P", "-m", "flashsale")
 """How a stack runs its own commands: by this interpreter, and whatever lies in the current folder
 is no module of it."""
+
+
+_OWN = "FLASHSALE_"
+
+
+def plain_environment() -> dict[str, str]:
+    """Our environment without anything of ours: URLs, tokens and passwords are no business of a
+    program that does not ask for them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ class Process:
     _popen: subprocess.Popen[bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        with self.log.open("ab") as log:
+        with open_private(self.log) as log:
             try:
                 with undisturbed_fork():
                     self._popen = subprocess.Popen(
@@ -150,14 +161,6 @@ class Process:
     def exit_code(self) -> int | None:
         """None while it runs; reaps it otherwise. Negative: the signal that ended it."""
         return self._popen.poll()
-
-    def listens_on(self, port: int) -> bool:
-        """Whether this very process listens there, and not a stranger who took the port."""
-        try:
-            sockets = psutil.Process(self.pid).net_connections("tcp")
-        except psutil.Error:
-            return False
-        return any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets)
 
     def ask_to_stop(self) -> None:
         """Send the stop signal and return at once."""

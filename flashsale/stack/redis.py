@@ -1,13 +1,22 @@
-"""A private Redis in one of two roles: the ledger loses nothing, the cache may lose everything."""
+"""A private Redis in one of two roles: the ledger loses nothing, the cache may lose everything.
+And who may do what in it.
+"""
 
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import quote
 
+from flashsale import keys
+from flashsale.secret_file import write_private
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
-from flashsale.stack.port import Port
+from flashsale.stack.port import Port, Socket
 from flashsale.stack.process import CommandLine
-from flashsale.stack.service import Service
+from flashsale.stack.service import Account, Service
+from flashsale.store_urls import read_redis_url
 
 
 class RedisRole(StrEnum):
@@ -17,9 +26,52 @@ class RedisRole(StrEnum):
     CACHE = "cache"
 
 
-_SHARED = """\
+_SELLS = (
+    "resetchannels -@all +@read +@write +@connection +@transaction -@dangerous -@scripting "
+    "-scan -randomkey +eval +evalsha +script|load +time"
+)
+"""What sells reads and writes its own keys and runs our scripts. It empties no store, lists no keys
+of others, and neither looks at nor changes how the server is set up."""
+
+_WORKS = f"{_SELLS} +config|get"
+"""A worker tells whether the ledger keeps its policy, too."""
+
+_COUNTS = (
+    "resetkeys resetchannels -@all +@connection -@dangerous "
+    "+info +config|get +slowlog|get +slowlog|len"
+)
+
+
+def account_rules(role: RedisRole) -> Mapping[Account, str]:
+    """What each account may do in a Redis of this role, in Redis' own words. Pure."""
+    of_ledger = role is RedisRole.LEDGER
+    replica = keys.REPLICA_LEDGER if of_ledger else keys.REPLICA_CACHE
+    worker = keys.WORKER_LEDGER if of_ledger else keys.WORKER_CACHE
+    return {
+        Account.OWNER: "~* &* +@all",
+        Account.REPLICA: f"resetkeys {_patterns(replica)} {_SELLS}",
+        Account.WORKER: f"resetkeys {_patterns(worker)} {_WORKS}",
+        Account.EXPORTER: _COUNTS,
+    }
+
+
+def _patterns(names: Sequence[str]) -> str:
+    return " ".join(f"~{name}" for name in names)
+
+
+_ACCOUNTS_FILE = "accounts.acl"
+_BY_PORT = """\
 bind {host}
 port {port}
+"""
+_BY_SOCKET = """\
+port 0
+unixsocket {path}
+unixsocketperm 600
+aclfile {accounts}
+"""
+
+_SHARED = """\
 tcp-backlog 4096
 tcp-keepalive 60
 timeout 0
@@ -51,9 +103,11 @@ DEFAULT_MEMORY_MB = {RedisRole.LEDGER: 2048, RedisRole.CACHE: 256}
 
 
 class RedisServer(Service):
-    """A private Redis on loopback, in `directory`, with its role's policy.
+    """A private Redis in `directory`, with its role's policy.
 
-    Data of the ledger survives a restart in the same directory.
+    By a socket it lets in the accounts, each with a password, and `url` is the owner's. On a port
+    of loopback it is open to everybody on this machine. Data of the ledger survives a restart in
+    the same directory.
     """
 
     def __init__(
@@ -62,27 +116,32 @@ class RedisServer(Service):
         directory: Path,
         *,
         port: Port | None = None,
+        socket: Socket | None = None,
         log: Path | None = None,
         memory_mb: int | None = None,
         binary: Binary | None = None,
     ) -> None:
-        super().__init__(str(role), directory, port=port, log=log)
+        super().__init__(str(role), directory, place=socket or port, log=log)
         self.kind = f"redis-{role}"
         self.role = role
         self._memory_mb = memory_mb or DEFAULT_MEMORY_MB[role]
         self._binary = binary
+        self._passwords = {account: secrets.token_urlsafe(24) for account in Account}
 
     @property
     def url(self) -> str:
-        return f"redis://{self.port.host}:{self.port.number}/0"
+        return self.url_for(Account.OWNER)
+
+    def url_for(self, account: Account) -> str:
+        """Where an account reaches it."""
+        if isinstance(self.place, Socket):
+            login = f"{account}:{self._passwords[account]}"
+            return f"unix://{login}@{quote(str(self.place.path))}?db=0"
+        return f"redis://{self.place.host}:{self.place.number}/0"
 
     def prepare(self) -> CommandLine:
         binary = self._binary or binaries.find(binaries.REDIS)
-        shared = _SHARED.format(
-            host=self.port.host,
-            port=self.port.number,
-            memory_mb=self._memory_mb,
-        )
+        shared = self._way_in() + _SHARED.format(memory_mb=self._memory_mb)
         # As arguments, and run in its folder: Redis takes a path with * or [ for a pattern, finds
         # nothing, and would run on its defaults.
         arguments = [
@@ -93,12 +152,24 @@ class RedisServer(Service):
         ]
         return CommandLine([binary.path, *arguments], binary.environment(), self.directory)
 
+    def _way_in(self) -> str:
+        if isinstance(self.place, Port):
+            return _BY_PORT.format(host=self.place.host, port=self.place.number)
+        rules = account_rules(self.role)
+        lines = [
+            f"user {account} on #{hashlib.sha256(password.encode()).hexdigest()} {rules[account]}"
+            for account, password in self._passwords.items()
+        ]
+        text = "\n".join(["user default off", *lines, ""])
+        accounts = write_private(self.directory / _ACCOUNTS_FILE, text)
+        return _BY_SOCKET.format(path=self.place.path, accounts=accounts)
+
     def is_ready(self, timeout_s: float) -> bool:
-        return probe.redis_reply(self.port.host, self.port.number, timeout_s) == "+PONG"
+        return probe.redis_reply(read_redis_url(self.url), timeout_s) == "+PONG"
 
     def is_alive(self, timeout_s: float) -> bool:
         """A Redis that still loads its data answers with an error: alive, not ready."""
-        return probe.redis_reply(self.port.host, self.port.number, timeout_s) != ""
+        return probe.redis_reply(read_redis_url(self.url), timeout_s) != ""
 
 
 def _argument(name: str, value: str) -> tuple[str, str]:

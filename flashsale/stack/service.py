@@ -1,5 +1,5 @@
-"""A service of the stack: a port, a log, readiness, an orderly end; and how it fares when
-supervised.
+"""A service of the stack: a port or a socket, a log, readiness, an orderly end; and how it fares
+when supervised.
 """
 
 import time
@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from flashsale.errors import UnreachableError
-from flashsale.stack.port import Port
+from flashsale.secret_file import private_folder
+from flashsale.stack.port import Port, Socket
 from flashsale.stack.process import CommandLine, Process
 from flashsale.stack.settings import StackSettings
 from flashsale.stack.state import ChildState
@@ -21,8 +22,18 @@ _POLL_S = 0.02
 _PORT_TRIES = 3
 
 
+class Account(StrEnum):
+    """Who comes to a private store, by the name of the account."""
+
+    OWNER = "owner"  # the commands: everything
+    REPLICA = "replica"
+    WORKER = "worker"
+    EXPORTER = "exporter"  # counters and settings, no data
+
+
 class Service(ABC):
-    """One server on one port of this machine, private to this user and tied to this process.
+    """One server at one port or socket of this machine, private to this user and tied to this
+    process.
 
     `with RedisServer(...) as server: server.url` starts it, waits until it answers, and leaves
     nothing running. Start services from the main thread only (see `tether`).
@@ -33,17 +44,28 @@ class Service(ABC):
     stop_timeout_s: float = 15.0
 
     def __init__(
-        self, name: str, directory: Path, *, port: Port | None = None, log: Path | None = None
+        self,
+        name: str,
+        directory: Path,
+        *,
+        place: Port | Socket | None = None,
+        log: Path | None = None,
     ) -> None:
         self.name = name
         self.directory = directory.absolute()
-        self.port = port or Port.free()
+        self.place: Port | Socket = place or Port.free()
         self.log = (log or directory / f"{name}.log").absolute()
         self.process: Process | None = None
 
     def __repr__(self) -> str:
         state = "stopped" if self.process is None else f"pid {self.process.pid}"
-        return f"{type(self).__name__}({self.name}, port {self.port.number}, {state})"
+        return f"{type(self).__name__}({self.name}, {self.place}, {state})"
+
+    @property
+    def port(self) -> Port:
+        """The port of a service that has one."""
+        assert isinstance(self.place, Port), f"{self.name} has no port"
+        return self.place
 
     @property
     @abstractmethod
@@ -70,8 +92,8 @@ class Service(ABC):
     def launch(self) -> Process:
         """Start it and return at once. Raises UnreachableError where that cannot be."""
         try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.log.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self.directory)
+            private_folder(self.log.parent)
             self.process = Process(self.prepare(), self.log)
         except OSError as error:
             raise UnreachableError(
@@ -93,12 +115,12 @@ class Service(ABC):
             time.sleep(_POLL_S)
 
     def serves(self) -> bool:
-        """Whether our own child listens on the port and is ready: never a stranger's server."""
+        """Whether our own child listens there and is ready: never a stranger's server."""
         process = self.process
         return (
             process is not None
             and process.exit_code is None
-            and process.listens_on(self.port.number)
+            and self.place.is_listened_on_by(process.pid)
             and self.is_ready(timeout_s=1.0)
         )
 
@@ -113,10 +135,13 @@ class Service(ABC):
                 break
             except UnreachableError:
                 self.sweep()
-                if self.port.fixed or not tries_left or not self._port_was_taken():
+                place = self.place
+                if isinstance(place, Socket) or place.fixed or not tries_left:
                     raise
-                self.port.close()
-                self.port = Port.free(self.port.host)
+                if not _is_taken(place):
+                    raise
+                place.close()
+                self.place = Port.free(place.host)
                 self.launch()
             except BaseException:
                 self.sweep()
@@ -134,11 +159,11 @@ class Service(ABC):
             self.process.ask_to_stop()
 
     def stop(self) -> None:
-        """Stop it, by force where it must be, and give the port back. May be called twice."""
+        """Stop it, by force where it must be, and give its place back. May be called twice."""
         if self.process is not None:
             self.process.stop(self.stop_timeout_s)
         self.sweep()
-        self.port.close()
+        self.place.close()
 
     def sweep(self) -> None:
         """End whatever is left of it, and forget its process."""
@@ -157,15 +182,16 @@ class Service(ABC):
     ) -> None:
         self.stop()
 
-    def _port_was_taken(self) -> bool:
-        probe = Port.at(self.port.number, self.port.host)
-        if probe is not None:
-            probe.close()
-        return probe is None
-
     def _failed(self, what: str) -> UnreachableError:
         tail = self.process.log_tail() if self.process else ""
         return UnreachableError(f"{self.name} {what}; the end of {self.log}:\n{tail}")
+
+
+def _is_taken(port: Port) -> bool:
+    probe = Port.at(port.number, port.host)
+    if probe is not None:
+        probe.close()
+    return probe is None
 
 
 class Phase(StrEnum):
@@ -234,7 +260,7 @@ class Member:
             name=service.name,
             kind=service.kind,
             pid=service.process.pid if service.process else 0,
-            port=service.port.number,
+            port=service.place.number,
             url=service.url,
             log=str(service.log),
             restarts=self.restarts,

@@ -15,10 +15,10 @@ from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.stack import probe
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer
-from flashsale.stack.port import Port
+from flashsale.stack.port import Port, Socket
 from flashsale.stack.process import FLASHSALE, CommandLine
 from flashsale.stack.redis import RedisRole, RedisServer
-from flashsale.stack.service import Member, Service
+from flashsale.stack.service import Account, Member, Service
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.state import SCHEMA, StackState, write_state
 from flashsale.storage.tables import create_schema
@@ -38,6 +38,11 @@ class SaleCommands:
     )
 
 
+_REPLICA, _WORKER = Account.REPLICA.value, Account.WORKER.value
+_OPERATOR = "FLASHSALE_OPERATOR_"
+"""What begins so is told to replicas alone: they know an operator by it."""
+
+
 class SaleProcess(Service):
     """A replica or a worker: a Python process with `/healthz` on its own port."""
 
@@ -53,7 +58,7 @@ class SaleProcess(Service):
         port: Port | None = None,
         log: Path | None = None,
     ) -> None:
-        super().__init__(name, directory, port=port, log=log)
+        super().__init__(name, directory, place=port, log=log)
         self.kind = kind
         self._command = command
         self._stores = stores
@@ -68,6 +73,8 @@ class SaleProcess(Service):
         # The URLs are whole: a password of some other store is none of theirs.
         password_files = {f"{name}_FILE" for name in STORE_PASSWORDS}
         inherited = {k: v for k, v in os.environ.items() if k not in password_files}
+        if self.kind != _REPLICA:
+            inherited = {k: v for k, v in inherited.items() if not k.startswith(_OPERATOR)}
         return CommandLine(filled, inherited | dict(self._stores), Path.cwd())
 
     def is_ready(self, timeout_s: float) -> bool:
@@ -82,11 +89,15 @@ class SaleProcess(Service):
 
 
 Say: TypeAlias = Callable[[str], None]
+UrlFor: TypeAlias = Callable[[Account], str]
+"""Where an account reaches a store."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What there is to observe of a stack that is up; files and logs go into folders of it."""
+    """What there is to observe of a stack that is up, as the exporters' account; files and logs go
+    into folders of it.
+    """
 
     store_urls: Mapping[str, str]
     nginx_status_url: str
@@ -130,7 +141,7 @@ class Stack:
         self._insist, self._observers = insist, observers
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._front_port: Port | None = None
-        self._store_urls: dict[str, str] = {}
+        self._stores: dict[str, UrlFor] = {}
 
     def __repr__(self) -> str:
         return f"Stack({self.state_dir}, {len(self.members)} processes, ready={self.ready})"
@@ -146,7 +157,7 @@ class Stack:
         self._insist(self._external)
         self._start_stores(say)
         say("creating the schema")
-        create_schema(self._store_urls["FLASHSALE_MYSQL_URL"])
+        create_schema(self._store_urls()["FLASHSALE_MYSQL_URL"])
         self.write_state()
         replicas = [self._replica(number) for number in range(self.settings.replicas)]
         workers = [self._worker(number) for number in range(self.settings.workers)]
@@ -163,7 +174,7 @@ class Stack:
 
     def stop(self) -> None:
         """Stop what runs: first the door, then those behind it, then the stores; all bounded."""
-        behind, stores = ("replica", "worker"), ("mariadb", "redis-ledger", "redis-cache")
+        behind, stores = (_REPLICA, _WORKER), ("mariadb", "redis-ledger", "redis-cache")
         others = {m.service.kind for m in self.members}.difference(behind, stores)
         for kinds in (others, behind, stores):
             services = [m.service for m in self.members if m.service.kind in kinds]
@@ -189,15 +200,16 @@ class Stack:
     @property
     def state(self) -> StackState:
         """The stack as `stack.json` tells it."""
+        urls = self._store_urls()
         return StackState(
             schema=SCHEMA,
             pid=os.getpid(),
             started_at=self._started_at,
             ready=self.ready,
             base_url=self.base_url,
-            ledger_url=self._store_urls["FLASHSALE_LEDGER_URL"],
-            cache_url=self._store_urls["FLASHSALE_CACHE_URL"],
-            mysql_url=self._store_urls["FLASHSALE_MYSQL_URL"],
+            ledger_url=urls["FLASHSALE_LEDGER_URL"],
+            cache_url=urls["FLASHSALE_CACHE_URL"],
+            mysql_url=urls["FLASHSALE_MYSQL_URL"],
             children=tuple(member.state for member in self.members),
         )
 
@@ -207,41 +219,53 @@ class Stack:
 
     def _start_stores(self, say: Say) -> None:
         given = self._external
-        self._store_urls = {
-            "FLASHSALE_LEDGER_URL": given.ledger_url or self._redis(RedisRole.LEDGER, say),
-            "FLASHSALE_CACHE_URL": given.cache_url or self._redis(RedisRole.CACHE, say),
-            "FLASHSALE_MYSQL_URL": given.mysql_url or self._mariadb(say),
+        self._stores = {
+            "FLASHSALE_LEDGER_URL": _same(given.ledger_url) or self._redis(RedisRole.LEDGER, say),
+            "FLASHSALE_CACHE_URL": _same(given.cache_url) or self._redis(RedisRole.CACHE, say),
+            "FLASHSALE_MYSQL_URL": _same(given.mysql_url) or self._mariadb(say),
         }
 
-    def _redis(self, role: RedisRole, say: Say) -> str:
+    def _store_urls(self, account: Account = Account.OWNER) -> dict[str, str]:
+        return {name: url_for(account) for name, url_for in self._stores.items()}
+
+    def _redis(self, role: RedisRole, say: Say) -> UrlFor:
         say(f"starting the {role} Redis")
         ledger = role is RedisRole.LEDGER
         memory_mb = self.settings.ledger_memory_mb if ledger else self.settings.cache_memory_mb
-        server = RedisServer(role, self.state_dir / role, log=self._log(role), memory_mb=memory_mb)
+        folder = self.state_dir / role
+        server = RedisServer(
+            role,
+            folder,
+            socket=Socket.within(folder, "redis.sock"),
+            log=self._log(role),
+            memory_mb=memory_mb,
+        )
         self._bring_up([server])
-        return server.url
+        return server.url_for
 
-    def _mariadb(self, say: Say) -> str:
+    def _mariadb(self, say: Say) -> UrlFor:
         say("starting MariaDB")
+        folder = self.state_dir / "mariadb"
         server = MariaDBServer(
-            self.state_dir / "mariadb",
+            folder,
+            socket=Socket.within(folder, "mysqld.sock"),
             log=self._log("mariadb"),
             buffer_pool_mb=self.settings.mariadb_buffer_pool_mb,
             redo_log_mb=self.settings.mariadb_redo_log_mb,
             statistics=self.settings.mariadb_statistics,
         )
         self._bring_up([server])
-        return server.url
+        return server.url_for
 
     def _replica(self, number: int) -> SaleProcess:
         first = self.settings.replica_port
         port = Port.at(first + number, fixed=False) if first else None
         command = self._commands.replica
-        return self._sale_process("replica", f"r{number + 1}", command, "/readyz", port)
+        return self._sale_process(_REPLICA, f"r{number + 1}", command, "/readyz", port)
 
     def _worker(self, number: int) -> SaleProcess:
         command = self._commands.worker
-        return self._sale_process("worker", f"c{number + 1}", command, "/healthz", None)
+        return self._sale_process(_WORKER, f"c{number + 1}", command, "/healthz", None)
 
     def _sale_process(
         self, kind: str, name: str, command: Sequence[str], ready_path: str, port: Port | None
@@ -251,7 +275,7 @@ class Stack:
             name,
             self.state_dir,
             command=command,
-            stores=self._store_urls,
+            stores=self._store_urls(Account(kind)),
             ready_path=ready_path,
             port=port,
             log=self._log(name),
@@ -276,7 +300,8 @@ class Stack:
         self, observers: Observers, nginx: NginxServer, processes: Sequence[SaleProcess]
     ) -> None:
         folder = self.state_dir / "observe"
-        observed = Observed(self._store_urls, nginx.status_url, processes, folder, self._log)
+        urls = self._store_urls(Account.EXPORTER)
+        observed = Observed(urls, nginx.status_url, processes, folder, self._log)
         for services in observers.stages(observed):
             self._bring_up(services)
 
@@ -304,6 +329,11 @@ def _address_limits(settings: StackSettings) -> AddressLimits | None:
         requests_burst=settings.nginx_address_burst,
         connections=settings.nginx_address_connections,
     )
+
+
+def _same(url: str | None) -> UrlFor | None:
+    """A store of somebody else's: whoever asks, its URL is the one that was given."""
+    return (lambda account: url) if url else None
 
 
 def _front_port(settings: StackSettings) -> Port:

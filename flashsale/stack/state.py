@@ -14,8 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flashsale.errors import UnreachableError, UsageError
+from flashsale.secret_file import private_folder, write_private
 from flashsale.stack import probe
-from flashsale.store_urls import mysql_answers
+from flashsale.store_urls import mysql_answers, read_redis_url
 
 SCHEMA = 1
 
@@ -56,7 +57,7 @@ class StackState:
 def read_state(state_dir: Path) -> StackState | None:
     """The stack that runs from `state_dir`; None where there is none or its supervisor is dead."""
     try:
-        fields = json.loads((state_dir / _STATE).read_text())
+        fields = json.loads((state_dir / _STATE).read_text(encoding="utf-8"))
         children = tuple(ChildState(**child) for child in fields.pop("children"))
         state = StackState(**fields, children=children)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -66,12 +67,7 @@ def read_state(state_dir: Path) -> StackState | None:
 
 def write_state(state_dir: Path, state: StackState) -> None:
     """Replace `stack.json` in one step; it holds passwords, so only this user may read it."""
-    place = state_dir / _STATE
-    fresh = state_dir / f"{_STATE}.{os.getpid()}"
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(state), file, indent=2)
-    fresh.replace(place)
+    write_private(state_dir / _STATE, json.dumps(asdict(state), indent=2))
 
 
 def remove_state(state_dir: Path) -> None:
@@ -83,8 +79,7 @@ def make_state_dir(state_dir: Path) -> Path:
     """Create the folder and its `logs`, for this user alone; returns `logs`."""
     logs = state_dir / "logs"
     try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        logs.mkdir(exist_ok=True, mode=0o700)
+        private_folder(logs)
         (state_dir / _LOCK).touch(mode=0o600)
     except OSError as error:
         raise UnreachableError(
@@ -98,7 +93,7 @@ def supervisor_pid(state_dir: Path) -> int | None:
     if not is_served(state_dir):
         return None
     try:
-        return int((state_dir / _LOCK).read_text())
+        return int((state_dir / _LOCK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -114,7 +109,7 @@ def already_served(state_dir: Path) -> UsageError:
 def is_served(state_dir: Path) -> bool:
     """Whether a supervisor holds this folder. The lock ends with its process, however it ends."""
     try:
-        with (state_dir / _LOCK).open() as lock:
+        with (state_dir / _LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -127,7 +122,7 @@ def is_served(state_dir: Path) -> bool:
 def served(state_dir: Path) -> Iterator[None]:
     """Hold this folder as its one supervisor. Raises UsageError where there is another."""
     make_state_dir(state_dir)
-    with (state_dir / _LOCK).open("a+") as lock:
+    with (state_dir / _LOCK).open("a+", encoding="ascii") as lock:
         _lock_patiently(lock.fileno(), state_dir)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -187,7 +182,7 @@ def _asks_prometheus(url: str) -> bool:
 
 
 def _asks_redis(url: str) -> bool:
-    return probe.redis_reply(*_address(url), _TIMEOUT_S) == "+PONG"
+    return probe.redis_reply(read_redis_url(url), _TIMEOUT_S) == "+PONG"
 
 
 def _asks_mysql(url: str) -> bool:

@@ -13,7 +13,7 @@ from flashsale.stack import binaries
 from flashsale.stack.binaries import Binary, Program
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import Balancing, NginxServer
-from flashsale.stack.port import Port
+from flashsale.stack.port import Port, Socket
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.stack.service import Service
 
@@ -43,13 +43,21 @@ def complaint(program: Program, binary: Binary) -> str | None:
 
 
 def _start_redis(binary: Binary, folder: Path) -> None:
-    _start(RedisServer(RedisRole.LEDGER, folder, memory_mb=_REDIS_MEMORY_MB, binary=binary))
+    place = Socket.within(folder, "redis.sock")
+    server = RedisServer(
+        RedisRole.LEDGER, folder, socket=place, memory_mb=_REDIS_MEMORY_MB, binary=binary
+    )
+    _start(server)
 
 
 def _start_mariadb(binary: Binary, folder: Path) -> None:
     _start(
         MariaDBServer(
-            folder, buffer_pool_mb=_BUFFER_POOL_MB, redo_log_mb=_REDO_LOG_MB, binary=binary
+            folder,
+            socket=Socket.within(folder, "mysqld.sock"),
+            buffer_pool_mb=_BUFFER_POOL_MB,
+            redo_log_mb=_REDO_LOG_MB,
+            binary=binary,
         )
     )
 

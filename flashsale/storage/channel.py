@@ -122,9 +122,7 @@ class Channel:
 
     async def aclose(self) -> None:
         """Close every idle connection."""
-        while self._idle:
-            # Nothing is under way on it. To wait for its end can take the whole time-out: asyncio's
-            # own loop, from Python 3.13 on.
+        while self._idle:  # nothing is under way on them
             await self._idle.pop().disconnect(nowait=True)
         await asyncio.sleep(0)  # the loop closes a transport in its next turn
 
@@ -159,6 +157,8 @@ class Channel:
     async def _exchange(
         self, connection: AbstractConnection, commands: Sequence[Sequence[Word]]
     ) -> list[Any]:
+        if not commands:  # asyncio's own loop keeps an empty write for ever, from Python 3.12 on
+            return []
         replies: list[Any] = []
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -106,6 +106,7 @@ shop = _table(
     *_stamps(),
     Index("ix_shop_type", "type_id"),
     Index("ix_shop_name", "name"),
+    Index("ix_shop_changed", "update_time"),
 )
 
 blog = _table(

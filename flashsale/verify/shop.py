@@ -18,6 +18,7 @@ from flashsale.model import PayStatus, id_of
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import Attempts, read_attempts
 from flashsale.verify.baseline import Baseline, baseline_of, read_baseline
+from flashsale.verify.linearizability import LINEARIZABLE
 from flashsale.verify.observation import NO_TIME, LedgerSale, MySQLSale, Observation, Rows
 from flashsale.verify.queue import BEGINNING, Patience, Sighting
 from flashsale.verify.shop_redis import (
@@ -323,6 +324,8 @@ def _absent(
         found["mysql_conservation"] = "[books] tell of no stock beside the orders"
     if why := _no_ledger(books, attempts, snapshot):
         found["redis_conservation"] = why
+    if attempts.quantity > 1 or attempts.limit > 1:
+        found[LINEARIZABLE] = "the second judge knows sales of one unit and one order a user alone"
     if seen.queue.why:
         found["queue_empty"] = seen.queue.why
     if why := _no_window(books, seen, snapshot, sightings):

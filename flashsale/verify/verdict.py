@@ -12,15 +12,16 @@ from hdrh.histogram import HdrHistogram
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.verify import DRAIN_TIMEOUT_S
-from flashsale.verify.attempts import read_attempts
+from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, SOLD, SOLD_OUT, read_attempts
 from flashsale.verify.baseline import read_baseline
 from flashsale.verify.checks import CHECKS, Check
 from flashsale.verify.connection import connect
 from flashsale.verify.ending import read_ending, span_of
 from flashsale.verify.finding import Finding, Met, is_met
+from flashsale.verify.linearizability import LINEARIZABLE, RULE, linearizable, met
 from flashsale.verify.observation import NO_TIME
 from flashsale.verify.queue import drain
-from flashsale.verify.snapshot import Snapshot, read_snapshot
+from flashsale.verify.snapshot import Sale, Snapshot, read_snapshot
 
 _LONGEST_MS = 24 * 3600 * 1000
 _DIGITS = 3
@@ -76,6 +77,9 @@ def _percentile(histogram: HdrHistogram, count: int, percentile: float) -> int |
     return int(histogram.get_value_at_percentile(percentile))
 
 
+RULES = (*(check.name for check in CHECKS), LINEARIZABLE)
+"""All that is judged, by name: the checks, and the second judge."""
+
 _EXIT_CODES = {
     Verdict.PASS: ExitCode.PASS,
     Verdict.FAIL: ExitCode.VIOLATION,
@@ -87,7 +91,8 @@ _EXIT_CODES = {
 class CheckResult:
     """What one check amounts to; `detail` names the offenders, or the rule that held.
 
-    `exercised` counts what it met, first of all of what it guards.
+    `exercised` counts what it met, first of all of what it guards. `history` is the second judge's:
+    the smallest part of the run that no sale can have gone through, claim by claim.
     """
 
     name: str
@@ -95,6 +100,7 @@ class CheckResult:
     detail: str
     findings: tuple[Finding, ...] = ()
     exercised: Met = field(default_factory=dict)
+    history: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in summary.json."""
@@ -104,6 +110,7 @@ class CheckResult:
             "detail": self.detail,
             "exercised": dict(self.exercised),
             "findings": [finding.to_json() for finding in self.findings],
+            "history": list(self.history),
         }
 
 
@@ -167,7 +174,7 @@ def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
         )
     if not snapshot.still:
         return unjudged("the sale was still moving while it was read; try again when it rests")
-    checks = tuple(_judge_one(check, snapshot) for check in CHECKS)
+    checks = (*(_judge_one(check, snapshot) for check in CHECKS), _second_opinion(snapshot))
     verdict, reason = _whole(checks, snapshot, required)
     return Judgement(
         verdict=verdict,
@@ -185,7 +192,7 @@ def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
 
 def unjudged(reason: str) -> Judgement:
     """The judgement that nothing could be judged."""
-    checks = tuple(CheckResult(check.name, Verdict.UNKNOWN, reason) for check in CHECKS)
+    checks = tuple(CheckResult(name, Verdict.UNKNOWN, reason) for name in RULES)
     return Judgement(Verdict.UNKNOWN, checks, reason)
 
 
@@ -196,13 +203,50 @@ def after_waiting(judgement: Judgement, waited_s: float) -> Judgement:
 
 def _judge_one(check: Check, snapshot: Snapshot) -> CheckResult:
     findings = tuple(check.judge(snapshot))
+    result = _result(check.name, check.rule, findings, check.meets(snapshot))
+    return _as_far_as_known(result, snapshot)
+
+
+def _second_opinion(snapshot: Snapshot) -> CheckResult:
+    if lacks := snapshot.absent.get(LINEARIZABLE):  # another kind of sale, so what it finds is none
+        return CheckResult(LINEARIZABLE, Verdict.UNKNOWN, lacks)
+    if snapshot.rests_on:
+        sales = tuple(_without_idle_refusals(sale) for sale in snapshot.sales)
+        snapshot = replace(snapshot, sales=sales)
+    opinion = linearizable(snapshot)
+    result = _result(LINEARIZABLE, RULE, opinion.findings, met(snapshot))
+    return _as_far_as_known(replace(result, history=opinion.timeline), snapshot)
+
+
+def _without_idle_refusals(sale: Sale) -> Sale:
+    """The sale as a shop may hold it that looks at its stock before it looks at who asks: whoever
+    has an order may be told "sold out" there. To leave an answer out accuses nobody."""
+    claims = sale.claims
+    holders = {claims.user[k] for k, code in enumerate(claims.outcome) if code in _MAY_HOLD}
+    kept = [
+        k
+        for k, code in enumerate(claims.outcome)
+        if code != SOLD_OUT or claims.user[k] not in holders
+    ]
+    return sale if len(kept) == len(claims) else replace(sale, claims=claims.select(kept))
+
+
+_MAY_HOLD = INDETERMINATE | {SOLD, DUPLICATE}
+
+
+def _as_far_as_known(result: CheckResult, snapshot: Snapshot) -> CheckResult:
+    """What a check of a shop that lacks its data is worth: what was found is found."""
+    lacks = snapshot.absent.get(result.name)
+    if lacks is None or result.verdict == Verdict.FAIL:
+        return result
+    return CheckResult(result.name, Verdict.UNKNOWN, lacks)
+
+
+def _result(name: str, rule: str, findings: tuple[Finding, ...], exercised: Met) -> CheckResult:
     verdict = _gravest(finding.verdict for finding in findings)
     told = [finding for finding in findings if finding.verdict == verdict]
-    detail = "; ".join(map(str, told)) if told else check.rule
-    lacks = snapshot.absent.get(check.name)
-    if lacks and verdict != Verdict.FAIL:  # what was found is found
-        return CheckResult(check.name, Verdict.UNKNOWN, lacks)
-    return CheckResult(check.name, verdict, detail, findings, check.meets(snapshot))
+    detail = "; ".join(map(str, told)) if told else rule
+    return CheckResult(name, verdict, detail, findings, exercised)
 
 
 def _gravest(verdicts: Iterable[Verdict]) -> Verdict:

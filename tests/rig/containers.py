@@ -207,7 +207,9 @@ class Containers:
         user, database = variables["MYSQL_USER"], variables["MYSQL_DATABASE"]
         password = Path(self.here.of("mysql", variables["MYSQL_PASSWORD_FILE"])).read_text()
         script = (DEPLOY / "compose/mysql-accounts.sh").read_text()
-        entry_point = f"docker_process_sql() {{ cat; }}\nMYSQL_USER={user}\n"
+        entry_point = (
+            f"docker_process_sql() {{ cat; }}\nMYSQL_USER={user}\nMYSQL_DATABASE={database}\n"
+        )
         ours = subprocess.run(
             ["sh", "-euc", entry_point + self.here.of("mysql", script)],
             check=True,

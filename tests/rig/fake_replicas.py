@@ -97,5 +97,7 @@ class FakeReplica:
                 return False
         body = b"x" * 5_000 if "/page" in line else b'{"success":true}'
         order = _ORDER if "/order" in line else b""
+        if "/personal" in line:
+            order = b"X-Content-Type-Options: nosniff\r\nServer: framework/1.2\r\n"
         connection.sendall(_ANSWER % (len(body), order, body))
         return True

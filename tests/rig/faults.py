@@ -33,6 +33,9 @@ class Fault:
 ORDER = "order {order}, user {user}, voucher {voucher}"
 USER = "user {user}, voucher {voucher}"
 VOUCHER = "voucher {voucher}"
+_NO_UNIT = f"{VOUCHER}: told “sold” when no unit can have been left"
+_NO_SALE = f"{ORDER}: told “duplicate” before any claim of theirs had been sent that can have sold"
+_NOT_YET = f"{USER}: told “sold out” when"
 
 
 def sells_one_too_many(sale: FaultySale, asked: Asked) -> Act | None:
@@ -215,6 +218,7 @@ FAULTS = (
             "no_oversell": f"{ORDER}: 5 orders for 4 units",
             "mysql_conservation": f"{VOUCHER}: initial 4 − stock 0 = 4, but 5 live orders",
             "redis_conservation": f"{VOUCHER}: stock 0 + order set 5 = 5, but initial 4",
+            "linearizable": _NO_UNIT,
         },
     ),
     Fault(
@@ -229,6 +233,7 @@ FAULTS = (
         {
             "accepted_persisted": f"{ORDER}: no row",
             "no_oversell": f"{ORDER}: 5 orders for 4 units",  # the others got all four
+            "linearizable": _NO_UNIT,
         },
     ),
     Fault(
@@ -241,18 +246,30 @@ FAULTS = (
             "redis_conservation": f"{ORDER}: the receipt names order",
         },
     ),
-    Fault(makes_up_a_duplicate, {"duplicate_truthful": f"{ORDER}: told “duplicate”, but there is"}),
+    Fault(
+        makes_up_a_duplicate,
+        {
+            "duplicate_truthful": f"{ORDER}: told “duplicate”, but there is",
+            "linearizable": _NO_SALE,
+        },
+    ),
     Fault(
         calls_another_users_order_a_duplicate,
-        {"duplicate_truthful": f"{ORDER}: the order is of user"},
+        {"duplicate_truthful": f"{ORDER}: the order is of user", "linearizable": _NO_SALE},
     ),
     Fault(
         says_sold_out_and_sells_on,
-        {"sold_out_truthful": "µs after user {user} had been told “sold out”"},
+        {
+            "sold_out_truthful": "µs after user {user} had been told “sold out”",
+            "linearizable": _NOT_YET,
+        },
     ),
     Fault(
         says_sold_out_and_keeps_the_rest,
-        {"no_undersell": f"{USER}: told “sold out”, yet 2 of 4 were never sold"},
+        {
+            "no_undersell": f"{USER}: told “sold out”, yet 2 of 4 were never sold",
+            "linearizable": f"{VOUCHER}: told “sold out” when 2 units cannot have been sold yet",
+        },
     ),
     Fault(sells_to_nobody_who_asked, {"no_phantom": f"{ORDER}: a row that no claim explains"}),
     Fault(

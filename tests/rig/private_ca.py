@@ -27,8 +27,11 @@ def certify(folder: Path, *, address: str = "127.0.0.1") -> Certified:
     )
     ca = _builder(ca_name, ca_name, ca_key).add_extension(x509.BasicConstraints(True, None), True)
     ca = ca.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), False)
+    # From 3.13 on, Python asks for these two as well (ssl.VERIFY_X509_STRICT).
+    ca = ca.add_extension(_signs_certificates(), True)
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-    server = _builder(name, ca_name, key).add_extension(names, False)
+    server = _builder(name, ca_name, key).add_extension(names, False).add_extension(issuer, False)
     made = Certified(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     made.ca.write_bytes(_pem(ca, ca_key))
     made.certificate.write_bytes(_pem(server, ca_key))
@@ -40,6 +43,20 @@ def certify(folder: Path, *, address: str = "127.0.0.1") -> Certified:
         )
     )
     return made
+
+
+def _signs_certificates() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        key_cert_sign=True,
+        crl_sign=True,
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _builder(

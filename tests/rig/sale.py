@@ -76,7 +76,7 @@ def claim_by_session(
     *pairs: tuple[str, int],
     voucher_id: int = 1,
     deadline_ms: int | None = None,
-    sliding_ms: tuple[int, int] = (HOUR_MS, 60_000),
+    sliding_ms: tuple[int, int, int] = (HOUR_MS, 60_000, 24 * HOUR_MS),
 ) -> list[tuple[int, str]]:
     """As `claim`, for (key of a session, order id) pairs."""
     args = [voucher_id, _deadline(deadline_ms)]

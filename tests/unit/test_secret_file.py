@@ -1,5 +1,7 @@
 """Secrets from files, and how they get into a store's URL."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -10,7 +12,14 @@ from typer.testing import CliRunner
 
 from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl
 from flashsale.errors import UsageError
-from flashsale.secret_file import STORE_PASSWORDS, read_secret, with_password
+from flashsale.secret_file import (
+    STORE_PASSWORDS,
+    open_private,
+    private_folder,
+    read_secret,
+    with_password,
+    write_private,
+)
 
 MYSQL = "FLASHSALE_MYSQL_PASSWORD"
 HARD = "a:b@c/d?e#f%41 ü"
@@ -99,3 +108,33 @@ def test_every_command_completes_the_urls_it_is_given(
         "None",
         "mysql://sale:secret-of-mysql@db/sale",
     ]
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_private_file_is_this_users_alone(tmp_path: Path) -> None:
+    place = private_folder(tmp_path / "a/b") / "conf"
+    place.write_text("what stood there before, for everybody")
+    place.chmod(0o666)
+    write_private(place, f"größer {os.fsdecode(b'/x/' + bytes([255]))}")
+    with open_private(tmp_path / "a/log") as log:
+        log.write(b"line")
+    assert place.read_bytes() == "größer /x/".encode() + b"\xff"
+    assert {p.stat().st_mode & 0o777 for p in (place, tmp_path / "a/log")} == {0o600}
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "a", place.parent)} == {0o700}
+    assert [path.name for path in place.parent.iterdir()] == ["conf"]
+
+
+def test_a_log_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("first ")
+    (tmp_path / "log").chmod(0o666)
+    with open_private(tmp_path / "log") as log:
+        log.write(b"second")
+    assert (tmp_path / "log").read_text() == "first second"
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600

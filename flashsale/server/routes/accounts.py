@@ -29,6 +29,7 @@ class AccountRoutes:
         router.add("POST", "/user/code", self.send_code)
         router.add("POST", "/user/login", self.sign_in)
         router.add("POST", "/user/logout", signed_in(self.sign_out))
+        router.add("POST", "/user/logout/everywhere", signed_in(self.sign_out_everywhere))
         router.add("GET", "/user/me", signed_in(self.me))
         router.add("POST", "/user/sign", signed_in(self.sign))
         router.add("GET", "/user/sign/count", signed_in(self.count))
@@ -56,7 +57,12 @@ class AccountRoutes:
 
     async def sign_out(self, request: Request, segment: str, user_id: int) -> Response:
         """End the session."""
-        await self.login.sign_out(request.token)
+        await self.login.sign_out(request.token, user_id)
+        return ok()
+
+    async def sign_out_everywhere(self, request: Request, segment: str, user_id: int) -> Response:
+        """End every session of the user, this one among them."""
+        await self.login.sign_out_everywhere(request.token, user_id)
         return ok()
 
     async def me(self, request: Request, segment: str, user_id: int) -> Response:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from flashsale.accounts.sessions import Sessions
+from flashsale.accounts.sessions import ClaimBudget, Sessions
 from flashsale.model import OrderStatus, Outcome, parse_id
 from flashsale.orders.lifecycle import Change, Lifecycle
 from flashsale.orders.lookup import Found, KnownSales, OrderLookup
@@ -25,6 +25,7 @@ from flashsale.server.response import (
     ok,
     personal,
     rejected,
+    too_many_claims,
 )
 from flashsale.settings import ClaimSettings
 
@@ -55,6 +56,7 @@ class ClaimRoutes:
     claims: Claims
     orders: OrderLookup
     settings: ClaimSettings
+    budget: ClaimBudget
 
     def mount(self, router: Router) -> None:
         """Add the routes."""
@@ -62,14 +64,21 @@ class ClaimRoutes:
         router.add("GET", "/voucher-order/seckill/{voucherId}", self.own_order)
 
     async def claim(self, request: Request, segment: str) -> Response:
-        """Buy one unit: gate, script with its look at the session, answer."""
+        """Buy one unit: the user's budget, gate, script with its look at the session, answer."""
         voucher_id = parse_id(segment)
         if voucher_id is None:
             return BAD_ID
         if request.has_body:
             await request.body()  # nothing in it matters, but its bounds do
         session = self.sessions.key_of(request.token)
-        answer = None if session is None else await self.claims.claim(voucher_id, session)
+        if session is None:
+            return UNAUTHORIZED
+        if self.budget.add(session):
+            wait_s = await self.budget.wait_s(session, request.token)
+            if wait_s:
+                self.claims.outcomes[Outcome.RATE_LIMITED] += 1
+                return too_many_claims(wait_s)
+        answer = await self.claims.claim(voucher_id, session)
         if answer is None:
             return UNAUTHORIZED
         outcome, order_id = answer

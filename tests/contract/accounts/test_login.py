@@ -120,12 +120,71 @@ async def test_codes_are_six_digits_and_die(login: Login, phones: Phones, ledger
     assert 0 < cast(int, ledger.ttl(keys.login_code(PHONE))) <= 120
 
 
-async def test_signing_out_ends_the_session(login: Login, phones: Phones) -> None:
+async def test_signing_out_ends_the_session(login: Login, phones: Phones, ledger: Redis) -> None:
     await login.send_code(PHONE)
     token = await login.sign_in(PHONE, phones.codes[PHONE])
     assert token
-    await login.sign_out(token)
+    user = await login.user(token)
+    assert user
+    user_id = cast(int, user["id"])
+    assert ledger.zcard(keys.login_sessions(user_id)) == 1
+    await login.sign_out(token, user_id)
     assert await login.user(token) is None
+    assert not ledger.exists(keys.login_sessions(user_id))
+
+
+async def signed_in(login: Login, phones: Phones, phone: str, times: int) -> tuple[int, list[str]]:
+    """A user and that many sessions of hers."""
+    tokens = []
+    for _ in range(times):
+        await login.send_code(phone)
+        token = await login.sign_in(phone, phones.codes[phone])
+        assert isinstance(token, str)
+        tokens.append(token)
+    user = await login.user(tokens[-1])
+    assert user
+    return cast(int, user["id"]), tokens
+
+
+async def test_signing_out_everywhere_ends_every_session_of_one_user(
+    login: Login, phones: Phones, ledger: Redis
+) -> None:
+    user_id, hers = await signed_in(login, phones, PHONE, 3)
+    _, (his,) = await signed_in(login, phones, "13800000009", 1)
+    before = keys.login_token("from before sessions were noted")
+    ledger.hset(before, "id", user_id)
+    await login.sign_out_everywhere("from before sessions were noted", user_id)
+    assert [await login.user(token) for token in hers] == [None] * 3
+    assert not ledger.exists(before, keys.login_sessions(user_id))
+    assert await login.user(his)
+
+
+async def test_a_user_has_so_many_sessions_and_the_oldest_ends(
+    mysql_url: str, ledger_url: str, phones: Phones, ledger: Redis
+) -> None:
+    channel = Channel(ledger_url, connections_max=4, timeout_s=2.0)
+    database = Database(engine(mysql_url), threads_max=2)
+    settings = SessionSettings(per_user_max=2, longest_minutes=90)
+    login = Login(database, channel, LoginSettings(), settings, phones)
+    user_id, tokens = await signed_in(login, phones, PHONE, 4)
+    alive = [await login.user(token) is not None for token in tokens]
+    assert alive == [False, False, True, True]
+    held: Any = ledger.zrange(keys.login_sessions(user_id), 0, -1)
+    assert set(held) == {keys.login_token(token) for token in tokens[2:]}
+    left_ms: Any = ledger.pttl(keys.login_token(tokens[3]))
+    assert left_ms <= 90 * 60_000, "no session outlives its longest life"
+    await channel.aclose()
+    database.close()
+
+
+async def test_sessions_that_have_ended_are_forgotten(
+    login: Login, phones: Phones, ledger: Redis
+) -> None:
+    user_id, (first,) = await signed_in(login, phones, PHONE, 1)
+    ledger.zadd(keys.login_sessions(user_id), {keys.login_token(first): 1})
+    _, (second,) = await signed_in(login, phones, PHONE, 1)
+    held: Any = ledger.zrange(keys.login_sessions(user_id), 0, -1)
+    assert held == [keys.login_token(second)]
 
 
 async def test_a_ledger_that_is_away_is_said(mysql_url: str) -> None:

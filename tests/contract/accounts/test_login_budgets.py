@@ -69,7 +69,8 @@ async def test_a_code_works_once_and_makes_a_user_of_a_stranger(
         again = await login.sign_in(UNKNOWN, post.code(UNKNOWN), HOME)
         assert isinstance(again, str)
         assert await login.user(again) == user, "the same user"
-        await login.sign_out(token)
+        assert user is not None
+        await login.sign_out(token, int(str(user["id"])))
         assert await login.user(token) is None
         assert await login.user(again) is not None, "one session ends, not all"
     with pool.connect() as connection:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from sqlalchemy import insert
 
 from flashsale.storage.mysql import engine, transaction
@@ -46,6 +47,7 @@ def told(child: "subprocess.Popen[str]") -> dict[str, object]:
     return answer
 
 
+@pytest.mark.slow
 def test_2000_readers_in_three_processes_cause_one_load(cache_url: str, mysql_url: str) -> None:
     pool = engine(mysql_url)
     with transaction(pool) as connection:

@@ -96,6 +96,7 @@ def test_loads_by_prepared_statements_count_too(server: MariaDBServer, pool: Eng
             assert count.settled() == Counted(9)
 
 
+@pytest.mark.slow
 def test_prepared_statements_that_are_gone_leave_no_short_count(
     server: MariaDBServer, pool: Engine
 ) -> None:
@@ -106,6 +107,7 @@ def test_prepared_statements_that_are_gone_leave_no_short_count(
     assert count.settled() == Counted(None, UNSEEN)
 
 
+@pytest.mark.slow
 def test_more_than_the_history_holds_leave_no_short_count(
     server: MariaDBServer, pool: Engine
 ) -> None:

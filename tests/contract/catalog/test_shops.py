@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from rig.shops import Open, ShopStores, ids
@@ -9,6 +10,7 @@ from sqlalchemy.dialects import mysql
 
 from flashsale import keys
 from flashsale.cache.entry import Source
+from flashsale.catalog import names
 from flashsale.catalog.form import NewShop, ShopChange, read
 from flashsale.catalog.shop import Changed, names_with
 from flashsale.errors import Unavailable
@@ -166,16 +168,120 @@ async def test_a_list_may_lag_in_who_is_on_it_but_not_in_what_it_says(
         ("No such", []),
     ],
 )
+@pytest.mark.parametrize("names_max", [13, 12], ids=["in memory", "by MySQL"])
 async def test_names_that_contain(
-    town: ShopStores, open_front: Open, name: str, found: list[int]
+    town: ShopStores, open_front: Open, name: str, found: list[int], names_max: int
+) -> None:
+    async with open_front(names_max=names_max) as front:
+        assert ids(await front.shops.named(name, 1)) == found
+        assert front.shops.names.too_many == (names_max == 12 and name != "")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("Café Zoë", "CAFE ZOE"),
+        ("CAFE", "é"),
+        ("ＡＢＣ ｶﾞ", "abc"),
+        ("老街茶馆", "街茶"),
+        ("İstanbul", "istanbul"),
+        ("Tea  House", "tea house"),
+        ("x", "\0"),
+        ("Ω", "ω"),
+    ],
+)
+async def test_memory_and_mysql_agree_on_what_a_name_contains(
+    town: ShopStores, open_front: Open, name: str, part: str
+) -> None:
+    town.add_shop(77, name=name)
+    (by_mysql,) = town.sql(
+        "SELECT name LIKE CONCAT('%', :part, '%') FROM tb_shop WHERE id = 77", part=part
+    )
+    async with open_front() as front:
+        assert ids(await front.shops.named(part, 1)) == ([77] if by_mysql[0] else [])
+
+
+async def test_searches_ask_no_database(town: ShopStores, open_front: Open) -> None:
+    """However many, and whatever for, once the names are there."""
+    async with open_front() as front:
+        await front.shops.named("Shop 7", 1)
+        before = town.selects("tb_shop")
+        for number in range(60):
+            assert ids(await front.shops.named(f"absent {number}", 1)) == []
+        assert town.selects("tb_shop") - before <= 30, "one look for what has changed, perhaps"
+
+
+async def test_a_search_sees_what_has_changed(
+    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "_FRESH_S", 0.0)
+    async with open_front(list_ttl_s=0.001) as front:
+
+        async def found(part: str) -> list[int]:
+            await asyncio.sleep(0.02)  # a page is kept for a moment, too
+            return ids(await front.shops.named(part, 1))
+
+        assert await found("shop 12") == [12]
+        town.sql("UPDATE tb_shop SET name = 'Other' WHERE id = 12")
+        town.add_shop(9_000, name="Far Shop 12")
+        assert await found("shop 12") == [9_000]
+        assert await found("other") == [12]
+        town.sql("DELETE FROM tb_shop WHERE id IN (12, 9000)")
+        assert await found("gone") == []
+        assert await found("gone, too") == []
+        assert len(front.shops.names) == 12, "what is missing at two looks is not there"
+
+
+async def test_names_go_on_being_read_where_their_search_is_cut_off(
+    town: ShopStores, open_front: Open
 ) -> None:
     async with open_front() as front:
-        assert ids(await front.shops.named(name, 1)) == found
+        search = asyncio.ensure_future(front.shops.names.find("shop 1", range(10)))
+        await asyncio.sleep(0)
+        search.cancel()
+        await asyncio.gather(search, return_exceptions=True)
+        assert await front.shops.names.find("shop 1", range(2)) == [1, 10]
+
+
+async def test_searches_rest(
+    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take a share of the replica's time, and the next one waits for as long as that asks."""
+    monkeypatch.setattr(names, "_SHARE", 1e-4)
+    async with open_front() as front:
+        await front.shops.names.find("shop 1", range(10))
+        rest_s = front.shops.names._free_s - time.monotonic()
+        assert rest_s > 0.01
+        began_s = time.monotonic()
+        await front.shops.names.find("shop 1", range(10))
+        assert time.monotonic() - began_s >= rest_s * 0.9
+
+
+async def test_names_that_cannot_be_read_are_no_empty_page(
+    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_front() as front:
+        with monkeypatch.context() as broken:
+
+            async def fails(work: object) -> None:
+                raise Unavailable("MySQL is away")
+
+            broken.setattr(front.shops.names._database, "run", fails)
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await front.shops.named("Shop 7", 1)
+        assert ids(await front.shops.named("Shop 7", 1)) == [7]
 
 
 async def test_pages_of_names(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert ids(await front.shops.named("", 2)) == [11, 12, 13]
+        for shop_id in range(5_000, 5_030):
+            town.add_shop(shop_id, name="Many")
+        front.shops.names._look_s = 0.0
+        assert ids(await front.shops.named("many", 1)) == list(range(5_000, 5_010))
+        assert ids(await front.shops.named("MANY", 3)) == list(range(5_020, 5_030))
+        assert ids(await front.shops.named("many", 4)) == []
 
 
 async def test_types_are_in_their_order(town: ShopStores, open_front: Open) -> None:

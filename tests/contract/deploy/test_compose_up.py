@@ -106,7 +106,7 @@ def test_every_replica_and_worker_is_healthy_by_its_own_check(up: Containers) ->
 def test_no_password_stands_where_it_can_be_read(up: Containers) -> None:
     """Neither in an environment nor on a command line of anything that runs."""
     secrets = [path.read_text().strip() for path in up.secrets.glob("*_[pt]*")]
-    assert len(secrets) == 6
+    assert len(secrets) == 8
     for name, process in up.running.items():
         seen = Path(f"/proc/{process.pid}/environ").read_bytes()
         seen += Path(f"/proc/{process.pid}/cmdline").read_bytes()

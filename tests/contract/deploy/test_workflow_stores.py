@@ -21,7 +21,7 @@ from flashsale.stack.redis import RedisRole
 def port(tmp_path: Path) -> Iterator[int]:
     """A Redis without any configuration, as a service container starts it."""
     binary = find(REDIS)
-    with free_port() as number, Redis(port=number) as client:
+    with free_port() as number, Redis("127.0.0.1", number) as client:
         words = [binary.path, "--port", str(number), "--dir", tmp_path, "--bind", "127.0.0.1"]
         server = subprocess.Popen(words, env=binary.environment(), stdout=subprocess.DEVNULL)
         try:

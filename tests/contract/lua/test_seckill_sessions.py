@@ -26,6 +26,7 @@ from flashsale.model import ID_MAX
 
 SOLD, SOLD_OUT, DUPLICATE, NOT_LOADED, PAUSED, LATE = 0, 1, 2, 5, 6, 7
 REFRESH_MS = 60_000
+SLIDING_MS = (HOUR_MS, REFRESH_MS, 24 * HOUR_MS)
 NOBODY = keys.login_token("nobody")
 
 
@@ -126,7 +127,7 @@ def test_a_session_in_use_slides_whatever_the_answer(ledger: Redis, terms: dict[
     open_sale(ledger, **terms)
     sign_in(ledger, 7)
     ledger.pexpire(session(7), HOUR_MS - REFRESH_MS - 1)
-    claim_by_session(ledger, (session(7), 1001), sliding_ms=(HOUR_MS, REFRESH_MS))
+    claim_by_session(ledger, (session(7), 1001), sliding_ms=SLIDING_MS)
     assert HOUR_MS - 1000 < ledger.pttl(session(7)) <= HOUR_MS  # type: ignore[operator]
 
 
@@ -135,8 +136,38 @@ def test_it_slides_at_most_once_an_interval(ledger: Redis) -> None:
     sign_in(ledger, 7)
     left_ms = HOUR_MS - REFRESH_MS + 20_000
     ledger.pexpire(session(7), left_ms)
-    claim_by_session(ledger, (session(7), 1001), sliding_ms=(HOUR_MS, REFRESH_MS))
+    claim_by_session(ledger, (session(7), 1001), sliding_ms=SLIDING_MS)
     assert ledger.pttl(session(7)) <= left_ms  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("ends_ms", "code"), [(-1, NO_SESSION), (0, NO_SESSION), (HOUR_MS, 0)])
+def test_past_its_end_a_session_buys_nothing(ledger: Redis, ends_ms: int, code: int) -> None:
+    open_sale(ledger)
+    sign_in(ledger, 7)
+    ledger.hset(session(7), "end", now_ms() + ends_ms)
+    assert claim_by_session(ledger, (session(7), 1001))[0][0] == code
+
+
+def test_a_claim_pushes_a_session_to_its_end_and_no_further(ledger: Redis) -> None:
+    open_sale(ledger)
+    sign_in(ledger, 7, 8)
+    for user, ends_ms in ((7, HOUR_MS // 2), (8, 9 * HOUR_MS)):
+        ledger.hset(session(user), "end", now_ms() + ends_ms)
+        ledger.pexpire(session(user), 10_000)
+    claim_by_session(ledger, (session(7), 1001), (session(8), 1002), sliding_ms=SLIDING_MS)
+    left: list[Any] = [ledger.pttl(session(user)) for user in (7, 8)]
+    assert HOUR_MS // 2 - 2_000 < left[0] <= HOUR_MS // 2
+    assert HOUR_MS - 2_000 < left[1] <= HOUR_MS
+
+
+def test_a_claim_gives_a_session_an_end(ledger: Redis) -> None:
+    open_sale(ledger)
+    sign_in(ledger, 7)
+    ledger.hdel(session(7), "end")
+    ledger.pexpire(session(7), 10_000)
+    claim_by_session(ledger, (session(7), 1001), sliding_ms=SLIDING_MS)
+    ends_ms: Any = ledger.hget(session(7), "end")
+    assert abs(int(ends_ms) - now_ms() - SLIDING_MS[2]) < 5_000
 
 
 # Refusals -----------------------------------------------------------------------------------------

@@ -54,10 +54,14 @@ def test_a_session_is_the_users_and_lives_its_lifetime(lab: Lab) -> None:
     lab.seed(users=3)
     nick_name, icon = lab.sql("SELECT nick_name, icon FROM tb_user WHERE id = 2")[0]
     key = keys.login_token(lab.tokens()[2])
-    assert lab.ledger.hgetall(key) == {"id": "2", "nickName": nick_name, "icon": icon}
-    lifetime_ms = 36_000 * 60_000
+    session = lab.ledger.hgetall(key)
+    ends_ms = int(session.pop("end"))
+    assert session == {"id": "2", "nickName": nick_name, "icon": icon}
+    lifetime_ms, longest_ms = 36_000 * 60_000, 129_600 * 60_000
     assert lifetime_ms - 60_000 < lab.ledger.pttl(key) <= lifetime_ms
-    assert lab.ledger.dbsize() == 3 + lab.ledger.exists(keys.LOCK_FENCE)
+    assert lab.ledger.zrange(keys.login_sessions(2), 0, -1, withscores=True) == [(key, ends_ms)]
+    assert longest_ms - 60_000 < lab.ledger.pttl(keys.login_sessions(2)) <= longest_ms
+    assert lab.ledger.dbsize() == 3 * 2 + lab.ledger.exists(keys.LOCK_FENCE)
 
 
 def test_tokens_are_long_distinct_and_never_the_same_again(lab: Lab) -> None:
@@ -198,8 +202,8 @@ def test_one_redis_may_have_both_roles(lab: Lab) -> None:
     locks = {keys.LOCK_FENCE, keys.lock_wake(LOCK)}  # of the filling; a fence stays for ever
     left = [key for key in lab.ledger.scan_iter() if not key.startswith("bloom:")]
     left = [key for key in left if key not in locks]
-    assert left == [key for key in left if key.startswith("login:token:")]
-    assert len(left) == 2
+    assert left == [key for key in left if key.startswith(("login:token:", "login:sessions:"))]
+    assert len(left) == 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -326,7 +330,8 @@ def test_a_reset_makes_another_data_set_and_leaves_strangers_alone(lab: Lab) -> 
     found = sorted(lab.ledger.scan_iter())
     sessions_kept = [key for key in found if key.startswith("login:token:")]
     assert len(sessions_kept) == len(lab.tokens()) == 10
-    assert sorted(set(found) - set(sessions_kept)) == [
+    noted = {keys.login_sessions(user_id) for user_id in range(1, 11)}
+    assert sorted(set(found) - set(sessions_kept) - noted) == [
         "icr:order:2030:01:01",
         keys.LOCK_FENCE,
         "somebody:else",
@@ -374,9 +379,19 @@ def test_a_ledger_that_refuses_writes_is_reported(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[], ["0", "1", "a", "b"], ["x", "1", "a", "b"], ["9000", "1", "a"]]
+    "values",
+    [
+        [],
+        ["0", "9", "9", "1", "a", "b"],
+        ["x", "9", "9", "1", "a", "b"],
+        ["9", "0", "9", "1", "a", "b"],
+        ["9", "9", "0", "1", "a", "b"],
+        ["9000", "9", "9", "1", "a"],
+    ],
 )
 def test_the_session_script_checks_before_it_writes(lab: Lab, values: list[str]) -> None:
     with pytest.raises(ResponseError, match=r"REFUSED session_create\.lua"):
-        lab.ledger.eval(script("session_create").text, 1, "login:token:t", *values)
+        lab.ledger.eval(
+            script("session_create").text, 2, "login:token:t", "login:sessions:1", *values
+        )
     assert lab.ledger.dbsize() == 0

@@ -104,6 +104,42 @@ async def test_sold(shop: Shop, ledger: Redis) -> None:
     assert reply.headers["content-type"] == "application/json"
 
 
+async def test_a_user_has_a_budget_of_claims_whatever_the_session(
+    ledger_url: str, cache_url: str, mysql_url: str, ledger: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more is refused before the script runs: certainly not done, and it says for how long."""
+    monkeypatch.setenv("FLASHSALE_CLAIM_USER_CLAIMS_MAX", "6")
+    monkeypatch.setenv("FLASHSALE_CLAIM_USER_WINDOW_S", "60")
+    sign_in(ledger, 1, 2)
+    ledger.hset(keys.login_token("token-her phone"), "id", "1")
+    open_sale(ledger)
+    async with shop_on(ledger_url, cache_url, mysql_url) as shop:
+        replies = [await shop.claim(1, who) for _ in range(4) for who in (1, "her phone")]
+        assert [reply.status for reply in replies] == [200] * 6 + [429] * 2
+        calls = ledger.info("commandstats")
+        refused = await shop.claim(1, 1)
+        assert ledger.info("commandstats")["cmdstat_evalsha"] == calls["cmdstat_evalsha"]  # type: ignore[index]
+        assert refused.headers["x-outcome"] == "rate_limited"
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.body.startswith(b'{"success":false,"errorMsg":"Too many')
+        assert (await shop.claim(1, 2)).headers["x-outcome"] == "sold", "another user"
+        assert (await shop.own(1, 1)).status == 200, "asking is no claim"
+        assert shop.replica._claims.outcomes[Outcome.RATE_LIMITED] == 3
+    assert stock(ledger) == 8
+
+
+async def test_signing_out_everywhere(shop: Shop, ledger: Redis) -> None:
+    other = keys.login_token("token-her phone")
+    ledger.hset(other, "id", "1")
+    ledger.zadd(keys.login_sessions(1), {other: 2**52})
+    reply = await shop.ask("POST", "/user/logout/everywhere", 1)
+    assert (reply.status, reply.body) == (200, b'{"success":true}')
+    for who in (1, "her phone"):
+        assert (await shop.claim(1, who)).status == 401
+    assert (await shop.claim(1, 2)).status == 200
+    assert (await shop.ask("POST", "/user/logout/everywhere", None)).status == 401
+
+
 async def test_the_trip_of_a_claim_names_every_file_that_it_passes(shop: Shop) -> None:
     await shop.claim(1, 1)
     with passed() as files:

@@ -2,7 +2,10 @@
 
 import http.client
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,9 +32,9 @@ def _ask(
     connection = http.client.HTTPConnection("127.0.0.1", server.port.number, timeout=20)
     connection.request(method, path, body, headers)
     response = connection.getresponse()
-    answer = Answer(
-        response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
-    )
+    names = [name for name, _ in response.getheaders()]
+    told = {name.lower(): ", ".join(response.headers.get_all(name, ())) for name in names}
+    answer = Answer(response.status, told, response.read())
     connection.close()
     return answer
 
@@ -130,8 +133,20 @@ def test_what_is_too_large_or_malformed_is_refused_in_the_envelope(
     answer = _ask(nginx, "POST", path, body, **headers)
     assert answer.status == status
     assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["server"] == "nginx"
     assert answer.body.startswith(b'{"success":false,"errorMsg":')
     assert replica.requests == []
+
+
+def test_every_answer_is_nosniff_once_and_names_no_framework(nginx: NginxServer) -> None:
+    for method, path in (("GET", "/page"), ("GET", "/personal"), ("POST", "/user/x/personal")):
+        answer = _ask(nginx, method, path)
+        assert (answer.status, answer.headers["x-content-type-options"]) == (200, "nosniff")
+        assert answer.headers["server"] == "nginx"
+    refused = _ask(nginx, "TRACE", "/page")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD, POST, PUT")
+    assert refused.headers["x-content-type-options"] == "nosniff"
 
 
 def test_a_version_that_does_not_exist_is_refused_in_the_envelope(
@@ -219,6 +234,27 @@ def test_the_access_log_tells_the_order_and_how_long_it_took(
     assert "13800000000" not in text
 
 
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT", "DELETE"])
+@pytest.mark.parametrize(
+    "path",
+    ["/user/code", "//user/code", "/x/../user/code", "/user/%63ode", "/user%2Fcode", "/user/"],
+)
+def test_no_log_tells_a_phone(tmp_path: Path, method: str, path: str) -> None:
+    """Neither where replicas break off, nor where none is left, nor where the body is too large."""
+    dead = Port.free()
+    with FakeReplica("break off") as broken:
+        balancing = Balancing(replica_ports=(dead.number, broken.port), access_log=True)
+        with NginxServer(tmp_path, balancing) as server:
+            for _ in range(4):  # until both are out of rotation
+                _ask(server, method, f"{path}?phone=13800000000")
+            _ask(server, method, f"{path}?phone=13800000000", b"x" * 65_537)
+            assert _ask(server, "POST", "/claim").status == 502
+    dead.close()
+    told = (tmp_path / "nginx.log").read_text() + (tmp_path / "access.log").read_text()
+    assert "13800000000" not in told
+    assert "/claim" in (tmp_path / "nginx.log").read_text(), "what else goes wrong is told"
+
+
 def test_a_body_of_the_greatest_length_passes(nginx: NginxServer) -> None:
     assert _ask(nginx, "POST", "/claim", b"x" * 65_536).status == 200
 
@@ -252,3 +288,30 @@ def test_without_a_healthy_replica_it_is_alive_and_not_ready(
     replica.__exit__(None, None, None)
     assert not nginx.is_ready(timeout_s=5)
     assert nginx.is_alive(timeout_s=5)
+
+
+CHECK = """\
+import sys
+from pathlib import Path
+from flashsale.stack.nginx import Balancing, NginxServer
+server = NginxServer(Path(sys.argv[1]), Balancing(replica_ports=(1,), access_log=True))
+server.check()
+server.stop()
+"""
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("name", ["größe ☃".encode(), b"\xff\xfe"])
+def test_its_folder_may_have_any_name_in_any_locale(
+    tmp_path: Path, locale: str, name: bytes
+) -> None:
+    folder = os.fsencode(tmp_path) + b"/" + name
+    plain = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, folder],
+        env=os.environ | plain,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert folder in Path(os.fsdecode(folder), "nginx.conf").read_bytes()

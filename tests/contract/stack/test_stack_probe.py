@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from flashsale.stack import probe
-from flashsale.store_urls import mysql_answers
+from flashsale.store_urls import mysql_answers, read_redis_url
 
 
 @contextmanager
@@ -68,9 +68,11 @@ def test_a_slow_drip_is_no_answer() -> None:
         assert time.monotonic() - started < 1
 
 
-@pytest.mark.parametrize(
-    "ask", [probe.redis_reply, lambda *a: probe.http_status(*a[:2], "/", a[2])]
-)
+def _ask_redis(host: str, port: int, timeout_s: float) -> str:
+    return probe.redis_reply(read_redis_url(f"redis://user:secret@{host}:{port}/0"), timeout_s)
+
+
+@pytest.mark.parametrize("ask", [_ask_redis, lambda *a: probe.http_status(*a[:2], "/", a[2])])
 def test_silence_ends_with_the_timeout(ask: Callable[[str, int, float], object]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
@@ -87,8 +89,14 @@ def test_a_silent_mysql_is_no_answer() -> None:
 
 
 def test_a_redis_answers(ledger_url: str) -> None:
-    host, port = ledger_url.removeprefix("redis://").removesuffix("/0").split(":")
-    assert probe.redis_reply(host, int(port), 2) == "+PONG"
+    assert probe.redis_reply(read_redis_url(ledger_url), 2) == "+PONG"
+
+
+def test_a_redis_that_drips_is_no_answer() -> None:
+    with _server(_drip) as port:
+        started = time.monotonic()
+        assert _ask_redis("127.0.0.1", port, 0.3) == ""
+        assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"HTTP/1.1 200 OK", 0), (b"HTTP/1.1 503 No", 1)])

@@ -1,12 +1,17 @@
-"""The private stores keep the policies they were started with, and what they were told."""
+"""The private stores keep the policies they were started with, what they were told, and out who has
+no business in them.
+"""
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pymysql
 import pytest
 import redis
+from redis.exceptions import AuthenticationError, NoPermissionError
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -14,7 +19,12 @@ from flashsale.doctor.facts import ask_mysql, ask_redis
 from flashsale.doctor.findings import Grade, examine, insist, judge_mysql, judge_redis
 from flashsale.errors import UnreachableError
 from flashsale.stack.mariadb import MariaDBServer
+from flashsale.stack.port import Socket
 from flashsale.stack.redis import RedisRole, RedisServer
+from flashsale.stack.service import Account
+from flashsale.storage.mysql import engine
+from flashsale.storage.roles import sync_client
+from flashsale.storage.tables import create_all
 
 
 def test_both_roles_pass_their_own_examination(ledger_url: str, cache_url: str) -> None:
@@ -162,3 +172,177 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         server.start()
     assert "\n" not in str(error.value)
     server.stop()
+
+
+class Private(NamedTuple):
+    """Stores by socket, as a stack has them, started under a umask that forbids nothing."""
+
+    ledger: RedisServer
+    cache: RedisServer
+    mariadb: MariaDBServer
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
+    folder = tmp_path_factory.mktemp("private") / "state"
+    ledger, cache, mariadb = (folder / name for name in ("ledger", "cache", "mariadb"))
+    before = os.umask(0)
+    try:
+        stores = Private(
+            RedisServer(RedisRole.LEDGER, ledger, socket=Socket.within(ledger, "redis.sock")),
+            RedisServer(RedisRole.CACHE, cache, socket=Socket.within(cache, "redis.sock")),
+            MariaDBServer(
+                mariadb,
+                socket=Socket.within(mariadb, "mysqld.sock"),
+                buffer_pool_mb=32,
+                redo_log_mb=16,
+            ),
+            folder,
+        )
+        with stores.ledger, stores.cache, stores.mariadb:
+            create_all(engine(stores.mariadb.url))
+            yield stores
+    finally:
+        os.umask(before)
+
+
+def test_a_private_stores_files_are_this_users_alone(private: Private) -> None:
+    """MariaDB has modes of its own for its data, in a folder that lets nobody in."""
+    data = private.folder / "mariadb/data"
+    assert data.stat().st_mode & 0o777 == 0o700
+    places = [private.folder, *private.folder.rglob("*")]
+    modes = {p: p.lstat().st_mode & 0o777 for p in places if data not in (p, *p.parents)}
+    assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077} == {}
+    assert (private.folder / "mariadb/my.cnf") in modes
+    sockets = [path for path in modes if path.is_socket()]
+    assert len(sockets) == 3
+    assert {modes[path] for path in sockets} == {0o600}
+
+
+@pytest.mark.parametrize("role", RedisRole)
+def test_a_private_redis_lets_nobody_in_without_a_password(
+    private: Private, role: RedisRole
+) -> None:
+    server = private.ledger if role is RedisRole.LEDGER else private.cache
+    path = server.url.partition("@")[2]
+    for url in (f"unix://{path}", f"unix://owner:wrong@{path}", f"unix://:x@{path}"):
+        with sync_client(url) as stranger, pytest.raises(AuthenticationError):
+            stranger.get("login:token:x")
+
+
+@pytest.mark.parametrize("account", [Account.REPLICA, Account.WORKER, Account.EXPORTER])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "FLUSHALL",
+        "FLUSHDB",
+        "CONFIG SET maxmemory 1",
+        "CONFIG REWRITE",
+        "SHUTDOWN NOSAVE",
+        "KEYS *",
+        "SCAN 0",
+        "RANDOMKEY",
+        "SCRIPT FLUSH",
+        "FUNCTION FLUSH",
+        "CLIENT KILL TYPE normal",
+        "REPLICAOF NO ONE",
+        "ACL LIST",
+        "SET other 1",
+        "GET other",
+    ],
+)
+def test_who_sells_or_counts_may_not(private: Private, account: Account, command: str) -> None:
+    for server in (private.ledger, private.cache):
+        with sync_client(server.url_for(account)) as client, pytest.raises(NoPermissionError):
+            client.execute_command(*command.split())
+
+
+@pytest.mark.parametrize(
+    ("account", "command"),
+    [
+        (Account.REPLICA, "CONFIG GET maxmemory"),
+        (Account.WORKER, "GET login:token:x"),
+        (Account.WORKER, "SET sign:1:202601 x"),
+        (Account.EXPORTER, "GET seckill:stock:1"),
+        (Account.EXPORTER, "XLEN stream.orders"),
+    ],
+)
+def test_each_may_do_what_is_its_own_alone(
+    private: Private, account: Account, command: str
+) -> None:
+    with (
+        sync_client(private.ledger.url_for(account)) as client,
+        pytest.raises(NoPermissionError),
+    ):
+        client.execute_command(*command.split())
+
+
+def test_who_sells_changes_rows_and_no_table(private: Private) -> None:
+    for account in (Account.REPLICA, Account.WORKER):
+        pool = engine(private.mariadb.url_for(account))
+        with pool.begin() as connection:
+            connection.execute(text("INSERT INTO tb_shop_type (name) VALUES ('a')"))
+            connection.execute(text("UPDATE tb_shop_type SET name = 'b'"))
+            connection.execute(text("DELETE FROM tb_shop_type"))
+        for statement in (
+            "DROP TABLE tb_shop",
+            "TRUNCATE TABLE tb_shop",
+            "ALTER TABLE tb_shop ADD COLUMN z INT",
+            "CREATE TABLE z (id INT)",
+            "SET GLOBAL read_only = 1",
+            "SELECT * FROM mysql.global_priv",
+            "CREATE DATABASE flashsale_z",
+        ):
+            with pool.connect() as connection, pytest.raises(OperationalError, match="denied"):
+                connection.execute(text(statement))
+        pool.dispose()
+
+
+def test_who_counts_reads_no_row(private: Private) -> None:
+    pool = engine(private.mariadb.url_for(Account.EXPORTER).replace("/flashsale?", "/mysql?"))
+    with pytest.raises(OperationalError, match="denied"), pool.connect():
+        raise AssertionError("it was let into a database")
+    pool.dispose()
+    url = private.mariadb.url_for(Account.EXPORTER).replace("/flashsale?", "/information_schema?")
+    pool = engine(url)
+    with pool.connect() as connection:
+        assert len(connection.execute(text("SHOW GLOBAL STATUS")).all()) > 100
+        with pytest.raises(OperationalError, match="denied"):
+            connection.execute(text("SELECT * FROM flashsale.tb_user"))
+    pool.dispose()
+
+
+def test_a_long_path_has_its_socket_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the run-time directory, in a folder of its own that is gone afterwards."""
+    run_time = tmp_path / "run"
+    run_time.mkdir(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_time))
+    directory = tmp_path / ("long" * 30)
+    with RedisServer(
+        RedisRole.CACHE, directory, socket=Socket.within(directory, "redis.sock")
+    ) as server:
+        (folder,) = run_time.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert str(folder / "redis.sock") in server.url
+        with redis.Redis.from_url(server.url) as client:
+            assert client.ping()
+    assert list(run_time.iterdir()) == []
+
+
+def test_a_folder_that_somebody_else_has_prepared_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    directory = tmp_path / ("long" * 30)
+    (tmp_path / "run").mkdir()
+    place = Socket.within(directory, "redis.sock").path.parent
+    place.rmdir()
+    place.mkdir(0o755)
+    place.chmod(0o777)
+    elsewhere = Socket.within(directory, "redis.sock")
+    assert elsewhere.path.parent != place
+    elsewhere.close()

@@ -247,6 +247,39 @@ def test_two_stacks_start_side_by_side(tmp_path: Path, external: ExternalStores)
             stack.stop()
 
 
+def test_an_operators_token_is_told_to_replicas_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of what a replica is told, only a replica has its account: private stores see to that."""
+    monkeypatch.setenv("FLASHSALE_OPERATOR_TOKEN", "token-of-the-operator")
+    monkeypatch.setenv("FLASHSALE_LEDGER_URL", "redis://:other-password@host/0")
+    settings = SETTINGS.model_copy(
+        update={"replicas": 1, "mariadb_buffer_pool_mb": 32, "mariadb_redo_log_mb": 16}
+    )
+    stack = Stack(settings, tmp_path / "state", commands=COMMANDS)
+    with served(stack.state_dir):
+        try:
+            stack.start(lambda line: None)
+            told = {m.service.kind: _environment(m) for m in stack.members}
+            account = {kind: f"unix://{kind}:".encode() for kind in ("replica", "worker")}
+            owners = [url.encode() for url in (stack.state.ledger_url, stack.state.mysql_url)]
+        finally:
+            stack.stop()
+    assert set(told) == {
+        *("redis-ledger", "redis-cache", "mariadb", "nginx", "replica", "worker"),
+    }
+    assert [kind for kind, seen in told.items() if b"token-of-the-operator" in seen] == ["replica"]
+    assert [kind for kind, seen in told.items() if b"other-password" in seen] == []
+    assert [kind for kind, seen in told.items() if b"FLASHSALE_" in seen] == ["replica", "worker"]
+    for kind, begin in account.items():
+        assert begin in told[kind]
+    assert not [kind for kind, seen in told.items() for url in owners if url in seen]
+
+
+def _environment(member: Member) -> bytes:
+    return Path(f"/proc/{_pid(member)}/environ").read_bytes()
+
+
 def test_replicas_take_the_named_ports_where_they_are_free(
     tmp_path: Path, external: ExternalStores, stack: Stack
 ) -> None:

@@ -20,7 +20,7 @@ from flashsale.storage.mysql import engine, transaction
 from tests.rig.until import until
 
 FLASHSALE = (sys.executable, "-m", "flashsale")
-CHECKS = 12
+CHECKS = 13
 
 CROWD = """# Does a sale survive the loss of a replica and of the worker?
 schema = 1
@@ -79,6 +79,7 @@ def _results(folder: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_two_stampedes_at_once_keep_the_promise(tmp_path: Path) -> None:
     """Two at the same time, each with its own stack: 100 sold, 1,900 turned away, all proved."""
     folders = [tmp_path / "one", tmp_path / "two"]
@@ -126,6 +127,7 @@ def _verify(folder: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_verify_names_what_was_planted(kept: tuple[Path, StackState]) -> None:
     """A row deleted, a unit added to either store, a member removed: exit 3, by name."""
     folder, state = kept
@@ -185,6 +187,7 @@ def test_a_promise_is_broken_without_a_client(kept: tuple[Path, StackState]) -> 
     assert (code, "accepted_persisted" in said) == (3, True), said
 
 
+@pytest.mark.slow
 def test_kills_in_the_middle_of_a_storm_lose_nothing(tmp_path: Path) -> None:
     """SIGKILL of a replica and of the worker: both come back, and every check holds."""
     (tmp_path / "crowd.toml").write_text(CROWD)
@@ -213,10 +216,8 @@ def test_kills_in_the_middle_of_a_storm_lose_nothing(tmp_path: Path) -> None:
         stop_stack(state_dir)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_leaves_a_partial_report_and_no_process(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

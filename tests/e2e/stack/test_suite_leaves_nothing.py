@@ -23,6 +23,7 @@ def test_one(n, server, tmp_path):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["0", "2"])
 @pytest.mark.parametrize("limit", [4, 3])
 def test_what_passes_leaves_nothing(tmp_path: Path, processes: str, limit: int) -> None:

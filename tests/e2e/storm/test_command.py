@@ -118,6 +118,7 @@ def test_a_built_in_scenario_goes_by_name_and_out_names_the_folder(
     assert again.stderr == "flashsale: --out here already holds a run; give another folder\n"
 
 
+@pytest.mark.slow
 def test_two_storms_at_once_keep_apart(desk: Path, plenty: ScriptedSale) -> None:
     both = [begin(desk, *on(plenty)) for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in both]
@@ -206,6 +207,7 @@ def test_a_threshold_that_does_not_hold_is_exit_4(desk: Path, sale: ScriptedSale
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("borne", "code"), [("", 4), ('"error.share" = "<= 60%"', 0)])
 def test_a_sale_that_breaks_down_is_no_pass_unless_its_scenario_bears_it(
     desk: Path, borne: str, code: int

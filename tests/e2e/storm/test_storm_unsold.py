@@ -54,6 +54,7 @@ def storm(folder: Path, expected: int) -> str:
     return " ".join(summary["hints"])
 
 
+@pytest.mark.slow
 def test_a_sale_that_sells_nothing_is_no_pass(desk: Path) -> None:
     flashsale(desk, "seed", "--users", "40", "--vouchers", "2", "--units", "10")
 
@@ -70,6 +71,7 @@ def test_a_sale_that_sells_nothing_is_no_pass(desk: Path) -> None:
     flashsale(desk, "verify")
 
 
+@pytest.mark.slow
 def test_a_ledger_that_lost_a_sale_names_what_helps(desk: Path) -> None:
     flashsale(desk, "seed", "--users", "40", "--vouchers", "2", "--units", "10")
     flashsale(desk, "warm")

@@ -104,7 +104,7 @@ def test_a_good_run_passes(sale: RealSale) -> None:
     done = verify(sale)
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    assert sum(line.startswith("pass ") for line in lines) == 12
+    assert sum(line.startswith("pass ") for line in lines) == 13
     assert "orders 3 accepted, 3 rows, the last row 0.120 s later" in lines
     assert lines[-1] == "verdict pass (exit 0)"
     assert any(line.startswith("acceptance to row, ms: p50 120, max 120 (") for line in lines)
@@ -127,7 +127,7 @@ def test_what_was_found_goes_into_the_runs_files(sale: RealSale) -> None:
     assert summary["orders"] == {"accepted": 3, "persisted": 3, "rejected": 0, "drain_s": 0.12}
     assert summary["latency_ms"]["persisted"]["max"] == 120
     assert summary["verify"]["verdict"] == "pass"
-    assert len(summary["verify"]["checks"]) == 12
+    assert len(summary["verify"]["checks"]) == 13
     assert summary["load"]["outcomes"] == before["load"]["outcomes"]
     assert 'name="no_undersell"' in (sale.run_dir / "junit.xml").read_text()
     assert read(sale.run_dir, "verify.json")["verdict"] == "pass"

@@ -5,6 +5,7 @@ Each rule is a function from the file to complaints, and has a case that breaks 
 
 import ipaddress
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from flashsale.cli.tree import tree
 from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.settings import OperatorSettings, ReplicaSettings, Settings
 from flashsale.stack.compose_nginx import COMPOSE as NGINX
+from flashsale.stack.redis import RedisRole, account_rules
 
 Compose = dict[str, Any]
 Rule = Callable[[Compose], Iterator[str]]
@@ -473,16 +475,55 @@ def test_every_secret_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700, "nobody else looks in"
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("s/*")} == {0o444}
     passwords = [text for name, text in after.items() if name.endswith(("_password", "_token"))]
-    assert len(set(passwords)) == len(passwords) == 6
+    assert len(set(passwords)) == len(passwords) == 8
     assert all(re.fullmatch(r"[0-9a-f]{48}", password) for password in passwords)
 
 
 def test_a_changed_password_reaches_those_who_are_told_in_another_form(tmp_path: Path) -> None:
     subprocess.run([DEPLOY / "secrets.sh", tmp_path], check=True, capture_output=True)
     (tmp_path / "ledger_password").unlink()
+    (tmp_path / "mysqld_exporter.cnf").unlink()
     old = (tmp_path / "ledger.acl").read_text()
     subprocess.run([DEPLOY / "secrets.sh", tmp_path], check=True, capture_output=True)
-    fresh = (tmp_path / "ledger_password").read_text()
     assert (tmp_path / "ledger.acl").read_text() != old
     told = json.loads((tmp_path / "redis_exporter.json").read_text())
-    assert told["redis://redis-ledger:6379"] == fresh
+    account = (tmp_path / "mysqld_exporter.cnf").read_text().splitlines()
+    assert f"password={told['redis://redis-ledger:6379']}" in account
+    assert len(set(told.values())) == 1
+
+
+def test_an_account_may_do_in_compose_what_it_may_do_here(tmp_path: Path) -> None:
+    subprocess.run([DEPLOY / "secrets.sh", tmp_path], check=True, capture_output=True)
+    for role in RedisRole:
+        lines = (tmp_path / f"{role}.acl").read_text().splitlines()
+        told = {line.split(" ")[1]: line.split(" ", 4)[4] for line in lines}
+        rules = {str(account): rule for account, rule in account_rules(role).items()}
+        assert told == {"default" if name == "owner" else name: r for name, r in rules.items()}
+        assert all(re.fullmatch(r"#[0-9a-f]{64}", line.split(" ")[3]) for line in lines)
+
+
+@pytest.mark.parametrize("program", ["od", "sha256sum", "cat", "chmod"])
+@pytest.mark.parametrize("how", ["exit 1", "exit 0"])
+def test_no_secret_is_made_of_what_a_program_did_not_say(
+    tmp_path: Path, program: str, how: str
+) -> None:
+    """One that fails, or says nothing, ends it: no empty password, and no hash of one."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / program).write_text(f"#!/bin/sh\n{how}\n")
+    (programs / program).chmod(0o755)
+    done = subprocess.run(
+        [DEPLOY / "secrets.sh", tmp_path / "s"],
+        env={"PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    made = {path.name: path.read_text() for path in tmp_path.glob("s/[!.]*")}
+    if (program, how) == ("chmod", "exit 0"):  # it has nothing to say
+        assert done.returncode == 0
+        return
+    assert done.returncode == 1
+    assert program == "chmod" or done.stderr.startswith("secrets.sh: ")
+    assert not [name for name in made if name.endswith(".json")], "the last one is not reached"
+    assert all(made.values())

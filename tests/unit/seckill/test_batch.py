@@ -8,8 +8,10 @@ from flashsale.seckill.batch import Claimed, make_batch, read_answers
 
 
 def test_words_of_the_call() -> None:
-    call = make_batch(7, ["login:token:a", "login:token:b"], ["11", "12"], 99, (5000, 60)).call
-    assert call.args == [7, 99, "", "11", "", "12", 5000, 60]
+    call = make_batch(
+        7, ["login:token:a", "login:token:b"], ["11", "12"], 99, (5000, 60, 9000)
+    ).call
+    assert call.args == [7, 99, "", "11", "", "12", 5000, 60, 9000]
     assert call.keys == (
         "seckill:stock:7",
         "seckill:order:7",

@@ -85,7 +85,7 @@ async def no_clock() -> tuple[int, int]:
 
 def batch_of(ids: Sequence[str], deadline_ms: int) -> Batch:
     sessions = [f"login:token:{order_id}" for order_id in ids]
-    return make_batch(1, sessions, ids, deadline_ms, (60_000, 1_000))
+    return make_batch(1, sessions, ids, deadline_ms, (60_000, 1_000, 90_000))
 
 
 async def settle(ledger: Ledger, ids: Sequence[str] = (MINE,)) -> list[Claimed]:

@@ -14,6 +14,7 @@ GONE = [
     keys.seckill_receipt(1),
     keys.seckill_sale(1),
     keys.login_token("t"),
+    keys.login_sessions(1),
     keys.login_code("13000000000"),
 ]
 KEPT = [

@@ -13,6 +13,7 @@ from rig.sale_world import BEGIN_MS, END_MS, STREAM, Claim, Row, World, broken, 
 
 from flashsale.model import Outcome
 from flashsale.verify.checks import CHECKS
+from flashsale.verify.linearizability import linearizable
 from flashsale.verify.queue import Backlog, Entry, Queue
 
 USERS = 6
@@ -133,6 +134,7 @@ def test_a_correct_sale_breaks_no_rule_and_leaves_no_doubt(one: Reference, two: 
     snapshot = together([one.world, two.world])
     assert broken(snapshot) == set()
     assert [doubts(snapshot, check.name) for check in CHECKS] == [""] * len(CHECKS)
+    assert linearizable(snapshot).findings == ()
 
 
 @_SETTINGS
@@ -140,6 +142,7 @@ def test_a_correct_sale_breaks_no_rule_and_leaves_no_doubt(one: Reference, two: 
 def test_without_a_baseline_there_may_be_doubt_but_never_blame(sale: Reference) -> None:
     sale.world.before = None
     assert broken(sale.world.snapshot()) == set()
+    assert linearizable(sale.world.snapshot()).findings == ()
 
 
 # Faults. Each spoils one thing, says whether it could, and is named after the check that must see.

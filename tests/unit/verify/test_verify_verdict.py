@@ -11,7 +11,7 @@ from flashsale.verify.baseline import Baseline
 from flashsale.verify.checks import CHECKS
 from flashsale.verify.finding import Offence, doubt, violation
 from flashsale.verify.queue import Backlog, Patience, Queue
-from flashsale.verify.verdict import drain_s, judge, persisted_latency
+from flashsale.verify.verdict import RULES, drain_s, judge, persisted_latency
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def world() -> World:
 def test_a_good_run_passes(world: World) -> None:
     judgement = judge(world.snapshot())
     assert (judgement.verdict, judgement.exit_code) == (Verdict.PASS, ExitCode.PASS)
-    assert [check.name for check in judgement.checks] == [check.name for check in CHECKS]
+    assert [check.name for check in judgement.checks] == list(RULES)
     assert {check.verdict for check in judgement.checks} == {Verdict.PASS}
     assert not [finding for check in judgement.checks for finding in check.findings]
     assert (judgement.accepted, judgement.persisted) == (2, 2)

@@ -75,7 +75,7 @@ def test_why_nothing_was_judged_is_told() -> None:
     assert isinstance(console.file, StringIO)
     lines = console.file.getvalue().splitlines()
     assert lines[-1] == "verdict unknown: another data set (exit 8)"
-    assert len(lines) == 13
+    assert len(lines) == 14
 
 
 @pytest.mark.parametrize("terminal", [True, False])
