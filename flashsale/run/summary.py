@@ -284,9 +284,14 @@ class Summary(Part):
 
     @property
     def doubtful_rules(self) -> list[Check]:
-        """The rules that are broken, or that verify could not judge."""
+        """The rules that are broken, or that verify could not judge. Where it passed a run all the
+        same, the shop has no data for them, and nobody asked for any."""
+        settled = [
+            Verdict.PASS,
+            *([Verdict.UNKNOWN] if self.verify.verdict is Verdict.PASS else []),
+        ]
         return [
-            *(check for check in self.verify.checks if check.verdict is not Verdict.PASS),
+            *(check for check in self.verify.checks if check.verdict not in settled),
             *(check for check in self.standing_answers if check.verdict is Verdict.FAIL),
         ]
 

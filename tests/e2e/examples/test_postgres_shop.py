@@ -61,7 +61,7 @@ class Run:
             + "".join(f"{name} = {value}\n" for name, value in sale.items())
             + '[load]\nmodel = "closed"\n'
             + "\n".join(lines)
-            + "\n"
+            + '\n[timeouts]\nrequest_ms = 30000\n[thresholds]\n"error.share" = "<= 100%"\n'
         )
         return path
 
