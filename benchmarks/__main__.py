@@ -17,6 +17,7 @@ NAMES = (
     "hot_stale",
     "bloom",
     "metrics",
+    "durability",
     "seed_million",
     "verify_million",
 )

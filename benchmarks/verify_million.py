@@ -1,4 +1,4 @@
-"""`verify` of a million orders: seconds and peak memory, beside what bare reading takes."""
+"""`verify` of a million orders, both judges: beside what bare reading takes, and peak memory."""
 
 import os
 import subprocess
@@ -24,8 +24,9 @@ from flashsale.storage.mysql import engine
 from flashsale.verify.baseline import take
 
 ORDERS = 1_000_000
-LIMIT_S = 60.0
-LIMIT_MB = 1_000
+LIMIT_TIMES = 3.0
+"""How much longer than driver and orjson alone take to read the same rows and attempts."""
+LIMIT_MB = 800
 RUNS_MAX = 3
 
 _FIRST_ORDER = 515_385_561_440_000_000
@@ -55,17 +56,28 @@ def measure(runs: int) -> Section:
             run_dir.mkdir()
             _prepare(stores, run_dir, vouchers)
             _judge(section, stores, run_dir, vouchers, min(runs, RUNS_MAX))
-        section.add("  of that the rows by the driver alone, s", f"{_rows_alone(stores):.1f}")
-        section.add("  of that the attempts by orjson alone, s", f"{_lines_alone(run_dir):.1f}")
     return section
 
 
 def _judge(section: Section, stores: Stores, run_dir: Path, vouchers: int, runs: int) -> None:
-    figures = [_verify(stores, run_dir) for _ in range(runs)]
+    """Each run of both judges in turn with the least that any judge has to do."""
+    figures, alone = [], []
+    for _ in range(runs):
+        alone.append((_rows_alone(stores), _lines_alone(run_dir)))
+        figures.append(_verify(stores, run_dir))
     seconds, megabytes, cpu = ([f[n] for f in figures] for n in range(3))
+    times = [f[0] / sum(bare) for f, bare in zip(figures, alone, strict=True)]
     what = f"{vouchers} sale{'s' if vouchers > 1 else ''}"
-    section.add(f"{what}, s", spread(seconds, 1), f"≤ {LIMIT_S:.0f}", median(seconds) <= LIMIT_S)
-    section.add("  of that its own CPU, s", spread(cpu, 1))
+    section.add(
+        f"{what}, × of driver and orjson alone",
+        spread(times, 1),
+        f"≤ {LIMIT_TIMES:g}",
+        median(times) <= LIMIT_TIMES,
+    )
+    section.add("  that is, s", spread(seconds, 1))
+    section.add("  its own CPU, s", spread(cpu, 1))
+    section.add("  the rows by the driver alone, s", spread([bare[0] for bare in alone], 1))
+    section.add("  the attempts by orjson alone, s", spread([bare[1] for bare in alone], 1))
     section.add(
         f"{what}, peak MB", spread(megabytes), f"≤ {LIMIT_MB:,}", median(megabytes) <= LIMIT_MB
     )

@@ -5,6 +5,7 @@ Every field is also an environment variable: `FLASHSALE_` and the prefix of its 
 its variable with `_FILE` at the end names.
 """
 
+from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -72,6 +73,13 @@ class _SecretFiles(PydanticBaseSettingsSource):
             for name, field in self.settings_cls.model_fields.items()
         }
         return {name: value for name, value in found.items() if value is not None}
+
+
+class Durability(StrEnum):
+    """When an order is acknowledged: by `appendfsync` of the ledger."""
+
+    ALWAYS = "always"  # when it is on the disk
+    EVERYSEC = "everysec"  # when it is in the kernel; the disk has it within a second or two
 
 
 class StoreSettings(Settings):
@@ -243,6 +251,9 @@ class WorkerSettings(Settings):
     )
     lock_renew_ms: int = Field(
         10_000, ge=10, le=3_600_000, description="How often the watchdog renews."
+    )
+    durability: Durability = Field(
+        Durability.ALWAYS, description="The `appendfsync` that was chosen for the ledger."
     )
     claim_idle_ms: int = Field(
         35_000, ge=1, le=3_600_000, description="Another's entry idle longer is ours."

@@ -9,12 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
-from flashsale.cli.options import BaseUrl, CacheUrl, Json, LedgerUrl, MySQLUrl, StateDir
+from flashsale.cli.options import (
+    BaseUrl,
+    CacheUrl,
+    Durable,
+    Json,
+    LedgerUrl,
+    MySQLUrl,
+    StateDir,
+)
 from flashsale.cli.terminal import console, tell_document
 from flashsale.doctor import findings
 from flashsale.doctor.findings import Finding, failures
 from flashsale.doctor.machine import examine_binaries, examine_machine
 from flashsale.errors import ExitCode
+from flashsale.settings import Durability
 from flashsale.stack import binaries
 from flashsale.stack.binaries import Program
 from flashsale.stack.state import read_state
@@ -28,13 +37,19 @@ def command(
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
     base_url: BaseUrl = None,
+    durability: Durable = None,
     json: Json = False,
 ) -> None:
-    """Examine machine, programs, and the stores of a running or external stack."""
+    """Examine machine, programs, and the stores of a running or external stack.
+
+    Of each setting on which a promise rests: the line that sets it, why, and the cure.
+    """
     findings = [
         *examine_machine(state_dir),
         *examine_binaries(_wanted_programs(ledger_url, cache_url, mysql_url, base_url)),
-        *_examine_stores(state_dir, ledger_url, cache_url, mysql_url),
+        *_examine_stores(
+            state_dir, (ledger_url, cache_url, mysql_url), durability or Durability.ALWAYS
+        ),
     ]
     _print_json(findings) if json else _print_table(findings)
     if failures(findings):
@@ -54,15 +69,13 @@ def _wanted_programs(
 
 
 def _examine_stores(
-    state_dir: Path, ledger_url: str | None, cache_url: str | None, mysql_url: str | None
+    state_dir: Path, urls: Sequence[str | None], durability: Durability
 ) -> list[Finding]:
-    """The stores that are named, else those of the running stack."""
+    """The stores that are named, ledger, cache and MySQL, else those of the running stack."""
     state = read_state(state_dir)
-    if state:
-        ledger_url = ledger_url or state.ledger_url
-        cache_url = cache_url or state.cache_url
-        mysql_url = mysql_url or state.mysql_url
-    return findings.survey(ledger_url, cache_url, mysql_url)
+    running = (state.ledger_url, state.cache_url, state.mysql_url) if state else (None,) * 3
+    ledger, cache, mysql = (url or other for url, other in zip(urls, running, strict=True))
+    return findings.survey(ledger, cache, mysql, durability)
 
 
 def _print_json(findings: Sequence[Finding]) -> None:
@@ -72,9 +85,12 @@ def _print_json(findings: Sequence[Finding]) -> None:
 
 def _print_table(findings: Sequence[Finding]) -> None:
     drawn = Table()
-    for heading in ("subject", "what", "found", "verdict", "cure"):
+    for heading in ("subject", "what", "found", "verdict", "why, and the cure"):
         drawn.add_column(heading, overflow="fold")
     for finding in findings:
         verdict = Text(finding.grade, style=_STYLES[finding.grade])
-        drawn.add_row(finding.subject, finding.name, finding.found, verdict, finding.cure)
+        told = Text(f"`{finding.line}`: {finding.why}" if finding.line else "", style="dim")
+        if finding.cure:
+            told = Text("\n").join([told, Text(finding.cure)]) if told else Text(finding.cure)
+        drawn.add_row(finding.subject, finding.name, finding.found, verdict, told)
     console().print(drawn)

@@ -10,6 +10,7 @@ from flashsale.books import SQL_SCHEMES
 from flashsale.errors import UsageError
 from flashsale.scenario.target import Tls
 from flashsale.secret_file import with_password
+from flashsale.settings import Durability
 from flashsale.store_urls import read_mysql_url, read_redis_url
 
 
@@ -70,6 +71,17 @@ LedgerUrl = Annotated[
         envvar="FLASHSALE_LEDGER_URL",
         callback=_store("--ledger-url", "FLASHSALE_LEDGER_PASSWORD"),
         help="The Redis that must lose nothing.",
+        rich_help_panel="System",
+    ),
+]
+Durable = Annotated[
+    Durability | None,
+    typer.Option(
+        "--durability",
+        envvar="FLASHSALE_STACK_DURABILITY",
+        help="When the ledger acknowledges an order: `always` when it is on the disk, `everysec` "
+        "up to two seconds before, which a power cut loses.",
+        show_default="always",
         rich_help_panel="System",
     ),
 ]

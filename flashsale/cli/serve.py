@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
@@ -15,14 +16,14 @@ from rich.live import Live
 from rich.table import Table
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
-from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl, StateDir
+from flashsale.cli.options import CacheUrl, Durable, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.status import Row, table
 from flashsale.cli.terminal import console, tell
 from flashsale.doctor import findings
 from flashsale.doctor.machine import insist_on_descriptors
 from flashsale.errors import one_line
 from flashsale.observe.prometheus import PrivateObservers
-from flashsale.settings import check_environment
+from flashsale.settings import Durability, check_environment
 from flashsale.stack.launch import start_detached
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import Stack
@@ -66,6 +67,7 @@ def command(
     ledger_url: LedgerUrl = None,
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
+    durability: Durable = None,
     observe: Observe = False,
     detach: Detach = False,
 ) -> None:
@@ -77,6 +79,7 @@ def command(
         "replicas": replicas,
         "workers": workers,
         "probe_interval_s": probe_interval,
+        "durability": durability,
         "observe": observe or None,  # not given: as the environment says
     }
     settings = StackSettings.load(**given)
@@ -89,19 +92,21 @@ def command(
 
 def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -> None:
     observers = PrivateObservers(settings.observe_interval_s) if settings.observe else None
-    stack = Stack(settings, state_dir, external, insist=insist, observers=observers)
+    demand = partial(insist, durability=settings.durability)
+    stack = Stack(settings, state_dir, external, insist=demand, observers=observers)
     with LiveWatcher() if sys.stdout.isatty() else PlainWatcher() as watcher:
         code = Supervisor(stack, watcher).run()
     raise typer.Exit(code)
 
 
-def insist(stores: ExternalStores) -> None:
-    """See that this machine and the stores of others do for a sale.
+def insist(stores: ExternalStores, durability: Durability = Durability.ALWAYS) -> None:
+    """See that this machine and the stores of others do for a sale of this `durability`.
 
     Raises UsageError where the machine has too few descriptors, UnreachableError for a store.
     """
     insist_on_descriptors()
-    findings.insist(findings.examine(stores.ledger_url, stores.cache_url, stores.mysql_url))
+    urls = (stores.ledger_url, stores.cache_url, stores.mysql_url)
+    findings.insist(findings.examine(*urls, durability=durability))
 
 
 def _detach(state_dir: Path, given: Mapping[str, object], external: ExternalStores) -> None:

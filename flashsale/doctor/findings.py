@@ -1,37 +1,42 @@
-"""What was looked at, what it means, and the cure: the settings of Redis and MySQL on which the
-sale's promises rest, and how they are judged.
-"""
+"""What was looked at, what it means, and the cure: how the stores' settings are judged."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from flashsale.doctor.facts import MySQLFacts, RedisFacts, ask_mysql, ask_redis
+from flashsale.doctor.policies import (
+    BINLOG,
+    CACHE,
+    LOSS,
+    MYSQL,
+    Grade,
+    Rule,
+    has_binlog,
+    ledger_rules,
+)
 from flashsale.errors import UnreachableError
+from flashsale.settings import Durability
 from flashsale.stack.redis import RedisRole
-
-
-class Grade(StrEnum):
-    """What a finding means for the promises of the sale."""
-
-    OK = "ok"
-    WARN = "warn"  # slower, or less than it could be
-    FAIL = "fail"  # a promise would break
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A row of `flashsale doctor`. The cure is empty where nothing is to be cured."""
+    """A row of `flashsale doctor`. The cure is empty where nothing is to be cured.
+
+    Of a setting on which a promise rests, `line` sets it, and `why` says what rests on it.
+    """
 
     subject: str
     name: str
     found: str
     grade: Grade
     cure: str = ""
+    line: str = ""
+    why: str = ""
 
 
 def judged(
@@ -54,88 +59,15 @@ _Question: TypeAlias = Callable[[], RedisFacts | MySQLFacts]
 _REDIS_LEAST = (7, 0)
 _MYSQL_LEAST = (8, 0)
 _MARIADB_LEAST = (10, 6)
-_CONNECTIONS_LEAST = 200
-
-
-class Rule(NamedTuple):
-    """One setting: when it holds, how it is cured, and what it means where it does not hold."""
-
-    name: str
-    holds: Callable[[str], bool]
-    cure: str
-    grade: Grade = Grade.FAIL
-
-
-def _conf(line: str) -> str:
-    """How a Redis is told now, and where to write it so that it is told again at its next start."""
-    return f"CONFIG SET {line}; and write `{line}` into its redis.conf"
-
-
-def _cnf(line: str) -> str:
-    """How MySQL and MariaDB are told what they read when they start."""
-    return f"write `{line}` under [mysqld] in its my.cnf, and restart it"
-
-
-def _is(wanted: str) -> Callable[[str], bool]:
-    return lambda value: value == wanted
-
-
-def _is_on(value: str) -> bool:
-    return value.upper() in ("1", "ON", "YES")
-
-
-def _is_off(value: str) -> bool:
-    return not _is_on(value)
-
-
-_LEDGER_RULES = (
-    Rule("appendonly", _is("yes"), _conf("appendonly yes")),
-    Rule("appendfsync", _is("always"), _conf("appendfsync always")),
-    Rule("no-appendfsync-on-rewrite", _is("no"), _conf("no-appendfsync-on-rewrite no")),
-    Rule("maxmemory-policy", _is("noeviction"), _conf("maxmemory-policy noeviction")),
-)
-
-_CACHE_RULES = (
-    Rule(
-        "maxmemory",
-        lambda value: value != "0",
-        f"{_conf('maxmemory 256mb')}, so that it evicts before the machine swaps",
-        Grade.WARN,
-    ),
-    Rule(
-        "maxmemory-policy",
-        lambda value: value != "noeviction",
-        _conf("maxmemory-policy volatile-lru"),
-        Grade.WARN,
-    ),
-)
-
-_MYSQL_RULES = (
-    Rule(
-        "innodb_flush_log_at_trx_commit",
-        _is("1"),
-        _cnf("innodb_flush_log_at_trx_commit = 1"),
-    ),
-    Rule(
-        "sql_mode",
-        lambda value: bool({"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & set(value.split(","))),
-        _cnf("sql_mode = STRICT_TRANS_TABLES"),
-    ),
-    Rule("innodb_rollback_on_timeout", _is_on, _cnf("innodb_rollback_on_timeout = ON")),
-    Rule("read_only", _is_off, "name the primary, not a replica of it"),
-    Rule(
-        "max_connections",
-        lambda value: int(value or 0) >= _CONNECTIONS_LEAST,
-        f"{_cnf('max_connections = 300')}: every process keeps up to 50",
-        Grade.WARN,
-    ),
-)
-
-_BINLOG_RULE = Rule("sync_binlog", _is("1"), _cnf("sync_binlog = 1"), Grade.WARN)
+_ALWAYS = "`appendfsync always`, and no --durability, acknowledges what is on the disk"
 
 
 def judge_redis(
-    role: RedisRole, facts: RedisFacts, *, is_ledger_too: bool = False
+    role: RedisRole,
+    facts: RedisFacts,
+    *,
+    is_ledger_too: bool = False,
+    durability: Durability = Durability.ALWAYS,
 ) -> list[Finding]:
     """What a Redis of this role must be; a cache in the ledger's Redis may not evict. Pure."""
     prefix = "" if facts.product == "Redis" else f"{facts.product} "
@@ -155,8 +87,17 @@ def judge_redis(
     if facts.config is None:
         cure = "allow CONFIG GET, or see to it by hand that its settings are this role's"
         return [*findings, Finding(role, "settings", "CONFIG is refused", Grade.WARN, cure)]
-    rules = _LEDGER_RULES if role is RedisRole.LEDGER else _CACHE_RULES
-    return [*findings, *_applied(rules, role, facts.config)]
+    if role is RedisRole.CACHE:
+        return [*findings, *_applied(CACHE, role, facts.config)]
+    found = _applied(ledger_rules(durability), role, facts.config)
+    return [*findings, *(_with_loss(each, durability) for each in found)]
+
+
+def _with_loss(finding: Finding, durability: Durability) -> Finding:
+    """What was chosen holds, and is told with what it can lose."""
+    if finding.name == "appendfsync" and finding.found == durability in LOSS:
+        return replace(finding, grade=Grade.WARN, cure=_ALWAYS)
+    return finding
 
 
 def judge_mysql(facts: MySQLFacts) -> list[Finding]:
@@ -165,15 +106,20 @@ def judge_mysql(facts: MySQLFacts) -> list[Finding]:
     kind, least = ("MariaDB", _MARIADB_LEAST) if maria else ("MySQL", _MYSQL_LEAST)
     cure = f"upgrade it to {kind} {'.'.join(map(str, least))} or newer"
     utf8 = f"ALTER DATABASE `{facts.database}` CHARACTER SET utf8mb4"
-    logs = (_BINLOG_RULE,) if _is_on(facts.variables.get("log_bin", "")) else ()
+    logs = (BINLOG,) if has_binlog(facts.variables) else ()
     return [
         judged("mysql", "version", facts.version, _numbers(facts.version) >= least, cure),
         judged("mysql", "character set", facts.charset, facts.charset == "utf8mb4", utf8),
-        *_applied((*_MYSQL_RULES, *logs), "mysql", facts.variables),
+        *_applied((*MYSQL, *logs), "mysql", facts.variables),
     ]
 
 
-def examine(ledger_url: str | None, cache_url: str | None, mysql_url: str | None) -> list[Finding]:
+def examine(
+    ledger_url: str | None,
+    cache_url: str | None,
+    mysql_url: str | None,
+    durability: Durability = Durability.ALWAYS,
+) -> list[Finding]:
     """Findings on the stores that are named. One server in both roles is held to the ledger's.
 
     Raises UnreachableError where one does not answer, UsageError for a URL that is none.
@@ -182,12 +128,17 @@ def examine(ledger_url: str | None, cache_url: str | None, mysql_url: str | None
     for answer in answers:
         if isinstance(answer, UnreachableError):
             raise answer
-    return _judge(answers)
+    return _judge(answers, durability)
 
 
-def survey(ledger_url: str | None, cache_url: str | None, mysql_url: str | None) -> list[Finding]:
+def survey(
+    ledger_url: str | None,
+    cache_url: str | None,
+    mysql_url: str | None,
+    durability: Durability = Durability.ALWAYS,
+) -> list[Finding]:
     """As `examine`, but a store that does not answer is a finding among the others'."""
-    return _judge(_ask(ledger_url, cache_url, mysql_url))
+    return _judge(_ask(ledger_url, cache_url, mysql_url), durability)
 
 
 def _ask(
@@ -210,7 +161,7 @@ def _ask(
         return list(asking.map(lambda question: question and ask(question), questions))
 
 
-def _judge(answers: Sequence[_Answer | None]) -> list[Finding]:
+def _judge(answers: Sequence[_Answer | None], durability: Durability) -> list[Finding]:
     """Findings on what `_ask` brought. Pure."""
     redis = [answer.run_id for answer in answers if isinstance(answer, RedisFacts)]
     is_one = len(redis) == 2 and redis[0] == redis[1] != ""
@@ -219,7 +170,9 @@ def _judge(answers: Sequence[_Answer | None]) -> list[Finding]:
         if isinstance(answer, UnreachableError):
             findings.append(Finding(name, "answers", "no", Grade.FAIL, str(answer)))
         elif isinstance(answer, RedisFacts):
-            findings += judge_redis(RedisRole(name), answer, is_ledger_too=is_one)
+            findings += judge_redis(
+                RedisRole(name), answer, is_ledger_too=is_one, durability=durability
+            )
         elif isinstance(answer, MySQLFacts):
             findings += judge_mysql(answer)
     return findings
@@ -238,9 +191,13 @@ def insist(findings: Iterable[Finding]) -> None:
 
 def _applied(rules: Iterable[Rule], subject: str, settings: Mapping[str, str]) -> list[Finding]:
     return [
-        judged(subject, rule.name, value, rule.holds(value), rule.cure, rule.grade)
+        replace(
+            judged(subject, rule.name, value, rule.holds(value), rule.cure, rule.grade),
+            line=rule.line,
+            why=rule.why,
+        )
         for rule in rules
-        for value in (settings.get(rule.name, ""),)
+        for value in (settings.get(rule.name, rule.absent),)
     ]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from flashsale.doctor.findings import Finding, Grade, judged
+from flashsale.doctor.findings import Finding, judged
+from flashsale.doctor.policies import Grade
 from flashsale.errors import UsageError
 from flashsale.stack import binaries
 from flashsale.stack.trial import complaint

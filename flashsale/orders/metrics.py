@@ -24,6 +24,7 @@ from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
+from flashsale.settings import Durability
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Rejected, call, call_all
 
@@ -137,8 +138,10 @@ class QueueCollector(Collector):
     What a store does not tell within a second is left out.
     """
 
-    def __init__(self, ledger: Redis, pool: Engine) -> None:
-        self._ledger = Patient(lambda: look(ledger))
+    def __init__(
+        self, ledger: Redis, pool: Engine, durability: Durability = Durability.ALWAYS
+    ) -> None:
+        self._ledger = Patient(lambda: look(ledger, durability))
         self._mysql = Patient(lambda: _persisted(pool))
 
     def collect(self) -> Iterator[Metric]:
@@ -225,7 +228,7 @@ class Patient(Generic[T]):
             self._heard = None
 
 
-def look(ledger: Redis) -> LedgerFigures:
+def look(ledger: Redis, durability: Durability = Durability.ALWAYS) -> LedgerFigures:
     """Read everything. Raises Unavailable or Indeterminate."""
     lag, pending, delivered = _group(ledger)
     return LedgerFigures(
@@ -234,7 +237,7 @@ def look(ledger: Redis) -> LedgerFigures:
         call(ledger.xlen, keys.STREAM_DEAD),
         _oldest_age_s(ledger, delivered, pending) if lag or pending else 0.0,
         list(_read_sales(ledger)),
-        _policy(ledger),
+        _policy(ledger, durability),
     )
 
 
@@ -278,9 +281,12 @@ def _read_sales(ledger: Redis) -> Iterable[SaleUnits]:
                 yield SaleUnits(int(offered), int(left), int(held))
 
 
-def _policy(ledger: Redis) -> dict[str, bool]:
+def _policy(ledger: Redis, durability: Durability) -> dict[str, bool]:
     try:
         found = cast("dict[str, str]", call(ledger.config_get, *_POLICY))
     except Rejected:
         return {}
-    return {name: found[name] == wanted for name, wanted in _POLICY.items() if name in found}
+    kept = {name: found[name] == wanted for name, wanted in _POLICY.items() if name in found}
+    if found.get("appendfsync") == durability:  # chosen by name
+        kept["appendfsync"] = True
+    return kept

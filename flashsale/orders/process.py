@@ -16,7 +16,13 @@ from flashsale.orders.metrics import QueueCollector, WorkerCollector
 from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
-from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
+from flashsale.settings import (
+    ClaimSettings,
+    Durability,
+    LifecycleSettings,
+    StoreSettings,
+    WorkerSettings,
+)
 from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
 from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client
@@ -62,7 +68,7 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     sweeper = make_sweeper(stores)
-    metrics = _metrics(worker, sweeper, stores)
+    metrics = _metrics(worker, sweeper, stores, settings.durability)
     server = _listen((settings.host, port), metrics) if port else None
     ended = Lasting(stop)
     sweeping = ended.start("sweeper", lambda: sweeper.run(stop))
@@ -110,12 +116,14 @@ class Lasting:
         return thread
 
 
-def _metrics(worker: Worker, sweeper: Sweeper, stores: StoreSettings) -> Metrics:
+def _metrics(
+    worker: Worker, sweeper: Sweeper, stores: StoreSettings, durability: Durability
+) -> Metrics:
     """All that a scrape asks. It has connections of its own: no batch waits for a scrape."""
     watched = engine(stores.mysql_url, kept=1, at_most=1)
     return Metrics(
         WorkerCollector(worker, sweeper),
-        QueueCollector(sync_client(stores.ledger_url), watched),
+        QueueCollector(sync_client(stores.ledger_url), watched, durability),
         LockCollector("order", worker.locks.counts, lambda: worker.locks.held),
         MySQLPoolCollector({"worker": worker.pool, "sweeper": sweeper.pool, "figures": watched}),
     )

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from flashsale import keys
 from flashsale.secret_file import write_private
+from flashsale.settings import Durability
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port, Socket
@@ -89,7 +90,7 @@ _ROLES = {
     RedisRole.LEDGER: """\
 maxmemory-policy noeviction
 appendonly yes
-appendfsync always
+appendfsync {durability}
 no-appendfsync-on-rewrite no
 auto-aof-rewrite-min-size 1gb
 """,
@@ -120,12 +121,14 @@ class RedisServer(Service):
         log: Path | None = None,
         memory_mb: int | None = None,
         binary: Binary | None = None,
+        durability: Durability = Durability.ALWAYS,
     ) -> None:
         super().__init__(str(role), directory, place=socket or port, log=log)
         self.kind = f"redis-{role}"
         self.role = role
         self._memory_mb = memory_mb or DEFAULT_MEMORY_MB[role]
         self._binary = binary
+        self._durability = durability
         self._passwords = {account: secrets.token_urlsafe(24) for account in Account}
 
     @property
@@ -141,12 +144,13 @@ class RedisServer(Service):
 
     def prepare(self) -> CommandLine:
         binary = self._binary or binaries.find(binaries.REDIS)
-        shared = self._way_in() + _SHARED.format(memory_mb=self._memory_mb)
+        policy = _ROLES[self.role].format(durability=self._durability)
+        config = self._way_in() + _SHARED.format(memory_mb=self._memory_mb) + policy
         # As arguments, and run in its folder: Redis takes a path with * or [ for a pattern, finds
         # nothing, and would run on its defaults.
         arguments = [
             word
-            for line in (shared + _ROLES[self.role]).splitlines()
+            for line in config.splitlines()
             if not line.startswith("#")
             for word in _argument(*line.split(" ", 1))
         ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from flashsale.settings import Settings
+from flashsale.settings import Durability, Settings
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,10 @@ class StackSettings(Settings):
     )
     log_files_max: int = Field(3, ge=1, le=100, description="Rolled logs that are kept.")
 
+    durability: Durability = Field(
+        Durability.ALWAYS,
+        description="When the ledger acknowledges: its `appendfsync`, be it private or external.",
+    )
     ledger_memory_mb: int = Field(
         2_048, ge=16, le=1_048_576, description="The private ledger refuses beyond."
     )

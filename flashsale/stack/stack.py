@@ -239,6 +239,7 @@ class Stack:
             socket=Socket.within(folder, "redis.sock"),
             log=self._log(role),
             memory_mb=memory_mb,
+            durability=self.settings.durability,
         )
         self._bring_up([server])
         return server.url_for
@@ -275,7 +276,8 @@ class Stack:
             name,
             self.state_dir,
             command=command,
-            stores=self._store_urls(Account(kind)),
+            stores=self._store_urls(Account(kind))
+            | {"FLASHSALE_WORKER_DURABILITY": self.settings.durability},
             ready_path=ready_path,
             port=port,
             log=self._log(name),

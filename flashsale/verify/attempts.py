@@ -7,6 +7,7 @@ row of columns: a million are a few dozen megabytes of integers; an object each 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress, islice, repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -74,19 +75,28 @@ class Claims:
 
     def promised(self) -> Iterator[tuple[int, int]]:
         """Position and order id (or NO_ORDER) of each claim whose user was told of an order."""
-        for k, code in enumerate(self.outcome):
+        for k, (code, order, resolved) in enumerate(
+            zip(self.outcome, self.order, self.resolved, strict=True)
+        ):
             if code == SOLD:
-                yield k, max(self.order[k], NO_ORDER)
-            elif self.resolved[k] and code in INDETERMINATE:
-                yield k, max(self.resolved[k], NO_ORDER)
+                yield k, order if order > NO_ORDER else NO_ORDER
+            elif resolved and code in INDETERMINATE:
+                yield k, resolved if resolved > NO_ORDER else NO_ORDER
 
     def told(self, outcome: int) -> Iterator[int]:
         """Positions of the claims that were answered so."""
-        return (k for k, code in enumerate(self.outcome) if code == outcome)
+        return compress(range(len(self)), map(outcome.__eq__, self.outcome))
 
     def open(self) -> Iterator[int]:
         """Positions of the claims that may or may not have sold."""
-        return (k for k, code in enumerate(self.outcome) if code in INDETERMINATE)
+        return compress(range(len(self)), map(INDETERMINATE.__contains__, self.outcome))
+
+    def sold(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Users and order ids of all claims that were told so; what was garbled is below 1."""
+        if self.outcome.count(SOLD) == len(self):
+            return self.user, self.order
+        chosen = list(map(SOLD.__eq__, self.outcome))
+        return array("q", compress(self.user, chosen)), array("q", compress(self.order, chosen))
 
     def select(self, chosen: Sequence[int]) -> "Claims":
         """A copy of the claims at these positions."""
@@ -98,6 +108,7 @@ class Claims:
 
 SCHEMA = 1
 _CLAIM = "buy"
+_LINES_AT_ONCE = 2_000
 _OPENED_MAX, _REASON_MAX = 250, 200
 """Brackets opened in one line of a record, and characters of a reason why it is none."""
 NO_CLAIM = 0
@@ -174,19 +185,41 @@ def parse_attempts(lines: Iterable[bytes], name: str = ATTEMPTS_FILE) -> Attempt
     """The record in `lines`, each with its newline. Raises as read_attempts does."""
     record = _Record()
     number = 0
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.count(b"[") + line.count(b"{") > _OPENED_MAX:
-                raise ValueError("nested too deep")
-            record.take(orjson.loads(line))
-        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-            if not line.endswith(b"\n"):
-                break  # torn by a crash in the middle of a write
-            raise NothingJudgedError(f"{name} line {number}: {_reason(error)}") from error
+    rest = iter(lines)
+    while some := list(islice(rest, _LINES_AT_ONCE)):
+        documents = _read_all(some)
+        for line, document in zip(some, documents or repeat(None), strict=documents is not None):
+            number += 1
+            try:
+                record.take(_read(line) if document is None else document)
+            except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+                if not line.endswith(b"\n"):
+                    break  # torn by a crash in the middle of a write
+                raise NothingJudgedError(f"{name} line {number}: {_reason(error)}") from error
     try:
         return record.finish()
     except ValueError as error:
         raise NothingJudgedError(f"{name} line {number}: {error}") from error
+
+
+def _read_all(lines: list[bytes]) -> list[Any] | None:
+    """The lines' documents, read in one go; None where one has to be looked at by itself."""
+    text = b",".join(lines)
+    if text.count(b"{") + text.count(b"[") > len(lines) + _OPENED_MAX // 2:
+        return None
+    if text.count(b"}\n,{") != len(lines) - 1 or not text.startswith(b"{"):
+        return None
+    try:
+        documents: list[Any] = orjson.loads(b"[%b]" % text)
+    except orjson.JSONDecodeError:
+        return None
+    return documents if len(documents) == len(lines) else None
+
+
+def _read(line: bytes) -> Any:
+    if line.count(b"[") + line.count(b"{") > _OPENED_MAX:
+        raise ValueError("nested too deep")
+    return orjson.loads(line)
 
 
 def _reason(error: Exception) -> str:
@@ -222,15 +255,17 @@ class _Record:
         kind = line["kind"]
         if not self._header:
             self._begin(line)
-        elif kind in self._kinds:
-            self._kinds[kind](line)
-        else:
+            return
+        taker = self._kinds.get(kind)
+        if taker is None:
             raise ValueError(f"kind {kind!r} is not known here")
+        taker(line)
 
     def finish(self) -> Attempts:
         if not self._header:
             raise ValueError("expected a header")
         planned = len(self._voucher)
+        self._fill()
         if not planned:
             raise ValueError("no attempt was planned, so there is nothing to judge; storm again")
         if self._barrier and planned != self._header["planned"]:
@@ -277,25 +312,27 @@ class _Record:
             raise ValueError("a plan after the barrier")
         if line["i"] != len(self._voucher):
             raise ValueError(f"i: expected {len(self._voucher)}, got {line['i']!r}")
-        if line.get("ask", _CLAIM) != _CLAIM:
-            self._add(0, NO_CLAIM)
-            return
-        user, voucher = line["user"], line["voucher"]
-        if not (_is_id(user) and _is_id(voucher)):
-            raise ValueError("user and voucher: expected positive integers")
-        self._add(user, voucher)
-
-    def _add(self, user: int, voucher: int) -> None:
+        user, voucher = 0, NO_CLAIM
+        if line.get("ask", _CLAIM) == _CLAIM:
+            user, voucher = line["user"], line["voucher"]
+            if not (_is_id(user) and _is_id(voucher)):
+                raise ValueError("user and voucher: expected positive integers")
         self._voucher.append(voucher)
-        claims = self._all
-        claims.user.append(user)
-        claims.sent_us.append(NEVER)
-        claims.done_us.append(NEVER)
-        claims.outcome.append(UNANSWERED)
-        claims.order.append(NO_ORDER)
-        claims.resolved.append(NO_ORDER)
-        claims.clock.append(0)
-        self._answered.append(0)
+        self._all.user.append(user)
+
+    def _fill(self) -> None:
+        """Nothing is known yet of the attempts planned: all columns get their length at once."""
+        claims, more = self._all, len(self._voucher) - len(self._answered)
+        self._answered.extend(bytes(more))
+        for filled, value in (
+            (claims.sent_us, NEVER),
+            (claims.done_us, NEVER),
+            (claims.outcome, UNANSWERED),
+            (claims.order, NO_ORDER),
+            (claims.resolved, NO_ORDER),
+            (claims.clock, 0),
+        ):
+            filled.extend(array("q", [value]) * more)
 
     def _open_barrier(self, line: dict[str, Any]) -> None:
         line["unix_us"]
@@ -308,15 +345,19 @@ class _Record:
         self._answered[i] = 1
         if self._voucher[i] == NO_CLAIM:
             return
-        order = line.get("order")
+        order, code, clock = line.get("order"), _CODES.get(line["outcome"]), line.get("clock")
+        sent_us, done_us = line["sent_us"], line["done_us"]
+        if code is None:
+            raise ValueError(f"outcome {line['outcome']!r} is not known")
         claims = self._all
-        claims.outcome[i] = _code(line["outcome"])
-        claims.sent_us[i] = _instant(line, "sent_us")
-        claims.done_us[i] = _instant(line, "done_us")
-        claims.clock[i] = line.get("clock", 0)
+        claims.outcome[i] = code
+        claims.sent_us[i] = sent_us if type(sent_us) is int else _no_instant("sent_us", sent_us)
+        claims.done_us[i] = done_us if type(done_us) is int else _no_instant("done_us", done_us)
+        if clock is not None:
+            claims.clock[i] = clock
         if order is not None:
-            claims.order[i] = self._order_id(order)
-            if claims.order[i] == GARBLED:
+            claims.order[i] = found = self._order_id(order)
+            if found == GARBLED:
                 claims.garbled[i] = order
 
     def _spare(self, line: dict[str, Any]) -> None:
@@ -350,7 +391,9 @@ class _Record:
         self._ended, self._complete = True, not line["interrupted"]
 
     def _planned(self, i: int) -> int:
-        if type(i) is not int or not 0 <= i < len(self._voucher):
+        if len(self._answered) < len(self._voucher):
+            self._fill()
+        if type(i) is not int or not 0 <= i < len(self._answered):
             raise ValueError(f"i: attempt {i!r} is not in the plan")
         return i
 
@@ -359,13 +402,10 @@ def _is_id(value: Any) -> bool:
     return type(value) is int and 0 < value <= ID_MAX
 
 
-def _instant(line: dict[str, Any], name: str) -> int:
-    value = line[name]
-    if value is None:
-        return NEVER
-    if type(value) is not int:
+def _no_instant(name: str, value: Any) -> int:
+    if value is not None:
         raise ValueError(f"{name}: expected microseconds, got {value!r}")
-    return value
+    return NEVER
 
 
 def _order_id(text: Any) -> int:
@@ -378,13 +418,6 @@ def _times(value: Any) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"quantity, limit: expected a whole number from 1 on, got {value!r}")
     return value
-
-
-def _code(outcome: str) -> int:
-    try:
-        return _CODES[outcome]
-    except KeyError:
-        raise ValueError(f"outcome {outcome!r} is not known") from None
 
 
 def _by_voucher(every: Claims, vouchers: Sequence[int]) -> dict[int, Claims]:

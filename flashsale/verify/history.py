@@ -203,6 +203,8 @@ def _freed(sale: Sale) -> frozenset[tuple[int, int]]:
 
 def _strangers(sale: Sale) -> int:
     """Units that went to somebody whom the record does not know, at whatever instant."""
+    if sale.is_explained_plainly:
+        return 0
     told, asked = sale.promised, sale.open_claims
     rows = (
         (sale.rows.order[row], sale.rows.user[row])

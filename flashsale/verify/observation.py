@@ -6,23 +6,26 @@ both together, read again until nothing moved meanwhile.
 
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
-from pymysql.cursors import SSCursor
 from redis import Redis
 
 from flashsale import keys
-from flashsale.model import LIVE_STATUSES, parse_id
+from flashsale.errors import UnreachableError
+from flashsale.model import ID_MAX, LIVE_STATUSES, parse_id
 from flashsale.verify.attempts import Column
 from flashsale.verify.connection import Connections, Database
 from flashsale.verify.queue import BEGINNING, Queue, Span, has_entries, read_queue
 
 NO_TIME = -1
-_FETCH_ROWS = 10_000
+_COLUMNS = 5
+_ROWS_AT_ONCE = 10_000
+_TEXT_BYTES_MAX = 4 * 2**20
 _LOOK_UP_IDS = 1_000
 _LIVE = frozenset(LIVE_STATUSES)
 _UNIX_MS = "COALESCE(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {0}) DIV 1000, -1)"
@@ -59,13 +62,18 @@ class Rows:
 
     def live(self) -> Iterator[int]:
         """The positions of the live orders."""
-        return (row for row, status in enumerate(self.status) if status in _LIVE)
+        return compress(range(len(self)), map(_LIVE.__contains__, self.status))
+
+    @property
+    def live_count(self) -> int:
+        """How many orders are live."""
+        return sum(map(self.status.count, _LIVE))
 
     @property
     def live_units(self) -> int:
         """The units that live orders hold."""
         if not self.units:
-            return sum(1 for _ in self.live())
+            return self.live_count
         return sum(self.units[row] for row in self.live())
 
     def without(self, left_out: AbstractSet[int]) -> "Rows":
@@ -75,13 +83,24 @@ class Rows:
         every = (*columns, *([self.units] if self.units else []))
         return Rows(*(array("q", [column[row] for row in kept]) for column in every))
 
-    def append(self, row: Sequence[int]) -> None:
-        """Add an order: id, user, status, created, persisted."""
-        self.order.append(row[0])
-        self.user.append(row[1])
-        self.status.append(row[2])
-        self.created_ms.append(row[3])
-        self.persisted_ms.append(row[4])
+    def extend(self, numbers: Column) -> None:
+        """Add orders: id, user, status, created and persisted of each, one after another."""
+        self.order += numbers[0::_COLUMNS]
+        self.user += numbers[1::_COLUMNS]
+        self.status += numbers[2::_COLUMNS]
+        self.created_ms += numbers[3::_COLUMNS]
+        self.persisted_ms += numbers[4::_COLUMNS]
+
+
+_ROWS = (
+    "SELECT voucher_id, COUNT(*), "  # noqa: S608 - the only insertions are ours
+    "GROUP_CONCAT(CONCAT_WS(' ', id, user_id, status, "
+    f"{_UNIX_MS.format('create_time')}, {_UNIX_MS.format('persisted_at')}) SEPARATOR ' ') "
+    "FROM (SELECT id, user_id, voucher_id, status, create_time, persisted_at "
+    "FROM tb_voucher_order WHERE {}voucher_id IN %(vouchers)s "
+    f"ORDER BY id LIMIT {_ROWS_AT_ONCE}) AS page GROUP BY voucher_id"
+)
+"""The orders of a page by the primary key, a text for each voucher."""
 
 
 @contextmanager
@@ -126,24 +145,29 @@ def read_mysql_sales(database: Database, vouchers: Sequence[int]) -> dict[int, M
 
 
 def read_rows(database: Database, vouchers: Sequence[int]) -> dict[int, Rows]:
-    """Every order of each voucher, in any status.
+    """Every order of each voucher, in any status. Raises UnreachableError for an answer cut short.
 
-    A row comes as one text: the driver spends its time by the column, in Python, and a million
-    rows are read in half the time so.
+    Some ten thousand come as one text a voucher: the driver spends its time by row and column, in
+    Python, and whole columns are read from such a text in C.
     """
-    query = (
-        "SELECT CONCAT_WS(' ', voucher_id, id, user_id, status, "  # noqa: S608 - all ours
-        f"{_UNIX_MS.format('create_time')}, {_UNIX_MS.format('persisted_at')}) "
-        "FROM tb_voucher_order WHERE voucher_id IN %s"
-    )
     orders = {voucher: Rows() for voucher in vouchers}
-    with database.cursor(SSCursor) as cursor:
-        cursor.execute(query, (tuple(vouchers),))
-        while batch := cursor.fetchmany(_FETCH_ROWS):
-            for (text,) in batch:
-                voucher, *row = map(int, text.split())
-                orders[voucher].append(row)
-    return orders
+    with database.cursor() as cursor:
+        cursor.execute("SET SESSION group_concat_max_len = %s", (_TEXT_BYTES_MAX,))
+        last: int | None = None
+        while True:
+            cursor.execute(_ROWS.format("" if last is None else "id > %(last)s AND "),
+                           {"last": last, "vouchers": tuple(vouchers)})  # fmt: skip
+            groups = cursor.fetchall()
+            for voucher, count, text in groups:
+                columns = array("q", map(int, text.split()))
+                if len(columns) != count * _COLUMNS:
+                    raise UnreachableError(
+                        "MySQL cut its answer short; raise max_allowed_packet to 16M or more"
+                    )
+                orders[voucher].extend(columns)
+                last = max(last or 0, *columns[::_COLUMNS])
+            if not groups:
+                return orders
 
 
 def read_owners(database: Database, orders: Iterable[int]) -> dict[int, tuple[int, int]]:
@@ -159,6 +183,7 @@ def read_owners(database: Database, orders: Iterable[int]) -> dict[int, tuple[in
 
 
 _SCAN_COUNT = 10_000
+_DIGITS_MAX = len(str(ID_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,21 +285,53 @@ def _read_stock(ledger: Redis, key: str, odd: list[str]) -> int | None:
 
 
 def _members(ledger: Redis, key: str, odd: list[str]) -> Iterator[int]:
-    for raw in ledger.sscan_iter(key, count=_SCAN_COUNT):
-        user = parse_id(_text(raw))
-        if user is None:
-            odd.append(f"{key} has the member {_text(raw)!r}, which is no user id")
-        else:
-            yield user
+    pages = _pages(lambda cursor: ledger.sscan(key, cursor, count=_SCAN_COUNT))
+    for found in pages:
+        users = _ids(found)
+        if users is not None:
+            yield from users
+            continue
+        for raw in found:
+            user = parse_id(_text(raw))
+            if user is None:
+                odd.append(f"{key} has the member {_text(raw)!r}, which is no user id")
+            else:
+                yield user
 
 
 def _receipts(ledger: Redis, key: str, odd: list[str]) -> Iterator[tuple[int, int]]:
-    for raw_user, raw_order in ledger.hscan_iter(key, count=_SCAN_COUNT):
-        user, order = parse_id(_text(raw_user)), parse_id(_text(raw_order))
-        if user is None or order is None:
-            odd.append(f"{key} has {_text(raw_user)!r}: {_text(raw_order)!r}, which is no receipt")
-        else:
-            yield user, order
+    pages = _pages(lambda cursor: ledger.hscan(key, cursor, count=_SCAN_COUNT))
+    for found in pages:
+        users, orders = _ids(found.keys()), _ids(found.values())
+        if users is not None and orders is not None:
+            yield from zip(users, orders, strict=True)
+            continue
+        for raw_user, raw_order in found.items():
+            user, order = parse_id(_text(raw_user)), parse_id(_text(raw_order))
+            if user is None or order is None:
+                told = f"{_text(raw_user)!r}: {_text(raw_order)!r}"
+                odd.append(f"{key} has {told}, which is no receipt")
+            else:
+                yield user, order
+
+
+def _pages(scan: Callable[[int], Any]) -> Iterator[Any]:
+    """What a scan finds, page by page."""
+    cursor, found = scan(0)
+    yield found
+    while cursor:
+        cursor, found = scan(cursor)
+        yield found
+
+
+def _ids(found: Iterable[bytes]) -> list[int] | None:
+    """What parse_id makes of all of them; None where one of them needs to be looked at."""
+    texts = list(found)
+    digits = b"".join(texts).isdigit() and min(map(len, texts)) > 0
+    if not digits or max(map(len, texts)) > _DIGITS_MAX:
+        return None if texts else []
+    ids = list(map(int, texts))
+    return ids if min(ids) > 0 and max(ids) <= ID_MAX else None
 
 
 def _text(raw: bytes) -> str:

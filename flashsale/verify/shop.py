@@ -6,6 +6,7 @@ one says what it rests on.
 """
 
 import time
+from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -201,7 +202,7 @@ def _fill(seen: _Seen, books: Books, vouchers: AbstractSet[int]) -> None:
             seen.others[number] = (user, voucher)
             continue
         status = PayStatus.UNPAID if order.live else PayStatus.CANCELLED
-        rows.append((number, user, status, order.at_ms, NO_TIME))
+        rows.extend(array("q", (number, user, status, order.at_ms, NO_TIME)))
         if counted:
             rows.units.append(order.quantity)
     for stock in seen.told.stocks:

@@ -1,12 +1,14 @@
 """Everything the judge knows, frozen: what was asked and told, what was there, what is there."""
 
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
+from operator import eq
 
-from flashsale.verify.attempts import NO_ORDER, SOLD, Attempts, Claims
+from flashsale.verify.attempts import GARBLED, NO_ORDER, SOLD, Attempts, Claims, Column
 from flashsale.verify.baseline import Baseline, SaleBefore
 from flashsale.verify.connection import Connections
 from flashsale.verify.ending import Ending, as_of, span_of
@@ -47,13 +49,42 @@ class Sale:
     @cached_property
     def row_of(self) -> Mapping[int, int]:
         """Position in `rows` by order id."""
-        return {order: row for row, order in enumerate(self.rows.order)}
+        return dict(zip(self.rows.order, range(len(self.rows)), strict=True))
 
     @cached_property
     def live_of(self) -> Mapping[int, int]:
         """Position in `rows` of each user's live order."""
-        users = self.rows.user
-        return {users[row]: row for row in self.rows.live()}
+        live, users = list(self.rows.live()), self.rows.user
+        return dict(zip(map(users.__getitem__, live), live, strict=True))
+
+    def are_rows_of(self, users: Iterable[int], orders: Iterable[int]) -> bool:
+        """True where each order is a row of its user. The loops over a million are in C."""
+        try:
+            rows = map(self.row_of.__getitem__, orders)
+            return all(map(eq, map(self.rows.user.__getitem__, rows), users))
+        except KeyError:
+            return False
+
+    @cached_property
+    def is_told_plainly(self) -> bool:
+        """True where all that users were told of are rows of theirs, by the ids in the answers."""
+        return not any(self.claims.resolved) and self.are_rows_of(*self.claims.sold())
+
+    @cached_property
+    def is_receipted_plainly(self) -> bool:
+        """True where each receipt's order is a row of its user."""
+        receipts = self.ledger.receipts
+        return self.are_rows_of(receipts.keys(), receipts.values())
+
+    @cached_property
+    def is_explained_plainly(self) -> bool:
+        """True where the orders of the run are just those that users were told of."""
+        return (
+            self.is_told_plainly
+            and self.is_receipted_plainly
+            and self.known_before.isdisjoint(self.promised)
+            and len(self.promised) == len(self.row_of) - len(self.known_before & self.row_of.keys())
+        )
 
     @cached_property
     def buyers(self) -> int:
@@ -72,13 +103,20 @@ class Sale:
         Of several claims of a user, the one that was answered so counts, rather than one of which
         the status route told the same afterwards.
         """
-        told = {order: k for k, order in self.claims.promised() if order}
-        orders = self.claims.order
-        return told | {orders[k]: k for k in self.claims.told(SOLD) if orders[k] > 0}
+        claims = self.claims
+        chosen = list(claims.told(SOLD))
+        sold = dict(zip(map(claims.order.__getitem__, chosen), chosen, strict=True))
+        sold.pop(NO_ORDER, None)
+        sold.pop(GARBLED, None)
+        if not any(claims.resolved):
+            return sold
+        return {order: k for k, order in claims.promised() if order} | sold
 
     @cached_property
     def told_sold(self) -> Mapping[int, int]:
         """`promised`, less those that only the status route told of."""
+        if not any(self.claims.resolved):
+            return self.promised
         outcome = self.claims.outcome
         return {order: k for order, k in self.promised.items() if outcome[k] == SOLD}
 
@@ -106,6 +144,8 @@ class Sale:
 
         A user with a live row of another id is left out: that is one order under two ids.
         """
+        if self.is_told_plainly and self.is_receipted_plainly:
+            return {}
         users, rows, live = self.claims.user, self.row_of, self.live_of
         told = ((users[k], order) for order, k in self.promised.items())
         return {
@@ -142,18 +182,26 @@ class Sale:
     def returned(self) -> int:
         """Units that came back into stock since the baseline; at which instants is not known."""
         ended = self.before.ended if self.before else frozenset()
-        cancelled = sum(
-            1
-            for row, order in enumerate(self.rows.order)
-            if not self.rows.is_live(row) and order not in ended
-        )
+        cancelled = 0
+        if self.rows.live_count < len(self.rows):
+            cancelled = sum(
+                1
+                for row, order in enumerate(self.rows.order)
+                if not self.rows.is_live(row) and order not in ended
+            )
         unsettled = self.before.unsettled if self.before else frozenset()
         settled_since = sum(1 for user in unsettled if user not in self.ledger.members)
         return cancelled * self.quantity + self.restocked + settled_since
 
+    @cached_property
+    def known_before(self) -> frozenset[int]:
+        """Orders that were there before the run, as far as a baseline tells."""
+        before = self.before
+        return before.live | before.ended | before.queued if before else frozenset()
+
     def is_new(self, order: int) -> bool:
         """True for an order of this run; without a baseline, for one that the run was told of."""
-        return not self.before.knows(order) if self.before else order in self.promised
+        return order not in self.known_before if self.before else order in self.promised
 
     def was_rowless(self, order: int) -> bool:
         """True for an order that was no row before the run: what became of it is not the run's."""
@@ -175,9 +223,20 @@ class Sale:
         terms, lasted = self.terms_ms, lasted_ms
         return bool(terms and lasted and terms[0] <= lasted[0] and lasted[1] < terms[1])
 
-    def new_rows(self) -> Iterator[int]:
+    def new_rows(self) -> Sequence[int]:
         """Positions in `rows` of this run's orders."""
-        return (row for row, order in enumerate(self.rows.order) if self.is_new(order))
+        return self._new_rows
+
+    @cached_property
+    def _new_rows(self) -> Sequence[int]:
+        if self.before and not self.known_before:
+            return range(len(self.rows))
+        return array("q", (row for row, o in enumerate(self.rows.order) if self.is_new(o)))
+
+    def new_times(self, column: Column) -> Iterator[int]:
+        """Of this run's orders, what stands in a column of `rows`."""
+        rows = self.new_rows()
+        return iter(column) if len(rows) == len(column) else map(column.__getitem__, rows)
 
     def offence(self, detail: str, user: int | None = None, order: int | None = None) -> Offence:
         """An offence in this sale, named in full."""
@@ -239,7 +298,7 @@ class Snapshot:
     def accepted(self) -> int:
         """How many orders users were told of as sold, each counted once."""
         named = sum(len(sale.told_sold) for sale in self.sales)
-        unnamed = sum(1 for sale in self.sales for k in sale.claims.told(SOLD) if not _id(sale, k))
+        unnamed = sum(1 for sale in self.sales for order in sale.claims.sold()[1] if order <= 0)
         return named + unnamed
 
     @property
@@ -250,7 +309,7 @@ class Snapshot:
     @cached_property
     def persisted(self) -> int:
         """How many of this run's orders are rows."""
-        return sum(1 for sale in self.sales for _ in sale.new_rows())
+        return sum(len(sale.new_rows()) for sale in self.sales)
 
     @property
     def returns_owed(self) -> int:
@@ -258,12 +317,10 @@ class Snapshot:
         return sum(_returns_owed(sale) for sale in self.sales)
 
 
-def _id(sale: Sale, k: int) -> bool:
-    return sale.claims.order[k] > 0
-
-
 def _returns_owed(sale: Sale) -> int:
     unsettled = sale.before.unsettled if sale.before else frozenset()
+    if sale.rows.live_count == len(sale.rows):
+        return 0
     return sum(
         1
         for user, order in sale.ledger.receipts.items()

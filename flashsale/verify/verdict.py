@@ -35,7 +35,9 @@ def persisted_latency(snapshot: Snapshot) -> dict[str, Any]:
     and is not subtracted; what it makes negative counts as 0. A percentile with less than one
     order above it is None.
     """
-    waits = Counter(max(0, min(wait, _LONGEST_MS)) for wait in _waits(snapshot))
+    waits = Counter[int]()
+    for wait, count in Counter(_waits(snapshot)).items():
+        waits[max(0, min(wait, _LONGEST_MS))] += count
     histogram = HdrHistogram(1, _LONGEST_MS, _DIGITS)
     for wait, count in waits.items():
         histogram.record_value(wait, count)
@@ -55,9 +57,8 @@ def drain_s(snapshot: Snapshot) -> float | None:
     """From the last sale to the last row of the run, in seconds; None without rows."""
     created = persisted = NO_TIME
     for sale in snapshot.sales:
-        for row in sale.new_rows():
-            created = max(created, sale.rows.created_ms[row])
-            persisted = max(persisted, sale.rows.persisted_ms[row])
+        created = max(created, max(sale.new_times(sale.rows.created_ms), default=NO_TIME))
+        persisted = max(persisted, max(sale.new_times(sale.rows.persisted_ms), default=NO_TIME))
     if NO_TIME in (created, persisted):
         return None
     return max(0, persisted - created) / 1000
@@ -65,10 +66,11 @@ def drain_s(snapshot: Snapshot) -> float | None:
 
 def _waits(snapshot: Snapshot) -> Iterator[int]:
     for sale in snapshot.sales:
-        created, persisted = sale.rows.created_ms, sale.rows.persisted_ms
-        for row in sale.new_rows():
-            if created[row] != NO_TIME and persisted[row] != NO_TIME:
-                yield persisted[row] - created[row]
+        created = sale.new_times(sale.rows.created_ms)
+        persisted = sale.new_times(sale.rows.persisted_ms)
+        for sold, written in zip(created, persisted, strict=True):
+            if sold != NO_TIME and written != NO_TIME:
+                yield written - sold
 
 
 def _percentile(histogram: HdrHistogram, count: int, percentile: float) -> int | None:

@@ -1,5 +1,6 @@
 """A small sale to judge: what a correct system would leave behind, and hands to spoil it with."""
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -143,7 +144,8 @@ class World:
         """Both stores as they are."""
         rows = Rows()
         for row in self.rows:
-            rows.append((row.order, row.user, row.status, row.created_ms, row.persisted_ms))
+            columns = (row.order, row.user, row.status, row.created_ms, row.persisted_ms)
+            rows.extend(array("q", columns))
         sale = LedgerSale(
             **self.ledger, members=frozenset(self.members), receipts=dict(self.receipts)
         )

@@ -1,7 +1,7 @@
 """Rules of orders: one a user under its own id, every promise kept, none that nobody asked for."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from flashsale.verify.attempts import OUTCOMES, SOLD
 from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
@@ -25,7 +25,7 @@ def second_claims(snapshot: Snapshot) -> Met:
 
 def _second_rows(sale: Sale) -> Iterator[Offence]:
     rows = sale.rows
-    if len(sale.live_of) == sum(1 for _ in rows.live()):
+    if len(sale.live_of) == rows.live_count:
         return
     held = Counter(rows.user[row] for row in rows.live())
     for row in rows.live():
@@ -37,6 +37,8 @@ def _second_words(sale: Sale) -> Iterator[Offence]:
     """Orders promised beside another promise, or beside a row that is an order in its own right."""
     if sale.limit > 1:
         yield from _beyond_limit(sale)
+        return
+    if sale.is_told_plainly and len(set(sale.claims.sold()[0])) == len(sale.promised):
         return
     first: dict[int, int] = {}
     for order, k in sale.promised.items():
@@ -93,16 +95,23 @@ def new_orders(snapshot: Snapshot) -> Met:
 def _shared_ids(snapshot: Snapshot) -> Iterator[Offence]:
     elsewhere: dict[int, int] = {}
     for sale in snapshot.sales:
-        owner: dict[int, int] = {}
-        for order, user in _uses(sale):
-            if owner.setdefault(order, user) != user:
-                yield sale.offence(f"also the id of an order of user {owner[order]}", user, order)
-            elif order in elsewhere:
-                detail = f"also the id of an order of voucher {elsewhere[order]}"
-                yield sale.offence(detail, user, order)
+        owner: Mapping[int, int] = sale.row_of
+        plain = sale.is_told_plainly and sale.is_receipted_plainly
+        if not plain or not elsewhere.keys().isdisjoint(owner):
+            yield from _clashes(sale, owner := {}, elsewhere)
         yield from _twice_a_row(sale)
         if len(snapshot.sales) > 1:
             elsewhere.update(dict.fromkeys(owner, sale.voucher))
+
+
+def _clashes(sale: Sale, owner: dict[int, int], elsewhere: Mapping[int, int]) -> Iterator[Offence]:
+    """Ids that are used twice; fills `owner` in."""
+    for order, user in _uses(sale):
+        if owner.setdefault(order, user) != user:
+            yield sale.offence(f"also the id of an order of user {owner[order]}", user, order)
+        elif order in elsewhere:
+            detail = f"also the id of an order of voucher {elsewhere[order]}"
+            yield sale.offence(detail, user, order)
 
 
 def _uses(sale: Sale) -> Iterator[tuple[int, int]]:
@@ -113,13 +122,15 @@ def _uses(sale: Sale) -> Iterator[tuple[int, int]]:
 
 
 def _twice_a_row(sale: Sale) -> Iterator[Offence]:
+    if len(sale.row_of) == len(sale.rows):
+        return
     for row, order in enumerate(sale.rows.order):
         if sale.row_of[order] != row:
             yield sale.row_offence(row, "a second row under this id")
 
 
 def _reused(sale: Sale) -> Iterator[Offence]:
-    if sale.before is None:
+    if sale.before is None or sale.known_before.isdisjoint(sale.told_sold):
         return
     for order, k in sale.told_sold.items():
         if sale.before.knows(order):
@@ -155,6 +166,8 @@ def _unrecorded(snapshot: Snapshot) -> list[Offence]:
 
 
 def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
+    if sale.is_told_plainly:
+        return
     for k, order in sale.claims.promised():
         user, row = sale.claims.user[k], sale.row_of.get(order)
         if row is not None and sale.rows.user[row] != user:
@@ -166,6 +179,8 @@ def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
 
 def lost_promises(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
     """Orders that users were told of and that are no row, whoever's."""
+    if sale.is_told_plainly:
+        return
     for k, order in sale.claims.promised():
         user = sale.claims.user[k]
         if not order and user not in sale.holders:
@@ -217,6 +232,8 @@ def no_phantom(snapshot: Snapshot) -> list[Finding]:
 
 
 def _phantoms(sale: Sale) -> Iterator[Offence]:
+    if sale.is_explained_plainly:
+        return
     unexplained = dict(Counter(sale.open_claims) + Counter(sale.unnamed))
     users = sale.claims.user
     for order, user, where in _new_orders(sale):

@@ -4,6 +4,7 @@ in each store and between them.
 
 from collections.abc import Iterator
 from heapq import nlargest
+from operator import eq
 
 from flashsale.verify.attempts import SOLD_OUT
 from flashsale.verify.baseline import SaleBefore
@@ -242,6 +243,10 @@ def _receipts(sale: Sale) -> Iterator[Offence]:
 def _orders(sale: Sale) -> Iterator[Offence]:
     ledger, exempt = sale.ledger, _unsettled(sale)
     if not _is_held(sale):
+        return
+    users, rows = sale.live_of.keys(), sale.live_of.values()
+    orders = map(sale.rows.order.__getitem__, rows)
+    if users <= ledger.members and all(map(eq, map(ledger.receipts.get, users), orders)):
         return
     for user, row in sale.live_of.items():
         if user in exempt:

@@ -50,13 +50,13 @@ def queued(snapshot: Snapshot) -> Met:
 
 
 def _late_rows(sale: Sale) -> int:
-    created, persisted = sale.rows.created_ms, sale.rows.persisted_ms
-    late = [
-        row
-        for row, (sold, written) in enumerate(zip(created, persisted, strict=True))
+    created = sale.new_times(sale.rows.created_ms)
+    persisted = sale.new_times(sale.rows.persisted_ms)
+    return sum(
+        1
+        for sold, written in zip(created, persisted, strict=True)
         if written - sold >= _TAKE_OVER_MS and sold != NO_TIME
-    ]
-    return sum(1 for row in late if sale.is_new(sale.rows.order[row]))
+    )
 
 
 def _named(rule: str, total: int, entries: tuple[Entry, ...]) -> list[Finding]:

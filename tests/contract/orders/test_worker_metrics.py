@@ -9,6 +9,7 @@ from rig.sale import claim, open_sale
 from flashsale import keys
 from flashsale.errors import Unavailable
 from flashsale.orders.metrics import Patient, SaleUnits, look
+from flashsale.settings import Durability
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
 
@@ -88,6 +89,8 @@ def test_policy(ledger: Redis, own_ledger: RedisServer) -> None:
         mine.config_set("maxmemory-policy", "allkeys-lru")
         wrong = {name for name, holds in look(mine).policy.items() if not holds}
         assert wrong == {"appendfsync", "maxmemory-policy"}
+        chosen = look(mine, Durability.EVERYSEC).policy
+        assert {name for name, holds in chosen.items() if not holds} == {"maxmemory-policy"}
 
 
 def test_an_answer_that_takes_too_long_is_none() -> None:

@@ -9,7 +9,8 @@ from rig.foreign_stores import ForeignMySQL, ForeignRedis, by_its_loader, unpack
 from rig.store_commands import main_job
 
 from flashsale.doctor.facts import ask_mysql
-from flashsale.doctor.findings import Grade, judge_mysql
+from flashsale.doctor.findings import judge_mysql
+from flashsale.doctor.policies import Grade
 from flashsale.stack.redis import RedisRole
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

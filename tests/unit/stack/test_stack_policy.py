@@ -5,8 +5,13 @@ from dataclasses import replace
 import pytest
 
 from flashsale.doctor.facts import MySQLFacts, RedisFacts
-from flashsale.doctor.findings import Grade, failures, insist, judge_mysql, judge_redis
+from flashsale.doctor.findings import failures, insist, judge_mysql, judge_redis
+from flashsale.doctor.policies import BINLOG, Grade
+from flashsale.doctor.policies import CACHE as CACHE_RULES
+from flashsale.doctor.policies import LEDGER as LEDGER_RULES
+from flashsale.doctor.policies import MYSQL as MYSQL_RULES
 from flashsale.errors import UnreachableError
+from flashsale.settings import Durability
 from flashsale.stack.redis import RedisRole
 
 LEDGER = RedisFacts(
@@ -94,7 +99,10 @@ def test_a_cache_that_cannot_evict_is_a_warning(name: str, value: str) -> None:
     ("name", "value", "grade"),
     [
         ("innodb_flush_log_at_trx_commit", "2", Grade.FAIL),
+        ("innodb_doublewrite", "OFF", Grade.FAIL),
         ("innodb_rollback_on_timeout", "OFF", Grade.FAIL),
+        ("unique_checks", "OFF", Grade.FAIL),
+        ("check_constraint_checks", "OFF", Grade.FAIL),
         ("sql_mode", "ONLY_FULL_GROUP_BY", Grade.FAIL),
         ("sql_mode", "", Grade.FAIL),
         ("read_only", "ON", Grade.FAIL),
@@ -129,6 +137,37 @@ def test_an_unsynced_binlog_is_a_warning_only_where_there_is_one() -> None:
 def test_a_narrow_charset_fails() -> None:
     findings = _not_ok(judge_mysql(replace(MARIADB, charset="latin1")))
     assert findings == [("character set", Grade.FAIL)]
+
+
+EVERYSEC = replace(LEDGER, config={**(LEDGER.config or {}), "appendfsync": "everysec"})
+
+
+def test_everysec_by_name_is_told_with_what_it_can_lose() -> None:
+    chosen = judge_redis(RedisRole.LEDGER, EVERYSEC, durability=Durability.EVERYSEC)
+    assert _not_ok(chosen) == [("appendfsync", Grade.WARN)]
+    (told,) = (finding for finding in chosen if finding.name == "appendfsync")
+    assert (told.found, told.line) == ("everysec", "appendfsync everysec")
+    assert "power cut" in told.why
+    insist(chosen)
+    assert _not_ok(judge_redis(RedisRole.LEDGER, EVERYSEC)) == [("appendfsync", Grade.FAIL)]
+
+
+@pytest.mark.parametrize(("fsync", "grade"), [("always", Grade.OK), ("no", Grade.FAIL)])
+def test_a_choice_forbids_nothing_stricter_and_nothing_looser(fsync: str, grade: Grade) -> None:
+    facts = replace(LEDGER, config={**(LEDGER.config or {}), "appendfsync": fsync})
+    found = judge_redis(RedisRole.LEDGER, facts, durability=Durability.EVERYSEC)
+    assert [f.grade for f in found if f.name == "appendfsync"] == [grade]
+
+
+def test_every_setting_that_a_promise_rests_on_has_its_line_why_and_cure() -> None:
+    for rule in (*LEDGER_RULES, *CACHE_RULES, *MYSQL_RULES, BINLOG):
+        assert rule.line.startswith(rule.name), rule
+        assert rule.why
+        assert rule.cure
+    good = [*judge_redis(RedisRole.LEDGER, LEDGER), *judge_mysql(MARIADB)]
+    told = {finding.name: finding.why for finding in good if finding.line}
+    assert told.keys() == {rule.name for rule in (*LEDGER_RULES, *MYSQL_RULES)}
+    assert all(told.values())
 
 
 def test_insisting_names_the_setting_and_the_cure_in_one_line() -> None:

@@ -8,7 +8,7 @@ import pytest
 import flashsale.verify.checks
 
 FILES = sorted(Path(flashsale.verify.checks.__file__).parent.glob("*.py"))
-PURE = {"flashsale", "collections", "dataclasses", "heapq", "itertools"}
+PURE = {"flashsale", "collections", "dataclasses", "heapq", "itertools", "operator"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
