@@ -13,6 +13,7 @@ import orjson
 import pytest
 from rig.documents import ROOT
 
+pytestmark = pytest.mark.timeout(240)
 EXAMPLES = ROOT / "examples"
 Serve = Callable[..., str]
 
@@ -52,7 +53,7 @@ def judged(folder: Path, base_url: str) -> dict[str, Any]:
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
         )
 

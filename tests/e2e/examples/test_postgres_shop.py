@@ -20,7 +20,7 @@ from rig.until import until
 from examples.postgres_shop import SCHEMA
 from flashsale.asking import UnansweredError, ask_once
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 SHOP = str(ROOT / "examples" / "postgres_shop.toml")
 UNITS = 20
 
@@ -72,7 +72,7 @@ class Run:
             env={**os.environ, "FLASHSALE_BOOKS_URL": self.reader},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
         )
         assert "Traceback" not in done.stderr, done.stderr
