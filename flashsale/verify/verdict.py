@@ -176,7 +176,10 @@ def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
         )
     if not snapshot.still:
         return unjudged("the sale was still moving while it was read; try again when it rests")
-    checks = (*(_judge_one(check, snapshot) for check in CHECKS), _second_opinion(snapshot))
+    second = _second_opinion(snapshot)
+    if snapshot.rests_on and second.verdict == Verdict.UNKNOWN:  # it knows one kind of sale well
+        snapshot = replace(snapshot, absent={**snapshot.absent, LINEARIZABLE: second.detail})
+    checks = (*(_judge_one(check, snapshot) for check in CHECKS), second)
     verdict, reason = _whole(checks, snapshot, required)
     return Judgement(
         verdict=verdict,
