@@ -16,9 +16,20 @@ from benchmarks.table import Section, median, spread
 
 LIMIT_US = 25
 WRK_RATIO_LIMIT = 2.5
+SHOP_RATIO_LIMIT = 1.05
 _PATH = "/voucher-order/seckill/1"
 _TOKEN = "token1"  # noqa: S105 - the null target asks for none
 _WRK_SCRIPT = f'wrk.method = "POST"\nwrk.headers["authorization"] = "{_TOKEN}"\n'
+_SHOP = """\
+[target.buy]
+path = "/voucher-order/seckill/{voucher}"
+headers = { authorization = "{token}" }
+order = "header:x-order-id"
+outcomes = [
+    { status = 200, header = { x-outcome = "sold" }, outcome = "sold" },
+    { outcome = "sold_out" },
+]
+"""
 _LOCUST = f"""
 import json, resource
 from locust import FastHttpUser, HttpUser, constant, events
@@ -77,15 +88,17 @@ def measure(runs: int, size: Size = FULL) -> Section:
     )
     firing: list[float] = []
     whole: list[float] = []
+    by_file: list[float] = []
     rivals: dict[str, list[float]] = {name: [] for name in _RIVALS}
     missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as name, null_target() as target:
         folder = Path(name)
         _write_inputs(folder, size)
         for number in range(runs):
-            own, of_all = _storm(folder, target.url, number, size)
+            own, of_all = _storm(folder, target.url, f"run-{number}", size)
             firing.append(own)
             whole.append(of_all)
+            by_file.append(_storm(folder, target.url, f"shop-{number}", size, "shop.toml")[0])
             for rival, cost in _RIVALS.items():
                 try:
                     if rival not in missing:
@@ -93,6 +106,7 @@ def measure(runs: int, size: Size = FULL) -> Section:
                 except Missing as error:
                     missing[rival] = str(error)
     _add_storm(section, firing, whole)
+    _add_shop(section, median(firing), by_file)
     _add_rivals(section, median(firing), {name: costs for name, costs in rivals.items() if costs})
     section.notes += [f"not beside it: {rival}: {why}" for rival, why in missing.items()]
     section.notes += [
@@ -107,6 +121,13 @@ def _add_storm(section: Section, firing: list[float], whole: list[float]) -> Non
     ours = median(firing)
     section.add("storm, CPU µs a request", spread(firing, 1), f"≤ {LIMIT_US}", ours <= LIMIT_US)
     section.add("… the whole process, from its start to its report", spread(whole, 1))
+
+
+def _add_shop(section: Section, ours: float, costs: list[float]) -> None:
+    section.add("the same of a shop that a file describes, CPU µs a request", spread(costs, 1))
+    ratio = median(costs) / ours
+    limit, holds = f"≤ {SHOP_RATIO_LIMIT} ×", ratio <= SHOP_RATIO_LIMIT
+    section.add("… as a multiple of the storm", f"{ratio:.2f} ×", limit, holds)
 
 
 def _add_rivals(section: Section, ours: float, rivals: dict[str, list[float]]) -> None:
@@ -126,16 +147,18 @@ def _write_inputs(folder: Path, size: Size) -> None:
         f'schema = 1\nname = "null"\n[sale]\nunits = {size.requests}\n[load]\n'
         f'model = "stampede"\nusers = {size.requests}\nconnections = {size.connections}\n'
     )
+    (folder / "shop.toml").write_text(_SHOP)
     users = "".join(f"{number},token{number}\n" for number in range(1, size.requests + 1))
     (folder / "tokens.csv").write_text(f"user_id,token\n{users}")
     (folder / "buyers.py").write_text(_LOCUST)
     (folder / "post.lua").write_text(_WRK_SCRIPT)
 
 
-def _storm(folder: Path, url: str, number: int, size: Size) -> tuple[float, float]:
+def _storm(folder: Path, url: str, run: str, size: Size, target: str = "") -> tuple[float, float]:
     """CPU µs a request: of barrier to histograms by its own account, and of the whole process."""
-    out = folder / f"run-{number}"
+    out = folder / run
     words = ["storm", str(folder / "null.toml"), "--quiet", "--out", str(out)]
+    words += ["--target", str(folder / target)] if target else []
     where = ["--base-url", url, "--tokens", str(folder / "tokens.csv")]
     used_s, said = _cpu_s([sys.executable, "-m", "flashsale", *words, *where], folder)
     try:

@@ -5,6 +5,7 @@ nest JSON deeper than a parser goes. None of that may hold up or end whoever ask
 """
 
 import asyncio
+import ssl
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,8 +23,37 @@ _ASKED_FOR = {"accept-encoding": "identity"}
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
 
 
+ABSENT = object()
+"""What stands where nothing does: null is something."""
+
+
+def at_pointer(document: Any, pointer: str) -> Any:
+    """What stands at a JSON pointer (RFC 6901); ABSENT where nothing does."""
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, dict) and name in document:
+            document = document[name]
+        elif isinstance(document, list) and name.isascii() and name.isdigit():
+            if int(name) >= len(document):
+                return ABSENT
+            document = document[int(name)]
+        else:
+            return ABSENT
+    return document
+
+
 class UnansweredError(Exception):
     """No answer that could be read came within the bounds; the message says why, in a few words."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a server is reached that is not asked by plain TCP: through TLS, in whose handshake
+    `server_name` is asked for, or over a Unix socket, or both."""
+
+    context: ssl.SSLContext | None = None
+    server_name: str | None = None
+    socket: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +77,17 @@ class Told:
         return self.headers.get("location", "") if 300 <= self.status < 400 else None
 
 
-def client(base_url: str = "") -> httpx.AsyncClient:
+def client(base_url: str = "", way: Way | None = None) -> httpx.AsyncClient:
     """A client for `ask`, which bounds the time as a whole. Raises UnansweredError for no URL."""
     try:
-        return httpx.AsyncClient(base_url=base_url, timeout=_SILENCE_S, trust_env=False)
+        if way is None:
+            return httpx.AsyncClient(base_url=base_url, timeout=_SILENCE_S, trust_env=False)
+        transport = httpx.AsyncHTTPTransport(
+            verify=way.context or True, trust_env=False, uds=way.socket
+        )
+        return httpx.AsyncClient(
+            base_url=base_url, timeout=_SILENCE_S, trust_env=False, transport=transport
+        )
     except httpx.InvalidURL as error:
         raise UnansweredError(f"no URL: {error}") from error
 
@@ -63,6 +100,7 @@ async def ask(
     bytes_max: int = BYTES_MAX,
     headers: dict[str, str] | None = None,
     parameters: dict[str, str] | None = None,
+    way: Way | None = None,
 ) -> Told:
     """The answer to GET `url`, redirections not followed; with `bytes_max` 0 its head alone.
 
@@ -72,7 +110,9 @@ async def ask(
     try:
         async with (
             asyncio.timeout(total_s),
-            of.stream("GET", url, headers=told, params=parameters) as response,
+            of.stream(
+                "GET", url, headers=told, params=parameters, extensions=_named(way)
+            ) as response,
         ):
             body = await _body(response, bytes_max) if bytes_max else b""
             return Told(response.status_code, response.headers, body)
@@ -82,15 +122,20 @@ async def ask(
         raise UnansweredError(str(error)[:_REASON_MAX] or type(error).__name__) from error
 
 
-def ask_once(url: str, **bounds: Any) -> Told:
+def _named(way: Way | None) -> dict[str, Any]:
+    """The name that a handshake asks for: the URL has an address in its place."""
+    return {"sni_hostname": way.server_name} if way is not None and way.server_name else {}
+
+
+def ask_once(url: str, *, way: Way | None = None, **bounds: Any) -> Told:
     """The same for whoever has no loop and one question. Takes and raises what `ask` does."""
     with suppress(httpx.InvalidURL):  # which `ask` tells
         if (httpx.URL(url).port or 0) > _PORT_MAX:
             raise UnansweredError(f"no URL: there is no port above {_PORT_MAX}")
 
     async def asking() -> Told:
-        async with client() as of:
-            return await ask(of, url, **bounds)
+        async with client(way=way) as of:
+            return await ask(of, url, way=way, **bounds)
 
     return asyncio.run(asking())
 

@@ -1,5 +1,6 @@
 """The words that the sale, the storm and the judge share."""
 
+import hashlib
 from enum import StrEnum
 
 
@@ -86,10 +87,26 @@ class Signing(StrEnum):
         return False
 
 
-Ending = Outcome | Reading | Signing
+class Doing(StrEnum):
+    """What became of a step of a shop's own (`login`, `cart`, `pay`, `cancel`) that went well."""
+
+    DONE = "done"
+
+    @property
+    def is_expected(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def is_indeterminate(self) -> bool:
+        """False: it was answered."""
+        return False
+
+
+Ending = Outcome | Reading | Signing | Doing
 """How an attempt of a storm ended. No two of them share a value."""
 
-ENDINGS: tuple[Ending, ...] = (*Reading, *Signing, *Outcome)
+ENDINGS: tuple[Ending, ...] = (*Reading, *Signing, *Doing, *Outcome)
 """All of them, in the order in which they are shown."""
 
 
@@ -135,6 +152,27 @@ class Verdict(StrEnum):
 
 ID_MAX = 2**63 - 1
 """The largest id of a user, a voucher or an order: a signed 64-bit column."""
+
+
+TEXT_ID_BYTES_MAX = 128
+_TEXT_IDS_FROM = 2**62
+
+
+def id_of(text: str) -> int:
+    """A number for an id of any text: its own where it is one, else one from 2^62 on that follows
+    from the text alone, so that two who read the same id apart have the same number for it."""
+    number = parse_id(text)
+    if number is not None and str(number) == text:
+        return number
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return _TEXT_IDS_FROM | int.from_bytes(digest, "big") >> 2
+
+
+def text_id(text: str) -> str | None:
+    """`text`, if it can be an id in somebody's shop: printable, without quotes or backslashes, of
+    at most TEXT_ID_BYTES_MAX bytes; else None."""
+    fits = text and text.isprintable() and len(text.encode()) <= TEXT_ID_BYTES_MAX
+    return text if fits and not {'"', "\\"} & set(text) else None
 
 
 def parse_id(text: str) -> int | None:

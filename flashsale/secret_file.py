@@ -18,6 +18,8 @@ STORE_PASSWORDS = (
     "FLASHSALE_LEDGER_PASSWORD",
     "FLASHSALE_CACHE_PASSWORD",
     "FLASHSALE_MYSQL_PASSWORD",
+    "FLASHSALE_BOOKS_PASSWORD",
+    "FLASHSALE_BOOKS_REDIS_PASSWORD",
 )
 """Passwords of the stores' URLs; each is taken from its file alone."""
 

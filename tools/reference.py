@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
 import typer
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
@@ -151,8 +151,8 @@ def _leaves(command: Any) -> Iterator[Any]:
 
 def _secret_files() -> Iterator[str]:
     for name in STORE_PASSWORDS:
-        store = name.split("_")[1]
-        yield f"| `{name}_FILE` | the password of `FLASHSALE_{store}_URL` |"
+        url = name.removesuffix("PASSWORD") + "URL"
+        yield f"| `{name}_FILE` | the password of `{url}` |"
     for component in components():
         for name, field in component.model_fields.items():
             if field.annotation is SecretStr:
@@ -166,12 +166,15 @@ _SCENARIO_HEAD = """\
 # Keys of a scenario
 
 Every key of a scenario's file. [Scenarios](../scenarios.md) shows them at work; a wrong one is one
-line that names it and what was expected, and exit 2.
+line that names it and what was expected, and exit 2. Tables of the same kind are told once: every
+step of `[target]` has the keys of `[target.buy]`.
 """
 
 
 def _scenario() -> str:
-    tables = [f"## {_title(path)}\n\n{_keys(table)}" for path, table in _tables("", Scenario)]
+    tables = [
+        f"## {_title(path)}\n\n{_keys(table)}" for path, table in _tables("", Scenario, set())
+    ]
     return "\n".join([_NOTE + _SCENARIO_HEAD, *tables])
 
 
@@ -179,17 +182,22 @@ def _title(path: str) -> str:
     return f"`[{path}]`" if path else "At the top"
 
 
-def _tables(path: str, table: type[Table]) -> Iterator[tuple[str, type[Table]]]:
+def _tables(
+    path: str, table: type[BaseModel], seen: set[type[BaseModel]]
+) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Each kind of table where it first stands."""
+    seen.add(table)
     yield path, table
     for name, field in table.model_fields.items():
         for part in _kinds(field.annotation):
-            if isinstance(part, type) and issubclass(part, Table):
-                key = f"{path}.{name}" if path else name
+            if isinstance(part, type) and issubclass(part, BaseModel) and part not in seen:
+                key = field.alias or name
+                key = f"{path}.{key}" if path else key
                 is_list = get_origin(field.annotation) is tuple
-                yield from _tables(f"[{key}]" if is_list else key, part)
+                yield from _tables(f"[{key}]" if is_list else key, part, seen)
 
 
-def _keys(table: type[Table]) -> str:
+def _keys(table: type[BaseModel]) -> str:
     rows = [
         f"| `{field.alias or name}` | {_values(field)} | {_default(field)} | {_bounds(field)} "
         f"| {_cell(field.description or '')} |"

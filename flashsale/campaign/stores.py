@@ -5,9 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from flashsale.books import Books
 from flashsale.errors import UnreachableError
 from flashsale.run.folder import STACK_FILE, read_file, write_file
+from flashsale.secret_file import with_password
 from flashsale.stack.state import StackState, read_state
+from flashsale.verify.shop import ShopBooks
 
 DEFAULT_STATE_DIR = Path(".flashsale")
 TOKENS = "tokens.csv"
@@ -50,6 +53,19 @@ def find_stores(
 def find_base_url(state_dir: Path, base_url: str | None = None) -> str:
     """The base URL given, else that of the stack in `state_dir`. Raises UnreachableError."""
     return base_url.rstrip("/") if base_url else _running(state_dir, "--base-url").base_url
+
+
+def shop_books(
+    books: Books, base_url: str, url: str | None = None, redis_url: str | None = None
+) -> ShopBooks:
+    """The books of a shop at the places that are named, else at those in its file."""
+    kept = books.redis.url if books.redis else ""
+    return ShopBooks(
+        books,
+        url or with_password(books.url, "FLASHSALE_BOOKS_PASSWORD"),
+        redis_url or with_password(kept, "FLASHSALE_BOOKS_REDIS_PASSWORD"),
+        base_url,
+    )
 
 
 def _running(state_dir: Path, options: str) -> StackState:

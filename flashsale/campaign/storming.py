@@ -21,10 +21,11 @@ from flashsale.report.sheet import write_sheet
 from flashsale.run.faults import write_faults
 from flashsale.run.folder import RunFolder, create_run_folder, telling, write_file
 from flashsale.run.plan_columns import PlanColumns
+from flashsale.scenario import template
 from flashsale.scenario.scenario import Scenario
-from flashsale.scenario.target import Target
+from flashsale.scenario.target import Target, Tls
 from flashsale.scenario.thresholds import Threshold
-from flashsale.scenario.tokens import read_tokens, read_tokens_of
+from flashsale.scenario.tokens import read_tokens, read_tokens_of, read_users, read_users_of
 from flashsale.storm.attack.attack import Progress, ShowProgress
 from flashsale.storm.attack.calibration import calibrate
 from flashsale.storm.attack.questions import preflight
@@ -38,6 +39,7 @@ from flashsale.storm.figures.judging import Loads
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import baseline, ending
+from flashsale.verify.shop import ShopBooks, take_baseline
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class StormRequest:
     scenario: Scenario
     base_url: str = ""
     tokens: Path = Path()
-    stores: Stores | None = None
+    stores: Stores | ShopBooks | None = None
     state_dir: Path | None = None
     out: Path | None = None
     plan: PlanColumns | None = None
@@ -66,6 +68,7 @@ class StormRequest:
     verify_awaited: bool = False
     csv: bool = False
     faults: Making | None = None
+    tls: Tls | None = None
 
 
 class StoppedError(FlashsaleError):
@@ -84,10 +87,11 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     between the storm and the end of its reports.
     """
     scenario = request.scenario
-    tokens = _tokens(request)
+    columns = users_of(request)
+    tokens = tokens_of(request, columns)
     ensure_descriptors(connections_each(scenario.load.connections, request.processes))
     ensure_ports(_connections(request))
-    target, asks_after = _greeted(request, tokens, teller)
+    target, asks_after = greeted(request, tokens, columns, teller)
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC), teller.say)
     units = _take_baseline(request, folder, teller)
     if request.state_dir is not None:
@@ -106,6 +110,7 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
         shard=request.shard,
         start_at_us=request.start_at_us,
         calibration=_calibration(request),
+        columns=columns,
     )
     _tell_start(request, teller)
     with interrupts() as taken:
@@ -163,10 +168,28 @@ def _faults(
         write_faults(folder, records)
 
 
-def _tokens(request: StormRequest) -> dict[int, str]:
+def users_of(request: StormRequest) -> dict[int, dict[str, str]]:
+    """What the users' file of a shop says of whoever comes; users 1, 2, … where nothing is asked
+    of it, and no file was given."""
+    scenario = request.scenario
+    if not (scenario.needs_users and scenario.target.is_own):
+        return {}
+    columns = scenario.target.columns(scenario.steps)
+    users = None if request.plan is None else set(request.plan.users)
+    if not columns and not request.tokens.is_file():
+        every = range(1, scenario.load.user_count + 1) if users is None else sorted(users)
+        return {user: {} for user in every}
+    if users is not None:
+        return read_users_of(request.tokens, columns, users)
+    return read_users(request.tokens, columns, scenario.load.user_count)
+
+
+def tokens_of(request: StormRequest, columns: Mapping[int, Mapping[str, str]]) -> dict[int, str]:
     """The sessions of whoever comes; none where nobody has to be anybody."""
     if not request.scenario.needs_users:
         return {}
+    if request.scenario.target.is_own:
+        return {user: row.get("token", "") for user, row in columns.items()}
     if request.plan is not None:
         return read_tokens_of(request.tokens, set(request.plan.users))
     return read_tokens(request.tokens, request.scenario.load.user_count)
@@ -178,15 +201,39 @@ def _connections(request: StormRequest) -> int:
     return every if shard is None else connections_each(every, shard.of)
 
 
-def _greeted(
-    request: StormRequest, tokens: Mapping[int, str], teller: Teller
+def _session_headers(
+    scenario: Scenario, columns: Mapping[int, Mapping[str, str]]
+) -> dict[str, str] | None:
+    """How the first user of a shop of its own kind says who it is; None for the family's way, and
+    no header at all where that is known only when somebody has logged in."""
+    shop, first = scenario.target, next(iter(columns.items()), None)
+    if not shop.is_own:
+        return None
+    if first is None or shop.buy is None:
+        return {}
+    user, row = first
+    values = {"user": row.get("user_id", str(user)), "token": row.get("token", "")}
+    values |= {f"user.{name}": value for name, value in row.items()}
+    made = {n: template.in_header(t) for n, t in {**shop.headers, **shop.buy.headers}.items()}
+    known = {n: it for n, it in made.items() if set(template.names_in(it)) <= values.keys()}
+    return {name: template.fill(it, values) for name, it in known.items()}
+
+
+def greeted(
+    request: StormRequest,
+    tokens: Mapping[int, str],
+    columns: Mapping[int, Mapping[str, str]],
+    teller: Teller,
 ) -> tuple[Target, bool]:
     """The target at the address that answered, and whether it can be asked after claims in doubt:
     one that is not known might take the question for an order. Raises UnreachableError."""
-    routes = request.scenario.target
-    greeting = preflight(Target.at(request.base_url), routes, next(iter(tokens.values()), ""))
-    asks_after = greeting.is_known or "status" in routes.model_fields_set
-    if not asks_after and request.scenario.sale is not None:
+    routes = request.scenario.target.routes
+    target, token = Target.at(request.base_url, request.tls), next(iter(tokens.values()), "")
+    if target.tls is not None and target.tls.insecure:
+        teller.say(f"--insecure: who answers at {target.base_url} shows a certificate unchecked")
+    greeting = preflight(target, routes, token, _session_headers(request.scenario, columns))
+    asks_after = bool(routes.status) and (greeting.is_known or "status" in routes.model_fields_set)
+    if not asks_after and request.scenario.sale is not None and routes.status:
         teller.say(
             f"{request.base_url} has no {routes.health or 'health route'}, so claims in doubt stay "
             "so: target.status in the scenario names the route to ask"
@@ -215,7 +262,9 @@ def _stock(request: StormRequest, units: Mapping[int, int] | None) -> int | None
 
 def _count_of_loads(request: StormRequest) -> LoadCount | None:
     """Count what reads cost the database from now on, where it can be asked."""
-    if request.scenario.browse is None or request.stores is None or request.shard is not None:
+    if request.scenario.browse is None or request.shard is not None:
+        return None
+    if not isinstance(request.stores, Stores):
         return None
     return LoadCount(request.stores.mysql_url)
 
@@ -239,21 +288,26 @@ def _take_baseline(
     if sale is None:
         return None
     try:
-        if request.stores is None:
-            raise UnreachableError("the stores are not known")
-        stores = request.stores
-        taken = baseline.take(stores.ledger_url, stores.mysql_url, list(sale.voucher_ids))
+        match request.stores:
+            case None:
+                raise UnreachableError("the stores are not known")
+            case ShopBooks() as books:
+                taken = take_baseline(books, sale.units_by_voucher())
+            case stores:
+                taken = baseline.take(stores.ledger_url, stores.mysql_url, list(sale.voucher_ids))
         write_file(folder.baseline, taken.to_json())
     except (UnreachableError, NothingJudgedError) as error:
         teller.say(f"no baseline, so verify will judge less: {error}")
         return None
-    return {v: sale.redis_stock for v, sale in taken.sales.items() if sale.redis_stock is not None}
+    if isinstance(request.stores, ShopBooks):
+        return {v: kept.mysql.stock for v, kept in taken.sales.items() if kept.mysql is not None}
+    return {v: kept.redis_stock for v, kept in taken.sales.items() if kept.redis_stock is not None}
 
 
 def _mark_end(request: StormRequest, folder: RunFolder, teller: Teller) -> None:
     """Write ending.json, so that later storms on the same sale do not disturb the judgement."""
     sale, stores = request.scenario.sale, request.stores
-    if sale is None or stores is None or not folder.baseline.exists():
+    if sale is None or not isinstance(stores, Stores) or not folder.baseline.exists():
         return
     claim_ms = request.scenario.timeouts.claim_ms
     try:

@@ -17,6 +17,7 @@ COMMANDS = {
     "orders": ("orders:command", "One order wherever it is; dead letters, settled."),
     "rebuild": ("rebuild:command", "Restore a ledger that is behind or has lost keys."),
     "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
+    "target": ("target:command", "Try one request of each kind on somebody's shop."),
     "verify": ("verify:command", "Judge a run: nothing oversold, sold twice or lost."),
     "report": ("report:command", "Render, compare or merge runs."),
 }

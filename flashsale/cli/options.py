@@ -6,9 +6,28 @@ from typing import Annotated
 
 import typer
 
+from flashsale.books import SQL_SCHEMES
+from flashsale.errors import UsageError
+from flashsale.scenario.target import Tls
 from flashsale.secret_file import with_password
 from flashsale.settings import Durability
 from flashsale.store_urls import read_mysql_url, read_redis_url
+
+
+def _read_books_url(url: str, option: str) -> None:
+    """Raises UsageError for no URL of a database that a shop can have."""
+    scheme = url.partition("://")[0]
+    if scheme in ("mysql", "mariadb"):
+        read_mysql_url(url, option)
+    elif scheme not in SQL_SCHEMES:
+        expected = ", ".join(f"{each}://" for each in SQL_SCHEMES)
+        raise UsageError(f"{option}: expected one of {expected}; it begins otherwise")
+
+
+_READERS: dict[str, Callable[[str, str], object]] = {
+    "--mysql-url": read_mysql_url,
+    "--books-url": _read_books_url,
+}
 
 
 def _store(option: str, variable: str) -> Callable[[str | None], str | None]:
@@ -17,8 +36,9 @@ def _store(option: str, variable: str) -> Callable[[str | None], str | None]:
     def check(url: str | None) -> str | None:
         if not url:
             return url
-        read = read_mysql_url if option == "--mysql-url" else read_redis_url
-        read(url, option)  # first: nobody can tell where the password of a broken URL would go
+        _READERS.get(option, read_redis_url)(
+            url, option
+        )  # first: nobody can tell where the password of a broken URL would go
         return with_password(url, variable)
 
     return check
@@ -85,12 +105,75 @@ MySQLUrl = Annotated[
         rich_help_panel="System",
     ),
 ]
+BooksUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--books-url",
+        envvar="FLASHSALE_BOOKS_URL",
+        callback=_store("--books-url", "FLASHSALE_BOOKS_PASSWORD"),
+        help="The database of somebody's shop, in place of its file's books.url.",
+        rich_help_panel="System",
+    ),
+]
+BooksRedisUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--books-redis-url",
+        envvar="FLASHSALE_BOOKS_REDIS_URL",
+        callback=_store("--books-redis-url", "FLASHSALE_BOOKS_REDIS_PASSWORD"),
+        help="The Redis of somebody's shop, in place of its file's books.redis.url.",
+        rich_help_panel="System",
+    ),
+]
+TargetFile = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="SHOP",
+        help="The .toml that describes somebody's shop, or a preset's name.",
+        rich_help_panel="System",
+    ),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", help="What an https:// target is checked against.", rich_help_panel="System"
+    ),
+]
+CertFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert", help="The certificate to show to an https:// target.", rich_help_panel="System"
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key", help="The key of --cert, in a file.", rich_help_panel="System"),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure", help="Take any certificate of the target's.", rich_help_panel="System"
+    ),
+]
+
+
+def tls_of(ca: Path | None, cert: Path | None, key: Path | None, insecure: bool) -> Tls:
+    """How TLS is spoken. Raises UsageError for a file that cannot be used."""
+    if key is not None and cert is None:
+        raise UsageError("--key: this goes with --cert")
+    files = [None if path is None else str(path) for path in (ca, cert, key)]
+    tls = Tls(files[0], files[1], files[2], insecure)
+    tls.context()
+    return tls
+
+
 BaseUrl = Annotated[
     str | None,
     typer.Option(
         "--base-url",
         envvar="FLASHSALE_BASE_URL",
-        help="Where the sale answers HTTP.",
+        help="Where the sale answers: http://, https:// or unix:/path/of/socket.",
         rich_help_panel="System",
     ),
 ]

@@ -31,6 +31,7 @@ from flashsale.cli.storm_options import (
 )
 from flashsale.cli.terminal import TerminalTeller, console, tell, tell_workflow
 from flashsale.cli.verify import show
+from flashsale.errors import UsageError
 from flashsale.report.console import print_summary
 from flashsale.stack.state import StackState
 
@@ -71,6 +72,11 @@ def command(
 ) -> None:
     """Serve, seed, warm, storm and verify on a fresh private stack, in one go."""
     planned, plan = chosen(scenario, replay)
+    if planned.target.is_own or planned.books is not None:
+        raise UsageError(
+            "a rehearsal is of the stack that it starts; for somebody's shop there are "
+            "`flashsale storm` and `flashsale verify`"
+        )
     demanded = required(require, fail_if)
     if planned.sale is None:
         only_thresholds(demanded)

@@ -12,9 +12,24 @@ from flashsale.campaign.stores import (
     Stores,
     find_base_url,
     find_stores,
+    shop_books,
 )
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.cli.options import BaseUrl, CacheUrl, LedgerUrl, MySQLUrl, StateDir
+from flashsale.cli.options import (
+    BaseUrl,
+    BooksRedisUrl,
+    BooksUrl,
+    CacheUrl,
+    CaFile,
+    CertFile,
+    Insecure,
+    KeyFile,
+    LedgerUrl,
+    MySQLUrl,
+    StateDir,
+    TargetFile,
+    tls_of,
+)
 from flashsale.cli.storm_options import (
     AbortIf,
     Baseline,
@@ -40,6 +55,7 @@ from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.storm.attack.stopping import ignore_signals
 from flashsale.verify.connection import connect
+from flashsale.verify.shop import ShopBooks
 
 
 def command(
@@ -53,6 +69,7 @@ def command(
             rich_help_panel="Workload",
         ),
     ] = None,
+    target: TargetFile = None,
     calibrate: Calibrate = True,
     require: Require = None,
     fail_if: FailIf = None,
@@ -70,14 +87,20 @@ def command(
     ledger_url: LedgerUrl = None,
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
+    books_url: BooksUrl = None,
+    books_redis_url: BooksRedisUrl = None,
+    ca: CaFile = None,
+    cert: CertFile = None,
+    key: KeyFile = None,
+    insecure: Insecure = False,
 ) -> None:
     """Storm a sale or a storefront with a scenario's load, and record every attempt.
 
     Every connection is up before the first claim leaves. Latency runs from the instant that the
     plan gives a claim, not from its send. Works on any server of the family: give --base-url and
-    --tokens.
+    --tokens; and on any other shop that a file describes: give --target, too.
     """
-    planned, plan = chosen(scenario, replay)
+    planned, plan = chosen(scenario, replay, target)
     loaded = requiring(planned, only_thresholds(required(require, fail_if)))
     who = generators(loaded, workers, shard, start_at)
     if who.shard is not None and baseline is not None:
@@ -87,13 +110,20 @@ def command(
     teller = TerminalTeller("storm", quiet)
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
-    stores = _stores_if_known(state_dir, ledger_url, cache_url, mysql_url)
-    if stores is not None and (ledger_url or mysql_url):
-        _greet(stores)
+    where = find_base_url(state_dir, base_url)
+    stores: Stores | ShopBooks | None
+    if loaded.books is not None:
+        stores = shop_books(loaded.books, where, books_url, books_redis_url)
+    elif loaded.target.is_own:
+        stores = None  # a stack that runs here is another's
+    else:
+        stores = _stores_if_known(state_dir, ledger_url, cache_url, mysql_url)
+        if stores is not None and (ledger_url or mysql_url):
+            _greet(stores)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
-        base_url=find_base_url(state_dir, base_url),
+        base_url=where,
         tokens=tokens or state_dir / TOKENS,
         stores=stores,
         state_dir=state_dir,
@@ -105,6 +135,7 @@ def command(
         aborts=aborting(loaded, abort_if or ()),
         baseline=earlier(loaded, baseline, max_regress),
         csv=csv,
+        tls=tls_of(ca, cert, key, insecure),
     )
     run = run_storm(request, teller)
     if run.summary.load.interrupted_by is not None:

@@ -51,12 +51,16 @@ Calibrate = Annotated[
 ]
 
 
-def chosen(scenario: str | None, replay: Path | None) -> tuple[Scenario, PlanColumns | None]:
+def chosen(
+    scenario: str | None, replay: Path | None, target: str | None = None
+) -> tuple[Scenario, PlanColumns | None]:
     """The scenario, and with `--replay` the plan. Raises UsageError with one line."""
     if replay is None:
         if scenario is None:
             raise UsageError("give a scenario, such as `stampede`, or --replay RUN")
-        return load_scenario(scenario), None
+        return load_scenario(scenario, target), None
+    if target is not None:
+        raise UsageError(f"--replay: the run has its own target, so leave {target!r} out")
     if scenario is not None:
         raise UsageError(f"--replay: the run has its own scenario, so leave {scenario!r} out")
     recording = read_recording(replay)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +12,31 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flashsale.books import Books
 from flashsale.campaign.demands import EXERCISED, REQUIRE, only_exercising
 from flashsale.campaign.judging import judge_run
-from flashsale.campaign.stores import find_stores, stack_of
-from flashsale.cli.options import Json, LedgerUrl, MySQLUrl, RunStateDir
+from flashsale.campaign.stores import Stores, find_stores, shop_books, stack_of
+from flashsale.cli.options import (
+    BaseUrl,
+    BooksRedisUrl,
+    BooksUrl,
+    Json,
+    LedgerUrl,
+    MySQLUrl,
+    RunStateDir,
+    TargetFile,
+)
 from flashsale.cli.terminal import TerminalTeller, console, tell_document, tell_workflow
 from flashsale.errors import ExitCode, NothingJudgedError, UsageError, one_line
 from flashsale.model import Verdict
 from flashsale.report.wording import met
-from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN
+from flashsale.run.attempts_file import lines_of
+from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN, RunFolder, read_file
+from flashsale.run.recording import scenario_of
+from flashsale.scenario.scenario import books_of
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.finding import Finding
+from flashsale.verify.shop import ShopBooks
 from flashsale.verify.verdict import CheckResult, Judgement
 
 _STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
@@ -47,6 +62,10 @@ def command(
     state_dir: RunStateDir = None,
     ledger_url: LedgerUrl = None,
     mysql_url: MySQLUrl = None,
+    target: TargetFile = None,
+    base_url: BaseUrl = None,
+    books_url: BooksUrl = None,
+    books_redis_url: BooksRedisUrl = None,
 ) -> None:
     """Judge a run: nothing oversold, nothing sold twice, nothing lost, nobody told a lie.
 
@@ -58,8 +77,13 @@ def command(
     required = only_exercising(require or [])
     if not (run / ATTEMPTS_FILE).is_file():
         raise NothingJudgedError(f"{run}: no attempts to judge; name the folder of a storm's run")
-    # The cache is none of verify's business, so whoever names the other two has named enough.
-    stores = find_stores(stack_of(run, state_dir), ledger_url, ledger_url, mysql_url)
+    books = _books(run, target)
+    stores: Stores | ShopBooks
+    if books is not None:
+        stores = shop_books(books, base_url or _stormed(run), books_url, books_redis_url)
+    else:
+        # The cache is none of verify's business, so whoever names the other two named enough.
+        stores = find_stores(stack_of(run, state_dir), ledger_url, ledger_url, mysql_url)
     found = judge_run(run, stores, TerminalTeller("verify"), drain_timeout, required=required)
     if json:
         tell_document(found.judgement.to_json())
@@ -68,6 +92,22 @@ def command(
     if found.summary is not None:
         tell_workflow(found.summary)
     raise typer.Exit(found.exit_code)
+
+
+def _books(run: Path, target: str | None) -> Books | None:
+    """The books of the shop that was stormed; None where it was one of the family."""
+    with suppress(OSError, ValueError):
+        scenario = scenario_of(read_file(RunFolder(run).scenario))
+        if target is None:
+            return scenario.books
+    return None if target is None else books_of(target)
+
+
+def _stormed(run: Path) -> str:
+    """Where the storm went, by its record."""
+    with suppress(OSError, ValueError, StopIteration):
+        return str(next(lines_of(RunFolder(run).attempts, 1)).get("base_url", ""))
+    return ""
 
 
 def show(judgement: Judgement, console: Console, run_verdict: Verdict, exit_code: ExitCode) -> None:
@@ -89,6 +129,8 @@ def show(judgement: Judgement, console: Console, run_verdict: Verdict, exit_code
 def _figures(judgement: Judgement) -> Iterator[str]:
     if judgement.accepted is not None and judgement.persisted is not None:
         yield _orders(judgement)
+    if judgement.rests_on:
+        yield f"rests on {'; '.join(judgement.rests_on)}"
     latency = judgement.latency_ms
     if latency and latency["count"]:
         yield _latency(latency)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flashsale.errors import ExitCode
-from flashsale.model import Ending, Outcome, Reading, Signing, Verdict, ending
+from flashsale.model import Doing, Ending, Outcome, Reading, Signing, Verdict, ending
 from flashsale.report.wording import (
     amount,
     crowd,
@@ -163,7 +163,7 @@ def _add_clocks(table: Table, prefix: str, found: LatencyFigures | EndpointSumma
 
 
 def _outcome_style(outcome: Ending) -> str:
-    if outcome in (Outcome.SOLD, Reading.HIT, Signing.SIGNED):
+    if outcome in (Outcome.SOLD, Reading.HIT, Signing.SIGNED, Doing.DONE):
         return "green"
     return "" if outcome.is_expected else "yellow"
 

@@ -30,6 +30,12 @@ _HEADS = {
     Step.BUY: '{{"kind":"plan","i":{i},"user":{user},"voucher":{thing},',
     Step.BROWSE: '{{"kind":"plan","i":{i},"ask":"browse",{who}"shop":{thing},',
     Step.SIGN: '{{"kind":"plan","i":{i},"ask":"sign","user":{user},',
+    **{
+        step: f'{{{{"kind":"plan","i":{{i}},"ask":"{step.endpoint}","user":{{user}},'
+        '"voucher":{thing},'
+        for step in Step
+        if step.is_shops_own
+    },
 }
 
 

@@ -120,6 +120,8 @@ class VerifyFigures(Part):
     verdict: Verdict = Verdict.UNKNOWN
     reason: str | None = None
     checks: list[Check] = []
+    rests_on: list[str] = []
+    """Of somebody else's shop: what of its books was read."""
     awaited: bool = False
     """Whoever ran the storm goes on to verify it: until then nothing has been judged."""
 
@@ -282,9 +284,14 @@ class Summary(Part):
 
     @property
     def doubtful_rules(self) -> list[Check]:
-        """The rules that are broken, or that verify could not judge."""
+        """The rules that are broken, or that verify could not judge. Where it passed a run all the
+        same, the shop has no data for them, and nobody asked for any."""
+        settled = [
+            Verdict.PASS,
+            *([Verdict.UNKNOWN] if self.verify.verdict is Verdict.PASS else []),
+        ]
         return [
-            *(check for check in self.verify.checks if check.verdict is not Verdict.PASS),
+            *(check for check in self.verify.checks if check.verdict not in settled),
             *(check for check in self.standing_answers if check.verdict is Verdict.FAIL),
         ]
 
@@ -309,7 +316,10 @@ class Summary(Part):
         Raises ValueError where it is not one.
         """
         verify = VerifyFigures(
-            verdict=judgement["verdict"], reason=judgement["reason"], checks=judgement["checks"]
+            verdict=judgement["verdict"],
+            reason=judgement["reason"],
+            checks=judgement["checks"],
+            rests_on=judgement.get("rests_on", []),
         )
         found = judgement["orders"]
         orders = {"persisted": found["persisted"], "drain_s": found["drain_s"]}

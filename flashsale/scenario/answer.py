@@ -45,6 +45,16 @@ REASONS = (
 """What can make a user try again; `unknown` is also no answer at all, `connect` no connection to
 ask over."""
 
+_FAMILY = {
+    "库存不足": Outcome.SOLD_OUT,
+    "不能重复下单": Outcome.DUPLICATE,
+    "不允许重复下单": Outcome.DUPLICATE,
+    "用户已经购买过一次": Outcome.DUPLICATE,
+    "秒杀尚未开始": Outcome.NOT_OPEN,
+    "秒杀已经结束": Outcome.ENDED,
+}
+"""What the family's own servers say, some of them with a mark behind it."""
+
 MESSAGES: Mapping[str, Outcome] = {
     "Insufficient inventory": Outcome.SOLD_OUT,
     "Duplicate orders cannot be placed": Outcome.DUPLICATE,
@@ -53,13 +63,7 @@ MESSAGES: Mapping[str, Outcome] = {
     "Sale is paused": Outcome.PAUSED,
     "Busy, try again": Outcome.SHED,
     "Outcome unknown, ask for your order": Outcome.UNKNOWN,
-    # What the family's own servers say.
-    "库存不足": Outcome.SOLD_OUT,
-    "库存不足！": Outcome.SOLD_OUT,
-    "不能重复下单": Outcome.DUPLICATE,
-    "用户已经购买过一次！": Outcome.DUPLICATE,
-    "秒杀尚未开始！": Outcome.NOT_OPEN,
-    "秒杀已经结束！": Outcome.ENDED,
+    **{f"{message}{mark}": outcome for message, outcome in _FAMILY.items() for mark in ("", "！")},
 }
 """Error messages of servers that send no `x-outcome`."""
 

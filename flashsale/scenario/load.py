@@ -29,6 +29,10 @@ class Step(IntEnum):
     BUY = 0  # POST /voucher-order/seckill/{voucher}: the claim
     BROWSE = 1  # GET /shop/{shop}
     SIGN = 2  # POST /user/sign: the daily sign-in, with a session that is there already
+    LOGIN = 3  # the others are a shop's own, as its [target] says
+    CART = 4
+    PAY = 5
+    CANCEL = 6
 
     @property
     def endpoint(self) -> str:
@@ -39,6 +43,16 @@ class Step(IntEnum):
     def needs_user(self) -> bool:
         """Whether only a user with a session can take it."""
         return self is not Step.BROWSE
+
+    @property
+    def needs_order(self) -> bool:
+        """Whether only a user who was sold something in this storm takes it."""
+        return self in (Step.PAY, Step.CANCEL)
+
+    @property
+    def is_shops_own(self) -> bool:
+        """Whether only a shop whose [target] describes it has it."""
+        return self >= Step.LOGIN
 
 
 STEP_OF = {step.endpoint: step for step in Step}

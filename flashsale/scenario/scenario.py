@@ -4,18 +4,19 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from flashsale.books import Books
 from flashsale.errors import UsageError
 from flashsale.model import ID_MAX, Outcome
 from flashsale.resources import resource
 from flashsale.scenario.answer import REJECTIONS
 from flashsale.scenario.fault import Fault
 from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
+from flashsale.scenario.shop import Shop, on_preset, shop_document
 from flashsale.scenario.table import Table, one_line, shown, suggestion, unquoted
-from flashsale.scenario.target import Routes
 from flashsale.scenario.thresholds import DEFAULTS, Threshold, parse_threshold
 from flashsale.scenario.tokens import NOT_UTF8
 
@@ -30,6 +31,10 @@ class Sale(Table):
         default=1, ge=1, le=ID_MAX - 10_000, description="the lowest voucher id"
     )
     units: int = Field(ge=0, le=2**31 - 1, description="units of stock over all vouchers")
+    quantity: int = Field(default=1, ge=1, le=10_000, description="units that a claim asks for")
+    limit: int = Field(
+        default=1, ge=1, le=1_000_000, description="orders of a voucher that a user may hold"
+    )
 
     @property
     def voucher_ids(self) -> range:
@@ -102,7 +107,8 @@ class Scenario(Table):
     browse: Browse | None = Field(default=None, description="the table [browse]")
     prepare: Prepare | None = Field(default=None, description="the table [prepare]")
     load: Load = Field(description="the table [load]")
-    target: Routes = Field(default=Routes(), description="the table [target]")
+    target: Shop = Field(default=Shop(), description="the table [target]")
+    books: Books | None = Field(default=None, description="the table [books]")
     timeouts: Timeouts = Field(default=Timeouts(), description="the table [timeouts]")
     fault: tuple[Fault, ...] = Field(
         default=(), strict=False, max_length=32, description="the tables [[fault]]"
@@ -156,6 +162,8 @@ class Scenario(Table):
                 raise ValueError(f"{name}: missing, expected the table [{name}] for its step")
             if step not in self.asks and table is not None:
                 raise ValueError(f"{name}: no step of load.steps needs this table")
+        if trouble := self.target.missing(self.steps):
+            raise ValueError(trouble)
         if self.browse is None and self.prepare is not None:
             raise ValueError("prepare: this is for a scenario with a [browse]")
         return self
@@ -227,8 +235,9 @@ class Scenario(Table):
         return tuple(parse_threshold(*demand) for demand in {**table, **unsaid}.items())
 
 
-def load_scenario(name: str) -> Scenario:
-    """The scenario in the file `name`, or the built-in one called so.
+def load_scenario(name: str, target: str | None = None) -> Scenario:
+    """The scenario in the file `name`, or the built-in one called so, for the shop that the file
+    `target` (or the preset called so) describes.
 
     Raises UsageError: one line with the field, what was found and what was expected.
     """
@@ -240,11 +249,25 @@ def load_scenario(name: str) -> Scenario:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
         raise UsageError(f"scenario {path}: {reason}") from error
-    return parse_scenario(text, str(path))
+    return parse_scenario(text, str(path), None if target is None else shop_document(target))
 
 
-def parse_scenario(text: str, source: str) -> Scenario:
-    """The scenario written in `text`; `source` names it in errors (UsageError)."""
+def books_of(target: str) -> Books | None:
+    """The books in the file of a shop, or in the preset called so. Raises UsageError."""
+    document = {"books": shop_document(target).get("books")}
+    try:
+        return _OnlyBooks.model_validate(document).books
+    except ValidationError as error:
+        raise UsageError(f"{target}: {one_line(error, _OnlyBooks)}") from error
+
+
+class _OnlyBooks(Table):
+    books: Books | None = Field(default=None, description="the table [books]")
+
+
+def parse_scenario(text: str, source: str, shop: dict[str, Any] | None = None) -> Scenario:
+    """The scenario written in `text`, for the shop of these tables in place of its own; `source`
+    names it in errors (UsageError)."""
     text = text.removeprefix("\ufeff")
     try:
         document = tomllib.loads(text)
@@ -254,6 +277,12 @@ def parse_scenario(text: str, source: str) -> Scenario:
         raise UsageError(f"{source} is not TOML: {error}{_written_there(error, text)}") from error
     if "question" not in document:
         document["question"] = _first_comment(text)
+    return parse_document({**document, **(shop or {})}, source)
+
+
+def parse_document(document: dict[str, Any], source: str) -> Scenario:
+    """The scenario that these tables make; `source` names them in errors (UsageError)."""
+    document = on_preset(document, source)
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:

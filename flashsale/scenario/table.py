@@ -83,10 +83,17 @@ def _fields_of(table: tuple[int | str, ...], document: type[Table]) -> dict[str,
     """The fields of the table at this path, by the key under which a file gives them."""
     model: type[BaseModel] = document
     for part in table:
-        if isinstance(part, int):  # a place in a list of tables
-            continue
-        annotation = model.model_fields[part].annotation
-        annotation = next(iter(get_args(annotation)), annotation)  # of an optional table
-        assert isinstance(annotation, type)
-        model = annotation
+        if isinstance(part, str):  # a number is a place in a list of tables
+            model = _table_in(_by_key(model)[part].annotation) or model
+    return _by_key(model)
+
+
+def _by_key(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _table_in(annotation: object) -> type[BaseModel] | None:
+    """The table that an annotation is of: itself, or an optional one, or a list of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_table_in, get_args(annotation))), None)

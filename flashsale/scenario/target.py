@@ -2,6 +2,7 @@
 
 import re
 import socket
+import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,16 +11,18 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field
 
+from flashsale.asking import Way
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.scenario.table import Table
 
 CLAIM_PATH = "/voucher-order/seckill/{voucher}"
 SHOP_PATH = "/shop/{shop}"
 SIGN_PATH = "/user/sign"
-_BASE_URL = re.compile(r"http://[^/?#@\s]+(/[^?#\s]*)?")
+_BASE_URL = re.compile(r"https?://[^/?#@\s]+(/[^?#\s]*)?")
+_SOCKET_URL = re.compile(r"unix:(/[!-~]+)")
 _ZONE = re.compile(r"%[^\]]*\]")  # is of this machine alone, and no part of a name
 _TAIL = b"\r\ncontent-length: 0\r\n\r\n"
-_FORM = "http://host:port (TLS is not spoken here)"
+_FORM = "http://host:port, https://host:port or unix:/path/of/socket"
 _ROUTE = re.compile(r"(/[!-\"$-~]*)?")
 _ADDRESSES_MAX = 8
 
@@ -55,6 +58,33 @@ class Routes(Table):
 
 
 @dataclass(frozen=True)
+class Tls:
+    """How TLS is spoken: what the server's certificate is checked against (nothing, where it is
+    `insecure`), and the certificate that a client shows, with its key."""
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    insecure: bool = False
+
+    def context(self) -> ssl.SSLContext:
+        """Made anew, since none can be handed to another process. Raises UsageError for a file
+        that cannot be used."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.insecure:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            if self.certificate:
+                context.load_cert_chain(self.certificate, self.key)
+            context.set_alpn_protocols(["http/1.1"])
+        except (OSError, ValueError) as error:  # ssl's own among them
+            named = ", ".join(filter(None, (self.ca, self.certificate, self.key)))
+            raise UsageError(f"--ca, --cert, --key: cannot use {named} ({error})") from error
+        return context
+
+
+@dataclass(frozen=True)
 class Target:
     """A base URL, taken apart and resolved once, so that no claim waits for a name.
 
@@ -67,20 +97,47 @@ class Target:
     prefix: str
     addresses: tuple[str, ...]
     port: int
+    tls: Tls | None = None
+    server_name: str = ""
 
     @classmethod
-    def at(cls, base_url: str) -> "Target":
-        """The target at `base_url`. Raises UsageError, and UnreachableError for an unknown host."""
+    def at(cls, base_url: str, tls: Tls | None = None) -> "Target":
+        """The target at `base_url`, with `tls` where that says https. Raises UsageError, and
+        UnreachableError for an unknown host."""
+        if (socket_url := _SOCKET_URL.fullmatch(base_url)) is not None:
+            return cls(base_url, "localhost", "", (socket_url[1],), 0)
         parts = _parsed(base_url)
         assert parts.hostname is not None
-        port, host = parts.port or 80, parts.hostname.replace("%25", "%", 1)
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        host = parts.hostname.replace("%25", "%", 1)
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise UnreachableError(f"{base_url}: no such host; check --base-url") from error
         addresses = tuple(dict.fromkeys(_numeric(address) for *_, address in found))
         prefix, authority = parts.path.rstrip("/"), _ZONE.sub("]", parts.netloc)
-        return cls(base_url.rstrip("/"), authority, prefix, addresses[:_ADDRESSES_MAX], port)
+        return cls(
+            base_url.rstrip("/"),
+            authority,
+            prefix,
+            addresses[:_ADDRESSES_MAX],
+            port,
+            (tls or Tls()) if secure else None,
+            host.partition("%")[0],
+        )
+
+    @property
+    def socket(self) -> str | None:
+        """The Unix socket that it listens on, in place of a port."""
+        return self.address if not self.port else None
+
+    @property
+    def way(self) -> Way | None:
+        """How it is asked beside the attempts; None where that is by plain TCP."""
+        if self.tls is not None:
+            return Way(self.tls.context(), self.server_name)
+        return Way(socket=self.socket) if self.socket else None
 
     @property
     def address(self) -> str:
@@ -91,8 +148,11 @@ class Target:
     def origin(self) -> str:
         """The base URL with the address in place of the name; who asks there names `authority` as
         the host."""
+        if self.socket:
+            return "http://localhost"
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"http://{host}:{self.port}{self.prefix}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://{host}:{self.port}{self.prefix}"
 
     @property
     def shown(self) -> str:

@@ -36,7 +36,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 from functools import cache
 
-from flashsale.model import Ending, Outcome, Reading, Signing
+from flashsale.model import Doing, Ending, Outcome, Reading, Signing
 from flashsale.scenario.table import shown, unquoted
 
 _UNSERVED = (
@@ -50,6 +50,10 @@ ENDPOINTS: Mapping[str, Sequence[Ending]] = {
     "buy": tuple(Outcome),
     "browse": (*Reading, *_UNSERVED),
     "sign": (*Signing, *_UNSERVED),
+    "login": (*Doing, *_UNSERVED),
+    "cart": (*Doing, *_UNSERVED),
+    "pay": (*Doing, *_UNSERVED),
+    "cancel": (*Doing, *_UNSERVED),
 }
 """What can be asked for, and how that can end."""
 

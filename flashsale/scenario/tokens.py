@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from flashsale.errors import UsageError
-from flashsale.model import ID_MAX
+from flashsale.model import ID_MAX, id_of, text_id
 
 HEAD = "user_id,token"
 NOT_UTF8 = "not UTF-8 text; save it as UTF-8"
@@ -50,6 +50,89 @@ def read_tokens_of(path: Path, users: Collection[int]) -> dict[int, str]:
             f"such as user {min(missing)}; {cure}"
         )
     return tokens
+
+
+# Users of somebody's shop -------------------------------------------------------------------------
+
+ID_COLUMN = "user_id"
+_COLUMNS_MAX = 64
+
+
+def read_users(path: Path, columns: Collection[str], users: int) -> dict[int, dict[str, str]]:
+    """The first `users` users of a shop, by a number for each, with what their file says of them.
+
+    The head names the columns, `user_id` among them, whose values can be any text. Raises
+    UsageError.
+    """
+    found = dict(islice(_users(path, columns), users))
+    if len(found) < users:
+        raise UsageError(f"{path} has {len(found):,} users, not {users:,}; add some, or ask fewer")
+    return found
+
+
+def read_users_of(
+    path: Path, columns: Collection[str], users: Collection[int]
+) -> dict[int, dict[str, str]]:
+    """The same of these users, wherever in the file they stand."""
+    wanted = set(users)
+    found = {user: row for user, row in _users(path, columns) if user in wanted}
+    if missing := wanted - found.keys():
+        raise UsageError(
+            f"{path} lacks {len(missing):,} of the plan's {len(wanted):,} users; "
+            "give the --tokens that the plan was made of"
+        )
+    return found
+
+
+def _users(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            table = csv.reader(lines, skipinitialspace=True, strict=True)
+            try:
+                yield from _users_in(table, columns)
+            except UnicodeDecodeError:
+                raise
+            except (ValueError, csv.Error) as error:
+                raise UsageError(f"{path}, line {table.line_num}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
+        needed = ",".join([ID_COLUMN, *sorted(set(columns) - {ID_COLUMN})])
+        raise UsageError(
+            f"users' file {path}: {reason}; give --tokens a file whose first line is {needed}"
+        ) from error
+
+
+def _users_in(
+    table: Iterator[list[str]], columns: Collection[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    head: list[str] = []
+    seen: set[int] = set()
+    for cells in table:
+        fields = [cell.strip() for cell in cells]
+        if not any(fields):
+            continue
+        if not head:
+            head = fields
+            missing = sorted({ID_COLUMN, *columns} - set(head))
+            if missing or len(set(head)) != len(head) or len(head) > _COLUMNS_MAX:
+                lacks = f", which lacks {', '.join(missing)}" if missing else ", not each name once"
+                raise ValueError(f"found the head {','.join(head)[:80]!r}{lacks}")
+            continue
+        if len(fields) != len(head):
+            raise ValueError(f"found {len(fields)} fields, expected {len(head)} as in the head")
+        row = dict(zip(head, fields, strict=True))
+        for name, value in row.items():
+            if len(value) > TOKEN_LENGTH_MAX or not (value.isprintable() or not value):
+                raise ValueError(f"{name}: expected text that can be shown, not too long")
+        if text_id(row[ID_COLUMN]) is None:
+            raise ValueError(f"found {row[ID_COLUMN][:40]!r}, expected a user id")
+        user = id_of(row[ID_COLUMN])
+        if user in seen:
+            raise ValueError(f"user {row[ID_COLUMN]} stands there twice; leave one of them out")
+        seen.add(user)
+        yield user, row
+    if not head:
+        raise ValueError(f"expected a head, such as {ID_COLUMN},token")
 
 
 _Rows = Iterator[tuple[int, str]]

@@ -5,7 +5,7 @@ plan on disk → connect → barrier → fire → drain → figures → resolve 
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import uvloop
@@ -26,6 +26,7 @@ from flashsale.storm.attack.attack import Attack, Mission, Progress, Records, Sh
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.instants import at_once, at_unix_us, until_unix_us
 from flashsale.storm.attack.questions import Question, Resolver
+from flashsale.storm.attack.requests import Values
 from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.attack.stopping import AbortWatch, Interrupts, interrupts
 from flashsale.storm.crew.crew import Crew, connections_each
@@ -61,6 +62,7 @@ class Assignment:
     plan: PlanColumns | None = None  # one that was fired before; else the scenario's
     calibration: Calibration | None = None
     start_at_us: int | None = None  # since 1970, UTC; else as soon as all connections stand
+    columns: Mapping[int, Mapping[str, str]] = field(default_factory=dict)  # of the users' file
 
     @property
     def connections(self) -> int:
@@ -111,7 +113,7 @@ class _Storm:
         self._workers, self._calibration = assignment.workers, assignment.calibration
         self._verify_awaited, self._asks_after = assignment.verify_awaited, assignment.asks_after
         self._tokens, self._file, self._taken = tokens, file, taken
-        self._units = _units(assignment)
+        self._columns, self._units = assignment.columns, _units(assignment)
         fired_before = assignment.plan
         whole = (
             plan_of(self._scenario, list(tokens)) if fired_before is None else Plan.of(fired_before)
@@ -149,7 +151,7 @@ class _Storm:
         return Finished(summary, figures, self._plan, tuple(unwritten))
 
     def _attack(self, show: ShowProgress) -> Attack:
-        mission = Mission(self._scenario, self._target, self._plan, self._tokens)
+        mission = self._mission()
         records = Records(self._attempts, self._file, self._watch)
 
         def look(progress: Progress) -> None:
@@ -164,6 +166,16 @@ class _Storm:
         )
         return attack
 
+    def _mission(self) -> Mission:
+        return Mission(
+            self._scenario,
+            self._target,
+            self._plan,
+            self._tokens,
+            self._columns,
+            self._folder.name,
+        )
+
     async def _fire(self, attack: Attack) -> None:
         loop = asyncio.get_running_loop()
         # Not from within the handler: a signal may come between any two steps of a callback.
@@ -171,14 +183,17 @@ class _Storm:
             await attack.run()
 
     async def _resolve(self) -> int:
-        if not (self._asks_after and self._scenario.target.status):
+        shop = self._scenario.target
+        status, lookup = shop.routes.status, shop.lookup
+        if lookup is None and not (self._asks_after and status):
             return 0
         loop = asyncio.get_running_loop()
         resolver = Resolver(
             self._target,
-            self._scenario.target.status,
+            status,
             self._scenario.timeouts.resolve_ms,
             self._resolved,
+            None if lookup is None else lookup.meanings(),
         )
         asking = loop.create_task(resolver.run(self._questions()))
         with self._taken.told(lambda: loop.call_soon_threadsafe(asking.cancel)):
@@ -193,12 +208,15 @@ class _Storm:
 
     def _questions(self) -> list[Question]:
         grace_ns = self._scenario.timeouts.claim_ms * _MS
+        shop, values = self._scenario.target, Values(self._mission())
+        lookup = shop.lookup
         return [
             Question(
                 attempt=i,
                 voucher=self._plan.things[i],
                 token=self._tokens[self._plan.users[i]],
                 not_before_ns=self._sent_by_ns(i) + grace_ns,
+                asked=None if lookup is None else lookup.asked(values(i), shop.headers),
             )
             for i, answer in self._attempts.settled()
             if answer.outcome.is_indeterminate and self._plan.asks[i] == Step.BUY
@@ -237,7 +255,10 @@ class _Storm:
         return room_of(self._calibration, self._workers, self._plan, self._scenario.load.open)
 
     def _claims(self) -> list[Claims]:
-        asked = Asked(self._plan.users, self._plan.vouchers, self._units)
+        sale, same = self._scenario.sale, dict[str, int]()
+        if sale is not None:
+            same = {"quantity": sale.quantity, "limit": sale.limit}
+        asked = Asked(self._plan.users, self._plan.vouchers, self._units, **same)
         return claims_by_voucher(self._attempts, asked)
 
     def _header(self) -> dict[str, object]:
@@ -251,6 +272,7 @@ class _Storm:
             "asked": [step.endpoint for step in self._plan.steps],
             "vouchers": list(sale.voucher_ids) if sale else [],
             "units": {} if self._shard is not None else self._units_by_text(),
+            **self._shop_header(),
             "connections": self._plan.connection_count,
             "clicks": self._plan.clicks,
             "cold": self._plan.cold,
@@ -259,6 +281,17 @@ class _Storm:
             "barrier_unix_us": None,
             **self._shard_header(),
         }
+
+    def _shop_header(self) -> dict[str, object]:
+        """What is said only of sales that are not as ours: a judge has to know."""
+        sale, said = self._scenario.sale, dict[str, object]()
+        if sale is not None and sale.limit != 1:
+            said["limit"] = sale.limit
+        if sale is not None and sale.quantity != 1:
+            said["quantity"] = sale.quantity
+        if self._scenario.target.is_own:
+            said["text_ids"] = True
+        return said
 
     def _shard_header(self) -> dict[str, object]:
         if self._shard is None:

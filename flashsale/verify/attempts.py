@@ -5,7 +5,7 @@ row of columns: a million are a few dozen megabytes of integers; an object each 
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, islice, repeat
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from flashsale.errors import NothingJudgedError
-from flashsale.model import ID_MAX, Outcome, parse_id
+from flashsale.model import ID_MAX, Outcome, id_of, parse_id, text_id
 from flashsale.run.folder import ATTEMPTS_FILE, lines_in, open_file
 
 Column: TypeAlias = "array[int]"
@@ -123,6 +123,9 @@ class Attempts:
 
     `cut` is True where the storm did not live to end the record: it was killed, or could not
     write. `unrecorded` claims then have no result, though they may have been sent and answered.
+
+    Each claim asked for `quantity` units, and a user may hold `limit` orders of a voucher. `names`
+    are the ids of orders whose numbers here only stand for them.
     """
 
     run: str
@@ -131,6 +134,9 @@ class Attempts:
     complete: bool = True
     cut: bool = False
     unrecorded: int = 0
+    quantity: int = 1
+    limit: int = 1
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def vouchers(self) -> tuple[int, ...]:
@@ -232,6 +238,7 @@ class _Record:
         self._all = Claims()
         self._voucher = column()
         self._answered = bytearray()
+        self._names: dict[int, str] = {}
         self._barrier = self._ended = self._complete = False
         self._kinds = {
             "plan": self._plan,
@@ -272,6 +279,9 @@ class _Record:
             complete=self._complete,
             cut=not self._ended,
             unrecorded=self._unrecorded() if self._barrier else 0,
+            quantity=_times(self._header.get("quantity", 1)),
+            limit=_times(self._header.get("limit", 1)),
+            names=self._names,
         )
 
     def _unrecorded(self) -> int:
@@ -346,7 +356,7 @@ class _Record:
         if clock is not None:
             claims.clock[i] = clock
         if order is not None:
-            claims.order[i] = found = _order_id(order)
+            claims.order[i] = found = self._order_id(order)
             if found == GARBLED:
                 claims.garbled[i] = order
 
@@ -364,7 +374,18 @@ class _Record:
         if outcome not in ("sold", "none"):
             raise ValueError(f"outcome: expected sold or none, got {outcome!r}")
         if outcome == "sold":
-            self._all.resolved[i] = GARBLED if order is None else _order_id(order)
+            self._all.resolved[i] = GARBLED if order is None else self._order_id(order)
+
+    def _order_id(self, text: Any) -> int:
+        """The number of an order id; in a shop of any ids, one that stands for it."""
+        if self._header.get("text_ids") is not True:
+            return _order_id(text)
+        if not isinstance(text, str) or text_id(text) is None:
+            raise ValueError(f"order: expected text, got {text!r}")
+        number = id_of(text)
+        if str(number) != text:
+            self._names[number] = text
+        return number
 
     def _end(self, line: dict[str, Any]) -> None:
         self._ended, self._complete = True, not line["interrupted"]
@@ -391,6 +412,12 @@ def _order_id(text: Any) -> int:
     if not isinstance(text, str):
         raise ValueError(f"order: expected text, got {text!r}")
     return parse_id(text) or GARBLED
+
+
+def _times(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"quantity, limit: expected a whole number from 1 on, got {value!r}")
+    return value
 
 
 def _by_voucher(every: Claims, vouchers: Sequence[int]) -> dict[int, Claims]:

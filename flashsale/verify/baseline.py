@@ -47,15 +47,21 @@ class SaleBefore:
     queued: frozenset[int] = frozenset()
     unsettled: frozenset[int] = frozenset()
     restocked: int = 0
+    units: int | None = None  # that live orders hold, where that is not one each
 
     def knows(self, order: int) -> bool:
         """True for an order that existed before the run."""
         return order in self.live or order in self.ended or order in self.queued
 
     @property
+    def live_units(self) -> int:
+        """The units that live orders held."""
+        return len(self.live) if self.units is None else self.units
+
+    @property
     def mysql_drift(self) -> int:
         """Units that were missing from MySQL's books already."""
-        return self.mysql.initial - self.mysql.stock - len(self.live) if self.mysql else 0
+        return self.mysql.initial - self.mysql.stock - self.live_units if self.mysql else 0
 
     @property
     def redis_drift(self) -> int:
@@ -145,6 +151,7 @@ def _sale_before(mysql: MySQLSale | None, rows: Rows, ledger: LedgerSale) -> Sal
         queued=frozenset(ledger.receipts.values()) - every,
         unsettled=_unsettled(ledger, {user: order for order, user in live.items()}),
         restocked=ledger.restocked,
+        units=rows.live_units if rows.units else None,
     )
 
 
@@ -225,6 +232,7 @@ def _sale_to_json(sale: SaleBefore) -> dict[str, Any]:
         "queued": _as_text(sale.queued),
         "unsettled_users": sorted(sale.unsettled),
         "restocked": sale.restocked,
+        **({} if sale.units is None else {"units": sale.units}),
     }
 
 
@@ -244,6 +252,7 @@ def _sale_from_json(sale: Mapping[str, Any]) -> SaleBefore:
         queued=frozenset(map(int, sale["queued"])),
         unsettled=frozenset(map(index, sale["unsettled_users"])),
         restocked=index(sale.get("restocked", 0)),
+        units=whole_or_none(sale.get("units")),
     )
 
 

@@ -20,7 +20,7 @@ class Offence:
     text: str
     voucher: int | None = None
     user: int | None = None
-    order: int | None = None
+    order: int | str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The offence with its order id as text, since JSON numbers lose digits above 2^53."""

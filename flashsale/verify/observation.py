@@ -43,13 +43,15 @@ class MySQLSale:
 
 @dataclass(slots=True)
 class Rows:
-    """The orders of one voucher, a column a fact; times are Unix milliseconds or NO_TIME."""
+    """The orders of one voucher, a column a fact; times are Unix milliseconds or NO_TIME. `units`
+    is empty where each order is of one unit."""
 
     order: Column = field(default_factory=lambda: array("q"))
     user: Column = field(default_factory=lambda: array("q"))
     status: Column = field(default_factory=lambda: array("q"))
     created_ms: Column = field(default_factory=lambda: array("q"))
     persisted_ms: Column = field(default_factory=lambda: array("q"))
+    units: Column = field(default_factory=lambda: array("q"))
 
     def __len__(self) -> int:
         return len(self.order)
@@ -67,11 +69,19 @@ class Rows:
         """How many orders are live."""
         return sum(map(self.status.count, _LIVE))
 
+    @property
+    def live_units(self) -> int:
+        """The units that live orders hold."""
+        if not self.units:
+            return self.live_count
+        return sum(self.units[row] for row in self.live())
+
     def without(self, left_out: AbstractSet[int]) -> "Rows":
         """A copy without the orders at these positions."""
         kept = [row for row in range(len(self)) if row not in left_out]
         columns = (self.order, self.user, self.status, self.created_ms, self.persisted_ms)
-        return Rows(*(array("q", [column[row] for row in kept]) for column in columns))
+        every = (*columns, *([self.units] if self.units else []))
+        return Rows(*(array("q", [column[row] for row in kept]) for column in every))
 
     def extend(self, numbers: Column) -> None:
         """Add orders: id, user, status, created and persisted of each, one after another."""
@@ -380,7 +390,7 @@ class Observation:
     """
 
     dataset: str | None
-    clocks: Clocks
+    clocks: Clocks | None
     mysql: Mapping[int, MySQLSale]
     rows: Mapping[int, Rows]
     ledger: Mapping[int, LedgerSale]

@@ -175,6 +175,8 @@ class Queue:
     """
 
     exists: bool = False
+    stream: str = keys.STREAM_ORDERS
+    group: str = keys.GROUP
     has_group: bool = True
     added: int | None = None
     first_entry: str = BEGINNING

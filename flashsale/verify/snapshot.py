@@ -30,7 +30,8 @@ class Sale:
     """One voucher's sale from all sides. `before` is None where there is no baseline.
 
     `later` orders were sold after the run, `unplaced` of them by a clock's word alone; nothing else
-    here knows of them.
+    here knows of them. Each claim asked for `quantity` units, a user may hold `limit` orders, and
+    `names` are ids that are no numbers.
     """
 
     voucher: int
@@ -41,6 +42,9 @@ class Sale:
     before: SaleBefore | None
     later: int = 0
     unplaced: int = 0
+    quantity: int = 1
+    limit: int = 1
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
     def row_of(self) -> Mapping[int, int]:
@@ -153,7 +157,14 @@ class Sale:
     @property
     def units_held(self) -> int:
         """Units that are gone: live orders, and orders that are rows yet to be."""
-        return self.rows.live_count + len(self.rowless)
+        return self.rows.live_units + len(self.rowless) * self.quantity
+
+    @cached_property
+    def unnamed(self) -> Mapping[int, int]:
+        """How many orders each user was told of without an id."""
+        users = self.claims.user
+        told = ((users[k], self.claims.order[k]) for k in self.claims.told(SOLD))
+        return Counter(user for user, order in told if order == NO_ORDER)
 
     @property
     def initial(self) -> int | None:
@@ -181,7 +192,7 @@ class Sale:
             )
         unsettled = self.before.unsettled if self.before else frozenset()
         settled_since = sum(1 for user in unsettled if user not in self.ledger.members)
-        return cancelled + self.restocked + settled_since
+        return cancelled * self.quantity + self.restocked + settled_since
 
     @cached_property
     def known_before(self) -> frozenset[int]:
@@ -230,10 +241,14 @@ class Sale:
 
     def offence(self, detail: str, user: int | None = None, order: int | None = None) -> Offence:
         """An offence in this sale, named in full."""
-        named = [f"order {order}"] if order else []
-        named += [f"user {user}"] if user else []
+        named = [f"order {self.called(order)}"] if order else []
+        named += [f"user {self.called(user)}"] if user else []
         text = f"{', '.join([*named, f'voucher {self.voucher}'])}: {detail}"
-        return Offence(text, self.voucher, user, order)
+        return Offence(text, self.voucher, user, self.called(order) if order else None)
+
+    def called(self, number: int) -> int | str:
+        """What an order or a user is called in the shop."""
+        return self.names.get(number, number)
 
     def row_offence(self, row: int, detail: str) -> Offence:
         """An offence of the order at `row`."""
@@ -247,6 +262,7 @@ class Snapshot:
     `shortfall` says what the storm's record lacks; `unrecorded` claims have no result in it.
     `sightings` tells when orders were sold, by their entries in the stream: None where nobody
     looked, since nothing hung on it.
+    `absent` names checks whose data a shop does not have, and why; `rests_on` what it has.
     """
 
     sales: tuple[Sale, ...]
@@ -260,6 +276,8 @@ class Snapshot:
     sightings: Mapping[int, Sighting] | None = None
     shortfall: str | None = None
     unrecorded: int = 0
+    absent: Mapping[str, str] = field(default_factory=dict)
+    rests_on: tuple[str, ...] = ()
 
     @property
     def lasted_ms(self) -> tuple[int, int] | None:
@@ -325,6 +343,9 @@ def join(attempts: Attempts, before: Baseline | None, seen: Observation) -> Snap
                 ledger=seen.ledger.get(voucher) or LedgerSale(),
                 before=before.sales.get(voucher) if before else None,
                 later=seen.later.get(voucher, 0),
+                quantity=attempts.quantity,
+                limit=attempts.limit,
+                names=attempts.names,
                 unplaced=seen.unplaced.get(voucher, 0),
             )
             for voucher, claims in sorted(attempts.claims.items())

@@ -12,7 +12,7 @@ from hdrh.histogram import HdrHistogram
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.verify import DRAIN_TIMEOUT_S
-from flashsale.verify.attempts import read_attempts
+from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, SOLD, SOLD_OUT, read_attempts
 from flashsale.verify.baseline import read_baseline
 from flashsale.verify.checks import CHECKS, Check
 from flashsale.verify.connection import connect
@@ -21,7 +21,7 @@ from flashsale.verify.finding import Finding, Met, is_met
 from flashsale.verify.linearizability import LINEARIZABLE, RULE, linearizable, met
 from flashsale.verify.observation import NO_TIME
 from flashsale.verify.queue import drain
-from flashsale.verify.snapshot import Snapshot, read_snapshot
+from flashsale.verify.snapshot import Sale, Snapshot, read_snapshot
 
 _LONGEST_MS = 24 * 3600 * 1000
 _DIGITS = 3
@@ -120,7 +120,8 @@ class CheckResult:
 class Judgement:
     """What the whole run amounts to. `reason` says why nothing, or not all, could be judged.
 
-    `shortfall` says what the storm's record lacks, and what that means.
+    `shortfall` says what the storm's record lacks, and what that means; `rests_on` what a verdict
+    on somebody else's shop rests on.
     """
 
     verdict: Verdict
@@ -133,6 +134,7 @@ class Judgement:
     waited_s: float = 0.0
     latency_ms: dict[str, Any] | None = None
     shortfall: str | None = None
+    rests_on: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -147,6 +149,7 @@ class Judgement:
             "exit_code": int(self.exit_code),
             "reason": self.reason,
             "shortfall": self.shortfall,
+            **({"rests_on": list(self.rests_on)} if self.rests_on else {}),
             "orders": {
                 "accepted": self.accepted,
                 "unanswered": self.unanswered,
@@ -173,7 +176,10 @@ def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
         )
     if not snapshot.still:
         return unjudged("the sale was still moving while it was read; try again when it rests")
-    checks = (*(_judge_one(check, snapshot) for check in CHECKS), _second_opinion(snapshot))
+    second = _second_opinion(snapshot)
+    if snapshot.rests_on and second.verdict == Verdict.UNKNOWN:  # it knows one kind of sale well
+        snapshot = replace(snapshot, absent={**snapshot.absent, LINEARIZABLE: second.detail})
+    checks = (*(_judge_one(check, snapshot) for check in CHECKS), second)
     verdict, reason = _whole(checks, snapshot, required)
     return Judgement(
         verdict=verdict,
@@ -185,6 +191,7 @@ def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
         drain_s=drain_s(snapshot),
         latency_ms=persisted_latency(snapshot),
         shortfall=snapshot.shortfall,
+        rests_on=snapshot.rests_on,
     )
 
 
@@ -201,13 +208,43 @@ def after_waiting(judgement: Judgement, waited_s: float) -> Judgement:
 
 def _judge_one(check: Check, snapshot: Snapshot) -> CheckResult:
     findings = tuple(check.judge(snapshot))
-    return _result(check.name, check.rule, findings, check.meets(snapshot))
+    result = _result(check.name, check.rule, findings, check.meets(snapshot))
+    return _as_far_as_known(result, snapshot)
 
 
 def _second_opinion(snapshot: Snapshot) -> CheckResult:
+    if lacks := snapshot.absent.get(LINEARIZABLE):  # another kind of sale, so what it finds is none
+        return CheckResult(LINEARIZABLE, Verdict.UNKNOWN, lacks)
+    if snapshot.rests_on:
+        sales = tuple(_without_idle_refusals(sale) for sale in snapshot.sales)
+        snapshot = replace(snapshot, sales=sales)
     opinion = linearizable(snapshot)
     result = _result(LINEARIZABLE, RULE, opinion.findings, met(snapshot))
-    return replace(result, history=opinion.timeline)
+    return _as_far_as_known(replace(result, history=opinion.timeline), snapshot)
+
+
+def _without_idle_refusals(sale: Sale) -> Sale:
+    """The sale as a shop may hold it that looks at its stock before it looks at who asks: whoever
+    has an order may be told "sold out" there. To leave an answer out accuses nobody."""
+    claims = sale.claims
+    holders = {claims.user[k] for k, code in enumerate(claims.outcome) if code in _MAY_HOLD}
+    kept = [
+        k
+        for k, code in enumerate(claims.outcome)
+        if code != SOLD_OUT or claims.user[k] not in holders
+    ]
+    return sale if len(kept) == len(claims) else replace(sale, claims=claims.select(kept))
+
+
+_MAY_HOLD = INDETERMINATE | {SOLD, DUPLICATE}
+
+
+def _as_far_as_known(result: CheckResult, snapshot: Snapshot) -> CheckResult:
+    """What a check of a shop that lacks its data is worth: what was found is found."""
+    lacks = snapshot.absent.get(result.name)
+    if lacks is None or result.verdict == Verdict.FAIL:
+        return result
+    return CheckResult(result.name, Verdict.UNKNOWN, lacks)
 
 
 def _result(name: str, rule: str, findings: tuple[Finding, ...], exercised: Met) -> CheckResult:
@@ -225,22 +262,31 @@ def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
 def _whole(
     checks: tuple[CheckResult, ...], snapshot: Snapshot, required: Collection[str]
 ) -> tuple[Verdict, str | None]:
-    verdict = _gravest(check.verdict for check in checks)
+    verdict = _gravest(
+        check.verdict
+        for check in checks
+        if check.name not in snapshot.absent or check.verdict == Verdict.FAIL
+    )
     if verdict == Verdict.FAIL:
         return verdict, None
     if not snapshot.accepted:
         return Verdict.UNKNOWN, "no order was accepted, so no rule was put to the test"
     if verdict == Verdict.UNKNOWN:
-        unknown = ", ".join(check.name for check in checks if check.verdict == verdict)
+        doubted = (check.name for check in checks if check.verdict == verdict)
+        unknown = ", ".join(name for name in doubted if name not in snapshot.absent)
         return verdict, f"could not judge {unknown}"
     idle = [c for c in checks if c.name in required and not is_met(c.exercised)]
     if idle:
         return Verdict.UNKNOWN, "; ".join(
-            f"{check.name} met nothing that it guards ({', '.join(_counts(check.exercised))}), "
-            "and that was required"
-            for check in idle
+            f"{check.name} {_why_idle(check, snapshot)}, and that was required" for check in idle
         )
     return verdict, None
+
+
+def _why_idle(check: CheckResult, snapshot: Snapshot) -> str:
+    if lacks := snapshot.absent.get(check.name):
+        return f"could not be judged ({lacks})"
+    return f"met nothing that it guards ({', '.join(_counts(check.exercised))})"
 
 
 def _counts(met: Met) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from flashsale.model import Ending, Outcome, Reading, Signing, ending
+from flashsale.model import Doing, Ending, Outcome, Reading, Signing, ending
 from flashsale.run.faults import FaultRecord
 from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
@@ -36,6 +36,7 @@ COLOURS: dict[Ending, str] = {
     Reading.BLOOM: "--slate",
     Reading.ANSWERED: "--green",
     Signing.SIGNED: "--purple",
+    Doing.DONE: "--green",
 }
 """From a palette that the colour-blind can tell apart; whatever is missing here is trouble."""
 

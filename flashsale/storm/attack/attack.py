@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from flashsale.model import Ending
 from flashsale.run.attempts import Attempts
-from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target
 from flashsale.storm.attack.selfwatch import SelfWatch
@@ -17,12 +16,21 @@ from flashsale.storm.plan.plan import Plan
 
 @dataclass(frozen=True)
 class Mission:
-    """What is to be fired at whom; `tokens` are the sessions of the plan's users."""
+    """What is to be fired at whom; `tokens` are the sessions of the plan's users, `columns` what
+    else their file says of them, and `run` is the storm's name."""
 
     scenario: Scenario
     target: Target
     plan: Plan
     tokens: Mapping[int, str]
+    columns: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    run: str = ""
+
+    @property
+    def polls(self) -> bool:
+        """Whether a claim can be queued, and is asked after then."""
+        buy = self.scenario.target.buy
+        return buy is not None and buy.poll is not None
 
 
 class Attack(Protocol):
@@ -75,25 +83,3 @@ class Progress:
 
 ShowProgress = Callable[[Progress], None]
 """Called a few times a second from the storm's own loop: it has to be quick."""
-
-
-def requests_of(plan: Plan, target: Target, tokens: Mapping[int, str]) -> list[bytes]:
-    """What to send for each attempt, made before the storm. Raises KeyError where a user of the
-    plan has no token."""
-    if plan.steps == (Step.BUY,):
-        owners = map(tokens.__getitem__, plan.users)
-        return target.claims(zip(plan.things, owners, strict=True))
-    if not plan.users:
-        return target.reads(plan.things)
-    columns = zip(plan.asks, plan.users, plan.things, strict=True)
-    return [_request(target, ask, tokens[user], thing) for ask, user, thing in columns]
-
-
-def _request(target: Target, ask: int, token: str, thing: int) -> bytes:
-    match ask:
-        case Step.BUY:
-            return target.claim(thing, token)
-        case Step.BROWSE:
-            return target.read_by(thing, token)
-        case _:
-            return target.sign_in(token)

@@ -54,6 +54,7 @@ class Connections:
         self.connect_us: list[int] = []
         self._target, self._timeouts = target, timeouts
         self._connection, self._cold = connection, cold
+        self._context = None if target.tls is None else target.tls.context()
         self._handshakes = asyncio.Semaphore(_COLD_HANDSHAKES_MAX if cold else HANDSHAKES_MAX)
         self._last_trouble = ""
         self._last_errno: int | None = None
@@ -144,8 +145,23 @@ class Connections:
         async with self._handshakes:
             begun = monotonic_ns()
             async with asyncio.timeout(self._timeouts.connect_ms / 1000):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: self._connection(number), self._target.address, self._target.port
-                )
+                connection = await self._stand(lambda: self._connection(number))
             self.connect_us.append((monotonic_ns() - begun) // 1000)
             return connection
+
+    async def _stand(self, made: Callable[[], Connection]) -> Connection:
+        """A connection with all of its handshake done, TLS's included."""
+        loop, target = asyncio.get_running_loop(), self._target
+        if target.socket:
+            _, connection = await loop.create_unix_connection(made, target.socket)
+        elif self._context is None:
+            _, connection = await loop.create_connection(made, target.address, target.port)
+        else:
+            _, connection = await loop.create_connection(
+                made,
+                target.address,
+                target.port,
+                ssl=self._context,
+                server_hostname=target.server_name,
+            )
+        return connection

@@ -17,14 +17,15 @@ from typing import Any
 from flashsale.errors import UnreachableError
 from flashsale.run.attempts import NEVER
 from flashsale.run.histogram import Histogram
-from flashsale.scenario.answer import MESSAGES, SILENT, Answer, indeterminate, unsent
-from flashsale.scenario.load import Step
-from flashsale.storm.attack.attack import Mission, Progress, Records, ShowProgress, requests_of
+from flashsale.scenario.answer import SILENT, Answer, indeterminate, unsent
+from flashsale.storm.attack.attack import Mission, Progress, Records, ShowProgress
 from flashsale.storm.attack.connections import Connections
 from flashsale.storm.attack.instants import Alarm, Barrier, at_once, unix_us_at, wait_until
+from flashsale.storm.attack.polling import Polling
+from flashsale.storm.attack.requests import Exchange
 from flashsale.storm.attack.schedule import Schedule
 from flashsale.storm.attack.stopping import Deadlines
-from flashsale.storm.attack.wire import IDLE, BrowseReader, Connection, Reader, SignReader
+from flashsale.storm.attack.wire import IDLE, Connection
 from flashsale.storm.figures.effort import Effort
 
 TICK_NS = 20_000_000
@@ -35,7 +36,6 @@ UNTENDED_MAX = 1_024
 SILENT_NS = 500_000_000
 """A target that answers nobody for so long has fallen silent."""
 
-_READERS = {Step.BUY: Reader, Step.BROWSE: BrowseReader, Step.SIGN: SignReader}
 _MS = 1_000_000
 
 
@@ -48,8 +48,10 @@ class Engine:
     ) -> None:
         plan, timeouts = mission.plan, mission.scenario.timeouts
         self._plan, self._timeouts, self._planned = plan, timeouts, len(plan)
-        self._requests = requests_of(plan, mission.target, mission.tokens)
-        self._readers = _readers_of(mission)
+        exchange = Exchange(mission)
+        self._requests, self._readers = exchange.requests, exchange.readers
+        self._polling = Polling(mission, exchange, self._ended) if mission.polls else None
+        ended = self._ended if self._polling is None else self._polling.ended
         self._attempts, self._writer, self._watch = records.attempts, records.writer, records.watch
         self._show, self._barrier = show, barrier
         self._schedule = Schedule(plan)
@@ -64,9 +66,11 @@ class Engine:
             mission.target,
             plan.connection_count,
             timeouts,
-            lambda number: Connection(number, self._ended),
+            lambda number: Connection(number, ended),
             plan.cold,
         )
+        if self._polling is not None:
+            self._polling.connections = self._connections
         self._latest = self._connections.latest
         self._reopening: set[asyncio.Task[None]] = set()
         self._alarm: Alarm | None = None
@@ -102,6 +106,10 @@ class Engine:
                 self._connections.close()
                 if self._alarm is not None:
                     self._alarm.close()
+
+    def request_of(self, attempt: int) -> bytes:
+        """What an attempt sends, as far as it is known by now."""
+        return self._requests[attempt]
 
     def stop(self, reason: str = "interrupted") -> None:
         """Send nothing more. Answers that are out get a moment; told twice, none."""
@@ -214,7 +222,8 @@ class Engine:
 
     def _sweep(self, now: int, waiting: Sequence[Connection]) -> None:
         """Give up on what is overdue: everything, or an answer that does not come."""
-        reason = self._deadlines.passed(now, all_sent=len(waiting) == self._attempts.open)
+        out = len(waiting) + (0 if self._polling is None else self._polling.lost)
+        reason = self._deadlines.passed(now, all_sent=out == self._attempts.open)
         if reason is not None:
             self._give_up(now, reason)
         overdue = now - self._timeouts.request_ms * _MS
@@ -229,6 +238,8 @@ class Engine:
         for connection in self._connections.in_flight():
             attempt = connection.attempt
             connection.abandon()
+            self._attempts.settle(attempt, now, indeterminate(reason))
+        for attempt in () if self._polling is None else self._polling.forget():
             self._attempts.settle(attempt, now, indeterminate(reason))
         is_silent = reason == "deadline" and now - self._attempts.last_answer_ns() > SILENT_NS
         self._settle_unsent(reason, SILENT if is_silent else reason)
@@ -270,13 +281,6 @@ class Engine:
         """A defect in a callback ends the storm at once, instead of leaving it waiting."""
         self._defect = context.get("exception") or RuntimeError(context["message"])
         self._over.set()
-
-
-def _readers_of(mission: Mission) -> list[Reader]:
-    """Who reads the answer to each attempt."""
-    messages = {**MESSAGES, **mission.scenario.messages}
-    readers = [_READERS[step](messages) for step in Step]
-    return [readers[ask] for ask in mission.plan.asks]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ stays on record; what is learned here is written beside it.
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -18,10 +18,11 @@ from typing import Any
 
 import httpx
 
-from flashsale.asking import UnansweredError, ask, ask_once, client
+from flashsale.asking import Told, UnansweredError, ask, ask_once, client
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.model import Outcome, parse_id
 from flashsale.scenario.answer import excerpt
+from flashsale.scenario.rules import Meanings
 from flashsale.scenario.target import Routes, Target
 
 _PREFLIGHT_TIMEOUT_S = 5.0
@@ -41,18 +42,22 @@ class Greeting:
     is_known: bool
 
 
-def preflight(target: Target, routes: Routes, token: str = "") -> Greeting:
+def preflight(
+    target: Target, routes: Routes, token: str = "", headers: Mapping[str, str] | None = None
+) -> Greeting:
     """See that the target answers, and knows the token where one is given, before anything is
     planned on it. Neither can be an order, nor fill a cache: no claim and no shop is asked for.
+    Where `headers` are given they say who asks, in place of `authorization`.
 
     The addresses are tried in turn. Raises UnreachableError where nothing useful answers,
     UsageError for a refused token.
     """
     troubles = []
+    told = headers if headers is not None else {"authorization": token} if token else {}
     for address in target.addresses:
         one = target.at_address(address)
         try:
-            health, session = _greeted(one, routes, token)
+            health, session = _greeted(one, routes, told)
         except (UnansweredError, OSError) as error:
             troubles.append(f"{address}: {str(error) or type(error).__name__}")
             if isinstance(error, UnansweredError) and not isinstance(
@@ -72,23 +77,43 @@ def preflight(target: Target, routes: Routes, token: str = "") -> Greeting:
             )
         return Greeting(one, health == 200)
     raise UnreachableError(
-        f"nothing answers at {target.base_url} ({'; '.join(troubles)}); "
-        "start a stack with `flashsale serve --detach`, or check --base-url"
+        f"nothing answers at {target.base_url} ({'; '.join(troubles)}); {_cure(target, troubles)}"
     )
+
+
+def _cure(target: Target, troubles: Sequence[str]) -> str:
+    if target.tls is not None and any("CERTIFICATE_VERIFY_FAILED" in told for told in troubles):
+        return "give the authority of its certificate with --ca, or --insecure to check none"
+    return "start a stack with `flashsale serve --detach`, or check --base-url"
 
 
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
-def _greeted(target: Target, routes: Routes, token: str) -> tuple[int | None, int | None]:
-    """The status of the health route, and of the session route with this token; None where it is
+def _greeted(
+    target: Target, routes: Routes, told: Mapping[str, str]
+) -> tuple[int | None, int | None]:
+    """The status of the health route, and of the session route with these headers; None where it is
     not to be asked."""
-    session = routes.session if token else ""
+    session = routes.session if told else ""
     if not (routes.health or session):
-        socket.create_connection((target.address, target.port), _PREFLIGHT_TIMEOUT_S).close()
+        _connect(target)
         return None, None
     health = _status_of(target, routes.health) if routes.health else None
-    return health, _status_of(target, session, authorization=token) if session else None
+    return health, _status_of(target, session, **told) if session else None
+
+
+def _connect(target: Target) -> None:
+    """See that somebody takes connections. Raises OSError, of which ssl's errors are some."""
+    if target.socket:
+        with socket.socket(socket.AF_UNIX) as visitor:
+            visitor.settimeout(_PREFLIGHT_TIMEOUT_S)
+            visitor.connect(target.socket)
+        return
+    with socket.create_connection((target.address, target.port), _PREFLIGHT_TIMEOUT_S) as visitor:
+        if target.tls is not None:
+            name = target.server_name
+            target.tls.context().wrap_socket(visitor, server_hostname=name).close()
 
 
 def _status_of(target: Target, path: str, **headers: str) -> int:
@@ -102,13 +127,14 @@ def _status_of(target: Target, path: str, **headers: str) -> int:
         total_s=_PREFLIGHT_TIMEOUT_S,
         bytes_max=0,
         headers={"host": target.authority, **headers},
+        way=target.way,
     )
     if told.sent_on_to is None or told.status == 304:
         return told.status
     where = excerpt(told.sent_on_to) or "elsewhere"
-    is_tls = where.lower().startswith("https:")
+    is_tls = where.lower().startswith("https:") and target.tls is None
     cure = (
-        "TLS is not spoken here, so give the plain HTTP address behind it as --base-url"
+        "give the https:// address as --base-url, or the plain one behind it"
         if is_tls
         else "give the address that answers by itself as --base-url"
     )
@@ -125,6 +151,7 @@ class Question:
     voucher: int
     token: str
     not_before_ns: int
+    asked: tuple[str, dict[str, str]] | None = None  # path and headers, where the shop has its own
 
 
 class Reply(Enum):
@@ -152,11 +179,37 @@ def read_reply(status: int, body: Any) -> str | Reply:
     return order if parse_id(order) else Reply.NEVER
 
 
+SOLD_UNNAMED = ""
+"""An order came of the claim, and has no id."""
+
+
+def read_by(meanings: Meanings, told: Told) -> str | Reply:
+    """The same by the rules of a shop. Pure."""
+    headers = {n.lower().encode("latin-1"): v.encode("latin-1") for n, v in told.headers.items()}
+    found = meanings.said_of(told.status, headers, told.body)
+    if found is None:
+        return Reply.LATER if told.status == 429 or told.status >= 500 else Reply.NEVER
+    outcome, order = found
+    if outcome != Outcome.SOLD:
+        return Reply(outcome)
+    if meanings.order and order is None:
+        return Reply.NEVER
+    return order or SOLD_UNNAMED
+
+
 class Resolver:
     """Asks with bounded parallelism, tries and time."""
 
-    def __init__(self, target: Target, path: str, limit_ms: int, resolved: Resolved) -> None:
-        self._target, self._path = target, path
+    def __init__(
+        self,
+        target: Target,
+        path: str,
+        limit_ms: int,
+        resolved: Resolved,
+        meanings: Meanings | None = None,
+    ) -> None:
+        self._meanings = meanings
+        self._target, self._path, self._way = target, path, target.way
         self._limit_s = limit_ms / 1000
         self._resolved = resolved
         self._room = asyncio.Semaphore(ASKING_MAX)
@@ -175,7 +228,7 @@ class Resolver:
         with suppress(TimeoutError):
             async with (
                 asyncio.timeout(limit_s),
-                client(self._target.origin) as of,
+                client(self._target.origin, self._way) as of,
                 asyncio.TaskGroup() as tasks,
             ):
                 for question in questions:
@@ -189,25 +242,34 @@ class Resolver:
             return
         self.answered += 1
         if isinstance(reply, str):
-            self._resolved(question.attempt, Outcome.SOLD.value, reply)
+            self._resolved(question.attempt, Outcome.SOLD.value, reply or None)
         else:
             self._resolved(question.attempt, Reply.NONE.value, None)
 
     async def _ask(self, of: httpx.AsyncClient, question: Question) -> str | Reply:
         pause_s = _RETRY_FIRST_S
+        path = self._path.replace("{voucher}", str(question.voucher))
+        headers = {"authorization": question.token}
+        if question.asked is not None:
+            path, headers = question.asked
         for _ in range(TRIES_MAX):
             wait_s = pause_s
             try:
                 told = await ask(
                     of,
-                    self._path.replace("{voucher}", str(question.voucher)),
+                    path,
                     total_s=_CALL_TIMEOUT_S,
-                    headers={"host": self._target.authority, "authorization": question.token},
+                    headers={"host": self._target.authority, **headers},
+                    way=self._way,
                 )
             except UnansweredError:
                 reply: str | Reply = Reply.LATER
             else:
-                reply = read_reply(told.status, told.json())
+                reply = (
+                    read_reply(told.status, told.json())
+                    if self._meanings is None
+                    else read_by(self._meanings, told)
+                )
                 wait_s = max(wait_s, _retry_after_s(told.headers.get("retry-after")))
             if reply is not Reply.LATER:
                 return reply

@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Protocol
 
+from flashsale.model import Outcome
 from flashsale.run.attempts import NEVER
 from flashsale.run.plan_columns import ALWAYS
 from flashsale.scenario.answer import Answer, wants_retry
+from flashsale.scenario.load import Step
 from flashsale.storm.plan.plan import LAST, Plan
 
 
@@ -128,8 +130,9 @@ class _Followers:
     """Who waits for whom: for each attempt the first that waits for it, and who stands beside."""
 
     def __init__(self, plan: Plan) -> None:
-        self._given, self._retry_on = plan.given, plan.retry_on
+        self._given, self._retry_on, self._asks = plan.given, plan.retry_on, plan.asks
         self._failed = bytearray(len(plan) if plan.given else 0)
+        self._sold = bytearray(len(plan) if plan.given else 0)
         self._first = array("q", [LAST]) * len(plan)
         self._beside = array("q", [LAST]) * len(plan)
         for i in reversed(range(len(plan.first_attempts), len(plan))):
@@ -141,17 +144,33 @@ class _Followers:
         waits for an attempt that is spared waits for this one instead."""
         if self._given:
             self._failed[attempt] = wants_retry(answer, self._retry_on)
+            if answer.outcome is Outcome.SOLD:
+                self._note_sold(attempt)
         due: list[int] = []
         spared: list[int] = []
         ended = [attempt]
         while ended:
             for i in self._waiting_for(ended.pop()):
-                if self._given and self._given[i] != ALWAYS and not self._failed[self._given[i]]:
+                if self._is_needless(i):
                     spared.append(i)
                     ended.append(i)
                 else:
                     due.append(i)
         return due, spared
+
+    def _is_needless(self, attempt: int) -> bool:
+        """A claim once more is for who came to nothing, what follows an order for who has one."""
+        if not self._given or self._given[attempt] == ALWAYS:
+            return False
+        needs_order = Step(self._asks[attempt]).needs_order
+        fulfilled = self._sold if needs_order else self._failed
+        return not fulfilled[self._given[attempt]]
+
+    def _note_sold(self, attempt: int) -> None:
+        """The claim sold, and so did the first of which it is a repetition."""
+        while attempt != ALWAYS:
+            self._sold[attempt] = True
+            attempt = self._given[attempt]
 
     def _waiting_for(self, attempt: int) -> Iterator[int]:
         i = self._first[attempt]

@@ -38,9 +38,10 @@ _SAID_MAX = 256
 _ORDER_LINE = b"\r\n" + ORDER_HEADER + b": "
 _BLANK = b"#" * 18
 _ZERO = ord("0")
-_KEPT = frozenset(
+KEPT = frozenset(
     {OUTCOME_HEADER, ORDER_HEADER, CACHE_HEADER, b"content-length", b"transfer-encoding"}
 )
+"""The headers that somebody looks at."""
 
 
 Ended = Callable[[int, int, int, Answer], None]
@@ -56,6 +57,8 @@ class Reader:
     time. So an answer that was parsed whole is remembered by its bytes with the order id blanked
     out: digits for as many digits, wherever they stand, change no line of an HTTP message.
     """
+
+    kept = KEPT
 
     def __init__(self, messages: Mapping[str, Outcome] = MESSAGES) -> None:
         self._messages = messages
@@ -151,6 +154,11 @@ class Connection(asyncio.Protocol):
         self._reader = reader
         self._transport.write(request)
 
+    def hold(self, attempt: int, reader: Reader) -> None:
+        """Keep the attempt in flight without having asked anything; what comes is `reader`'s."""
+        self.attempt = attempt
+        self._reader = reader
+
     def abandon(self) -> None:
         """Forget the attempt in flight and drop the connection; nobody is told."""
         self.attempt = IDLE
@@ -200,7 +208,9 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in _KEPT and not self._excess:
+        if name in self._reader.kept and not self._excess:
+            if name == b"set-cookie" and name in self._headers:
+                value = self._headers[name] + b"\n" + value
             self._headers[name] = value
 
     def on_headers_complete(self) -> None:

@@ -219,7 +219,7 @@ _UNSOLD = {
 
 
 def _asked(steps: Collection[Step]) -> Asked:
-    return _ASKED[min(steps)] if len(steps) == 1 else "steps"
+    return _ASKED.get(min(steps), "steps") if len(steps) == 1 else "steps"
 
 
 _ASKED: dict[Step, Asked] = {Step.BUY: "claims", Step.BROWSE: "reads", Step.SIGN: "sign-ins"}

@@ -208,14 +208,16 @@ def _units(claimed: Sequence[Claims]) -> int | None:
 
 def _oversold(claimed: Sequence[Claims]) -> Iterator[str]:
     for claims in claimed:
-        if claims.units is not None and claims.sold > claims.units:
-            yield f"voucher {claims.voucher}: {claims.sold:,} orders of {claims.units:,} units"
+        if claims.units is not None and claims.units_sold > claims.units:
+            each = f" with {claims.quantity:,} units each" if claims.quantity > 1 else ""
+            told = f"{claims.sold:,} orders{each} of {claims.units:,} units"
+            yield f"voucher {claims.voucher}: {told}"
 
 
 def _sold_twice(claimed: Sequence[Claims]) -> Iterator[str]:
     for claims in claimed:
         for user, ids in claims.orders.items():
-            if len(ids) > 1:
+            if len(ids) > claims.limit:
                 told = " and ".join(sorted(ids)[:EXAMPLES_MAX])
                 yield f"voucher {claims.voucher}: user {user} was told of orders {told}"
 

@@ -47,16 +47,24 @@ _UNFINISHED = frozenset(
 @dataclass(frozen=True)
 class Asked:
     """Who asked for which voucher, attempt by attempt; `units` is what each voucher had before
-    the storm, as far as that is known."""
+    the storm, as far as that is known. Each claim asked for `quantity` units, and a user may hold
+    `limit` orders of a voucher."""
 
     users: Sequence[int]
     vouchers: Sequence[int]
     units: Mapping[int, int] = field(default_factory=dict)
+    quantity: int = 1
+    limit: int = 1
 
     @classmethod
     def of(cls, record: Record) -> Self:
         """What the record of a run says was asked for."""
-        return cls(record.plan.users, record.plan.vouchers, record.units)
+        quantity, limit = (_times(record.header.get(name)) for name in ("quantity", "limit"))
+        return cls(record.plan.users, record.plan.vouchers, record.units, quantity, limit)
+
+
+def _times(said: object) -> int:
+    return said if type(said) is int and said > 0 else 1
 
 
 class Claim(NamedTuple):
@@ -86,6 +94,8 @@ class Claims:
     voucher: int
     units: int | None
     claims: list[Claim] = field(default_factory=list)
+    quantity: int = 1
+    limit: int = 1
 
     @cached_property
     def orders(self) -> Mapping[int, Collection[str]]:
@@ -100,6 +110,11 @@ class Claims:
     def sold(self) -> int:
         """How many orders these are."""
         return sum(max(1, len(ids)) for ids in self.orders.values())
+
+    @property
+    def units_sold(self) -> int:
+        """How many units these are."""
+        return self.sold * self.quantity
 
     @cached_property
     def accepted_us(self) -> list[int]:
@@ -124,7 +139,9 @@ def claims_by_voucher(attempts: Attempts, asked: Asked) -> list[Claims]:
     A claim in doubt, of which the status route said that nothing came of it, is as good as shed.
     """
     found: dict[int, Claims] = {
-        voucher: Claims(voucher, asked.units.get(voucher))
+        voucher: Claims(
+            voucher, asked.units.get(voucher), quantity=asked.quantity, limit=asked.limit
+        )
         for voucher in sorted({*asked.vouchers, *asked.units} - {NO_VOUCHER})
     }
     if not found:
@@ -192,8 +209,8 @@ def sellout_of(found: Claims) -> Sellout:
     orders_us = found.accepted_us
     told = [claim for claim in claims if claim.ending is Outcome.SOLD_OUT]
     first_told_us = min((claim.done_us for claim in told), default=None)
-    left = None if units is None else max(0, units - sold)
-    gone_us = _gone(first_told_us, orders_us, units)
+    left = None if units is None else max(0, units - found.units_sold)
+    gone_us = _gone(first_told_us, orders_us, None if units is None else units // found.quantity)
     holders = {claim.user for claim in claims if claim.holds or claim.ending is Outcome.DUPLICATE}
     refused = {claim.user for claim in told} - holders
     unfinished = {claim.user for claim in claims if claim.ending in _UNFINISHED}

@@ -144,17 +144,19 @@ class _Visit:
     ) -> None:
         self._load, self._draft, self._things, self._random = load, draft, things, random
         self._seat, self._user, self._number = seat, user, number
+        self._claim = ALWAYS
 
     def take(self, step: Step) -> None:
         """Put down one step, a claim with what comes with it."""
         if step is not Step.BUY:
-            self._add(step, self._things.of(step, self._number), self._pause_us())
+            given = self._claim if step.needs_order else ALWAYS
+            self._add(step, self._things.of(step, self._number), self._pause_us(), given)
             return
         page = self._things.of(Step.BROWSE, self._number) if self._load.refresh else 0
         for _ in range(self._load.refresh.reads if self._load.refresh else 0):
             self._add(Step.BROWSE, page, self._refresh_us())
         voucher = self._things.of(Step.BUY, self._number)
-        claim = self._click(voucher)
+        claim = self._claim = self._click(voucher)
         for turn in range(self._load.retry.times if self._load.retry else 0):
             claim = self._retry(turn, claim, voucher, page)
 

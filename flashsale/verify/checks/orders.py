@@ -9,7 +9,8 @@ from flashsale.verify.snapshot import Sale, Snapshot
 
 
 def one_per_user(snapshot: Snapshot) -> list[Finding]:
-    """A user has at most one live order of a voucher, as a row or as a promise. Always judged."""
+    """A user has at most one live order of a voucher, or as many as the sale allows, as rows or as
+    promises. Always judged."""
     sales = snapshot.sales
     return [
         *violation("several live rows", (o for sale in sales for o in _second_rows(sale))),
@@ -28,12 +29,15 @@ def _second_rows(sale: Sale) -> Iterator[Offence]:
         return
     held = Counter(rows.user[row] for row in rows.live())
     for row in rows.live():
-        if held[rows.user[row]] > 1 and sale.is_new(rows.order[row]):
+        if held[rows.user[row]] > sale.limit and sale.is_new(rows.order[row]):
             yield sale.row_offence(row, f"one of {held[rows.user[row]]} live orders of this user")
 
 
 def _second_words(sale: Sale) -> Iterator[Offence]:
     """Orders promised beside another promise, or beside a row that is an order in its own right."""
+    if sale.limit > 1:
+        yield from _beyond_limit(sale)
+        return
     if sale.is_told_plainly and len(set(sale.claims.sold()[0])) == len(sale.promised):
         return
     first: dict[int, int] = {}
@@ -47,6 +51,19 @@ def _second_words(sale: Sale) -> Iterator[Offence]:
             other = _other_order(sale, user) or order
         if other != order:
             yield sale.offence(f"promised besides order {other}", user, order)
+
+
+def _beyond_limit(sale: Sale) -> Iterator[Offence]:
+    """The last promises of users who were promised more orders than they may hold."""
+    told: dict[int, list[int]] = {}
+    for order, k in sale.promised.items():
+        row = sale.row_of.get(order)
+        if row is None or sale.rows.is_live(row):
+            told.setdefault(sale.claims.user[k], []).append(order)
+    for user, orders in told.items():
+        for order in sorted(orders)[sale.limit :]:
+            detail = f"one of {len(orders)} promised, where {sale.limit} may be held"
+            yield sale.offence(detail, user, order)
 
 
 def _other_order(sale: Sale, user: int) -> int | None:
@@ -217,7 +234,7 @@ def no_phantom(snapshot: Snapshot) -> list[Finding]:
 def _phantoms(sale: Sale) -> Iterator[Offence]:
     if sale.is_explained_plainly:
         return
-    unexplained = dict(sale.open_claims)
+    unexplained = dict(Counter(sale.open_claims) + Counter(sale.unnamed))
     users = sale.claims.user
     for order, user, where in _new_orders(sale):
         k = sale.promised.get(order)

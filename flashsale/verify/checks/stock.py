@@ -45,8 +45,9 @@ def _oversold(sale: Sale) -> Iterator[Offence]:
     if sale.initial is None:
         return
     held = sale.units_held
-    surplus = held - sale.initial - _oversold_before(sale.before)
-    detail = f"{held:,} orders for {sale.initial:,} units, and this is one of the last"
+    surplus = -(-(held - sale.initial - _oversold_before(sale.before)) // sale.quantity)
+    what = "orders" if sale.quantity == 1 else "units ordered"
+    detail = f"{held:,} {what} for {sale.initial:,} units, and this is one of the last"
     rowless = sale.rowless.items()
     for user, order in nlargest(surplus, rowless, key=lambda item: item[1]):
         yield sale.offence(detail, user, order)
@@ -60,7 +61,7 @@ def _oversold(sale: Sale) -> Iterator[Offence]:
 def _oversold_before(before: SaleBefore | None) -> int:
     if before is None or before.mysql is None:
         return 0
-    return max(0, len(before.live) + len(before.queued) - before.mysql.initial)
+    return max(0, before.live_units + len(before.queued) - before.mysql.initial)
 
 
 def no_undersell(snapshot: Snapshot) -> list[Finding]:
@@ -89,7 +90,7 @@ def _turned_away(sale: Sale) -> Iterator[Offence]:
     before = sale.before or _NOTHING_BEFORE
     held = max(sale.units_held, len(sale.ledger.members))
     left = sale.initial - held - max(0, before.redis_drift) - sale.returned
-    if left <= 0:
+    if left < sale.quantity:
         return
     users = {sale.claims.user[k] for k in sale.claims.told(SOLD_OUT)}
     served = sale.holders | sale.rowless.keys() | sale.ledger.members
@@ -133,10 +134,10 @@ def _mysql_books(sale: Sale) -> Iterator[Offence]:
             yield sale.offence("gone from tb_seckill_voucher")
         return
     initial, stock = sale.mysql.initial, sale.mysql.stock
-    live = sale.rows.live_count
+    live, what = sale.rows.live_units, "units ordered" if sale.rows.units else "live orders"
     if initial - stock - live != before.mysql_drift:
         yield sale.offence(
-            f"initial {initial:,} − stock {stock:,} = {initial - stock:,}, but {live:,} live orders"
+            f"initial {initial:,} − stock {stock:,} = {initial - stock:,}, but {live:,} {what}"
         )
 
 

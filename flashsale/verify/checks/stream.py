@@ -5,7 +5,6 @@ sold outside the sale's hours.
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from flashsale import keys
 from flashsale.model import Outcome, Verdict
 from flashsale.verify import TAKE_OVER_S
 from flashsale.verify.attempts import OUTCOMES
@@ -35,7 +34,7 @@ def queue_empty(snapshot: Snapshot) -> list[Finding]:
     else:
         findings += violation("lost unread", losses)
     if not queue.exists and snapshot.accepted and not findings:
-        findings += doubt("no queue to look at", [Offence(f"there is no {keys.STREAM_ORDERS}")])
+        findings += doubt("no queue to look at", [Offence(f"there is no {queue.stream}")])
     return findings
 
 
@@ -81,10 +80,10 @@ def _missing(snapshot: Snapshot) -> Iterator[Offence]:
     existed = before is not None and before.stream_exists
     written = any(sale.ledger.receipts for sale in snapshot.sales)
     if not queue.exists and (existed or (written and snapshot.accepted)):
-        yield Offence(f"{keys.STREAM_ORDERS} is gone, and with it whatever was unread")
+        yield Offence(f"{queue.stream} is gone, and with it whatever was unread")
     if not queue.has_group and snapshot.accepted:
         yield Offence(
-            f"the group {keys.GROUP} of {keys.STREAM_ORDERS} is gone: no worker is given what is "
+            f"the group {queue.group} of {queue.stream} is gone: no worker is given what is "
             "in it, and what was read cannot be told from what was not"
         )
     if snapshot.sightings is None or not snapshot.drained:
@@ -93,7 +92,7 @@ def _missing(snapshot: Snapshot) -> Iterator[Offence]:
         for user, order in _queued(sale):
             known = order in snapshot.sightings or order in queue.dead_reasons
             if not known and sale.ledger.receipts.get(user) == order:
-                detail = f"its entry is gone from {keys.STREAM_ORDERS}, and there is no row"
+                detail = f"its entry is gone from {queue.stream}, and there is no row"
                 yield sale.offence(detail, user, order)
 
 
@@ -119,7 +118,7 @@ def _losses(snapshot: Snapshot) -> Iterator[Offence]:
     for earlier, later in pairwise(known):
         if _is_behind(later, earlier):
             yield Offence(
-                f"{keys.STREAM_ORDERS} began anew: it had come to entry {earlier.entry}, and then "
+                f"{queue.stream} began anew: it had come to entry {earlier.entry}, and then "
                 f"to no more than {later.entry}"
             )
 

@@ -138,7 +138,7 @@ def test_two_storms_at_once_keep_apart(desk: Path, plenty: ScriptedSale) -> None
         (["./none.toml"], 2, "scenario none.toml: No such file or directory"),
         (["broken.toml"], 2, "broken.toml: load.userz: no such key, did you mean 'users'?"),
         (["tiny.toml", "--base-url", "nonsense"], 2, "--base-url: found 'nonsense', expected"),
-        (["tiny.toml", "--base-url", "https://127.0.0.1:1"], 2, "TLS is not spoken here"),
+        (["tiny.toml", "--base-url", "ftp://127.0.0.1:1"], 2, "https://host:port"),
         (["tiny.toml", "--base-url", "http://127.0.0.1:1"], 7, "nothing answers at http://127.0."),
         (["tiny.toml"], 7, "no stack runs in .flashsale; start one with"),
         (["tiny.toml", "--tokens", "no.csv"], 2, "tokens file no.csv: No such file or directory"),

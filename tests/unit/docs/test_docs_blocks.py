@@ -122,6 +122,7 @@ def _checks() -> dict[str, Callable[[Words], None]]:
         **pythons,
         **own,
         "make": _make,
+        "export": lambda words: None,
         "docker": _docker,
         "/tmp/fresh/bin/pip": _pip,
         "uvx": lambda words: _flashsale(words[words.index("flashsale") + 1 :]),

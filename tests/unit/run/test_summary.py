@@ -236,3 +236,14 @@ def test_a_summary_of_before_the_answers_were_judged_is_read(tmp_path: Path) -> 
     del document["answers"]
     path.write_bytes(orjson.dumps(document))
     assert Summary.read(path).answers == []
+
+
+def test_a_check_that_a_shop_has_no_data_for_is_no_trouble_of_a_run_that_passed() -> None:
+    told = judgement("pass")
+    told["checks"].append({"name": "window", "verdict": "unknown", "detail": "no hours"})
+    told["rests_on"] = ["orders of the shop's database"]
+    summary = concluded(SOLD, GONE).with_verify(told)
+    assert (summary.doubtful_rules, summary.exit_code) == ([], ExitCode.PASS)
+    assert summary.verify.rests_on == ["orders of the shop's database"]
+    doubted = concluded(SOLD, GONE).with_verify({**told, "verdict": "unknown"})
+    assert [check.name for check in doubted.doubtful_rules] == ["window"]

@@ -123,7 +123,7 @@ connections = 1
         ('[thresholds]\nbuy.p99 < 500ms', "'buy.p99 < 500ms'; write \"buy.p99\" = \"< 500ms\""),
         ('[thresholds]\n"buy.p99" < 500ms', 'write "buy.p99" = "< 500ms"'),
         ("[thresholds]\nbuy.p99 = < 500ms", 'write "buy.p99" = "< 500ms"'),
-        ('[thresholds]\n"bay.p99" = "<1ms"', "no metric 'bay.p99', did you mean 'buy.p99'?"),
+        ('[thresholds]\n"buuy.p99" = "<1ms"', "no metric 'buuy.p99', did you mean 'buy.p99'?"),
         ('[thresholds]\n"rate" = ' + "[" * 150 + "]" * 150, "found [[[[[[[...]]]]]]], expected"),
         ('[messages]\nSold out! = "sold_out"', 'write "Sold out!" = "sold_out"'),
         ('[messages]\nsold.out = "sold_out"', 'write "sold.out" = "sold_out"'),

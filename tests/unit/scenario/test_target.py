@@ -31,7 +31,9 @@ def test_a_base_url_may_have_a_path_and_no_port() -> None:
     "url",
     [
         "127.0.0.1:8080",
-        "https://127.0.0.1",
+        "https://",
+        "unix:",
+        "unix:relative",
         "ftp://x",
         "http://",
         "http://127.0.0.1:port",

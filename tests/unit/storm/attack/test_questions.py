@@ -131,7 +131,7 @@ def test_where_none_answers_each_is_named(routes: Routes) -> None:
     ("location", "cure"),
     [
         ("http://elsewhere/", "give the address that answers by itself as --base-url"),
-        ("https://127.0.0.1/", "TLS is not spoken here"),
+        ("https://127.0.0.1/", "give the https:// address"),
     ],
 )
 def test_a_target_that_sends_elsewhere_is_told_before_anything_is_fired(

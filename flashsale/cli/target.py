@@ -1,0 +1,70 @@
+"""`flashsale target`: somebody's shop, before it is stormed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, find_base_url, shop_books
+from flashsale.campaign.trying import scenario_to_try, try_books, try_steps
+from flashsale.cli.options import (
+    BaseUrl,
+    BooksRedisUrl,
+    BooksUrl,
+    CaFile,
+    CertFile,
+    Insecure,
+    KeyFile,
+    StateDir,
+    tls_of,
+)
+from flashsale.cli.terminal import tell
+from flashsale.errors import ExitCode
+
+command = typer.Typer(help="Somebody's shop: what a file of it says, and what is understood.")
+
+
+@command.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@command.command("check")
+def check(
+    shop: Annotated[str, typer.Argument(help="The .toml of the shop, or a preset's name.")],
+    voucher: Annotated[int, typer.Option(help="What is claimed.", min=1)] = 1,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="The users' file.", show_default=f"{TOKENS} in the state folder"),
+    ] = None,
+    base_url: BaseUrl = None,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    books_url: BooksUrl = None,
+    books_redis_url: BooksRedisUrl = None,
+    ca: CaFile = None,
+    cert: CertFile = None,
+    key: KeyFile = None,
+    insecure: Insecure = False,
+) -> None:
+    """Send one request of each kind as the first user, and show what was understood.
+
+    It is a real claim: a unit may be sold. The books are read, and nothing is written there. Exits
+    with 2 where an answer was not understood, or the books could not be read.
+    """
+    scenario = scenario_to_try(shop, voucher)
+    where = find_base_url(state_dir, base_url)
+    tls = tls_of(ca, cert, key, insecure)
+    tried = list(try_steps(scenario, where, tokens or state_dir / TOKENS, tls))
+    for each in tried:
+        tell(str(each))
+    unread = [each.step for each in tried if not each.is_understood]
+    books = []
+    if scenario.books is not None:
+        books = try_books(shop_books(scenario.books, where, books_url, books_redis_url), voucher)
+        for line in books:
+            tell(f"books: {line}")
+    if unread:
+        tell(f"not understood: {', '.join(unread)}; add a rule to [target.{unread[0]}]", err=True)
+    if unread or any(line.startswith("not read") for line in books):
+        raise typer.Exit(ExitCode.USAGE)

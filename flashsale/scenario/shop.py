@@ -1,0 +1,414 @@
+"""Somebody's shop, as a file describes it: what each step asks, and what its answers mean.
+
+Without a step of its own the target is of the family, and nothing here has a say. With one, every
+step that a scenario takes has to be described.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from flashsale.errors import UsageError
+from flashsale.resources import resource
+from flashsale.scenario import template
+from flashsale.scenario.load import HOUR_MS, Step
+from flashsale.scenario.rules import (
+    QUEUED,
+    SUCCESS,
+    Meanings,
+    Rule,
+    check_place,
+    check_rules,
+)
+from flashsale.scenario.table import Table, suggestion
+from flashsale.scenario.target import Routes
+from flashsale.scenario.template import Piece, Values
+from flashsale.scenario.thresholds import ENDPOINTS
+from flashsale.scenario.tokens import NOT_UTF8
+
+_PATH = re.compile(r"/[!-\"$-~]*")
+_HEADER_NAME = re.compile(r"[!#-'*+.0-9A-Z^_`a-z|~-]+")
+_HEADER_TEXT = re.compile(r"[ -~]*")
+_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect"})
+_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
+_VARIABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,31}")
+_POLLED = (QUEUED, "sold", "sold_out", "duplicate", "ended", "refused", "shed", "unknown")
+
+
+LOOKED_UP = ("sold", "none", "later")
+"""What a look after a claim in doubt can find."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that lacks its values alone."""
+
+    head: tuple[Piece, ...]
+    body: tuple[Piece, ...] | None
+
+    def filled(self, values: Values) -> bytes:
+        """The bytes to send."""
+        head = template.fill(self.head, values)
+        if self.body is None:
+            return f"{head}\r\n".encode()
+        body = template.fill(self.body, values).encode()
+        return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The variables that it asks for."""
+        return frozenset(template.names_in((*self.head, *(self.body or ()))))
+
+
+class Request(Table):
+    """What is asked. Texts are templates over `{voucher}`, `{user}`, `{token}`, `{attempt}`,
+    `{run}`, `{quantity}`, columns of the users' file (`{user.email}`) and what answers gave."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = Field(
+        default="POST", description="the method"
+    )
+    path: str = Field(description="the path, such as '/orders/{voucher}'")
+    query: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description='name = "value" behind the path'
+    )
+    headers: dict[str, str] = Field(default_factory=dict, description='name = "value"')
+    body_json: Any = Field(default=None, alias="json", description="the body, as JSON")
+    form: dict[str, str | int | float | bool] | None = Field(
+        default=None, description="the body, as a form"
+    )
+    text: str | None = Field(default=None, description="the body, as it is sent")
+
+    @model_validator(mode="after")
+    def _can_be_sent(self) -> Self:
+        if not _PATH.fullmatch(self.path):
+            raise ValueError(
+                f"path: found {self.path!r}, expected a path such as '/orders/{{voucher}}'"
+            )
+        given = [
+            name
+            for name, body in (("json", self.body_json), ("form", self.form), ("text", self.text))
+            if body is not None
+        ]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: a request has one body; leave one of them")
+        check_headers(self.headers)
+        self.prepared("host", "", {})  # every template is one
+        return self
+
+    def prepared(self, authority: str, prefix: str, common: Mapping[str, str]) -> Prepared:
+        """The request to this host. Raises ValueError for a template that is none."""
+        head: list[Piece] = [f"{self.method} {prefix}", *template.in_path(self.path)]
+        if self.query:
+            head += ["&" if "?" in self.path else "?", *template.in_form(self.query)]
+        head.append(f" HTTP/1.1\r\nhost: {authority}\r\n")
+        for name, text in self._headers(common).items():
+            head += [f"{name}: ", *template.in_header(text), "\r\n"]
+        body = self._body()
+        if body is None and self.method != "GET":
+            body = []
+        return Prepared(tuple(head), None if body is None else tuple(body))
+
+    def _headers(self, common: Mapping[str, str]) -> dict[str, str]:
+        kind = "json" if self.body_json is not None else "form" if self.form is not None else ""
+        usual = {"content-type": _TYPES[kind]} if kind else {}
+        given = {name.lower(): text for name, text in {**common, **self.headers}.items()}
+        return {name: text for name, text in {**usual, **given}.items() if text}
+
+    def _body(self) -> list[Piece] | None:
+        if self.body_json is not None:
+            return template.in_json(self.body_json)
+        if self.form is not None:
+            return template.in_form(self.form)
+        return None if self.text is None else template.in_text(self.text)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises ValueError for a header that cannot be sent, or is not the file's to give."""
+    for name, text in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or name.lower() in _OURS:
+            raise ValueError(
+                f"headers: found {name!r}, expected a header's name that is yours to give"
+            )
+        if not _HEADER_TEXT.fullmatch(text):
+            raise ValueError(f"headers.{name}: expected visible ASCII and spaces")
+
+
+class Poll(Request):
+    """How a queued claim is asked after, until an answer says what became of it. The last of them
+    ends the claim's response; all of it has to come within timeouts.request_ms."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = Field(
+        default="GET", description="the method"
+    )
+    every_ms: int = Field(
+        default=200, ge=10, le=HOUR_MS, description="from an answer to the next question"
+    )
+    order: str = Field(default="", description="where the order id is; else the queued answer's")
+    outcomes: tuple[Rule, ...] = Field(
+        strict=False, min_length=1, description="the rules, in their order"
+    )
+
+
+class Lookup(Request):
+    """What is asked after the storm about a claim in doubt, once its deadline has passed: whether
+    an order came of it after all. `none` is final, `later` is asked again."""
+
+    method: Literal["GET"] = Field(default="GET", description="the method")
+    order: str = Field(default="", description="where the order id is, or '' for none")
+    outcomes: tuple[Rule, ...] = Field(
+        strict=False, min_length=1, description="the rules: 'sold', 'none' or 'later'"
+    )
+
+    def meanings(self) -> Meanings:
+        """What its answers mean."""
+        return Meanings(self.outcomes, self.order)
+
+    def asked(self, values: Values, common: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """The path, with its query, and the headers of one question."""
+        path = template.fill(template.in_path(self.path), values)
+        if self.query:
+            sign = "&" if "?" in self.path else "?"
+            path += sign + template.fill(template.in_form(self.query), values)
+        headers = {**common, **self.headers}
+        return path, {n: template.fill(template.in_header(t), values) for n, t in headers.items()}
+
+
+class StepTable(Request):
+    """One step of a shop's own."""
+
+    order: str = Field(
+        default="",
+        description="where the order id is: '/pointer', 'header:name', or '' for none",
+    )
+    outcomes: tuple[Rule, ...] = Field(
+        default=(), strict=False, description="the rules, in their order"
+    )
+    take: dict[str, str] = Field(
+        default_factory=dict, description="variable = where an answer gives it to later steps"
+    )
+    poll: Poll | None = Field(default=None, description="the table [target.STEP.poll]")
+
+    def meanings(self, name: str) -> Meanings:
+        """What its answers mean."""
+        return Meanings(self.outcomes, self.order, self.take, SUCCESS[name])
+
+    def polled(self) -> Meanings:
+        """What the answers to its questions mean."""
+        assert self.poll is not None
+        return Meanings(self.poll.outcomes, self.poll.order)
+
+
+class Shop(Routes):
+    """A target: routes of the family, or steps of a shop's own. In such a shop a route that is not
+    given is not there."""
+
+    preset: str = Field(default="", description="what this begins with, such as 'hm-dianping'")
+    headers: dict[str, str] = Field(
+        default_factory=dict, description='name = "value" of every step'
+    )
+    buy: StepTable | None = Field(default=None, description="the table [target.buy]: the claim")
+    browse: StepTable | None = Field(default=None, description="the table [target.browse]")
+    sign: StepTable | None = Field(default=None, description="the table [target.sign]")
+    login: StepTable | None = Field(default=None, description="the table [target.login]")
+    cart: StepTable | None = Field(default=None, description="the table [target.cart]")
+    pay: StepTable | None = Field(default=None, description="the table [target.pay]")
+    cancel: StepTable | None = Field(default=None, description="the table [target.cancel]")
+    lookup: Lookup | None = Field(default=None, description="the table [target.lookup]")
+
+    @property
+    def described(self) -> dict[Step, StepTable]:
+        """The steps that the file describes."""
+        found = ((step, getattr(self, step.endpoint)) for step in Step)
+        return {step: table for step, table in found if table is not None}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a shop of its own kind, and not of the family."""
+        return bool(self.described)
+
+    @property
+    def routes(self) -> Routes:
+        """What is asked beside the steps."""
+        if not self.is_own:
+            return self
+        given = {name: getattr(self, name) for name in Routes.model_fields}
+        unset = dict.fromkeys(given.keys() - self.model_fields_set, "")
+        return Routes.model_construct(**{**given, **unset})
+
+    @model_validator(mode="after")
+    def _steps_are_whole(self) -> Self:
+        check_headers(self.headers)
+        taken = self._taken
+        for step, table in self.described.items():
+            where = f"target.{step.endpoint}"
+            _check_takes(where, table.take)
+            check_place(table.order, where)
+            _check_outcomes(where, step, table)
+            for name in table.prepared("host", "", self.headers).names:
+                if not template.is_known(name, taken):
+                    raise ValueError(f"{where}: {template.unknown(name, taken)}")
+            if table.poll is not None:
+                _check_poll(where, table.poll, taken)
+        if self.lookup is not None:
+            self._check_lookup(self.lookup)
+        return self
+
+    def _check_lookup(self, lookup: Lookup) -> None:
+        where = "target.lookup"
+        if self.buy is None:
+            raise ValueError(f"{where}: this is for a shop with [target.buy]")
+        check_place(lookup.order, where)
+        check_rules(where, lookup.outcomes, LOOKED_UP)
+        for name in lookup.prepared("host", "", self.headers).names:
+            if not template.is_known(name, ()):
+                raise ValueError(f"{where}: {template.unknown(name, ())}")
+
+    @property
+    def _taken(self) -> list[str]:
+        """Variables that answers give, in no order."""
+        named = [name for table in self.described.values() for name in table.take]
+        return [*named, *([template.ORDER] if self.buy and self.buy.order else [])]
+
+    def missing(self, steps: Iterable[Step]) -> str:
+        """What keeps a scenario from taking these steps, in this order; empty where nothing."""
+        known: set[str] = set()
+        before: set[Step] = set()
+        for step in steps:
+            table = self.described.get(step)
+            if table is None:
+                if step.is_shops_own or self.is_own:
+                    return f"target.{step.endpoint}: missing, expected what this step asks"
+                continue
+            if step.needs_order and Step.BUY not in before:
+                return f"load.steps: {step.endpoint!r} follows 'buy', since it needs an order"
+            late = self.names(step) - set(template.PLANNED)
+            for name in sorted(late):
+                if template.column_of(name) is None and name not in known:
+                    return f"target.{step.endpoint}: no step before it takes {{{name}}}"
+            known |= {*table.take, *([template.ORDER] if step is Step.BUY else [])}
+            before.add(step)
+        return ""
+
+    def names(self, step: Step) -> frozenset[str]:
+        """The variables of a step."""
+        return self.described[step].prepared("host", "", self.headers).names
+
+    def columns(self, steps: Iterable[Step]) -> set[str]:
+        """The columns of the users' file that these steps need, the token's among them."""
+        names = {name for step in steps if step in self.described for name in self.names(step)}
+        taken = set(self._taken)
+        found = {column for name in names if (column := template.column_of(name))}
+        return found | ({"token"} if "token" in names - taken else set())
+
+
+def _check_takes(where: str, takes: Mapping[str, str]) -> None:
+    for name, place in takes.items():
+        if not _VARIABLE_NAME.fullmatch(name) or name in set(template.PLANNED) - {"token"}:
+            raise ValueError(f"{where}.take: found {name!r}, expected a name that is free")
+        if not place:
+            raise ValueError(f"{where}.take.{name}: expected where it is, such as '/data/token'")
+        check_place(place, f"{where}.take.{name}")
+
+
+def _check_outcomes(where: str, step: Step, table: StepTable) -> None:
+    usual = [str(end) for end in ENDPOINTS[step.endpoint]]
+    endings = [*usual, *([QUEUED] if table.poll else [])]
+    asked = any(rule.outcome == QUEUED for rule in table.outcomes)
+    if asked and table.poll is None:
+        raise ValueError(f"{where}.outcomes: {QUEUED!r} needs the table [{where}.poll]")
+    check_rules(where, table.outcomes, endings)
+    if table.poll is not None and not asked:
+        raise ValueError(f"{where}.poll: no rule of {where}.outcomes says {QUEUED!r}")
+    if step is Step.BUY:
+        final = table.outcomes + (table.poll.outcomes if table.poll else ())
+        if not any(rule.outcome == "sold" for rule in final):
+            raise ValueError(f"{where}.outcomes: no rule says 'sold', so nothing ever could be")
+    elif table.poll is not None:
+        raise ValueError(f"{where}.poll: this is for a claim, [target.buy]")
+
+
+def _check_poll(where: str, poll: Poll, taken: Iterable[str]) -> None:
+    check_rules(f"{where}.poll", poll.outcomes, _POLLED)
+    check_place(poll.order, f"{where}.poll")
+    known = [*taken, template.ORDER]
+    for name in poll.prepared("host", "", {}).names:
+        if not template.is_known(name, known):
+            raise ValueError(f"{where}.poll: {template.unknown(name, known)}")
+
+
+# Files and presets --------------------------------------------------------------------------------
+
+TABLES = ("target", "books")
+"""What a file of a shop holds."""
+
+
+def preset_names() -> list[str]:
+    """The shops that ship with flashsale."""
+    return sorted(path.stem for path in resource("scenarios").glob("targets/*.toml"))
+
+
+def shop_document(name: str) -> dict[str, Any]:
+    """The tables of a shop's file, or of the preset called so, on what its own preset says. A
+    scenario's file is one, too. Raises UsageError.
+    """
+    path = Path(name)
+    if path.suffix != ".toml" and "/" not in name:
+        return _preset(name, "--target")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        document = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
+        raise UsageError(f"target {path}: {reason}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    if "schema" in document:  # a scenario with its shop in it
+        document = {table: document[table] for table in TABLES if table in document}
+    strange = next((key for key in document if key not in TABLES), None)
+    if strange is not None:
+        raise UsageError(
+            f"{path}: {strange}: no such table{suggestion(strange, list(TABLES))}; expected "
+            f"{' and '.join(f'[{table}]' for table in TABLES)}"
+        )
+    return on_preset(document, str(path))
+
+
+def on_preset(document: dict[str, Any], source: str) -> dict[str, Any]:
+    """A document's tables laid over those of the preset that its [target] names."""
+    target = document.get("target")
+    name = target.get("preset") if isinstance(target, dict) else None
+    if not isinstance(name, str) or not name:
+        return document
+    return _laid_over(_preset(name, f"{source}: target.preset"), document)
+
+
+def _preset(name: str, where: str) -> dict[str, Any]:
+    names = preset_names()
+    if name not in names:
+        raise UsageError(
+            f"{where}: no preset {name!r}{suggestion(name, names)}; there are {', '.join(names)}, "
+            "or give the path of a .toml file"
+        )
+    text = (resource("scenarios") / "targets" / f"{name}.toml").read_text(encoding="utf-8")
+    document: dict[str, Any] = tomllib.loads(text)
+    document.setdefault("target", {})["preset"] = name
+    return document
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; whatever else stands above counts."""
+    return dict(_merged(below, above))
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key in {**below, **above}:
+        low, high = below.get(key), above.get(key, below.get(key))
+        if isinstance(low, dict) and isinstance(high, dict):
+            yield key, _laid_over(low, high)
+        else:
+            yield key, high

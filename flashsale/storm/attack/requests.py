@@ -1,0 +1,190 @@
+"""What each attempt sends, and who reads its answer: decided before the storm, as bytes.
+
+For a target of the family the bytes are the target's own. For somebody's shop they are its file's
+templates, filled. A request that wants what an earlier answer gives (a token, a cart, an order) is
+filled when it is sent, and nothing else is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+
+from flashsale.model import Outcome
+from flashsale.scenario import template
+from flashsale.scenario.answer import MESSAGES, Answer
+from flashsale.scenario.load import Step
+from flashsale.scenario.rules import Meanings
+from flashsale.scenario.shop import Prepared
+from flashsale.scenario.target import Target
+from flashsale.storm.attack.attack import Mission
+from flashsale.storm.attack.wire import KEPT, BrowseReader, Reader, SignReader
+from flashsale.storm.plan.plan import Plan
+
+_READERS = {Step.BUY: Reader, Step.BROWSE: BrowseReader, Step.SIGN: SignReader}
+
+Given = dict[int, dict[str, str]]
+"""By user, what answers gave."""
+
+
+class ShopReader(Reader):
+    """Reads answers by the rules of a shop's step."""
+
+    def __init__(self, meanings: Meanings) -> None:
+        super().__init__()
+        self.meanings = meanings
+        self.kept = KEPT | meanings.headers
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        return self.meanings.read(status, headers, body)
+
+
+class TakingReader(Reader):
+    """Reads the answer to one attempt of one user, and keeps what later steps want of it."""
+
+    def __init__(self, of: ShopReader, given: dict[str, str]) -> None:
+        self._of, self._given = of, given
+        self.kept = of.kept
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        answer = self._of.read(status, headers, body)
+        self._given.update(self._of.meanings.taken(status, headers, body))
+        if answer.outcome is Outcome.SOLD and answer.order is not None:
+            self._given[template.ORDER] = answer.order
+        return answer
+
+    def recall(self, data: bytes) -> Answer | None:
+        return None
+
+    def remember(self, data: bytes, answer: Answer) -> None:
+        """Nothing: another user's answer is another's."""
+
+    def bounded(self, answer: Answer) -> Answer:
+        return self._of.bounded(answer)
+
+
+class Exchange:
+    """What a mission sends and how its answers are read; `requests[i]` and `readers[i]` are of
+    attempt `i`."""
+
+    def __init__(self, mission: Mission) -> None:
+        self.given: Given = {}
+        self._mission, self._shop = mission, mission.scenario.target
+        self.values = Values(mission)
+        if self._shop.is_own:
+            self.requests: Sequence[bytes] = self._filled()
+            self.readers: Sequence[Reader] = self._shop_readers()
+        else:
+            self.requests = requests_of(mission.plan, mission.target, mission.tokens)
+            self.readers = _family_readers(mission)
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self._mission.plan!r}>"
+
+    def _filled(self) -> Sequence[bytes]:
+        plan, values = self._mission.plan, self.values
+        prepared = {
+            step: table.prepared(
+                self._mission.target.authority, self._mission.target.prefix, self._shop.headers
+            )
+            for step, table in self._shop.described.items()
+        }
+        late = {step for step, request in prepared.items() if request.names & self._late_names}
+        if not late.intersection(plan.steps):
+            return [prepared[Step(ask)].filled(values(i)) for i, ask in enumerate(plan.asks)]
+        made = [
+            prepared[Step(ask)] if ask in late else prepared[Step(ask)].filled(values(i))
+            for i, ask in enumerate(plan.asks)
+        ]
+        return _LateRequests(made, lambda i: {**values(i), **self._given_to(i)})
+
+    @property
+    def _late_names(self) -> set[str]:
+        """Variables that are known only when an answer has told."""
+        return {template.ORDER, *(n for t in self._shop.described.values() for n in t.take)}
+
+    def _given_to(self, attempt: int) -> dict[str, str]:
+        return self.given.setdefault(self._mission.plan.users[attempt], {})
+
+    def _shop_readers(self) -> Sequence[Reader]:
+        plan, described = self._mission.plan, self._shop.described
+        readers = {step: ShopReader(t.meanings(step.endpoint)) for step, t in described.items()}
+        wants_order = any(template.ORDER in self._shop.names(step) for step in plan.steps)
+        taking = {step for step, table in described.items() if table.take}
+        taking |= {Step.BUY} if wants_order else set()
+        if not taking.intersection(plan.steps):
+            return [readers[Step(ask)] for ask in plan.asks]
+        return [
+            TakingReader(readers[Step(ask)], self._given_to(i))
+            if ask in taking
+            else readers[Step(ask)]
+            for i, ask in enumerate(plan.asks)
+        ]
+
+
+class Values:
+    """What is known of each attempt when the plan is made."""
+
+    def __init__(self, mission: Mission) -> None:
+        self._plan, self._tokens, self._columns = mission.plan, mission.tokens, mission.columns
+        sale = mission.scenario.sale
+        self._same = {"run": mission.run, "quantity": str(sale.quantity if sale else 1)}
+
+    def __call__(self, attempt: int) -> dict[str, str]:
+        plan = self._plan
+        user = plan.users[attempt] if plan.users else 0
+        named = plan.numbers[attempt] if plan.numbers else attempt
+        columns = self._columns.get(user, {})
+        return {
+            **self._same,
+            **{f"user.{name}": value for name, value in columns.items()},
+            "user": columns.get("user_id", str(user)),
+            "token": self._tokens.get(user, ""),
+            "voucher": str(plan.things[attempt]),
+            "attempt": str(named),
+        }
+
+
+class _LateRequests(Sequence[bytes]):
+    """Bytes, but for requests that are filled each time that they are asked for."""
+
+    def __init__(
+        self, made: Sequence[bytes | Prepared], values: Callable[[int], dict[str, str]]
+    ) -> None:
+        self._made, self._values = made, values
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    @overload
+    def __getitem__(self, attempt: int) -> bytes: ...
+    @overload
+    def __getitem__(self, attempt: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, attempt: Any) -> Any:
+        found = self._made[attempt]
+        return found.filled(self._values(attempt)) if isinstance(found, Prepared) else found
+
+
+def requests_of(plan: Plan, target: Target, tokens: Mapping[int, str]) -> list[bytes]:
+    """Raises KeyError where a user of the plan has no token."""
+    if plan.steps == (Step.BUY,):
+        owners = map(tokens.__getitem__, plan.users)
+        return target.claims(zip(plan.things, owners, strict=True))
+    if not plan.users:
+        return target.reads(plan.things)
+    columns = zip(plan.asks, plan.users, plan.things, strict=True)
+    return [_request(target, ask, tokens[user], thing) for ask, user, thing in columns]
+
+
+def _request(target: Target, ask: int, token: str, thing: int) -> bytes:
+    match ask:
+        case Step.BUY:
+            return target.claim(thing, token)
+        case Step.BROWSE:
+            return target.read_by(thing, token)
+        case _:
+            return target.sign_in(token)
+
+
+def _family_readers(mission: Mission) -> list[Reader]:
+    messages = {**MESSAGES, **mission.scenario.messages}
+    readers = {step: reader(messages) for step, reader in _READERS.items()}
+    return [readers[Step(ask)] for ask in mission.plan.asks]

@@ -1,0 +1,203 @@
+"""Each preset on a server with its shapes: tried by one request, stormed, and understood."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+from rig.documents import ROOT
+from rig.shop_server import Answer, Asked, Reply, ShopServer
+
+from flashsale.run.folder import SUMMARY_FILE
+from flashsale.run.summary import Summary
+from flashsale.scenario.shop import preset_names
+
+HEAD = '# Is it sold?\nschema = 1\nname = "preset"\n[sale]\nunits = 3\n[load]\n'
+LOAD = 'model = "closed"\nusers = 6\nconnections = 3\n'
+USERS = "user_id,token,username,password\n" + "".join(
+    f"{n},token-{n},u{n},p&{n}\n" for n in range(1, 9)
+)
+
+
+class Sold:
+    """Three units, one a user."""
+
+    def __init__(self) -> None:
+        self.numbers = itertools.count(1)
+        self.of: dict[str, str] = {}
+
+    def to(self, user: str) -> str:
+        """The order, `duplicate` or `sold_out`."""
+        if user in self.of:
+            return "duplicate"
+        if len(self.of) == 3:
+            return "sold_out"
+        return self.of.setdefault(user, f"ord_{next(self.numbers):04}-é")
+
+
+def bearer() -> Answer:
+    sold = Sold()
+
+    def answer(asked: Asked) -> Reply:
+        assert asked.json == {"item": "1", "quantity": 1}
+        found = sold.to(asked.headers["authorization"].removeprefix("Bearer token-"))
+        if found in ("duplicate", "sold_out"):
+            told = {"duplicate": "Already bought", "sold_out": "Sold out!"}[found]
+            return Reply(409, {"error": told})
+        return Reply(201, {"id": found})
+
+    return answer
+
+
+def unnamed() -> Answer:
+    sold = Sold()
+
+    def answer(asked: Asked) -> Reply:
+        form = parse_qs(asked.body.decode())
+        assert form["voucher"] == ["1"]
+        found = sold.to(form["user"][0])
+        if found in ("duplicate", "sold_out"):
+            return Reply(200, {"success": False, "why": found.replace("_", " ")})
+        return Reply(200, {"success": True})
+
+    return answer
+
+
+def cookie() -> Answer:
+    sold, sessions = Sold(), itertools.count()
+    users: dict[str, str] = {}
+
+    def answer(asked: Asked) -> Reply:
+        form = parse_qs(asked.body.decode())
+        if asked.path == "/login":
+            session = f"s{next(sessions)}"
+            users[session] = form["username"][0]
+            assert form["password"] == [f"p&{form['username'][0][1:]}"]
+            return Reply(303, b"", {"set-cookie": f"session={session}; HttpOnly", "location": "/"})
+        found = sold.to(users[asked.headers["cookie"].removeprefix("session=")])
+        if found in ("duplicate", "sold_out"):
+            return Reply(200, {"ok": False, "why": found.replace("_", " ")})
+        return Reply(200, {"ok": True, "order": found})
+
+    return answer
+
+
+def mq() -> Answer:
+    sold, looks = Sold(), dict[str, int]()
+
+    def answer(asked: Asked) -> Reply:
+        user = asked.headers["authorization"].removeprefix("Bearer token-")
+        if asked.method == "POST":
+            return Reply(202, {"ticket": f"t-{user}"})
+        ticket = asked.path.rpartition("/")[2]
+        looks[ticket] = looks.get(ticket, 0) + 1
+        if looks[ticket] < 2:
+            return Reply(200, {"state": "queued"})
+        found = sold.to(user)
+        if found in ("duplicate", "sold_out"):
+            return Reply(200, {"state": found})
+        return Reply(200, {"state": "confirmed", "id": found})
+
+    return answer
+
+
+def family() -> Answer:
+    """As published: no `x-outcome`, a number for an id, messages with a mark, no health route."""
+    sold = Sold()
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path == "/user/me":
+            return Reply(200, {"success": True, "data": {}})
+        if asked.method != "POST":
+            return Reply(404)
+        found = sold.to(asked.headers["authorization"])
+        if found in ("duplicate", "sold_out"):
+            message = {"duplicate": "不允许重复下单！", "sold_out": "库存不足！"}[found]
+            return Reply(200, {"success": False, "errorMsg": message})
+        return Reply(200, {"success": True, "data": 421_000_000_000_000_000 + len(sold.of)})
+
+    return answer
+
+
+SHAPES = {
+    "bearer": bearer,
+    "unnamed": unnamed,
+    "cookie": cookie,
+    "mq": mq,
+    "flashsale": family,
+    "hm-dianping": family,
+}
+
+
+def flashsale(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "flashsale", *words],
+        cwd=folder,
+        env={**os.environ, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_there_is_a_shape_for_each_and_a_line_in_the_document() -> None:
+    assert sorted(SHAPES) == preset_names()
+    page = (ROOT / "docs" / "shops.md").read_text()
+    assert all(f"| `{name}` |" in page for name in SHAPES)
+
+
+@pytest.mark.parametrize("preset", SHAPES)
+def test_a_preset_is_stormed_and_each_answer_understood(preset: str, tmp_path: Path) -> None:
+    steps = (
+        'steps = ["login", "buy", "buy"]\n' if preset == "cookie" else 'steps = ["buy", "buy"]\n'
+    )
+    (tmp_path / "sale.toml").write_text(HEAD + LOAD + steps)
+    tokens = (
+        USERS
+        if preset not in ("flashsale", "hm-dianping")
+        else "user_id,token\n" + "".join(f"{n},token-{n}\n" for n in range(1, 9))
+    )
+    (tmp_path / "users.csv").write_text(tokens)
+    where = ["--target", preset, "--tokens", "users.csv", "--state-dir", "none"]
+    with ShopServer(SHAPES[preset]()).open() as server:
+        done = flashsale(
+            tmp_path,
+            *("storm", "sale.toml", "--base-url", server.base_url, "--out", "run", "--quiet"),
+            *("--no-calibrate", *where),
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = Summary.read(tmp_path / "run" / SUMMARY_FILE)
+    # Who was sold nothing is told "sold out" twice, who was sold something "duplicate".
+    assert summary.endpoints["buy"].outcomes == {"sold": 3, "sold_out": 6, "duplicate": 3}
+
+
+@pytest.mark.parametrize("preset", ["bearer", "cookie", "mq"])
+def test_one_of_each_is_sent_and_what_was_understood_is_shown(preset: str, tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text(USERS)
+    with ShopServer(SHAPES[preset]()).open() as server:
+        done = flashsale(
+            tmp_path,
+            *("target", "check", preset, "--base-url", server.base_url, "--tokens", "users.csv"),
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1].startswith("buy: POST /")
+    assert ": sold, order ord_0001-" in lines[-1]
+    assert len(lines) == (2 if preset == "cookie" else 1)
+
+
+def test_what_was_not_understood_is_shown_and_exits_with_2(tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text(USERS)
+    with ShopServer(lambda asked: Reply(200, {"what": "ever"})).open() as server:
+        done = flashsale(
+            tmp_path,
+            *("target", "check", "bearer", "--base-url", server.base_url),
+            *("--tokens", "users.csv"),
+        )
+    assert done.returncode == 2
+    assert 'buy: POST /orders → 200: unknown (order_id: {"what": "ever"})' in done.stdout
+    assert "not understood: buy; add a rule to [target.buy]" in done.stderr

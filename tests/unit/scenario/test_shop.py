@@ -1,0 +1,236 @@
+"""[target]: what of somebody's shop is refused before anything is sent, and what is sent to it."""
+
+import pickle
+from typing import Any
+
+import pytest
+
+from flashsale.errors import UsageError
+from flashsale.model import Doing, Outcome, id_of, text_id
+from flashsale.run.recording import scenario_document, scenario_of
+from flashsale.scenario.answer import Answer
+from flashsale.scenario.load import Step
+from flashsale.scenario.rules import QUEUED
+from flashsale.scenario.scenario import Scenario, parse_scenario
+
+HEAD = """\
+# Is it sold?
+schema = 1
+name = "own"
+[sale]
+units = 3
+[load]
+model = "closed"
+users = 6
+connections = 3
+"""
+BUY = """\
+[target.buy]
+path = "/orders/{voucher}"
+order = "/id"
+outcomes = [{ status = 201, outcome = "sold" }, { outcome = "sold_out" }]
+"""
+
+
+def scenario(target: str, steps: str = '["buy"]') -> Scenario:
+    return parse_scenario(f"{HEAD}steps = {steps}\n{target}", "s.toml")
+
+
+def refused(target: str, steps: str = '["buy"]') -> str:
+    with pytest.raises(UsageError) as error:
+        scenario(target, steps)
+    return str(error.value)
+
+
+def rules(text: str) -> str:
+    return BUY.replace('{ outcome = "sold_out" }', text)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (BUY.replace("{voucher}", "{vaucher}"), "did you mean 'voucher'?"),
+        (BUY + 'text = "{cart}"\n', "found {cart}, expected one of {voucher}"),
+        (BUY.replace("{voucher}", "{voucher"), "a brace is written twice"),
+        (rules('{ status = 700, outcome = "sold_out" }'), "found status 700"),
+        (rules('{ status = 204, body = "x", outcome = "sold_out" }'), "an answer 204 has no body"),
+        (rules('{ body = "(", outcome = "sold_out" }'), "is no regular expression"),
+        (rules('{ outcome = "soldout" }'), "did you mean 'sold_out'?"),
+        (rules('{ outcome = "queued" }'), "needs the table [target.buy.poll]"),
+        (
+            rules('{ json = { "/a" = 1, "/a/b" = 2 }, outcome = "sold_out" }'),
+            "/a is to be 1 and to hold /a/b",
+        ),
+        (
+            rules('{ json = { "/a" = "x" }, matches = { "/a" = "y" }, outcome = "ended" }'),
+            "/a is to be 'x' and to match 'y'",
+        ),
+        (
+            rules('{ outcome = "ended" }, { status = 409, outcome = "sold_out" }'),
+            "rule 3 can never match: rule 2 (ended) fits before it whatever the answer is",
+        ),
+        (
+            rules('{ status = "4xx", outcome = "ended" }, { status = 409, outcome = "sold_out" }'),
+            "rule 3 can never match: rule 2 (ended) fits before it; put it above that one",
+        ),
+        (BUY.replace('"sold" }', '"ended" }'), "no rule says 'sold'"),
+        (BUY.replace('order = "/id"', 'order = "id"'), "expected a JSON pointer"),
+        (BUY + 'json = { a = 1 }\ntext = "b"\n', "json and text: a request has one body"),
+        (BUY + 'headers = { host = "x" }\n', "a header's name that is yours to give"),
+        (BUY + 'take = { user = "/id" }\n', "expected a name that is free"),
+        (BUY + "[target.buy.poll]\n", "target.buy.poll.path: missing"),
+        (BUY.replace('"/orders', '"orders'), "expected a path such as"),
+        ('[target]\npreset = "hm-dianpin"\n', "did you mean 'hm-dianping'?"),
+        (BUY + "[target.buy.outcome]\n", "did you mean 'outcomes'?"),
+        (rules('{ stats = 409, outcome = "sold_out" }'), "did you mean 'status'?"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_sent(target: str, said: str) -> None:
+    assert said in refused(target)
+
+
+def test_a_poll_that_no_rule_leads_to_is_refused() -> None:
+    poll = '[target.buy.poll]\npath = "/q/{order}"\noutcomes = [{ outcome = "sold" }]\n'
+    assert "no rule of target.buy.outcomes says 'queued'" in refused(BUY + poll)
+
+
+@pytest.mark.parametrize(
+    ("steps", "target", "said"),
+    [
+        ('["cart", "buy"]', BUY, "target.cart: missing"),
+        ('["buy", "cart"]', "", "target.buy: missing"),
+        ('["pay", "buy"]', BUY + '[target.pay]\npath = "/p/{order}"\n', "follows 'buy'"),
+        (
+            '["buy", "login"]',
+            BUY.replace("{voucher}", "{key}")
+            + '[target.login]\npath = "/in"\ntake = { key = "/k" }\n',
+            "target.buy: no step before it takes {key}",
+        ),
+    ],
+)
+def test_steps_come_in_an_order_that_can_be(steps: str, target: str, said: str) -> None:
+    if "target.buy: missing" in said:
+        target = '[target.cart]\npath = "/c"\n'
+    assert said in refused(target, steps)
+
+
+def test_a_request_is_filled_and_escaped_for_its_place() -> None:
+    shop = scenario(
+        BUY.replace("{voucher}", "{user.email}/{{x}}")
+        + 'query = { q = "{user}&" }\nheaders = { X-Key = "{run}-{attempt}" }\n'
+        'json = { n = "{quantity:number}", s = "{user.email}", list = [1, true, "a{{"] }\n'
+    ).target
+    assert shop.buy is not None
+    prepared = shop.buy.prepared("shop:80", "/api", {"authorization": "Bearer {token}"})
+    values = {"user.email": 'a"/b', "user": "7", "run": "r", "attempt": "3", "token": "t\r\nx: y"}
+    head, _, body = prepared.filled({**values, "quantity": "2"}).partition(b"\r\n\r\n")
+    assert head.decode().split("\r\n") == [
+        "POST /api/orders/a%22%2Fb/{x}?q=7%26 HTTP/1.1",
+        "host: shop:80",
+        "content-type: application/json",
+        "authorization: Bearer t",  # what would end a header is cut off
+        "x-key: r-3",
+        f"content-length: {len(body)}",
+    ]
+    assert body == b'{"n":2,"s":"a\\"/b","list":[1,true,"a{"]}'
+
+
+def test_a_form_and_no_body_at_all() -> None:
+    form = scenario(BUY + 'form = { a = "{user.n}" }\n').target.buy
+    none = scenario(BUY).target.buy
+    assert form is not None
+    assert none is not None
+    assert form.prepared("h", "", {}).filled({"user.n": "1 &2"}).endswith(b"\r\n\r\na=1+%262")
+    assert none.prepared("h", "", {}).filled({}).endswith(b"content-length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "answer"),
+    [
+        (201, {}, b'{"id":"ab-1"}', Answer(Outcome.SOLD, 201, "ab-1")),
+        (201, {}, b'{"id":17}', Answer(Outcome.SOLD, 201, "17")),
+        (201, {}, b'{"no":1}', Answer(Outcome.UNKNOWN, 201, None, "order_id", '{"no":1}')),
+        (201, {}, b'{"id":"a\\"b"}', Answer(Outcome.UNKNOWN, 201, None, "order_id", 'a"b')),
+        (409, {}, b'{"e":{"code":"GONE"}}', Answer(Outcome.SOLD_OUT, 409)),
+        (409, {}, b'{"held":"x-9"}', Answer(Outcome.DUPLICATE, 409, "x-9")),
+        (202, {b"x-state": b"wait 3"}, b"", Answer(Outcome.UNKNOWN, 202, None, QUEUED)),
+        (400, {}, b"too LATE now", Answer(Outcome.ENDED, 400)),
+        (400, {}, b"what?", Answer(Outcome.REFUSED, 400, None, "http_400", "what?")),
+        (429, {}, b"", Answer(Outcome.RATE_LIMITED, 429)),
+        (200, {}, b"hm", Answer(Outcome.UNKNOWN, 200, None, "rule", "hm")),
+        (500, {}, b"", Answer(Outcome.INDETERMINATE, 500, None, "http_500")),
+        (409, {}, b"[" * 100_000, Answer(Outcome.DUPLICATE, 409)),
+    ],
+)
+def test_the_first_rule_that_fits_says_what_an_answer_means(
+    status: int, headers: dict[bytes, bytes], body: bytes, answer: Answer
+) -> None:
+    text = """\
+[target.buy]
+path = "/"
+order = "/id"
+outcomes = [
+    { status = [200, 201], json = { "/never" = true }, outcome = "paused" },
+    { status = 201, outcome = "sold" },
+    { status = 409, matches = { "/e/code" = "^GONE" }, outcome = "sold_out" },
+    { status = 409, outcome = "duplicate", order = "/held" },
+    { header = { X-State = "wait \\\\d+" }, outcome = "queued" },
+    { body = "(?i)too late", outcome = "ended" },
+]
+[target.buy.poll]
+path = "/q/{order}"
+outcomes = [{ outcome = "sold" }]
+"""
+    buy = scenario(text).target.buy
+    assert buy is not None
+    meanings = pickle.loads(pickle.dumps(buy.meanings("buy")))  # noqa: S301 - as to a worker
+    assert meanings.read(status, headers, body) == answer
+
+
+def test_a_step_without_rules_is_done_by_its_status() -> None:
+    login = scenario(
+        '[target.login]\npath = "/in"\ntake = { token = "/data/t", k = "header:X-K" }\n' + BUY,
+        '["login", "buy"]',
+    ).target.login
+    assert login is not None
+    meanings = login.meanings("login")
+    assert meanings.read(204, {}, b"") == Answer(Doing.DONE, 204)
+    assert meanings.read(503, {}, b"").outcome is Outcome.SHED
+    assert meanings.read(403, {}, b"").outcome is Outcome.REFUSED
+    told: dict[str, Any] = {"status": 200, "headers": {b"x-k": b"v"}, "body": b'{"data":{"t":1}}'}
+    assert meanings.taken(**told) == {"token": "1", "k": "v"}
+
+
+def test_a_shop_is_written_down_and_read_back() -> None:
+    text = BUY.replace('{ outcome = "sold_out" }', '{ status = "4xx", outcome = "sold_out" }')
+    one = scenario(text + 'json = { a = ["{user.email}", 1.5, false] }\n')
+    assert scenario_of(scenario_document(one)) == one
+
+
+def test_what_is_not_described_is_not_asked_beside() -> None:
+    own, family = scenario(BUY).target, scenario("").target
+    assert (own.routes.health, own.routes.session, own.routes.status) == ("", "", "")
+    assert (family.routes.health, family.routes.session) == ("/healthz", "/user/me")
+    assert scenario('[target]\nhealth = "/up"\n' + BUY).target.routes.health == "/up"
+
+
+def test_columns_are_those_that_the_steps_use() -> None:
+    target = BUY + 'text = "{user.email}"\nheaders = { a = "{token}" }\n'
+    assert scenario(target).target.columns([Step.BUY]) == {"email", "token"}
+    login = '[target.login]\npath = "/"\ntake = { token = "/t" }\n'
+    assert scenario(login + target, '["login", "buy"]').target.columns([Step.LOGIN, Step.BUY]) == {
+        "email"
+    }
+
+
+@pytest.mark.parametrize("text", ["a-1", "x" * 128, "ü"])
+def test_ids_are_text_that_has_a_number(text: str) -> None:
+    assert text_id(text) == text
+    assert id_of(text) == id_of(text) >= 2**62
+    assert id_of("17") == 17
+    assert id_of("017") >= 2**62
+
+
+@pytest.mark.parametrize("text", ["", "x" * 129, 'a"b', "a\\b", "a\nb", "ü" * 65])
+def test_ids_that_are_none(text: str) -> None:
+    assert text_id(text) is None
