@@ -9,6 +9,7 @@ from flashsale.errors import UsageError
 from flashsale.model import Outcome, parse_id
 from flashsale.run.attempts_file import lines_of
 from flashsale.run.folder import ATTEMPTS_FILE
+from flashsale.seckill.control import SaleControl
 from flashsale.seckill.permit import Books, moment
 from flashsale.seckill.rebuild import (
     Rebuild,
@@ -18,7 +19,7 @@ from flashsale.seckill.rebuild import (
     acknowledged_and_gone,
     survey,
 )
-from flashsale.seeding.stores import StoreUrls, opened
+from flashsale.seeding.stores import Stores, StoreUrls, opened
 
 
 class Difference(NamedTuple):
@@ -51,10 +52,19 @@ def rebuild(urls: StoreUrls, *, apply: bool, run: Path | None = None) -> Rebuild
     acknowledged = None if run is None else _acknowledged(run)
     with opened(urls) as stores:
         books = Books(stores.ledger, stores.pool)
+        if apply:
+            _finish_changes(stores)
         found = survey(books)
         gone = None if acknowledged is None else acknowledged_and_gone(books, acknowledged, found)
         done = Rebuild(books).apply() if apply else None
     return RebuildReport(found, list(differences(found)), done, gone)
+
+
+def _finish_changes(stores: Stores) -> None:
+    """Changes of sales that were cut short, where the ledger still knows the sale."""
+    control = SaleControl(stores.pool, stores.ledger, "rebuild")
+    for voucher_id in control.unfinished():
+        control.finish(voucher_id)
 
 
 def _acknowledged(run: Path) -> list[int]:

@@ -64,7 +64,6 @@ _COUNTER_MARGIN = 65_536
 """Numbers beyond MySQL's highest that a rebuilt counter begins at: ids that were handed out and are
 no rows are not handed out again, whatever second it is."""
 _SPENT = 2**64 - 1
-_OPEN = "open"
 
 
 @dataclass
@@ -249,9 +248,12 @@ def _compare_terms(ledger: Redis, repair: SaleRepair) -> None:
         "begin": str(terms.begin_ms),
         "end": str(terms.end_ms),
         "initial": str(terms.initial),
-        "state": sale.get("state") or _OPEN,
+        "state": sale.get("state") or terms.state,
     }
     repair.fields = {name: value for name, value in wanted.items() if sale.get(name) != value}
+    if "initial" in repair.fields or (terms.change and "change" not in sale):
+        # MySQL's units have the changes up to this one in them: none of these is made again.
+        repair.fields |= {"change": str(terms.change), "refused": "0"}
     repair.found_stock = int(stock) if stock and stock.lstrip("-").isdigit() else None
     moved = repair.receipts or repair.stale or repair.members or repair.strangers
     if moved or repair.found_stock is None or repair.found_stock + members != terms.initial:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import structlog
 from redis import Redis
+from rig.killed import each_kill, killed
 from rig.rows import add_sale, marks, order_row, orders
 from rig.sale import HOUR_MS, claim, everything, now_ms, open_sale, stock
 from sqlalchemy import Engine, text
@@ -17,6 +18,7 @@ from flashsale.orders.books import BooksWatch, Look
 from flashsale.orders.persistence import persist
 from flashsale.orders.stream import OrderStream
 from flashsale.seckill import rebuild as rebuild_module
+from flashsale.seckill.control import SaleControl, read_units
 from flashsale.seckill.ids import EPOCH_S, day_of
 from flashsale.seckill.permit import Behind, Books
 from flashsale.seckill.queue import read_queue
@@ -27,6 +29,7 @@ from flashsale.seckill.rebuild import (
     alone,
     survey,
 )
+from flashsale.seckill.sale import read_terms
 
 UNITS = 30
 BEGIN_MS, END_MS = now_ms() - HOUR_MS, now_ms() + HOUR_MS
@@ -252,6 +255,38 @@ def test_a_paused_sale_stays_paused(shop: Shop) -> None:
     shop.ledger.delete(keys.seckill_stock(1))
     Rebuild(shop.books).apply()
     assert shop.ledger.hget(keys.seckill_sale(1), "state") == "paused"
+
+
+def test_a_sale_that_was_changed_by_command_comes_back_as_changed(shop: Shop) -> None:
+    """As the journal says, and what was cut short is made once, before the flush or after it."""
+    control = SaleControl(shop.pool, shop.ledger, "ann")
+    control.pause(1)
+    control.restock(1, 5)
+    shop.ledger.flushall()
+    Rebuild(shop.books).apply()
+    for _ in range(2):
+        sale = read_units(shop.ledger, [1])[0]
+        assert (sale.state, sale.offered, sale.imbalance) == ("paused", UNITS + 5, "")
+        control.finish(1)
+    control.restock(1, -2)
+    assert stock(shop.ledger) == UNITS + 3 - sale.held
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_change_that_was_cut_short_and_flushed_is_made_once(shop: Shop, change: int) -> None:
+    for kill in each_kill():
+        before = read_terms(shop.pool)[0].initial
+        with killed(kill, shop.ledger, shop.pool):
+            SaleControl(shop.pool, shop.ledger, "ann").restock(1, change)
+        shop.ledger.flushall()
+        Rebuild(shop.books).apply()
+        control = SaleControl(shop.pool, shop.ledger, "bob")
+        control.finish(1)
+        assert not control.unfinished()
+        sale = read_units(shop.ledger, [1])[0]
+        (terms, _) = read_terms(shop.pool)
+        assert (sale.offered, sale.imbalance) == (terms.initial, "")
+        assert sale.offered in (before, before + change)
 
 
 def test_an_order_that_is_written_again_is_dated_within_its_sale(shop: Shop) -> None:
