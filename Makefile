@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 # Real servers for several tests at once share the cores: what failed beside others is asked once
 # more, alone. Both answers are printed.
 ASK = $(BIN)/pytest -n auto --dist loadfile -m "$(1)" || { test $$? -eq 1 && \
-	$(BIN)/pytest --last-failed -m "$(1)"; }
+	$(BIN)/pytest --last-failed --last-failed-no-failures none -m "$(1)"; }
 
 rehearse: services
 	$(BIN)/flashsale rehearse stampede

@@ -317,9 +317,7 @@ def test_a_planted_corruption_is_the_verdict_of_the_check_that_owns_it(
     assert set(failed(judgement)) == {owner} | besides
 
 
-@pytest.mark.parametrize(
-    "fault", [_member_removed, _receipt_removed, _malformed_dead_letter], ids=str
-)
+@pytest.mark.parametrize("fault", [_member_removed, _receipt_removed, _malformed_dead_letter])
 def test_a_fault_fails_no_check_but_its_own(
     sale: RealSale, fault: Callable[[RealSale], None]
 ) -> None:
