@@ -142,8 +142,15 @@ def survey(
 ) -> list[Finding]:
     """As `examine`, but a store that does not answer is a finding among the others', and so is a
     ledger that is behind its MySQL."""
-    findings = _judge(_ask(ledger_url, cache_url, mysql_url), durability)
-    if ledger_url and mysql_url:
+    answers = _ask(ledger_url, cache_url, mysql_url)
+    findings = _judge(answers, durability)
+    ledger, _, mysql = answers
+    if (
+        ledger_url
+        and mysql_url
+        and isinstance(ledger, RedisFacts)
+        and isinstance(mysql, MySQLFacts)
+    ):
         findings += compare_books(ledger_url, mysql_url)
     return findings
 

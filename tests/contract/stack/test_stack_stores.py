@@ -4,6 +4,7 @@ no business in them.
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -322,11 +323,18 @@ def test_who_counts_reads_no_row(private: Private) -> None:
     pool.dispose()
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose sockets have paths that the system takes, wherever the tests run."""
+    with tempfile.TemporaryDirectory(prefix="fs-") as path:
+        yield Path(path)
+
+
 def test_a_long_path_has_its_socket_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Below the run-time directory, in a folder of its own that is gone afterwards."""
-    run_time = tmp_path / "run"
+    run_time = short / "run"
     run_time.mkdir(0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_time))
     directory = tmp_path / ("long" * 30)
@@ -342,12 +350,12 @@ def test_a_long_path_has_its_socket_elsewhere(
 
 
 def test_a_folder_that_somebody_else_has_prepared_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short / "run"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(short / "tmp"))
     directory = tmp_path / ("long" * 30)
-    (tmp_path / "run").mkdir()
+    (short / "run").mkdir()
     place = Socket.within(directory, "redis.sock").path.parent
     place.rmdir()
     place.mkdir(0o755)

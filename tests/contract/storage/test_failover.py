@@ -185,6 +185,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDBServer]
     server._init += (
         "CREATE OR REPLACE USER 'admin'@'{host}' IDENTIFIED BY 'a';\n"
         "GRANT ALL ON *.* TO 'admin'@'{host}';\n"
+        "REVOKE READ_ONLY ADMIN ON *.* FROM '{user}'@'{host}';\n"
     )
     with server:
         yield server

@@ -4,7 +4,7 @@ from hashlib import sha1
 
 import pytest
 
-from flashsale.lua.scripts import CLAIM_OUTCOMES, REFUSED, script
+from flashsale.lua.scripts import BEHIND, CLAIM_OUTCOMES, REFUSED, script
 from flashsale.model import Outcome
 
 
@@ -21,13 +21,16 @@ def test_a_script_that_is_not_there() -> None:
 
 
 def test_the_familys_codes() -> None:
-    """0, 1 and 2 mean elsewhere what they mean here; no outcome has two codes."""
+    """0, 1 and 2 mean elsewhere what they mean here; two codes are shed: too late, and behind."""
     assert [CLAIM_OUTCOMES[code] for code in (0, 1, 2)] == [
         Outcome.SOLD,
         Outcome.SOLD_OUT,
         Outcome.DUPLICATE,
     ]
-    assert len(set(CLAIM_OUTCOMES.values())) == len(CLAIM_OUTCOMES)
+    shed = [code for code, outcome in CLAIM_OUTCOMES.items() if outcome is Outcome.SHED]
+    assert len(shed) == 2
+    assert BEHIND in shed
+    assert len(set(CLAIM_OUTCOMES.values())) == len(CLAIM_OUTCOMES) - 1
 
 
 def test_refusals_begin_with_one_word() -> None:

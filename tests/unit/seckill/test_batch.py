@@ -66,7 +66,7 @@ def test_nobody_behind_a_session_is_no_answer() -> None:
 
 
 def test_a_permit_goes_last_with_its_key() -> None:
-    batch = make_batch(7, ["login:token:a"], ["11"], 99, (5000, 60, 9000), "r:1")
+    batch = make_batch(7, ["login:token:a"], ["11"], 99, (5000, 60, 9000), permit="r:1")
     assert batch.call.args == [7, 99, "", "11", 5000, 60, 9000, "r:1"]
     assert batch.call.keys[-1] == keys.PERMIT
     renewed = batch.under("r:2")
