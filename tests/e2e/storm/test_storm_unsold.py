@@ -94,5 +94,5 @@ def obey(folder: Path, hint: str) -> None:
     """Run every command that the hint names, in its order."""
     named = re.findall(r"`flashsale ([^`]+)`", hint)
     assert named
-    for line in named:
-        flashsale(folder, *shlex.split(line))
+    for line in named:  # what a rebuild would do is told with 3
+        flashsale(folder, *shlex.split(line), expected=3 if line == "rebuild" else 0)
