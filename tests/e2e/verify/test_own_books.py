@@ -5,6 +5,7 @@ is left alone, and what its books do not have is unknown, with the reason.
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def judged(tmp_path: Path) -> Judge:
             "own.toml",
         )
         assert scenario.books is not None
-        with ShopServer(shop.answer).open() as server:
+        with closing(shop.database), ShopServer(shop.answer).open() as server:
             stores = shop_books(scenario.books, server.base_url)
             request = StormRequest(
                 scenario=scenario,
@@ -170,9 +171,7 @@ def judged(tmp_path: Path) -> Judge:
                 calibrate=False,
             )
             run_storm(request)
-            found = judge_run(tmp_path / "run", stores, required=required).judgement
-        shop.database.close()
-        return found
+            return judge_run(tmp_path / "run", stores, required=required).judgement
 
     return run
 
