@@ -63,38 +63,37 @@ def _table(letters: Sequence[Letter]) -> Table:
     return table
 
 
-@command.command()
-def retry(
-    ids: Ids = None,
-    every: All = False,
-    reason: Reason = "",
-    by: By = None,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    ledger_url: LedgerUrl = None,
-    mysql_url: MySQLUrl = None,
-) -> None:
-    """Put a dead letter's order back into the stream: right where its reason is mended."""
-    with working_on(state_dir, ledger_url, mysql_url) as stores:
-        dead_letters = _dead_letters(stores, by)
-        letters = _chosen(stores, ids, every)
-        _each(letters, lambda letter: dead_letters.retry(letter, reason))
+def _settling(name: str, told: str, settle: Callable[[DeadLetters, Letter, str], Settled]) -> None:
+    """The command that settles dead letters by `settle`."""
+
+    def run(
+        ids: Ids = None,
+        every: All = False,
+        reason: Reason = "",
+        by: By = None,
+        state_dir: StateDir = DEFAULT_STATE_DIR,
+        ledger_url: LedgerUrl = None,
+        mysql_url: MySQLUrl = None,
+    ) -> None:
+        with working_on(state_dir, ledger_url, mysql_url) as stores:
+            dead_letters = _dead_letters(stores, by)
+            letters = _chosen(stores, ids, every)
+            _each(letters, lambda letter: settle(dead_letters, letter, reason))
+
+    run.__doc__ = told
+    command.command(name)(run)
 
 
-@command.command()
-def release(
-    ids: Ids = None,
-    every: All = False,
-    reason: Reason = "",
-    by: By = None,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    ledger_url: LedgerUrl = None,
-    mysql_url: MySQLUrl = None,
-) -> None:
-    """Give unit and place of a dead letter's order back to sale and user; its row is cancelled."""
-    with working_on(state_dir, ledger_url, mysql_url) as stores:
-        dead_letters = _dead_letters(stores, by)
-        letters = _chosen(stores, ids, every)
-        _each(letters, lambda letter: dead_letters.release(letter, reason))
+_settling(
+    "retry",
+    "Put a dead letter's order back into the stream: right where its reason is mended.",
+    DeadLetters.retry,
+)
+_settling(
+    "release",
+    "Give unit and place of a dead letter's order back to sale and user; its row is cancelled.",
+    DeadLetters.release,
+)
 
 
 def _dead_letters(stores: Stores, by: str | None) -> DeadLetters:

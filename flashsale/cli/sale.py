@@ -234,52 +234,37 @@ def described(line: Line) -> str:
 # Changing ---------------------------------------------------------------------------------------
 
 
-@command.command("open")
-def open_(
-    vouchers: Vouchers = None,
-    every: All = False,
-    reason: Reason = "",
-    by: By = None,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    ledger_url: LedgerUrl = None,
-    mysql_url: MySQLUrl = None,
-) -> None:
-    """Put a closed sale on sale again, or one that is not in the ledger yet."""
-    with working_on(state_dir, ledger_url, mysql_url) as stores:
-        control = _control(stores, by)
-        _each(_chosen(stores, vouchers, every), lambda v: control.open(v, reason))
+def _turning(name: str, told: str, turn: Callable[[SaleControl, int, str], Changed]) -> None:
+    """The command that brings sales into another state by `turn`."""
+
+    def run(
+        vouchers: Vouchers = None,
+        every: All = False,
+        reason: Reason = "",
+        by: By = None,
+        state_dir: StateDir = DEFAULT_STATE_DIR,
+        ledger_url: LedgerUrl = None,
+        mysql_url: MySQLUrl = None,
+    ) -> None:
+        with working_on(state_dir, ledger_url, mysql_url) as stores:
+            control = _control(stores, by)
+            _each(_chosen(stores, vouchers, every), lambda v: turn(control, v, reason))
+
+    run.__doc__ = told
+    command.command(name)(run)
 
 
-@command.command()
-def pause(
-    vouchers: Vouchers = None,
-    every: All = False,
-    reason: Reason = "",
-    by: By = None,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    ledger_url: LedgerUrl = None,
-    mysql_url: MySQLUrl = None,
-) -> None:
-    """Refuse every claim as paused, on all replicas at once; nothing is lost by it."""
-    with working_on(state_dir, ledger_url, mysql_url) as stores:
-        control = _control(stores, by)
-        _each(_chosen(stores, vouchers, every), lambda v: control.pause(v, reason))
-
-
-@command.command()
-def resume(
-    vouchers: Vouchers = None,
-    every: All = False,
-    reason: Reason = "",
-    by: By = None,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    ledger_url: LedgerUrl = None,
-    mysql_url: MySQLUrl = None,
-) -> None:
-    """Let a paused sale go on."""
-    with working_on(state_dir, ledger_url, mysql_url) as stores:
-        control = _control(stores, by)
-        _each(_chosen(stores, vouchers, every), lambda v: control.resume(v, reason))
+_turning(
+    "open",
+    "Put a closed sale on sale again, or one that is not in the ledger yet.",
+    SaleControl.open,
+)
+_turning(
+    "pause",
+    "Refuse every claim as paused, on all replicas at once; nothing is lost by it.",
+    SaleControl.pause,
+)
+_turning("resume", "Let a paused sale go on.", SaleControl.resume)
 
 
 @command.command()
