@@ -3,7 +3,7 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .PHONY: rehearse test check format schema dashboards docs proofs bench house services compose lock \
-	clean bare releases
+	clean bare releases nightly
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +19,7 @@ rehearse: services
 	$(BIN)/flashsale rehearse stampede
 
 test: services
-	$(call ASK,not slow)
+	$(call ASK,not slow and not nightly)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -44,7 +44,11 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 proofs: services
-	$(call ASK,slow)
+	$(call ASK,slow and not nightly)
+
+# Hours, not minutes: many seeds, many power cuts
+nightly: services
+	$(BIN)/pytest -m nightly
 
 bench: services
 	$(BIN)/python -m benchmarks
