@@ -16,11 +16,10 @@ from flashsale.campaign.stores import Stores, record_stack
 from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.errors import ExitCode, FlashsaleError, NothingJudgedError, UnreachableError
 from flashsale.faults.making import Making
-from flashsale.report.files import write_reports
-from flashsale.report.sheet import write_sheet
-from flashsale.run.faults import write_faults
+from flashsale.report.files import write_reports, write_sheet
+from flashsale.run.attempts import PlanColumns
 from flashsale.run.folder import RunFolder, create_run_folder, telling, write_file
-from flashsale.run.plan_columns import PlanColumns
+from flashsale.run.parts import write_faults
 from flashsale.scenario import template
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target, Tls

@@ -10,8 +10,7 @@ import structlog
 
 from flashsale import logs
 from flashsale.errors import FlashsaleError, UnreachableError
-from flashsale.locks.batch import BatchLocks
-from flashsale.locks.counts import LockCollector
+from flashsale.locks.batch import BatchLocks, LockCollector
 from flashsale.orders.books import BooksWatch
 from flashsale.orders.metrics import BooksCollector, QueueCollector, WorkerCollector
 from flashsale.orders.stream import OrderStream

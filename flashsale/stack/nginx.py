@@ -1,10 +1,15 @@
 """A private nginx in front of the replicas, and the one template (`deploy/nginx.conf.j2`) that
 makes its configuration and that of deploy/compose.yaml.
+
+`make compose` writes deploy/compose/nginx.conf from COMPOSE. It is rendered beforehand and checked
+in, not by the image's own substitution of variables when it starts: that knows no loops, so it
+would take a second template, and nobody could read or test what runs.
 """
 
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,3 +206,21 @@ def _connections(wanted: int) -> int:
     raise_descriptor_limit()
     soft, _ = getrlimit(RLIMIT_NOFILE)
     return wanted if soft == RLIM_INFINITY else min(wanted, soft - _DESCRIPTORS_SPARED)
+
+
+COMPOSE = NginxConf(
+    listen="8080",
+    status_listen="8090",
+    replicas=("replica1:8081", "replica2:8081", "replica3:8081"),
+    workers=2,
+    access_log="/dev/stdout",
+    limits=AddressLimits(
+        requests_per_s=50,
+        requests_burst=200,  # people behind one address of a company or a carrier
+        connections=200,
+        exempt=("10.89.77.128/25",),  # a toolkit of the same compose.yaml
+    ),
+)
+
+if __name__ == "__main__":
+    sys.stdout.write(COMPOSE.render())
