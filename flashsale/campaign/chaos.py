@@ -32,7 +32,7 @@ from flashsale.run.parts import FaultRecord, read_faults
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.scenario import Scenario
 from flashsale.stack.state import StackState
-from flashsale.verify.verdict import Judgement
+from flashsale.verify.finding import Judgement
 
 _LOST, _DOUBLED, _QUEUE = "accepted_persisted", ("one_per_user", "unique_ids"), "queue_empty"
 _STACK = {

@@ -37,7 +37,8 @@ from flashsale.storm.figures.health import Calibration
 from flashsale.storm.figures.judging import Loads
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
-from flashsale.verify import baseline, ending
+from flashsale.verify import ending
+from flashsale.verify.observation import take as take_stores_baseline
 from flashsale.verify.shop import ShopBooks, take_baseline
 
 
@@ -293,7 +294,9 @@ def _take_baseline(
             case ShopBooks() as books:
                 taken = take_baseline(books, sale.units_by_voucher())
             case stores:
-                taken = baseline.take(stores.ledger_url, stores.mysql_url, list(sale.voucher_ids))
+                taken = take_stores_baseline(
+                    stores.ledger_url, stores.mysql_url, list(sale.voucher_ids)
+                )
         write_file(folder.baseline, taken.to_json())
     except (UnreachableError, NothingJudgedError) as error:
         teller.say(f"no baseline, so verify will judge less: {error}")

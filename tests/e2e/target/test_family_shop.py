@@ -23,7 +23,7 @@ from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.shop import shop_document
 from flashsale.stack import mariadb
 from flashsale.stack.mariadb import MariaDBServer
-from flashsale.verify.verdict import Judgement
+from flashsale.verify.finding import Judgement
 
 SALE = """\
 # Does it sell what it has?
