@@ -22,8 +22,8 @@ from flashsale.doctor.policies import (
     ledger_rules,
 )
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.model import Durability
 from flashsale.seckill.permit import Books, behind
-from flashsale.settings import Durability
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
 from flashsale.storage.mysql import engine

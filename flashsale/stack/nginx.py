@@ -20,11 +20,13 @@ import jinja2
 from flashsale.errors import UnreachableError
 from flashsale.resources import resource
 from flashsale.secret_file import private_folder, write_private
+from flashsale.settings import ReplicaSettings
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
 from flashsale.stack.process import CommandLine, raise_descriptor_limit
 from flashsale.stack.service import Service
+from flashsale.stack.settings import StackSettings
 
 _REFUSALS = (
     # nginx's own status, the one that leaves it, the text
@@ -206,6 +208,23 @@ def _connections(wanted: int) -> int:
     raise_descriptor_limit()
     soft, _ = getrlimit(RLIMIT_NOFILE)
     return wanted if soft == RLIM_INFINITY else min(wanted, soft - _DESCRIPTORS_SPARED)
+
+
+def queues_hold(settings: StackSettings) -> bool:
+    """Whether all that nginx can ask at once has room in the queues of the replicas' sockets.
+
+    A full one refuses where that of a port lets its clients wait.
+    """
+    backlog = min(ReplicaSettings.load().backlog, _longest_queue())
+    asked_at_once = settings.nginx_workers * settings.nginx_connections // 2
+    return settings.replicas * backlog >= asked_at_once
+
+
+def _longest_queue() -> int:
+    try:
+        return int(Path("/proc/sys/net/core/somaxconn").read_bytes())
+    except (OSError, ValueError):
+        return 128
 
 
 COMPOSE = NginxConf(

@@ -17,7 +17,7 @@ from flashsale.doctor.policies import CACHE as CACHE_RULES
 from flashsale.doctor.policies import LEDGER as LEDGER_RULES
 from flashsale.doctor.policies import MYSQL as MYSQL_RULES
 from flashsale.errors import UnreachableError
-from flashsale.settings import Durability
+from flashsale.model import Durability
 from flashsale.stack.redis import RedisRole
 
 LEDGER = RedisFacts(
