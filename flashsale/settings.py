@@ -23,7 +23,9 @@ from flashsale.secret_file import read_secret
 class Settings(BaseSettings):
     """Frozen settings whose first error is one line that names the field."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True
+    )
 
     @classmethod
     def settings_customise_sources(

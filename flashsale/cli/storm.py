@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flashsale.books import ShopBooks
 from flashsale.campaign.demands import aborting, only_thresholds, requiring
 from flashsale.campaign.stores import (
     DEFAULT_STATE_DIR,
@@ -54,7 +55,6 @@ from flashsale.cli.storm_options import (
 from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.storm.attack.stopping import ignore_signals
-from flashsale.verify.shop import ShopBooks
 from flashsale.verify.stores import connect
 
 

@@ -21,7 +21,7 @@ from flashsale.scenario.tokens import NOT_UTF8
 class Table(BaseModel):
     """Takes the keys it knows, as the types they have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 def one_line(error: ValidationError, document: type[Table]) -> str:
