@@ -54,8 +54,8 @@ from flashsale.cli.storm_options import (
 from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.storm.attack.stopping import ignore_signals
-from flashsale.verify.connection import connect
 from flashsale.verify.shop import ShopBooks
+from flashsale.verify.stores import connect
 
 
 def command(

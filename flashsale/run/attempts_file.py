@@ -29,9 +29,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from flashsale.model import Ending, Outcome, ending
-from flashsale.run.attempts import NEVER, Attempts
+from flashsale.run.attempts import NEVER, Attempts, PlanColumns, columns_of, plan_lines
 from flashsale.run.folder import NotWrittenError, lines_in, open_file
-from flashsale.run.plan_columns import PlanColumns, columns_of, plan_lines
 from flashsale.scenario.answer import Answer
 
 SCHEMA = 1
