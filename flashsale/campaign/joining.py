@@ -104,8 +104,8 @@ class Link:
                 if time.monotonic() >= until_s:
                     raise UnreachableError(
                         f"no rendezvous answers at {self._url} ({error or type(error).__name__}); "
-                        "start it with `flashsale rendezvous stampede --shards 4`, and wait longer with "
-                        "FLASHSALE_RENDEZVOUS_SILENCE_S"
+                        "start it, such as `flashsale rendezvous stampede --shards 4`; "
+                        "FLASHSALE_RENDEZVOUS_SILENCE_S is how long it is asked again"
                     ) from error
                 time.sleep(_AGAIN_S)
 

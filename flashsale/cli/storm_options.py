@@ -106,8 +106,8 @@ RendezvousUrl = Annotated[
         "--rendezvous",
         metavar="URL",
         envvar="FLASHSALE_RENDEZVOUS_URL",
-        help="Where `flashsale rendezvous` answers: it has scenario, plan, tokens and the instant, "
-        "and takes the record.",
+        help="Where a rendezvous answers: it has scenario, plan, tokens and the instant, and takes "
+        "the record.",
         rich_help_panel="Machines",
     ),
 ]
@@ -155,8 +155,7 @@ def ensure_left_to_the_rendezvous(**given: object) -> None:
     for name, value in given.items():
         if value:
             raise UsageError(
-                f"--{name.replace('_', '-')}: that is the rendezvous' to be given; see "
-                "`flashsale rendezvous --help`"
+                f"--{name.replace('_', '-')}: give this to the rendezvous, where it counts for all"
             )
 
 
