@@ -255,12 +255,14 @@ def storm_as_shard(
     A `scenario` that was named here has to make the very plan of the rendezvous. Raises as
     `run_storm` does, and UsageError where the rendezvous refuses.
     """
-    link, ticket = Link(url, RendezvousSettings.load()), secrets.token_hex(16)
+    settings, ticket = RendezvousSettings.load(), secrets.token_hex(16)
+    link = Link(url, settings)
     who = f"{socket.gethostname()}:{os.getpid()}"
     joined = {"ticket": ticket, "number": shard.number, "of": shard.of, "who": who}
     with TemporaryDirectory(prefix="flashsale-shard-") as folder:
         with _leaving(link, ticket) as left:
-            told = link.post("/join", joined)
+            # As patient as the rendezvous is: either may be started first.
+            told = link.post("/join", joined, patience_s=settings.gather_timeout_s)
             task = _fetched(link, told, Path(folder))
             ensure_seats(given.processes, shard, task.scenario.load.seats)
             plan_hash = task.plan_hash if scenario is None else _hash_of(scenario, task)

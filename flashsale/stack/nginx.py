@@ -61,6 +61,7 @@ class NginxConf:
     workers: int = 1
     worker_connections: int = 16_384
     upstream_keepalive: int = 700  # idle connections to replicas, per worker
+    upstream_keepalive_time: str = "24h"  # after which a connection to a replica is made anew
     access_log: str | None = None  # a file for one JSON object a request
     limits: AddressLimits | None = None
     as_root: bool = False
