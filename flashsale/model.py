@@ -181,3 +181,10 @@ def parse_id(text: str) -> int | None:
         return None
     number = int(text)
     return number if 1 <= number <= ID_MAX else None
+
+
+class Durability(StrEnum):
+    """When an order is acknowledged: by `appendfsync` of the ledger."""
+
+    ALWAYS = "always"  # when it is on the disk
+    EVERYSEC = "everysec"  # when it is in the kernel; the disk has it within a second or two

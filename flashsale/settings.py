@@ -5,7 +5,6 @@ Every field is also an environment variable: `FLASHSALE_` and the prefix of its 
 its variable with `_FILE` at the end names.
 """
 
-from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -17,6 +16,7 @@ from pydantic_settings import (
 )
 
 from flashsale.errors import UsageError
+from flashsale.model import Durability
 from flashsale.secret_file import read_secret
 
 
@@ -73,13 +73,6 @@ class _SecretFiles(PydanticBaseSettingsSource):
             for name, field in self.settings_cls.model_fields.items()
         }
         return {name: value for name, value in found.items() if value is not None}
-
-
-class Durability(StrEnum):
-    """When an order is acknowledged: by `appendfsync` of the ledger."""
-
-    ALWAYS = "always"  # when it is on the disk
-    EVERYSEC = "everysec"  # when it is in the kernel; the disk has it within a second or two
 
 
 class StoreSettings(Settings):

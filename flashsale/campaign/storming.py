@@ -22,11 +22,10 @@ from flashsale.errors import (
     UsageError,
 )
 from flashsale.faults.making import Making
-from flashsale.report.files import write_reports
-from flashsale.report.sheet import write_sheet
-from flashsale.run.faults import write_faults
+from flashsale.report.files import write_reports, write_sheet
+from flashsale.run.attempts import PlanColumns
 from flashsale.run.folder import RunFolder, create_run_folder, telling, write_file
-from flashsale.run.plan_columns import PlanColumns
+from flashsale.run.parts import write_faults
 from flashsale.run.summary import Summary
 from flashsale.scenario import template
 from flashsale.scenario.scenario import Scenario
@@ -46,7 +45,8 @@ from flashsale.storm.figures.health import Calibration
 from flashsale.storm.figures.judging import Loads
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
-from flashsale.verify import baseline, ending
+from flashsale.verify import ending
+from flashsale.verify.observation import take as take_stores_baseline
 from flashsale.verify.shop import ShopBooks, take_baseline
 
 
@@ -334,7 +334,9 @@ def take_units(
             case ShopBooks() as books:
                 taken = take_baseline(books, sale.units_by_voucher())
             case stores:
-                taken = baseline.take(stores.ledger_url, stores.mysql_url, list(sale.voucher_ids))
+                taken = take_stores_baseline(
+                    stores.ledger_url, stores.mysql_url, list(sale.voucher_ids)
+                )
         write_file(folder.baseline, taken.to_json())
     except (UnreachableError, NothingJudgedError) as error:
         teller.say(f"no baseline, so verify will judge less: {error}")

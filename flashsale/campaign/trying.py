@@ -19,7 +19,7 @@ from flashsale.run.attempts import Attempts
 from flashsale.scenario.answer import Answer
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario, parse_document
-from flashsale.scenario.shop import shop_document
+from flashsale.scenario.table import shop_document
 from flashsale.scenario.target import Tls
 from flashsale.storm.attack.attack import Mission, Records
 from flashsale.storm.attack.engine import Engine

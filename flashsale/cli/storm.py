@@ -64,8 +64,8 @@ from flashsale.errors import UnreachableError, UsageError
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.storm.attack.stopping import ignore_signals
 from flashsale.storm.crew.shard import SHARDS_MAX
-from flashsale.verify.connection import connect
 from flashsale.verify.shop import ShopBooks
+from flashsale.verify.stores import connect
 
 Tokens = Annotated[
     Path | None,

@@ -20,7 +20,7 @@ from flashsale.campaign.demands import (
 from flashsale.campaign.storming import ensure_seats
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
-from flashsale.run.plan_columns import PlanColumns
+from flashsale.run.attempts import PlanColumns
 from flashsale.run.recording import read_recording
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.scenario.thresholds import Threshold

@@ -35,9 +35,8 @@ from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN, RunFolder, read_file
 from flashsale.run.recording import scenario_of
 from flashsale.scenario.scenario import books_of
 from flashsale.verify import DRAIN_TIMEOUT_S
-from flashsale.verify.finding import Finding
+from flashsale.verify.finding import CheckResult, Finding, Judgement
 from flashsale.verify.shop import ShopBooks
-from flashsale.verify.verdict import CheckResult, Judgement
 
 _STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
 _DOUBTFUL = "yellow"

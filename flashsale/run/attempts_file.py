@@ -30,9 +30,15 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from flashsale.model import Ending, Outcome, ending
-from flashsale.run.attempts import NEVER, Attempts, ClockReading
+from flashsale.run.attempts import (
+    NEVER,
+    Attempts,
+    ClockReading,
+    PlanColumns,
+    columns_of,
+    plan_lines,
+)
 from flashsale.run.folder import NotWrittenError, lines_in, open_file
-from flashsale.run.plan_columns import PlanColumns, columns_of, plan_lines
 from flashsale.scenario.answer import Answer
 
 SCHEMA = 1

@@ -4,7 +4,7 @@ The router finds a handler by at most three look-ups in dictionaries, however ma
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -12,6 +12,7 @@ import structlog
 
 from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.server.openapi import Guarded, Handler, Route
 from flashsale.server.request import Receive, Refused, Request, Scope, Send
 from flashsale.server.response import (
     BUSY,
@@ -25,7 +26,6 @@ from flashsale.settings import ReplicaSettings
 
 log = structlog.get_logger(__name__)
 
-Handler = Callable[[Request, str], Awaitable[Response]]
 Methods = dict[str, tuple[str, Handler]]
 
 UNKNOWN = "unknown"
@@ -43,26 +43,24 @@ class Router:
     """
 
     def __init__(self) -> None:
+        self.routes: list[Route] = []
         self._exact: dict[str, Methods] = {}
         self._by_head: dict[str, Methods] = {}
         self._by_head_and_word: dict[tuple[str, str], Methods] = {}
 
     def __repr__(self) -> str:
-        ending = (f"{head}/{{id}}" for head in self._by_head)
-        inside = (f"{head}/{{id}}/{word}" for head, word in self._by_head_and_word)
-        return f"<Router {sorted([*self._exact, *ending, *inside])}>"
+        return f"<Router {sorted({route.pattern for route in self.routes})}>"
 
     @property
     def names(self) -> list[str]:
         """The names of all routes, `GET /healthz` and so on, and UNKNOWN."""
-        tables = (self._exact, self._by_head, self._by_head_and_word)
-        methods = (methods for table in tables for methods in table.values())
-        names = dict.fromkeys(name for found in methods for name, _ in found.values())
-        return [*names, UNKNOWN]
+        return [*dict.fromkeys(route.name for route in self.routes), UNKNOWN]
 
-    def add(self, method: str, pattern: str, handler: Handler) -> None:
+    def add(self, method: str, pattern: str, handler: Handler | Guarded) -> Route:
         """Route `method`, and HEAD where that is GET, on `pattern`, whose last or last but one
-        segment may be a `{name}`."""
+        segment may be a `{name}`. What else is to be said of the route is said to the answer."""
+        route = Route(method, pattern, handler)
+        self.routes.append(route)
         head, _, last = pattern.rpartition("/")
         stem, _, inner = head.rpartition("/")
         if last.startswith("{"):
@@ -71,9 +69,10 @@ class Router:
             methods = self._by_head_and_word.setdefault((stem, last), {})
         else:
             methods = self._exact.setdefault(pattern, {})
-        methods[method] = (f"{method} {pattern}", handler)
+        methods[method] = (route.name, route.handler)
         if method == "GET":
             methods["HEAD"] = methods[method]
+        return route
 
     def find(self, method: str, path: str) -> tuple[str, Handler | Response, str]:
         """The route's name, its handler (or the 404 or 405 in its place) and the id's segment."""

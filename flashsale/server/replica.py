@@ -18,7 +18,7 @@ from flashsale.accounts.sessions import ClaimBudget, Sessions
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.storefront import Storefront
 from flashsale.errors import FlashsaleError, Indeterminate, Unavailable, UnreachableError
-from flashsale.locks.counts import LockCollector
+from flashsale.locks.batch import LockCollector
 from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
@@ -90,9 +90,9 @@ class Replica:
         self._callers = Callers(self._sessions, OperatorSettings.load())
         router = Router()
         self.app = App(router, self._settings)
-        self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
         self._mount_accounts(router, session_settings)
         self._mount_storefront(router)
+        self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
 
     def _metrics(self, pools: Mapping[str, Engine]) -> Metrics:
         cache = self._storefront.cache

@@ -18,11 +18,12 @@ from flashsale.books import Books
 from flashsale.model import PayStatus, id_of
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import Attempts, read_attempts
-from flashsale.verify.baseline import Baseline, baseline_of, read_baseline
+from flashsale.verify.finding import Judgement
 from flashsale.verify.linearizability import LINEARIZABLE
-from flashsale.verify.observation import NO_TIME, LedgerSale, MySQLSale, Observation, Rows
+from flashsale.verify.observation import Baseline, Observation, baseline_of, read_baseline
 from flashsale.verify.queue import BEGINNING, Patience, Sighting
 from flashsale.verify.shop_redis import (
+    Rest,
     ShopQueue,
     read_ledger,
     read_pulse,
@@ -31,7 +32,8 @@ from flashsale.verify.shop_redis import (
 )
 from flashsale.verify.shop_tables import Order, Stock, Told, count_orders, read_tables
 from flashsale.verify.snapshot import Snapshot, join
-from flashsale.verify.verdict import Judgement, after_waiting, judge
+from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale, Rows
+from flashsale.verify.verdict import after_waiting, judge
 
 _TRIES = 5
 _TRY_PAUSE_S = 0.2
@@ -357,24 +359,6 @@ def _no_window(
     where = f"in the stream {books.redis.stream}" if books.redis and books.redis.stream else ""
     told = where if books.time_is == "stream" else "told"
     return f"of {blind:,} orders the time of their sale is not {told}" if blind else ""
-
-
-# The wait -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Rest:
-    """Ends a wait when a count has not changed for `rest_s`. Pure: the caller brings the time."""
-
-    rest_s: float
-    last: int | None = None
-    since_s: float = 0.0
-
-    def is_over(self, count: int, now_s: float) -> bool:
-        """True where it has rested for so long."""
-        if count != self.last:
-            self.last, self.since_s = count, now_s
-        return now_s - self.since_s >= self.rest_s
 
 
 def _drain(

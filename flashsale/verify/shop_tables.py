@@ -21,7 +21,7 @@ from flashsale.asking import ABSENT, UnansweredError, ask_once, at_pointer
 from flashsale.books import Books
 from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
 from flashsale.store_urls import mysql_arguments, open_mysql, read_mysql_url
-from flashsale.verify.observation import NO_TIME, frozen_view
+from flashsale.verify.stores import NO_TIME, frozen_view
 
 try:
     import psycopg

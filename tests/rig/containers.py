@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from flashsale.stack import binaries
 from flashsale.stack.binaries import Binary
-from flashsale.stack.compose_nginx import COMPOSE as NGINX
 from flashsale.stack.mariadb import MariaDBServer
+from flashsale.stack.nginx import COMPOSE as NGINX
 from flashsale.stack.port import Port
 from flashsale.stack.process import CommandLine, Process
 from rig.compose import DEPLOY, ROOT, OnLoopback, environment, load

@@ -38,7 +38,7 @@ from rig.kubernetes import (
 from flashsale.cli.tree import tree
 from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.settings import ReplicaSettings, Settings, WorkerSettings
-from flashsale.stack.compose_nginx import KUBERNETES as NGINX
+from flashsale.stack.nginx import KUBERNETES as NGINX
 
 Rule = Callable[[Documents], Iterator[str]]
 
