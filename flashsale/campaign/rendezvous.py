@@ -13,10 +13,8 @@ What the sale's stores hold before and after is this process's to see: shards kn
 import asyncio
 import hmac
 import ipaddress
-import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +23,8 @@ from typing import Any
 import orjson
 import uvloop
 
-from flashsale.campaign.joining import CHUNK_BYTES, USERS_FILE
+from flashsale.campaign.joining import CHUNK_BYTES
+from flashsale.campaign.merging import Whole
 from flashsale.campaign.stores import record_stack
 from flashsale.campaign.storming import (
     StormRequest,
@@ -39,11 +38,7 @@ from flashsale.campaign.storming import (
 from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.errors import UnreachableError, UsageError, one_line
 from flashsale.model import ending
-from flashsale.run.attempts import Attempts
-from flashsale.run.attempts_file import AttemptsFile
-from flashsale.run.folder import RunFolder, create_run_folder, write_file
-from flashsale.run.recording import scenario_document
-from flashsale.scenario.answer import unsent
+from flashsale.run.folder import create_run_folder
 from flashsale.server.app import App, Router
 from flashsale.server.http.server import Server, listen
 from flashsale.server.request import Refused, Request
@@ -52,11 +47,11 @@ from flashsale.settings import RendezvousSettings, ReplicaSettings
 from flashsale.storm.attack.attack import Progress, ShowProgress
 from flashsale.storm.attack.stopping import interrupts
 from flashsale.storm.crew.merge import merge_runs
-from flashsale.storm.crew.rendezvous import Meeting, Patience, Report, Seat
-from flashsale.storm.crew.shard import SHARDS_MAX, Shard, ShardRun, read_shard, whole_plan
+from flashsale.storm.crew.rendezvous import Meeting, Patience, Report
+from flashsale.storm.crew.shard import SHARDS_MAX, Shard, whole_plan
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.plan.planning import plan_of
-from flashsale.storm.storm import record_header, shard_header, units_by_text
+from flashsale.storm.storm import units_by_text
 
 FILE_BYTES_MAX = 4 * 1024**3
 """What a shard may bring of one file."""
@@ -100,7 +95,7 @@ def run_rendezvous(request: StormRequest, place: Place, teller: Teller = SILENT)
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = count_of_loads(request)
-    whole = _Whole(request, plan, folder, dict(units or _planned_units(request)))
+    whole = Whole(request, plan, folder, dict(units or _planned_units(request)))
     with whole.files() as files, interrupts() as taken:
         point = _Point(whole, files, place, settings)
         teller.say(
@@ -161,101 +156,11 @@ def _listen(place: Place) -> list[Any]:
         ) from error
 
 
-class _Whole:
-    """What is to be fired by all, and what its shards leave."""
-
-    def __init__(
-        self, request: StormRequest, plan: Plan, folder: RunFolder, units: dict[int, int]
-    ) -> None:
-        self.request, self.plan, self.folder, self.units = request, plan, folder, units
-
-    @property
-    def name(self) -> str:
-        """Of this storm and no other."""
-        return self.folder.name
-
-    @contextmanager
-    def files(self) -> Iterator[dict[str, Path]]:
-        """What shards fetch, by name; the plan lies in the run's folder for that long."""
-        draft = RunFolder(self.folder.path / ".plan")
-        draft.path.mkdir(mode=0o700)
-        try:
-            write_file(draft.scenario, scenario_document(self.request.scenario))
-            with AttemptsFile(draft.attempts) as file:
-                file.write_plan(self._header(self.plan), self.plan)
-            found = {path.name: path for path in (draft.scenario, draft.attempts)}
-            if self.request.scenario.needs_users and self.request.tokens.is_file():
-                found[USERS_FILE] = self.request.tokens
-            yield found
-        finally:
-            shutil.rmtree(draft.path, ignore_errors=True)
-
-    def place_of(self, seat: Seat) -> RunFolder:
-        """Where the record of a shard lies, once it is whole."""
-        return RunFolder(self.folder.path / "shards" / str(seat.shard.number))
-
-    def run_of(self, seat: Seat, losses: list[str]) -> ShardRun:
-        """What a shard brought; where that cannot be used, what is known without it."""
-        place = self.place_of(seat)
-        if seat.is_done:
-            try:
-                run = read_shard(place.path)
-                self._ensure_ours(seat.shard, run)
-            except UsageError as error:
-                losses.append(f"{seat} brought a record that cannot be used: {error}")
-            else:
-                return run
-        shutil.rmtree(place.path, ignore_errors=True)
-        place.path.mkdir(parents=True)
-        self._suppose(seat, place)
-        return read_shard(place.path)
-
-    def _ensure_ours(self, shard: Shard, run: ShardRun) -> None:
-        part = self.plan.part(shard.number, shard.of)
-        if (
-            run.shard != shard
-            or run.header["shard"].get("rendezvous") != self.name
-            or run.header["plan_hash"] != self.plan.digest
-            or run.plan.digest != part.digest
-            or run.plan.numbers != part.numbers
-        ):
-            raise UsageError(f"found shard {run.shard} of another storm")
-
-    def _suppose(self, seat: Seat, place: RunFolder) -> None:
-        """A record of whoever left none: each attempt unsent where there was no instant for it,
-        and without a result where it may have left."""
-        part = self.plan.part(seat.shard.number, seat.shard.of)
-        shard = shard_header(seat.shard, len(self.plan), self.units, None, self.name)
-        write_file(place.scenario, scenario_document(self.request.scenario))
-        with AttemptsFile(place.attempts) as file:
-            file.write_plan({**self._header(part), "shard": shard}, part)
-            if seat.fired:
-                return
-            attempts = Attempts(len(part))
-            for i in range(len(part)):
-                if part.is_conditional(i):
-                    attempts.spare(i)
-                else:
-                    attempts.settle(i, 0, unsent("barrier"))
-            file.write_results(attempts)
-            file.write_end(len(part), 0, interrupted=False)
-
-    def _header(self, plan: Plan) -> dict[str, object]:
-        header = record_header(
-            self.request.scenario,
-            plan,
-            run=self.name,
-            plan_hash=self.plan.digest,
-            base_url=self.request.base_url,
-        )
-        return {key: value for key, value in header.items() if key != "units"}
-
-
 class _Point:
     """The service: what shards ask over HTTP, and the clock that drives their meeting."""
 
     def __init__(
-        self, whole: _Whole, files: dict[str, Path], place: Place, settings: RendezvousSettings
+        self, whole: Whole, files: dict[str, Path], place: Place, settings: RendezvousSettings
     ) -> None:
         self._whole, self._files = whole, files
         self._secret = settings.secret.get_secret_value().encode()
