@@ -150,6 +150,30 @@ class LoginSettings(Settings):
     log_codes: bool = Field(False, description="Development only: print codes to the log.")
 
 
+class RendezvousSettings(Settings):
+    """Shards that meet before they fire: the rendezvous, and each shard."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_RENDEZVOUS_", frozen=True)
+
+    secret: SecretStr = Field(
+        SecretStr(""),
+        description="What shards show to the rendezvous, which has everybody's sessions; unset: it "
+        "listens on loopback alone.",
+    )
+    gather_timeout_s: float = Field(
+        120.0, ge=1, le=86_400, description="How long it waits for all shards to be ready."
+    )
+    silence_s: float = Field(
+        10.0, ge=1, le=3_600, description="A shard that says nothing for longer counts as dead."
+    )
+    lead_ms: int = Field(
+        2_000,
+        ge=1_000,
+        le=600_000,
+        description="From the last shard that is ready to the barrier: clocks are compared then.",
+    )
+
+
 class OperatorSettings(Settings):
     """Who may create and change shops and vouchers."""
 
@@ -478,6 +502,7 @@ class CatalogSettings(Settings):
 _COMPONENTS: tuple[type[Settings], ...] = (
     SessionSettings,
     LoginSettings,
+    RendezvousSettings,
     OperatorSettings,
     ClaimSettings,
     ReplicaSettings,

@@ -1,9 +1,9 @@
 """A private nginx in front of the replicas, and the one template (`deploy/nginx.conf.j2`) that
-makes its configuration and that of deploy/compose.yaml.
+makes its configuration and those of deploy/compose.yaml and deploy/kubernetes.
 
-`make compose` writes deploy/compose/nginx.conf from COMPOSE. It is rendered beforehand and checked
-in, not by the image's own substitution of variables when it starts: that knows no loops, so it
-would take a second template, and nobody could read or test what runs.
+`make compose` writes their files, from COMPOSE and KUBERNETES. They are rendered beforehand and
+checked in, not by the image's own substitution of variables when it starts: that knows no loops, so
+it would take a second template, and nobody could read or test what runs.
 """
 
 import os
@@ -68,6 +68,7 @@ class NginxConf:
     workers: int = 1
     worker_connections: int = 16_384
     upstream_keepalive: int = 700  # idle connections to replicas, per worker
+    upstream_keepalive_time: str = "24h"  # after which a connection to a replica is made anew
     access_log: str | None = None  # a file for one JSON object a request
     limits: AddressLimits | None = None
     as_root: bool = False
@@ -241,5 +242,23 @@ COMPOSE = NginxConf(
     ),
 )
 
+KUBERNETES = NginxConf(
+    listen="8080",
+    status_listen="8090",
+    # One name, of a Service, behind which is another replica each time: what one try did not reach
+    # is tried again under the same name.
+    replicas=("replica:8081",) * 3,
+    workers=2,
+    upstream_keepalive_time="30s",  # so that a replica that was added gets its part
+    access_log="/dev/stdout",
+    limits=AddressLimits(
+        requests_per_s=50,
+        requests_burst=200,
+        connections=200,
+        exempt=("10.0.0.0/8",),  # the network of Pods: a storm, or a balancer in front
+    ),
+)
+
 if __name__ == "__main__":
-    sys.stdout.write(COMPOSE.render())
+    chosen = KUBERNETES if sys.argv[1:] == ["kubernetes"] else COMPOSE
+    sys.stdout.write(chosen.render())
