@@ -57,7 +57,10 @@ class Claims:
         self._permits = permits
         opening = CLAIM_OPENING if permits else None
         self._channel = Channel(
-            ledger_url, connections_max=settings.calls_max, timeout_s=timeout_s, opening=opening
+            ledger_url,
+            connections_max=settings.calls_max,
+            timeout_s=timeout_s + _AFTER_DEADLINE_S,  # then what a replay is told is final
+            opening=opening,
         )
         self._replays = Channel(
             ledger_url,
@@ -207,7 +210,7 @@ class Claims:
 
 class Settlement:
     """Replays lost batches beside the gate, each by itself, under the permit then in force; what
-    is not settled `timeout_s` after a batch's deadline is unknown."""
+    is not settled two time-outs after a batch's deadline is unknown."""
 
     def __init__(
         self,
@@ -248,7 +251,7 @@ class Settlement:
     async def _settle(self, batch: Batch, futures: list[_Settled]) -> None:
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._left_s(batch.deadline_ms) + self._timeout_s):
+                async with asyncio.timeout(self._left_s(batch.deadline_ms) + 2 * self._timeout_s):
                     await self._replay_until_settled(batch, futures)
         finally:  # also where a reply cannot be read: nobody waits for ever
             for future, order_id in zip(futures, batch.order_ids, strict=True):
