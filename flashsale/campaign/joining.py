@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import orjson
@@ -78,10 +78,18 @@ class Link:
         self._place = parts.hostname, parts.port or 80
         self._url, self._silence_s = url, settings.silence_s
         self._headers = {"authorization": settings.secret.get_secret_value()}
-        self._own = threading.local()
+        self._lines: dict[int, http.client.HTTPConnection] = {}  # by thread
 
     def __repr__(self) -> str:
         return f"<Link {self._url}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close every connection; no thread asks any more."""
+        for line in self._lines.values():
+            line.close()
 
     def call(
         self,
@@ -110,9 +118,10 @@ class Link:
                 time.sleep(_AGAIN_S)
 
     def _once(self, path: str, body: bytes | None) -> bytes:
-        line = getattr(self._own, "line", None)
+        line = self._lines.get(threading.get_ident())
         if line is None:
-            line = self._own.line = http.client.HTTPConnection(*self._place, timeout=_CALL_S)
+            line = http.client.HTTPConnection(*self._place, timeout=_CALL_S)
+            self._lines[threading.get_ident()] = line
             line.connect()
             line.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         line.request("GET" if body is None else "POST", path, body, self._headers)
@@ -135,10 +144,9 @@ class Link:
         raise UsageError(f"{self._url} answered {response.status} ({told}); is it a rendezvous?")
 
     def _hang_up(self) -> None:
-        line = getattr(self._own, "line", None)
+        line = self._lines.pop(threading.get_ident(), None)
         if line is not None:
             line.close()
-            self._own.line = None
 
     def post(self, path: str, told: dict[str, object], **how: Any) -> Any:
         """The JSON that is answered to JSON."""
@@ -172,7 +180,8 @@ class Attendance:
     def end(self) -> None:
         """Report no more."""
         self._left.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     async def instant(self, hold: Hold) -> int:
         """Be ready; the instant at which all begin, by this machine's monotonic clock."""
@@ -256,10 +265,12 @@ def storm_as_shard(
     `run_storm` does, and UsageError where the rendezvous refuses.
     """
     settings, ticket = RendezvousSettings.load(), secrets.token_hex(16)
-    link = Link(url, settings)
     who = f"{socket.gethostname()}:{os.getpid()}"
     joined = {"ticket": ticket, "number": shard.number, "of": shard.of, "who": who}
-    with TemporaryDirectory(prefix="flashsale-shard-") as folder:
+    with (
+        TemporaryDirectory(prefix="flashsale-shard-") as folder,
+        Link(url, settings) as link,
+    ):
         with _leaving(link, ticket) as left:
             # As patient as the rendezvous is: either may be started first.
             told = link.post("/join", joined, patience_s=settings.gather_timeout_s)

@@ -187,7 +187,7 @@ class _Point:
 
     async def serve(self, sockets: list[Any], show: ShowProgress) -> None:
         """Until every shard is done or lost."""
-        limits = ReplicaSettings(body_bytes_max=CHUNK_BYTES)
+        limits = ReplicaSettings.load(body_bytes_max=CHUNK_BYTES)
         server = Server(App(self._routes(), limits), limits)
         await server.start(sockets)
         try:

@@ -130,7 +130,7 @@ class Cluster:
 
     def _line(self, container: Document, pod_name: str) -> list[str]:
         given = words(container, variables(self.documents, container, pod_name))
-        line = [self._here(word) for word in given]
+        line = ["127.0.0.1" if word == "0.0.0.0" else self._here(word) for word in given]
         if "--port" in line:
             line[line.index("--port") + 1] = str(self.ports[pod_name])
         return [sys.executable, "-m", "flashsale", *line]
@@ -144,7 +144,7 @@ class Cluster:
         for store, port in STORES.items():
             here = f"127.0.0.1:{self.stores.port_of[store, port]}"
             text = text.replace(f"{store}.flashsale-stores.svc:{port}", here)
-        text = text.replace(SECRETS, str(self.stores.secrets)).replace("0.0.0.0", "127.0.0.1")
+        text = text.replace(SECRETS, str(self.stores.secrets))
         for name, shown in (("nginx", ""), ("rendezvous", ":9200")):
             if name in self.ports:
                 text = text.replace(f"http://{name}{shown}", f"http://127.0.0.1:{self.ports[name]}")

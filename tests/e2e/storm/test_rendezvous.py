@@ -15,9 +15,11 @@ from rig.scripted_sale import SOLD_OUT, Act, ScriptedSale, sell
 from rig.until import until
 
 from flashsale.campaign.joining import ShardRequest, storm_as_shard
+from flashsale.campaign.merging import merge_shards
 from flashsale.campaign.rendezvous import Place, run_rendezvous
 from flashsale.campaign.storming import StormRequest
 from flashsale.campaign.teller import SILENT, StormRun, Teller
+from flashsale.cli import tree
 from flashsale.errors import ExitCode, UnreachableError, UsageError
 from flashsale.model import Verdict
 from flashsale.run.attempts_file import read_record
@@ -188,6 +190,11 @@ def test_a_shard_that_is_killed_is_named_and_nothing_of_it_is_lost(tmp_path: Pat
     assert f":{killed.pid})" in told
     assert any(told in line for line in met.ears.lines)
     part = USERS // 2
+    # What it had written before it died lies where it ran, and can be merged by hand.
+    (own,) = (tmp_path / "machine1").glob("runs/tiny-*")
+    by_hand = merge_shards([run.folder.path / "shards/2", own], tmp_path / "by-hand", SILENT)
+    assert by_hand.summary.load.planned == USERS
+    assert by_hand.summary.exit_code == ExitCode.INVALID_RUN
     assert summary.load.planned == USERS
     assert summary.load.errors["shard"] == part, "each may have sold, and is judged so"
     assert sum(summary.load.outcomes.values()) == USERS
@@ -217,7 +224,7 @@ def test_a_shard_that_comes_twice_is_refused_and_named(tmp_path: Path) -> None:
     with ScriptedSale(sell(units=10)).open() as sale:
         met = Met(tmp_path, sale, 2)
         first = met.shard(1)
-        until(lambda: sale.connections == 6, 30)
+        until(lambda: sale.connections >= 6, 30)
         second = met.process(1, "--shard", "1/2")
         _, told = second.communicate(timeout=60)
         run = met.end()
@@ -265,6 +272,77 @@ def test_a_signal_to_one_ends_all_and_everything_is_written(tmp_path: Path) -> N
     assert sum(summary.load.outcomes.values()) == USERS
     written = Summary.read(run.folder.summary)
     assert written.exit_code == ExitCode.INTERRUPTED
+
+
+@pytest.mark.slow
+def test_a_shard_that_loses_the_rendezvous_ends_and_says_where_its_record_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASHSALE_RENDEZVOUS_SILENCE_S", "2")
+    tokens = "".join(f"{user},token-{user}\n" for user in range(1, USERS + 1))
+    (tmp_path / "tokens.csv").write_text("user_id,token\n" + tokens)
+    (tmp_path / "tiny.toml").write_text(TEXT.format(users=USERS, load=""))
+    with ScriptedSale(lambda _: Act(SOLD_OUT, delay_s=0.5)).open() as sale:
+        line = [sys.executable, "-m", "flashsale", "rendezvous", "tiny.toml", "--shards", "1"]
+        line += ["--port", "0", "--tokens", "tokens.csv", "--base-url", sale.base_url]
+        own = {k: v for k, v in os.environ.items() if not k.startswith("FLASHSALE_")}
+        there = subprocess.Popen(
+            line,
+            cwd=tmp_path,
+            env=own,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        assert there.stderr is not None
+        said = next(line for line in there.stderr if "waits for 1 shards at" in line)
+        url = re.findall(r"http://\S+?:\d+", said)[0]
+        became: queue.Queue[BaseException] = queue.Queue()
+
+        def fire() -> None:
+            try:
+                storm_as_shard(Shard(1, 1), url, ShardRequest(out=tmp_path / "own"), None, SILENT)
+            except BaseException as error:  # noqa: BLE001 - for the test's own thread
+                became.put(error)
+
+        threading.Thread(target=fire, daemon=True).start()
+        assert sale.reached(12, 60)
+        there.kill()
+        there.communicate(timeout=30)
+        error = became.get(timeout=60)
+    assert isinstance(error, UnreachableError)
+    assert f"no rendezvous answers at {url} (" in str(error)
+    assert str(error).endswith(f"its record is in {tmp_path / 'own'}")
+    summary = Summary.read(tmp_path / "own/summary.json")
+    assert summary.load.planned > summary.load.sent > 0
+    assert sum(summary.load.outcomes.values()) == USERS
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "--rendezvous: this goes with --shard K/N, or --shard auto in a Job"),
+        (
+            ("--shard", "auto"),
+            "--shard: auto: JOB_COMPLETION_INDEX is not set; by hand give such as",
+        ),
+        (("--shard", "1/2", "--tokens", "x"), "--tokens: give this to the rendezvous, where it"),
+        (("--shard", "1/2", "--require", "x"), "--require: give this to the rendezvous, where it"),
+    ],
+)
+def test_what_does_not_go_with_a_rendezvous_is_one_line(
+    words: tuple[str, ...], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert tree.run(["storm", "--rendezvous", "http://127.0.0.1:1", *words]) == ExitCode.USAGE
+    assert capfd.readouterr().err.startswith(f"flashsale: {told}")
+
+
+@pytest.mark.parametrize("url", ["here:9200", "https://here:9200", "http://here/path"])
+def test_what_is_no_address_of_a_rendezvous_is_one_line(url: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"--rendezvous: found .*, expected such as http://host:9200"
+    ):
+        storm_as_shard(Shard(1, 1), url, ShardRequest(), None, SILENT)
 
 
 def test_sessions_are_not_offered_to_the_network_without_a_secret(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def everything_is_bounded(documents: Documents) -> Iterator[str]:
                 yield f"{pod.name}: {volume['name']} grows without end"
     for job in of_kind(documents, "Job"):
         for what in ("activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
-            if what not in job["spec"]:
+            if not {what, f"{what}PerIndex"} & set(job["spec"]):
                 yield f"{job['metadata']['name']}: no {what}"
 
 
@@ -482,7 +482,9 @@ def a_storm_has_all_its_shards(documents: Documents) -> Iterator[str]:
         yield f"found {sorted(counts)} shards"
     if spec.get("completionMode") != "Indexed":
         yield "shards have no index"
-    if spec["backoffLimit"] or spec["template"]["spec"]["restartPolicy"] != "Never":
+    if spec.get("backoffLimitPerIndex") != 0 or "backoffLimit" in spec:
+        yield "a shard may come twice, or ends the others"
+    if spec["template"]["spec"]["restartPolicy"] != "Never":
         yield "a shard may come twice"
 
 
@@ -643,7 +645,9 @@ BROKEN: list[tuple[Rule, Change]] = [
     (what_is_named_is_there, _at("Job", "seed", f"{_POD}/volumes/1", _EVIL)),
     (a_storm_has_all_its_shards, _at("Job", "storm", "spec/parallelism", 2)),
     (a_storm_has_all_its_shards, _at("Job", "storm", "spec/completionMode", "-")),
-    (a_storm_has_all_its_shards, _at("Job", "storm", "spec/backoffLimit", 3)),
+    (a_storm_has_all_its_shards, _at("Job", "storm", "spec/backoffLimit", 0)),
+    (a_storm_has_all_its_shards, _at("Job", "storm", "spec/backoffLimitPerIndex", 3)),
+    (a_storm_has_all_its_shards, _at("Job", "storm", f"{_POD}/restartPolicy", "OnFailure")),
     (prometheus_finds_who_sells, _gone("ServiceMonitor", "worker")),
     (prometheus_finds_who_sells, _gone("NetworkPolicy", "monitoring")),
 ]

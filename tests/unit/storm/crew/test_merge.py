@@ -341,3 +341,11 @@ def test_what_a_rendezvous_complains_of_makes_the_run_invalid(tmp_path: Path, le
     summary = merge_runs(runs, whole_plan(runs), folder, [told]).summary
     assert told in summary.generator.complaints
     assert summary.exit_code == ExitCode.INVALID_RUN
+
+
+def test_a_storm_that_nobody_lived_to_tell_of_is_invalid(tmp_path: Path, leave: Leave) -> None:
+    """There is nothing to judge, too; but why there is not is what counts."""
+    shards = [leave(number, attempts_told=0, alive=False) for number in (1, 2)]
+    _, finished, _ = merged_run(tmp_path, *shards)
+    assert finished.summary.exit_code == ExitCode.INVALID_RUN
+    assert finished.summary.verdict is Verdict.INVALID
