@@ -11,13 +11,15 @@ from sqlalchemy import Connection, delete, insert, select, update
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached, Source
 from flashsale.cache.strategies import Strategy
-from flashsale.catalog.page import Page, Record, assemble, extended, record, slowest
+from flashsale.catalog.page import Page, Record, assemble, extended, record, shape_of, slowest
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
 from flashsale.storage.mysql import Database, Duplicate
 from flashsale.storage.tables import blog, blog_like, user
 
 HOT_PAGE = 10
+_AUTHOR = (user.c.nick_name.label("name"), user.c.icon)
+BLOG = shape_of(blog.c, _AUTHOR, isLike={"type": "boolean"})
 _LIKES_MAX = 10_000  # of one user: the latest
 _TRIES = 3
 
@@ -97,7 +99,7 @@ class Blogs:
 
     async def _load(self, blog_id: int | str) -> Record | None:
         query = (
-            select(blog, user.c.nick_name.label("name"), user.c.icon)
+            select(blog, *_AUTHOR)
             .select_from(blog.outerjoin(user, user.c.id == blog.c.user_id))
             .where(blog.c.id == blog_id)
         )

@@ -70,15 +70,21 @@ def _moment(value: object) -> datetime:
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)  # the column keeps milliseconds
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+_IN_TIME = {"pattern": "^2[0-9]{3}-"}
+Moment = Annotated[datetime, BeforeValidator(_moment), Field(json_schema_extra=_IN_TIME)]
 """A time, UTC unless it carries an offset, to the millisecond."""
 
 Id = Annotated[int, Field(ge=1, le=ID_MAX)]
 Cents = Annotated[int, Field(ge=1, le=10**12)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
+_IN_SIGHT = Field(json_schema_extra={"pattern": r"\S"})
+Title = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), _IN_SIGHT
+]
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_LENGTH_MAX)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_LENGTH_MAX),
+    _IN_SIGHT,
 ]
 Longitude = Annotated[float, Field(ge=-180, le=180)]
 Latitude = Annotated[float, Field(ge=-LATITUDE_MAX, le=LATITUDE_MAX)]

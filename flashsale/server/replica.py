@@ -90,9 +90,9 @@ class Replica:
         self._callers = Callers(self._sessions, OperatorSettings.load())
         router = Router()
         self.app = App(router, self._settings)
-        self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
         self._mount_accounts(router, session_settings)
         self._mount_storefront(router)
+        self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
 
     def _metrics(self, pools: Mapping[str, Engine]) -> Metrics:
         cache = self._storefront.cache

@@ -141,6 +141,14 @@ def claimed(outcome: Outcome, order_id: str, retry_after_s: int) -> Response:
     raise KeyError(f"no answer is defined for the outcome {outcome!r}")
 
 
+CLAIM_ANSWERS = (
+    *_FIXED.values(),
+    *(claimed(one, "1", 1) for one in (Outcome.SOLD, Outcome.DUPLICATE, Outcome.UNKNOWN)),
+    *(UNKNOWN_VOUCHER, BEHIND, NOT_LOADED, too_many_claims(1)),
+)
+"""Every one, by example."""
+
+
 def answered(body: bytes | None, source: Source, absent: Response = NOT_FOUND) -> Response:
     """The thing in `body`, or `absent` where there is none."""
     header = _CACHED[source]

@@ -2,20 +2,31 @@
 
 from dataclasses import dataclass
 
-from flashsale.catalog.blog import Blogs
+from flashsale.catalog.blog import BLOG, HOT_PAGE, Blogs
 from flashsale.catalog.form import NAME_LENGTH_MAX, NewSale, NewShop, NewVoucher, ShopChange
-from flashsale.catalog.shop import Changed, Shops, ShopTypes
-from flashsale.catalog.voucher import Vouchers
+from flashsale.catalog.shop import (
+    NAME_PAGE,
+    NEAR_SHOP,
+    SHOP,
+    SHOP_TYPE,
+    TYPE_PAGE,
+    Changed,
+    Shops,
+    ShopTypes,
+)
+from flashsale.catalog.voucher import VOUCHER, Vouchers
 from flashsale.model import parse_id
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers
-from flashsale.server.request import Query, Request
+from flashsale.server.openapi import ID, listing
+from flashsale.server.request import CURRENT, PLACE, TYPE_ID, Request, TextParameter
 from flashsale.server.response import BAD_ID, Response, answered, listed, ok, rejected
 
 NO_SHOP = rejected("Shop does not exist", 404)
 NO_TYPE = rejected("Shop type does not exist")
 _NO_SHOP_OF_VOUCHER = rejected("Shop does not exist")
 _NO_BLOG = rejected("Blog does not exist", 404)
+_NAME = TextParameter("name", NAME_LENGTH_MAX)
 _CHANGE = {Changed.DONE: ok(), Changed.NO_SHOP: NO_SHOP, Changed.NO_TYPE: NO_TYPE}
 
 
@@ -29,12 +40,15 @@ class ShopRoutes:
 
     def mount(self, router: Router) -> None:
         """Add the routes."""
-        router.add("GET", "/shop/{id}", self.shop)
-        router.add("GET", "/shop/of/type", self.of_type)
-        router.add("GET", "/shop/of/name", self.of_name)
-        router.add("GET", "/shop-type/list", self.all_types)
-        router.add("POST", "/shop", self.callers.operator(self.create))
-        router.add("PUT", "/shop", self.callers.operator(self.change))
+        router.add("GET", "/shop/{id}", self.shop).gives(SHOP, NO_SHOP).cached()
+        of_type = router.add("GET", "/shop/of/type", self.of_type).asks(TYPE_ID, CURRENT, PLACE)
+        of_type.gives(listing(NEAR_SHOP, TYPE_PAGE)).cached()
+        of_name = router.add("GET", "/shop/of/name", self.of_name).asks(_NAME, CURRENT)
+        of_name.gives(listing(SHOP, NAME_PAGE)).cached()
+        router.add("GET", "/shop-type/list", self.all_types).gives(listing(SHOP_TYPE)).cached()
+        create, change = self.callers.operator(self.create), self.callers.operator(self.change)
+        router.add("POST", "/shop", create).takes(NewShop).gives(ID, NO_TYPE)
+        router.add("PUT", "/shop", change).takes(ShopChange).gives(None, NO_SHOP, NO_TYPE)
 
     async def shop(self, request: Request, segment: str) -> Response:
         """One shop."""
@@ -46,17 +60,14 @@ class ShopRoutes:
 
     async def of_type(self, request: Request, segment: str) -> Response:
         """The shops of a type: the nearest first where x and y say to what, else by id."""
-        query = Query(request)
-        type_id, number, place = query.id("typeId"), query.page(), query.place()
+        type_id, number, place = TYPE_ID.of(request), CURRENT.of(request), PLACE.of(request)
         if place is None:
             return listed(await self.shops.of_type(type_id, number))
         return listed(await self.shops.near(type_id, number, *place))
 
     async def of_name(self, request: Request, segment: str) -> Response:
         """The shops whose name contains something."""
-        query = Query(request)
-        name, number = query.text("name", NAME_LENGTH_MAX), query.page()
-        return listed(await self.shops.named(name, number))
+        return listed(await self.shops.named(_NAME.of(request), CURRENT.of(request)))
 
     async def all_types(self, request: Request, segment: str) -> Response:
         """Every type of shop."""
@@ -82,9 +93,11 @@ class VoucherRoutes:
 
     def mount(self, router: Router) -> None:
         """Add the routes."""
-        router.add("GET", "/voucher/list/{shopId}", self.of_shop)
-        router.add("POST", "/voucher", self.callers.operator(self.create))
-        router.add("POST", "/voucher/seckill", self.callers.operator(self.create_sale))
+        router.add("GET", "/voucher/list/{shopId}", self.of_shop).gives(listing(VOUCHER)).cached()
+        create = router.add("POST", "/voucher", self.callers.operator(self.create))
+        create.takes(NewVoucher).gives(ID, _NO_SHOP_OF_VOUCHER)
+        sale = router.add("POST", "/voucher/seckill", self.callers.operator(self.create_sale))
+        sale.takes(NewSale).gives(ID, _NO_SHOP_OF_VOUCHER)
 
     async def of_shop(self, request: Request, segment: str) -> Response:
         """The vouchers of a shop; none for one that does not exist, as the family has it."""
@@ -116,13 +129,16 @@ class BlogRoutes:
 
     def mount(self, router: Router) -> None:
         """Add the routes."""
-        router.add("GET", "/blog/hot", self.callers.anybody(self.hot))
-        router.add("GET", "/blog/{id}", self.callers.anybody(self.blog))
-        router.add("PUT", "/blog/like/{id}", self.callers.signed_in(self.like))
+        hot = router.add("GET", "/blog/hot", self.callers.anybody(self.hot)).asks(CURRENT)
+        hot.gives(listing(BLOG, HOT_PAGE)).cached()
+        blog = router.add("GET", "/blog/{id}", self.callers.anybody(self.blog))
+        blog.gives(BLOG, _NO_BLOG).cached()
+        like = self.callers.signed_in(self.like)
+        router.add("PUT", "/blog/like/{id}", like).gives(None, _NO_BLOG)
 
     async def hot(self, request: Request, segment: str, user_id: int | None) -> Response:
         """A page of the most liked blogs."""
-        return listed(await self.blogs.hot(Query(request).page(), user_id))
+        return listed(await self.blogs.hot(CURRENT.of(request), user_id))
 
     async def blog(self, request: Request, segment: str, user_id: int | None) -> Response:
         """One blog."""
