@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from rig.command_line import run_flashsale
 from rig.documents import ROOT
 
 pytestmark = pytest.mark.timeout(240)
@@ -47,22 +47,13 @@ def serve() -> Iterator[Serve]:
 
 
 def judged(folder: Path, base_url: str) -> dict[str, Any]:
-    def flashsale(*words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "flashsale", *words],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-
-    storm = flashsale(
+    storm = run_flashsale(
+        folder,
         *("storm", str(EXAMPLES / "node_sale.toml"), "--quiet", "--no-calibrate", "--out", "run"),
         *("--target", str(EXAMPLES / "node_shop.toml"), "--base-url", base_url),
     )
     assert "no baseline" not in storm.stderr, storm.stderr
-    told = flashsale("verify", "run", "--json")
+    told = run_flashsale(folder, "verify", "run", "--json")
     assert "Traceback" not in told.stderr, told.stderr
     return {"code": told.returncode, **orjson.loads(told.stdout)}
 

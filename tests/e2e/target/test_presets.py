@@ -1,13 +1,12 @@
 """Each preset on a server with its shapes: tried by one request, stormed, and understood."""
 
 import itertools
-import os
 import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+from rig.command_line import run_flashsale
 from rig.documents import ROOT
 from rig.shop_server import Answer, Asked, Reply, ShopServer
 
@@ -133,15 +132,7 @@ SHAPES = {
 
 
 def flashsale(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "flashsale", *words],
-        cwd=folder,
-        env={**os.environ, "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_flashsale(folder, *words)
 
 
 def test_there_is_a_shape_for_each_and_a_line_in_the_document() -> None:
