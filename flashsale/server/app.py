@@ -19,6 +19,7 @@ from flashsale.server.response import (
     NOT_FOUND,
     Header,
     Response,
+    as_family,
     method_not_allowed,
     rejected,
 )
@@ -99,6 +100,7 @@ class App:
     def __init__(self, router: Router, settings: ReplicaSettings) -> None:
         self._router = router
         self._settings = settings
+        self._answers_as_family = settings.family_answers
         self.in_flight = 0
         self.draining = False
         self.answers: Counter[tuple[str, int]] = Counter()  # by route and status
@@ -142,14 +144,14 @@ class App:
                 return handler
             response: Response = await handler(request, tail)
         except Refused as refused:
-            return refused.response
+            response = refused.response
         except (Unavailable, Indeterminate) as trouble:
             log.warning("unavailable", path=scope["path"], trouble=str(trouble))
             return BUSY
         except Exception:
             log.exception("internal error", path=scope["path"])
             return _INTERNAL
-        return response
+        return as_family(response) if self._answers_as_family else response
 
 
 async def _other(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,6 +14,7 @@ COMPOSE = NginxConf(
     replicas=("replica1:8081", "replica2:8081", "replica3:8081"),
     workers=2,
     access_log="/dev/stdout",
+    pictures="/srv/pictures",
     limits=AddressLimits(
         requests_per_s=50,
         requests_burst=200,  # people behind one address of a company or a carrier

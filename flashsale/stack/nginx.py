@@ -15,6 +15,7 @@ import jinja2
 from flashsale.errors import UnreachableError
 from flashsale.resources import resource
 from flashsale.secret_file import private_folder, write_private
+from flashsale.settings import PICTURE_FORM_BYTES, PICTURES_PATH
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
@@ -65,6 +66,9 @@ class NginxConf:
     limits: AddressLimits | None = None
     as_root: bool = False
     log_level: str = "warn"
+    pictures: str | None = None  # the folder that replicas keep them in
+    pictures_path: str = PICTURES_PATH
+    picture_form_bytes: int = 1_048_576 + PICTURE_FORM_BYTES  # as replicas have it by default
 
     def render(self) -> str:
         """The whole configuration file."""
@@ -90,6 +94,8 @@ class Balancing:
     upstream_keepalive: int = 700
     access_log: bool = False
     limits: AddressLimits | None = None
+    pictures: Path | None = None
+    picture_form_bytes: int = NginxConf.picture_form_bytes
 
 
 class NginxServer(Service):
@@ -187,6 +193,8 @@ class NginxServer(Service):
             upstream_keepalive=balancing.upstream_keepalive,
             access_log=str(self.directory / "access.log") if balancing.access_log else None,
             limits=balancing.limits,
+            pictures=_escaped(balancing.pictures) if balancing.pictures else None,
+            picture_form_bytes=balancing.picture_form_bytes,
             as_root=os.geteuid() == 0,
         ).render()
 
