@@ -6,7 +6,6 @@ its variable with `_FILE` at the end names.
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -18,6 +17,7 @@ from pydantic_settings import (
 )
 
 from flashsale.errors import UsageError
+from flashsale.model import Durability
 from flashsale.secret_file import read_secret
 
 PICTURES_PATH, PICTURE_FORM_BYTES = "/upload/blog", 4_096
@@ -27,7 +27,9 @@ PICTURES_PATH, PICTURE_FORM_BYTES = "/upload/blog", 4_096
 class Settings(BaseSettings):
     """Frozen settings whose first error is one line that names the field."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -77,13 +79,6 @@ class _SecretFiles(PydanticBaseSettingsSource):
             for name, field in self.settings_cls.model_fields.items()
         }
         return {name: value for name, value in found.items() if value is not None}
-
-
-class Durability(StrEnum):
-    """When an order is acknowledged: by `appendfsync` of the ledger."""
-
-    ALWAYS = "always"  # when it is on the disk
-    EVERYSEC = "everysec"  # when it is in the kernel; the disk has it within a second or two
 
 
 class StoreSettings(Settings):
@@ -157,6 +152,30 @@ class LoginSettings(Settings):
         5_000, ge=1, le=3_600_000, description="A slower sender has failed."
     )
     log_codes: bool = Field(False, description="Development only: print codes to the log.")
+
+
+class RendezvousSettings(Settings):
+    """Shards that meet before they fire: the rendezvous, and each shard."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_RENDEZVOUS_", frozen=True)
+
+    secret: SecretStr = Field(
+        SecretStr(""),
+        description="What shards show to the rendezvous, which has everybody's sessions; unset: it "
+        "listens on loopback alone.",
+    )
+    gather_timeout_s: float = Field(
+        120.0, ge=1, le=86_400, description="How long it waits for all shards to be ready."
+    )
+    silence_s: float = Field(
+        10.0, ge=1, le=3_600, description="A shard that says nothing for longer counts as dead."
+    )
+    lead_ms: int = Field(
+        2_000,
+        ge=1_000,
+        le=600_000,
+        description="From the last shard that is ready to the barrier: clocks are compared then.",
+    )
 
 
 class OperatorSettings(Settings):
@@ -535,6 +554,7 @@ class PictureSettings(Settings):
 _COMPONENTS: tuple[type[Settings], ...] = (
     SessionSettings,
     LoginSettings,
+    RendezvousSettings,
     OperatorSettings,
     ClaimSettings,
     ReplicaSettings,

@@ -27,12 +27,12 @@ from flashsale.faults.schedule import (
 from flashsale.faults.trials import Fate, Trial, exit_code_of, markdown
 from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts_file import read_record
-from flashsale.run.faults import FaultRecord, read_faults
 from flashsale.run.folder import RunFolder, write_file
+from flashsale.run.parts import FaultRecord, read_faults
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.scenario import Scenario
 from flashsale.stack.state import StackState
-from flashsale.verify.verdict import Judgement
+from flashsale.verify.finding import Judgement
 
 _LOST, _DOUBLED, _QUEUE = "accepted_persisted", ("one_per_user", "unique_ids"), "queue_empty"
 _STACK = {

@@ -30,7 +30,7 @@ from flashsale.faults.stores import (
     Trim,
     WrongType,
 )
-from flashsale.run.faults import FaultRecord
+from flashsale.run.parts import FaultRecord
 from flashsale.scenario.fault import KINDS, role_of
 from flashsale.scenario.fault import Fault as Planned
 

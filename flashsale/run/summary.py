@@ -159,12 +159,18 @@ class ShardFigures(Part):
 
 
 class MergedShard(Part):
-    """One of the runs that a run was put together from."""
+    """One of the runs that a run was put together from.
+
+    Where its clock was compared with that of a rendezvous, `barrier_unix_us` is by the latter,
+    which was `clock_offset_ms` ahead, give or take `clock_error_ms`.
+    """
 
     number: int
     run: str
     base_url: str
     barrier_unix_us: int | None
+    clock_offset_ms: float | None = None
+    clock_error_ms: float | None = None
 
 
 class MergedFigures(Part):

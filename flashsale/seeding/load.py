@@ -27,8 +27,8 @@ from flashsale.seeding.sessions import (
     read_tokens,
 )
 from flashsale.seeding.settings import Progress, SeedSettings
-from flashsale.seeding.storefront import StorefrontCache, storefront_cache
 from flashsale.seeding.stores import Stores, StoreUrls, opened
+from flashsale.seeding.warm import StorefrontCache, storefront_cache
 from flashsale.settings import SessionSettings
 from flashsale.storage import tables
 from flashsale.storage.mysql import Duplicate, transaction

@@ -19,7 +19,7 @@ from flashsale.cache.client import CacheClient
 from flashsale.catalog.pictures import Pictures
 from flashsale.catalog.storefront import Storefront
 from flashsale.errors import FlashsaleError, Indeterminate, Unavailable, UnreachableError
-from flashsale.locks.counts import LockCollector
+from flashsale.locks.batch import LockCollector
 from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup

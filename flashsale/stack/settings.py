@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from flashsale.settings import Durability, Settings
+from flashsale.model import Durability
+from flashsale.settings import Settings
 
 
 @dataclass(frozen=True)

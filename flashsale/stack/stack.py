@@ -15,7 +15,7 @@ from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.settings import PICTURES_PATH, PictureSettings, ReplicaSettings
 from flashsale.stack import probe
 from flashsale.stack.mariadb import MariaDBServer
-from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer
+from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer, queues_hold
 from flashsale.stack.port import Port, Socket
 from flashsale.stack.process import FLASHSALE, CommandLine
 from flashsale.stack.redis import RedisRole, RedisServer
@@ -288,7 +288,7 @@ class Stack:
     ) -> SaleProcess:
         socket = None
         if any("{socket}" in part for part in command):
-            if _queues_hold(self.settings):
+            if queues_hold(self.settings):
                 socket = Socket.within(self.state_dir / "replicas", f"{name}.sock")
             else:
                 command = [part for part in command if part not in ("--socket", "{socket}")]
@@ -378,23 +378,6 @@ def _address_limits(settings: StackSettings) -> AddressLimits | None:
         requests_burst=settings.nginx_address_burst,
         connections=settings.nginx_address_connections,
     )
-
-
-def _queues_hold(settings: StackSettings) -> bool:
-    """Whether all that nginx can ask at once has room in the queues of the replicas' sockets.
-
-    A full one refuses where that of a port lets its clients wait.
-    """
-    backlog = min(ReplicaSettings.load().backlog, _longest_queue())
-    asked_at_once = settings.nginx_workers * settings.nginx_connections // 2
-    return settings.replicas * backlog >= asked_at_once
-
-
-def _longest_queue() -> int:
-    try:
-        return int(Path("/proc/sys/net/core/somaxconn").read_bytes())
-    except (OSError, ValueError):
-        return 128
 
 
 def _same(url: str | None) -> UrlFor | None:

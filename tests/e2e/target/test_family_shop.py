@@ -20,10 +20,10 @@ from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.model import Verdict
 from flashsale.scenario.scenario import parse_scenario
-from flashsale.scenario.shop import shop_document
+from flashsale.scenario.table import shop_document
 from flashsale.stack import mariadb
 from flashsale.stack.mariadb import MariaDBServer
-from flashsale.verify.verdict import Judgement
+from flashsale.verify.finding import Judgement
 
 SALE = """\
 # Does it sell what it has?

@@ -13,7 +13,7 @@ from rig.shop_server import Answer, Asked, Reply, ShopServer
 
 from flashsale.run.folder import SUMMARY_FILE
 from flashsale.run.summary import Summary
-from flashsale.scenario.shop import preset_names
+from flashsale.scenario.table import preset_names
 
 HEAD = '# Is it sold?\nschema = 1\nname = "preset"\n[sale]\nunits = 3\n[load]\n'
 LOAD = 'model = "closed"\nusers = 6\nconnections = 3\n'

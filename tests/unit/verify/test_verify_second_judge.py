@@ -9,8 +9,9 @@ from rig.sale_world import World, broken
 
 from flashsale.model import Outcome, Verdict
 from flashsale.report.html import _timeline
+from flashsale.verify.finding import CheckResult
 from flashsale.verify.linearizability import LINEARIZABLE, linearizable
-from flashsale.verify.verdict import CheckResult, judge
+from flashsale.verify.verdict import judge
 
 SOLD, SOLD_OUT, DUPLICATE = Outcome.SOLD, Outcome.SOLD_OUT, Outcome.DUPLICATE
 OPEN = Outcome.INDETERMINATE
