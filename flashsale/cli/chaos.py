@@ -9,6 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from flashsale import logs
 from flashsale.campaign.chaos import Chaos, ChaosRequest, run_chaos, run_controls
 from flashsale.campaign.teller import Teller
 from flashsale.cli.terminal import console, tell
@@ -87,6 +88,7 @@ def command(
         only_fault=only,
         recover_s=recover,
     )
+    logs.silence()  # what a rebuild says is told as its fault's end
     if control:
         raise typer.Exit(run_controls(request, dict(controls_named(control)), tell))
     found = run_chaos(request, _Plain())

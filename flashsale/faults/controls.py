@@ -42,7 +42,9 @@ if "replica" in sys.orig_argv:
 _ACKNOWLEDGES_FIRST = """\
 import sys
 if "worker" in sys.orig_argv:
+    from flashsale.orders.books import BooksWatch
     from flashsale.orders.worker import Worker
+    BooksWatch.requeue_missing = lambda self: 0
     persist = Worker._under_lock
     def under_lock(self, orders, fence):
         self._stream.acknowledge([order.entry_id for order in orders])
@@ -86,14 +88,19 @@ class Control:
         return {"PYTHONPATH": str(folder)}
 
 
-def _fault(at: str, what: str, whom: str, lasting: str | None = None) -> Planned:
-    return Planned.made(at=at, what=what, whom=whom, **{"for": lasting})
+def _fault(at: str, what: str, whom: str, lasting: str | None = None, **options: int) -> Planned:
+    return Planned.made(at=at, what=what, whom=whom, **{"for": lasting}, **options)
 
 
 CONTROLS: Mapping[str, Control] = {
     "everysec": Control(
-        "the ledger fsyncs every second, and loses its power while the database is locked",
-        (_fault("1500ms", "lock_rows", "mysql", "2s"), _fault("3s", "power_cut", "ledger")),
+        "the ledger fsyncs every second on a slow disk, and loses its power while the database is "
+        "locked",
+        (
+            _fault("1500ms", "lock_rows", "mysql", "2s"),
+            _fault("1800ms", "slow_fsync", "ledger", "1500ms", latency_ms=2_000),
+            _fault("3s", "power_cut", "ledger"),
+        ),
         ("accepted_persisted",),
         planted=_everysec,
     ),
@@ -111,7 +118,8 @@ CONTROLS: Mapping[str, Control] = {
         customized=_WITHOUT_RECEIPTS,
     ),
     "ack_first": Control(
-        "the worker acknowledges before it writes, and is killed while the database is locked",
+        "the worker acknowledges before it writes, and is killed while the database is locked; "
+        "nobody writes what is missing to the stream again",
         (_fault("2s", "lock_rows", "mysql", "2s"), _fault("3s", "kill", "worker")),
         ("accepted_persisted",),
         customized=_ACKNOWLEDGES_FIRST,

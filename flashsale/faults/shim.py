@@ -9,7 +9,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -216,7 +215,6 @@ class PowerCut(Fault):
     """
 
     _pid = 0
-    _since_s = 0.0
     _may_lose = False
 
     def do(self, site: Site) -> None:
@@ -229,7 +227,6 @@ class PowerCut(Fault):
         with site.supervisor_held():
             signal_all(pid, signal.SIGKILL)
             end_of(pid)
-            self._since_s = time.monotonic()
             writes, files = Control.of(site, whom).cut_back()
         self.found = f"{writes:,} writes to {files:,} files had not been fsynced"
 
@@ -239,7 +236,7 @@ class PowerCut(Fault):
         site.await_reborn(self.planned.whom.strip(), self._pid)
         if self._may_lose:
             cut = self.found
-            self.rebuild_ledger(site, self._since_s)
+            self.rebuild_ledger(site, None)  # MySQL may not have known of what is lost
             self.found = f"{cut}; {self.found}"
 
 
