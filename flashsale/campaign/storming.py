@@ -189,7 +189,7 @@ def _faults(
         yield lambda progress: None
         return
     try:
-        yield lambda progress: making.begin(progress.elapsed_s)
+        yield lambda progress: making.begin(progress.elapsed_s, folder.path)
     finally:
         records = making.finish(at_once=taken.exit_code is not None)
     with telling(teller.say):

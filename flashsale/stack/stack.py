@@ -269,6 +269,7 @@ class Stack:
             buffer_pool_mb=self.settings.mariadb_buffer_pool_mb,
             redo_log_mb=self.settings.mariadb_redo_log_mb,
             statistics=self.settings.mariadb_statistics,
+            plain_calls="mariadb" in self.settings.shims,
         )
         self._bring_up([server])
         return server.url_for
@@ -362,6 +363,9 @@ class Stack:
         members = [Member(service) for service in services]
         self.members += members
         for service in services:
+            if control := self.settings.shims.get(service.name):
+                shim = {"LD_PRELOAD": self.settings.shim, "FLASHSALE_SHIM": control}
+                service.more_environment = shim
             service.start_timeout_s = self.settings.start_timeout_s
             service.launch()
         for member in members:
