@@ -134,6 +134,7 @@ class Claims:
         if not by_voucher:
             return answers
         batches, replies = await self._sold(claims, by_voucher)
+        reach("claim.answered")
         for batch, places, reply in zip(batches, by_voucher.values(), replies, strict=True):
             for place, answer in zip(places, self._answers(batch, reply), strict=True):
                 answers[place] = answer
@@ -176,6 +177,7 @@ class Claims:
                 )
             )
             start += len(places)
+        reach("claim.sending")
         return batches
 
     def _places(self, claims: list[Claim]) -> dict[int, list[int]]:
