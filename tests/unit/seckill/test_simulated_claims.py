@@ -29,6 +29,7 @@ def test_every_claim_has_one_answer_in_time_and_it_is_true() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_every_claim_of_many_seeds_has_one_answer_in_time_and_it_is_true() -> None:
     """Others each day; the one that fails says how to see it again."""
     first = int(f"{datetime.datetime.now(datetime.UTC):%Y%m%d}00000")
