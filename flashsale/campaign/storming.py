@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from flashsale.books import ShopBooks
 from flashsale.campaign.demands import EarlierRun
 from flashsale.campaign.loads import LoadCount
 from flashsale.campaign.stores import Stores, record_stack
@@ -20,7 +22,6 @@ from flashsale.errors import (
     NothingJudgedError,
     UnreachableError,
 )
-from flashsale.faults.making import Making
 from flashsale.report.files import write_reports, write_sheet
 from flashsale.run.attempts import PlanColumns
 from flashsale.run.folder import RunFolder, create_run_folder, telling, write_file
@@ -46,7 +47,10 @@ from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import ending
 from flashsale.verify.observation import take as take_stores_baseline
-from flashsale.verify.shop import ShopBooks, take_baseline
+from flashsale.verify.shop import take_baseline
+
+if TYPE_CHECKING:  # its relays and watchers are for storms with faults, on a stack of our own
+    from flashsale.faults.making import Making
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class StormRequest:
     baseline: EarlierRun | None = None
     verify_awaited: bool = False
     csv: bool = False
-    faults: Making | None = None
+    faults: "Making | None" = None
     tls: Tls | None = None
 
 
@@ -184,7 +188,7 @@ def _faults(
         yield lambda progress: None
         return
     try:
-        yield lambda progress: making.begin(progress.elapsed_s)
+        yield lambda progress: making.begin(progress.elapsed_s, folder.path)
     finally:
         records = making.finish(at_once=taken.exit_code is not None)
     with telling(teller.say):

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from flashsale.books import ShopBooks
 from flashsale.campaign.demands import aborting, only_thresholds, requiring
 from flashsale.campaign.joining import ShardRequest, storm_as_shard
 from flashsale.campaign.rendezvous import Place, run_rendezvous
@@ -64,7 +65,6 @@ from flashsale.errors import UnreachableError, UsageError
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.storm.attack.stopping import ignore_signals
 from flashsale.storm.crew.shard import SHARDS_MAX
-from flashsale.verify.shop import ShopBooks
 from flashsale.verify.stores import connect
 
 Tokens = Annotated[

@@ -26,6 +26,7 @@ class Part(BaseModel):
         populate_by_name=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
+        defer_build=True,
     )
 
 
@@ -186,6 +187,15 @@ class FaultRecord(Part):
     done_ms: float | None = None
     healed_ms: float | None = None
     """When what it befell did its work again."""
+
+    found: str = ""
+    """What it came to, in a line."""
+
+    gone: tuple[str, ...] = ()
+    """Acknowledged orders that the ledger has forgotten and nothing brings back."""
+
+    behind_ms: tuple[float, float] | None = None
+    """From when until when the ledger was behind, and had to sell nothing."""
 
     trouble: str = ""
     """Why it was not made, or not healed."""

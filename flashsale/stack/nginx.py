@@ -20,7 +20,7 @@ import jinja2
 from flashsale.errors import UnreachableError
 from flashsale.resources import resource
 from flashsale.secret_file import private_folder, write_private
-from flashsale.settings import ReplicaSettings
+from flashsale.settings import PICTURE_FORM_BYTES, PICTURES_PATH, ReplicaSettings
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
@@ -73,6 +73,9 @@ class NginxConf:
     limits: AddressLimits | None = None
     as_root: bool = False
     log_level: str = "warn"
+    pictures: str | None = None  # the folder that replicas keep them in
+    pictures_path: str = PICTURES_PATH
+    picture_form_bytes: int = 1_048_576 + PICTURE_FORM_BYTES  # as replicas have it by default
 
     def render(self) -> str:
         """The whole configuration file."""
@@ -98,6 +101,8 @@ class Balancing:
     upstream_keepalive: int = 700
     access_log: bool = False
     limits: AddressLimits | None = None
+    pictures: Path | None = None
+    picture_form_bytes: int = NginxConf.picture_form_bytes
 
 
 class NginxServer(Service):
@@ -195,6 +200,8 @@ class NginxServer(Service):
             upstream_keepalive=balancing.upstream_keepalive,
             access_log=str(self.directory / "access.log") if balancing.access_log else None,
             limits=balancing.limits,
+            pictures=_escaped(balancing.pictures) if balancing.pictures else None,
+            picture_form_bytes=balancing.picture_form_bytes,
             as_root=os.geteuid() == 0,
         ).render()
 
@@ -234,6 +241,7 @@ COMPOSE = NginxConf(
     replicas=("replica1:8081", "replica2:8081", "replica3:8081"),
     workers=2,
     access_log="/dev/stdout",
+    pictures="/srv/pictures",
     limits=AddressLimits(
         requests_per_s=50,
         requests_burst=200,  # people behind one address of a company or a carrier
