@@ -24,6 +24,8 @@ class Outcome(StrEnum):
     UNSENT = "unsent"  # no connection, or never written: certainly not done
     INDETERMINATE = "indeterminate"  # sent, and no answer that could be read
 
+    __hash__ = str.__hash__  # Enum's own is written in Python, and each claim is counted by this
+
     @property
     def is_expected(self) -> bool:
         """True for an answer that a healthy sale gives."""

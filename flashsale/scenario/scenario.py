@@ -18,6 +18,7 @@ from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
 from flashsale.scenario.shop import Shop
 from flashsale.scenario.table import (
     Table,
+    in_short,
     on_preset,
     one_line,
     shop_document,
@@ -282,7 +283,8 @@ def parse_scenario(text: str, source: str, shop: dict[str, Any] | None = None) -
     except RecursionError:
         raise UsageError(f"{source} is no scenario: it nests too deep") from None
     except ValueError as error:  # a number of thousands of digits is one, too
-        raise UsageError(f"{source} is not TOML: {error}{_written_there(error, text)}") from error
+        trouble = in_short(f"{error}{_written_there(error, text)}")
+        raise UsageError(f"{source} is not TOML: {trouble}") from error
     if "question" not in document:
         document["question"] = _first_comment(text)
     return parse_document({**document, **(shop or {})}, source)

@@ -21,14 +21,14 @@ from flashsale.scenario.tokens import NOT_UTF8
 class Table(BaseModel):
     """Takes the keys it knows, as the types they have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 def one_line(error: ValidationError, document: type[Table]) -> str:
     """The first error, a misspelt key before whatever follows from it."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return _sentence(details[0], document) + more
+    return in_short(_sentence(details[0], document)) + more
 
 
 def suggestion(name: str, known: list[str]) -> str:
@@ -84,6 +84,14 @@ def shown(value: object) -> str:
     return "a table" if isinstance(value, dict) else _SHORT.repr(value)
 
 
+def in_short(sentence: str) -> str:
+    """An error whose names are a file's own, and may be of any length: its begin and its end."""
+    if len(sentence) <= _SENTENCE_MAX:
+        return sentence
+    return f"{sentence[: _SENTENCE_MAX // 2]} … {sentence[-_SENTENCE_MAX // 2 :]}"
+
+
+_SENTENCE_MAX = 1_000
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 
 from flashsale.errors import UnreachableError
 from flashsale.secret_file import STORE_PASSWORDS
+from flashsale.settings import PICTURES_PATH, PictureSettings, ReplicaSettings
 from flashsale.stack import probe
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer, queues_hold
@@ -299,13 +300,21 @@ class Stack:
             command=command,
             socket=socket,
             stores=self._linked(name, Account(kind))
-            | {"FLASHSALE_WORKER_DURABILITY": self.settings.durability},
+            | {
+                "FLASHSALE_WORKER_DURABILITY": self.settings.durability,
+                "FLASHSALE_PICTURES_FOLDER": str(self._pictures),
+            },
             ready_path=ready_path,
             port=port,
             log=self._log(name),
         )
         process.stop_timeout_s = self.settings.drain_timeout_s
         return process
+
+    @property
+    def _pictures(self) -> Path:
+        given = PictureSettings.load().folder
+        return Path(given).absolute() if given else self.state_dir / "pictures"
 
     def _linked(self, name: str, account: Account) -> dict[str, str]:
         """The stores' URLs as a process is told them: by a relay where its link has one."""
@@ -331,6 +340,8 @@ class Stack:
             upstream_keepalive=settings.nginx_upstream_keepalive,
             access_log=settings.nginx_access_log,
             limits=_address_limits(settings),
+            pictures=self._pictures,
+            picture_form_bytes=ReplicaSettings.load().larger_bodies[PICTURES_PATH],
         )
         log = self._log("nginx")
         return NginxServer(self.state_dir / "nginx", balancing, port=port, log=log)

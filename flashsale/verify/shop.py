@@ -14,7 +14,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from flashsale.books import Books
+from flashsale.books import Books, ShopBooks
 from flashsale.model import PayStatus, id_of
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import Attempts, read_attempts
@@ -40,29 +40,6 @@ _TRY_PAUSE_S = 0.2
 _LOOK_EVERY_S = 0.25
 _ALWAYS = (0, 2**62)
 """The window of a sale of which nobody says when it is open."""
-
-
-@dataclass(frozen=True)
-class ShopBooks:
-    """The books of a shop, and where they are."""
-
-    books: Books
-    url: str = ""
-    redis_url: str = ""
-    base_url: str = ""
-
-    @property
-    def rests_on(self) -> tuple[str, ...]:
-        """What a verdict by them rests on."""
-        books, redis = self.books, self.books.redis
-        told = "a route of the shop" if books.route else "the shop's database"
-        found = [f"orders of {told}"]
-        found += [f"stock of {told}"] if books.stock else []
-        if redis is not None and self.redis_url:
-            kept = [name for name in ("stock", "holders", "receipts") if getattr(redis, name)]
-            found += [f"Redis: {', '.join(kept)}"] if kept else []
-            found += [f"the queue {redis.queue}"] if redis.queue else []
-        return tuple(found)
 
 
 @dataclass

@@ -91,12 +91,16 @@ class Sale:
     def promised(self) -> Mapping[int, int]:
         """Position in `claims` by the order id that a user was told of.
 
-        Of several claims of a user, the one that was answered so counts, rather than one of which
-        the status route told the same afterwards.
+        Of several claims that were answered so, the first that was sent counts: who repeats an
+        Idempotency-Key is told of the same order again. One of which the status route told the same
+        afterwards counts less.
         """
         claims = self.claims
         chosen = list(claims.told(SOLD))
         sold = dict(zip(map(claims.order.__getitem__, chosen), chosen, strict=True))
+        if len(sold) < len(chosen):
+            chosen.sort(key=claims.sent_us.__getitem__, reverse=True)
+            sold = dict(zip(map(claims.order.__getitem__, chosen), chosen, strict=True))
         sold.pop(NO_ORDER, None)
         sold.pop(GARBLED, None)
         if not any(claims.resolved):

@@ -265,6 +265,15 @@ def _sold_after_elsewhere(sale: Sale) -> Iterator[Offence]:
             yield from _late(sale, k, order, earliest)
 
 
+def _unanswered(sale: Sale) -> dict[tuple[int, int], int]:
+    """By user and order: the first claim without an answer of which the status route told so."""
+    claims, found = sale.claims, dict[tuple[int, int], int]()
+    for k in claims.open() if any(claims.resolved) else ():
+        pair = (claims.user[k], claims.resolved[k])
+        found[pair] = min(found.get(pair, k), k, key=claims.sent_us.__getitem__)
+    return found
+
+
 def _first_sold_out(sale: Sale) -> dict[int, tuple[int, int]]:
     """By clock: when the first “sold out” arrived, and whose it was."""
     claims, first = sale.claims, dict[int, tuple[int, int]]()
@@ -287,9 +296,16 @@ def _late(sale: Sale, k: int, order: int, sold_out: tuple[int, int] | None) -> I
 
 
 def _sales(sale: Sale) -> Iterator[tuple[int, int]]:
-    """Claims that sold, by their answer or because no other claim can have made the order."""
-    claims = sale.claims
-    yield from ((k, max(claims.order[k], NO_ORDER)) for k in claims.told(SOLD))
+    """Claims that sold, by their answer or because no other claim can have made the order. Of a
+    user's claims that were told of one order, the first: the others repeat its Idempotency-Key."""
+    claims, first, unanswered = sale.claims, sale.promised, _unanswered(sale)
+    for k in claims.told(SOLD):
+        order = max(claims.order[k], NO_ORDER)
+        if order == NO_ORDER or claims.user[k] != claims.user[first[order]]:
+            yield k, order
+        elif first[order] == k:
+            earlier = unanswered.get((claims.user[k], order), k)
+            yield min(k, earlier, key=claims.sent_us.__getitem__), order
     if not any(True for _ in claims.open()):
         return
     asked = Counter(claims.user)
