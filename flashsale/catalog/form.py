@@ -1,10 +1,12 @@
 """What a client may send to create or change something: strict types, one clear complaint."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -133,6 +135,29 @@ class ShopChange(Form):
     comments: Count | None = None
     score: Score | None = None
     open_hours: str | None = Field(None, max_length=32)
+
+
+_PICTURE = re.compile(r"/imgs/[A-Za-z0-9/_-]{1,100}\.(?:jpe?g|png|gif|webp)")
+_PICTURES_MAX = 9
+
+
+def _pictures(text: str) -> str:
+    """Only our own pictures: whatever else a page would fetch for everybody who reads it."""
+    named = text.split(",") if text else []
+    if len(named) > _PICTURES_MAX or not all(map(_PICTURE.fullmatch, named)):
+        raise ValueError(
+            f"expected up to {_PICTURES_MAX} pictures by comma, such as /imgs/blogs/7/name.jpg"
+        )
+    return text
+
+
+class NewBlog(Form):
+    """A blog about a shop."""
+
+    shop_id: Id
+    title: Title
+    content: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    images: Annotated[str, AfterValidator(_pictures)] = ""
 
 
 class NewVoucher(Form):

@@ -17,9 +17,8 @@ from flashsale.buckets import LATENCY_S, SIZES, Buckets
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.failpoints import reach
 from flashsale.locks.batch import BatchLocks
-from flashsale.orders.pending import Pending
 from flashsale.orders.persistence import persist
-from flashsale.orders.stream import Fresh, Malformed, Order, OrderStream, StreamEntry
+from flashsale.orders.stream import Fresh, Malformed, Order, OrderStream, Pending, StreamEntry
 from flashsale.seckill.permit import read_marks
 from flashsale.settings import WorkerSettings
 from flashsale.storage.mysql import transaction

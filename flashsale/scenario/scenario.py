@@ -15,8 +15,17 @@ from flashsale.resources import resource
 from flashsale.scenario.answer import REJECTIONS
 from flashsale.scenario.fault import Fault
 from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
-from flashsale.scenario.shop import Shop, on_preset, shop_document
-from flashsale.scenario.table import Table, in_short, one_line, shown, suggestion, unquoted
+from flashsale.scenario.shop import Shop
+from flashsale.scenario.table import (
+    Table,
+    in_short,
+    on_preset,
+    one_line,
+    shop_document,
+    shown,
+    suggestion,
+    unquoted,
+)
 from flashsale.scenario.thresholds import DEFAULTS, Threshold, parse_threshold
 from flashsale.scenario.tokens import NOT_UTF8
 

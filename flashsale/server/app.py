@@ -19,6 +19,7 @@ from flashsale.server.response import (
     NOT_FOUND,
     Header,
     Response,
+    as_family,
     method_not_allowed,
     rejected,
 )
@@ -99,6 +100,7 @@ class App:
     def __init__(self, router: Router, settings: ReplicaSettings) -> None:
         self._router = router
         self._settings = settings
+        self._answers_as_family = settings.family_answers
         self.in_flight = 0
         self.draining = False
         self.answers: Counter[tuple[str, int]] = Counter()  # by route and status
@@ -121,35 +123,37 @@ class App:
         self.in_flight += 1  # until the answer has left: a drain waits for it
         try:
             route, handler, tail = self._router.find(scope["method"], scope["path"])
-            response = await self._respond(handler, tail, scope, receive)
+            try:
+                request = Request(scope, receive, self._settings)
+                response = handler
+                if not isinstance(response, Response):
+                    response = await response(request, tail)
+            except Exception as trouble:  # noqa: BLE001 - nobody waits for an answer in vain
+                response = _in_its_place(trouble, scope["path"])
+            if self._answers_as_family and response is not handler:
+                response = as_family(response)
             self.answers[route, response.status] += 1
             self.durations_s[route].add(perf_counter() - began_s)
+            status, body, headers = response
             if scope["method"] == "HEAD":
-                response = response._replace(body=b"")
-            await self._send(response, send)
+                body = b""
+            if self.draining:
+                headers = [*headers, _CLOSE]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
         finally:
             self.in_flight -= 1
 
-    async def _send(self, response: Response, send: Send) -> None:
-        headers = [*response.headers, _CLOSE] if self.draining else response.headers
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
 
-    async def _respond(self, handler: Any, tail: str, scope: Scope, receive: Receive) -> Response:
-        try:
-            request = Request(scope, receive, self._settings)
-            if isinstance(handler, Response):
-                return handler
-            response: Response = await handler(request, tail)
-        except Refused as refused:
-            return refused.response
-        except (Unavailable, Indeterminate) as trouble:
-            log.warning("unavailable", path=scope["path"], trouble=str(trouble))
-            return BUSY
-        except Exception:
-            log.exception("internal error", path=scope["path"])
-            return _INTERNAL
-        return response
+def _in_its_place(trouble: Exception, path: str) -> Response:
+    """The answer in the place of the one that was not made."""
+    if isinstance(trouble, Refused):
+        return trouble.response
+    if isinstance(trouble, (Unavailable, Indeterminate)):
+        log.warning("unavailable", path=path, trouble=str(trouble))
+        return BUSY
+    log.error("internal error", path=path, exc_info=trouble)
+    return _INTERNAL
 
 
 async def _other(scope: Scope, receive: Receive, send: Send) -> None:

@@ -50,6 +50,95 @@ BOARD = Board(
             ],
         ),
         (
+            "Books",
+            [
+                Panel(
+                    "Permit",
+                    "1 while the ledger has one. Without it nothing is sold: "
+                    "docs/runbook.md#salesclosed.",
+                    "bool_yes_no",
+                    [Query("min(flashsale_books_permitted)", "permitted")],
+                    limits=[1],
+                    low_is_bad=True,
+                ),
+                Panel(
+                    "Ledger behind MySQL",
+                    "1 for what it knows less of, or another: epoch, stream, counter of ids.",
+                    "short",
+                    [Query("max by (what) (flashsale_books_behind)", "{{what}}")],
+                    limits=[1],
+                ),
+                Panel(
+                    "Claims refused for it",
+                    "permit: the ledger has none. books: the keys of one sale disagree. Certainly "
+                    "not done.",
+                    "reqps",
+                    [
+                        Query(
+                            "sum by (lacks) (rate(flashsale_claims_behind_total"
+                            "[$__rate_interval]))",
+                            "lacks {{lacks}}",
+                        )
+                    ],
+                    limits=[1],
+                ),
+                Panel(
+                    "Sales that sell nothing",
+                    "Vanished: no terms or no stock in the ledger. Torn: their keys disagree.",
+                    "short",
+                    [
+                        Query("max(flashsale_books_lost_sales)", "vanished"),
+                        Query("max(flashsale_books_torn_sales)", "torn"),
+                    ],
+                    limits=[1],
+                ),
+                Panel(
+                    "Orders in one store alone",
+                    "Trimmed unread: accepted, neither rows nor on their way. Forgotten: rows that "
+                    "the ledger does not hold.",
+                    "short",
+                    [
+                        Query("max(flashsale_books_missing_orders)", "trimmed unread"),
+                        Query("max(flashsale_books_forgotten_orders)", "forgotten"),
+                    ],
+                    limits=[1],
+                ),
+                Panel(
+                    "Lost and requeued",
+                    "Lost: gone from the ledger before they were rows. Requeued: written to the "
+                    "stream again from their receipts.",
+                    "short",
+                    [
+                        Query('sum(flashsale_worker_orders_total{result="lost"})', "lost"),
+                        Query("sum(flashsale_books_requeued_orders_total)", "requeued"),
+                    ],
+                    limits=[1],
+                ),
+                Panel(
+                    "Closed and begun again",
+                    "Times that a worker closed the sales, and that it found its group gone.",
+                    "short",
+                    [
+                        Query("sum(flashsale_books_closings_total)", "closings"),
+                        Query("sum(flashsale_worker_regroupings_total)", "groups made again"),
+                    ],
+                    limits=[1],
+                ),
+                Panel(
+                    "Looks",
+                    "Comparisons of ledger and MySQL, and those that a store did not answer.",
+                    "ops",
+                    [
+                        Query(rate("flashsale_books_looks_total", by="instance"), "{{instance}}"),
+                        Query(
+                            rate("flashsale_books_failures_total", by="instance"),
+                            "{{instance}} failed",
+                        ),
+                    ],
+                ),
+            ],
+        ),
+        (
             "Workers",
             [
                 Panel(

@@ -10,9 +10,9 @@ from rig.trips import passed, unnamed
 
 from flashsale.errors import ExitCode, NothingJudgedError, UnreachableError, UsageError
 from flashsale.run.folder import BASELINE_FILE
-from flashsale.verify import observation
-from flashsale.verify.baseline import read_baseline, take
-from flashsale.verify.observation import read_rows
+from flashsale.verify import stores
+from flashsale.verify.observation import read_baseline, take
+from flashsale.verify.stores import read_rows
 from flashsale.verify.verdict import examine
 
 BIG = 2**63 - 1
@@ -614,7 +614,7 @@ def test_a_sale_that_moves_while_it_is_read_is_read_again(
 
     for user in range(50, 50 + sales):
         sale.told(user, "indeterminate")
-    monkeypatch.setattr(observation, "read_rows", read_rows_while_selling)
+    monkeypatch.setattr(stores, "read_rows", read_rows_while_selling)
     judgement = sale.judge()
     assert judgement.verdict == verdict
     assert failed(judgement) == {}
@@ -630,17 +630,17 @@ def test_another_vouchers_sales_do_not_disturb_the_reading(
         sale.accept(5, 105, voucher=2)
         return rows
 
-    monkeypatch.setattr(observation, "read_rows", read_rows_while_selling)
+    monkeypatch.setattr(stores, "read_rows", read_rows_while_selling)
     assert sale.judge().verdict == "pass"
 
 
 def test_rows_are_read_page_by_page(sale: RealSale, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_two = observation._ROWS.replace(f"LIMIT {observation._ROWS_AT_ONCE}", "LIMIT 2")
-    assert at_two != observation._ROWS
+    at_two = stores._ROWS.replace(f"LIMIT {stores._ROWS_AT_ONCE}", "LIMIT 2")
+    assert at_two != stores._ROWS
     sale.open(2, 3)
     sale.accept(7, 50, voucher=2)
     sale.work()
-    monkeypatch.setattr(observation, "_ROWS", at_two)
+    monkeypatch.setattr(stores, "_ROWS", at_two)
     rows = read_rows(sale.mysql, [1, 2])
     assert sorted(zip(rows[1].order, rows[1].user, strict=True)) == [
         (101, 1), (103, 3), (109, 9), (BIG, 2),
@@ -654,7 +654,7 @@ def test_rows_are_read_page_by_page(sale: RealSale, monkeypatch: pytest.MonkeyPa
 def test_rows_that_mysql_cuts_short_are_no_rows(
     sale: RealSale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observation, "_TEXT_BYTES_MAX", 60)
+    monkeypatch.setattr(stores, "_TEXT_BYTES_MAX", 60)
     with pytest.raises(UnreachableError, match="raise max_allowed_packet"):
         read_rows(sale.mysql, [1])
 

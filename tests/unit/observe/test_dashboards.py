@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from flashsale.observe import panels
+from flashsale.orders.books import BooksWatch, Look, Watched
+from flashsale.orders.metrics import BooksCollector
 from tools.dashboards.__main__ import BOARDS, FOLDER
 
 FILES = sorted(FOLDER.glob("*.json"))
@@ -93,3 +95,25 @@ def test_provisioning_names_the_folder_and_the_prometheus_of_compose() -> None:
         "providers"
     ]
     assert provider["options"]["path"] == "/var/lib/grafana/dashboards"
+
+
+def test_what_alerts_of_the_books_read_has_a_panel() -> None:
+    """And so has every other figure of the books that a worker tells."""
+    watch = BooksWatch.__new__(BooksWatch)
+    watch.total = Watched(last=Look())
+    told = {
+        sample.name
+        for metric in BooksCollector(watch).collect()
+        for sample in metric.samples
+        if not sample.name.endswith("_created")
+    }
+    rules = yaml.safe_load((FOLDER.parents[1] / "prometheus" / "alerts.yml").read_text())
+    (books,) = [group for group in rules["groups"] if group["name"] == "books"]
+    asked = {
+        name
+        for rule in books["rules"]
+        for name in re.findall(r"(?<!:)\bflashsale_\w+", rule["expr"])
+    }
+    shown = {n for q in panels.queries() for n in re.findall(r"flashsale_\w+", q.expr)}
+    assert len(told) == 10
+    assert told | asked <= shown | {"flashsale_stream_lag_known"}

@@ -4,7 +4,8 @@ import pytest
 from rig.sale_world import World, broken, doubts, findings, together, violations
 
 from flashsale.model import Outcome, PayStatus, Verdict
-from flashsale.verify.attempts import GARBLED, NEVER
+from flashsale.verify.attempts import GARBLED, NEVER, NO_ORDER
+from flashsale.verify.linearizability import linearizable
 from flashsale.verify.queue import Backlog, Queue
 
 QUEUED = Queue(exists=True, last_entry="9-0", backlog=Backlog(undelivered=1))
@@ -17,6 +18,64 @@ def world() -> World:
     world.buy(1, 101)
     world.say(1, Outcome.DUPLICATE, 101)
     return world
+
+
+# Whoever repeats an Idempotency-Key is told of the same order as “sold” again
+
+
+@pytest.fixture
+def keyed() -> World:
+    """Two units; user 1 buys one, user 2 the other, user 3 is refused, and user 1 asks again."""
+    world = World(units=2)
+    world.buy(1, 101)
+    world.buy(2, 102)
+    world.say(3, Outcome.SOLD_OUT)
+    world.say(1, Outcome.SOLD, 101)
+    return world
+
+
+def test_an_answer_that_is_repeated_is_one_order(keyed: World) -> None:
+    for repeated in range(2):
+        assert broken(keyed.snapshot()) == set(), repeated
+        assert keyed.snapshot().accepted == 2
+        assert not linearizable(keyed.snapshot()).findings
+        keyed.say(1, Outcome.DUPLICATE, 101)  # without the key
+        keyed.say(1, Outcome.SOLD, 101)
+
+
+def test_an_answer_may_repeat_what_the_first_claim_was_not_told(keyed: World) -> None:
+    """Its reply was lost before anybody was refused."""
+    keyed.claims[0].outcome, keyed.claims[0].order = Outcome.UNKNOWN, NO_ORDER
+    keyed.claims[0].resolved = 101
+    assert broken(keyed.snapshot()) == set()
+    assert not linearizable(keyed.snapshot()).findings
+
+
+def test_an_order_that_is_cancelled_may_be_told_again(keyed: World) -> None:
+    keyed.end(101)
+    keyed.say(1, Outcome.SOLD, 101)
+    assert broken(keyed.snapshot()) == set()
+    assert not linearizable(keyed.snapshot()).findings
+
+
+def test_a_sale_after_sell_out_is_found_though_it_is_repeated(keyed: World) -> None:
+    keyed.say(4, Outcome.SOLD, 104)
+    keyed.say(4, Outcome.SOLD, 104)
+    found = violations(keyed.snapshot(), "sold_out_truthful")
+    assert found.count("order 104, user 4") == 1
+    assert "user 1" not in found
+
+
+def test_a_second_order_beside_one_that_is_repeated_is_found(keyed: World) -> None:
+    keyed.say(1, Outcome.SOLD, 105)
+    found = violations(keyed.snapshot(), "one_per_user")
+    assert "promised besides order" in found
+    assert "user 1" in found
+
+
+def test_anothers_order_told_as_if_repeated_is_found(keyed: World) -> None:
+    keyed.say(4, Outcome.SOLD, 101)
+    assert {"unique_ids", "sold_out_truthful", "accepted_persisted"} <= broken(keyed.snapshot())
 
 
 # duplicate_truthful
