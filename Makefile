@@ -63,6 +63,7 @@ PART := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 compose: $(INSTALLED)
 	$(BIN)/python -m flashsale.stack.nginx > deploy/compose/nginx.conf
+	$(BIN)/python -m flashsale.stack.nginx kubernetes > deploy/kubernetes/base/nginx.conf
 
 services: $(INSTALLED)
 	@$(BIN)/flashsale services install

@@ -6,7 +6,7 @@ cache, none of them decoded.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -47,6 +47,7 @@ _SHAPES: dict[type, Shape] = {
     float: {"type": "number"},
     str: {"type": "string"},
     datetime: {"type": "string", "format": "date-time"},
+    date: {"type": "string", "format": "date"},
 }
 
 

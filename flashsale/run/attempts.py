@@ -202,6 +202,26 @@ _CENSORED_BY = frozenset({"timeout", "deadline", "interrupted", "aborted", "work
 """Errors of attempts that the storm stopped waiting for: the true latency is longer."""
 
 
+@dataclass(frozen=True)
+class ClockReading:
+    """By how much another's clock is ahead of this machine's, and how wrong that may be."""
+
+    offset_us: int
+    error_us: int
+
+    @classmethod
+    def of(cls, asked_us: int, told_us: int, round_trip_us: int) -> "ClockReading":
+        """Of one question, as NTP reckons (RFC 5905): what was told is taken for the middle of the
+        round trip, and cannot be further from the truth than half of it."""
+        half_us = -(-round_trip_us // 2)
+        return cls(told_us - asked_us - half_us, half_us)
+
+    @staticmethod
+    def best(readings: Iterable["ClockReading"]) -> "ClockReading":
+        """The one whose round trip was the shortest: the least can have held it up."""
+        return min(readings, key=lambda reading: reading.error_us)
+
+
 class Attempts:
     """What became of each attempt of a plan."""
 

@@ -126,7 +126,7 @@ class FairnessFigures(Part):
 
     buyers: int
     winners: int
-    win_rates: list[float | None]
+    win_rates: list[float | None] = Field(min_length=10, max_length=10)
     precedence: float | None
 
 
@@ -187,6 +187,15 @@ class FaultRecord(Part):
     done_ms: float | None = None
     healed_ms: float | None = None
     """When what it befell did its work again."""
+
+    found: str = ""
+    """What it came to, in a line."""
+
+    gone: tuple[str, ...] = ()
+    """Acknowledged orders that the ledger has forgotten and nothing brings back."""
+
+    behind_ms: tuple[float, float] | None = None
+    """From when until when the ledger was behind, and had to sell nothing."""
 
     trouble: str = ""
     """Why it was not made, or not healed."""

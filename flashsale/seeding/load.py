@@ -110,7 +110,7 @@ def _insert(connection: Connection, portion: Portion, ids: Sequence[int]) -> Non
 
 
 SESSIONS = "sessions"
-CACHED = frozenset({"shop types", "shops", "blogs", "vouchers", "sales"})
+CACHED = frozenset({"shop types", "shops", "blogs", "follows", "vouchers", "sales"})
 """The stages whose rows the cache may have read."""
 
 

@@ -19,6 +19,7 @@ from flashsale.server.response import (
     NOT_FOUND,
     Header,
     Response,
+    as_family,
     method_not_allowed,
     rejected,
 )
@@ -99,6 +100,7 @@ class App:
     def __init__(self, router: Router, settings: ReplicaSettings) -> None:
         self._router = router
         self._settings = settings
+        self._answers_as_family = settings.family_answers
         self.in_flight = 0
         self.draining = False
         self.answers: Counter[tuple[str, int]] = Counter()  # by route and status
@@ -128,6 +130,8 @@ class App:
                     response = await response(request, tail)
             except Exception as trouble:  # noqa: BLE001 - nobody waits for an answer in vain
                 response = _in_its_place(trouble, scope["path"])
+            if self._answers_as_family and response is not handler:
+                response = as_family(response)
             self.answers[route, response.status] += 1
             self.durations_s[route].add(perf_counter() - began_s)
             status, body, headers = response

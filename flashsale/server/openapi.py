@@ -60,7 +60,7 @@ _MEANINGS = {
     408: "Too slow",
     413: "Body too large",
     414: "Target too long",
-    415: "Not JSON",
+    415: "Another type of body is expected",
     417: "Expectation failed",
     429: "Too many requests, try again later",
     431: "Head too large",
@@ -119,7 +119,9 @@ class Route:
         self.parameters: Sequence[Parameter] = ()
         self.form: type[BaseModel] | None = None
         self.is_described = False
+        self.file = ""
         self.data: Shape | None = None
+        self.is_data_sure = True
         self.answers: Sequence[Response] = ()
         self.is_cached = False
         self.content_type = ""
@@ -147,10 +149,20 @@ class Route:
         self.form = form
         return self
 
+    def takes_file(self, field: str) -> Self:
+        """The field of a multipart form that it reads."""
+        self.file = field
+        return self
+
     def gives(self, data: Shape | None = None, *answers: Response) -> Self:
         """The `data` of a success, and each other answer that it has."""
         self.data, self.answers, self.is_described = data, answers, True
         return self
+
+    def gives_perhaps(self, data: Shape, *answers: Response) -> Self:
+        """The same, where a success may have no `data`."""
+        self.is_data_sure = False
+        return self.gives(data, *answers)
 
     def cached(self) -> Self:
         """It says by `x-cache` how its data came."""
@@ -229,6 +241,11 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.form is not None:
         content = {"application/json": {"schema": _form(route.form)}}
         operation["requestBody"] = {"required": True, "content": content}
+    if route.file:
+        file = {"type": "string", "contentMediaType": "application/octet-stream"}
+        form = {"type": "object", "properties": {route.file: file}, "required": [route.file]}
+        content = {"multipart/form-data": {"schema": form}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
@@ -248,7 +265,7 @@ def _responses(route: Route) -> Iterator[tuple[str, dict[str, Any]]]:
         response = _response(status, told, None if status == 200 else _REFUSED)
         if status == 200:
             kind = route.content_type or "application/json"
-            shape = _sent_as(kind) if route.content_type else _envelope(route.data, told)
+            shape = _sent_as(kind) if route.content_type else _envelope(route, told)
             response["content"] = {kind: {"schema": shape}}
         elif status == 404:
             response["content"] = {"application/json": {"schema": _rejection(told)}}
@@ -268,9 +285,10 @@ def _response(status: int, answers: Sequence[Response], body: Shape | None) -> d
     return {**response, "headers": headers} if headers else response
 
 
-def _envelope(data: Shape | None, answers: Sequence[Response]) -> Shape:
+def _envelope(route: Route, answers: Sequence[Response]) -> Shape:
     """A success with its data, or one of the rejections among `answers`."""
-    success = closed({"success": {"const": True}, **({} if data is None else {"data": data})})
+    data = {} if route.data is None else {"data": route.data}
+    success = closed({"success": {"const": True}, **data}, *([] if route.is_data_sure else data))
     rejection = _rejection(answers)
     return {"oneOf": [success, rejection]} if rejection else success
 

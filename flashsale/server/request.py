@@ -15,7 +15,7 @@ from flashsale.catalog.form import LATITUDE_MAX, BadForm, Form, read
 from flashsale.catalog.page import NUMBER_MAX
 from flashsale.model import ID_MAX, parse_id
 from flashsale.server.response import Response, rejected
-from flashsale.settings import ReplicaSettings
+from flashsale.settings import PICTURES_PATH, ReplicaSettings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,6 +25,10 @@ F = TypeVar("F", bound=Form)
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,3}(\.[0-9]{1,20})?")
 _LONGITUDE_MAX = 180.0
 _LENGTH_DIGITS_MAX = 18  # Python refuses to read a number of thousands of digits
+
+
+_EMPTY = {"const": ""}
+"""A parameter without a value is absent."""
 
 
 class Refused(Exception):  # noqa: N818 - carries the answer, is no bug
@@ -78,6 +82,8 @@ class Request:
         if size > limits.header_bytes_max:
             raise Refused(rejected("Headers too large", 431))
         if chunked or length is not None:
+            if self.path == PICTURES_PATH:
+                self._body_bytes_max = limits.larger_bodies[PICTURES_PATH]
             self._declared = self._body_length(length, chunked)
 
     def _body_length(self, length: bytes | None, chunked: bool) -> int:
@@ -95,6 +101,13 @@ class Request:
     def has_body(self) -> bool:
         """True where a body was announced."""
         return self._declared != 0
+
+    @property
+    def content_type(self) -> str:
+        """What the body is said to be, "" where nothing is said."""
+        kinds = (value for name, value in self.scope["headers"] if name == b"content-type")
+        found: bytes = next(kinds, b"")
+        return found.decode("latin-1")
 
     async def body(self) -> bytes:
         """The whole body. Raises Refused with 413 once it grows past the limit."""
@@ -114,8 +127,7 @@ class Request:
 
     async def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises Refused with 415 or 400."""
-        kinds = [value for name, value in self.scope["headers"] if name == b"content-type"]
-        if not kinds or kinds[0].partition(b";")[0].strip().lower() != b"application/json":
+        if self.content_type.partition(";")[0].strip().lower() != "application/json":
             raise Refused(rejected("Expected application/json", 415))
         try:
             value = orjson.loads(await self.body())
@@ -175,29 +187,34 @@ class TextParameter:
 
 @dataclass(frozen=True)
 class NumberParameter:
-    """A number from 1 on, `default` where it is absent; none may be absent without one."""
+    """A number from `least` on, `default` where it is absent; none may be absent without one."""
 
     name: str
     what: str
     most: int = ID_MAX
     default: int | None = None
+    least: int = 1
 
     def of(self, request: Request) -> int:
         """What the request says. Raises Refused with 400."""
         text = request.query(self.name)
         if not text and self.default is not None:
             return self.default
-        number = parse_id(text)
-        if number is None or number > self.most:
-            raise _refused(f"{self.name}: expected {self.what} from 1 to {self.most}")
+        number = 0 if text == "0" else parse_id(text)
+        if number is None or not self.least <= number <= self.most:
+            raise _refused(f"{self.name}: expected {self.what} from {self.least} to {self.most}")
         return number
 
     def described(self) -> list[dict[str, Any]]:
         """As OpenAPI has it."""
-        schema: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": self.most}
-        if self.default is not None:
-            schema["default"] = self.default
+        schema: dict[str, Any] = {
+            "type": "integer",
+            "minimum": self.least,
+            "maximum": self.most,
+        }
         is_needed = self.default is None
+        if not is_needed:
+            schema = {"anyOf": [schema, _EMPTY], "default": self.default}
         return [{"name": self.name, "in": "query", "required": is_needed, "schema": schema}]
 
 
@@ -240,7 +257,9 @@ class PlaceParameters:
                 "in": "query",
                 "required": False,
                 "description": "x and y both, or neither",
-                "schema": {"type": "number", "minimum": -bound, "maximum": bound},
+                "schema": {
+                    "anyOf": [{"type": "number", "minimum": -bound, "maximum": bound}, _EMPTY]
+                },
             }
             for name, bound in self._BOUNDS.items()
         ]

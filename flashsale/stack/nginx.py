@@ -1,9 +1,9 @@
 """A private nginx in front of the replicas, and the one template (`deploy/nginx.conf.j2`) that
-makes its configuration and that of deploy/compose.yaml.
+makes its configuration and those of deploy/compose.yaml and deploy/kubernetes.
 
-`make compose` writes deploy/compose/nginx.conf from COMPOSE. It is rendered beforehand and checked
-in, not by the image's own substitution of variables when it starts: that knows no loops, so it
-would take a second template, and nobody could read or test what runs.
+`make compose` writes their files, from COMPOSE and KUBERNETES. They are rendered beforehand and
+checked in, not by the image's own substitution of variables when it starts: that knows no loops, so
+it would take a second template, and nobody could read or test what runs.
 """
 
 import os
@@ -20,7 +20,7 @@ import jinja2
 from flashsale.errors import UnreachableError
 from flashsale.resources import resource
 from flashsale.secret_file import private_folder, write_private
-from flashsale.settings import ReplicaSettings
+from flashsale.settings import PICTURE_FORM_BYTES, PICTURES_PATH, ReplicaSettings
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
@@ -68,10 +68,14 @@ class NginxConf:
     workers: int = 1
     worker_connections: int = 16_384
     upstream_keepalive: int = 700  # idle connections to replicas, per worker
+    upstream_keepalive_time: str = "24h"  # after which a connection to a replica is made anew
     access_log: str | None = None  # a file for one JSON object a request
     limits: AddressLimits | None = None
     as_root: bool = False
     log_level: str = "warn"
+    pictures: str | None = None  # the folder that replicas keep them in
+    pictures_path: str = PICTURES_PATH
+    picture_form_bytes: int = 1_048_576 + PICTURE_FORM_BYTES  # as replicas have it by default
 
     def render(self) -> str:
         """The whole configuration file."""
@@ -97,6 +101,8 @@ class Balancing:
     upstream_keepalive: int = 700
     access_log: bool = False
     limits: AddressLimits | None = None
+    pictures: Path | None = None
+    picture_form_bytes: int = NginxConf.picture_form_bytes
 
 
 class NginxServer(Service):
@@ -194,6 +200,8 @@ class NginxServer(Service):
             upstream_keepalive=balancing.upstream_keepalive,
             access_log=str(self.directory / "access.log") if balancing.access_log else None,
             limits=balancing.limits,
+            pictures=_escaped(balancing.pictures) if balancing.pictures else None,
+            picture_form_bytes=balancing.picture_form_bytes,
             as_root=os.geteuid() == 0,
         ).render()
 
@@ -233,6 +241,7 @@ COMPOSE = NginxConf(
     replicas=("replica1:8081", "replica2:8081", "replica3:8081"),
     workers=2,
     access_log="/dev/stdout",
+    pictures="/srv/pictures",
     limits=AddressLimits(
         requests_per_s=50,
         requests_burst=200,  # people behind one address of a company or a carrier
@@ -241,5 +250,23 @@ COMPOSE = NginxConf(
     ),
 )
 
+KUBERNETES = NginxConf(
+    listen="8080",
+    status_listen="8090",
+    # One name, of a Service, behind which is another replica each time: what one try did not reach
+    # is tried again under the same name.
+    replicas=("replica:8081",) * 3,
+    workers=2,
+    upstream_keepalive_time="30s",  # so that a replica that was added gets its part
+    access_log="/dev/stdout",
+    limits=AddressLimits(
+        requests_per_s=50,
+        requests_burst=200,
+        connections=200,
+        exempt=("10.0.0.0/8",),  # the network of Pods: a storm, or a balancer in front
+    ),
+)
+
 if __name__ == "__main__":
-    sys.stdout.write(COMPOSE.render())
+    chosen = KUBERNETES if sys.argv[1:] == ["kubernetes"] else COMPOSE
+    sys.stdout.write(chosen.render())

@@ -40,6 +40,11 @@ class StackSettings(Settings):
         {}, description='Ports of relays on links of the stack, in JSON: {"r1->ledger": 4711}.'
     )
 
+    shim: str = Field("", description="A library for faults below a process (docs/faults.md).")
+    shims: dict[str, str] = Field(
+        {}, description="Whom it is loaded into, with a control file each, in JSON, by name."
+    )
+
     start_timeout_s: float = Field(
         60.0, ge=0.001, le=86_400, description="How long a child may take to start."
     )

@@ -121,6 +121,7 @@ blog = _table(
     Column("comments", Integer, nullable=False, server_default="0"),
     *_stamps(),
     Index("ix_blog_liked", "liked"),
+    Index("ix_blog_user", "user_id", "create_time"),
 )
 
 blog_like = _table(
@@ -128,6 +129,17 @@ blog_like = _table(
     _id("user_id"),
     _id("blog_id"),
     _stamp("create_time"),
+    Index("ix_like_blog", "blog_id", "create_time"),
+)
+
+follow = _table(
+    "tb_follow",
+    _id(generated=True),
+    Column("user_id", BigInteger, nullable=False),
+    Column("follow_user_id", BigInteger, nullable=False),
+    _stamp("create_time"),
+    UniqueConstraint("user_id", "follow_user_id", name="uk_follow"),
+    Index("ix_follow_followed", "follow_user_id"),
 )
 
 voucher = _table(
@@ -215,7 +227,8 @@ sign = _table(
 )
 
 stream_position = _table(  # what of the ledger only rises, and how far MySQL has seen it: the
-    # stream's entries, the order ids of a day (its counter, and 0), and the ledger's epoch
+    # stream's entries, the order ids of a day (its counter, and 0); the ledger's epoch, and the
+    # generation of its permit, which are random
     "tb_stream_position",
     Column("stream", String(64), primary_key=True),
     Column("last_ms", BigInteger, nullable=False),

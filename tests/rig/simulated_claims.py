@@ -31,7 +31,7 @@ SPAN_S = 0.6
 """Claims come for so long, and so long things go wrong."""
 FINAL_S = TIMEOUT_MS / 1000 + 1.0
 """Whoever was told `unknown` may ask for the truth after so long."""
-ANSWERED_S = QUEUE_TIMEOUT_MS / 1000 + 5 * TIMEOUT_MS / 1000 + 0.05
+ANSWERED_S = QUEUE_TIMEOUT_MS / 1000 + 6 * TIMEOUT_MS / 1000 + 0.1
 """Every claim is answered within so long, whatever happens."""
 _URL = "redis://ledger.invalid:6379/0"
 

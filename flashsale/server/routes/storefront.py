@@ -1,9 +1,19 @@
-"""Shops, vouchers and blogs: everybody reads, operators create and change, users like."""
+"""Shops, vouchers and blogs: everybody reads, operators create and change, users write and like."""
 
 from dataclasses import dataclass
 
-from flashsale.catalog.blog import BLOG, HOT_PAGE, Blogs
-from flashsale.catalog.form import NAME_LENGTH_MAX, NewSale, NewShop, NewVoucher, ShopChange
+from flashsale.catalog.blog import BLOG, FIRST_LIKES, HOT_PAGE, OWN_PAGE, Blogs, NotWritten
+from flashsale.catalog.feed import KEPT, SCROLL
+from flashsale.catalog.form import (
+    NAME_LENGTH_MAX,
+    NewBlog,
+    NewSale,
+    NewShop,
+    NewVoucher,
+    ShopChange,
+)
+from flashsale.catalog.page import closed
+from flashsale.catalog.people import CARD, People
 from flashsale.catalog.shop import (
     NAME_PAGE,
     NEAR_SHOP,
@@ -18,15 +28,30 @@ from flashsale.catalog.voucher import VOUCHER, Vouchers
 from flashsale.model import parse_id
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers
-from flashsale.server.openapi import ID, listing
-from flashsale.server.request import CURRENT, PLACE, TYPE_ID, Request, TextParameter
-from flashsale.server.response import BAD_ID, Response, answered, listed, ok, rejected
+from flashsale.server.openapi import COUNT, ID, listing
+from flashsale.server.request import (
+    CURRENT,
+    PLACE,
+    TYPE_ID,
+    NumberParameter,
+    Request,
+    TextParameter,
+)
+from flashsale.server.response import BAD_ID, Response, answered, listed, ok, ok_json, rejected
 
 NO_SHOP = rejected("Shop does not exist", 404)
 NO_TYPE = rejected("Shop type does not exist")
-_NO_SHOP_OF_VOUCHER = rejected("Shop does not exist")
+_NO_SHOP_OF_IT = rejected("Shop does not exist")
 _NO_BLOG = rejected("Blog does not exist", 404)
 _NAME = TextParameter("name", NAME_LENGTH_MAX)
+_AUTHOR = NumberParameter("id", "an id")
+_LAST = NumberParameter("lastId", "a time (Unix ms)")
+_OFFSET = NumberParameter("offset", "a number", KEPT, default=0, least=0)
+_SCROLL = closed({"list": listing(BLOG, SCROLL), "minTime": COUNT, "offset": COUNT})
+_NOT_WRITTEN = {
+    NotWritten.NO_SHOP: _NO_SHOP_OF_IT,
+    NotWritten.TOO_MANY: rejected("Too many blogs"),
+}
 _CHANGE = {Changed.DONE: ok(), Changed.NO_SHOP: NO_SHOP, Changed.NO_TYPE: NO_TYPE}
 
 
@@ -95,9 +120,9 @@ class VoucherRoutes:
         """Add the routes."""
         router.add("GET", "/voucher/list/{shopId}", self.of_shop).gives(listing(VOUCHER)).cached()
         create = router.add("POST", "/voucher", self.callers.operator(self.create))
-        create.takes(NewVoucher).gives(ID, _NO_SHOP_OF_VOUCHER)
+        create.takes(NewVoucher).gives(ID, _NO_SHOP_OF_IT)
         sale = router.add("POST", "/voucher/seckill", self.callers.operator(self.create_sale))
-        sale.takes(NewSale).gives(ID, _NO_SHOP_OF_VOUCHER)
+        sale.takes(NewSale).gives(ID, _NO_SHOP_OF_IT)
 
     async def of_shop(self, request: Request, segment: str) -> Response:
         """The vouchers of a shop; none for one that does not exist, as the family has it."""
@@ -117,7 +142,7 @@ class VoucherRoutes:
 
 
 def _created(voucher_id: int | None) -> Response:
-    return _NO_SHOP_OF_VOUCHER if voucher_id is None else ok(voucher_id)
+    return _NO_SHOP_OF_IT if voucher_id is None else ok(voucher_id)
 
 
 @dataclass(frozen=True)
@@ -126,6 +151,7 @@ class BlogRoutes:
 
     callers: Callers
     blogs: Blogs
+    people: People
 
     def mount(self, router: Router) -> None:
         """Add the routes."""
@@ -135,6 +161,16 @@ class BlogRoutes:
         blog.gives(BLOG, _NO_BLOG).cached()
         like = self.callers.signed_in(self.like)
         router.add("PUT", "/blog/like/{id}", like).gives(None, _NO_BLOG)
+        likers = router.add("GET", "/blog/likes/{id}", self.likers)
+        likers.gives(listing(CARD, FIRST_LIKES))
+        create = router.add("POST", "/blog", self.callers.signed_in(self.create))
+        create.takes(NewBlog).gives(ID, *_NOT_WRITTEN.values())
+        mine = router.add("GET", "/blog/of/me", self.callers.signed_in(self.of_me)).asks(CURRENT)
+        mine.gives(listing(BLOG, OWN_PAGE)).cached()
+        others = router.add("GET", "/blog/of/user", self.callers.signed_in(self.of_user))
+        others.asks(_AUTHOR, CURRENT).gives(listing(BLOG, OWN_PAGE)).cached()
+        followed = router.add("GET", "/blog/of/follow", self.callers.signed_in(self.of_follow))
+        followed.asks(_LAST, _OFFSET).gives_perhaps(_SCROLL)
 
     async def hot(self, request: Request, segment: str, user_id: int | None) -> Response:
         """A page of the most liked blogs."""
@@ -154,3 +190,35 @@ class BlogRoutes:
         if blog_id is None:
             return BAD_ID
         return ok() if await self.blogs.like(blog_id, user_id) else _NO_BLOG
+
+    async def likers(self, request: Request, segment: str) -> Response:
+        """Those who liked it first."""
+        blog_id = parse_id(segment)
+        if blog_id is None:
+            return BAD_ID
+        return ok(await self.people.cards(await self.blogs.first_likers(blog_id)))
+
+    async def create(self, request: Request, segment: str, user_id: int) -> Response:
+        """A new blog; its id. Those who follow its author find it in what they follow."""
+        made = await self.blogs.create(user_id, await request.form(NewBlog))
+        return _NOT_WRITTEN[made] if isinstance(made, NotWritten) else ok(made)
+
+    async def of_me(self, request: Request, segment: str, user_id: int) -> Response:
+        """A page of one's own blogs, the newest first."""
+        return listed(await self.blogs.written_by(user_id, CURRENT.of(request), user_id))
+
+    async def of_user(self, request: Request, segment: str, user_id: int) -> Response:
+        """A page of somebody's blogs, the newest first."""
+        author, number = _AUTHOR.of(request), CURRENT.of(request)
+        return listed(await self.blogs.written_by(author, number, user_id))
+
+    async def of_follow(self, request: Request, segment: str, user_id: int) -> Response:
+        """What those whom one follows have written, from `lastId` (Unix ms) backwards, and where it
+        goes on; no data at the end."""
+        last_ms, offset = _LAST.of(request), _OFFSET.of(request)
+        found = await self.blogs.followed(user_id, last_ms, offset)
+        if found is None:
+            return ok()
+        page, scroll = found
+        told = (page.body, scroll.min_ms, scroll.offset)
+        return ok_json(b'{"list":%b,"minTime":%d,"offset":%d}' % told)

@@ -46,6 +46,21 @@ def serve() -> Iterator[Serve]:
         server.stdout.close()
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("fault", ["", "check_then_await"])
+def test_ten_runs_raise_no_false_alarm_and_name_the_fault(
+    serve: Serve, tmp_path: Path, fault: str
+) -> None:
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        told = judged(folder, serve(**({"FAULT": fault} if fault else {})))
+        failed = {check["name"] for check in told["checks"] if check["verdict"] == "fail"}
+        assert ("no_oversell" in failed) is bool(fault), failed
+        assert told["code"] == (3 if fault else 0)
+
+
 def judged(folder: Path, base_url: str) -> dict[str, Any]:
     storm = run_flashsale(
         folder,

@@ -132,7 +132,7 @@ PLANTED = {
     a_connection_is_not_asked_whose_it_is: 150,
     trouble_is_told_to_the_first_alone: FIRST,
     a_settlement_waits_for_ever: FIRST,
-    an_open_claim_has_failed: FIRST,
+    an_open_claim_has_failed: 100,
     replies_change_places: FIRST,
 }
 """What is planted, and from which seed on it is looked for."""
