@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 from redis import Redis
-from rig.rows import add_sale, orders
+from rig.rows import add_sale, generation, orders
 from rig.sale import claim, open_sale
 from rig.until import until
 from sqlalchemy import Engine, text
@@ -47,7 +47,7 @@ class Desk:
     def work(self) -> None:
         entries: Any = [*self.stream.pending("0", 100), *self.stream.fresh(100, 1)]
         if entries:
-            result = persist(self.pool, entries)
+            result = persist(self.pool, entries, generation(self.pool))
             self.stream.acknowledge([order.entry_id for order in result.done])
 
     def looks(self, count: int) -> Look:
