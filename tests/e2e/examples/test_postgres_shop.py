@@ -117,13 +117,13 @@ def serve(database: str) -> Iterator[Serve]:
         )
         servers.append(server)
         base_url = f"http://127.0.0.1:{port}"
-        until(lambda: _answers(base_url), 30)
+        until(lambda: _answers(base_url), 90)
         return base_url
 
     yield start
     for server in servers:
         server.terminate()
-        server.wait(10)
+        server.wait(60)
     ports.close()
 
 
