@@ -29,7 +29,7 @@ def run_flashsale(
         env={**own, "COLUMNS": "120", "NO_COLOR": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
 
