@@ -157,6 +157,7 @@ class Claims:
         batches, replies = await self._sold(claims, by_voucher)
         took_s = asyncio.get_running_loop().time() - began_s
         self._call_s += (took_s - self._call_s) / _OF_LATE
+        reach("claim.answered")
         for batch, places, reply in zip(batches, by_voucher.values(), replies, strict=True):
             for place, answer in zip(places, self._answers(batch, reply), strict=True):
                 answers[place] = answer
@@ -199,6 +200,7 @@ class Claims:
                 )
             )
             start += len(places)
+        reach("claim.sending")
         return batches
 
     def _is_overdue(self, claim: Claim) -> bool:
