@@ -33,16 +33,25 @@ class BadForm(ValueError):  # noqa: N818 - the client's mistake, not ours
 
 
 class Form(BaseModel):
-    """Fields in camelCase, as the family has them; unknown ones are ignored, null is absent."""
+    """Fields in camelCase, as the family has them; unknown ones are ignored, null is absent, and
+    5.0 is 5, since JSON has one kind of number."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, alias_generator=to_camel)
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, given: Any) -> Any:
+    def _as_json_has_it(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
-            return {name: value for name, value in given.items() if value is not None}
+            return {name: _whole(value) for name, value in given.items() if value is not None}
         return given
+
+
+_EXACT_MAX = 2.0**53  # beyond it, what was written may have been another number
+
+
+def _whole(value: object) -> object:
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT_MAX
+    return int(value) if is_whole else value  # type: ignore[call-overload]
 
 
 F = TypeVar("F", bound=Form)
@@ -72,8 +81,7 @@ def _moment(value: object) -> datetime:
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)  # the column keeps milliseconds
 
 
-_IN_TIME = {"pattern": "^2[0-9]{3}-"}
-Moment = Annotated[datetime, BeforeValidator(_moment), Field(json_schema_extra=_IN_TIME)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 """A time, UTC unless it carries an offset, to the millisecond."""
 
 Id = Annotated[int, Field(ge=1, le=ID_MAX)]
@@ -129,14 +137,14 @@ class ShopChange(Form):
     open_hours: str | None = Field(None, max_length=32)
 
 
-_PICTURE = re.compile(r"/imgs/[A-Za-z0-9/_-]{1,100}\.(?:jpe?g|png|gif|webp)")
 _PICTURES_MAX = 9
+_PICTURE = r"/imgs/[A-Za-z0-9/_-]{1,100}\.(jpe?g|png|gif|webp)"
+_PICTURES = rf"({_PICTURE}(,{_PICTURE}){{0,{_PICTURES_MAX - 1}}})?"
 
 
 def _pictures(text: str) -> str:
     """Only our own pictures: whatever else a page would fetch for everybody who reads it."""
-    named = text.split(",") if text else []
-    if len(named) > _PICTURES_MAX or not all(map(_PICTURE.fullmatch, named)):
+    if not re.fullmatch(_PICTURES, text):
         raise ValueError(
             f"expected up to {_PICTURES_MAX} pictures by comma, such as /imgs/blogs/7/name.jpg"
         )
@@ -149,7 +157,9 @@ class NewBlog(Form):
     shop_id: Id
     title: Title
     content: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-    images: Annotated[str, AfterValidator(_pictures)] = ""
+    images: Annotated[
+        str, AfterValidator(_pictures), Field(json_schema_extra={"pattern": f"^{_PICTURES}$"})
+    ] = ""
 
 
 class NewVoucher(Form):

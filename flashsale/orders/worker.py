@@ -35,10 +35,11 @@ from flashsale.storage.roles import NoGroup
 
 log = structlog.get_logger(__name__)
 
-_SMALL = 0.1
+_SMALL = 0.5
 """A batch below this share of the largest is followed by a rest, in which the next one grows. Its
-orders are rows by then; without the rest the ledger is kept from claims by an acknowledgement, with
-its fsync, for every three or four orders."""
+orders are rows by then. A batch wakes worker, cache, ledger and MariaDB two dozen times and has
+ledger and MariaDB wait for the disk once each, however few orders are in it; claims wait meanwhile.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class FairnessFigures(Part):
 
     buyers: int
     winners: int
-    win_rates: list[float | None]
+    win_rates: list[float | None] = Field(min_length=10, max_length=10)
     precedence: float | None
 
 

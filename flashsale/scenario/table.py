@@ -147,8 +147,8 @@ def shop_document(name: str) -> dict[str, Any]:
     strange = next((key for key in document if key not in TABLES), None)
     if strange is not None:
         raise UsageError(
-            f"{path}: {strange}: no such table{suggestion(strange, list(TABLES))}; expected "
-            f"{' and '.join(f'[{table}]' for table in TABLES)}"
+            f"{path}: {in_short(strange)}: no such table{suggestion(strange, list(TABLES))}; "
+            f"expected {' and '.join(f'[{table}]' for table in TABLES)}"
         )
     return on_preset(document, str(path))
 
@@ -166,8 +166,8 @@ def _preset(name: str, where: str) -> dict[str, Any]:
     names = preset_names()
     if name not in names:
         raise UsageError(
-            f"{where}: no preset {name!r}{suggestion(name, names)}; there are {', '.join(names)}, "
-            "or give the path of a .toml file"
+            f"{where}: no preset {shown(name)}{suggestion(name, names)}; there are "
+            f"{', '.join(names)}, or give the path of a .toml file"
         )
     text = (resource("scenarios") / "targets" / f"{name}.toml").read_text(encoding="utf-8")
     document: dict[str, Any] = tomllib.loads(text)

@@ -176,15 +176,7 @@ class Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await self._sync_clock()
-        duties = [
-            loop.create_task(duty)
-            for duty in (
-                self._claims.keep_time(),
-                self._permits.keep(),
-                self._lag.keep(),
-                *self._storefront.duties(self._locks),
-            )
-        ]
+        duties = self.start_duties()
         server = Server(self.app, self._settings, self._count_refusal)
         _calm_collector()
         stopping = loop.create_task(stop.wait())
@@ -200,6 +192,19 @@ class Replica:
             await self._close()
         if trouble:
             raise FlashsaleError(trouble)
+
+    def start_duties(self) -> list[asyncio.Task[None]]:
+        """What runs beside the requests for as long as the process lives."""
+        loop = asyncio.get_running_loop()
+        return [
+            loop.create_task(duty)
+            for duty in (
+                self._claims.keep_time(),
+                self._permits.keep(),
+                self._lag.keep(),
+                *self._storefront.duties(self._locks),
+            )
+        ]
 
     async def _sync_clock(self) -> None:
         try:

@@ -27,6 +27,10 @@ _LONGITUDE_MAX = 180.0
 _LENGTH_DIGITS_MAX = 18  # Python refuses to read a number of thousands of digits
 
 
+_EMPTY = {"const": ""}
+"""A parameter without a value is absent."""
+
+
 class Refused(Exception):  # noqa: N818 - carries the answer, is no bug
     """The request breaks a limit or its own form; `response` says which."""
 
@@ -208,9 +212,9 @@ class NumberParameter:
             "minimum": self.least,
             "maximum": self.most,
         }
-        if self.default is not None:
-            schema["default"] = self.default
         is_needed = self.default is None
+        if not is_needed:
+            schema = {"anyOf": [schema, _EMPTY], "default": self.default}
         return [{"name": self.name, "in": "query", "required": is_needed, "schema": schema}]
 
 
@@ -253,7 +257,9 @@ class PlaceParameters:
                 "in": "query",
                 "required": False,
                 "description": "x and y both, or neither",
-                "schema": {"type": "number", "minimum": -bound, "maximum": bound},
+                "schema": {
+                    "anyOf": [{"type": "number", "minimum": -bound, "maximum": bound}, _EMPTY]
+                },
             }
             for name, bound in self._BOUNDS.items()
         ]

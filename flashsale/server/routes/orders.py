@@ -55,7 +55,7 @@ _CANCEL = {
 _IDEMPOTENCY_KEY = HeaderParameter(
     "Idempotency-Key",
     "Who won with it is told so again, whenever it comes again from that user for that voucher.",
-    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    {"type": "string", "pattern": "^[!-~]{0,255}$"},
 )
 _ORDER_FIELDS = {
     "orderId": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
