@@ -139,6 +139,7 @@ class ShopChange(Form):
 
 _PICTURE = re.compile(r"/imgs/[A-Za-z0-9/_-]{1,100}\.(?:jpe?g|png|gif|webp)")
 _PICTURES_MAX = 9
+_PICTURES = rf"^({_PICTURE.pattern}(,{_PICTURE.pattern}){{0,{_PICTURES_MAX - 1}}})?$"
 
 
 def _pictures(text: str) -> str:
@@ -157,7 +158,9 @@ class NewBlog(Form):
     shop_id: Id
     title: Title
     content: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-    images: Annotated[str, AfterValidator(_pictures)] = ""
+    images: Annotated[
+        str, AfterValidator(_pictures), Field(json_schema_extra={"pattern": _PICTURES})
+    ] = ""
 
 
 class NewVoucher(Form):
