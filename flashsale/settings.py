@@ -296,9 +296,7 @@ class ReplicaSettings(Settings):
     drain_timeout_s: float = Field(
         10.0, ge=0, le=3_600, description="How long SIGTERM waits for requests."
     )
-    niceness: int = Field(
-        10, ge=0, le=19, description="How far it gives way to stores and workers."
-    )
+    niceness: int = Field(3, ge=0, le=19, description="How far it gives way to stores and workers.")
     mysql_threads_max: int = Field(
         16, ge=1, le=50, description="MySQL transactions of orders and users in flight."
     )
@@ -327,7 +325,7 @@ class WorkerSettings(Settings):
     block_ms: int = Field(
         2_000, ge=1, le=3_600_000, description="How long a read waits for new orders."
     )
-    linger_ms: int = Field(20, ge=0, le=1_000, description="Rest after a small batch.")
+    linger_ms: int = Field(80, ge=0, le=1_000, description="Rest after a small batch.")
     lock_lease_ms: int = Field(
         30_000, ge=100, le=3_600_000, description="A user's lock, unless renewed."
     )

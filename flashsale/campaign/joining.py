@@ -22,7 +22,8 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from flashsale.campaign.storming import StormRequest, ensure_seats, run_storm
+from flashsale.campaign.demands import ensure_seats
+from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import FlashsaleError, UnreachableError, UsageError, one_line
 from flashsale.run.attempts import ClockReading
@@ -35,6 +36,7 @@ from flashsale.scenario.tokens import read_tokens, read_users
 from flashsale.settings import RendezvousSettings
 from flashsale.storm.attack.attack import Progress
 from flashsale.storm.attack.instants import Hold, at_unix_us
+from flashsale.storm.crew.rendezvous import USERS_FILE
 from flashsale.storm.crew.shard import Shard
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.plan.planning import plan_of
@@ -42,7 +44,6 @@ from flashsale.storm.plan.planning import plan_of
 CHUNK_BYTES = 1_048_576
 """What leaves or comes in one call."""
 
-USERS_FILE = "users.csv"
 _WAITING_S, _FIRING_S = 0.1, 0.5
 """How often a shard reports before the instant is known, and after."""
 

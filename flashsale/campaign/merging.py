@@ -3,14 +3,13 @@ or by their rendezvous, which knows what is missing.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flashsale.campaign.joining import USERS_FILE
 from flashsale.campaign.stores import copy_stack
-from flashsale.campaign.storming import StormRequest
 from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import UsageError
 from flashsale.report.files import write_reports
@@ -19,11 +18,18 @@ from flashsale.run.attempts_file import AttemptsFile
 from flashsale.run.folder import RunFolder, create_run_folder, read_file, telling, write_file
 from flashsale.run.recording import scenario_document
 from flashsale.scenario.answer import unsent
+from flashsale.scenario.scenario import Scenario
 from flashsale.storm.crew.merge import baseline_of, merge_runs
-from flashsale.storm.crew.rendezvous import Seat
-from flashsale.storm.crew.shard import Shard, ShardRun, read_shard, whole_plan
+from flashsale.storm.crew.rendezvous import USERS_FILE, Seat
+from flashsale.storm.crew.shard import (
+    Shard,
+    ShardRun,
+    read_shard,
+    record_header,
+    shard_header,
+    whole_plan,
+)
 from flashsale.storm.plan.plan import Plan
-from flashsale.storm.storm import record_header, shard_header
 from flashsale.verify.ending import ended_last
 
 
@@ -66,13 +72,17 @@ def _keep_stores(runs: Sequence[ShardRun], folder: RunFolder, teller: Teller) ->
 # Of a storm whose shards met: it knows what each was to bring -----------------------------------
 
 
+@dataclass(frozen=True)
 class Whole:
-    """What is to be fired by all, and what its shards leave."""
+    """What is to be fired by all, at `base_url`, and what its shards leave in `folder`. `tokens` is
+    the file of the users' sessions, and `units` what each voucher had before."""
 
-    def __init__(
-        self, request: StormRequest, plan: Plan, folder: RunFolder, units: dict[int, int]
-    ) -> None:
-        self.request, self.plan, self.folder, self.units = request, plan, folder, units
+    scenario: Scenario
+    base_url: str
+    tokens: Path
+    plan: Plan
+    folder: RunFolder
+    units: Mapping[int, int]
 
     @property
     def name(self) -> str:
@@ -85,12 +95,12 @@ class Whole:
         draft = RunFolder(self.folder.path / ".plan")
         draft.path.mkdir(mode=0o700)
         try:
-            write_file(draft.scenario, scenario_document(self.request.scenario))
+            write_file(draft.scenario, scenario_document(self.scenario))
             with AttemptsFile(draft.attempts) as file:
                 file.write_plan(self._header(self.plan), self.plan)
             found = {path.name: path for path in (draft.scenario, draft.attempts)}
-            if self.request.scenario.needs_users and self.request.tokens.is_file():
-                found[USERS_FILE] = self.request.tokens
+            if self.scenario.needs_users and self.tokens.is_file():
+                found[USERS_FILE] = self.tokens
             yield found
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
@@ -131,7 +141,7 @@ class Whole:
         and without a result where it may have left."""
         part = self.plan.part(seat.shard.number, seat.shard.of)
         shard = shard_header(seat.shard, len(self.plan), self.units, None, self.name)
-        write_file(place.scenario, scenario_document(self.request.scenario))
+        write_file(place.scenario, scenario_document(self.scenario))
         with AttemptsFile(place.attempts) as file:
             file.write_plan({**self._header(part), "shard": shard}, part)
             if seat.fired:
@@ -147,10 +157,10 @@ class Whole:
 
     def _header(self, plan: Plan) -> dict[str, object]:
         header = record_header(
-            self.request.scenario,
+            self.scenario,
             plan,
             run=self.name,
             plan_hash=self.plan.digest,
-            base_url=self.request.base_url,
+            base_url=self.base_url,
         )
         return {key: value for key, value in header.items() if key != "units"}

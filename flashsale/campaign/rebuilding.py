@@ -1,9 +1,11 @@
 """`rebuild` without a command line: what a ledger lacks, what was done about it, what is gone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from sqlalchemy import select
 
 from flashsale.errors import UsageError
 from flashsale.model import Outcome, parse_id
@@ -11,15 +13,19 @@ from flashsale.run.attempts_file import lines_of
 from flashsale.run.folder import ATTEMPTS_FILE
 from flashsale.seckill.control import SaleControl
 from flashsale.seckill.permit import Books, moment
+from flashsale.seckill.queue import portions
 from flashsale.seckill.rebuild import (
     Rebuild,
     Rebuilt,
     SaleRepair,
     Survey,
-    acknowledged_and_gone,
     survey,
 )
 from flashsale.seeding.stores import Stores, StoreUrls, opened
+from flashsale.storage.mysql import transaction
+from flashsale.storage.tables import voucher_order
+
+_AT_ONCE = 1_000
 
 
 class Difference(NamedTuple):
@@ -84,6 +90,17 @@ def _acknowledged(run: Path) -> list[int]:
     except ValueError as error:
         raise UsageError(f"--run: {error}; name the folder of a storm's run") from None
     return list(orders)
+
+
+def acknowledged_and_gone(books: Books, orders: Iterable[int], found: Survey) -> list[int]:
+    """Of these acknowledged orders, the ids of those that are neither rows nor on their way."""
+    gone: list[int] = []
+    for some in portions((order for order in orders if order not in found.kept), _AT_ONCE):
+        query = select(voucher_order.c.id).where(voucher_order.c.id.in_(some))
+        with transaction(books.pool) as connection:
+            rows = set(connection.execute(query).scalars())
+        gone += [order for order in some if order not in rows]
+    return sorted(gone)
 
 
 def differences(found: Survey) -> Iterator[Difference]:

@@ -48,10 +48,9 @@ from flashsale.storm.attack.attack import Progress, ShowProgress
 from flashsale.storm.attack.stopping import interrupts
 from flashsale.storm.crew.merge import merge_runs
 from flashsale.storm.crew.rendezvous import Meeting, Patience, Report
-from flashsale.storm.crew.shard import SHARDS_MAX, Shard, whole_plan
+from flashsale.storm.crew.shard import SHARDS_MAX, Shard, units_by_text, whole_plan
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.plan.planning import plan_of
-from flashsale.storm.storm import units_by_text
 
 FILE_BYTES_MAX = 4 * 1024**3
 """What a shard may bring of one file."""
@@ -95,7 +94,8 @@ def run_rendezvous(request: StormRequest, place: Place, teller: Teller = SILENT)
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = count_of_loads(request)
-    whole = Whole(request, plan, folder, dict(units or _planned_units(request)))
+    known = units or _planned_units(request)
+    whole = Whole(scenario, request.base_url, request.tokens, plan, folder, known)
     with whole.files() as files, interrupts() as taken:
         point = _Point(whole, files, place, settings)
         teller.say(
@@ -165,7 +165,7 @@ class _Point:
         self._whole, self._files = whole, files
         self._secret = settings.secret.get_secret_value().encode()
         self._wall_us, self._began_ns = time.time_ns() // 1000, time.monotonic_ns()
-        timeouts = whole.request.scenario.timeouts
+        timeouts = whole.scenario.timeouts
         run_ms = timeouts.run_ms + timeouts.drain_ms + timeouts.resolve_ms
         patience = Patience(
             gather_ns=round(settings.gather_timeout_s * 1e9),
@@ -246,7 +246,7 @@ class _Point:
             {
                 "name": whole.name,
                 "plan_hash": whole.plan.digest,
-                "base_url": whole.request.base_url,
+                "base_url": whole.base_url,
                 "units": units_by_text(whole.units),
                 "files": {name: path.stat().st_size for name, path in self._files.items()},
             }

@@ -21,7 +21,6 @@ from flashsale.errors import (
     FlashsaleError,
     NothingJudgedError,
     UnreachableError,
-    UsageError,
 )
 from flashsale.report.files import write_reports, write_sheet
 from flashsale.run.attempts import PlanColumns
@@ -194,21 +193,6 @@ def _faults(
         records = making.finish(at_once=taken.exit_code is not None)
     with telling(teller.say):
         write_faults(folder, records)
-
-
-def ensure_seats(processes: int, shard: Shard | None, seats: int) -> None:
-    """Raises UsageError where some shard or process would have no connection: a user's
-    (`load.clicks` of them) stay with one."""
-    if shard is not None:
-        if shard.of > seats:
-            raise UsageError(
-                f"--shard: found {shard}, expected at most one shard a connection ({seats:,})"
-            )
-        seats = len(range(shard.number - 1, seats, shard.of))
-    if processes > seats:
-        raise UsageError(
-            f"--workers: found {processes}, expected at most one a connection ({seats:,})"
-        )
 
 
 def users_of(request: StormRequest) -> dict[int, dict[str, str]]:

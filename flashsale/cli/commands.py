@@ -5,6 +5,7 @@ ABOUT = "Run a flash sale, storm it, and prove that nothing was oversold, sold t
 COMMANDS = {
     "rehearse": ("rehearse:command", "Serve, seed, warm, storm and verify on a fresh stack."),
     "chaos": ("chaos:command", "Break stacks on purpose, from seeds, and judge what they sold."),
+    "capacity": ("capacity:command", "Find the highest rate at which a scenario holds."),
     "serve": ("serve:command", "Start what is missing (Redis ×2, MariaDB, nginx, …), keep it up."),
     "status": ("status:status", "Show every process of the stack and whether it answers."),
     "stop": ("status:stop", "Stop a stack, gracefully."),

@@ -15,9 +15,9 @@ from flashsale.campaign.demands import (
     MAX_REGRESS,
     REQUIRE,
     EarlierRun,
+    ensure_seats,
     parse_regress,
 )
-from flashsale.campaign.storming import ensure_seats
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
 from flashsale.run.attempts import PlanColumns

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.failpoints import reach
 from flashsale.lua.scripts import Call, script
 from flashsale.model import OrderStatus, PayStatus
 from flashsale.orders.lookup import OrderLookup
@@ -125,6 +126,7 @@ class Lifecycle:
             row = await self._database.run(lambda c: mark_cancelled(c, order_id, user_id))
         change = Change.TOO_LATE if row is None else _CANCELLED.get(row.status, Change.TOO_LATE)
         if change is Change.DONE:
+            reach("cancel.committed")
             await self._return(order_id)
         return change
 
@@ -144,6 +146,7 @@ class Lifecycle:
         try:
             for owed in await self._database.run(lambda c: owed_returns(c, 1, order_id)):
                 await self._ledger.evaluate(return_call(owed))
+                reach("cancel.returned")
                 await self._database.run(lambda c: forget_returns(c, [order_id]))
         except (Unavailable, Indeterminate) as trouble:
             log.warning("a unit is left to the sweeper", trouble=str(trouble))

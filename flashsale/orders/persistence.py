@@ -42,6 +42,15 @@ _COUNTED_MAX = 2**31
 """A counter beyond is of no id that was leased here, and would close every sale of its day."""
 
 
+class Superseded(Exception):  # noqa: N818 - a fact about the data, not a bug
+    """A permit may have been written since these orders were read: the ledger that they came from
+    may be gone. They are to be read again, under the generation of this moment."""
+
+    def __init__(self, generation: int) -> None:
+        super().__init__(f"superseded by generation {generation}")
+        self.generation = generation
+
+
 class ShortStock(Exception):  # noqa: N818 - a fact about the data, not a bug
     """MySQL has fewer units of a voucher than the batch needs, or no such sale."""
 
@@ -65,6 +74,8 @@ class Persisted:
     rejected: list[tuple[Order, str]] = field(default_factory=list)
     waiting: list[Order] = field(default_factory=list)
     trouble: str = ""
+    superseded_by: int | None = None
+    """The generation under which `waiting` are to be read again."""
 
     @property
     def done(self) -> list[Order]:
@@ -72,32 +83,35 @@ class Persisted:
         return self.written + self.repeated
 
 
-def persist(pool: Engine, orders: Sequence[Order]) -> Persisted:
-    """Make `orders` rows. What MySQL could not be asked for now is `waiting`; never raises it."""
+def persist(pool: Engine, orders: Sequence[Order], generation: int = 0) -> Persisted:
+    """Make `orders` rows, which were read under this generation (`read_generation`). What MySQL
+    could not be asked for now, or refused as superseded, is `waiting`; never raises it."""
     result = Persisted()
     try:
-        _as_batch(pool, orders, result)
-    except (Unavailable, Indeterminate) as trouble:
+        _as_batch(pool, orders, generation, result)
+    except (Unavailable, Indeterminate, Superseded) as trouble:
         result.trouble = str(trouble)
+        if isinstance(trouble, Superseded):
+            result.superseded_by = trouble.generation
         judged = {id(order) for order in result.done}
         judged |= {id(order) for order, _ in result.rejected}
         result.waiting = [order for order in orders if id(order) not in judged]
     return result
 
 
-def _as_batch(pool: Engine, orders: Sequence[Order], result: Persisted) -> None:
-    if _written(pool, orders, result):
+def _as_batch(pool: Engine, orders: Sequence[Order], generation: int, result: Persisted) -> None:
+    if _written(pool, orders, generation, result):
         return
     rest = _sifted(pool, orders, result)
-    if not rest or (len(rest) < len(orders) and _written(pool, rest, result)):
+    if not rest or (len(rest) < len(orders) and _written(pool, rest, generation, result)):
         return
     for order in rest:
-        _alone(pool, order, result)
+        _alone(pool, order, generation, result)
 
 
-def _written(pool: Engine, orders: Sequence[Order], result: Persisted) -> bool:
+def _written(pool: Engine, orders: Sequence[Order], generation: int, result: Persisted) -> bool:
     try:
-        write(pool, orders)
+        write(pool, orders, generation)
     except (Duplicate, ShortStock):
         return False
     result.written += orders
@@ -118,9 +132,9 @@ def _sifted(pool: Engine, orders: Sequence[Order], result: Persisted) -> list[Or
     return rest
 
 
-def _alone(pool: Engine, order: Order, result: Persisted) -> None:
+def _alone(pool: Engine, order: Order, generation: int, result: Persisted) -> None:
     try:
-        write(pool, [order])
+        write(pool, [order], generation)
         result.written.append(order)
     except ShortStock as short:
         result.rejected.append((order, str(short)))
@@ -128,12 +142,19 @@ def _alone(pool: Engine, order: Order, result: Persisted) -> None:
         result.waiting += _sifted(pool, [order], result)
 
 
-def write(pool: Engine, orders: Sequence[Order]) -> None:
+def read_generation(connection: Connection) -> int:
+    """The generation that a worker's transaction belongs to, held until the transaction ends: no
+    permit is written in between (seckill/permit.py). 0 before the first one."""
+    query = "SELECT last_ms FROM tb_stream_position WHERE stream = %s LOCK IN SHARE MODE"
+    return int(connection.exec_driver_sql(query, (keys.PERMIT,)).scalar() or 0)
+
+
+def write(pool: Engine, orders: Sequence[Order], generation: int = 0) -> None:
     """Write `orders`, in the stream's order, take their units, note the position in the stream and
     how far their ids were counted: all or nothing.
 
-    Raises Duplicate (some are rows already, or in conflict), ShortStock, Unavailable or
-    Indeterminate; only after Indeterminate may the rows be there.
+    Raises Superseded, Duplicate (some are rows already, or in conflict), ShortStock, Unavailable
+    or Indeterminate; only after Indeterminate may the rows be there.
     """
     rows = ",".join(map(_row, orders))
     positions = ",".join(
@@ -141,6 +162,10 @@ def write(pool: Engine, orders: Sequence[Order]) -> None:
     )  # by name, as the sales: all workers lock in one order
     units = Counter(order.voucher_id for order in orders)
     with transaction(pool) as connection:
+        found = read_generation(connection)
+        if found != generation:
+            raise Superseded(found)
+        reach("rows.begun")
         connection.exec_driver_sql(_INSERT + rows)
         reach("rows.inserted")
         _take(connection, units)

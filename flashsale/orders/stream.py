@@ -7,7 +7,7 @@ decided purely: the worker reads the pages and tells the time.
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from redis import Redis
 
@@ -19,6 +19,7 @@ from flashsale.storage.roles import GroupExists, call, call_all, evaluate
 _DEAD_LETTER = script("dead_letter")
 _TRIM = script("stream_trim")
 LOST = "the entry was removed from the stream before it was read"
+FORGOTTEN = "the ledger was started anew before it was a row, and came back without it"
 
 Raw = Sequence[tuple[str, Mapping[str, str] | None]]
 
@@ -160,9 +161,25 @@ class OrderStream:
         )
         return bool(evaluate(self._ledger, letter) == 1)
 
-    def journal_loss(self, entry_id: str) -> None:
+    def journal_loss(self, entry: StreamEntry) -> None:
         """Note an entry that is gone: its group entry is gone with it, so there is no ack."""
-        call(lambda: self._ledger.xadd(keys.STREAM_DEAD, {"entry": entry_id, "reason": LOST}))
+        reason = entry.reason if isinstance(entry, Malformed) else FORGOTTEN
+        letter = {**_fields(entry), "entry": entry.entry_id, "reason": reason}
+        call(lambda: self._ledger.xadd(keys.STREAM_DEAD, dict[Any, Any](letter)))
+
+    def without(self, orders: Sequence[Order]) -> list[Order]:
+        """Those of `orders` that the ledger has neither an entry nor a receipt of."""
+        pipeline = self._ledger.pipeline(transaction=False)
+        for order in orders:
+            pipeline.xrange(keys.STREAM_ORDERS, order.entry_id, order.entry_id)
+            pipeline.hget(keys.seckill_receipt(order.voucher_id), str(order.user_id))
+        replies = call_all(pipeline)
+        gone = []
+        for order, entry, receipt in zip(orders, replies[::2], replies[1::2], strict=True):
+            known = [receipt, *(fields.get("id") for _, fields in entry)]
+            if str(order.order_id) not in known:
+                gone.append(order)
+        return gone
 
     def fence(self) -> int:
         """The next fencing number."""

@@ -15,6 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from flashsale.errors import FlashsaleError, Indeterminate, Unavailable
+from flashsale.failpoints import reach
 from flashsale.model import ID_MAX
 from flashsale.orders.lifecycle import (
     CLOCK_SLACK_MS,
@@ -123,6 +124,7 @@ class Sweeper:
             with transaction(self.pool) as connection:
                 ids = range(self._passed + 1, end)
                 returns = time_out(connection, latest, ids, rows_max)
+            reach("sweep.timed_out")
             timed_out += len(returns)
             self._passed = returns[-1].order_id if len(returns) == rows_max else end - 1
         return timed_out
@@ -135,6 +137,7 @@ class Sweeper:
             if not owed:
                 return returned
             done = self._give_back(owed)
+            reach("sweep.returned")
             if done:
                 with transaction(self.pool) as connection:
                     forget_returns(connection, [one.order_id for one in done])

@@ -35,9 +35,25 @@ from flashsale.storage.gate import Bounds, Gate, GateFull
 REPLAYS_MAX = 3
 _AFTER_DEADLINE_S = 0.02
 
+_OF_LATE = 8
+"""Over so many calls what one takes is averaged, roughly."""
+_OVERRUN_CALLS, _OVERRUN_MIN_S = 4, 0.02
+
 _Settled = asyncio.Future[Claimed | None]
 _Answer = Claimed | _Settled | None
 """Of one claim: None without a session, a future while it is being settled."""
+
+
+def patience_s(queue_timeout_s: float, is_overrun: bool, call_s: float) -> float:
+    """How long a claim may wait for its call. Pure.
+
+    A crowd that comes at once is worth waiting for. Where one has waited for the whole time-out,
+    and the queue has not been empty since, more come than can be served: whoever is served then
+    had better be served soon, so nobody waits longer than a few calls take.
+    """
+    if not is_overrun:
+        return queue_timeout_s
+    return min(queue_timeout_s, max(_OVERRUN_MIN_S, _OVERRUN_CALLS * call_s))
 
 
 class Claims:
@@ -73,8 +89,12 @@ class Claims:
         self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block)
         self.settlement = Settlement(self._replays, self.clock, permits, timeout_s=timeout_s)
         self.gate: Gate[Claim, Claimed | None] = Gate(
-            self._send, Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
+            self._send,
+            Bounds(settings.batch_max, settings.calls_max, settings.queue_max),
+            self._is_overdue,
         )
+        self._call_s = 0.0  # what a call takes, of late
+        self._overrun_s = -1.0  # when one had last waited for too long
         self.outcomes: Counter[Outcome] = Counter()
         self.behind: Counter[str] = Counter()  # of those shed, by what the ledger lacked
 
@@ -130,10 +150,14 @@ class Claims:
 
     async def _send(self, claims: list[Claim]) -> Sequence[_Answer]:
         answers: list[_Answer] = [SHED] * len(claims)
-        by_voucher = self._places(claims)
-        if not by_voucher:
-            return answers
+        by_voucher: dict[int, list[int]] = {}
+        for place, claim in enumerate(claims):
+            by_voucher.setdefault(claim.voucher_id, []).append(place)
+        began_s = asyncio.get_running_loop().time()
         batches, replies = await self._sold(claims, by_voucher)
+        took_s = asyncio.get_running_loop().time() - began_s
+        self._call_s += (took_s - self._call_s) / _OF_LATE
+        reach("claim.answered")
         for batch, places, reply in zip(batches, by_voucher.values(), replies, strict=True):
             for place, answer in zip(places, self._answers(batch, reply), strict=True):
                 answers[place] = answer
@@ -176,16 +200,20 @@ class Claims:
                 )
             )
             start += len(places)
+        reach("claim.sending")
         return batches
 
-    def _places(self, claims: list[Claim]) -> dict[int, list[int]]:
-        """Places in `claims` by voucher; a claim that has waited too long is left out."""
-        too_old_s = asyncio.get_running_loop().time() - self._settings.queue_timeout_ms / 1000
-        by_voucher: dict[int, list[int]] = {}
-        for place, claim in enumerate(claims):
-            if claim.arrived_s >= too_old_s:
-                by_voucher.setdefault(claim.voucher_id, []).append(place)
-        return by_voucher
+    def _is_overdue(self, claim: Claim) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        waited_s, timeout_s = now_s - claim.arrived_s, self._settings.queue_timeout_ms / 1000
+        if waited_s <= _OVERRUN_MIN_S and waited_s <= timeout_s:
+            return False
+        is_overrun = self._overrun_s > self.gate.crowded_since_s
+        if waited_s <= patience_s(timeout_s, is_overrun, self._call_s):
+            return False
+        if waited_s > timeout_s:
+            self._overrun_s = now_s
+        return True
 
     def _answers(self, batch: Batch, reply: Any) -> Sequence[_Answer]:
         if isinstance(reply, Unavailable):

@@ -27,6 +27,7 @@ from flashsale.errors import (
     UsageError,
     ViolationError,
 )
+from flashsale.failpoints import reach
 from flashsale.lua.scripts import Call, script
 from flashsale.seckill import journal
 from flashsale.seckill.journal import Action, Line, Step
@@ -223,6 +224,7 @@ class SaleControl:
             line = self._planned(connection, action, voucher_id, reason, units)
         if not line.number:
             return Changed(voucher_id, line.was, line.becomes)
+        reach("sale.planned")
         step = self._carried_out(line)
         if step is None:
             raise UnfinishedError(line, "the ledger does not have the sale")
@@ -270,6 +272,7 @@ class SaleControl:
                 return None
             if reply == _LATER:
                 return self._ended(line)
+            reach("sale.changed")
             return self._end(line, Step.REFUSED if reply == _REFUSED else Step.DONE)
         except (Unavailable, Indeterminate) as trouble:
             raise UnfinishedError(line, trouble) from trouble

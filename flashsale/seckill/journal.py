@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, or_, select
+from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select
 
 from flashsale.storage.tables import journal
 
@@ -133,6 +133,24 @@ def of_order(connection: Connection, order_id: int) -> list[Line]:
     """Every line of an order."""
     query = select(journal).where(journal.c.order_id == order_id)
     return _lines(connection, query.order_by(journal.c.id))
+
+
+def restocked(connection: Connection) -> Mapping[int, int]:
+    """By voucher, the units by which restocks have moved what MySQL offers, where there were any.
+
+    One upwards is in MySQL's figures once it is planned, one downwards once it is done.
+    """
+    units = journal.c.units
+    counted = or_(
+        and_(units > 0, journal.c.step == Step.PLANNED),
+        and_(units < 0, journal.c.step == Step.DONE),
+    )
+    query = (
+        select(journal.c.voucher_id, func.sum(units).label("units"))
+        .where(journal.c.action == Action.RESTOCK, counted)
+        .group_by(journal.c.voucher_id)
+    )
+    return {row.voucher_id: int(row.units) for row in connection.execute(query)}
 
 
 def standings(connection: Connection) -> Mapping[int, Standing]:

@@ -14,6 +14,9 @@ No clock decides. The permit names the server process (its run id) and stands in
 3. A replay carries the permit of its batch: after a new one it sells nothing.
 4. Whoever compares reads the run id first, MySQL second, the ledger last, and lets a script write
    (permit_grant.lua) that sees all of it again: nothing can come back in between.
+5. Before a new permit MySQL is read behind a new *generation* (`supersede`): what workers were
+   writing has ended, and counts; what they have read before and not begun to write is refused
+   (`write` in orders/persistence.py) and read again, from the ledger as it is by then.
 
 What MySQL never learned of cannot be missed by a comparison with it: orders that a ledger loses
 before a worker has written them are found by `flashsale verify`, from the storm's own record.
@@ -35,6 +38,7 @@ from sqlalchemy import Connection, Engine, select
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.failpoints import reach
 from flashsale.lua.scripts import Call, Word, script
 from flashsale.storage.channel import Opening
 from flashsale.storage.mysql import transaction
@@ -45,6 +49,8 @@ log = structlog.get_logger(__name__)
 
 _GRANT = script("permit_grant")
 _RUN_ID = re.compile(r"^run_id:([0-9a-f]+)", re.MULTILINE)
+_SUPERSEDING_S = 2
+"""How long workers may take to end what they write before a new permit has to wait for it."""
 _REFUSED_S = 0.25
 """How long a refusal is repeated without asking again: claims may come thick. It opens nothing."""
 _TRIES = 3
@@ -208,12 +214,16 @@ class Books:
     def __repr__(self) -> str:
         return f"<Books {self.pool.url!r}>"
 
-    def compare(self) -> tuple[Marks, LedgerMarks]:
+    def compare(self, *, superseding: bool = False) -> tuple[Marks, LedgerMarks]:
         """Both stores' marks: who the ledger is, then MySQL's, then the ledger's. It is ahead of
         MySQL at every moment, so what is read of it last is behind only if it is. Nothing is
-        written. Raises Unavailable, too, where it was started anew in between.
+        written, but for a new generation where asked for: then no order that a worker has read
+        until now becomes a row after MySQL was read. Raises Unavailable, too, where the ledger was
+        started anew in between.
         """
         run_id, days = read_server(self.ledger)
+        if superseding:
+            self.supersede()
         with transaction(self.pool) as connection:
             mysql = read_marks(connection, days)
         ledger = read_ledger(self.ledger, days)
@@ -234,8 +244,8 @@ class Books:
         """The permit, after comparing, whether there was one or not; one that a ledger which is
         behind has is taken away. Raises Behind."""
         why = ""
-        for _ in range(_TRIES):
-            mysql, ledger = self.compare()
+        for attempt in range(_TRIES + 1):
+            mysql, ledger = self.compare(superseding=attempt > 0)
             reasons = behind(mysql, ledger)
             if reasons:
                 if ledger.permit:
@@ -245,12 +255,28 @@ class Books:
                 raise Behind(ledger.closed)
             if ledger.is_permitted and mysql.epoch:
                 return ledger.permit
+            if not attempt:
+                reach("permit.superseding")
+                continue  # one is to be written: look again, with nothing under way
+            reach("permit.granting")
             granted, told = self._grant(mysql if mysql.epoch else self._adopted(mysql), ledger)
             if granted:
+                reach("permit.granted")
                 log.info("the ledger may sell", permit=told)
                 return str(told)
             why = str(told)  # something moved: look again
         raise Behind(f"the ledger did not hold still while it was compared ({why})")
+
+    def supersede(self, wait_s: int = _SUPERSEDING_S) -> None:
+        """Draw a new generation, once every worker's transaction of an older one has ended. Raises
+        Unavailable where one lasts longer than `wait_s`."""
+        with transaction(self.pool) as connection:
+            connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {wait_s:d}")
+            try:
+                generation = (keys.PERMIT, secrets.randbits(62) + 1, 0)
+                connection.exec_driver_sql(_NEW_MARK + _TAKE_ITS_PLACE, generation)
+            finally:
+                connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = DEFAULT")
 
     def revoke(self, why: str = "") -> None:
         """Let nothing be sold any more, by anybody; until it is lifted, where `why` is given."""
@@ -279,7 +305,7 @@ class Books:
         return cast("Sequence[Any]", evaluate(self.ledger, Call(_GRANT, names, words)))
 
 
-_NEW_EPOCH = (
+_NEW_MARK = (
     "INSERT INTO tb_stream_position (stream, last_ms, last_seq) VALUES (%s, %s, %s) "
     "ON DUPLICATE KEY UPDATE stream = stream"
 )
@@ -288,7 +314,7 @@ _TAKE_ITS_PLACE = ", last_ms = VALUES(last_ms), last_seq = VALUES(last_seq)"
 
 def set_epoch(connection: Connection, epoch: tuple[int, int], *, only_new: bool = False) -> None:
     """Write MySQL's epoch; with `only_new`, where there is none yet."""
-    statement = _NEW_EPOCH if only_new else _NEW_EPOCH + _TAKE_ITS_PLACE
+    statement = _NEW_MARK if only_new else _NEW_MARK + _TAKE_ITS_PLACE
     connection.exec_driver_sql(statement, (keys.EPOCH, *epoch))
 
 

@@ -14,7 +14,7 @@ between), draws a new epoch and lets a comparison write the permit. Cut short at
 stay closed, and the next run goes on: what is right already is no difference.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import md5
@@ -26,6 +26,7 @@ from sqlalchemy import Engine, select, text
 
 from flashsale import keys
 from flashsale.errors import UsageError, ViolationError
+from flashsale.failpoints import reach
 from flashsale.seckill.permit import (
     Behind,
     Books,
@@ -64,6 +65,8 @@ _COUNTER_MARGIN = 65_536
 """Numbers beyond MySQL's highest that a rebuilt counter begins at: ids that were handed out and are
 no rows are not handed out again, whatever second it is."""
 _SPENT = 2**64 - 1
+_WORKERS_END_S = 60
+"""As long as a statement of theirs may take: what they were writing counts as written."""
 
 
 @dataclass
@@ -288,13 +291,17 @@ class Rebuild:
         done = Rebuilt()
         with alone(self._books.pool):
             self._books.revoke(CLOSED_FOR_REBUILD)
+            self._books.supersede(_WORKERS_END_S)
+            reach("rebuild.closed")
             while (found := survey(self._books)).repairs or not done.rounds:
                 if done.rounds == _ROUNDS_MAX:
                     raise ViolationError(
                         f"the ledger still differs after {_ROUNDS_MAX} rounds, so something else "
                         "writes to it; end that, then run `flashsale rebuild --apply` again"
                     )
+                reach("rebuild.surveyed")
                 self._restore_stream(found)
+                reach("rebuild.stream")
                 for repair in found.repairs:
                     done.requeued += self._restore(repair)
                 done.rounds += 1
@@ -339,6 +346,7 @@ class Rebuild:
             call(ledger.srem, members, *out)
         for new in portions(repair.members, _AT_ONCE):
             call(ledger.sadd, members, *new)
+        reach("rebuild.receipts")
         pipeline = ledger.pipeline(transaction=True)
         if repair.fields:
             pipeline.hset(keys.seckill_sale(voucher_id), mapping=dict[Any, str](repair.fields))
@@ -346,8 +354,11 @@ class Rebuild:
             pipeline.set(keys.seckill_stock(voucher_id), repair.stock)
         pipeline.sadd(keys.LOADED_SALES, voucher_id)
         call_all(pipeline)
+        reach("rebuild.stock")
         window = {voucher_id: (repair.terms.begin_ms, repair.terms.end_ms)}
-        return requeue(ledger, repair.requeued, window)
+        written = requeue(ledger, repair.requeued, window)
+        reach("rebuild.requeued")
+        return written
 
     def _renew(self, found: Survey) -> None:
         """A new epoch in both stores, MySQL's first: cut short between the two the ledger is
@@ -360,10 +371,12 @@ class Rebuild:
                     "UPDATE tb_stream_position SET last_ms = %s, last_seq = %s WHERE stream = %s",
                     (*last, keys.STREAM_ORDERS),
                 )
+        reach("rebuild.drawn")
         pipeline = self._ledger.pipeline(transaction=True)
         pipeline.set(keys.EPOCH, epoch_text(*epoch))
         pipeline.delete(keys.CLOSED)
         call_all(pipeline)
+        reach("rebuild.renewed")
 
     def _opened(self) -> str:
         try:
@@ -390,14 +403,3 @@ def alone(pool: Engine) -> Iterator[None]:
         if held != 1:
             raise UsageError("another `flashsale rebuild` is at work on this database; wait for it")
         yield
-
-
-def acknowledged_and_gone(books: Books, orders: Iterable[int], found: Survey) -> list[int]:
-    """Of these acknowledged orders, the ids of those that are neither rows nor on their way."""
-    gone: list[int] = []
-    for some in portions((order for order in orders if order not in found.kept), _AT_ONCE):
-        query = select(voucher_order.c.id).where(voucher_order.c.id.in_(some))
-        with transaction(books.pool) as connection:
-            rows = set(connection.execute(query).scalars())
-        gone += [order for order in some if order not in rows]
-    return sorted(gone)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, insert, select, text
 
 from flashsale import keys
 from flashsale.errors import UsageError
+from flashsale.seckill.journal import restocked
 from flashsale.seeding.dataset import Dataset
 from flashsale.seeding.ours import (
     Owned,
@@ -158,9 +159,9 @@ def _check_terms(connection: Connection, asked: SeedSettings) -> dict[int, datet
         .where(sale.voucher_id.between(*_range(asked)))
         .order_by(sale.voucher_id)
     ).all()
-    units = asked.voucher_units
+    units, restocks = asked.voucher_units, restocked(connection)
     for row in rows:
-        wanted = units[row.voucher_id]
+        wanted = units[row.voucher_id] + restocks.get(row.voucher_id, 0)
         if row.initial_stock != wanted:
             raise UsageError(
                 f"--units: voucher {row.voucher_id} exists with {row.initial_stock} units, "

@@ -116,8 +116,10 @@ def check_tables(connection: Connection, known: Owned) -> bool:
             )
     if not known.ids:
         for table in present:
-            # A replica or worker that was there first has given the two stores their epoch.
-            but = f"WHERE stream <> '{keys.EPOCH}'" if table is tables.stream_position else ""
+            # A replica or worker that was there first has given the two stores their epoch, and
+            # drawn a generation.
+            marks = f"WHERE stream NOT IN ('{keys.EPOCH}', '{keys.PERMIT}')"
+            but = marks if table is tables.stream_position else ""
             if connection.execute(text(f"SELECT 1 FROM {table.name} {but} LIMIT 1")).first():  # noqa: S608 - as above
                 raise UsageError(
                     f"{table.name} holds rows, and the database knows of no data set that made "
@@ -192,7 +194,7 @@ def _conditions(known: Owned) -> dict[str, str]:
     user, voucher = known.sql("user_id", tables.user), known.sql("voucher_id", tables.voucher)
     blog = known.sql("blog_id", tables.blog)
     stream = (
-        f"(stream IN ('{keys.STREAM_ORDERS}', '{keys.EPOCH}') "
+        f"(stream IN ('{keys.STREAM_ORDERS}', '{keys.EPOCH}', '{keys.PERMIT}') "
         f"OR stream LIKE '{keys.ORDER_COUNTERS}')"
         if known.ids
         else "FALSE"

@@ -17,7 +17,7 @@ from flashsale.stack import probe
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer, queues_hold
 from flashsale.stack.port import Port, Socket
-from flashsale.stack.process import FLASHSALE, CommandLine
+from flashsale.stack.process import FLASHSALE, PROMPT_US, CommandLine
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.stack.service import Account, Member, Service
 from flashsale.stack.settings import ExternalStores, StackSettings
@@ -42,6 +42,8 @@ class SaleCommands:
 
 
 _REPLICA, _WORKER = Account.REPLICA.value, Account.WORKER.value
+_REPLICA_US = 200
+"""A replica's slice: short beside strangers' (1.4 ms on two cores), longer than the workers'."""
 _OPERATOR = "FLASHSALE_OPERATOR_"
 """What begins so is told to replicas alone: they know an operator by it."""
 
@@ -83,7 +85,8 @@ class SaleProcess(Service):
         inherited = {k: v for k, v in os.environ.items() if k not in password_files}
         if self.kind != _REPLICA:
             inherited = {k: v for k, v in inherited.items() if not k.startswith(_OPERATOR)}
-        return CommandLine(filled, inherited | dict(self._stores), Path.cwd())
+        slice_us = _REPLICA_US if self.kind == _REPLICA else PROMPT_US
+        return CommandLine(filled, inherited | dict(self._stores), Path.cwd(), slice_us=slice_us)
 
     def stop(self) -> None:
         super().stop()

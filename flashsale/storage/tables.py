@@ -227,7 +227,8 @@ sign = _table(
 )
 
 stream_position = _table(  # what of the ledger only rises, and how far MySQL has seen it: the
-    # stream's entries, the order ids of a day (its counter, and 0), and the ledger's epoch
+    # stream's entries, the order ids of a day (its counter, and 0); the ledger's epoch, and the
+    # generation of its permit, which are random
     "tb_stream_position",
     Column("stream", String(64), primary_key=True),
     Column("last_ms", BigInteger, nullable=False),

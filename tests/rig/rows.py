@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Engine, insert, select
 
 from flashsale import keys
+from flashsale.orders.persistence import read_generation
 from flashsale.storage.tables import seckill_voucher, stream_position, voucher_order
 
 LONG_AGO, FAR_AWAY = "2020-01-01 00:00:00.000", "2090-01-01 00:00:00.000"
@@ -70,6 +71,12 @@ def units(pool: Engine, voucher_id: int = 1) -> int:
 def position(pool: Engine) -> tuple[int, int] | None:
     """Where in the stream the newest written entry is."""
     return marks(pool).get(keys.STREAM_ORDERS)
+
+
+def generation(pool: Engine) -> int:
+    """Under which a worker that reads now may write."""
+    with pool.connect() as connection:
+        return read_generation(connection)
 
 
 def marks(pool: Engine) -> dict[str, tuple[int, int]]:

@@ -148,6 +148,8 @@ class ScriptedRedis:
         self._down_until_s = 0.0
         self._frozen_until_s = 0.0
         self._connections = 0
+        self.moment_s = 0.004
+        """What takes no longer than it has to takes up to so long."""
 
     # What happens to the server -------------------------------------------------------------------
 
@@ -290,7 +292,7 @@ class ScriptedRedis:
     def _soon(self, is_long: bool = False) -> float:
         """How long something takes: a moment, or about as long as anybody waits."""
         draw = self._draw.random()
-        return draw * 2.5 * self._scale_s if is_long else 0.0001 + draw * draw * 0.004
+        return draw * 2.5 * self._scale_s if is_long else 0.0001 + draw * draw * self.moment_s
 
     def _drawn(self, weights: Mapping[Any, float]) -> Any:
         return self._draw.choices(list(weights), list(weights.values()))[0]

@@ -17,6 +17,9 @@ from flashsale.storm.attack.attack import Progress
 from flashsale.storm.attack.instants import Hold
 from flashsale.storm.crew.shard import Shard
 
+USERS_FILE = "users.csv"
+"""What the file of the users' sessions is called on its way to a shard."""
+
 
 class Rendezvous(Protocol):
     """What a storm knows of the rendezvous that it is a shard of."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flashsale.errors import UsageError
-from flashsale.run.attempts import ClockReading
+from flashsale.run.attempts import ClockReading, PlanColumns
 from flashsale.run.attempts_file import lines_of, read_record
 from flashsale.run.folder import RunFolder, read_file
 from flashsale.run.recording import scenario_of
@@ -120,6 +120,66 @@ def parse_instant_us(text: str, now: datetime) -> int:
 
 def _example(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def record_header(
+    scenario: Scenario, plan: PlanColumns, *, run: str, plan_hash: str, base_url: str
+) -> dict[str, object]:
+    """The head of a storm's record, but for its units, which are a whole run's or a shard's."""
+    sale = scenario.sale
+    return {
+        "run": run,
+        "scenario": scenario.name,
+        "seed": scenario.load.seed,
+        "plan_hash": plan_hash,
+        "base_url": base_url,
+        "asked": [step.endpoint for step in plan.steps],
+        "vouchers": list(sale.voucher_ids) if sale else [],
+        "units": {},
+        **_shop_header(scenario),
+        "connections": plan.connection_count,
+        "clicks": plan.clicks,
+        "cold": plan.cold,
+        "retry_on": plan.retry_on,
+        "planned": len(plan),
+        "barrier_unix_us": None,
+    }
+
+
+def _shop_header(scenario: Scenario) -> dict[str, object]:
+    """What is said only of sales that are not as ours: a judge has to know."""
+    sale, said = scenario.sale, dict[str, object]()
+    if sale is not None and sale.limit != 1:
+        said["limit"] = sale.limit
+    if sale is not None and sale.quantity != 1:
+        said["quantity"] = sale.quantity
+    if scenario.target.is_own:
+        said["text_ids"] = True
+    return said
+
+
+def shard_header(
+    shard: Shard,
+    planned: int,
+    units: Mapping[int, int],
+    start_at_us: int | None,
+    rendezvous: str | None,
+) -> dict[str, object]:
+    """What the head of a shard's record says of the whole, in which `planned` attempts are."""
+    return {
+        "number": shard.number,
+        "of": shard.of,
+        "planned": planned,
+        "start_at_unix_us": start_at_us,
+        "clock_error_us": clock_error_us(),
+        "units": units_by_text(units),
+        **({} if rendezvous is None else {"rendezvous": rendezvous}),
+    }
+
+
+def units_by_text(units: Mapping[int, int]) -> dict[str, int]:
+    """The same with keys that JSON has."""
+    return {str(voucher): left for voucher, left in units.items()}
 
 
 _T = TypeVar("_T")

@@ -244,6 +244,8 @@ def _losses(snapshot: Snapshot) -> Iterator[Offence]:
     trimmed = queue.trimmed - (before.trimmed if before else 0)
     if trimmed > 0:
         yield Offence(f"{trimmed:,} entries were removed before any worker was given them")
+    if queue.lost_total:
+        yield Offence(f"{queue.lost_total:,} entries were removed that a worker had been given")
     known = [before.position] if before else []
     known += [ending.position] if ending else []
     if queue.exists and (ending is None or ending.backlog):  # else what came since is not the run's

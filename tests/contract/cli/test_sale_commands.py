@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from flashsale import keys
 from flashsale.cli.tree import run
-from flashsale.orders.stream import OrderStream
+from flashsale.orders.stream import LOST, Malformed, OrderStream
 
 Flashsale = Callable[..., tuple[int, str, str]]
 
@@ -186,7 +186,7 @@ def test_dead_letters_are_settled(flashsale: Flashsale, ledger: Redis, pool: Eng
     stream = OrderStream(ledger, "c1")
     for entry in stream.fresh(10, 1):
         stream.set_aside(entry, "short")
-    stream.journal_loss("5-0")
+    stream.journal_loss(Malformed("5-0", {}, LOST))
     letters = told(flashsale("orders", "dead", "--json"))["dead_letters"]
     assert [letter["order_id"] for letter in letters] == ["70", "80", None]
     assert "short" in flashsale("orders", "dead")[1]

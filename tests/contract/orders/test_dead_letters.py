@@ -15,7 +15,7 @@ from flashsale.errors import UsageError
 from flashsale.locks.batch import BatchLocks
 from flashsale.model import PayStatus
 from flashsale.orders.dead_letters import DeadLetters, Letter, Settled, chosen, read_letters
-from flashsale.orders.stream import LOST, OrderStream
+from flashsale.orders.stream import LOST, Malformed, OrderStream
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.trace import LOST as LOST_ORDER
 from flashsale.orders.trace import NOWHERE, trace
@@ -219,7 +219,7 @@ def test_a_receipt_that_is_gone_is_not_tried_again(
 
 
 def test_what_is_no_order_can_only_be_dropped(ledger: Redis, pool: Engine) -> None:
-    OrderStream(ledger, "c1").journal_loss("5-0")
+    OrderStream(ledger, "c1").journal_loss(Malformed("5-0", {}, LOST))
     (letter,) = read_letters(ledger)
     assert (letter.order, letter.reason, letter.entry_id) == (None, LOST, "5-0")
     dead_letters = settling(ledger, pool)

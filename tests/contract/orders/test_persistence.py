@@ -94,9 +94,9 @@ def test_what_is_left_of_a_mixed_batch_goes_as_a_batch_again(
     sizes: list[int] = []
     really_write = persistence.write
 
-    def write(pool: Engine, batch: Sequence[Order]) -> None:
+    def write(pool: Engine, batch: Sequence[Order], generation: int) -> None:
         sizes.append(len(batch))
-        really_write(pool, batch)
+        really_write(pool, batch, generation)
 
     monkeypatch.setattr(persistence, "write", write)
     result = persist(pool, [order(n, n) for n in range(1, 100)])
@@ -300,8 +300,8 @@ def test_a_commit_whose_answer_was_lost_is_found_to_be_done(
     add_sale(pool, stock=10)
     really_write = persistence.write
 
-    def write_and_lose(pool: Engine, batch: Sequence[Order]) -> None:
-        really_write(pool, batch)
+    def write_and_lose(pool: Engine, batch: Sequence[Order], generation: int) -> None:
+        really_write(pool, batch, generation)
         raise Indeterminate("the answer to COMMIT was lost")
 
     monkeypatch.setattr(persistence, "write", write_and_lose)
@@ -319,11 +319,11 @@ def test_trouble_halfway_keeps_what_was_found_out(
     add_sale(pool, stock=2)
     really_write, calls = persistence.write, []
 
-    def write(pool: Engine, batch: Sequence[Order]) -> None:
+    def write(pool: Engine, batch: Sequence[Order], generation: int) -> None:
         calls.append(len(batch))
         if len(calls) == 4:
             raise Indeterminate("gone")
-        really_write(pool, batch)
+        really_write(pool, batch, generation)
 
     monkeypatch.setattr(persistence, "write", write)
     batch = [order(n, n) for n in range(1, 6)]

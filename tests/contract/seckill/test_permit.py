@@ -4,32 +4,39 @@ import asyncio
 import os
 import shutil
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from redis import Redis
-from rig.rows import add_sale, marks
-from rig.sale import everything, open_sale, session, sign_in, sold, stock
+from rig.rows import add_sale, generation, marks, orders, units
+from rig.sale import claim, everything, open_sale, session, sign_in, sold, stock
+from rig.until import until
 from sqlalchemy import Engine, text
 
-from flashsale import keys
+from flashsale import failpoints, keys
 from flashsale.errors import Unavailable
+from flashsale.locks.batch import BatchLocks
 from flashsale.model import Outcome
+from flashsale.orders.dead_letters import read_letters
 from flashsale.orders.persistence import write
-from flashsale.orders.stream import Order, read_entry
+from flashsale.orders.stream import FORGOTTEN, Order, OrderStream, read_entry
+from flashsale.orders.worker import Worker
 from flashsale.seckill.batch import Claimed
 from flashsale.seckill.claims import Claims
 from flashsale.seckill.ids import day_of
 from flashsale.seckill.permit import Behind, Books, Permits
-from flashsale.settings import ClaimSettings, SessionSettings
+from flashsale.seckill.rebuild import Rebuild
+from flashsale.settings import ClaimSettings, SessionSettings, WorkerSettings
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
 
 NO_PERMIT = Claimed(Outcome.SHED, behind="permit")
+LONG_AGO = 5 << 32  # ids of orders whose claims are long over
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +76,7 @@ def persisted(ledger: Redis, pool: Engine) -> list[Order]:
     known = {row[0] for row in _ids(pool)}
     fresh = [o for o in orders if isinstance(o, Order) and o.order_id not in known]
     if fresh:
-        write(pool, fresh)
+        write(pool, fresh, generation(pool))
     return fresh
 
 
@@ -335,3 +342,122 @@ def test_ids_do_not_repeat_after_a_new_permit(books: Books, ledger_url: str) -> 
             assert int(second.order_id) & 0xFFFFFFFF == 70_001
 
     asyncio.run(scene())
+
+
+# A worker that is at work meanwhile ---------------------------------------------------------------
+
+
+@pytest.fixture
+def worker(own_ledger: RedisServer, old: Books, cache: Redis, tmp_path: Path) -> Worker:
+    """Its orders are of users 1 to 3, and a copy of the ledger is from before they were accepted:
+    put back, it offers their units again, and MySQL knows nothing of them yet."""
+    old.permit()
+    stream = OrderStream(old.ledger, "c1")
+    stream.ensure_group()
+    shutil.copytree(own_ledger.directory / "appendonlydir", tmp_path / "copy")
+    claimed = claim(old.ledger, *((user, LONG_AGO + user) for user in (1, 2, 3)))
+    assert {code for code, _ in claimed} == {0}
+    settings = WorkerSettings(block_ms=1, linger_ms=0, retry_base_ms=1, retry_max_ms=2)
+    return Worker(
+        stream, old.pool, BatchLocks(cache, "c1", lease_ms=30_000, renew_ms=10_000), settings
+    )
+
+
+@contextmanager
+def at_work(worker: Worker) -> Iterator[None]:
+    ended = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(ended.is_set,))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+@contextmanager
+def stalled(point: str) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Whoever comes by the point first says so, and waits to be let go on."""
+    here, go_on = threading.Event(), threading.Event()
+
+    def stall() -> None:
+        if not here.is_set():
+            here.set()
+            go_on.wait(20)
+
+    with failpoints.armed(point, stall):
+        yield here, go_on
+
+
+def test_no_permit_is_written_while_a_worker_is_inside_mysql(
+    own_ledger: RedisServer, old: Books, worker: Worker, tmp_path: Path
+) -> None:
+    """Its transaction waits for a lock across the restart, and commits in the end: the ledger is
+    behind then, and was not a moment before."""
+    inserted = threading.Event()
+    with failpoints.armed("rows.inserted", inserted.set), old.pool.connect() as holder:
+        holder.execute(text("SELECT * FROM tb_seckill_voucher FOR UPDATE"))
+        with at_work(worker):
+            assert inserted.wait(20)  # its next statement takes the units, and waits
+            put_back(own_ledger, tmp_path / "copy")
+            assert stock(old.ledger) == 10, "three of them are in a transaction that will commit"
+            with pytest.raises(Unavailable):
+                old.confirm()
+            assert not old.compare()[1].is_permitted
+            holder.rollback()
+        with pytest.raises(Behind, match="MySQL has rows of orders up to"):
+            old.confirm()
+    assert set(orders(old.pool)) == {LONG_AGO + user for user in (1, 2, 3)}
+    Rebuild(old).apply()
+    assert (old.ledger.hlen(keys.seckill_receipt(1)), stock(old.ledger)) == (3, 7)
+
+
+@pytest.mark.parametrize("point", ["worker.read", "worker.locked"])
+def test_what_was_read_before_a_permit_is_not_written_after_it(
+    own_ledger: RedisServer, old: Books, worker: Worker, tmp_path: Path, point: str
+) -> None:
+    """The units that the older ledger offers again are sold to others meanwhile."""
+    with stalled(point) as (here, go_on), at_work(worker):
+        assert here.wait(20)
+        put_back(own_ledger, tmp_path / "copy")
+        assert old.confirm()
+        others = range(11, 21)  # all ten units
+        claimed = claim(old.ledger, *((user, LONG_AGO + user) for user in others))
+        assert {code for code, _ in claimed} == {0}
+        go_on.set()
+        until(lambda: len(orders(old.pool)) == 10 and worker.total.lost == 3, 20)
+    assert set(orders(old.pool)) == {LONG_AGO + user for user in others}
+    assert units(old.pool) == 0
+    letters = {
+        letter.order and letter.order.user_id: letter.reason for letter in read_letters(old.ledger)
+    }
+    assert letters == dict.fromkeys((1, 2, 3), FORGOTTEN)
+    assert len(sold(old.ledger)) == 10
+
+
+def test_what_the_ledger_came_back_with_is_read_again_and_written(
+    own_ledger: RedisServer, old: Books, worker: Worker
+) -> None:
+    """A restart that lost nothing, in the middle of a batch: written once, under the new permit."""
+    with stalled("worker.locked") as (here, go_on), at_work(worker):
+        assert here.wait(20)
+        restart(own_ledger)
+        old.confirm()
+        go_on.set()
+        until(lambda: worker.total.written == 3, 20)
+    assert worker.total.lost == 0
+    assert units(old.pool) == 7
+    assert not list(read_letters(old.ledger))
+
+
+def test_a_generation_is_drawn_only_where_a_permit_is_to_be_written(books: Books) -> None:
+    books.confirm()
+    drawn = generation(books.pool)
+    assert drawn
+    books.confirm()
+    assert generation(books.pool) == drawn, "it is in force"
+    books.ledger.flushall()
+    with pytest.raises(Behind):
+        books.confirm()
+    assert generation(books.pool) == drawn, "none can be written"

@@ -8,11 +8,12 @@ import pytest
 import structlog
 from redis import Redis
 from rig.killed import each_kill, killed
-from rig.rows import add_sale, marks, order_row, orders
+from rig.rows import add_sale, generation, marks, order_row, orders
 from rig.sale import HOUR_MS, claim, everything, now_ms, open_sale, stock
 from sqlalchemy import Engine, text
 
 from flashsale import keys
+from flashsale.campaign.rebuilding import acknowledged_and_gone
 from flashsale.errors import Indeterminate, UsageError
 from flashsale.orders.books import BooksWatch, Look
 from flashsale.orders.persistence import persist
@@ -25,7 +26,6 @@ from flashsale.seckill.queue import read_queue
 from flashsale.seckill.rebuild import (
     CLOSED_FOR_REBUILD,
     Rebuild,
-    acknowledged_and_gone,
     alone,
     survey,
 )
@@ -68,7 +68,7 @@ class Shop:
         """What a worker does with all that it is given."""
         entries: Any = [*self.stream.pending("0", count), *self.stream.fresh(count, 1)]
         if entries:
-            result = persist(self.pool, entries)
+            result = persist(self.pool, entries, generation(self.pool))
             assert not result.waiting
             assert not result.rejected
             self.stream.acknowledge([order.entry_id for order in result.done])

@@ -15,6 +15,7 @@ from flashsale.catalog.warming import LOCK
 from flashsale.cli.terminal import PlainProgress
 from flashsale.errors import UnreachableError, UsageError, ViolationError
 from flashsale.lua.scripts import script
+from flashsale.seckill.control import SaleControl
 from flashsale.seckill.permit import Books
 from flashsale.seeding import load, sessions
 from flashsale.seeding.existing import alone, lock_name
@@ -254,6 +255,21 @@ def test_units_that_were_sold_are_no_contradiction(lab: Lab) -> None:
     lab.sql("UPDATE tb_seckill_voucher SET stock = 40")
     assert not lab.seed(users=1).changed
     assert lab.sql("SELECT stock FROM tb_seckill_voucher") == [(40,)]
+
+
+def test_units_that_were_restocked_are_no_contradiction(lab: Lab) -> None:
+    """Whoever lost the ledger seeds with the options of the first time, to have sessions again."""
+    lab.seed(users=1)
+    lab.warm()
+    control = SaleControl(lab.pool, lab.ledger, "ann")
+    control.restock(1, 7)
+    control.restock(1, -2)
+    with pytest.raises(ViolationError):
+        control.restock(1, -1_000)
+    assert not lab.seed(users=1).changed
+    assert lab.sql("SELECT initial_stock FROM tb_seckill_voucher") == [(105,)]
+    with pytest.raises(UsageError, match=r"exists with 105 units, not 55"):
+        lab.seed(users=1, units=50)
 
 
 def test_an_ordinary_voucher_is_not_put_on_sale(lab: Lab) -> None:

@@ -122,7 +122,7 @@ def _dead_letter(sale: RealSale) -> None:
 
 
 def _malformed_dead_letter(sale: RealSale) -> None:
-    sale.redis.xadd(DEAD, {"entry": "1-1", "reason": "no valid id"})
+    sale.redis.xadd(DEAD, {"entry": "1-1", "reason": "no valid id", "id": "x"})
 
 
 def _all_trimmed_unread(sale: RealSale) -> None:
@@ -438,6 +438,16 @@ def test_an_order_that_was_queued_again_is_not_sold_again(sale: RealSale) -> Non
 def test_the_clock_of_a_row_convicts_nobody(sale: RealSale) -> None:
     sale.sql("UPDATE tb_voucher_order SET create_time = '2027-01-01'")
     assert sale.judge().verdict == "pass"
+
+
+def test_a_note_that_an_entry_is_gone_is_a_loss_and_no_dead_letter(sale: RealSale) -> None:
+    sale.redis.xadd("stream.orders.dead", {"entry": "1-1", "reason": "the entry was removed"})
+    judgement = sale.judge()
+    assert (judgement.verdict, failed(judgement)) == ("pass", {})
+    told = {check.name: check.detail for check in judgement.checks}["queue_empty"]
+    assert "1 entries were removed that a worker had been given" in told
+    _row_deleted(sale)
+    assert "that a worker had been given" in failed(sale.judge())["queue_empty"]
 
 
 def test_a_run_that_was_flushed_and_rebuilt_passes_with_a_remark(sale: RealSale) -> None:

@@ -55,7 +55,10 @@ def fault(**given: str) -> str:
 
 def rehearse(folder: Path, *faults: str) -> "subprocess.CompletedProcess[str]":
     (folder / "short.toml").write_text("".join([SCENARIO, *faults]))
-    return flashsale(folder, "rehearse", "short.toml", "--quiet", "--no-calibrate", "--out", "run")
+    words = ("rehearse", "short.toml", "--quiet", "--no-calibrate", "--out", "run")
+    done = flashsale(folder, *words)
+    assert (folder / "run/verify.json").exists(), done.stdout + done.stderr
+    return done
 
 
 def rules(run: Path) -> dict[str, str]:
@@ -125,7 +128,8 @@ def test_a_power_cut_of_the_ledger_and_one_of_mysql_lose_nothing(tmp_path: Path)
 def test_a_fault_of_whom_the_stack_does_not_have_is_refused_before_it_starts(
     tmp_path: Path,
 ) -> None:
-    done = rehearse(tmp_path, fault(at="1s", what="kill", whom="r9"))
+    (tmp_path / "short.toml").write_text(SCENARIO + fault(at="1s", what="kill", whom="r9"))
+    done = flashsale(tmp_path, "rehearse", "short.toml")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "the stack has 3 replicas; set FLASHSALE_STACK_REPLICAS=9" in done.stderr

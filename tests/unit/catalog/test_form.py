@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flashsale.catalog.form import BadForm, NewSale, NewShop, NewVoucher, ShopChange, read
+from flashsale.catalog.form import BadForm, NewBlog, NewSale, NewShop, NewVoucher, ShopChange, read
 from flashsale.model import ID_MAX
 
 SHOP: dict[str, Any] = {"name": "Noodles", "typeId": 1, "x": 120.1, "y": 30}
@@ -127,3 +127,26 @@ def test_times(text: str, moment: datetime) -> None:
 )
 def test_what_is_wrong_with_a_sale(change: dict[str, Any], message: str) -> None:
     assert complaint(NewSale, SALE | change).startswith(message)
+
+
+BLOG: dict[str, Any] = {"shopId": 1, "title": "Worth the queue", "content": "It was."}
+PICTURE = "/imgs/blogs/7/0123456789abcdef0123456789abcdef.png"
+
+
+def test_a_blog_shows_pictures_of_ours() -> None:
+    assert read(NewBlog, BLOG).images == ""
+    assert read(NewBlog, BLOG | {"images": PICTURE}).images == PICTURE
+    assert read(NewBlog, BLOG | {"images": ",".join([PICTURE] * 9)})
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        *("https://elsewhere/x.png", "//elsewhere/x.png", "javascript:alert(1)", "x.png", ","),
+        *("/imgs/../x.png", "/imgs/x.svg", '/imgs/x.png"onerror=', f"{PICTURE},", f" {PICTURE}"),
+        *(f"{PICTURE}\n", ",".join([PICTURE] * 10)),
+    ],
+)
+def test_a_blog_shows_no_others(images: str) -> None:
+    found = complaint(NewBlog, BLOG | {"images": images})
+    assert found.startswith("images: expected up to 9 pictures by comma, such as /imgs/")
