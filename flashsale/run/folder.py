@@ -29,6 +29,7 @@ STACK_FILE = "stack"
 
 DOCUMENT_BYTES_MAX = 256 * 1024 * 1024
 LINE_BYTES_MAX = 16 * 1024 * 1024
+_BLOCK_BYTES = 512 * 1024
 """What is read of a file, and of a line of one: run folders of others are read, too."""
 
 _TAKEN = "--out {} already holds a run; give another folder"
@@ -118,6 +119,14 @@ def lines_in(file: BinaryIO) -> Iterator[bytes]:
         if len(line) > LINE_BYTES_MAX:
             raise ValueError(f"a line is longer than {LINE_BYTES_MAX:,} bytes")
         yield line
+
+
+def blocks_in(file: BinaryIO) -> Iterator[bytes]:
+    """The same, many lines at a time; only the last line may have no end."""
+    while block := file.read(_BLOCK_BYTES):
+        if not block.endswith(b"\n"):
+            block += next(lines_in(file), b"")
+        yield block
 
 
 @dataclass(frozen=True)

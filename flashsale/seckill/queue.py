@@ -55,12 +55,18 @@ def read_group(ledger: Redis) -> Group:
         groups = call(ledger.xinfo_groups, keys.STREAM_ORDERS)
     except Rejected:  # there is no stream: nothing was ever sold, or it is gone
         return Group()
-    length = call(ledger.xlen, keys.STREAM_ORDERS)
+    stream = call(ledger.xinfo_stream, keys.STREAM_ORDERS)
+    length, last = stream["length"], stream["last-entry"]
     for group in groups:
         if group["name"] == keys.GROUP:
             delivered = str(group["last-delivered-id"])
             lag = group["lag"]
-            left = min(int(lag), length) if lag is not None else _counted(ledger, delivered)
+            if not last or _position(last[0]) <= _position(delivered):
+                left: int | None = (
+                    0  # whatever the lag: entries that were trimmed unread stay in it
+                )
+            else:
+                left = min(int(lag), length) if lag is not None else _counted(ledger, delivered)
             return Group(True, left, int(group["pending"]), delivered)
     return Group(False, length)
 

@@ -19,6 +19,7 @@ from flashsale.orders.metrics import BooksCollector
 from flashsale.orders.persistence import persist
 from flashsale.orders.stream import OrderStream
 from flashsale.seckill.permit import Behind, Books
+from flashsale.seckill.queue import read_group
 
 LONG_AGO = 5 << 32  # ids of orders whose claims are long over
 
@@ -295,3 +296,16 @@ def test_judged(
 def test_one_sale_does_not_make_up_for_another() -> None:
     found = judged({1: sale(), 2: sale()}, {1: Sold(5, 0, 0, 1), 2: Sold(1, 0, 0, 1)}, 0)
     assert (found.missing, found.forgotten) == (2, 2)
+
+
+def test_entries_that_were_trimmed_unread_are_not_waited_for(desk: Desk) -> None:
+    """Redis counts them in the group's lag for as long as the stream lives."""
+    desk.sell(1, 2, 3)
+    desk.ledger.xtrim(keys.STREAM_ORDERS, maxlen=0, approximate=False)
+    assert read_group(desk.ledger).outstanding == 0
+    assert desk.watch.requeue_missing() == 3
+    assert read_group(desk.ledger).outstanding == 3
+    desk.work()
+    assert len(orders(desk.pool)) == 3
+    assert read_group(desk.ledger).outstanding == 0
+    assert desk.looks(1).missing == 0

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flashsale.errors import ExitCode, NothingJudgedError
 from flashsale.model import Outcome
@@ -14,6 +17,7 @@ from flashsale.verify.attempts import (
     NO_ORDER,
     OUTCOMES,
     Claims,
+    _Record,
     parse_attempts,
     read_attempts,
 )
@@ -305,3 +309,49 @@ def test_before_the_barrier_nothing_was_sent_and_nothing_is_missing() -> None:
 def test_an_interrupted_run_has_a_whole_record() -> None:
     attempts = parse_attempts(good(result(0), result(1), {**END, "interrupted": True}))
     assert (attempts.cut, attempts.complete, attempts.shortfall) == (False, False, None)
+
+
+# A block of lines at a time -----------------------------------------------------------------------
+
+_IDS = st.sampled_from(["1", "007", str(BIG), str(BIG + 1), "0", "x", "", chr(0x661), None, 5])
+_RESULTS = st.builds(
+    lambda i, outcome, order, more: {**result(i, outcome, order=order), **more},
+    st.integers(-1, 6),
+    st.sampled_from(["sold", "sold_out", "unknown", "nothing"]),
+    _IDS,
+    st.sampled_from([{}, {}, {}, {"clock": 2}, {"sent_us": None}, {"done_us": "9"}, {"i": "1"}]),
+)
+_PLANS = st.lists(
+    st.sampled_from([{}, {}, {}, {"ask": "browse"}, {"voucher": 2}, {"user": 0}, {"i": 9}]),
+    min_size=5,
+    max_size=5,
+)
+
+
+def _outcome_of(blocks: list[bytes]) -> object:
+    try:
+        return parse_attempts(blocks)
+    except NothingJudgedError as error:
+        return str(error)
+
+
+@given(_PLANS, st.lists(_RESULTS, max_size=6), st.booleans(), st.integers(0, 40))
+def test_a_block_says_what_its_lines_say(
+    plans: list[dict[str, Any]], results: list[dict[str, Any]], text_ids: bool, torn: int
+) -> None:
+    """Alike or not, whole or torn, right or wrong: the same record, or the same complaint."""
+    header = {
+        **HEADER,
+        "vouchers": [1, 2],
+        "planned": 5,
+        **({"text_ids": True} if text_ids else {}),
+    }
+    planned = [{**plan(i, 10 + i), **more} for i, more in enumerate(plans)]
+    content = lines(header, *planned, BARRIER, *results)
+    if torn < 3:
+        content[-1] = content[-1][: -1 - torn]
+    with patch.object(_Record, "take_all", lambda *_: False):
+        alone = _outcome_of(content)
+    assert _outcome_of([b"".join(content)]) == alone
+    for cut in range(len(content)):
+        assert _outcome_of([b"".join(content[:cut]), b"".join(content[cut:])]) == alone
