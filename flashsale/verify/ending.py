@@ -19,8 +19,7 @@ from typing import Any
 
 import orjson
 
-from flashsale.errors import NothingJudgedError
-from flashsale.run.folder import ENDING_FILE, read_file
+from flashsale.run.folder import ENDING_FILE
 from flashsale.verify.attempts import Attempts, Claims
 from flashsale.verify.observation import (
     Baseline,
@@ -29,6 +28,7 @@ from flashsale.verify.observation import (
     Position,
     SaleBefore,
     read_clocks,
+    read_document,
     whole_or_none,
 )
 from flashsale.verify.queue import (
@@ -130,25 +130,11 @@ def read_ending(run_dir: Path) -> Ending | None:
 
     Raises NothingJudgedError for a file that is not one.
     """
-    path = run_dir / ENDING_FILE
-    try:
-        return from_json(read_file(path))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise NothingJudgedError(f"{path} cannot be read ({error.strerror})") from error
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        raise NothingJudgedError(
-            f"{path} is damaged: not the end of a run, schema {SCHEMA}; without the file, "
-            "orders of later runs count as this run's"
-        ) from error
+    what = (
+        f"not the end of a run, schema {SCHEMA}; without the file, "
+        "orders of later runs count as this run's"
+    )
+    return read_document(run_dir / ENDING_FILE, from_json, what)
 
 
 def ended_last(run_dirs: Sequence[Path]) -> Path | None:

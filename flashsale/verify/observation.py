@@ -3,13 +3,13 @@ a run, the baseline: what was there before, so that earlier runs do not disturb 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from redis import Redis
@@ -307,25 +307,29 @@ def read_baseline(run_dir: Path) -> Baseline | None:
 
     Raises NothingJudgedError for a file that is not one.
     """
-    path = run_dir / BASELINE_FILE
+    what = f"not a baseline of schema {SCHEMA}; without the file, verify judges less but does judge"
+    return read_document(run_dir / BASELINE_FILE, from_json, what)
+
+
+Document = TypeVar("Document")
+
+
+def read_document(path: Path, read: Callable[[bytes], Document], damaged: str) -> Document | None:
+    """What `read` makes of a run's file, None where there is none.
+
+    Raises NothingJudgedError for a file that it cannot read, which is then `damaged`.
+    """
     try:
-        return from_json(read_file(path))
+        return read(read_file(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise NothingJudgedError(f"{path} cannot be read ({error.strerror})") from error
     except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
+        *(ValueError, KeyError, TypeError),
+        *(AttributeError, OverflowError, RecursionError),
     ) as error:
-        raise NothingJudgedError(
-            f"{path} is damaged: not a baseline of schema {SCHEMA}; without the file, "
-            "verify judges less but does judge"
-        ) from error
+        raise NothingJudgedError(f"{path} is damaged: {damaged}") from error
 
 
 def from_json(text: bytes) -> Baseline:
