@@ -62,7 +62,8 @@ PART := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-header --no-annotate
 
 compose: $(INSTALLED)
-	$(BIN)/python -m flashsale.stack.compose_nginx > deploy/compose/nginx.conf
+	$(BIN)/python -m flashsale.stack.nginx > deploy/compose/nginx.conf
+	$(BIN)/python -m flashsale.stack.nginx kubernetes > deploy/kubernetes/base/nginx.conf
 
 services: $(INSTALLED)
 	@$(BIN)/flashsale services install

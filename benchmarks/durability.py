@@ -11,7 +11,7 @@ from benchmarks.table import Section, median, spread
 from flashsale import keys
 from flashsale.doctor.policies import LOSS
 from flashsale.lua.scripts import script
-from flashsale.settings import Durability
+from flashsale.model import Durability
 from flashsale.stack.redis import RedisRole, RedisServer
 
 BATCHES, CLAIMS = 400, 50

@@ -105,6 +105,7 @@ def measure(runs: int, size: Size = FULL) -> Section:
                         rivals[rival].append(cost(target.url, folder, size))
                 except Missing as error:
                     missing[rival] = str(error)
+        _add_tls(section, runs, folder, size, missing)
     _add_storm(section, firing, whole)
     _add_shop(section, median(firing), by_file)
     _add_rivals(section, median(firing), {name: costs for name, costs in rivals.items() if costs})
@@ -128,6 +129,28 @@ def _add_shop(section: Section, ours: float, costs: list[float]) -> None:
     ratio = median(costs) / ours
     limit, holds = f"≤ {SHOP_RATIO_LIMIT} ×", ratio <= SHOP_RATIO_LIMIT
     section.add("… as a multiple of the storm", f"{ratio:.2f} ×", limit, holds)
+
+
+def _add_tls(
+    section: Section, runs: int, folder: Path, size: Size, missing: dict[str, str]
+) -> None:
+    """The storm and wrk in turn over TLS: neither checks the certificate, both keep connections."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    try:
+        with null_target(tls=True) as target:
+            for number in range(runs):
+                own = _storm(folder, target.url, f"tls-{number}", size, more=("--insecure",))
+                ours.append(own[0])
+                if "wrk" not in missing:
+                    theirs.append(_wrk(target.url, folder, size))
+    except FileNotFoundError as error:
+        section.notes.append(f"not over TLS: {error}")
+        return
+    section.add("over TLS: storm, CPU µs a request", spread(ours, 1))
+    if theirs:
+        section.add("over TLS: wrk, CPU µs a request", spread(theirs, 1))
+        section.add("… the storm as a multiple of it", f"{median(ours) / median(theirs):.2f} ×")
 
 
 def _add_rivals(section: Section, ours: float, rivals: dict[str, list[float]]) -> None:
@@ -154,11 +177,13 @@ def _write_inputs(folder: Path, size: Size) -> None:
     (folder / "post.lua").write_text(_WRK_SCRIPT)
 
 
-def _storm(folder: Path, url: str, run: str, size: Size, target: str = "") -> tuple[float, float]:
+def _storm(
+    folder: Path, url: str, run: str, size: Size, target: str = "", more: tuple[str, ...] = ()
+) -> tuple[float, float]:
     """CPU µs a request: of barrier to histograms by its own account, and of the whole process."""
     out = folder / run
     words = ["storm", str(folder / "null.toml"), "--quiet", "--out", str(out)]
-    words += ["--target", str(folder / target)] if target else []
+    words += ["--target", str(folder / target), *more] if target else list(more)
     where = ["--base-url", url, "--tokens", str(folder / "tokens.csv")]
     used_s, said = _cpu_s([sys.executable, "-m", "flashsale", *words, *where], folder)
     try:

@@ -1,6 +1,9 @@
-"""A target that costs next to nothing: nginx with `return 200` and a sold claim's answer."""
+"""A target that costs next to nothing: nginx with `return 200` and a sold claim's answer; over TLS,
+too, with a certificate that nobody vouches for.
+"""
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ http {{
     client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
     uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=4096{tls};
         default_type application/json;
         location / {{
             add_header x-outcome sold; add_header x-order-id 515385561440059393;
@@ -38,21 +41,36 @@ class NullTarget:
     pid: int
 
 
+_TLS = " ssl; ssl_certificate {folder}/own.pem; ssl_certificate_key {folder}/own.key"
+_CERTIFY = (
+    *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+    *("-subj", "/CN=127.0.0.1", "-days", "1", "-keyout", "own.key", "-out", "own.pem"),
+)
+
+
 @contextmanager
-def null_target() -> Iterator[NullTarget]:
-    """Serve it for the time of the block."""
+def null_target(*, tls: bool = False) -> Iterator[NullTarget]:
+    """Serve it for the time of the block. Raises FileNotFoundError for `tls` without openssl."""
     binary = binaries.find(binaries.NGINX)
+    openssl = shutil.which("openssl")
+    if tls and openssl is None:
+        raise FileNotFoundError("openssl is not on PATH")
     with tempfile.TemporaryDirectory(prefix="flashsale-null-") as name:
         folder, port = Path(name), free_port()
         user = "user root;" if os.geteuid() == 0 else ""
         conf = folder / "nginx.conf"
-        conf.write_text(_CONF.format(folder=folder, port=port, user=user))
+        if tls:
+            subprocess.run(
+                [str(openssl), *_CERTIFY], cwd=folder, check=True, stderr=subprocess.DEVNULL
+            )
+        secure = _TLS.format(folder=folder) if tls else ""
+        conf.write_text(_CONF.format(folder=folder, port=port, user=user, tls=secure))
         process = subprocess.Popen(
             [binary.path, "-e", "stderr", "-p", name, "-c", conf], env=binary.environment()
         )
         try:
             await_port(port)
-            yield NullTarget(f"http://127.0.0.1:{port}", process.pid)
+            yield NullTarget(f"http{'s' if tls else ''}://127.0.0.1:{port}", process.pid)
         finally:
             process.terminate()
             process.wait()

@@ -100,12 +100,14 @@ class System:
         scenario = self.folder / f"{storm.name}.toml"
         scenario.write_text(_SCENARIO.format(**vars(storm)))
         out = Path(tempfile.mkdtemp(prefix=f"{storm.name}-", dir=self.folder)) / "run"
-        meter = CpuMeter(self._pids())
+        meter = CpuMeter(self.pids)
         target = ("--base-url", base_url) if base_url else ()
         self.flashsale("storm", str(scenario), "--out", str(out), *target, check=False)
         return Run(json.loads((out / "summary.json").read_text()), meter.used_s())
 
-    def _pids(self) -> dict[str, list[int]]:
+    @property
+    def pids(self) -> dict[str, list[int]]:
+        """Its processes by their kind."""
         pids: dict[str, list[int]] = {}
         for child in self.state.children:
             pids.setdefault(child.kind, []).append(child.pid)

@@ -21,7 +21,7 @@ from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.storage import tables
 from flashsale.storage.mysql import engine
-from flashsale.verify.baseline import take
+from flashsale.verify.observation import take
 
 ORDERS = 1_000_000
 LIMIT_TIMES = 3.0

@@ -68,7 +68,7 @@ counts="$counts +info +config|get +slowlog|get +slowlog|len"
 sells="resetchannels -@all +@read +@write +@connection +@transaction -@dangerous -@scripting"
 sells="$sells -scan -randomkey +eval +evalsha +script|load +time +info"
 ledger_replica="~seckill:* ~stream.orders* ~icr:order:* ~login:* ~sign:* ~lock:fence ~lock:probe"
-cache_replica="~cache:* ~bloom:* ~shop:geo:* ~lock:* ~wake:*"
+cache_replica="~cache:* ~bloom:* ~shop:geo:* ~lock:* ~wake:* ~blog:liked:* ~follows:* ~feed:*"
 ledger_worker="~seckill:* ~stream.orders* ~icr:order:* ~lock:fence ~lock:probe"
 cache_worker="~lock:order:* ~lock:probe"
 

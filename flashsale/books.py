@@ -5,6 +5,7 @@ optional. Who judges reads them, and writes nowhere.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ _POINTER = re.compile(r"(/[^/]*)*")
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 def _check_url(name: str, url: str, schemes: tuple[str, ...]) -> None:
@@ -154,3 +155,26 @@ _EXAMPLES = {
     "orders": '"SELECT id, user_id AS user, sku AS voucher FROM orders"',
     "stock": '"SELECT sku AS voucher, stock FROM stocks"',
 }
+
+
+@dataclass(frozen=True)
+class ShopBooks:
+    """The books of a shop, and where they are."""
+
+    books: Books
+    url: str = ""
+    redis_url: str = ""
+    base_url: str = ""
+
+    @property
+    def rests_on(self) -> tuple[str, ...]:
+        """What a verdict by them rests on."""
+        books, redis = self.books, self.books.redis
+        told = "a route of the shop" if books.route else "the shop's database"
+        found = [f"orders of {told}"]
+        found += [f"stock of {told}"] if books.stock else []
+        if redis is not None and self.redis_url:
+            kept = [name for name in ("stock", "holders", "receipts") if getattr(redis, name)]
+            found += [f"Redis: {', '.join(kept)}"] if kept else []
+            found += [f"the queue {redis.queue}"] if redis.queue else []
+        return tuple(found)

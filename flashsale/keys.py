@@ -126,6 +126,25 @@ def lock_wake(name: str) -> str:
     return f"wake:{name}"
 
 
+_LIKED, _FOLLOWS, _FEED, _INDEX_LOCK = "blog:liked:{}", "follows:{}", "feed:{}", "lock:{}"
+
+
+def blog_liked(blog_id: int) -> tuple[str, str]:
+    """Cache sorted set: the first who like a blog, by when (Unix ms); and its reader's lock."""
+    return _LIKED.format(blog_id), _INDEX_LOCK.format(_LIKED.format(blog_id))
+
+
+def follows(user_id: int) -> tuple[str, str]:
+    """Cache set: whom a user follows; and the lock of its reader."""
+    return _FOLLOWS.format(user_id), _INDEX_LOCK.format(_FOLLOWS.format(user_id))
+
+
+def feed(user_id: int) -> tuple[str, str]:
+    """Cache sorted set: the newest blogs of those whom a user follows, by when (Unix ms); and the
+    lock of its reader."""
+    return _FEED.format(user_id), _INDEX_LOCK.format(_FEED.format(user_id))
+
+
 _ENTRY = "cache:{}:{}"
 _ENTRY_LOCK = "lock:{}:{}"
 
@@ -207,19 +226,23 @@ REPLICA_LEDGER = (
     *("seckill:*", f"{STREAM_ORDERS}*", "icr:order:*", "login:*", "sign:*"),
     *(LOCK_FENCE, PROBE),
 )
-REPLICA_CACHE = ("cache:*", "bloom:*", "shop:geo:*", "lock:*", "wake:*")
+REPLICA_CACHE = (
+    *("cache:*", "bloom:*", "shop:geo:*", "lock:*", "wake:*"),
+    *("blog:liked:*", "follows:*", "feed:*"),
+)
 WORKER_LEDGER = ("seckill:*", f"{STREAM_ORDERS}*", "icr:order:*", LOCK_FENCE, PROBE)
 WORKER_CACHE = ("lock:order:*", PROBE)
 """Patterns of the keys that a replica's account, and a worker's, can touch."""
 
 PAGE_KINDS = (
     *("shop", "shop-type", "shop-type-page", "shop-name-page"),
-    *("blog", "blog-hot", "blog-likes", "voucher-list"),
+    *("blog", "blog-hot", "blog-likes", "voucher-list", "user"),
 )
 """The kinds of cached things that the storefront has."""
 
 _PAGES = re.compile(
     rf"cache:boot|(?:cache|lock):(?:{'|'.join(PAGE_KINDS)}):.+|(?:lock:)?shop:geo:[0-9]+(?::.+)?"
+    r"|(?:lock:)?(?:blog:liked|follows|feed):[0-9]+"
 )
 _BLOOMS = re.compile(r"bloom:(?:[01]:|fill:)?(?:shop|blog)")
 

@@ -1,9 +1,15 @@
-"""Logging of the long-running processes: one JSON object a line, on standard error."""
+"""Logging of the long-running processes: one JSON object a line, on standard error. A command that
+borrows a part of theirs tells its results itself, and logs nothing."""
 
 import logging
 import sys
 
 import structlog
+
+
+def silence() -> None:
+    """Log nothing in this process."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 
 def configure(process: str) -> None:

@@ -24,6 +24,8 @@ class Outcome(StrEnum):
     UNSENT = "unsent"  # no connection, or never written: certainly not done
     INDETERMINATE = "indeterminate"  # sent, and no answer that could be read
 
+    __hash__ = str.__hash__  # Enum's own is written in Python, and each claim is counted by this
+
     @property
     def is_expected(self) -> bool:
         """True for an answer that a healthy sale gives."""
@@ -181,3 +183,10 @@ def parse_id(text: str) -> int | None:
         return None
     number = int(text)
     return number if 1 <= number <= ID_MAX else None
+
+
+class Durability(StrEnum):
+    """When an order is acknowledged: by `appendfsync` of the ledger."""
+
+    ALWAYS = "always"  # when it is on the disk
+    EVERYSEC = "everysec"  # when it is in the kernel; the disk has it within a second or two

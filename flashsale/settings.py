@@ -5,7 +5,7 @@ Every field is also an environment variable: `FLASHSALE_` and the prefix of its 
 its variable with `_FILE` at the end names.
 """
 
-from enum import StrEnum
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -17,13 +17,19 @@ from pydantic_settings import (
 )
 
 from flashsale.errors import UsageError
+from flashsale.model import Durability
 from flashsale.secret_file import read_secret
+
+PICTURES_PATH, PICTURE_FORM_BYTES = "/upload/blog", 4_096
+"""Where pictures are sent to, and how much a form may say around one."""
 
 
 class Settings(BaseSettings):
     """Frozen settings whose first error is one line that names the field."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -73,13 +79,6 @@ class _SecretFiles(PydanticBaseSettingsSource):
             for name, field in self.settings_cls.model_fields.items()
         }
         return {name: value for name, value in found.items() if value is not None}
-
-
-class Durability(StrEnum):
-    """When an order is acknowledged: by `appendfsync` of the ledger."""
-
-    ALWAYS = "always"  # when it is on the disk
-    EVERYSEC = "everysec"  # when it is in the kernel; the disk has it within a second or two
 
 
 class StoreSettings(Settings):
@@ -155,6 +154,30 @@ class LoginSettings(Settings):
     log_codes: bool = Field(False, description="Development only: print codes to the log.")
 
 
+class RendezvousSettings(Settings):
+    """Shards that meet before they fire: the rendezvous, and each shard."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_RENDEZVOUS_", frozen=True)
+
+    secret: SecretStr = Field(
+        SecretStr(""),
+        description="What shards show to the rendezvous, which has everybody's sessions; unset: it "
+        "listens on loopback alone.",
+    )
+    gather_timeout_s: float = Field(
+        120.0, ge=1, le=86_400, description="How long it waits for all shards to be ready."
+    )
+    silence_s: float = Field(
+        10.0, ge=1, le=3_600, description="A shard that says nothing for longer counts as dead."
+    )
+    lead_ms: int = Field(
+        2_000,
+        ge=1_000,
+        le=600_000,
+        description="From the last shard that is ready to the barrier: clocks are compared then.",
+    )
+
+
 class OperatorSettings(Settings):
     """Who may create and change shops and vouchers."""
 
@@ -213,6 +236,17 @@ class ReplicaSettings(Settings):
     body_bytes_max: int = Field(
         65_536, ge=1, le=1_073_741_824, description="A larger body is answered 413."
     )
+    picture_bytes_max: int = Field(
+        1_048_576,
+        ge=1_024,
+        le=67_108_864,
+        description="A larger picture is answered 413; nginx is told the same by `serve`.",
+    )
+    family_answers: bool = Field(
+        False,
+        description="Answer as the family's servers do where ours are stricter: what is malformed "
+        "or not there is 200, and an order's id is text.",
+    )
     target_bytes_max: int = Field(
         8_192, ge=64, le=16_777_216, description="A longer target is answered 414."
     )
@@ -262,9 +296,7 @@ class ReplicaSettings(Settings):
     drain_timeout_s: float = Field(
         10.0, ge=0, le=3_600, description="How long SIGTERM waits for requests."
     )
-    niceness: int = Field(
-        10, ge=0, le=19, description="How far it gives way to stores and workers."
-    )
+    niceness: int = Field(3, ge=0, le=19, description="How far it gives way to stores and workers.")
     mysql_threads_max: int = Field(
         16, ge=1, le=50, description="MySQL transactions of orders and users in flight."
     )
@@ -275,6 +307,12 @@ class ReplicaSettings(Settings):
         "",
         description="Networks, by comma, that may name a client's address; loopback always may.",
     )
+
+    @property
+    def larger_bodies(self) -> Mapping[str, int]:
+        """The paths whose body may be larger than others, each with its bound: the picture, and
+        the form around it."""
+        return {PICTURES_PATH: self.picture_bytes_max + PICTURE_FORM_BYTES}
 
 
 class WorkerSettings(Settings):
@@ -287,7 +325,7 @@ class WorkerSettings(Settings):
     block_ms: int = Field(
         2_000, ge=1, le=3_600_000, description="How long a read waits for new orders."
     )
-    linger_ms: int = Field(20, ge=0, le=1_000, description="Rest after a small batch.")
+    linger_ms: int = Field(80, ge=0, le=1_000, description="Rest after a small batch.")
     lock_lease_ms: int = Field(
         30_000, ge=100, le=3_600_000, description="A user's lock, unless renewed."
     )
@@ -458,6 +496,18 @@ class CatalogSettings(Settings):
     likes_ttl_s: float = Field(
         600, ge=0.001, le=31_536_000, description="How long a user's likes are kept."
     )
+    follows_ttl_s: float = Field(
+        600,
+        ge=0.001,
+        le=31_536_000,
+        description="How long whom a user follows, and a feed, are kept.",
+    )
+    follows_max: int = Field(
+        1_000, ge=1, le=5_000, description="Whom one user may follow; one more is refused."
+    )
+    blogs_max: int = Field(
+        1_000, ge=1, le=1_000_000, description="Blogs of one user; one more is refused."
+    )
     geo_ttl_s: int = Field(
         3_600, ge=1, le=31_536_000, description="How long a type's geo index lives."
     )
@@ -480,9 +530,29 @@ class CatalogSettings(Settings):
     )
 
 
+class PictureSettings(Settings):
+    """Pictures that users send."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_PICTURES_", frozen=True)
+
+    folder: str = Field(
+        "", description="Where they are kept, for all replicas; unset: none is taken."
+    )
+    per_user_max: int = Field(
+        64, ge=1, le=100_000, description="Pictures of one user; one more is refused."
+    )
+    free_bytes_min: int = Field(
+        536_870_912,
+        ge=0,
+        le=10_995_116_277_760,
+        description="None is taken that leaves the disk less.",
+    )
+
+
 _COMPONENTS: tuple[type[Settings], ...] = (
     SessionSettings,
     LoginSettings,
+    RendezvousSettings,
     OperatorSettings,
     ClaimSettings,
     ReplicaSettings,
@@ -492,6 +562,7 @@ _COMPONENTS: tuple[type[Settings], ...] = (
     LockSettings,
     LifecycleSettings,
     CatalogSettings,
+    PictureSettings,
 )
 
 

@@ -4,6 +4,7 @@
 fixtures fail with the command that brings them.
 """
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("flashsale")
+
+# The suite starts the command hundreds of times: it is compiled once, and not each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell lets what it runs in the background ignore Ctrl-C, and so would every child of a test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

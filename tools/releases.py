@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.stack import binaries
-from flashsale.stack.apt import Apt
+from flashsale.stack.packages import Apt
 from tools.mirror import mirror
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,8 @@ import orjson
 import structlog
 
 from flashsale.cache.bloom import Bloom
-from flashsale.cache.calls import CacheCalls
+from flashsale.cache.calls import CacheCalls, Pair
+from flashsale.cache.indexes import Indexes, Load
 from flashsale.cache.loading import Limit
 from flashsale.cache.strategies import Entries, Strategy
 from flashsale.settings import BloomSettings, CacheSettings
@@ -37,6 +38,7 @@ class CacheClient:
             wait_s=settings.loads_wait_ms / 1000,
         )
         self.kinds: dict[str, Entries[Any]] = {}
+        self.indexes: dict[str, Indexes] = {}
         self.blooms: dict[str, Bloom] = {}
 
     def __repr__(self) -> str:
@@ -70,6 +72,21 @@ class CacheClient:
             codec=(encode, decode),
         )
         self.kinds[kind] = made
+        return made
+
+    def index(
+        self,
+        name: str,
+        keys_of: Callable[[int], Pair],
+        load: Load,
+        *,
+        is_sorted: bool,
+        ttl_s: float,
+    ) -> Indexes:
+        """A kind of sets, or of sorted sets, over `load`, which must read what is committed when
+        called."""
+        made = Indexes(self.calls, self.limit, keys_of, load, is_sorted=is_sorted, ttl_s=ttl_s)
+        self.indexes[name] = made
         return made
 
     def bloom(self, name: str) -> Bloom:

@@ -1,47 +1,23 @@
 """Chaos: rehearsals with faults from seeds, each on a fresh stack, healed, drained and verified."""
 
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
 import orjson
 
-from flashsale.campaign.rehearsal import RehearsalRequest, rehearse
-from flashsale.campaign.storming import StoppedError, StormRequest
-from flashsale.campaign.teller import SILENT, JudgedRun, Teller
-from flashsale.errors import ExitCode, FlashsaleError, UsageError, worst
+from flashsale.campaign.chaos_trial import TrialRequest, tried
+from flashsale.campaign.teller import SILENT, Teller
+from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.faults.controls import Control
-from flashsale.faults.schedule import (
-    EVERYTHING,
-    REPLICAS,
-    WORKERS,
-    Asked,
-    as_tables,
-    compose,
-    shrink,
-)
+from flashsale.faults.schedule import EVERYTHING, Asked, as_tables, compose, shrink
+from flashsale.faults.shim import compiler
 from flashsale.faults.trials import Fate, Trial, exit_code_of, markdown
-from flashsale.model import Outcome, Verdict
-from flashsale.run.attempts_file import read_record
-from flashsale.run.faults import FaultRecord, read_faults
-from flashsale.run.folder import RunFolder, write_file
+from flashsale.run.folder import write_file
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.scenario import Scenario
-from flashsale.stack.state import StackState
-from flashsale.verify.verdict import Judgement
-
-_LOST, _DOUBLED, _QUEUE = "accepted_persisted", ("one_per_user", "unique_ids"), "queue_empty"
-_STACK = {
-    "FLASHSALE_STACK_REPLICAS": str(REPLICAS),
-    "FLASHSALE_STACK_WORKERS": str(WORKERS),
-    "FLASHSALE_STACK_MARIADB_REDO_LOG_MB": "32",
-    "FLASHSALE_STACK_MARIADB_BUFFER_POOL_MB": "64",
-    "FLASHSALE_WORKER_CLAIM_IDLE_MS": "5000",
-}
 
 
 @dataclass(frozen=True)
@@ -63,6 +39,7 @@ class ChaosRequest:
     only_fault: int | None = None
     recover_s: float = 10.0
     shrinks: bool = True
+    planted: Control | None = None  # a defect in every trial
 
 
 @dataclass(frozen=True)
@@ -97,6 +74,9 @@ def ensure_lasting(scenario: Scenario) -> float:
 def run_chaos(request: ChaosRequest, teller: Teller = SILENT) -> Chaos:
     """Try every seed. Raises UsageError before anything is started."""
     last_s = ensure_lasting(request.scenario)
+    if compiler() is None and not request.asked.only:
+        request = replace(request, asked=request.asked.without_compiler())
+        teller.say("no C compiler, so these are left out: " + ", ".join(request.asked.left_out))
     trials: list[Trial] = []
     lines: list[str] = []
     until_s = None if request.minutes is None else time.monotonic() + 60 * request.minutes
@@ -115,6 +95,12 @@ def run_chaos(request: ChaosRequest, teller: Teller = SILENT) -> Chaos:
     return Chaos(trials, lines)
 
 
+def _tried(request: ChaosRequest, seed: int, faults: Sequence[Planned], out: Path) -> Trial:
+    return tried(
+        TrialRequest(request.scenario, seed, faults, out, request.recover_s, request.planted)
+    )
+
+
 def _seeds(request: ChaosRequest) -> Iterator[int]:
     if request.seeds is None:
         return count(request.first)
@@ -124,14 +110,13 @@ def _seeds(request: ChaosRequest) -> Iterator[int]:
 def told(trial: Trial) -> str:
     """A trial in a line."""
     recovered = "" if trial.recovered_s is None else f", sold again {trial.recovered_s:.1f} s after"
-    if trial.acknowledged and not trial.sent_after:
-        recovered = ", healed after the last claim, so whether it sells again was not asked"
+    gone = f", {trial.gone:,} forgotten by the ledger, each named" if trial.gone else ""
     broken = f": {', '.join(trial.broken)}" if trial.broken else ""
     why = f": {trial.why}" if trial.why else ""
     faults = " and ".join(trial.faults) or "no fault"
     return (
         f"seed {trial.seed}: {trial.fate}{broken}{why} ({faults}; "
-        f"{trial.acknowledged:,} acknowledged{recovered})"
+        f"{trial.acknowledged:,} acknowledged{gone}{recovered})"
     )
 
 
@@ -163,115 +148,6 @@ def _repeating(
     if not least and faults:
         lines.append("it fails without any fault, too")
     return [*lines, *as_tables(least).splitlines()]
-
-
-# One trial ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Witness(Teller):
-    """Keeps what the judge found, and where."""
-
-    found: JudgedRun | None = None
-    said: list[str] = field(default_factory=list)
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
-
-    def judged(self, found: JudgedRun) -> None:
-        self.found = found
-
-
-def _tried(
-    request: ChaosRequest,
-    seed: int,
-    faults: Sequence[Planned],
-    out: Path,
-    control: Control | None = None,
-) -> Trial:
-    load = request.scenario.load.model_copy(update={"seed": seed})
-    scenario = request.scenario.model_copy(update={"fault": tuple(faults), "load": load})
-    names = [f"{fault.what} {fault.place}" for fault in faults]
-    blank = Trial(seed, names, str(out), within_s=request.recover_s)
-    witness = _Witness()
-    with _customized(control) as environment:
-        rehearsal = RehearsalRequest(
-            StormRequest(scenario, out=out, calibrate=False),
-            environment={**_STACK, **environment},
-            planted=control.planted if control else _nothing,
-        )
-        try:
-            code = rehearse(rehearsal, witness)
-        except (UsageError, StoppedError):
-            raise
-        except FlashsaleError as error:
-            return replace(blank, why=str(error).partition("\n")[0])
-    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
-        raise StoppedError(f"interrupted; what was found is in {request.out}", code)
-    if witness.found is None:
-        return replace(blank, why="the storm was cut short")
-    return _trial_of(blank, witness.found.judgement, faults, RunFolder(out))
-
-
-def _nothing(state: StackState) -> None:
-    """The stack is as it is."""
-
-
-@contextmanager
-def _customized(control: Control | None) -> Iterator[dict[str, str]]:
-    if control is None:
-        yield {}
-        return
-    with tempfile.TemporaryDirectory(prefix="flashsale-control-") as folder:
-        yield dict(control.environment(Path(folder)))
-
-
-def _trial_of(
-    blank: Trial, judgement: Judgement, faults: Sequence[Planned], folder: RunFolder
-) -> Trial:
-    failed = {it.name: it for it in judgement.checks if it.verdict is Verdict.FAIL}
-    records = read_faults(folder)
-    missing = [f"{it.what} {it.whom}: {it.trouble}" for it in records if not it.was_made]
-    expected = frozenset[str]().union(*(fault.expects for fault in faults))
-    sent, recovered_s = _recovery(folder, records)
-    why = "; ".join(missing)
-    if not why and not failed and judgement.verdict is Verdict.UNKNOWN:
-        why = judgement.reason or "not judged"
-    return replace(
-        blank,
-        broken=sorted(failed.keys() - {_QUEUE} | (failed.keys() & expected & {_QUEUE})),
-        expected=sorted(failed.keys() & expected),
-        acknowledged=judgement.accepted or 0,
-        lost=_total(judgement, _LOST),
-        doubled=sum(_total(judgement, name) for name in _DOUBLED),
-        recovered_s=recovered_s,
-        sent_after=sent,
-        drained=_QUEUE not in failed or _QUEUE in expected,
-        why=why,
-    )
-
-
-def _total(judgement: Judgement, name: str) -> int:
-    """How many offenders a check has found."""
-    findings = (it for check in judgement.checks if check.name == name for it in check.findings)
-    return sum(finding.total for finding in findings if finding.verdict is Verdict.FAIL)
-
-
-def _recovery(folder: RunFolder, records: Sequence[FaultRecord]) -> tuple[int, float | None]:
-    """How many claims were sent once all was healed, and how long after that the first of them
-    had its order."""
-    healed_ms = max((record.healed_ms or 0.0 for record in records), default=0.0)
-    attempts = read_record(folder.attempts).attempts
-    healed_us, sent, first_us = healed_ms * 1000, 0, None
-    for attempt, answer in attempts.settled():
-        sent_us = attempts.after_barrier_us(attempts.sent_ns[attempt])
-        if sent_us is None or sent_us < healed_us:
-            continue
-        sent += 1
-        if answer.outcome is Outcome.SOLD:
-            done_us = attempts.after_barrier_us(attempts.done_ns[attempt]) or 0
-            first_us = done_us if first_us is None else min(first_us, done_us)
-    return sent, None if first_us is None else round((first_us - healed_us) / 1e6, 3)
 
 
 def _write(request: ChaosRequest, chaos: Chaos) -> None:
@@ -311,7 +187,7 @@ class Controlled:
 
 
 def run_controls(
-    request: ChaosRequest, controls: dict[str, Control], say: Callable[[str], None]
+    request: ChaosRequest, controls: Mapping[str, Control], say: Callable[[str], None]
 ) -> ExitCode:
     """Plant each defect on a stack of its own; exit 8 where one is not found: such a chaos proves
     nothing. Raises UsageError before anything is started."""
@@ -319,9 +195,8 @@ def run_controls(
     codes = [ExitCode.PASS]
     for name, control in controls.items():
         out = request.out / f"control-{name}"
-        found = Controlled(
-            name, control, _tried(request, request.first, control.faults, out, control)
-        )
+        trial = _tried(replace(request, planted=control), request.first, control.faults, out)
+        found = Controlled(name, control, trial)
         say(str(found))
         codes.append(ExitCode.PASS if found.is_found else ExitCode.NOTHING_JUDGED)
     return worst(*codes)

@@ -1,4 +1,5 @@
-"""What a run has to live up to beyond its scenario: thresholds, conditions that end it, a baseline.
+"""What a run has to live up to beyond its scenario: thresholds, conditions that end it, a baseline;
+and that everybody who is to fire it has a connection.
 
 All of it is read before anything is sent.
 """
@@ -19,6 +20,7 @@ from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import Threshold, parse_expression
 from flashsale.storm.attack.stopping import parse_abort
+from flashsale.storm.crew.shard import Shard
 from flashsale.verify.verdict import RULES
 
 REQUIRE = "--require"
@@ -127,3 +129,18 @@ def parse_regress(text: str) -> float:
     if match is None:
         raise UsageError(f"--max-regress: found {text!r}, expected such as '{MAX_REGRESS}'")
     return float(Fraction(match[1]) / 100)
+
+
+def ensure_seats(processes: int, shard: Shard | None, seats: int) -> None:
+    """Raises UsageError where some shard or process would have no connection: a user's
+    (`load.clicks` of them) stay with one."""
+    if shard is not None:
+        if shard.of > seats:
+            raise UsageError(
+                f"--shard: found {shard}, expected at most one shard a connection ({seats:,})"
+            )
+        seats = len(range(shard.number - 1, seats, shard.of))
+    if processes > seats:
+        raise UsageError(
+            f"--workers: found {processes}, expected at most one a connection ({seats:,})"
+        )

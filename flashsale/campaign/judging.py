@@ -5,13 +5,14 @@ from pathlib import Path
 
 import orjson
 
+from flashsale.books import ShopBooks
 from flashsale.campaign.stores import Stores
 from flashsale.campaign.teller import SILENT, JudgedRun, Teller
 from flashsale.report.files import write_reports
 from flashsale.run.folder import VERIFY_FILE, RunFolder, telling, write_file
 from flashsale.run.summary import Summary
 from flashsale.verify import DRAIN_TIMEOUT_S
-from flashsale.verify.shop import ShopBooks, examine_shop
+from flashsale.verify.shop import examine_shop
 from flashsale.verify.verdict import examine
 
 

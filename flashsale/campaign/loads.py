@@ -12,13 +12,14 @@ statements come without a text, and are counted where the statements themselves 
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
+import pymysql
 
-from flashsale.storage.mysql import engine
+from flashsale.store_urls import MySQLConnection, mysql_arguments, open_mysql, read_mysql_url
 
 _NAME = r"(?:`?\w+`? ?\. ?)*"
 _VALUE = r"(?:\?|\d+)"
@@ -29,16 +30,17 @@ _LOAD = re.compile(
 )
 _SELECT = "statement/sql/select"
 _PAUSE_S, _LOOKS_MAX = 0.3, 30
+_QUERY_TIMEOUT_S = 30
 
 _HISTORY = """\
 SELECT event_name, digest_text, COALESCE(current_schema = DATABASE(), 0) AS ours, COUNT(*)
 FROM performance_schema.events_statements_history_long
 WHERE timer_end > (SELECT MAX(timer_end) FROM performance_schema.events_statements_history_long
-                   WHERE digest_text LIKE :mark)
+                   WHERE digest_text LIKE %(mark)s)
 GROUP BY event_name, digest_text, ours"""
 _MARKED = """\
 SELECT COUNT(*) FROM performance_schema.events_statements_history_long
-WHERE digest_text LIKE :mark"""
+WHERE digest_text LIKE %(mark)s"""
 _PREPARED = """\
 SELECT owner_thread_id, statement_id, sql_text, count_execute
 FROM performance_schema.prepared_statements_instances"""
@@ -66,13 +68,14 @@ class LoadCount:
     """Counts from where it is made on."""
 
     def __init__(self, mysql_url: str) -> None:
-        self._engine = engine(mysql_url)
+        place = read_mysql_url(mysql_url, "FLASHSALE_MYSQL_URL")
+        self._arguments = mysql_arguments(place, read_timeout_s=_QUERY_TIMEOUT_S)
         self._mark = f"flashsale_count_{secrets.token_hex(8)}"
         self._marked: tuple[int, Prepared] | None = None
         try:
-            with self._engine.connect() as connection:
-                self._marked = _marked(connection, self._mark)
-        except DBAPIError:
+            with _connected(self._arguments) as database:
+                self._marked = _marked(database, self._mark)
+        except pymysql.MySQLError:
             pass
 
     def __repr__(self) -> str:
@@ -82,14 +85,13 @@ class LoadCount:
         """The loads since then, when no more come."""
         if self._marked is None:
             return Counted(None, NOT_KEPT)
-        last = _count(self._engine, self._mark, *self._marked)
+        last = _count(self._arguments, self._mark, *self._marked)
         for _ in range(_LOOKS_MAX):
             time.sleep(_PAUSE_S)
-            now = _count(self._engine, self._mark, *self._marked)
+            now = _count(self._arguments, self._mark, *self._marked)
             if now == last and now.why != UNSEEN:  # what runs is not in the history yet
                 break
             last = now
-        self._engine.dispose()
         return last
 
 
@@ -98,27 +100,45 @@ def is_load(statement: str) -> bool:
     return _LOAD.fullmatch(" ".join(statement.split())) is not None
 
 
-def _marked(connection: Connection, mark: str) -> tuple[int, Prepared] | None:
+@contextmanager
+def _connected(arguments: Mapping[str, Any]) -> Iterator[MySQLConnection]:
+    database = open_mysql(**arguments, autocommit=True)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _rows(database: MySQLConnection, query: str, **values: str) -> Sequence[Any]:
+    with database.cursor() as cursor:
+        cursor.execute(query, values or None)
+        return cursor.fetchall()
+
+
+def _marked(database: MySQLConnection, mark: str) -> tuple[int, Prepared] | None:
     """Leave the mark; the SELECTs and the executions before it. None where it is not to be found.
 
     SELECTs under way here may be in the history and in this number too: that is no loss.
     """
-    connection.execute(text(f"SELECT 1 AS {mark}"))
-    selects, prepared = _selects(connection), _prepared(connection)
-    found = connection.execute(text(_MARKED), {"mark": f"%AS `{mark}`%"}).scalar_one()
+    _rows(database, f"SELECT 1 AS {mark}")
+    selects, prepared = _selects(database), _prepared(database)
+    ((found,),) = _rows(database, _MARKED, mark=f"%AS `{mark}`%")
     return (selects, prepared) if found else None
 
 
-def _count(pool: Engine, mark: str, selects_before: int, before: Prepared) -> Counted:
-    where = {"mark": f"%AS `{mark}`%"}
+def _count(
+    arguments: Mapping[str, Any], mark: str, selects_before: int, before: Prepared
+) -> Counted:
+    where = f"%AS `{mark}`%"
     try:
-        with pool.connect() as connection:
-            prepared = _prepared(connection)
-            selects = _selects(connection) - selects_before
-            history = connection.execute(text(_HISTORY), where).all()
-            if not connection.execute(text(_MARKED), where).scalar_one():
+        with _connected(arguments) as database:
+            prepared = _prepared(database)
+            selects = _selects(database) - selects_before
+            history = _rows(database, _HISTORY, mark=where)
+            ((found,),) = _rows(database, _MARKED, mark=where)
+            if not found:
                 return Counted(None, OVERRUN)
-    except DBAPIError:
+    except pymysql.MySQLError:
         return Counted(None, NOT_KEPT)
     executed = [(key[2], n - before.get(key, 0)) for key, n in prepared.items()]
     seen = sum(n for event, digest, _, n in history if event == _SELECT or _is_select(digest))
@@ -133,11 +153,11 @@ def _is_select(statement: str | None) -> bool:
     return statement is not None and statement.lstrip("( \n\t")[:6].upper() == "SELECT"
 
 
-def _selects(connection: Connection) -> int:
-    shown = connection.execute(text("SHOW GLOBAL STATUS LIKE 'Com_select'")).one()
-    return int(shown[1])
+def _selects(database: MySQLConnection) -> int:
+    ((_, selects),) = _rows(database, "SHOW GLOBAL STATUS LIKE 'Com_select'")
+    return int(selects)
 
 
-def _prepared(connection: Connection) -> Prepared:
-    rows = connection.execute(text(_PREPARED)).all()
+def _prepared(database: MySQLConnection) -> Prepared:
+    rows = _rows(database, _PREPARED)
     return {(thread, number, told): int(n) for thread, number, told, n in rows}

@@ -13,13 +13,15 @@ from pathlib import Path
 from redis import Redis
 
 from flashsale.campaign.judging import judge_run
+from flashsale.campaign.rebuilding import RebuildReport, rebuild
 from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, Stores
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.campaign.teller import SILENT, Teller
 from flashsale.errors import ExitCode, UsageError, worst
-from flashsale.faults.fault import Site
+from flashsale.faults.fault import Rebuilt, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for
 from flashsale.faults.network import Relay, links_of
+from flashsale.faults.shim import install, needs_shim
 from flashsale.run.folder import ensure_run_folder
 from flashsale.scenario.scenario import Scenario
 from flashsale.seeding.load import seed
@@ -43,6 +45,7 @@ class RehearsalRequest:
     `storm` says all of the storm but where its target is. The stack's own folder is `state_dir`,
     which must not exist yet, else a new one below REHEARSALS. Where it is to be `kept`, the stack
     stays up. `exercised` names checks of `verify` that have to have met what they guard.
+    `spare_users` are seeded beyond those of the storm.
     `environment` is the stack's beside this process's own, and `planted` is called when all is
     seeded and warm, before the storm.
     """
@@ -52,6 +55,7 @@ class RehearsalRequest:
     keep: bool = False
     observe: bool = False
     exercised: tuple[str, ...] = ()
+    spare_users: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     planted: Callable[[StackState], None] = lambda state: None
 
@@ -68,7 +72,7 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
     ensure_run_folder(request.storm.out)
     with _relayed(folder, request) as relay, _stack(folder, request, teller, relay) as state:
-        _prepare(scenario, folder, state, teller)
+        _prepare(request, folder, state, teller)
         request.planted(state)
         making = _making(folder, scenario, relay, teller)
         door = relay.ports.get(_DOOR) if relay else None
@@ -100,13 +104,9 @@ def _relayed(folder: Path, request: RehearsalRequest) -> Iterator[Relay | None]:
 
     Raises UsageError for faults that this stack cannot have.
     """
-    faults = request.storm.scenario.fault
-    told = _environment(request)
-    names = ("replicas", "workers")
-    given = {name: told.get(f"FLASHSALE_STACK_{name.upper()}") or None for name in names}
-    settings = StackSettings.load(**given)
-    ensure_possible(faults, settings.replicas, settings.workers)
-    links = links_of(faults, settings.replicas, settings.workers)
+    faults, (replicas, workers) = request.storm.scenario.fault, _size(request)
+    ensure_possible(faults, replicas, workers)
+    links = links_of(faults, replicas, workers)
     if not links:
         yield None
         return
@@ -114,12 +114,36 @@ def _relayed(folder: Path, request: RehearsalRequest) -> Iterator[Relay | None]:
         yield relay
 
 
+def _size(request: RehearsalRequest) -> tuple[int, int]:
+    """How many replicas and workers the stack is to have."""
+    told = _environment(request)
+    names = ("replicas", "workers")
+    given = {name: told.get(f"FLASHSALE_STACK_{name.upper()}") or None for name in names}
+    settings = StackSettings.load(**given)
+    return settings.replicas, settings.workers
+
+
 def _making(folder: Path, scenario: Scenario, relay: Relay | None, teller: Teller) -> Making | None:
     if not scenario.fault:
         return None
     vouchers = scenario.sale.voucher_ids if scenario.sale else ()
-    site = Site(folder, vouchers, relay.disturb if relay else None)
+    site = Site(folder, vouchers, relay.disturb if relay else None, _rebuilt)
     return Making(scenario.fault, site, teller.say)
+
+
+def _rebuilt(state: StackState, run: Path | None) -> Rebuilt:
+    return told_of(rebuild(Stores.of(state), apply=True, run=run))
+
+
+def told_of(report: RebuildReport) -> Rebuilt:
+    """What a rebuild came to, in a line. Pure."""
+    gone = report.gone or ()
+    named = f"{', '.join(map(str, gone[:_NAMED]))}{', …' * (len(gone) > _NAMED)}"
+    lost = f"{len(gone):,} acknowledged orders are gone" + (f": {named}" if gone else "")
+    return Rebuilt(f"{len(report.differences):,} differences put right, {lost}", gone)
+
+
+_NAMED = 10
 
 
 def _with_faults(code: ExitCode, making: Making, teller: Teller) -> ExitCode:
@@ -145,13 +169,11 @@ def _stack(
         teller.say(f"on private stores, whatever {', '.join(named)} says")
     arguments = ["--port", "0", *(["--observe"] if request.observe else [])]
     up = False
+    environment, faults = _environment(request, relay), request.storm.scenario.fault
     try:
-        yield start_detached(
-            folder,
-            arguments,
-            tied=not request.keep,
-            environment=_environment(request, relay),
-        )
+        if needs_shim(faults):
+            environment |= install(folder, faults, *_size(request))
+        yield start_detached(folder, arguments, tied=not request.keep, environment=environment)
         up = request.keep
     finally:
         if not up:
@@ -161,7 +183,7 @@ def _stack(
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(request: RehearsalRequest, relay: Relay | None = None) -> Mapping[str, str]:
+def _environment(request: RehearsalRequest, relay: Relay | None = None) -> dict[str, str]:
     """What `serve` finds in its own: ours, but for stores of others, and the scenario's wishes."""
     scenario = request.storm.scenario
     wanted = {name: value for name, value in os.environ.items() if name not in _OTHERS}
@@ -193,8 +215,10 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _prepare(scenario: Scenario, folder: Path, state: StackState, teller: Teller) -> None:
-    settings, stores = seed_settings(scenario), Stores.of(state)
+def _prepare(request: RehearsalRequest, folder: Path, state: StackState, teller: Teller) -> None:
+    scenario, stores = request.storm.scenario, Stores.of(state)
+    settings = seed_settings(scenario)
+    settings = replace(settings, users=settings.users + request.spare_users)
     teller.say(f"seeding {settings.users:,} users, {_goods(scenario, settings)}; warming them")
     with teller.working("seed") as progress:
         seed(settings, stores, folder / TOKENS, progress)

@@ -5,12 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashsale.books import Books
+from flashsale.books import Books, ShopBooks
 from flashsale.errors import UnreachableError
 from flashsale.run.folder import STACK_FILE, read_file, write_file
 from flashsale.secret_file import with_password
 from flashsale.stack.state import StackState, read_state
-from flashsale.verify.shop import ShopBooks
 
 DEFAULT_STATE_DIR = Path(".flashsale")
 TOKENS = "tokens.csv"

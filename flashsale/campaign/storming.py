@@ -9,18 +9,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from flashsale.books import ShopBooks
 from flashsale.campaign.demands import EarlierRun
 from flashsale.campaign.loads import LoadCount
 from flashsale.campaign.stores import Stores, record_stack
 from flashsale.campaign.teller import SILENT, StormRun, Teller
-from flashsale.errors import ExitCode, FlashsaleError, NothingJudgedError, UnreachableError
-from flashsale.faults.making import Making
-from flashsale.report.files import write_reports
-from flashsale.report.sheet import write_sheet
-from flashsale.run.faults import write_faults
+from flashsale.errors import (
+    ExitCode,
+    FlashsaleError,
+    NothingJudgedError,
+    UnreachableError,
+)
+from flashsale.report.files import write_reports, write_sheet
+from flashsale.run.attempts import PlanColumns
 from flashsale.run.folder import RunFolder, create_run_folder, telling, write_file
-from flashsale.run.plan_columns import PlanColumns
+from flashsale.run.parts import write_faults
+from flashsale.run.summary import Summary
 from flashsale.scenario import template
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target, Tls
@@ -32,14 +38,19 @@ from flashsale.storm.attack.questions import preflight
 from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
 from flashsale.storm.attack.stopping import Interrupts, interrupts
 from flashsale.storm.crew.crew import connections_each
+from flashsale.storm.crew.rendezvous import Rendezvous
 from flashsale.storm.crew.shard import Shard
-from flashsale.storm.figures.conclusion import with_loads
+from flashsale.storm.figures.conclusion import Finished, with_loads
 from flashsale.storm.figures.health import Calibration
 from flashsale.storm.figures.judging import Loads
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
-from flashsale.verify import baseline, ending
-from flashsale.verify.shop import ShopBooks, take_baseline
+from flashsale.verify import ending
+from flashsale.verify.observation import take as take_stores_baseline
+from flashsale.verify.shop import take_baseline
+
+if TYPE_CHECKING:  # its relays and watchers are for storms with faults, on a stack of our own
+    from flashsale.faults.making import Making
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,10 @@ class StormRequest:
 
     Without `stores` no baseline is taken; with `state_dir`, `verify` finds its stack by itself.
     A `plan` is fired as it is. `shard` is this machine's part, and `start_at_us` the instant at
-    which the barrier opens, in µs since 1970, UTC. With `verify_awaited` nothing counts as judged
-    before the sale was verified, too. `faults` are made under it, by who knows the stack.
+    which the barrier opens, in µs since 1970, UTC; a `rendezvous` tells it in place of that, and
+    has taken the baseline, in which each voucher had its `units`. With `verify_awaited` nothing
+    counts as judged before the sale was verified, too. `faults` are made under it, by who knows
+    the stack.
     """
 
     scenario: Scenario
@@ -62,12 +75,14 @@ class StormRequest:
     processes: int = 1
     shard: Shard | None = None
     start_at_us: int | None = None
+    rendezvous: Rendezvous | None = None
+    units: Mapping[int, int] | None = None
     calibrate: bool = True
     aborts: tuple[Threshold, ...] = ()
     baseline: EarlierRun | None = None
     verify_awaited: bool = False
     csv: bool = False
-    faults: Making | None = None
+    faults: "Making | None" = None
     tls: Tls | None = None
 
 
@@ -93,10 +108,10 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     ensure_ports(_connections(request))
     target, asks_after = greeted(request, tokens, columns, teller)
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC), teller.say)
-    units = _take_baseline(request, folder, teller)
+    units = take_units(request, folder, teller) if request.rendezvous is None else request.units
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
-    loads = _count_of_loads(request)
+    loads = count_of_loads(request)
     assignment = Assignment(
         scenario=scenario,
         target=target,
@@ -109,6 +124,7 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
         plan=request.plan,
         shard=request.shard,
         start_at_us=request.start_at_us,
+        rendezvous=request.rendezvous,
         calibration=_calibration(request),
         columns=columns,
     )
@@ -124,28 +140,39 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
                 show(progress)
 
             finished = storm(assignment, tokens, look)
-        _mark_end(request, folder, teller)
-        summary = finished.summary
-        if loads is not None:
-            found = _counted(loads, finished.plan, teller)
-            summary = with_loads(scenario, finished.figures, summary, found)
-        if request.baseline is not None:
-            summary = request.baseline.beside(summary, folder.path)
-        unwritten = list(finished.unwritten)
-        if summary is not finished.summary:
-            with telling(unwritten.append):
-                summary.write(folder.summary)
-        write_reports(folder, summary, unwritten.append, finished.figures)
-        if request.csv:
-            with telling(unwritten.append):
-                write_sheet(folder.attempts, folder.sheet)
-        for line in dict.fromkeys(unwritten):
-            teller.say(line)
+        mark_end(request, folder, teller)
+        summary = reported(request, folder, finished, loads, teller)
     if taken.exit_code is not None and summary.load.interrupted_by is None:
         raise StoppedError(f"interrupted; the run is in {folder.path}", taken.exit_code)
     run = StormRun(summary, folder)
     teller.stormed(run)
     return run
+
+
+def reported(
+    request: StormRequest,
+    folder: RunFolder,
+    finished: Finished,
+    loads: LoadCount | None,
+    teller: Teller,
+) -> Summary:
+    """The summary with what only the campaign knows, written and rendered."""
+    summary, unwritten = finished.summary, list(finished.unwritten)
+    if loads is not None:
+        found = _counted(loads, finished.plan, teller)
+        summary = with_loads(request.scenario, finished.figures, summary, found)
+    if request.baseline is not None:
+        summary = request.baseline.beside(summary, folder.path)
+    if summary is not finished.summary:
+        with telling(unwritten.append):
+            summary.write(folder.summary)
+    write_reports(folder, summary, unwritten.append, finished.figures)
+    if request.csv:
+        with telling(unwritten.append):
+            write_sheet(folder.attempts, folder.sheet)
+    for line in dict.fromkeys(unwritten):
+        teller.say(line)
+    return summary
 
 
 @contextmanager
@@ -161,7 +188,7 @@ def _faults(
         yield lambda progress: None
         return
     try:
-        yield lambda progress: making.begin(progress.elapsed_s)
+        yield lambda progress: making.begin(progress.elapsed_s, folder.path)
     finally:
         records = making.finish(at_once=taken.exit_code is not None)
     with telling(teller.say):
@@ -243,7 +270,8 @@ def greeted(
 
 def _calibration(request: StormRequest) -> Calibration | None:
     """What the generator can do, but for a storm that has an instant to keep, as shards have."""
-    return calibrate() if request.calibrate and request.start_at_us is None else None
+    is_free = request.start_at_us is None and request.rendezvous is None
+    return calibrate() if request.calibrate and is_free else None
 
 
 def _tell_start(request: StormRequest, teller: Teller) -> None:
@@ -260,7 +288,7 @@ def _stock(request: StormRequest, units: Mapping[int, int] | None) -> int | None
     return request.scenario.sale.units if units is None else sum(units.values())
 
 
-def _count_of_loads(request: StormRequest) -> LoadCount | None:
+def count_of_loads(request: StormRequest) -> LoadCount | None:
     """Count what reads cost the database from now on, where it can be asked."""
     if request.scenario.browse is None or request.shard is not None:
         return None
@@ -277,9 +305,9 @@ def _counted(count: LoadCount, plan: Plan, teller: Teller) -> Loads:
     return Loads(counted.loads, *plan.asked(), counted.why)
 
 
-def _take_baseline(
+def take_units(
     request: StormRequest, folder: RunFolder, teller: Teller
-) -> dict[int, int] | None:
+) -> Mapping[int, int] | None:
     """Write baseline.json; the units that are for sale by it, None where they are not known.
 
     A storm goes on without it, and verify says what it cannot judge.
@@ -294,7 +322,9 @@ def _take_baseline(
             case ShopBooks() as books:
                 taken = take_baseline(books, sale.units_by_voucher())
             case stores:
-                taken = baseline.take(stores.ledger_url, stores.mysql_url, list(sale.voucher_ids))
+                taken = take_stores_baseline(
+                    stores.ledger_url, stores.mysql_url, list(sale.voucher_ids)
+                )
         write_file(folder.baseline, taken.to_json())
     except (UnreachableError, NothingJudgedError) as error:
         teller.say(f"no baseline, so verify will judge less: {error}")
@@ -304,7 +334,7 @@ def _take_baseline(
     return {v: kept.redis_stock for v, kept in taken.sales.items() if kept.redis_stock is not None}
 
 
-def _mark_end(request: StormRequest, folder: RunFolder, teller: Teller) -> None:
+def mark_end(request: StormRequest, folder: RunFolder, teller: Teller) -> None:
     """Write ending.json, so that later storms on the same sale do not disturb the judgement."""
     sale, stores = request.scenario.sale, request.stores
     if sale is None or not isinstance(stores, Stores) or not folder.baseline.exists():

@@ -11,7 +11,7 @@ from flashsale.run.summary import Summary
 from flashsale.seeding.settings import Progress, Silent
 from flashsale.stack.state import StackState
 from flashsale.storm.attack.attack import ShowProgress
-from flashsale.verify.verdict import Judgement
+from flashsale.verify.finding import Judgement
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvloop
 
+from flashsale.books import ShopBooks
 from flashsale.campaign.storming import StormRequest, greeted, tokens_of, users_of
 from flashsale.campaign.teller import SILENT
 from flashsale.errors import FlashsaleError
@@ -19,13 +20,13 @@ from flashsale.run.attempts import Attempts
 from flashsale.scenario.answer import Answer
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario, parse_document
-from flashsale.scenario.shop import shop_document
+from flashsale.scenario.table import shop_document
 from flashsale.scenario.target import Tls
 from flashsale.storm.attack.attack import Mission, Records
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.selfwatch import SelfWatch
 from flashsale.storm.plan.planning import plan_of
-from flashsale.verify.shop import ShopBooks, look_at
+from flashsale.verify.shop import look_at
 
 _ORDER = (Step.LOGIN, Step.BROWSE, Step.SIGN, Step.CART, Step.BUY, Step.PAY, Step.CANCEL)
 _UNREAD = frozenset(

@@ -1,10 +1,12 @@
 """What a client may send to create or change something: strict types, one clear complaint."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,16 +33,25 @@ class BadForm(ValueError):  # noqa: N818 - the client's mistake, not ours
 
 
 class Form(BaseModel):
-    """Fields in camelCase, as the family has them; unknown ones are ignored, null is absent."""
+    """Fields in camelCase, as the family has them; unknown ones are ignored, null is absent, and
+    5.0 is 5, since JSON has one kind of number."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, alias_generator=to_camel)
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, given: Any) -> Any:
+    def _as_json_has_it(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
-            return {name: value for name, value in given.items() if value is not None}
+            return {name: _whole(value) for name, value in given.items() if value is not None}
         return given
+
+
+_EXACT_MAX = 2.0**53  # beyond it, what was written may have been another number
+
+
+def _whole(value: object) -> object:
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT_MAX
+    return int(value) if is_whole else value  # type: ignore[call-overload]
 
 
 F = TypeVar("F", bound=Form)
@@ -76,9 +87,14 @@ Moment = Annotated[datetime, BeforeValidator(_moment)]
 Id = Annotated[int, Field(ge=1, le=ID_MAX)]
 Cents = Annotated[int, Field(ge=1, le=10**12)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
+_IN_SIGHT = Field(json_schema_extra={"pattern": r"\S"})
+Title = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), _IN_SIGHT
+]
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_LENGTH_MAX)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_LENGTH_MAX),
+    _IN_SIGHT,
 ]
 Longitude = Annotated[float, Field(ge=-180, le=180)]
 Latitude = Annotated[float, Field(ge=-LATITUDE_MAX, le=LATITUDE_MAX)]
@@ -119,6 +135,31 @@ class ShopChange(Form):
     comments: Count | None = None
     score: Score | None = None
     open_hours: str | None = Field(None, max_length=32)
+
+
+_PICTURES_MAX = 9
+_PICTURE = r"/imgs/[A-Za-z0-9/_-]{1,100}\.(jpe?g|png|gif|webp)"
+_PICTURES = rf"({_PICTURE}(,{_PICTURE}){{0,{_PICTURES_MAX - 1}}})?"
+
+
+def _pictures(text: str) -> str:
+    """Only our own pictures: whatever else a page would fetch for everybody who reads it."""
+    if not re.fullmatch(_PICTURES, text):
+        raise ValueError(
+            f"expected up to {_PICTURES_MAX} pictures by comma, such as /imgs/blogs/7/name.jpg"
+        )
+    return text
+
+
+class NewBlog(Form):
+    """A blog about a shop."""
+
+    shop_id: Id
+    title: Title
+    content: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    images: Annotated[
+        str, AfterValidator(_pictures), Field(json_schema_extra={"pattern": f"^{_PICTURES}$"})
+    ] = ""
 
 
 class NewVoucher(Form):

@@ -4,19 +4,21 @@ A row has camelCase names, no nulls, and times as UTC. A page is put together fr
 cache, none of them decoded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
 
 import orjson
 from pydantic.alias_generators import to_camel
-from sqlalchemy import Row
+from sqlalchemy import ColumnElement, Row
 
 from flashsale.cache.entry import Cached, Source
 
 Record = dict[str, Any]
+Shape = Mapping[str, Any]
+"""A JSON schema."""
 
 NUMBER_MAX = 100
 """The last page that can be asked for: what lies before it has to be read, too."""
@@ -38,6 +40,41 @@ def _shown(value: Any) -> Any:
         return value
     precision = "milliseconds" if value.microsecond else "seconds"
     return f"{value.isoformat(timespec=precision)}Z"
+
+
+_SHAPES: dict[type, Shape] = {
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    str: {"type": "string"},
+    datetime: {"type": "string", "format": "date-time"},
+    date: {"type": "string", "format": "date"},
+}
+
+
+def shape_of(
+    columns: Iterable[ColumnElement[Any]],
+    joined: Iterable[ColumnElement[Any]] = (),
+    **more: Shape,
+) -> Shape:
+    """The shape of the `record` of such a row, whose `joined` columns come from an outer join, with
+    `more` fields that are sometimes there."""
+    always, sometimes = tuple(columns), tuple(joined)
+    properties = {
+        camel(str(column.key)): _SHAPES[column.type.python_type] for column in (*always, *sometimes)
+    }
+    absent = [column for column in always if getattr(column, "nullable", False)]
+    optional = [camel(str(column.key)) for column in (*absent, *sometimes)]
+    return closed({**properties, **more}, *optional, *more)
+
+
+def closed(properties: Mapping[str, Shape], *optional: str) -> Shape:
+    """The shape of an object with these properties and no other; all are there but `optional`."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from flashsale.cache.strategies import Strategy
 from flashsale.catalog.form import NewShop, ShopChange
 from flashsale.catalog.geo import ShopGeo
 from flashsale.catalog.names import ShopNames
-from flashsale.catalog.page import Page, Record, assemble, bodies, extended, record
+from flashsale.catalog.page import Page, Record, assemble, bodies, extended, record, shape_of
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
 from flashsale.storage.mysql import Database
@@ -30,6 +30,10 @@ _SEARCHES_MAX, _SEARCHES_WAITING_MAX, _SEARCH_WAIT_S = 2, 4, 2.0
 few of the slots that all loads share; one more is 503."""
 TYPE_PAGE = 5
 NAME_PAGE = 10
+SHOP = shape_of(shop.c)
+NEAR_SHOP = shape_of(shop.c, distance={"type": "number", "minimum": 0})
+_TYPE = (shop_type.c.id, shop_type.c.name, shop_type.c.icon, shop_type.c.sort)
+SHOP_TYPE = shape_of(_TYPE)
 
 
 class ShopTypes:
@@ -53,9 +57,7 @@ class ShopTypes:
         return await self._lists.warm([ALL])
 
     async def _load(self, _: int | str) -> list[Record] | None:
-        columns = shop_type.c
-        query = select(columns.id, columns.name, columns.icon, columns.sort)
-        ordered = query.order_by(columns.sort, columns.id)
+        ordered = select(*_TYPE).order_by(shop_type.c.sort, shop_type.c.id)
         rows = await self._database.run(lambda connection: connection.execute(ordered).all())
         return [record(row) for row in rows]
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.blog import Blogs
+from flashsale.catalog.feed import Feeds
 from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.people import People
 from flashsale.catalog.shop import Shops, ShopTypes
 from flashsale.catalog.voucher import Vouchers
 from flashsale.catalog.warming import Warming
@@ -16,7 +18,7 @@ from flashsale.storage.mysql import Database
 
 
 class Storefront:
-    """Shops, vouchers and blogs over one cache. The database and the ledger are the caller's."""
+    """Shops, vouchers, blogs and people over one cache. Database and ledger are the caller's."""
 
     def __init__(
         self, database: Database, cache: CacheClient, ledger: Channel, settings: CatalogSettings
@@ -26,7 +28,9 @@ class Storefront:
         self.types = ShopTypes(database, cache, settings)
         self.shops = Shops(database, cache, self.geo, self.types, settings)
         self.vouchers = Vouchers(database, cache, ledger, self.shops, settings)
-        self.blogs = Blogs(database, cache, settings)
+        self.feeds = Feeds(database, cache, settings)
+        self.people = People(database, cache, self.feeds, settings)
+        self.blogs = Blogs(database, cache, self.feeds, settings)
         self.warming = Warming(
             database, cache, self.shops, self.types, self.blogs, self.geo, settings
         )

@@ -18,7 +18,7 @@ from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached
 from flashsale.cache.strategies import Strategy
 from flashsale.catalog.form import NewSale, NewVoucher
-from flashsale.catalog.page import Record, record
+from flashsale.catalog.page import Record, record, shape_of
 from flashsale.catalog.shop import Shops
 from flashsale.errors import Unavailable
 from flashsale.seckill.sale import Terms, open_sale
@@ -29,6 +29,8 @@ from flashsale.storage.tables import seckill_voucher, shop, voucher
 
 ORDINARY, SALE = 0, 1
 LISTED, UNLISTED = 1, 2
+_TERMS = (seckill_voucher.c.stock, seckill_voucher.c.begin_time, seckill_voucher.c.end_time)
+VOUCHER = shape_of(voucher.c, _TERMS)
 
 
 class Vouchers:
@@ -132,7 +134,7 @@ def _list(connection: Connection, shop_id: int) -> list[Record] | None:
     """None where there is no such shop."""
     sale = seckill_voucher.c
     query = (
-        select(voucher, sale.stock, sale.begin_time, sale.end_time)
+        select(voucher, *_TERMS)
         .select_from(voucher.outerjoin(seckill_voucher, sale.voucher_id == voucher.c.id))
         .where(voucher.c.shop_id == shop_id, voucher.c.status == LISTED)
         .order_by(voucher.c.id)

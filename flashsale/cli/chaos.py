@@ -9,6 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from flashsale import logs
 from flashsale.campaign.chaos import Chaos, ChaosRequest, run_chaos, run_controls
 from flashsale.campaign.teller import Teller
 from flashsale.cli.terminal import console, tell
@@ -87,6 +88,7 @@ def command(
         only_fault=only,
         recover_s=recover,
     )
+    logs.silence()  # what a rebuild says is told as its fault's end
     if control:
         raise typer.Exit(run_controls(request, dict(controls_named(control)), tell))
     found = run_chaos(request, _Plain())
@@ -112,14 +114,27 @@ class _Plain(Teller):
         tell(line)
 
 
-def _show(chaos: Chaos) -> None:
+def drawn(chaos: Chaos) -> Table:
+    """The table; where a terminal is narrow the faults' names and the rules are folded, not the
+    figures and their heads."""
     head, rows = table(chaos.trials)
-    drawn = Table(box=SIMPLE_HEAD, header_style="dim")
+    found = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
     for name in head:
-        drawn.add_column(name, overflow="fold")
+        folds = name in (head[0], head[-1])
+        found.add_column(
+            name,
+            overflow="fold",
+            no_wrap=not folds,
+            min_width=len(name),
+            justify="left" if folds else "right",
+        )
     for row in rows:
-        drawn.add_row(*row)
-    console().print(drawn)
+        found.add_row(*row)
+    return found
+
+
+def _show(chaos: Chaos) -> None:
+    console().print(drawn(chaos))
     for line in chaos.lines:
         tell(line)
 

@@ -5,6 +5,7 @@ ABOUT = "Run a flash sale, storm it, and prove that nothing was oversold, sold t
 COMMANDS = {
     "rehearse": ("rehearse:command", "Serve, seed, warm, storm and verify on a fresh stack."),
     "chaos": ("chaos:command", "Break stacks on purpose, from seeds, and judge what they sold."),
+    "capacity": ("capacity:command", "Find the highest rate at which a scenario holds."),
     "serve": ("serve:command", "Start what is missing (Redis ×2, MariaDB, nginx, …), keep it up."),
     "status": ("status:status", "Show every process of the stack and whether it answers."),
     "stop": ("status:stop", "Stop a stack, gracefully."),
@@ -17,6 +18,7 @@ COMMANDS = {
     "orders": ("orders:command", "One order wherever it is; dead letters, settled."),
     "rebuild": ("rebuild:command", "Restore a ledger that is behind or has lost keys."),
     "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
+    "rendezvous": ("storm:rendezvous", "Where shards of a storm meet: one instant, one run."),
     "target": ("target:command", "Try one request of each kind on somebody's shop."),
     "verify": ("verify:command", "Judge a run: nothing oversold, sold twice or lost."),
     "report": ("report:command", "Render, compare or merge runs."),
@@ -36,7 +38,7 @@ def help_text() -> str:
     lines = ["", " Usage: flashsale [OPTIONS] COMMAND [ARGS]...", "", f" {ABOUT}"]
     for heading, commands in HEADINGS.items():
         lines += ["", f" {heading}"]
-        lines += [f"   {name:<10}{summary}" for name, (_, summary) in commands.items()]
+        lines += [f"   {name:<12}{summary}" for name, (_, summary) in commands.items()]
     options = (("--version", "Print the version."), ("--help", "Show this, or a command's."))
-    lines += ["", " Options", *(f"   {name:<10}{what}" for name, what in options), ""]
+    lines += ["", " Options", *(f"   {name:<12}{what}" for name, what in options), ""]
     return "\n".join(lines) + "\n"

@@ -23,7 +23,7 @@ from flashsale.doctor import findings
 from flashsale.doctor.findings import Finding, failures
 from flashsale.doctor.machine import examine_binaries, examine_machine
 from flashsale.errors import ExitCode
-from flashsale.settings import Durability
+from flashsale.model import Durability
 from flashsale.stack import binaries
 from flashsale.stack.binaries import Program
 from flashsale.stack.state import read_state

@@ -8,9 +8,9 @@ import typer
 
 from flashsale.books import SQL_SCHEMES
 from flashsale.errors import UsageError
+from flashsale.model import Durability
 from flashsale.scenario.target import Tls
 from flashsale.secret_file import with_password
-from flashsale.settings import Durability
 from flashsale.store_urls import read_mysql_url, read_redis_url
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flashsale import logs
 from flashsale.campaign.demands import aborting, exercising, only_thresholds, requiring
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
 from flashsale.campaign.storming import StormRequest
@@ -96,6 +97,7 @@ def command(
         baseline=earlier(loaded, baseline, max_regress),
         csv=csv,
     )
+    logs.silence()  # what a rebuild says is told as its fault's end
     raise typer.Exit(rehearse(RehearsalRequest(storm, state_dir, keep, observe, exercised), teller))
 
 

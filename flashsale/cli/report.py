@@ -13,8 +13,13 @@ from flashsale.cli.terminal import TerminalTeller, console, tell_document
 from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.report.compare import asked, compare, ensure_comparable
 from flashsale.report.console import print_comparison, print_summary
-from flashsale.report.files import read_figures, read_run, restore_latencies, write_counted
-from flashsale.report.sheet import write_sheet
+from flashsale.report.files import (
+    read_figures,
+    read_run,
+    restore_latencies,
+    write_counted,
+    write_sheet,
+)
 from flashsale.run.folder import LATEST_RUN, telling
 from flashsale.run.summary import summary_schema
 

@@ -22,8 +22,9 @@ from flashsale.cli.terminal import console, tell
 from flashsale.doctor import findings
 from flashsale.doctor.machine import insist_on_descriptors
 from flashsale.errors import one_line
+from flashsale.model import Durability
 from flashsale.observe.prometheus import PrivateObservers
-from flashsale.settings import Durability, check_environment
+from flashsale.settings import check_environment
 from flashsale.stack.launch import start_detached
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import Stack

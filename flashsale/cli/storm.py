@@ -1,11 +1,16 @@
-"""`flashsale storm`: the load of a scenario on a running sale, its record and its report."""
+"""`flashsale storm`: the load of a scenario on a running sale, its record and its report; and
+`flashsale rendezvous`, where the shards of one meet."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from flashsale.books import ShopBooks
 from flashsale.campaign.demands import aborting, only_thresholds, requiring
+from flashsale.campaign.joining import ShardRequest, storm_as_shard
+from flashsale.campaign.rendezvous import Place, run_rendezvous
 from flashsale.campaign.stores import (
     DEFAULT_STATE_DIR,
     TOKENS,
@@ -15,6 +20,7 @@ from flashsale.campaign.stores import (
     shop_books,
 )
 from flashsale.campaign.storming import StormRequest, run_storm
+from flashsale.campaign.teller import StormRun
 from flashsale.cli.options import (
     BaseUrl,
     BooksRedisUrl,
@@ -39,6 +45,7 @@ from flashsale.cli.storm_options import (
     MaxRegress,
     Out,
     Quiet,
+    RendezvousUrl,
     Replay,
     Require,
     ScenarioName,
@@ -48,27 +55,32 @@ from flashsale.cli.storm_options import (
     chosen,
     doubtful,
     earlier,
+    ensure_left_to_the_rendezvous,
     generators,
     required,
+    shard_named,
 )
 from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import UnreachableError, UsageError
+from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.storm.attack.stopping import ignore_signals
-from flashsale.verify.connection import connect
-from flashsale.verify.shop import ShopBooks
+from flashsale.storm.crew.shard import SHARDS_MAX
+from flashsale.verify.stores import connect
+
+Tokens = Annotated[
+    Path | None,
+    typer.Option(
+        help="The users' tokens.",
+        show_default=f"{TOKENS} in the state folder",
+        rich_help_panel="Workload",
+    ),
+]
 
 
 def command(
     scenario: ScenarioName = None,
     replay: Replay = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(
-            help="The users' tokens.",
-            show_default=f"{TOKENS} in the state folder",
-            rich_help_panel="Workload",
-        ),
-    ] = None,
+    tokens: Tokens = None,
     target: TargetFile = None,
     calibrate: Calibrate = True,
     require: Require = None,
@@ -82,6 +94,7 @@ def command(
     workers: Workers = 1,
     shard: ShardOption = None,
     start_at: StartAt = None,
+    rendezvous: RendezvousUrl = None,
     base_url: BaseUrl = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
     ledger_url: LedgerUrl = None,
@@ -100,6 +113,22 @@ def command(
     plan gives a claim, not from its send. Works on any server of the family: give --base-url and
     --tokens; and on any other shop that a file describes: give --target, too.
     """
+    teller = TerminalTeller("storm", quiet)
+    tls = tls_of(ca, cert, key, insecure)
+    if rendezvous is not None:
+        if shard is None:
+            raise UsageError("--rendezvous: this goes with --shard K/N, or --shard auto in a Job")
+        ensure_left_to_the_rendezvous(
+            replay=replay,
+            tokens=tokens,
+            require=require or fail_if,
+            abort_if=abort_if,
+            baseline=baseline,
+            start_at=start_at,
+        )
+        own = None if scenario is None else load_scenario(scenario, target)
+        given = ShardRequest(base_url or "", out, workers, csv, tls)
+        _end(storm_as_shard(shard_named(shard), rendezvous, given, own, teller))
     planned, plan = chosen(scenario, replay, target)
     loaded = requiring(planned, only_thresholds(required(require, fail_if)))
     who = generators(loaded, workers, shard, start_at)
@@ -107,25 +136,16 @@ def command(
         raise UsageError(
             "--baseline: a shard is a part; merge all, then `flashsale report BASELINE MERGED`"
         )
-    teller = TerminalTeller("storm", quiet)
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
     where = find_base_url(state_dir, base_url)
-    stores: Stores | ShopBooks | None
-    if loaded.books is not None:
-        stores = shop_books(loaded.books, where, books_url, books_redis_url)
-    elif loaded.target.is_own:
-        stores = None  # a stack that runs here is another's
-    else:
-        stores = _stores_if_known(state_dir, ledger_url, cache_url, mysql_url)
-        if stores is not None and (ledger_url or mysql_url):
-            _greet(stores)
+    named = StoreUrls(ledger_url, cache_url, mysql_url, books_url, books_redis_url)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
         base_url=where,
         tokens=tokens or state_dir / TOKENS,
-        stores=stores,
+        stores=named.stores(loaded, where, state_dir),
         state_dir=state_dir,
         out=out,
         processes=who.processes,
@@ -135,13 +155,104 @@ def command(
         aborts=aborting(loaded, abort_if or ()),
         baseline=earlier(loaded, baseline, max_regress),
         csv=csv,
-        tls=tls_of(ca, cert, key, insecure),
+        tls=tls,
     )
-    run = run_storm(request, teller)
+    _end(run_storm(request, teller))
+
+
+def rendezvous(
+    shards: Annotated[
+        int,
+        typer.Option(
+            help="How many shards there are to be.",
+            envvar="FLASHSALE_SHARDS",
+            min=1,
+            max=SHARDS_MAX,
+            rich_help_panel="Machines",
+        ),
+    ],
+    scenario: ScenarioName = None,
+    replay: Replay = None,
+    tokens: Tokens = None,
+    target: TargetFile = None,
+    require: Require = None,
+    baseline: Baseline = None,
+    max_regress: MaxRegress = None,
+    out: Out = None,
+    csv: Csv = False,
+    quiet: Quiet = False,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on.", rich_help_panel="Machines")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(min=0, max=65535, help="The port; 0: any.", rich_help_panel="Machines"),
+    ] = 9200,
+    base_url: BaseUrl = None,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    ledger_url: LedgerUrl = None,
+    cache_url: CacheUrl = None,
+    mysql_url: MySQLUrl = None,
+    books_url: BooksUrl = None,
+    books_redis_url: BooksRedisUrl = None,
+) -> None:
+    """Have a storm fired by several machines at one instant, and make one run of it.
+
+    Waits for all shards (`flashsale storm --rendezvous URL --shard K/N`), ships scenario, plan and
+    tokens, compares clocks, tells the instant, takes the records, judges the whole and exits as one
+    storm would. A shard that fails leaves an invalid run that names it.
+    """
+    planned, plan = chosen(scenario, replay, target)
+    loaded = requiring(planned, only_thresholds(required(require, None)))
+    teller = TerminalTeller("rendezvous", quiet)
+    for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
+        teller.say(doubt)
+    where = find_base_url(state_dir, base_url)
+    named = StoreUrls(ledger_url, cache_url, mysql_url, books_url, books_redis_url)
+    request = StormRequest(
+        scenario=loaded,
+        plan=plan,
+        base_url=where,
+        tokens=tokens or state_dir / TOKENS,
+        stores=named.stores(loaded, where, state_dir),
+        state_dir=state_dir,
+        out=out,
+        baseline=earlier(loaded, baseline, max_regress),
+        csv=csv,
+    )
+    _end(run_rendezvous(request, Place(shards, host, port), teller))
+
+
+def _end(run: StormRun) -> NoReturn:
     if run.summary.load.interrupted_by is not None:
         ignore_signals()  # all is written; an impatient user gets the exit code
     tell_workflow(run.summary)
     raise typer.Exit(run.summary.exit_code)
+
+
+@dataclass(frozen=True)
+class StoreUrls:
+    """The stores that somebody named on a command line."""
+
+    ledger: str | None
+    cache: str | None
+    mysql: str | None
+    books: str | None
+    books_redis: str | None
+
+    def stores(
+        self, scenario: Scenario, base_url: str, state_dir: Path
+    ) -> Stores | ShopBooks | None:
+        """Those of the scenario's shop, else those that are named or of the stack that runs here;
+        None where a storm goes on without."""
+        if scenario.books is not None:
+            return shop_books(scenario.books, base_url, self.books, self.books_redis)
+        if scenario.target.is_own:
+            return None  # a stack that runs here is another's
+        stores = _stores_if_known(state_dir, self.ledger, self.cache, self.mysql)
+        if stores is not None and (self.ledger or self.mysql):
+            _greet(stores)
+        return stores
 
 
 def _stores_if_known(

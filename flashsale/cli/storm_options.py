@@ -1,5 +1,6 @@
 """Options of `storm` and `rehearse`: what is fired, by how many, and what has to come of it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,15 +15,16 @@ from flashsale.campaign.demands import (
     MAX_REGRESS,
     REQUIRE,
     EarlierRun,
+    ensure_seats,
     parse_regress,
 )
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
-from flashsale.run.plan_columns import PlanColumns
+from flashsale.run.attempts import PlanColumns
 from flashsale.run.recording import read_recording
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.scenario.thresholds import Threshold
-from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard
+from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard, shard_of_job
 
 PROCESSES_MAX = 64
 
@@ -92,8 +94,20 @@ ShardOption = Annotated[
     str | None,
     typer.Option(
         "--shard",
-        metavar="K/N",
-        help="Fire part K of N; other machines fire the others. Needs --start-at.",
+        metavar="K/N|auto",
+        help="Fire part K of N; others fire the others. `auto` takes both from an Indexed Job. "
+        "Needs --rendezvous or --start-at.",
+        rich_help_panel="Machines",
+    ),
+]
+RendezvousUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--rendezvous",
+        metavar="URL",
+        envvar="FLASHSALE_RENDEZVOUS_URL",
+        help="Where a rendezvous answers: it has scenario, plan, tokens and the instant, and takes "
+        "the record.",
         rich_help_panel="Machines",
     ),
 ]
@@ -116,31 +130,33 @@ def generators(
 ) -> Generators:
     """What was asked for. Raises UsageError, also where somebody would have no connection."""
     if shard is not None and start_at is None:
-        raise UsageError("--shard: this goes with --start-at, so that all shards begin at once")
+        raise UsageError(
+            "--shard: this goes with --rendezvous or --start-at, so that all shards begin at once"
+        )
     try:
         instant = None if start_at is None else parse_instant_us(start_at, datetime.now(UTC))
     except ValueError as error:
         raise UsageError(f"--start-at: {error}") from error
-    try:
-        found = Generators(processes, None if shard is None else parse_shard(shard), instant)
-    except ValueError as error:
-        raise UsageError(f"--shard: {error}") from error
-    _ensure_seats(found, scenario.load.seats)
+    found = Generators(processes, None if shard is None else shard_named(shard), instant)
+    ensure_seats(found.processes, found.shard, scenario.load.seats)
     return found
 
 
-def _ensure_seats(found: Generators, seats: int) -> None:
-    """A user's connections (`load.clicks` of them) stay with one process."""
-    if found.shard is not None:
-        if found.shard.of > seats:
+def shard_named(text: str) -> Shard:
+    """The shard `2/8`, or `auto`: that of this Pod in its Indexed Job. Raises UsageError."""
+    try:
+        return shard_of_job(os.environ) if text == "auto" else parse_shard(text)
+    except ValueError as error:
+        raise UsageError(f"--shard: {error}") from error
+
+
+def ensure_left_to_the_rendezvous(**given: object) -> None:
+    """Raises UsageError for an option that is the rendezvous' to be given, by its name."""
+    for name, value in given.items():
+        if value:
             raise UsageError(
-                f"--shard: found {found.shard}, expected at most one shard a connection ({seats:,})"
+                f"--{name.replace('_', '-')}: give this to the rendezvous, where it counts for all"
             )
-        seats = len(range(found.shard.number - 1, seats, found.shard.of))
-    if found.processes > seats:
-        raise UsageError(
-            f"--workers: found {found.processes}, expected at most one a connection ({seats:,})"
-        )
 
 
 # What it has to live up to -----------------------------------------------------------------------

@@ -19,8 +19,8 @@ from rich.segment import Segment
 
 from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import one_line, plain
+from flashsale.report.ci import annotations, step_summary
 from flashsale.report.console import print_summary
-from flashsale.report.github import annotations, step_summary
 from flashsale.report.live import LiveProgress
 from flashsale.run.summary import Summary
 from flashsale.seeding.settings import Progress

@@ -79,6 +79,6 @@ def _root(
 def _failed(message: str, code: ExitCode) -> ExitCode:
     typer.echo(f"flashsale: {one_line(message)}", err=True)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        github = importlib.import_module("flashsale.report.github")
+        github = importlib.import_module("flashsale.report.ci")
         typer.echo(github.annotation("flashsale", message), err=True)
     return code

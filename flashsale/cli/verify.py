@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flashsale.books import Books
+from flashsale.books import Books, ShopBooks
 from flashsale.campaign.demands import EXERCISED, REQUIRE, only_exercising
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import Stores, find_stores, shop_books, stack_of
@@ -35,9 +35,7 @@ from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN, RunFolder, read_file
 from flashsale.run.recording import scenario_of
 from flashsale.scenario.scenario import books_of
 from flashsale.verify import DRAIN_TIMEOUT_S
-from flashsale.verify.finding import Finding
-from flashsale.verify.shop import ShopBooks
-from flashsale.verify.verdict import CheckResult, Judgement
+from flashsale.verify.finding import CheckResult, Finding, Judgement
 
 _STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
 _DOUBTFUL = "yellow"

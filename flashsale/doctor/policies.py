@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from flashsale.settings import Durability
+from flashsale.model import Durability
 
 CONNECTIONS_LEAST = 200
 

@@ -41,12 +41,23 @@ Disturb: TypeAlias = Callable[[str, int, Planned | None], None]
 
 
 @dataclass(frozen=True)
+class Rebuilt:
+    """What a rebuild of the ledger came to: in a line, and acknowledged orders that are gone."""
+
+    told: str
+    gone: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
 class Site:
-    """The stack that faults are made in, and the vouchers on sale."""
+    """The stack that faults are made in, the vouchers on sale, and the folder of the run; how a
+    trouble on one of its links is begun and ended, and its ledger rebuilt."""
 
     state_dir: Path
     vouchers: Sequence[int] = ()
     disturb: Disturb | None = None
+    rebuild: Callable[[StackState, Path | None], Rebuilt] | None = None
+    run: Path | None = None
 
     @property
     def state(self) -> StackState:
@@ -70,13 +81,13 @@ class Site:
             return [whom]
         return [child.name for child in self.state.children if child.kind == whom]
 
-    def redis(self, role: str) -> "Redis":
+    def redis(self, role: str, *, as_text: bool = True) -> "Redis":
         """A client of the ledger or the cache, by a connection of its own."""
         url = self.state.ledger_url if role == "ledger" else self.state.cache_url
         return Redis.from_url(
             url,
             protocol=2,
-            decode_responses=True,
+            decode_responses=as_text,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=_CALL_TIMEOUT_S,
         )
@@ -93,6 +104,18 @@ class Site:
     def await_well(self, name: str) -> None:
         """Wait until the process of this name answers."""
         self._await(name, lambda child: child.pid > 0)
+
+    def rebuilt(self) -> Rebuilt:
+        """The ledger made whole again; tried until both stores answer."""
+        assert self.rebuild is not None, "a ledger that is behind has somebody to rebuild it"
+        deadline_s = time.monotonic() + WELL_WITHIN_S
+        while True:
+            try:
+                return self.rebuild(self.state, self.run)
+            except TROUBLES:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(_POLL_S)
 
     @contextmanager
     def supervisor_held(self) -> Iterator[None]:
@@ -122,6 +145,13 @@ class Fault(ABC):
     All may raise one of TROUBLES.
     """
 
+    found = ""
+    """What it came to, in a line."""
+    gone: Sequence[int] = ()
+    """Acknowledged orders that nothing brings back."""
+    behind_s: tuple[float, float] | None = None
+    """From when until when the ledger was behind, and had to sell nothing; monotonic."""
+
     def __init__(self, planned: Planned) -> None:
         self.planned = planned
 
@@ -142,6 +172,20 @@ class Fault(ABC):
     @abstractmethod
     def heal(self, site: Site) -> None:
         """End it, and wait until it is over."""
+
+    def rebuild_ledger(self, site: Site, since_s: float | None) -> None:
+        """Heal a ledger that has been behind since then; None where it may have sold meanwhile."""
+        until_s = time.monotonic()
+        rebuilt = site.rebuilt()
+        self.found, self.gone = rebuilt.told, rebuilt.gone
+        if since_s is not None:
+            self.behind_s = since_s, until_s
+
+
+def signal_all(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process of a stack and whatever it started: each leads its own group."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, number)
 
 
 def end_of(pid: int, timeout_s: float = 10.0) -> None:

@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from flashsale.errors import UsageError
 from flashsale.faults.fault import TROUBLES, Fault, Site
@@ -13,9 +15,16 @@ from flashsale.faults.processes import (
     MemoryLimit,
     OlderCopy,
     PausePastLease,
-    PowerCut,
     Restart,
     Stop,
+)
+from flashsale.faults.shim import (
+    DiskFull,
+    FailingFsync,
+    PowerCut,
+    ShiftedClock,
+    SlowFsync,
+    ensure_compiler,
 )
 from flashsale.faults.stores import (
     Delete,
@@ -30,7 +39,7 @@ from flashsale.faults.stores import (
     Trim,
     WrongType,
 )
-from flashsale.run.faults import FaultRecord
+from flashsale.run.parts import FaultRecord
 from flashsale.scenario.fault import KINDS, role_of
 from flashsale.scenario.fault import Fault as Planned
 
@@ -41,6 +50,10 @@ _OF_PROCESSES_AND_STORES: dict[str, type[Fault]] = {
     "pause_past_lease": PausePastLease,
     "memory_limit": MemoryLimit,
     "power_cut": PowerCut,
+    "slow_fsync": SlowFsync,
+    "failing_fsync": FailingFsync,
+    "disk_full": DiskFull,
+    "clock": ShiftedClock,
     "older_copy": OlderCopy,
     "kill_connections": KillConnections,
     "pause_clients": PauseClients,
@@ -62,7 +75,9 @@ MAKERS: dict[str, type[Fault]] = {
 
 
 def ensure_possible(faults: Sequence[Planned], replicas: int, workers: int) -> None:
-    """See that a stack of so many processes has whom these faults befall. Raises UsageError."""
+    """See that a stack of so many processes has whom these faults befall, and this machine what
+    they need. Raises UsageError."""
+    ensure_compiler(faults)
     counts = {"r": ("replica", replicas, "FLASHSALE_STACK_REPLICAS")}
     counts["c"] = ("worker", workers, "FLASHSALE_STACK_WORKERS")
     for fault in faults:
@@ -112,11 +127,13 @@ class Making:
     def __repr__(self) -> str:
         return f"<Making {self._faults}>"
 
-    def begin(self, elapsed_s: float = 0.0) -> None:
-        """The storm has been under way for `elapsed_s`. Only the first call counts."""
+    def begin(self, elapsed_s: float = 0.0, run: Path | None = None) -> None:
+        """The storm has been under way for `elapsed_s`, and its files are in `run`. Only the first
+        call counts."""
         if self._began_s is not None:
             return
         self._began_s = time.monotonic() - elapsed_s
+        self._site = replace(self._site, run=run)
         for number, fault in enumerate(self._faults):
             thread = threading.Thread(
                 target=self._make, args=(number, fault), name=fault.planned.what, daemon=True
@@ -148,8 +165,14 @@ class Making:
                 self._cut_short.wait(planned.for_s)
             finally:
                 fault.heal(self._site)
-            self._note(number, healed_ms=self._elapsed_ms())
-            self._say(f"healed: {planned}")
+            self._note(
+                number,
+                healed_ms=self._elapsed_ms(),
+                found=fault.found,
+                gone=tuple(map(str, fault.gone)),
+                behind_ms=self._instants(fault.behind_s),
+            )
+            self._say(f"healed: {planned}" + (f"; {fault.found}" if fault.found else ""))
         except TROUBLES as error:
             self._note(number, trouble=str(error) or type(error).__name__)
             self._say(f"{planned} could not be made: {error}")
@@ -160,6 +183,13 @@ class Making:
     def _elapsed_s(self) -> float:
         assert self._began_s is not None
         return time.monotonic() - self._began_s
+
+    def _instants(self, span_s: tuple[float, float] | None) -> tuple[float, float] | None:
+        assert self._began_s is not None
+        if span_s is None:
+            return None
+        first, last = (round((at_s - self._began_s) * 1000, 1) for at_s in span_s)
+        return first, last
 
     def _elapsed_ms(self) -> float:
         return round(self._elapsed_s() * 1000, 1)

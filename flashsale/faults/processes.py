@@ -1,27 +1,17 @@
-"""Faults of processes: killed, stopped, restarted, starved, cut from the power."""
+"""Faults of processes: killed, stopped, restarted, starved, begun again from older files."""
 
 import os
 import resource
 import shutil
 import signal
-import threading
 import time
 from contextlib import suppress
-from itertools import takewhile
-from pathlib import Path
 
 import psutil
 
-from flashsale.errors import UnreachableError
-from flashsale.faults.fault import Fault, Site, end_of
+from flashsale.faults.fault import Fault, Site, end_of, signal_all
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.settings import WorkerSettings
-
-
-def signal_all(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process of a stack and whatever it started: each leads its own group."""
-    with suppress(ProcessLookupError):
-        os.killpg(pid, number)
 
 
 class Kill(Fault):
@@ -125,6 +115,7 @@ class OlderCopy(Fault):
     """
 
     _pid = 0
+    _since_s = 0.0
 
     def prepare(self, site: Site) -> None:
         self._copy = site.state_dir / "ledger-older"
@@ -135,6 +126,7 @@ class OlderCopy(Fault):
         with site.supervisor_held():
             signal_all(self._pid, signal.SIGKILL)
             end_of(self._pid)
+            self._since_s = time.monotonic()
             now = site.state_dir / "ledger" / _AOF
             shutil.rmtree(now)
             shutil.copytree(self._copy / _AOF, now)
@@ -142,78 +134,4 @@ class OlderCopy(Fault):
     def heal(self, site: Site) -> None:
         if self._pid:
             site.await_reborn("ledger", self._pid)
-
-
-class PowerCut(Fault):
-    """The ledger's machine loses its power: what its policy of fsync lets it lose is gone.
-
-    Which bytes a disk has is not asked of the disk, but follows from the policy that the server
-    itself reports when the power goes:
-
-    1. `always`: it writes and fsyncs before it answers, so of what was answered nothing is lost;
-       what was written stays, also the last write, which nobody was told of yet.
-    2. `everysec`: what was written in the last second is cut off: as much as that policy may lose.
-    3. `no`: all that was written since the storm began is cut off.
-
-    Not covered: a disk that lies about fsync, blocks that are torn or in another order, and the
-    database, whose log knows blocks of its own.
-    """
-
-    _SAMPLE_S = 0.02
-    _EVERYSEC_S = 1.0
-    _pid = 0
-
-    def __init__(self, planned: Planned) -> None:
-        super().__init__(planned)
-        self._sizes: list[tuple[float, Path, int]] = []
-        self._over = threading.Event()
-
-    def prepare(self, site: Site) -> None:
-        folder = site.state_dir / "ledger" / _AOF
-        self._sample(folder)
-        threading.Thread(target=self._watch, args=(folder,), daemon=True).start()
-
-    def do(self, site: Site) -> None:
-        with site.redis("ledger") as ledger:
-            policy = str(ledger.config_get("appendfsync")["appendfsync"])
-        self._pid = site.child("ledger").pid
-        with site.supervisor_held():
-            signal_all(self._pid, signal.SIGKILL)
-            cut_at = time.monotonic()
-            self._over.set()
-            end_of(self._pid)
-            durable = self._durable(policy, cut_at)
-            if durable is not None:
-                path, size = durable
-                os.truncate(path, min(size, path.stat().st_size))
-
-    def heal(self, site: Site) -> None:
-        self._over.set()
-        if self._pid:
-            site.await_reborn("ledger", self._pid)
-
-    def _durable(self, policy: str, cut_at: float) -> tuple[Path, int] | None:
-        """The log and as much of it as is on disk; None where that is all of it."""
-        if policy == "always":
-            return None
-        age_s = self._EVERYSEC_S if policy == "everysec" else float("inf")
-        old = list(takewhile(lambda it: it[0] <= cut_at - age_s, self._sizes)) or self._sizes[:1]
-        _, path, size = old[-1]
-        return path, size
-
-    def _watch(self, folder: Path) -> None:
-        while not self._over.wait(self._SAMPLE_S):
-            self._sample(folder)
-
-    def _sample(self, folder: Path) -> None:
-        """The size of the log that is being written: the last of its parts."""
-        parts = sorted(folder.glob("*.incr.aof"), key=_part)
-        if not parts:
-            raise UnreachableError(f"the ledger has no append-only file in {folder}")
-        self._sizes.append((time.monotonic(), parts[-1], parts[-1].stat().st_size))
-
-
-def _part(path: Path) -> int:
-    """The number in `appendonly.aof.3.incr.aof`."""
-    number = path.name.split(".")[-3]
-    return int(number) if number.isdigit() else 0
+            self.rebuild_ledger(site, self._since_s)

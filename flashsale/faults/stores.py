@@ -1,16 +1,18 @@
 """Faults that a store has by itself, or that somebody with a client makes in it."""
 
+import signal
 import time
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import closing, suppress
+from itertools import islice
 
 import pymysql
 from redis import Redis
 from redis.exceptions import RedisError
 
 from flashsale import keys
-from flashsale.faults.fault import WELL_WITHIN_S, Fault, Site
+from flashsale.faults.fault import WELL_WITHIN_S, Fault, Site, signal_all
 from flashsale.store_urls import MySQLConnection
 
 _NOBODY = ("127.0.0.1", "1")
@@ -51,18 +53,80 @@ def _await_pong(client: "Redis") -> None:
             return
 
 
-class Flush(_InRedis):
-    """Empties it."""
+class _Forgets(_InRedis):
+    """Takes from the ledger what a rebuild has to give back; it sells nothing until then."""
+
+    def do(self, site: Site) -> None:
+        super().do(site)
+        self._since_s = time.monotonic()
+
+    def heal(self, site: Site) -> None:
+        super().heal(site)
+        self.rebuild_ledger(site, self._since_s)
+
+    _since_s = 0.0
+
+
+class Flush(_Forgets):
+    """Empties it. Sessions come back as they were: their users would sign in again."""
+
+    _AT_ONCE = 1_000
+
+    def prepare(self, site: Site) -> None:
+        self._sessions: list[tuple[str, int, bytes]] = []
+        if self.planned.whom != "ledger":
+            return
+        with site.redis("ledger", as_text=False) as client:
+            names = client.scan_iter(keys.login_token("*"), count=self._AT_ONCE)
+            while some := list(islice(names, self._AT_ONCE)):
+                pipeline = client.pipeline(transaction=False)
+                for name in some:
+                    pipeline.pttl(name)
+                    pipeline.dump(name)
+                found = pipeline.execute()
+                self._sessions += [
+                    (name, left_ms, kept)
+                    for name, left_ms, kept in zip(some, found[::2], found[1::2], strict=True)
+                    if kept is not None
+                ]
 
     def begin(self, client: "Redis", site: Site) -> None:
         client.flushall()
 
+    def heal(self, site: Site) -> None:
+        if self.planned.whom != "ledger":
+            _InRedis.heal(self, site)
+            return
+        super().heal(site)
+        with site.redis("ledger", as_text=False) as client:
+            pipeline = client.pipeline(transaction=False)
+            for name, left_ms, kept in self._sessions:
+                pipeline.restore(name, max(0, left_ms), kept, replace=True)
+            pipeline.execute()
+
 
 class Trim(_InRedis):
-    """Empties the stream, read or not."""
+    """Empties the stream, also of entries that no worker has read: they stand still meanwhile.
+
+    Such a ledger is not behind: its receipts tell what is missing, and it sells on.
+    """
+
+    _GROWS_S = 0.3
 
     def begin(self, client: "Redis", site: Site) -> None:
-        client.xtrim(keys.STREAM_ORDERS, maxlen=0, approximate=False)
+        pids = [pid for name in site.names("worker") if (pid := site.child(name).pid) > 0]
+        for pid in pids:
+            signal_all(pid, signal.SIGSTOP)
+        try:
+            time.sleep(self._GROWS_S)
+            client.xtrim(keys.STREAM_ORDERS, maxlen=0, approximate=False)
+        finally:
+            for pid in pids:
+                signal_all(pid, signal.SIGCONT)
+
+    def heal(self, site: Site) -> None:
+        super().heal(site)
+        self.rebuild_ledger(site, None)
 
 
 class DropGroup(_InRedis):
@@ -80,7 +144,7 @@ _OF_SALE: dict[str, Callable[[int], str]] = {
 }
 
 
-class Delete(_InRedis):
+class Delete(_Forgets):
     """Deletes one key of every sale."""
 
     def begin(self, client: "Redis", site: Site) -> None:

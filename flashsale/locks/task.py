@@ -15,7 +15,7 @@ from typing import Any
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.locks.counts import LockCounts
+from flashsale.locks.batch import LockCounts
 from flashsale.lua.scripts import Call, script
 from flashsale.settings import LockSettings
 from flashsale.storage.channel import Channel

@@ -22,12 +22,12 @@ from sqlalchemy import Engine, text
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.model import Durability
 from flashsale.orders.books import BooksWatch, Look
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
 from flashsale.seckill.permit import WHATS
 from flashsale.seckill.queue import read_group
-from flashsale.settings import Durability
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Rejected, call, call_all
 

@@ -10,21 +10,15 @@ import structlog
 
 from flashsale import logs
 from flashsale.errors import FlashsaleError, UnreachableError
-from flashsale.locks.batch import BatchLocks
-from flashsale.locks.counts import LockCollector
+from flashsale.locks.batch import BatchLocks, LockCollector
+from flashsale.model import Durability
 from flashsale.orders.books import BooksWatch
 from flashsale.orders.metrics import BooksCollector, QueueCollector, WorkerCollector
 from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.worker import Worker
 from flashsale.seckill.permit import Books
-from flashsale.settings import (
-    ClaimSettings,
-    Durability,
-    LifecycleSettings,
-    StoreSettings,
-    WorkerSettings,
-)
+from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
 from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
 from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client

@@ -249,7 +249,9 @@ def _closing(summary: Summary, folder: Path, interim: bool) -> Table:
         part = f"shard {summary.shard.number} of {summary.shard.of}"
         rows.add_row("", f"{part}: `flashsale report merge RUN…` puts all of them together")
     if summary.merged is not None:
-        spread = f"barriers {summary.merged.barrier_spread_ms:.1f} ms apart by their own clocks"
+        met = any(shard.clock_error_ms is not None for shard in summary.merged.shards)
+        clocks = "the clock of their rendezvous" if met else "their own clocks"
+        spread = f"barriers {summary.merged.barrier_spread_ms:.1f} ms apart by {clocks}"
         rows.add_row("merged", f"{plural(len(summary.merged.shards), 'shard')}, {spread}")
         for caveat in summary.merged.caveats:
             rows.add_row("", Text(caveat, style="dim"))

@@ -25,8 +25,8 @@ from flashsale.report import wording
 from flashsale.report.charts import Chart, Run, charts_of
 from flashsale.report.charts.chart import colour_of
 from flashsale.report.wording import crowd, headroom_line, lapse, ms, plural, share
-from flashsale.run.faults import FaultRecord
 from flashsale.run.generator import Health, Machine
+from flashsale.run.parts import FaultRecord
 from flashsale.run.summary import Summary
 from flashsale.storm.figures.conclusion import NOT_VERIFIED
 from flashsale.storm.figures.figures import Figures

@@ -2,7 +2,8 @@
 
     header    the run                     1 line
     plan      one line an attempt         on disk (fsync) before the barrier opens
-    barrier   when it opened              1 line
+    barrier   when it opened              1 line, by its own clock; `clock` says by how much the
+                                          clock of a rendezvous was ahead of that
     result    one line an outcome         in order of arrival, within moments of it; `free_us` is
                                           when one that had to wait for a connection got it, `said`
                                           the beginning of an answer that nobody could read
@@ -20,7 +21,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -29,9 +30,15 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from flashsale.model import Ending, Outcome, ending
-from flashsale.run.attempts import NEVER, Attempts
+from flashsale.run.attempts import (
+    NEVER,
+    Attempts,
+    ClockReading,
+    PlanColumns,
+    columns_of,
+    plan_lines,
+)
 from flashsale.run.folder import NotWrittenError, lines_in, open_file
-from flashsale.run.plan_columns import PlanColumns, columns_of, plan_lines
 from flashsale.scenario.answer import Answer
 
 SCHEMA = 1
@@ -66,6 +73,7 @@ class AttemptsFile:
         self._torn: NotWrittenError | None = None
         self._written = self._spared = 0
         self.outcomes: Counter[Ending] = Counter()
+        self.clock: ClockReading | None = None  # told with the barrier, where it was compared
 
     def __repr__(self) -> str:
         return f"<AttemptsFile {self._path} results={self._written}>"
@@ -86,7 +94,8 @@ class AttemptsFile:
 
     def write_barrier(self, unix_us: int) -> None:
         """Write that the barrier opens."""
-        self._line({"kind": "barrier", "unix_us": unix_us})
+        compared = {} if self.clock is None else {"clock": asdict(self.clock)}
+        self._line({"kind": "barrier", "unix_us": unix_us, **compared})
 
     def write_results(self, attempts: Attempts) -> None:
         """Write every outcome that has come since the last time."""
@@ -183,7 +192,8 @@ class Record:
     """A file of attempts that was read: its header, its plan, and what became of each attempt.
 
     The barrier of `attempts` is at 0 ns. `ended` is whether the storm lived to end its record, and
-    nobody had interrupted it; `cut` is whether it did not live to.
+    nobody had interrupted it; `cut` is whether it did not live to. `clock` is the machine's own,
+    beside that of a rendezvous.
     """
 
     header: dict[str, Any]
@@ -191,6 +201,7 @@ class Record:
     attempts: Attempts
     ended: bool
     cut: bool = False
+    clock: ClockReading | None = None
 
     @property
     def units(self) -> dict[int, int]:
@@ -219,7 +230,8 @@ class _ShardHeader(BaseModel):
     number: int = Field(ge=1, le=_MOST)
     of: int = Field(ge=1, le=_MOST)
     planned: int = Field(ge=0, le=_MOST)
-    start_at_unix_us: int = Field(ge=0, le=_FURTHEST_US)
+    start_at_unix_us: int | None = Field(ge=0, le=_FURTHEST_US)
+    rendezvous: str | None = None
     clock_error_us: int | None = Field(ge=0, le=_FURTHEST_US)
     units: Units
 
@@ -265,7 +277,7 @@ def read_record(path: Path) -> Record:
         lines = _numbered(lines_in(file), place)
         header = _header(lines)
         plan = _plan(lines, header)
-        attempts, ended, cut = Attempts(len(plan)), False, True
+        attempts, ended, cut, clock = Attempts(len(plan)), False, True, None
         for line in lines:
             if not line.endswith(b"\n"):
                 break  # torn by a crash
@@ -274,7 +286,9 @@ def read_record(path: Path) -> Record:
             elif line.startswith(b'{"kind":"spared"'):
                 attempts.spare(_attempt(attempts, _read(line)))
             elif line.startswith(b'{"kind":"barrier"'):
-                attempts.barrier_unix_us = _instant(_read(line)["unix_us"])
+                opened = _read(line)
+                attempts.barrier_unix_us = _instant(opened["unix_us"])
+                clock = _clock(opened.get("clock"))
             elif line.startswith(b'{"kind":"resolved"'):
                 resolved = _read(line)
                 outcome = resolved["outcome"]
@@ -288,7 +302,7 @@ def read_record(path: Path) -> Record:
                 ended, cut = not _read(line)["interrupted"], False
             elif line.startswith(_PLAN):
                 raise ValueError(f"more than {len(plan):,} planned attempts")
-    return Record(header, plan, attempts, ended, cut)
+    return Record(header, plan, attempts, ended, cut, clock)
 
 
 def read_plan(path: Path) -> PlanColumns:
@@ -350,6 +364,12 @@ def _instant(value: Any) -> int:
     if type(value) is not int or not -_FURTHEST_US <= value <= _FURTHEST_US:
         raise ValueError(f"found {value!r}, expected an instant in µs")
     return value
+
+
+def _clock(told: Any) -> ClockReading | None:
+    if told is None:
+        return None
+    return ClockReading(_instant(told["offset_us"]), _instant(told["error_us"]))
 
 
 def _enter(attempts: Attempts, result: dict[str, Any]) -> None:

@@ -1,14 +1,17 @@
-"""What summary.json tells of the target: latencies, answers to reads, and how a sale went.
+"""What summary.json tells of the target: latencies, answers to reads, how a sale went, and faults.
 
-Each is a part of `Summary`: frozen, and nothing in it that its model does not name.
+Each is a part of `Summary`: frozen, and nothing in it that its model does not name. The faults that
+were made under a storm, and when each was over, have a file of their own: faults.json.
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from flashsale.model import Ending, Reading
+from flashsale.run.folder import RunFolder, read_file, write_file
 from flashsale.run.histogram import Histogram
 
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -23,6 +26,7 @@ class Part(BaseModel):
         populate_by_name=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
+        defer_build=True,
     )
 
 
@@ -122,7 +126,7 @@ class FairnessFigures(Part):
 
     buyers: int
     winners: int
-    win_rates: list[float | None]
+    win_rates: list[float | None] = Field(min_length=10, max_length=10)
     precedence: float | None
 
 
@@ -169,3 +173,57 @@ class SaleFigures(Selling):
     vouchers: int
     sold_out_vouchers: int
     by_voucher: list[VoucherFigures] = []
+
+
+class FaultRecord(Part):
+    """One fault as it was made. Instants are ms after the barrier, None where they never came."""
+
+    what: str
+    whom: str
+    told: str
+    """What was done, in a line."""
+
+    planned_ms: float
+    done_ms: float | None = None
+    healed_ms: float | None = None
+    """When what it befell did its work again."""
+
+    found: str = ""
+    """What it came to, in a line."""
+
+    gone: tuple[str, ...] = ()
+    """Acknowledged orders that the ledger has forgotten and nothing brings back."""
+
+    behind_ms: tuple[float, float] | None = None
+    """From when until when the ledger was behind, and had to sell nothing."""
+
+    trouble: str = ""
+    """Why it was not made, or not healed."""
+
+    @property
+    def was_made(self) -> bool:
+        """Whether it was made and healed."""
+        return self.done_ms is not None and self.healed_ms is not None and not self.trouble
+
+
+class FaultRecords(Part):
+    """All faults of a run."""
+
+    schema_version: Literal[1] = Field(
+        default=1, validation_alias="schema", serialization_alias="schema"
+    )
+    faults: list[FaultRecord]
+
+
+def write_faults(folder: RunFolder, records: list[FaultRecord]) -> None:
+    """Write faults.json. Raises NotWrittenError."""
+    document = FaultRecords(faults=records).model_dump(mode="json", by_alias=True)
+    write_file(folder.faults, orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def read_faults(folder: RunFolder) -> list[FaultRecord]:
+    """The faults of a run; none where it has no such file, or one that cannot be read."""
+    try:
+        return FaultRecords.model_validate_json(read_file(folder.faults)).faults
+    except (OSError, ValueError):
+        return []

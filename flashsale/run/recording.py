@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 
 from flashsale.errors import UsageError
+from flashsale.run.attempts import PlanColumns
 from flashsale.run.attempts_file import lines_of, read_plan
 from flashsale.run.folder import RunFolder, read_file
-from flashsale.run.plan_columns import PlanColumns
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import parse_threshold
 

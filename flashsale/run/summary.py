@@ -159,12 +159,18 @@ class ShardFigures(Part):
 
 
 class MergedShard(Part):
-    """One of the runs that a run was put together from."""
+    """One of the runs that a run was put together from.
+
+    Where its clock was compared with that of a rendezvous, `barrier_unix_us` is by the latter,
+    which was `clock_offset_ms` ahead, give or take `clock_error_ms`.
+    """
 
     number: int
     run: str
     base_url: str
     barrier_unix_us: int | None
+    clock_offset_ms: float | None = None
+    clock_error_ms: float | None = None
 
 
 class MergedFigures(Part):
@@ -358,10 +364,12 @@ def exit_code_of(summary: Summary) -> ExitCode:
         codes.append(ExitCode(summary.load.interrupted_by))
     verify = summary.verify
     unjudged = verify.verdict is Verdict.UNKNOWN and (verify.checks or verify.awaited)
-    unjudged = unjudged or summary.sold_nothing
-    if unjudged or not _answered(summary.load.outcomes):
+    is_invalid = summary.generator.verdict is Health.INVALID
+    is_empty = summary.sold_nothing or not _answered(summary.load.outcomes)
+    # Shards that did not fire are why there is nothing, and that is what is to be told.
+    if unjudged or (is_empty and not (is_invalid and summary.merged)):
         codes.append(ExitCode.NOTHING_JUDGED)
-    if summary.generator.verdict is Health.INVALID:
+    if is_invalid:
         codes.append(ExitCode.INVALID_RUN)
     demanded = (*summary.thresholds, *summary.aborts)
     if any(it.verdict is not Verdict.PASS for it in demanded):

@@ -39,8 +39,8 @@ class Kind:
     """One `what`.
 
     `whom` are the roles that it can befall, none for a fault of a link. `lasts` says whether it
-    has a `for`. `breaks` are rules of `verify` that the system does not promise to keep under it:
-    there a finding is the right answer.
+    has a `for`. `breaks` are rules of `verify` that the system does not promise to keep under it.
+    One that `needs_compiler` is made by a library that is compiled where it is used.
     """
 
     meaning: str
@@ -48,6 +48,7 @@ class Kind:
     lasts: Lasting = "always"
     options: tuple[str, ...] = ()
     breaks: tuple[str, ...] = ()
+    needs_compiler: bool = False
 
     @property
     def is_of_links(self) -> bool:
@@ -55,12 +56,12 @@ class Kind:
         return not self.whom
 
 
-_LEDGER_BEHIND = (
-    *("no_oversell", "one_per_user", "unique_ids", "accepted_persisted", "no_phantom"),
-    *("mysql_conservation", "redis_conservation", "queue_empty", "duplicate_truthful"),
-    *("sold_out_truthful", "no_undersell", "linearizable"),
+_FORGOTTEN = (
+    *("accepted_persisted", "one_per_user", "duplicate_truthful", "sold_out_truthful"),
+    *("no_undersell", "linearizable", "queue_empty"),
 )
-"""What a ledger that has forgotten something cannot keep until it is rebuilt."""
+"""What is broken for those orders that a ledger has forgotten before a worker made rows of them. No
+rebuild brings them back; it names them, and their users can buy again."""
 
 KINDS: Mapping[str, Kind] = {
     # processes
@@ -72,13 +73,27 @@ KINDS: Mapping[str, Kind] = {
     ),
     "memory_limit": Kind("gets no more memory than it has", (*SALE, *STORES)),
     "power_cut": Kind(
-        "killed, and what its fsync policy lets it lose is cut from its log", ("ledger",), "never"
+        "killed, and what it had not fsynced is gone",
+        ("ledger", "mysql"),
+        "never",
+        needs_compiler=True,
+    ),
+    "slow_fsync": Kind(
+        "every fsync comes later", ("ledger", "mysql"), options=("latency_ms",), needs_compiler=True
+    ),
+    "failing_fsync": Kind("every fsync fails", ("ledger", "mysql"), needs_compiler=True),
+    "disk_full": Kind("none of its files gets longer", ("ledger", "mysql"), needs_compiler=True),
+    "clock": Kind(
+        "its time of day is another",
+        (*SALE, "ledger", "cache"),
+        options=("shift_ms",),
+        needs_compiler=True,
     ),
     "older_copy": Kind(
-        "killed, and begun again from a copy made at the storm's beginning",
+        "begun again from a copy made at the storm's beginning; rebuilt in the end",
         ("ledger",),
-        "never",
-        breaks=_LEDGER_BEHIND,
+        "may",
+        breaks=_FORGOTTEN,
     ),
     # links
     "latency": Kind("every byte comes later", options=("latency_ms", "jitter_ms")),
@@ -100,10 +115,17 @@ KINDS: Mapping[str, Kind] = {
     "lock_rows": Kind("another transaction holds every sale's row", ("mysql",)),
     "drop_group": Kind("the workers' consumer group is destroyed", ("ledger",), "never"),
     "wrong_type": Kind("the stream's key holds a text", ("ledger",)),
-    "flush": Kind("every key is deleted", ("cache", "ledger"), "never", breaks=_LEDGER_BEHIND),
-    "trim": Kind("the stream is emptied", ("ledger",), "never", breaks=_LEDGER_BEHIND),
+    "flush": Kind(
+        "every key is deleted; the ledger is rebuilt in the end",
+        ("cache", "ledger"),
+        "may",
+        breaks=_FORGOTTEN,
+    ),
+    "trim": Kind(
+        "the stream is emptied, also of what is unread; rebuilt in the end", ("ledger",), "may"
+    ),
     "delete": Kind(
-        "a key of every sale is deleted", ("ledger",), "never", ("key",), breaks=_LEDGER_BEHIND
+        "a key of every sale is deleted; rebuilt in the end", ("ledger",), "may", ("key",)
     ),
     "poison": Kind(
         "entries that are no orders come into the stream",
@@ -134,12 +156,17 @@ class Fault(Table):
     )
     what: str = Field(description="what is done, such as 'kill'")
     whom: str = Field(description="to whom, such as 'ledger', 'r1', 'worker' or 'r1->ledger'")
-    latency_ms: int = Field(default=200, ge=1, le=60_000, description="of 'latency'")
+    latency_ms: int = Field(
+        default=200, ge=1, le=60_000, description="of 'latency' and 'slow_fsync'"
+    )
     jitter_ms: int = Field(
         default=0, ge=0, le=60_000, description="of 'latency': up to this more, at random"
     )
     kb_per_s: int = Field(default=16, ge=1, le=1_000_000, description="of 'bandwidth'")
     slice_bytes: int = Field(default=7, ge=1, le=4_096, description="of 'slice'")
+    shift_ms: int = Field(
+        default=60_000, ge=-86_400_000, le=86_400_000, description="of 'clock': so much later"
+    )
     key: Literal["stock", "order", "receipt", "sale"] = Field(
         default="receipt", description="of 'delete': which of a sale's keys"
     )
@@ -178,7 +205,7 @@ class Fault(Table):
 
     @property
     def expects(self) -> frozenset[str]:
-        """Rules whose breach is the right answer: those of the ledger for faults of the ledger."""
+        """Rules that are not promised under it: those of the ledger for faults of the ledger."""
         return frozenset(self.kind.breaks if self.whom.strip() == "ledger" else ())
 
     @model_validator(mode="after")
@@ -192,7 +219,7 @@ class Fault(Table):
         self._check_time()
         given = {
             name
-            for name in ("latency_ms", "jitter_ms", "kb_per_s", "slice_bytes", "key")
+            for name in ("latency_ms", "jitter_ms", "kb_per_s", "slice_bytes", "shift_ms", "key")
             if name in self.model_fields_set
         }
         for name in sorted(given - set(self.kind.options)):

@@ -5,6 +5,7 @@ for what the body says. Which rule can never have its turn is told before anythi
 """
 
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,8 +109,10 @@ def _codes(one: int | str) -> frozenset[int]:
 
 def _expression(text: str) -> "re.Pattern[str]":
     try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # of what will mean something else
+            return re.compile(text)
+    except (re.error, RecursionError, OverflowError, FutureWarning) as error:
         raise ValueError(f"outcomes: {text[:80]!r} is no regular expression ({error})") from None
 
 

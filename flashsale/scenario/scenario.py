@@ -15,8 +15,17 @@ from flashsale.resources import resource
 from flashsale.scenario.answer import REJECTIONS
 from flashsale.scenario.fault import Fault
 from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
-from flashsale.scenario.shop import Shop, on_preset, shop_document
-from flashsale.scenario.table import Table, one_line, shown, suggestion, unquoted
+from flashsale.scenario.shop import Shop
+from flashsale.scenario.table import (
+    Table,
+    in_short,
+    on_preset,
+    one_line,
+    shop_document,
+    shown,
+    suggestion,
+    unquoted,
+)
 from flashsale.scenario.thresholds import DEFAULTS, Threshold, parse_threshold
 from flashsale.scenario.tokens import NOT_UTF8
 
@@ -274,7 +283,8 @@ def parse_scenario(text: str, source: str, shop: dict[str, Any] | None = None) -
     except RecursionError:
         raise UsageError(f"{source} is no scenario: it nests too deep") from None
     except ValueError as error:  # a number of thousands of digits is one, too
-        raise UsageError(f"{source} is not TOML: {error}{_written_there(error, text)}") from error
+        trouble = in_short(f"{error}{_written_there(error, text)}")
+        raise UsageError(f"{source} is not TOML: {trouble}") from error
     if "question" not in document:
         document["question"] = _first_comment(text)
     return parse_document({**document, **(shop or {})}, source)

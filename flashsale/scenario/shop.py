@@ -5,16 +5,12 @@ step that a scenario takes has to be described.
 """
 
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from flashsale.errors import UsageError
-from flashsale.resources import resource
 from flashsale.scenario import template
 from flashsale.scenario.load import HOUR_MS, Step
 from flashsale.scenario.rules import (
@@ -25,11 +21,10 @@ from flashsale.scenario.rules import (
     check_place,
     check_rules,
 )
-from flashsale.scenario.table import Table, suggestion
+from flashsale.scenario.table import Table
 from flashsale.scenario.target import Routes
 from flashsale.scenario.template import Piece, Values
 from flashsale.scenario.thresholds import ENDPOINTS
-from flashsale.scenario.tokens import NOT_UTF8
 
 _PATH = re.compile(r"/[!-\"$-~]*")
 _HEADER_NAME = re.compile(r"[!#-'*+.0-9A-Z^_`a-z|~-]+")
@@ -339,76 +334,3 @@ def _check_poll(where: str, poll: Poll, taken: Iterable[str]) -> None:
     for name in poll.prepared("host", "", {}).names:
         if not template.is_known(name, known):
             raise ValueError(f"{where}.poll: {template.unknown(name, known)}")
-
-
-# Files and presets --------------------------------------------------------------------------------
-
-TABLES = ("target", "books")
-"""What a file of a shop holds."""
-
-
-def preset_names() -> list[str]:
-    """The shops that ship with flashsale."""
-    return sorted(path.stem for path in resource("scenarios").glob("targets/*.toml"))
-
-
-def shop_document(name: str) -> dict[str, Any]:
-    """The tables of a shop's file, or of the preset called so, on what its own preset says. A
-    scenario's file is one, too. Raises UsageError.
-    """
-    path = Path(name)
-    if path.suffix != ".toml" and "/" not in name:
-        return _preset(name, "--target")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
-        raise UsageError(f"target {path}: {reason}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
-    if "schema" in document:  # a scenario with its shop in it
-        document = {table: document[table] for table in TABLES if table in document}
-    strange = next((key for key in document if key not in TABLES), None)
-    if strange is not None:
-        raise UsageError(
-            f"{path}: {strange}: no such table{suggestion(strange, list(TABLES))}; expected "
-            f"{' and '.join(f'[{table}]' for table in TABLES)}"
-        )
-    return on_preset(document, str(path))
-
-
-def on_preset(document: dict[str, Any], source: str) -> dict[str, Any]:
-    """A document's tables laid over those of the preset that its [target] names."""
-    target = document.get("target")
-    name = target.get("preset") if isinstance(target, dict) else None
-    if not isinstance(name, str) or not name:
-        return document
-    return _laid_over(_preset(name, f"{source}: target.preset"), document)
-
-
-def _preset(name: str, where: str) -> dict[str, Any]:
-    names = preset_names()
-    if name not in names:
-        raise UsageError(
-            f"{where}: no preset {name!r}{suggestion(name, names)}; there are {', '.join(names)}, "
-            "or give the path of a .toml file"
-        )
-    text = (resource("scenarios") / "targets" / f"{name}.toml").read_text(encoding="utf-8")
-    document: dict[str, Any] = tomllib.loads(text)
-    document.setdefault("target", {})["preset"] = name
-    return document
-
-
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables are merged key by key; whatever else stands above counts."""
-    return dict(_merged(below, above))
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key in {**below, **above}:
-        low, high = below.get(key), above.get(key, below.get(key))
-        if isinstance(low, dict) and isinstance(high, dict):
-            yield key, _laid_over(low, high)
-        else:
-            yield key, high

@@ -1,25 +1,34 @@
-"""A table of a scenario's file: frozen, strict, and with one line for whatever is wrong in it."""
+"""The tables of a scenario's or a shop's file: frozen, strict, with one line for whatever is wrong
+in one; and a shop's file, laid over the preset that it names.
+"""
 
+import tomllib
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from reprlib import Repr
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from flashsale.errors import UsageError
+from flashsale.resources import resource
+from flashsale.scenario.tokens import NOT_UTF8
+
 
 class Table(BaseModel):
     """Takes the keys it knows, as the types they have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 def one_line(error: ValidationError, document: type[Table]) -> str:
     """The first error, a misspelt key before whatever follows from it."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return _sentence(details[0], document) + more
+    return in_short(_sentence(details[0], document)) + more
 
 
 def suggestion(name: str, known: list[str]) -> str:
@@ -75,6 +84,14 @@ def shown(value: object) -> str:
     return "a table" if isinstance(value, dict) else _SHORT.repr(value)
 
 
+def in_short(sentence: str) -> str:
+    """An error whose names are a file's own, and may be of any length: its begin and its end."""
+    if len(sentence) <= _SENTENCE_MAX:
+        return sentence
+    return f"{sentence[: _SENTENCE_MAX // 2]} … {sentence[-_SENTENCE_MAX // 2 :]}"
+
+
+_SENTENCE_MAX = 1_000
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
@@ -97,3 +114,76 @@ def _table_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_table_in, get_args(annotation))), None)
+
+
+# Files and presets --------------------------------------------------------------------------------
+
+TABLES = ("target", "books")
+"""What a file of a shop holds."""
+
+
+def preset_names() -> list[str]:
+    """The shops that ship with flashsale."""
+    return sorted(path.stem for path in resource("scenarios").glob("targets/*.toml"))
+
+
+def shop_document(name: str) -> dict[str, Any]:
+    """The tables of a shop's file, or of the preset called so, on what its own preset says. A
+    scenario's file is one, too. Raises UsageError.
+    """
+    path = Path(name)
+    if path.suffix != ".toml" and "/" not in name:
+        return _preset(name, "--target")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        document = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
+        raise UsageError(f"target {path}: {reason}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    if "schema" in document:  # a scenario with its shop in it
+        document = {table: document[table] for table in TABLES if table in document}
+    strange = next((key for key in document if key not in TABLES), None)
+    if strange is not None:
+        raise UsageError(
+            f"{path}: {in_short(strange)}: no such table{suggestion(strange, list(TABLES))}; "
+            f"expected {' and '.join(f'[{table}]' for table in TABLES)}"
+        )
+    return on_preset(document, str(path))
+
+
+def on_preset(document: dict[str, Any], source: str) -> dict[str, Any]:
+    """A document's tables laid over those of the preset that its [target] names."""
+    target = document.get("target")
+    name = target.get("preset") if isinstance(target, dict) else None
+    if not isinstance(name, str) or not name:
+        return document
+    return _laid_over(_preset(name, f"{source}: target.preset"), document)
+
+
+def _preset(name: str, where: str) -> dict[str, Any]:
+    names = preset_names()
+    if name not in names:
+        raise UsageError(
+            f"{where}: no preset {shown(name)}{suggestion(name, names)}; there are "
+            f"{', '.join(names)}, or give the path of a .toml file"
+        )
+    text = (resource("scenarios") / "targets" / f"{name}.toml").read_text(encoding="utf-8")
+    document: dict[str, Any] = tomllib.loads(text)
+    document.setdefault("target", {})["preset"] = name
+    return document
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; whatever else stands above counts."""
+    return dict(_merged(below, above))
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key in {**below, **above}:
+        low, high = below.get(key), above.get(key, below.get(key))
+        if isinstance(low, dict) and isinstance(high, dict):
+            yield key, _laid_over(low, high)
+        else:
+            yield key, high

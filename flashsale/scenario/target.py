@@ -25,6 +25,7 @@ _TAIL = b"\r\ncontent-length: 0\r\n\r\n"
 _FORM = "http://host:port, https://host:port or unix:/path/of/socket"
 _ROUTE = re.compile(r"(/[!-\"$-~]*)?")
 _ADDRESSES_MAX = 8
+_LOOPBACK = ("127.0.0.1", "::1")  # what localhost is, also where no hosts file says so
 
 
 def _route(path: str) -> str:
@@ -113,9 +114,11 @@ class Target:
         host = parts.hostname.replace("%25", "%", 1)
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = tuple(dict.fromkeys(_numeric(address) for *_, address in found))
         except (OSError, UnicodeError) as error:
-            raise UnreachableError(f"{base_url}: no such host; check --base-url") from error
-        addresses = tuple(dict.fromkeys(_numeric(address) for *_, address in found))
+            if host != "localhost":
+                raise UnreachableError(f"{base_url}: no such host; check --base-url") from error
+            addresses = _LOOPBACK
         prefix, authority = parts.path.rstrip("/"), _ZONE.sub("]", parts.netloc)
         return cls(
             base_url.rstrip("/"),

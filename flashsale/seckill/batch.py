@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -144,6 +145,7 @@ def _settled(outcome: Outcome, held: str, mine: str) -> Claimed | None:
     return SHED if outcome is Outcome.SHED else None
 
 
+@lru_cache(maxsize=1024)
 def _keys(voucher_id: int) -> tuple[str, ...]:
     return (
         keys.seckill_stock(voucher_id),

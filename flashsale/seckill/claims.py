@@ -9,6 +9,7 @@ Without a permit (`permit.py`) nothing is sent: the ledger may be behind.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from flashsale import keys
@@ -34,9 +35,25 @@ from flashsale.storage.gate import Bounds, Gate, GateFull
 REPLAYS_MAX = 3
 _AFTER_DEADLINE_S = 0.02
 
+_OF_LATE = 8
+"""Over so many calls what one takes is averaged, roughly."""
+_CROWDED_CALLS, _CROWDED_MIN_S = 4, 0.02
+
 _Settled = asyncio.Future[Claimed | None]
 _Answer = Claimed | _Settled | None
 """Of one claim: None without a session, a future while it is being settled."""
+
+
+def patience_s(queue_timeout_s: float, crowded_s: float, call_s: float) -> float:
+    """How long a claim may wait for its call. Pure.
+
+    A crowd that comes at once is worth waiting for. Where somebody has been waiting for the whole
+    time-out without a break, more come than can be served: whoever is served then had better be
+    served soon, so nobody waits longer than a few calls take.
+    """
+    if crowded_s <= queue_timeout_s:
+        return queue_timeout_s
+    return min(queue_timeout_s, max(_CROWDED_MIN_S, _CROWDED_CALLS * call_s))
 
 
 class Claims:
@@ -56,7 +73,10 @@ class Claims:
         self._permits = permits
         opening = CLAIM_OPENING if permits else None
         self._channel = Channel(
-            ledger_url, connections_max=settings.calls_max, timeout_s=timeout_s, opening=opening
+            ledger_url,
+            connections_max=settings.calls_max,
+            timeout_s=timeout_s + _AFTER_DEADLINE_S,  # then what a replay is told is final
+            opening=opening,
         )
         self._replays = Channel(
             ledger_url,
@@ -67,10 +87,13 @@ class Claims:
         self._side = Channel(ledger_url, connections_max=2, timeout_s=timeout_s)
         self.clock = LedgerClock(self._read_time)
         self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block)
-        self.settlement = Settlement(self._replays, self.clock, permits)
+        self.settlement = Settlement(self._replays, self.clock, permits, timeout_s=timeout_s)
         self.gate: Gate[Claim, Claimed | None] = Gate(
-            self._send, Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
+            self._send,
+            Bounds(settings.batch_max, settings.calls_max, settings.queue_max),
+            self._is_overdue,
         )
+        self._call_s = 0.0  # what a call takes, of late
         self.outcomes: Counter[Outcome] = Counter()
         self.behind: Counter[str] = Counter()  # of those shed, by what the ledger lacked
 
@@ -126,10 +149,13 @@ class Claims:
 
     async def _send(self, claims: list[Claim]) -> Sequence[_Answer]:
         answers: list[_Answer] = [SHED] * len(claims)
-        by_voucher = self._places(claims)
-        if not by_voucher:
-            return answers
+        by_voucher: dict[int, list[int]] = {}
+        for place, claim in enumerate(claims):
+            by_voucher.setdefault(claim.voucher_id, []).append(place)
+        began_s = asyncio.get_running_loop().time()
         batches, replies = await self._sold(claims, by_voucher)
+        took_s = asyncio.get_running_loop().time() - began_s
+        self._call_s += (took_s - self._call_s) / _OF_LATE
         reach("claim.answered")
         for batch, places, reply in zip(batches, by_voucher.values(), replies, strict=True):
             for place, answer in zip(places, self._answers(batch, reply), strict=True):
@@ -146,7 +172,7 @@ class Claims:
             batches = await self._batches(claims, by_voucher, "")
             return batches, await self._channel.run([batch.call for batch in batches])
         for is_last in (False, True):
-            permit = permits.current or await permits.obtain()
+            permit = permits.current or await permits.obtain(self._settings.timeout_ms / 1000)
             try:
                 batches = await self._batches(claims, by_voucher, permit)
                 return batches, await self._channel.run([batch.call for batch in batches])
@@ -176,14 +202,11 @@ class Claims:
         reach("claim.sending")
         return batches
 
-    def _places(self, claims: list[Claim]) -> dict[int, list[int]]:
-        """Places in `claims` by voucher; a claim that has waited too long is left out."""
-        too_old_s = asyncio.get_running_loop().time() - self._settings.queue_timeout_ms / 1000
-        by_voucher: dict[int, list[int]] = {}
-        for place, claim in enumerate(claims):
-            if claim.arrived_s >= too_old_s:
-                by_voucher.setdefault(claim.voucher_id, []).append(place)
-        return by_voucher
+    def _is_overdue(self, claim: Claim) -> bool:
+        wait_s = patience_s(
+            self._settings.queue_timeout_ms / 1000, self.gate.crowded_s(), self._call_s
+        )
+        return asyncio.get_running_loop().time() - claim.arrived_s > wait_s
 
     def _answers(self, batch: Batch, reply: Any) -> Sequence[_Answer]:
         if isinstance(reply, Unavailable):
@@ -207,14 +230,21 @@ class Claims:
 
 
 class Settlement:
-    """Replays lost batches beside the gate, each by itself, under the permit then in force."""
+    """Replays lost batches beside the gate, each by itself, under the permit then in force; what
+    is not settled two time-outs after a batch's deadline is unknown."""
 
     def __init__(
-        self, channel: Channel, clock: LedgerClock, permits: Permits | None = None
+        self,
+        channel: Channel,
+        clock: LedgerClock,
+        permits: Permits | None = None,
+        *,
+        timeout_s: float = 2.0,
     ) -> None:
         self._channel = channel
         self._clock = clock
         self._permits = permits
+        self._timeout_s = timeout_s
         self._tasks: set[asyncio.Task[None]] = set()
         self.replays = 0
 
@@ -241,26 +271,33 @@ class Settlement:
 
     async def _settle(self, batch: Batch, futures: list[_Settled]) -> None:
         try:
-            for attempt in range(REPLAYS_MAX):
-                if attempt:
-                    await self._until_past(batch.deadline_ms)
-                found = await self._replay(batch)
-                for future, answer in zip(futures, found, strict=True):
-                    if answer is not None and not future.done():
-                        future.set_result(answer)
-                if all(future.done() for future in futures):
-                    return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._left_s(batch.deadline_ms) + 2 * self._timeout_s):
+                    await self._replay_until_settled(batch, futures)
         finally:  # also where a reply cannot be read: nobody waits for ever
             for future, order_id in zip(futures, batch.order_ids, strict=True):
                 if not future.done():
                     future.set_result(Claimed(Outcome.UNKNOWN, order_id))
+
+    async def _replay_until_settled(self, batch: Batch, futures: list[_Settled]) -> None:
+        for attempt in range(REPLAYS_MAX):
+            if attempt:
+                await asyncio.sleep(self._left_s(batch.deadline_ms) + _AFTER_DEADLINE_S)
+            found = await self._replay(batch)
+            for future, answer in zip(futures, found, strict=True):
+                if answer is not None and not future.done():
+                    future.set_result(answer)
+            if all(future.done() for future in futures):
+                return
 
     async def _replay(self, batch: Batch) -> Sequence[Claimed | None]:
         self.replays += 1
         reach("settlement.replaying")
         try:
             if self._permits is not None:
-                batch = batch.under(self._permits.current or await self._permits.obtain())
+                batch = batch.under(
+                    self._permits.current or await self._permits.obtain(self._timeout_s)
+                )
             reply = (await self._channel.run([batch.call]))[0]
         except Unavailable as trouble:
             if self._permits is not None and isinstance(trouble, Behind):
@@ -271,7 +308,5 @@ class Settlement:
             return [None] * len(batch.order_ids)
         return settled(reply, batch.order_ids)
 
-    async def _until_past(self, deadline_ms: int) -> None:
-        await asyncio.sleep(
-            max(0.0, (deadline_ms + 1) / 1000 - self._clock.now_s()) + _AFTER_DEADLINE_S
-        )
+    def _left_s(self, deadline_ms: int) -> float:
+        return max(0.0, (deadline_ms + 1) / 1000 - self._clock.now_s())

@@ -332,14 +332,18 @@ class Permits:
     def __repr__(self) -> str:
         return f"<Permits current={self.current!r} why={self.why!r}>"
 
-    async def obtain(self) -> str:
-        """The permit, asked for once however many wait for it. Raises Unavailable, Behind where
-        the stores were compared."""
+    async def obtain(self, timeout_s: float) -> str:
+        """The permit, asked for once however many wait for it. Raises Behind where the stores were
+        compared, or could not be; Unavailable where that takes longer than one may wait."""
         if monotonic() < self._refused_until_s:
             raise Behind(self.why)
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(self._ask(self._books.permit))
-        return await asyncio.shield(self._asking)
+            self._asking.add_done_callback(_heard)
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._asking), timeout_s)
+        except TimeoutError:
+            raise Unavailable("the comparison of the stores takes too long") from None
 
     def drop(self, permit: str) -> None:
         """`permit` is not in force any more."""
@@ -373,6 +377,12 @@ class Permits:
             log.error("nothing is sold", why=why)
         self.current, self.why = "", why
         self._refused_until_s = monotonic() + _REFUSED_S
+
+
+def _heard(asking: asyncio.Task[str]) -> None:
+    """Nobody may be left to hear what became of it."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 def check_opening(replies: Sequence[Any]) -> None:

@@ -26,6 +26,8 @@ SHOP_TYPES = (
     "Nails",
 )
 BLOGS = 4
+FOLLOWERS = 7
+"""Users from the second on who follow the first."""
 
 _CITIES = ("Beijing", "Chengdu", "Guangzhou", "Hangzhou", "Nanjing", "Shanghai", "Wuhan", "Xian")
 _AREAS = ("Lakeside", "Old Town", "Riverbank", "Station", "University", "West Gate")
@@ -83,15 +85,21 @@ class Dataset:
         """The rows of every table, in the order in which they are to be written."""
         asked = self._settings
         first_voucher, vouchers = asked.first_voucher, asked.vouchers
-        return [
+        every = [
             Portion("shop types", tables.shop_type, _SHOP_TYPE, 1, len(SHOP_TYPES), _shop_type),
             Portion("shops", tables.shop, _SHOP, 1, asked.shops, self.shop),
             Portion("users", tables.user, _USER, 1, asked.users, self.user),
             Portion("user infos", tables.user_info, _USER_INFO, 1, asked.users, self.user_info),
             Portion("blogs", tables.blog, _BLOG, 1, BLOGS, self.blog),
+            Portion("follows", tables.follow, _FOLLOW, 1, self._follows, _follow),
             Portion("vouchers", tables.voucher, _VOUCHER, first_voucher, vouchers, self.voucher),
             Portion("sales", tables.seckill_voucher, _SALE, first_voucher, vouchers, self.sale),
         ]
+        return [portion for portion in every if portion.count]  # one user follows nobody
+
+    @property
+    def _follows(self) -> int:
+        return min(self._settings.users, FOLLOWERS + 1) - 1
 
     def user(self, user_id: int) -> tuple[int, str, str, str]:
         """Id, phone (unique, 11 digits), nick name and icon: the latter two are the session's."""
@@ -177,6 +185,11 @@ def _shop_type(type_id: int) -> Row:
     return type_id, name, f"/types/{name.lower()}.png", type_id
 
 
+def _follow(number: int) -> Row:
+    return number, number + 1, 1
+
+
+_FOLLOW = ("id", "user_id", "follow_user_id")
 _SHOP_TYPE = ("id", "name", "icon", "sort")
 _SHOP = (
     "id",

@@ -27,8 +27,8 @@ from flashsale.seeding.sessions import (
     read_tokens,
 )
 from flashsale.seeding.settings import Progress, SeedSettings
-from flashsale.seeding.storefront import StorefrontCache, storefront_cache
 from flashsale.seeding.stores import Stores, StoreUrls, opened
+from flashsale.seeding.warm import StorefrontCache, storefront_cache
 from flashsale.settings import SessionSettings
 from flashsale.storage import tables
 from flashsale.storage.mysql import Duplicate, transaction
@@ -110,7 +110,7 @@ def _insert(connection: Connection, portion: Portion, ids: Sequence[int]) -> Non
 
 
 SESSIONS = "sessions"
-CACHED = frozenset({"shop types", "shops", "blogs", "vouchers", "sales"})
+CACHED = frozenset({"shop types", "shops", "blogs", "follows", "vouchers", "sales"})
 """The stages whose rows the cache may have read."""
 
 

@@ -204,6 +204,7 @@ def _conditions(known: Owned) -> dict[str, str]:
         tables.order_return: f"{user} AND {voucher}",
         tables.journal: voucher,
         tables.blog_like: f"{user} AND {blog}",
+        tables.follow: f"{user} AND {known.sql('follow_user_id', tables.user)}",
         tables.sign: user,
         tables.stream_position: stream,
     }

@@ -4,7 +4,7 @@ The router finds a handler by at most three look-ups in dictionaries, however ma
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -12,12 +12,14 @@ import structlog
 
 from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.server.openapi import Guarded, Handler, Route
 from flashsale.server.request import Receive, Refused, Request, Scope, Send
 from flashsale.server.response import (
     BUSY,
     NOT_FOUND,
     Header,
     Response,
+    as_family,
     method_not_allowed,
     rejected,
 )
@@ -25,7 +27,6 @@ from flashsale.settings import ReplicaSettings
 
 log = structlog.get_logger(__name__)
 
-Handler = Callable[[Request, str], Awaitable[Response]]
 Methods = dict[str, tuple[str, Handler]]
 
 UNKNOWN = "unknown"
@@ -43,26 +44,24 @@ class Router:
     """
 
     def __init__(self) -> None:
+        self.routes: list[Route] = []
         self._exact: dict[str, Methods] = {}
         self._by_head: dict[str, Methods] = {}
         self._by_head_and_word: dict[tuple[str, str], Methods] = {}
 
     def __repr__(self) -> str:
-        ending = (f"{head}/{{id}}" for head in self._by_head)
-        inside = (f"{head}/{{id}}/{word}" for head, word in self._by_head_and_word)
-        return f"<Router {sorted([*self._exact, *ending, *inside])}>"
+        return f"<Router {sorted({route.pattern for route in self.routes})}>"
 
     @property
     def names(self) -> list[str]:
         """The names of all routes, `GET /healthz` and so on, and UNKNOWN."""
-        tables = (self._exact, self._by_head, self._by_head_and_word)
-        methods = (methods for table in tables for methods in table.values())
-        names = dict.fromkeys(name for found in methods for name, _ in found.values())
-        return [*names, UNKNOWN]
+        return [*dict.fromkeys(route.name for route in self.routes), UNKNOWN]
 
-    def add(self, method: str, pattern: str, handler: Handler) -> None:
+    def add(self, method: str, pattern: str, handler: Handler | Guarded) -> Route:
         """Route `method`, and HEAD where that is GET, on `pattern`, whose last or last but one
-        segment may be a `{name}`."""
+        segment may be a `{name}`. What else is to be said of the route is said to the answer."""
+        route = Route(method, pattern, handler)
+        self.routes.append(route)
         head, _, last = pattern.rpartition("/")
         stem, _, inner = head.rpartition("/")
         if last.startswith("{"):
@@ -71,9 +70,10 @@ class Router:
             methods = self._by_head_and_word.setdefault((stem, last), {})
         else:
             methods = self._exact.setdefault(pattern, {})
-        methods[method] = (f"{method} {pattern}", handler)
+        methods[method] = (route.name, route.handler)
         if method == "GET":
             methods["HEAD"] = methods[method]
+        return route
 
     def find(self, method: str, path: str) -> tuple[str, Handler | Response, str]:
         """The route's name, its handler (or the 404 or 405 in its place) and the id's segment."""
@@ -100,6 +100,7 @@ class App:
     def __init__(self, router: Router, settings: ReplicaSettings) -> None:
         self._router = router
         self._settings = settings
+        self._answers_as_family = settings.family_answers
         self.in_flight = 0
         self.draining = False
         self.answers: Counter[tuple[str, int]] = Counter()  # by route and status
@@ -122,35 +123,37 @@ class App:
         self.in_flight += 1  # until the answer has left: a drain waits for it
         try:
             route, handler, tail = self._router.find(scope["method"], scope["path"])
-            response = await self._respond(handler, tail, scope, receive)
+            try:
+                request = Request(scope, receive, self._settings)
+                response = handler
+                if not isinstance(response, Response):
+                    response = await response(request, tail)
+            except Exception as trouble:  # noqa: BLE001 - nobody waits for an answer in vain
+                response = _in_its_place(trouble, scope["path"])
+            if self._answers_as_family and response is not handler:
+                response = as_family(response)
             self.answers[route, response.status] += 1
             self.durations_s[route].add(perf_counter() - began_s)
+            status, body, headers = response
             if scope["method"] == "HEAD":
-                response = response._replace(body=b"")
-            await self._send(response, send)
+                body = b""
+            if self.draining:
+                headers = [*headers, _CLOSE]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
         finally:
             self.in_flight -= 1
 
-    async def _send(self, response: Response, send: Send) -> None:
-        headers = [*response.headers, _CLOSE] if self.draining else response.headers
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
 
-    async def _respond(self, handler: Any, tail: str, scope: Scope, receive: Receive) -> Response:
-        try:
-            request = Request(scope, receive, self._settings)
-            if isinstance(handler, Response):
-                return handler
-            response: Response = await handler(request, tail)
-        except Refused as refused:
-            return refused.response
-        except (Unavailable, Indeterminate) as trouble:
-            log.warning("unavailable", path=scope["path"], trouble=str(trouble))
-            return BUSY
-        except Exception:
-            log.exception("internal error", path=scope["path"])
-            return _INTERNAL
-        return response
+def _in_its_place(trouble: Exception, path: str) -> Response:
+    """The answer in the place of the one that was not made."""
+    if isinstance(trouble, Refused):
+        return trouble.response
+    if isinstance(trouble, (Unavailable, Indeterminate)):
+        log.warning("unavailable", path=path, trouble=str(trouble))
+        return BUSY
+    log.error("internal error", path=path, exc_info=trouble)
+    return _INTERNAL
 
 
 async def _other(scope: Scope, receive: Receive, send: Send) -> None:

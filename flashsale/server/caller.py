@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from flashsale.accounts.sessions import Sessions
 from flashsale.errors import Unavailable, UsageError
-from flashsale.server.app import Handler
+from flashsale.server.openapi import Caller, Guarded, Handler
 from flashsale.server.request import Request, Scope
 from flashsale.server.response import UNAUTHORIZED, Response, personal
 from flashsale.settings import OperatorSettings
@@ -45,7 +45,7 @@ class Callers:
     def __repr__(self) -> str:
         return f"<Callers operator={'set' if self._operator_token else 'nobody'}>"
 
-    def signed_in(self, handler: UserHandler) -> Handler:
+    def signed_in(self, handler: UserHandler) -> Guarded:
         """401 without a session; else `handler`, given the user."""
 
         async def guarded(request: Request, segment: str) -> Response:
@@ -54,9 +54,9 @@ class Callers:
                 return UNAUTHORIZED
             return personal(await handler(request, segment, user_id))
 
-        return guarded
+        return Guarded(Caller.USER, handler.__doc__, guarded)
 
-    def anybody(self, handler: ReaderHandler) -> Handler:
+    def anybody(self, handler: ReaderHandler) -> Guarded:
         """`handler`, given the user where there is one that can be known.
 
         A read that everybody may do does not fail because sessions cannot be read.
@@ -70,9 +70,9 @@ class Callers:
             answer = await handler(request, segment, user_id)
             return answer if user_id is None else personal(answer)
 
-        return greeted
+        return Guarded(Caller.READER, handler.__doc__, greeted)
 
-    def operator(self, handler: Handler) -> Handler:
+    def operator(self, handler: Handler) -> Guarded:
         """401 without the operator token, compared in constant time; else `handler`."""
 
         async def guarded(request: Request, segment: str) -> Response:
@@ -81,7 +81,7 @@ class Callers:
                 return UNAUTHORIZED
             return await handler(request, segment)
 
-        return guarded
+        return Guarded(Caller.OPERATOR, handler.__doc__, guarded)
 
 
 class ClientAddresses:

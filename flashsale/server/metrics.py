@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Source
+from flashsale.catalog.pictures import Pictures
 from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import App
@@ -114,6 +115,7 @@ class CacheCollector(Collector):
         yield from self._reads()
         yield from self._loads()
         yield from self._health()
+        yield from self._indexes()
         yield from self._blooms()
 
     def _reads(self) -> Iterator[Metric]:
@@ -171,6 +173,17 @@ class CacheCollector(Collector):
         ):
             yield GaugeMetricFamily(f"flashsale_cache_{name}", meaning, float(value))
 
+    def _indexes(self) -> Iterator[Metric]:
+        reads = CounterMetricFamily(
+            "flashsale_cache_index_reads",
+            "Reads of sets by their outcome: there, waited for, or from the database.",
+            labels=["index", "outcome"],
+        )
+        for name, indexes in self._cache.indexes.items():
+            for source in (Source.HIT, Source.WAIT, Source.LOAD):
+                reads.add_metric([name, source.value], indexes.outcomes[source])
+        yield reads
+
     def _blooms(self) -> Iterator[Metric]:
         there = GaugeMetricFamily(
             "flashsale_bloom_present", "1 where there is a filter.", labels=["filter"]
@@ -186,6 +199,21 @@ class CacheCollector(Collector):
                 for field, gauge in gauges.items():
                     gauge.add_metric([bloom.name], getattr(saturation, field))
         yield from (there, *gauges.values())
+
+
+class PictureCollector(Collector):
+    """Pictures that users sent, by what became of them."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
+
+    def collect(self) -> Iterator[Metric]:
+        pictures = CounterMetricFamily(
+            "flashsale_pictures", "Pictures, by what became of them.", labels=["outcome"]
+        )
+        for outcome, count in self._pictures.outcomes.items():
+            pictures.add_metric([outcome], count)
+        yield pictures
 
 
 class LoopLag(Collector):

@@ -16,9 +16,10 @@ from flashsale.accounts.attendance import Attendance
 from flashsale.accounts.login import Login, sender_for
 from flashsale.accounts.sessions import ClaimBudget, Sessions
 from flashsale.cache.client import CacheClient
+from flashsale.catalog.pictures import Pictures
 from flashsale.catalog.storefront import Storefront
 from flashsale.errors import FlashsaleError, Indeterminate, Unavailable, UnreachableError
-from flashsale.locks.counts import LockCollector
+from flashsale.locks.batch import LockCollector
 from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
@@ -27,9 +28,16 @@ from flashsale.seckill.permit import Books, Permits
 from flashsale.server.app import UNKNOWN, App, Router
 from flashsale.server.caller import Callers, ClientAddresses, parse_networks
 from flashsale.server.http.server import Server, listen, listen_unix
-from flashsale.server.metrics import CacheCollector, ClaimCollector, HttpCollector, LoopLag
+from flashsale.server.metrics import (
+    CacheCollector,
+    ClaimCollector,
+    HttpCollector,
+    LoopLag,
+    PictureCollector,
+)
 from flashsale.server.routes.accounts import AccountRoutes
 from flashsale.server.routes.orders import ClaimRoutes, OrderRoutes
+from flashsale.server.routes.people import PeopleRoutes, PictureRoutes
 from flashsale.server.routes.process import ProcessRoutes
 from flashsale.server.routes.storefront import BlogRoutes, ShopRoutes, VoucherRoutes
 from flashsale.settings import (
@@ -40,6 +48,7 @@ from flashsale.settings import (
     LockSettings,
     LoginSettings,
     OperatorSettings,
+    PictureSettings,
     ReplicaSettings,
     SessionSettings,
     StoreSettings,
@@ -86,13 +95,14 @@ class Replica:
         cache = CacheClient(stores.cache_url, CacheSettings.load(), BloomSettings.load())
         self._storefront = Storefront(self._pages, cache, self._ledger, CatalogSettings.load())
         self._locks = TaskLocks(stores.cache_url, stores.ledger_url, LockSettings.load())
+        self._pictures = Pictures(PictureSettings.load())
         self._lag = LoopLag()
         self._callers = Callers(self._sessions, OperatorSettings.load())
         router = Router()
         self.app = App(router, self._settings)
-        self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
         self._mount_accounts(router, session_settings)
         self._mount_storefront(router)
+        self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
 
     def _metrics(self, pools: Mapping[str, Engine]) -> Metrics:
         cache = self._storefront.cache
@@ -113,6 +123,7 @@ class Replica:
             ClaimCollector(self._claims),
             GateCollector(gates),
             CacheCollector(cache),
+            PictureCollector(self._pictures),
             LockCollector("task", self._locks.counts, lambda: self._locks.held),
             MySQLPoolCollector(pools),
             ChannelCollector(channels),
@@ -150,7 +161,9 @@ class Replica:
         parts = self._storefront
         ShopRoutes(self._callers, parts.shops, parts.types).mount(router)
         VoucherRoutes(self._callers, parts.vouchers).mount(router)
-        BlogRoutes(self._callers, parts.blogs).mount(router)
+        BlogRoutes(self._callers, parts.blogs, parts.people).mount(router)
+        PeopleRoutes(self._callers, parts.people).mount(router)
+        PictureRoutes(self._callers, self._pictures).mount(router)
 
     def __repr__(self) -> str:
         return f"<Replica {self._name} port={self._port} {self.app!r}>"
@@ -163,15 +176,7 @@ class Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await self._sync_clock()
-        duties = [
-            loop.create_task(duty)
-            for duty in (
-                self._claims.keep_time(),
-                self._permits.keep(),
-                self._lag.keep(),
-                *self._storefront.duties(self._locks),
-            )
-        ]
+        duties = self.start_duties()
         server = Server(self.app, self._settings, self._count_refusal)
         _calm_collector()
         stopping = loop.create_task(stop.wait())
@@ -187,6 +192,19 @@ class Replica:
             await self._close()
         if trouble:
             raise FlashsaleError(trouble)
+
+    def start_duties(self) -> list[asyncio.Task[None]]:
+        """What runs beside the requests for as long as the process lives."""
+        loop = asyncio.get_running_loop()
+        return [
+            loop.create_task(duty)
+            for duty in (
+                self._claims.keep_time(),
+                self._permits.keep(),
+                self._lag.keep(),
+                *self._storefront.duties(self._locks),
+            )
+        ]
 
     async def _sync_clock(self) -> None:
         try:

@@ -4,17 +4,18 @@ Its query parameters are read strictly: each within its bounds, or 400 with one 
 """
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs
 
 import orjson
 
 from flashsale.catalog.form import LATITUDE_MAX, BadForm, Form, read
 from flashsale.catalog.page import NUMBER_MAX
-from flashsale.model import parse_id
+from flashsale.model import ID_MAX, parse_id
 from flashsale.server.response import Response, rejected
-from flashsale.settings import ReplicaSettings
+from flashsale.settings import PICTURES_PATH, ReplicaSettings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -24,6 +25,10 @@ F = TypeVar("F", bound=Form)
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,3}(\.[0-9]{1,20})?")
 _LONGITUDE_MAX = 180.0
 _LENGTH_DIGITS_MAX = 18  # Python refuses to read a number of thousands of digits
+
+
+_EMPTY = {"const": ""}
+"""A parameter without a value is absent."""
 
 
 class Refused(Exception):  # noqa: N818 - carries the answer, is no bug
@@ -77,6 +82,8 @@ class Request:
         if size > limits.header_bytes_max:
             raise Refused(rejected("Headers too large", 431))
         if chunked or length is not None:
+            if self.path == PICTURES_PATH:
+                self._body_bytes_max = limits.larger_bodies[PICTURES_PATH]
             self._declared = self._body_length(length, chunked)
 
     def _body_length(self, length: bytes | None, chunked: bool) -> int:
@@ -94,6 +101,13 @@ class Request:
     def has_body(self) -> bool:
         """True where a body was announced."""
         return self._declared != 0
+
+    @property
+    def content_type(self) -> str:
+        """What the body is said to be, "" where nothing is said."""
+        kinds = (value for name, value in self.scope["headers"] if name == b"content-type")
+        found: bytes = next(kinds, b"")
+        return found.decode("latin-1")
 
     async def body(self) -> bytes:
         """The whole body. Raises Refused with 413 once it grows past the limit."""
@@ -113,8 +127,7 @@ class Request:
 
     async def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises Refused with 415 or 400."""
-        kinds = [value for name, value in self.scope["headers"] if name == b"content-type"]
-        if not kinds or kinds[0].partition(b";")[0].strip().lower() != b"application/json":
+        if self.content_type.partition(";")[0].strip().lower() != "application/json":
             raise Refused(rejected("Expected application/json", 415))
         try:
             value = orjson.loads(await self.body())
@@ -141,44 +154,120 @@ class Request:
             raise Refused(rejected(str(malformed), 400)) from malformed
 
 
-class Query:
-    """The parameters of one request. Its methods raise Refused with 400."""
+class Parameter(Protocol):
+    """Something that a request says beside its path and body."""
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def described(self) -> list[dict[str, Any]]:
+        """As OpenAPI has it, in one part or several."""
 
-    def text(self, name: str, length_max: int) -> str:
-        """Text of up to `length_max` characters, "" where it is absent."""
-        text = self._request.query(name).strip()
-        if len(text) > length_max:
-            raise _refused(f"{name}: expected at most {length_max} characters")
+
+@dataclass(frozen=True)
+class TextParameter:
+    """Text of up to `length_max` characters, "" where it is absent."""
+
+    name: str
+    length_max: int
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    """What its reader asks of it beyond that."""
+    is_needed: bool = False
+    """Whether "" is refused by its reader."""
+
+    def of(self, request: Request) -> str:
+        """What the request says. Raises Refused with 400."""
+        text = request.query(self.name).strip()
+        if len(text) > self.length_max:
+            raise _refused(f"{self.name}: expected at most {self.length_max} characters")
         return text
 
-    def id(self, name: str) -> int:
-        """An id."""
-        number = parse_id(self._request.query(name))
-        if number is None:
-            raise _refused(f"{name}: expected an id from 1 to 9223372036854775807")
+    def described(self) -> list[dict[str, Any]]:
+        """As OpenAPI has it."""
+        schema = {"type": "string", "maxLength": self.length_max, **self.schema}
+        return [{"name": self.name, "in": "query", "required": self.is_needed, "schema": schema}]
+
+
+@dataclass(frozen=True)
+class NumberParameter:
+    """A number from `least` on, `default` where it is absent; none may be absent without one."""
+
+    name: str
+    what: str
+    most: int = ID_MAX
+    default: int | None = None
+    least: int = 1
+
+    def of(self, request: Request) -> int:
+        """What the request says. Raises Refused with 400."""
+        text = request.query(self.name)
+        if not text and self.default is not None:
+            return self.default
+        number = 0 if text == "0" else parse_id(text)
+        if number is None or not self.least <= number <= self.most:
+            raise _refused(f"{self.name}: expected {self.what} from {self.least} to {self.most}")
         return number
 
-    def page(self, name: str = "current") -> int:
-        """The number of a page, 1 where it is absent."""
-        number = parse_id(self._request.query(name) or "1")
-        if number is None or number > NUMBER_MAX:
-            raise _refused(f"{name}: expected a page from 1 to {NUMBER_MAX}")
-        return number
+    def described(self) -> list[dict[str, Any]]:
+        """As OpenAPI has it."""
+        schema: dict[str, Any] = {
+            "type": "integer",
+            "minimum": self.least,
+            "maximum": self.most,
+        }
+        is_needed = self.default is None
+        if not is_needed:
+            schema = {"anyOf": [schema, _EMPTY], "default": self.default}
+        return [{"name": self.name, "in": "query", "required": is_needed, "schema": schema}]
 
-    def place(self) -> tuple[float, float] | None:
-        """Longitude `x` and latitude `y`, None where both are absent."""
-        if not (self._request.query("x") or self._request.query("y")):
+
+@dataclass(frozen=True)
+class HeaderParameter:
+    """A header that a route reads by itself."""
+
+    name: str
+    meaning: str
+    schema: Mapping[str, Any]
+
+    def described(self) -> list[dict[str, Any]]:
+        """As OpenAPI has it."""
+        told = {"description": self.meaning, "schema": self.schema}
+        return [{"name": self.name, "in": "header", "required": False, **told}]
+
+
+class PlaceParameters:
+    """Longitude `x` and latitude `y`, None where both are absent."""
+
+    _BOUNDS = {"x": _LONGITUDE_MAX, "y": LATITUDE_MAX}  # noqa: RUF012 - never changed
+
+    def of(self, request: Request) -> tuple[float, float] | None:
+        """What the request says. Raises Refused with 400."""
+        if not (request.query("x") or request.query("y")):
             return None
-        return self._degrees("x", _LONGITUDE_MAX), self._degrees("y", LATITUDE_MAX)
+        return self._degrees(request, "x"), self._degrees(request, "y")
 
-    def _degrees(self, name: str, bound: float) -> float:
-        text = self._request.query(name)
+    def _degrees(self, request: Request, name: str) -> float:
+        text, bound = request.query(name), self._BOUNDS[name]
         if not _DECIMAL.fullmatch(text) or abs(float(text)) > bound:
             raise _refused(f"{name}: expected degrees from -{bound:g} to {bound:g}, x and y both")
         return float(text)
+
+    def described(self) -> list[dict[str, Any]]:
+        """As OpenAPI has it, which cannot say that neither comes alone."""
+        return [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": "x and y both, or neither",
+                "schema": {
+                    "anyOf": [{"type": "number", "minimum": -bound, "maximum": bound}, _EMPTY]
+                },
+            }
+            for name, bound in self._BOUNDS.items()
+        ]
+
+
+TYPE_ID = NumberParameter("typeId", "an id")
+CURRENT = NumberParameter("current", "a page", NUMBER_MAX, default=1)
+PLACE = PlaceParameters()
 
 
 def _refused(message: str) -> Refused:

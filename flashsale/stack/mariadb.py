@@ -57,12 +57,20 @@ loose-innodb-flush-neighbors = 0
 loose-innodb-adaptive-hash-index = OFF
 loose-innodb-buffer-pool-dump-at-shutdown = OFF
 loose-innodb-buffer-pool-load-at-startup = OFF
-{statistics}loose-query-cache-type = OFF
+{statistics}{calls}loose-query-cache-type = OFF
 loose-query-cache-size = 0
 loose-key-buffer-size = 8M
 loose-aria-pagecache-buffer-size = 16M
 max-allowed-packet = 64M
 """
+
+_PLAIN_CALLS = """\
+innodb-use-native-aio = OFF
+loose-innodb-flush-method = fsync
+loose-innodb-log-file-buffering = ON
+loose-innodb-log-file-mmap = OFF
+"""
+"""Every write and fsync is a call of the C library, where faults can be made."""
 
 _BY_PORT = """\
 bind-address = {host}
@@ -141,6 +149,7 @@ class MariaDBServer(Service):
         redo_log_mb: int = 256,
         statistics: bool = False,
         statements_kept: int = STATEMENTS_KEPT,
+        plain_calls: bool = False,
         binary: Binary | None = None,
     ) -> None:
         super().__init__("mariadb", directory, place=socket or port, log=log)
@@ -150,6 +159,7 @@ class MariaDBServer(Service):
         self._statistics = (
             _STATISTICS.format(history=statements_kept) if statistics else _NO_STATISTICS
         )
+        self._calls = _PLAIN_CALLS if plain_calls else ""
         self._init = _INIT + _STATISTICS_INIT if statistics else _INIT
         self._binary = binary
 
@@ -252,6 +262,7 @@ class MariaDBServer(Service):
                 buffer_pool_mb=self._buffer_pool_mb,
                 redo_log_mb=self._redo_log_mb,
                 statistics=self._statistics,
+                calls=self._calls,
             ),
         )
 

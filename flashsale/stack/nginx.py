@@ -1,10 +1,15 @@
 """A private nginx in front of the replicas, and the one template (`deploy/nginx.conf.j2`) that
-makes its configuration and that of deploy/compose.yaml.
+makes its configuration and those of deploy/compose.yaml and deploy/kubernetes.
+
+`make compose` writes their files, from COMPOSE and KUBERNETES. They are rendered beforehand and
+checked in, not by the image's own substitution of variables when it starts: that knows no loops, so
+it would take a second template, and nobody could read or test what runs.
 """
 
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +20,13 @@ import jinja2
 from flashsale.errors import UnreachableError
 from flashsale.resources import resource
 from flashsale.secret_file import private_folder, write_private
+from flashsale.settings import PICTURE_FORM_BYTES, PICTURES_PATH, ReplicaSettings
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port
 from flashsale.stack.process import CommandLine, raise_descriptor_limit
 from flashsale.stack.service import Service
+from flashsale.stack.settings import StackSettings
 
 _REFUSALS = (
     # nginx's own status, the one that leaves it, the text
@@ -61,10 +68,14 @@ class NginxConf:
     workers: int = 1
     worker_connections: int = 16_384
     upstream_keepalive: int = 700  # idle connections to replicas, per worker
+    upstream_keepalive_time: str = "24h"  # after which a connection to a replica is made anew
     access_log: str | None = None  # a file for one JSON object a request
     limits: AddressLimits | None = None
     as_root: bool = False
     log_level: str = "warn"
+    pictures: str | None = None  # the folder that replicas keep them in
+    pictures_path: str = PICTURES_PATH
+    picture_form_bytes: int = 1_048_576 + PICTURE_FORM_BYTES  # as replicas have it by default
 
     def render(self) -> str:
         """The whole configuration file."""
@@ -90,6 +101,8 @@ class Balancing:
     upstream_keepalive: int = 700
     access_log: bool = False
     limits: AddressLimits | None = None
+    pictures: Path | None = None
+    picture_form_bytes: int = NginxConf.picture_form_bytes
 
 
 class NginxServer(Service):
@@ -187,6 +200,8 @@ class NginxServer(Service):
             upstream_keepalive=balancing.upstream_keepalive,
             access_log=str(self.directory / "access.log") if balancing.access_log else None,
             limits=balancing.limits,
+            pictures=_escaped(balancing.pictures) if balancing.pictures else None,
+            picture_form_bytes=balancing.picture_form_bytes,
             as_root=os.geteuid() == 0,
         ).render()
 
@@ -201,3 +216,57 @@ def _connections(wanted: int) -> int:
     raise_descriptor_limit()
     soft, _ = getrlimit(RLIMIT_NOFILE)
     return wanted if soft == RLIM_INFINITY else min(wanted, soft - _DESCRIPTORS_SPARED)
+
+
+def queues_hold(settings: StackSettings) -> bool:
+    """Whether all that nginx can ask at once has room in the queues of the replicas' sockets.
+
+    A full one refuses where that of a port lets its clients wait.
+    """
+    backlog = min(ReplicaSettings.load().backlog, _longest_queue())
+    asked_at_once = settings.nginx_workers * settings.nginx_connections // 2
+    return settings.replicas * backlog >= asked_at_once
+
+
+def _longest_queue() -> int:
+    try:
+        return int(Path("/proc/sys/net/core/somaxconn").read_bytes())
+    except (OSError, ValueError):
+        return 128
+
+
+COMPOSE = NginxConf(
+    listen="8080",
+    status_listen="8090",
+    replicas=("replica1:8081", "replica2:8081", "replica3:8081"),
+    workers=2,
+    access_log="/dev/stdout",
+    pictures="/srv/pictures",
+    limits=AddressLimits(
+        requests_per_s=50,
+        requests_burst=200,  # people behind one address of a company or a carrier
+        connections=200,
+        exempt=("10.89.77.128/25",),  # a toolkit of the same compose.yaml
+    ),
+)
+
+KUBERNETES = NginxConf(
+    listen="8080",
+    status_listen="8090",
+    # One name, of a Service, behind which is another replica each time: what one try did not reach
+    # is tried again under the same name.
+    replicas=("replica:8081",) * 3,
+    workers=2,
+    upstream_keepalive_time="30s",  # so that a replica that was added gets its part
+    access_log="/dev/stdout",
+    limits=AddressLimits(
+        requests_per_s=50,
+        requests_burst=200,
+        connections=200,
+        exempt=("10.0.0.0/8",),  # the network of Pods: a storm, or a balancer in front
+    ),
+)
+
+if __name__ == "__main__":
+    chosen = KUBERNETES if sys.argv[1:] == ["kubernetes"] else COMPOSE
+    sys.stdout.write(chosen.render())

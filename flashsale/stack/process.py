@@ -4,9 +4,11 @@ certain.
 
 import ctypes
 import os
+import platform
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -24,7 +26,34 @@ _DESCRIPTORS_MAX = 1_048_576  # some limits are a billion, and programs size tab
 _UMASK = 0o077
 
 
-def tether(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+PROMPT_US = 100
+"""The slice of what others wait for: stores, workers, nginx. The kernel takes none below it."""
+
+_SETATTR = {"x86_64": 314, "aarch64": 274}
+"""Numbers of the system call sched_setattr(2), which the C library does not offer."""
+_KEEP_POLICY = 0x08
+_AS_WORDS = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, 2 others
+
+
+def slice_setter(slice_us: int) -> Callable[[], None]:
+    """A function that asks the kernel for short slices for the process that calls it, and for all
+    that this starts: who has the shorter one goes first when it wakes up, and gets no more CPU by
+    it. Linux knows it from 6.12 on; elsewhere nothing changes. It makes one system call."""
+    number = _SETATTR.get(platform.machine())
+    if number is None:
+        return lambda: None
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    runtime_ns = slice_us * 1_000
+    words = ctypes.create_string_buffer(
+        _AS_WORDS.pack(_AS_WORDS.size, 0, _KEEP_POLICY, niceness, 0, runtime_ns, 0, 0)
+    )
+    return lambda: call(number, 0, words, 0)
+
+
+def tether(
+    death_signal: signal.Signals = signal.SIGKILL, before_exec: Callable[[], None] = lambda: None
+) -> Callable[[], None]:
     """What `subprocess.Popen(preexec_fn=...)` runs in the child, between fork and exec.
 
     The kernel sends `death_signal` to the child when the *thread* that started it ends, so
@@ -41,6 +70,7 @@ def tether(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
         os.umask(_UMASK)  # what it writes is this user's alone
         raise_descriptor_limit()
+        before_exec()
 
     return bind
 
@@ -122,6 +152,7 @@ class CommandLine:
     directory: Path
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL  # what it gets when this process dies
+    slice_us: int = PROMPT_US  # how soon it goes first when it wakes up
 
 
 @dataclass
@@ -144,7 +175,9 @@ class Process:
                         stdout=log,
                         stderr=log,
                         start_new_session=True,
-                        preexec_fn=tether(self.command.death_signal),
+                        preexec_fn=tether(
+                            self.command.death_signal, slice_setter(self.command.slice_us)
+                        ),
                     )
             except OSError as error:
                 raise UnreachableError(

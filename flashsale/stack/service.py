@@ -4,8 +4,9 @@ when supervised.
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +57,7 @@ class Service(ABC):
         self.place: Port | Socket = place or Port.free()
         self.log = (log or directory / f"{name}.log").absolute()
         self.process: Process | None = None
+        self.more_environment: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
         state = "stopped" if self.process is None else f"pid {self.process.pid}"
@@ -94,7 +96,9 @@ class Service(ABC):
         try:
             private_folder(self.directory)
             private_folder(self.log.parent)
-            self.process = Process(self.prepare(), self.log)
+            command = self.prepare()
+            environment = {**command.environment, **self.more_environment}
+            self.process = Process(replace(command, environment=environment), self.log)
         except OSError as error:
             raise UnreachableError(
                 f"{self.name} cannot be started in {self.directory}: {error.strerror}"

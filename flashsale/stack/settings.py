@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from flashsale.settings import Durability, Settings
+from flashsale.model import Durability
+from flashsale.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class StackSettings(Settings):
 
     links: dict[str, int] = Field(
         {}, description='Ports of relays on links of the stack, in JSON: {"r1->ledger": 4711}.'
+    )
+
+    shim: str = Field("", description="A library for faults below a process (docs/faults.md).")
+    shims: dict[str, str] = Field(
+        {}, description="Whom it is loaded into, with a control file each, in JSON, by name."
     )
 
     start_timeout_s: float = Field(

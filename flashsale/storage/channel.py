@@ -72,12 +72,10 @@ class _Wire(asyncio.Protocol):
         self,
         writer: asyncio.StreamWriter,
         text: bool,
-        timeout_s: float,
         on_demoted: Callable[[], None],
     ) -> None:
         self._writer = writer  # kept: it would close the transport
         self._transport = cast(asyncio.Transport, writer.transport)
-        self._timeout_s = timeout_s
         self._on_demoted = on_demoted
         self._reader = Reader(
             protocolError=InvalidResponse,
@@ -106,22 +104,18 @@ class _Wire(asyncio.Protocol):
         self._transport.abort()
         self._answer()
 
-    def exchange(self, data: bytes, count: int) -> asyncio.Future[list[Any]]:
-        """Send `count` commands; the future brings their replies.
+    def exchange(self, data: bytes, count: int, due_s: float) -> asyncio.Future[list[Any]]:
+        """Send `count` commands; the future brings their replies, by `due_s` of the loop's clock.
 
-        Errors are replies. There are fewer where the connection was lost or the time was up, and
-        `why` says what of it; it is closed then.
+        It has to be open. Errors are replies. There are fewer where the connection was lost or the
+        time was up, and `why` says what of it; it is closed then.
         """
         future = self._waiting = self._loop.create_future()
         self._replies, self._wanted, self.why = [], count, ""
-        if not self.is_open:
-            self.why = "the connection was closed"
-            self._answer()
-            return future
         self._transport.write(data)
-        self._due_s = self._loop.time() + self._timeout_s
+        self._due_s = due_s
         if self._timer is None:  # one for many calls: to make one costs as much as a small call
-            self._timer = self._loop.call_at(self._due_s, self._look_at_clock)
+            self._timer = self._loop.call_at(due_s, self._look_at_clock)
         return future
 
     def data_received(self, data: bytes) -> None:
@@ -163,7 +157,7 @@ class _Wire(asyncio.Protocol):
         if self._loop.time() < self._due_s:
             self._timer = self._loop.call_at(self._due_s, self._look_at_clock)
         else:
-            self.why = f"it took longer than {self._timeout_s:g} s"
+            self.why = "the time for it was up"
             self.close()
 
     def _answer(self) -> None:
@@ -181,6 +175,8 @@ class _Wire(asyncio.Protocol):
 
 class Channel:
     """At most `connections_max` conversations with one Redis; a caller waits for a free one.
+
+    Every call ends within `timeout_s`: to wait, to connect, to be answered, all together.
 
     Replies are text, or bytes where `text` is False: then no reply can fail to be decoded.
     """
@@ -223,16 +219,16 @@ class Channel:
         alone. Raises Unavailable if nothing was sent. NOSCRIPT is cured here by loading the
         script and sending that call again, since it certainly was not executed.
         """
-        async with self._free:
-            wire = await self._taken()
-            try:
-                replies = await self._exchange(wire, [call.command() for call in calls])
-                for i, reply in enumerate(replies):
-                    call = calls[i]
-                    if isinstance(reply, NoScriptError) and isinstance(call, Call):
-                        replies[i] = await self._load_and_run(wire, call)
-            finally:
-                self._give_back(wire)
+        due_s = asyncio.get_running_loop().time() + self._timeout_s
+        wire = await self._taken(due_s)
+        try:
+            replies = await self._exchange(wire, [call.command() for call in calls], due_s)
+            for i, reply in enumerate(replies):
+                call = calls[i]
+                if isinstance(reply, NoScriptError) and isinstance(call, Call):
+                    replies[i] = await self._load_and_run(wire, call, due_s)
+        finally:
+            self._give_back(wire)
         return [trouble(r) if isinstance(r, RedisError) else r for r in replies]
 
     async def evaluate(self, call: Call) -> Any:
@@ -248,16 +244,16 @@ class Channel:
 
     async def ask_all(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """The replies to plain commands sent in one write. Raises Unavailable or Indeterminate."""
-        async with self._free:
-            wire = await self._taken()
-            try:
-                replies = await self._exchange(wire, commands)
-            finally:
-                self._give_back(wire)
+        due_s = asyncio.get_running_loop().time() + self._timeout_s
+        wire = await self._taken(due_s)
+        try:
+            replies = await self._exchange(wire, commands, due_s)
+        finally:
+            self._give_back(wire)
         for reply in replies:
             if isinstance(reply, RedisError):
                 raise trouble(reply)
-            if isinstance(reply, Indeterminate):
+            if isinstance(reply, (Unavailable, Indeterminate)):
                 raise reply
         return replies
 
@@ -267,8 +263,22 @@ class Channel:
             self._idle.pop().close()  # nothing is under way on it
         await asyncio.sleep(0)  # the loop closes a transport in its next turn
 
-    async def _taken(self) -> _Wire:
-        wire = self._usable() or await self._opened()
+    async def _taken(self, due_s: float) -> _Wire:
+        """A connection that nobody else uses. Raises Unavailable."""
+        if self._free.locked():
+            try:
+                async with asyncio.timeout_at(due_s):
+                    await self._free.acquire()
+            except TimeoutError:
+                self.unreachable += 1
+                raise Unavailable("Redis was not asked: no connection came free in time") from None
+        else:
+            await self._free.acquire()
+        try:
+            wire = self._usable() or await self._opened(due_s)
+        except BaseException:
+            self._free.release()
+            raise
         self.in_use += 1
         return wire
 
@@ -281,10 +291,10 @@ class Channel:
             wire.close()
         return None
 
-    async def _opened(self) -> _Wire:
+    async def _opened(self, due_s: float) -> _Wire:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(due_s):
                 await connection.connect()  # type: ignore[no-untyped-call]
             if await connection.can_read():
                 raise RedisConnectionError("the server spoke before it was asked")
@@ -297,11 +307,11 @@ class Channel:
             raise
         writer, connection._reader, connection._writer = connection._writer, None, None
         assert writer is not None
-        wire = _Wire(writer, self._text, self._timeout_s, self._leave)
+        wire = _Wire(writer, self._text, self._leave)
         writer.transport.set_protocol(wire)
         if self._opening is not None:
             try:
-                self._opening.check(await self._exchange(wire, self._opening.commands))
+                self._opening.check(await self._exchange(wire, self._opening.commands, due_s))
             except Unavailable:
                 wire.close()
                 raise
@@ -310,16 +320,22 @@ class Channel:
     def _give_back(self, wire: _Wire) -> None:
         self.in_use -= 1
         self._idle.append(wire)
+        self._free.release()
 
     def _leave(self) -> None:
         self._demoted_s = monotonic()
 
-    async def _exchange(self, wire: _Wire, commands: Sequence[Sequence[Word]]) -> list[Any]:
+    async def _exchange(
+        self, wire: _Wire, commands: Sequence[Sequence[Word]], due_s: float
+    ) -> list[Any]:
         if not commands:  # asyncio's own loop keeps an empty write for ever, from Python 3.12 on
             return []
+        if not wire.is_open:  # it was lost since it was opened, or by the call before this one
+            self.unreachable += 1
+            return [Unavailable("Redis was not asked: the connection was closed")] * len(commands)
         data = b"".join(pack_command(tuple(words)) for words in commands)  # type: ignore[arg-type]  # its stub takes one word
         try:
-            replies = await wire.exchange(data, len(commands))
+            replies = await wire.exchange(data, len(commands), due_s)
         except BaseException:
             wire.close()  # cancelled halfway: replies would be stale
             raise
@@ -329,8 +345,8 @@ class Channel:
             replies += [Lost(f"Redis did not answer: {wire.why}")] * missing
         return replies
 
-    async def _load_and_run(self, wire: _Wire, call: Call) -> Any:
-        loaded = (await self._exchange(wire, [("SCRIPT", "LOAD", call.script.text)]))[0]
+    async def _load_and_run(self, wire: _Wire, call: Call, due_s: float) -> Any:
+        loaded = (await self._exchange(wire, [("SCRIPT", "LOAD", call.script.text)], due_s))[0]
         if isinstance(loaded, (RedisError, Unavailable, Indeterminate)):
             return Unavailable(f"the script {call.script.name} could not be loaded: {loaded}")
-        return (await self._exchange(wire, [call.command()]))[0]
+        return (await self._exchange(wire, [call.command()], due_s))[0]

@@ -17,6 +17,10 @@ class GateFull(Exception):  # noqa: N818 - a bound that was met, not a bug
     """The queue before the gate is full; nothing was sent."""
 
 
+class Overdue(GateFull):
+    """It has waited for too long; nothing was sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How much a gate takes: items in one call, calls in flight, items that may wait."""
@@ -32,18 +36,22 @@ class Gate(Generic[Item, Reply]):
     `send` takes a batch and answers a list of replies, in the same order; what it raises is
     raised to every caller of that batch who has no answer yet. A reply that takes longer than the
     call may be a future: it is passed on when it is there, and keeps no call in flight.
+    `is_overdue` says of the first who waits whether that was too long, in place of a call.
     """
 
     def __init__(
         self,
         send: Callable[[list[Item]], Awaitable[Sequence[Reply | asyncio.Future[Reply]]]],
         bounds: Bounds,
+        is_overdue: Callable[[Item], bool] | None = None,
     ) -> None:
         self._send = send
         self._bounds = bounds
+        self._is_overdue = is_overdue
         self._queue: deque[tuple[Item, asyncio.Future[Reply]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_due = False
+        self._crowded_since_s = 0.0
         self.sizes = Buckets(SIZES)  # items a call
         self.durations_s = Buckets(LATENCY_S)  # of calls, answered or not
         self.refused = 0  # items, since the queue was full
@@ -71,12 +79,22 @@ class Gate(Generic[Item, Reply]):
         """Calls that have not been answered."""
         return len(self._tasks)
 
+    def crowded_s(self) -> float:
+        """For how long somebody has been waiting, without a break: a queue that a crowd leaves
+        behind becomes empty, one of a load that cannot be carried does not."""
+        if not self._queue:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._crowded_since_s
+
     def enter(self, item: Item) -> asyncio.Future[Reply]:
-        """Queue `item`; the future brings its reply. Raises GateFull."""
+        """Queue `item`; the future brings its reply, or raises Overdue. Raises GateFull."""
         if len(self._queue) >= self._bounds.queue_max:
             self.refused += 1
             raise GateFull
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if not self._queue:
+            self._crowded_since_s = loop.time()
+        future: asyncio.Future[Reply] = loop.create_future()
         self._queue.append((item, future))
         self._start()
         return future
@@ -107,12 +125,24 @@ class Gate(Generic[Item, Reply]):
         """One call after the other, for as long as anybody waits."""
         self._start_due = False
         while self._queue:
+            self._leave_out_overdue()
             size = min(len(self._queue), self._bounds.batch_max)
             batch = [self._queue.popleft() for _ in range(size)]
+            if not batch:
+                return
             self._start()
             await self._call(batch)
             if self._queue:
                 await asyncio.sleep(0)  # who has an answer now goes first
+
+    def _leave_out_overdue(self) -> None:
+        if self._is_overdue is None or not self._is_overdue(self._queue[0][0]):
+            return
+        error = Overdue()
+        while self._queue and self._is_overdue(self._queue[0][0]):
+            _, future = self._queue.popleft()
+            if not future.done():
+                future.set_exception(error)
 
     async def _call(self, batch: list[tuple[Item, asyncio.Future[Reply]]]) -> None:
         self.sizes.add(len(batch))

@@ -121,6 +121,7 @@ blog = _table(
     Column("comments", Integer, nullable=False, server_default="0"),
     *_stamps(),
     Index("ix_blog_liked", "liked"),
+    Index("ix_blog_user", "user_id", "create_time"),
 )
 
 blog_like = _table(
@@ -128,6 +129,17 @@ blog_like = _table(
     _id("user_id"),
     _id("blog_id"),
     _stamp("create_time"),
+    Index("ix_like_blog", "blog_id", "create_time"),
+)
+
+follow = _table(
+    "tb_follow",
+    _id(generated=True),
+    Column("user_id", BigInteger, nullable=False),
+    Column("follow_user_id", BigInteger, nullable=False),
+    _stamp("create_time"),
+    UniqueConstraint("user_id", "follow_user_id", name="uk_follow"),
+    Index("ix_follow_followed", "follow_user_id"),
 )
 
 voucher = _table(

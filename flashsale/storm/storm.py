@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 import uvloop
 
 from flashsale.errors import FlashsaleError, UsageError
-from flashsale.run.attempts import NEVER, Attempts
+from flashsale.run.attempts import NEVER, Attempts, PlanColumns
 from flashsale.run.attempts_file import AttemptsFile
 from flashsale.run.folder import RunFolder, telling, write_file
 from flashsale.run.generator import Machine
-from flashsale.run.plan_columns import PlanColumns
 from flashsale.run.recording import scenario_document
 from flashsale.run.summary import ShardFigures, Summary
 from flashsale.scenario.load import Step
@@ -24,13 +23,14 @@ from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
 from flashsale.storm.attack.attack import Attack, Mission, Progress, Records, ShowProgress
 from flashsale.storm.attack.engine import Engine
-from flashsale.storm.attack.instants import at_once, at_unix_us, until_unix_us
+from flashsale.storm.attack.instants import Hold, at_once, at_unix_us, until_unix_us
 from flashsale.storm.attack.questions import Question, Resolver
 from flashsale.storm.attack.requests import Values
 from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.attack.stopping import AbortWatch, Interrupts, interrupts
 from flashsale.storm.crew.crew import Crew, connections_each
-from flashsale.storm.crew.shard import Shard, clock_error_us
+from flashsale.storm.crew.rendezvous import Rendezvous
+from flashsale.storm.crew.shard import Shard, record_header, shard_header, units_by_text
 from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude, write_results
 from flashsale.storm.figures.effort import Effort
 from flashsale.storm.figures.figures import Figures
@@ -62,6 +62,7 @@ class Assignment:
     plan: PlanColumns | None = None  # one that was fired before; else the scenario's
     calibration: Calibration | None = None
     start_at_us: int | None = None  # since 1970, UTC; else as soon as all connections stand
+    rendezvous: Rendezvous | None = None  # who tells the instant, in place of that
     columns: Mapping[int, Mapping[str, str]] = field(default_factory=dict)  # of the users' file
 
     @property
@@ -123,6 +124,9 @@ class _Storm:
         self._plan_hash, self._planned, self._shard = whole.digest, len(whole), shard
         self._start_at_us = assignment.start_at_us
         self._barrier = at_once if self._start_at_us is None else at_unix_us(self._start_at_us)
+        self._rendezvous = assignment.rendezvous
+        if self._rendezvous is not None:
+            self._barrier = self._met
         self._attempts, self._watch = Attempts(len(self._plan)), SelfWatch()
         self._aborts = AbortWatch(assignment.aborts, self._attempts, self._plan.asks)
 
@@ -158,6 +162,8 @@ class _Storm:
             show(progress)
             if self._aborts.look(progress.elapsed_s):
                 attack.stop("aborted")
+            if self._rendezvous is not None and self._rendezvous.look(progress):
+                attack.stop()
 
         attack: Attack = (
             Engine(mission, records, look, self._barrier)
@@ -178,9 +184,22 @@ class _Storm:
 
     async def _fire(self, attack: Attack) -> None:
         loop = asyncio.get_running_loop()
-        # Not from within the handler: a signal may come between any two steps of a callback.
-        with self._taken.told(lambda: loop.call_soon_threadsafe(attack.stop)):
+
+        def stop() -> None:
+            # Not from within the handler: a signal may come between any two steps of a callback.
+            loop.call_soon_threadsafe(attack.stop)
+            if self._rendezvous is not None:
+                self._rendezvous.interrupted = True
+
+        with self._taken.told(stop):
             await attack.run()
+
+    async def _met(self, hold: Hold) -> int:
+        """The instant that all shards were told, with the clock that it is by on record."""
+        assert self._rendezvous is not None
+        instant_ns = await self._rendezvous.instant(hold)
+        self._file.clock = self._rendezvous.clock
+        return instant_ns
 
     async def _resolve(self) -> int:
         shop = self._scenario.target
@@ -262,53 +281,18 @@ class _Storm:
         return claims_by_voucher(self._attempts, asked)
 
     def _header(self) -> dict[str, object]:
-        sale = self._scenario.sale
-        return {
-            "run": self._folder.name,
-            "scenario": self._scenario.name,
-            "seed": self._scenario.load.seed,
-            "plan_hash": self._plan_hash,
-            "base_url": self._target.base_url,
-            "asked": [step.endpoint for step in self._plan.steps],
-            "vouchers": list(sale.voucher_ids) if sale else [],
-            "units": {} if self._shard is not None else self._units_by_text(),
-            **self._shop_header(),
-            "connections": self._plan.connection_count,
-            "clicks": self._plan.clicks,
-            "cold": self._plan.cold,
-            "retry_on": self._plan.retry_on,
-            "planned": len(self._plan),
-            "barrier_unix_us": None,
-            **self._shard_header(),
-        }
-
-    def _shop_header(self) -> dict[str, object]:
-        """What is said only of sales that are not as ours: a judge has to know."""
-        sale, said = self._scenario.sale, dict[str, object]()
-        if sale is not None and sale.limit != 1:
-            said["limit"] = sale.limit
-        if sale is not None and sale.quantity != 1:
-            said["quantity"] = sale.quantity
-        if self._scenario.target.is_own:
-            said["text_ids"] = True
-        return said
-
-    def _shard_header(self) -> dict[str, object]:
+        header = record_header(
+            self._scenario,
+            self._plan,
+            run=self._folder.name,
+            plan_hash=self._plan_hash,
+            base_url=self._target.base_url,
+        )
         if self._shard is None:
-            return {}
-        return {
-            "shard": {
-                "number": self._shard.number,
-                "of": self._shard.of,
-                "planned": self._planned,
-                "start_at_unix_us": self._start_at_us,
-                "clock_error_us": clock_error_us(),
-                "units": self._units_by_text(),
-            }
-        }
-
-    def _units_by_text(self) -> dict[str, int]:
-        return {str(voucher): units for voucher, units in self._units.items()}
+            return {**header, "units": units_by_text(self._units)}
+        met = None if self._rendezvous is None else self._rendezvous.name
+        shard = shard_header(self._shard, self._planned, self._units, self._start_at_us, met)
+        return {**header, "shard": shard}
 
     def _write_end(self) -> None:
         interrupted = self._taken.exit_code is not None

@@ -22,20 +22,14 @@ import orjson
 from flashsale.errors import NothingJudgedError
 from flashsale.run.folder import ENDING_FILE, read_file
 from flashsale.verify.attempts import Attempts, Claims
-from flashsale.verify.baseline import Baseline, SaleBefore, whole_or_none
-from flashsale.verify.connection import connect
 from flashsale.verify.observation import (
+    Baseline,
     Clocks,
-    LedgerSale,
-    MySQLSale,
     Observation,
     Position,
-    Rows,
-    Terms,
-    frozen_view,
+    SaleBefore,
     read_clocks,
-    read_mysql_sales,
-    read_terms,
+    whole_or_none,
 )
 from flashsale.verify.queue import (
     BEGINNING,
@@ -45,6 +39,16 @@ from flashsale.verify.queue import (
     is_past,
     position,
     read_queue,
+)
+from flashsale.verify.stores import (
+    LedgerSale,
+    MySQLSale,
+    Rows,
+    Terms,
+    connect,
+    frozen_view,
+    read_mysql_sales,
+    read_terms,
 )
 
 SCHEMA = 1

@@ -1,12 +1,13 @@
 """What a check has to say: violations, doubts and remarks, each naming its offenders, and what it
-met of what it guards.
+met of what it guards; what one check, and what a whole run amounts to.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 
 EXAMPLES_MAX = 20
@@ -85,3 +86,83 @@ that is nought, it would have passed whatever the sale does; the other counts sa
 def is_met(met: Met) -> bool:
     """True where something came that the check guards against."""
     return next(iter(met.values()), 0) > 0
+
+
+_EXIT_CODES = {
+    Verdict.PASS: ExitCode.PASS,
+    Verdict.FAIL: ExitCode.VIOLATION,
+    Verdict.UNKNOWN: ExitCode.NOTHING_JUDGED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one check amounts to; `detail` names the offenders, or the rule that held.
+
+    `exercised` counts what it met, first of all of what it guards. `history` is the second judge's:
+    the smallest part of the run that no sale can have gone through, claim by claim.
+    """
+
+    name: str
+    verdict: Verdict
+    detail: str
+    findings: tuple[Finding, ...] = ()
+    exercised: Met = field(default_factory=dict)
+    history: tuple[dict[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in summary.json."""
+        return {
+            "name": self.name,
+            "verdict": str(self.verdict),
+            "detail": self.detail,
+            "exercised": dict(self.exercised),
+            "findings": [finding.to_json() for finding in self.findings],
+            "history": list(self.history),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the whole run amounts to. `reason` says why nothing, or not all, could be judged.
+
+    `shortfall` says what the storm's record lacks, and what that means; `rests_on` what a verdict
+    on somebody else's shop rests on.
+    """
+
+    verdict: Verdict
+    checks: tuple[CheckResult, ...]
+    reason: str | None = None
+    accepted: int | None = None
+    unanswered: int | None = None
+    persisted: int | None = None
+    drain_s: float | None = None
+    waited_s: float = 0.0
+    latency_ms: dict[str, Any] | None = None
+    shortfall: str | None = None
+    rests_on: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What `flashsale verify` ends with."""
+        return _EXIT_CODES[self.verdict]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in verify.json and in `--json`."""
+        return {
+            "schema": 1,
+            "verdict": str(self.verdict),
+            "exit_code": int(self.exit_code),
+            "reason": self.reason,
+            "shortfall": self.shortfall,
+            **({"rests_on": list(self.rests_on)} if self.rests_on else {}),
+            "orders": {
+                "accepted": self.accepted,
+                "unanswered": self.unanswered,
+                "persisted": self.persisted,
+                "drain_s": self.drain_s,
+            },
+            "waited_s": round(self.waited_s, 3),
+            "latency_ms": {"persisted": self.latency_ms},
+            "checks": [check.to_json() for check in self.checks],
+        }

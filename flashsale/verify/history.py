@@ -1,9 +1,12 @@
-"""A sale's history as the second judge sees it: claims with two instants each, and what a sale may
-answer them.
+"""A sale's history as the second judge sees it: claims with two instants each, what a sale may
+answer them, and the search for an order in which it did.
 
 The model is a counter of units and one order a user. A claim takes effect at one instant between
 its send and its answer; one without an answer at any instant after its send, or never. Units that
 came back in the run may have done so at any instant.
+
+The search looks at all orders, after Wing and Gong (Testing and verifying concurrent objects,
+1993), with what was seen remembered as Lowe does (Testing for linearizability, 2017).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +23,7 @@ from flashsale.verify.attempts import (
     SOLD_OUT,
     Claims,
 )
-from flashsale.verify.baseline import SaleBefore
+from flashsale.verify.observation import SaleBefore
 from flashsale.verify.snapshot import Sale
 
 EARLIEST, LATEST = -1, 2**62
@@ -251,3 +254,126 @@ def timeline(ops: Iterable[Op], illegal: Op | None) -> list[dict[str, Any]]:
     """The claims in the order of their sends, the one that has no place marked."""
     ordered = sorted(ops, key=lambda op: (op.clock, op.sent, op.done))
     return [op.to_json(illegal=op is illegal) for op in ordered]
+
+
+STEPS_MAX = 200_000
+"""States that one search may look at; past them it says that it does not know."""
+
+
+# The search.
+
+
+def search(history: History, steps_max: int = STEPS_MAX) -> bool | None:
+    """True where some order of the claims is a sale's, False where none is, None past the bound."""
+    frame = history.frame
+    most = min(frame.most, frame.least + len(history.ops) + 1)
+    steps = steps_max
+    for units in range(frame.least, most + 1):
+        found = _Search(history, units, steps)
+        if found.run():
+            return True
+        steps = found.steps
+        if steps <= 0:
+            return None
+    return False
+
+
+_State = tuple[int, int, int, tuple[tuple[int, int], ...], frozenset[tuple[int, int]]]
+"""Claims that took effect, as bits; units left and to come back; who holds what and may free it."""
+
+
+@dataclass
+class _Search:
+    history: History
+    units: int
+    steps: int
+
+    def run(self) -> bool:
+        ops, frame = self.history.ops, self.history.frame
+        must = sum(1 << i for i, op in enumerate(ops) if op.kind is not Kind.OPEN)
+        before = [
+            sum(1 << j for j, o in enumerate(ops) if o.kind is not Kind.OPEN and o.precedes(op))
+            for op in ops
+        ]
+        returns = min(frame.returns, len(ops))
+        first: _State = (0, self.units, returns, tuple(frame.held.items()), frame.freed)
+        seen, stack = {first}, [first]
+        while stack and self.steps > 0:
+            state = stack.pop()
+            if state[0] & must == must:
+                return True
+            self.steps -= 1
+            for after in self._next(state, before):
+                if after not in seen:
+                    seen.add(after)
+                    stack.append(after)
+        return False
+
+    def _next(self, state: _State, before: Sequence[int]) -> Iterator[_State]:
+        done, left, returns, holds, freed = state
+        held = dict(holds)
+        for user, order in freed:
+            if held.get(user) in (order, UNNAMED):
+                rest = tuple(sorted((u, o) for u, o in held.items() if u != user))
+                yield done, left, returns, rest, freed - {(user, order)}
+        if returns:
+            yield done, left + 1, returns - 1, holds, freed
+        for i, op in enumerate(self.history.ops):
+            if done >> i & 1 or before[i] & ~done:
+                continue
+            after = _answer(op, left, held)
+            if after is not None:
+                left_then, holds_then = after
+                pairs = tuple(sorted(holds_then.items()))
+                yield done | 1 << i, left_then, returns, pairs, freed
+
+
+def _answer(op: Op, left: int, held: dict[int, int]) -> tuple[int, dict[int, int]] | None:
+    """Units left and who holds what after a sale has answered so; None where it would not."""
+    holds = held.get(op.user)
+    if op.kind is Kind.REFUSAL:
+        return (left, held) if not left and holds is None else None
+    if op.kind is not Kind.OPEN and holds is not None:
+        # An order of theirs, or of a claim that had no answer: "sold" may be told again, too.
+        if holds and op.order and holds != op.order:
+            return None
+        return left, {**held, op.user: holds or op.order}
+    if op.kind is Kind.REPEAT or holds is not None or not left:
+        return None
+    return left - 1, {**held, op.user: op.order if op.kind is Kind.SALE else UNNAMED}
+
+
+_BLAME = (Kind.OPEN, Kind.SALE, Kind.REPEAT, Kind.REFUSAL)
+
+
+def impossible(small: History) -> Op:
+    """The answer to blame: a refusal sooner than a repeat or a sale, a later one sooner."""
+    return max(small.ops, key=lambda op: (_BLAME.index(op.kind), op.done))
+
+
+def why(op: Op, small: History) -> str:
+    """Why the answer is impossible, by what is left of the history."""
+    told, frame = f"told “{op.kind}”", small.frame
+    mine = [other for other in small.ops if other.user == op.user and other is not op]
+    bought = [other for other in mine if other.kind in (Kind.SALE, Kind.OPEN)]
+    orders = [other.order for other in mine if other.kind in (Kind.SALE, Kind.REPEAT)]
+    orders += [frame.held[op.user]] if op.user in frame.held else []
+    others = [order for order in orders if order and order != op.order]
+    named = f" (order {others[0]})" if others else ""
+    match op.kind:
+        case Kind.REFUSAL if orders:
+            return f"{told} while holding an order{named}"
+        case Kind.REFUSAL if frame.least:
+            left = "1 unit" if frame.least == 1 else f"{frame.least:,} units"
+            return f"{told} when {left} cannot have been sold yet"
+        case Kind.REFUSAL:
+            return f"{told}, and a claim that was sent later sold"
+        case Kind.REPEAT if others and op.order:
+            return f"{told} of another order than theirs{named}"
+        case Kind.REPEAT if not any(not op.precedes(other) for other in bought):
+            return f"{told} before any claim of theirs had been sent that can have sold"
+        case Kind.SALE if others:
+            return f"{told}, and of another order besides{named}"
+        case Kind.SALE if frame.most + frame.returns < len(small.users):
+            return f"{told} when no unit can have been left"
+    return f"{told}, which no order of the {len(small.ops):,} claims explains"

@@ -5,123 +5,270 @@ ways, each for what the one before cannot tell:
 
 1. `is_plain`: counts and two instants, for histories in which every answer is where it should be.
 2. `Walk`: claims that sold take effect as early as they can, refusals and repeats as late as they
-   can. Sales never come back, so nothing that was possible becomes impossible by waiting: where the
-   walk gets stuck, no order exists. It is exact but where users gave orders up and bought again.
-3. `search`: all orders, after Wing and Gong (Testing and verifying concurrent objects, 1993), with
-   what was seen remembered as Lowe does (Testing for linearizability, 2017). It proves what
-   `shrink` leaves of an illegal history, so that nobody is accused by the walk alone.
+   can. Nothing in a walk is ever undone: units go, and those that come back are sold at once, so a
+   sale that is sold out stays so; who holds an order keeps it. Where the walk gets stuck, no order
+   exists. It is exact but where users gave orders up and bought again.
+3. `search`: all orders. It proves what `shrink` leaves of an illegal history, so that nobody is
+   accused by the walk alone.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, SOLD_OUT
+from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, NEVER, SOLD, SOLD_OUT, Claims
 from flashsale.verify.finding import Finding, Met, Offence, doubt, violation
 from flashsale.verify.history import (
+    STEPS_MAX,
     UNNAMED,
+    Frame,
     History,
     Kind,
     Op,
     frame_of,
     history_of,
+    impossible,
+    search,
     timeline,
     unsettled,
+    why,
 )
 from flashsale.verify.snapshot import Sale, Snapshot
-from flashsale.verify.walk import Walk, is_plain
+
+
+def is_plain(claims: Claims, frame: Frame) -> bool:
+    """True where every answer is surely in its place, by counts and two instants."""
+    codes = claims.outcome
+    if frame.freed or len(set(claims.clock)) > 1:
+        return False
+    sales = codes.count(SOLD)
+    refused, repeated = codes.count(SOLD_OUT), codes.count(DUPLICATE)
+    if frame.held or repeated or len(set(claims.user)) < len(claims.user):
+        first = _first_sales(claims, frame)
+        if first is None or not _is_each_plain(claims, frame, first):
+            return False
+        sales = len(first)
+    if sales > frame.most + frame.returns:
+        return False
+    if not refused:
+        return True
+    units = max(frame.least, sales - frame.returns)
+    told = zip(codes, claims.done_us, strict=True)
+    arrived = min((at for code, at in told if code == SOLD_OUT and at != NEVER), default=None)
+    if arrived is None:
+        return units <= sales
+    sent = zip(codes, claims.sent_us, strict=True)
+    late = sum(1 for code, at in sent if code == SOLD and at > arrived)
+    return units <= sales - late
+
+
+def _first_sales(claims: Claims, frame: Frame) -> dict[int, int] | None:
+    """The claim of each user that sold; None where one was told of two orders."""
+    first: dict[int, int] = {}
+    for k, code in enumerate(claims.outcome):
+        if code != SOLD:
+            continue
+        user = claims.user[k]
+        if user in first or user in frame.held:
+            return None
+        first[user] = k
+    return first
+
+
+def _is_each_plain(claims: Claims, frame: Frame, first: dict[int, int]) -> bool:
+    for k, code in enumerate(claims.outcome):
+        user = claims.user[k]
+        if code == SOLD_OUT:
+            if user in first or user in frame.held:
+                return False
+        elif code == DUPLICATE:
+            told = max(claims.order[k], UNNAMED)
+            sale = first.get(user)
+            held = frame.held.get(user) if sale is None else max(claims.order[sale], UNNAMED)
+            if held is None or (told and held and told != held):
+                return False
+            done = claims.done_us[k]
+            if sale is not None and done != NEVER and done < claims.sent_us[sale]:
+                return False
+    return True
+
+
+_Lane = list[tuple[int, bool, int]]
+"""What happens by one clock: at an instant, a claim comes (False) or has its answer (True)."""
+
+
+@dataclass
+class Walk:
+    """A sale that is told each claim as it comes and as it is answered, and has to say the same."""
+
+    history: History
+    left: int = 0
+    returns: int = 0
+    holds: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        frame, ops = self.history.frame, self.history.ops
+        self.holds = dict(frame.held)
+        self.returns = frame.returns
+        self._freed = set(frame.freed)
+        self._fickle = {user for user, _ in frame.freed}
+        self._come, self._done = bytearray(len(ops)), bytearray(len(ops))
+        self._waiting = defaultdict[int, list[int]](list)
+        self._repeats = defaultdict[int, list[int]](list)
+        self._takers = dict[int, None]()
+        self._refusals = defaultdict[int, list[int]](list)
+        for i, op in enumerate(ops):
+            if op.kind is Kind.REFUSAL:
+                self._refusals[op.user].append(i)
+        told = {op.user for op in ops if op.kind in (Kind.SALE, Kind.REPEAT)}
+        asked = {op.user for op in ops if op.kind in (Kind.SALE, Kind.OPEN)}
+        self._buyers = (told & asked) - self.holds.keys()
+        certain = len(self._buyers)
+        self.left = min(max(frame.least, certain - frame.returns), frame.most)
+
+    def stuck(self) -> list[Op]:
+        """The claims whose answers have no place; none where the history is legal.
+
+        Claims without an answer are taken for sales only where nothing goes on without them.
+        """
+        lanes = self._lanes()
+        at = [0] * len(lanes)
+        while any(self._pass_on(lane, at, n) for n, lane in enumerate(lanes)) or any(
+            self._pass_on(lane, at, n, late=True) for n, lane in enumerate(lanes)
+        ):
+            pass
+        rest = (lane[at[n]][2] for n, lane in enumerate(lanes) if at[n] < len(lane))
+        return [self.history.ops[i] for i in rest]
+
+    def _pass_on(self, lane: "_Lane", at: list[int], n: int, *, late: bool = False) -> bool:
+        """Whether anything more of a lane has a place; `late` ends after the first that has."""
+        start = at[n]
+        while at[n] < len(lane) and self._take(lane[at[n]], late=late):
+            at[n] += 1
+            if late:
+                return True
+        return at[n] > start
+
+    def _lanes(self) -> "list[_Lane]":
+        """For each clock what happens in its order: claims come, and claims are answered."""
+        lanes: dict[int, _Lane] = {}
+        for i, op in enumerate(self.history.ops):
+            lane = lanes.setdefault(op.clock, [])
+            lane.append((op.sent, False, i))
+            if op.kind is not Kind.OPEN:
+                lane.append((op.done, True, i))
+        for lane in lanes.values():
+            lane.sort()
+        return list(lanes.values())
+
+    def _take(self, event: tuple[int, bool, int], *, late: bool) -> bool:
+        """Whether what happens has a place: a claim always may come."""
+        _, is_answer, i = event
+        op = self.history.ops[i]
+        if not is_answer:
+            self._come[i] = True
+            buys = op.user in self._buyers and op.kind is Kind.OPEN
+            if buys or op.kind is Kind.SALE:
+                self._waiting[op.user].append(i)
+                self._sell(op.user, late=False)
+            elif op.kind is Kind.REPEAT and op.user in self._fickle:
+                self._repeats[op.user].append(i)
+            if op.kind is Kind.OPEN and self._may_take(op.user):
+                self._takers[op.user] = None
+            return True
+        if not self._done[i]:
+            if op.kind is Kind.REFUSAL:
+                self._done[i] = self._refuse(op, late=late)
+            else:
+                self._done[i] = self._has(op, late=late) or (
+                    self._free(op) and self._has(op, late=late)
+                )
+        return bool(self._done[i])
+
+    def _may_take(self, user: int) -> bool:
+        """True where a claim of theirs without an answer may have sold, by what they were told."""
+        told = user in self._buyers or user in self._refusals
+        return user in self._fickle or not (told or user in self.holds)
+
+    def _has(self, op: Op, *, late: bool) -> bool:
+        """Whether the user holds the order that they were told of."""
+        if op.user not in self.holds:
+            self._sell(op.user, late=late)
+        held = self.holds.get(op.user)
+        if held == UNNAMED:
+            self.holds[op.user] = held = op.order
+        return held is not None and (op.order == held or op.order == UNNAMED)
+
+    def _sell(self, user: int, *, late: bool) -> None:
+        """Sell to one whose claim has come, if that can be."""
+        claim = self._next_claim(user, late=late)
+        if claim is None or user in self.holds:
+            return
+        if not self._was_refused(user, late=late):
+            return
+        if self.left:
+            self.left -= 1
+        elif self.returns:
+            self.returns -= 1  # it came back, and was sold
+        else:
+            return
+        self._waiting[user].remove(claim)
+        op = self.history.ops[claim]
+        self._done[claim] = True
+        self.holds[user] = op.order if op.kind is Kind.SALE else UNNAMED
+
+    def _next_claim(self, user: int, *, late: bool) -> int | None:
+        """The user's claim that sells next. Of somebody who bought several times, one without an
+        answer may have sold nothing, so it comes last."""
+        claims = self._waiting.get(user, [])
+        if user not in self._fickle:
+            return claims[0] if claims else None
+        told = [claim for claim in claims if self.history.ops[claim].kind is Kind.SALE]
+        return next(iter(told or (claims if late else [])), None)
+
+    def _was_refused(self, user: int, *, late: bool) -> bool:
+        """True where each "sold out" that this user was told could have been told by now: none can
+        be told later, to one who holds an order and keeps it."""
+        for i in self._refusals.get(user, ()):
+            if not self._done[i] and (self._come[i] or user not in self._fickle):
+                op = self.history.ops[i]
+                self._done[i] = bool(self._come[i]) and self._refuse(op, late=late)
+                if not self._done[i]:
+                    return False
+        return True
+
+    def _free(self, op: Op) -> bool:
+        """Let the user give up what they hold, if they did so in the run."""
+        held = self.holds.get(op.user)
+        for user, order in self._freed if held is not None else ():
+            if user == op.user and held in (order, UNNAMED):
+                for i in self._repeats[user]:  # told of it while they had it
+                    self._done[i] |= self.history.ops[i].order in (order, UNNAMED)
+                self._freed.discard((user, order))
+                del self.holds[user]
+                return True
+        return False
+
+    def _refuse(self, op: Op, *, late: bool) -> bool:
+        if op.user in self.holds and not self._free(op):
+            return False
+        if self.left and late:
+            takers = [user for user in self._takers if user not in self.holds]
+            if len(takers) >= self.left:
+                for user in takers[: self.left]:
+                    self.holds[user] = UNNAMED
+                    del self._takers[user]
+                self.left = 0
+        return not self.left
+
 
 LINEARIZABLE = "linearizable"
 RULE = "a sale could have answered so, claim by claim"
-STEPS_MAX = 200_000
-"""States that one search may look at; past them it says that it does not know."""
 _SEARCHED_OPS_MAX, _SEARCHED_WHOLE_MAX = 24, 200
 """Claims of a part that is searched rather than walked, and of a history where no part decides."""
 _TRIES_MAX = 300
 """Smaller histories that are tried while one is shrunk."""
-
-
-# The search.
-
-
-def search(history: History, steps_max: int = STEPS_MAX) -> bool | None:
-    """True where some order of the claims is a sale's, False where none is, None past the bound."""
-    frame = history.frame
-    most = min(frame.most, frame.least + len(history.ops) + 1)
-    steps = steps_max
-    for units in range(frame.least, most + 1):
-        found = _Search(history, units, steps)
-        if found.run():
-            return True
-        steps = found.steps
-        if steps <= 0:
-            return None
-    return False
-
-
-_State = tuple[int, int, int, tuple[tuple[int, int], ...], frozenset[tuple[int, int]]]
-"""Claims that took effect, as bits; units left and to come back; who holds what and may free it."""
-
-
-@dataclass
-class _Search:
-    history: History
-    units: int
-    steps: int
-
-    def run(self) -> bool:
-        ops, frame = self.history.ops, self.history.frame
-        must = sum(1 << i for i, op in enumerate(ops) if op.kind is not Kind.OPEN)
-        before = [
-            sum(1 << j for j, o in enumerate(ops) if o.kind is not Kind.OPEN and o.precedes(op))
-            for op in ops
-        ]
-        returns = min(frame.returns, len(ops))
-        first: _State = (0, self.units, returns, tuple(frame.held.items()), frame.freed)
-        seen, stack = {first}, [first]
-        while stack and self.steps > 0:
-            state = stack.pop()
-            if state[0] & must == must:
-                return True
-            self.steps -= 1
-            for after in self._next(state, before):
-                if after not in seen:
-                    seen.add(after)
-                    stack.append(after)
-        return False
-
-    def _next(self, state: _State, before: Sequence[int]) -> Iterator[_State]:
-        done, left, returns, holds, freed = state
-        held = dict(holds)
-        for user, order in freed:
-            if held.get(user) in (order, UNNAMED):
-                rest = tuple(sorted((u, o) for u, o in held.items() if u != user))
-                yield done, left, returns, rest, freed - {(user, order)}
-        if returns:
-            yield done, left + 1, returns - 1, holds, freed
-        for i, op in enumerate(self.history.ops):
-            if done >> i & 1 or before[i] & ~done:
-                continue
-            after = _answer(op, left, held)
-            if after is not None:
-                left_then, holds_then = after
-                pairs = tuple(sorted(holds_then.items()))
-                yield done | 1 << i, left_then, returns, pairs, freed
-
-
-def _answer(op: Op, left: int, held: dict[int, int]) -> tuple[int, dict[int, int]] | None:
-    """Units left and who holds what after a sale has answered so; None where it would not."""
-    holds = held.get(op.user)
-    if op.kind is Kind.REFUSAL:
-        return (left, held) if not left and holds is None else None
-    if op.kind is not Kind.OPEN and holds is not None:
-        # An order of theirs, or of a claim that had no answer: "sold" may be told again, too.
-        if holds and op.order and holds != op.order:
-            return None
-        return left, {**held, op.user: holds or op.order}
-    if op.kind is Kind.REPEAT or holds is not None or not left:
-        return None
-    return left - 1, {**held, op.user: op.order if op.kind is Kind.SALE else UNNAMED}
 
 
 # The smallest illegal history.
@@ -237,39 +384,3 @@ def _judge(sale: Sale, history: History) -> tuple[Offence, list[dict[str, Any]]]
     op = impossible(small)
     detail = why(op, small)
     return sale.offence(detail, op.user, op.order or None), timeline(small.ops, op)
-
-
-_BLAME = (Kind.OPEN, Kind.SALE, Kind.REPEAT, Kind.REFUSAL)
-
-
-def impossible(small: History) -> Op:
-    """The answer to blame: a refusal sooner than a repeat or a sale, a later one sooner."""
-    return max(small.ops, key=lambda op: (_BLAME.index(op.kind), op.done))
-
-
-def why(op: Op, small: History) -> str:
-    """Why the answer is impossible, by what is left of the history."""
-    told, frame = f"told “{op.kind}”", small.frame
-    mine = [other for other in small.ops if other.user == op.user and other is not op]
-    bought = [other for other in mine if other.kind in (Kind.SALE, Kind.OPEN)]
-    orders = [other.order for other in mine if other.kind in (Kind.SALE, Kind.REPEAT)]
-    orders += [frame.held[op.user]] if op.user in frame.held else []
-    others = [order for order in orders if order and order != op.order]
-    named = f" (order {others[0]})" if others else ""
-    match op.kind:
-        case Kind.REFUSAL if orders:
-            return f"{told} while holding an order{named}"
-        case Kind.REFUSAL if frame.least:
-            left = "1 unit" if frame.least == 1 else f"{frame.least:,} units"
-            return f"{told} when {left} cannot have been sold yet"
-        case Kind.REFUSAL:
-            return f"{told}, and a claim that was sent later sold"
-        case Kind.REPEAT if others and op.order:
-            return f"{told} of another order than theirs{named}"
-        case Kind.REPEAT if not any(not op.precedes(other) for other in bought):
-            return f"{told} before any claim of theirs had been sent that can have sold"
-        case Kind.SALE if others:
-            return f"{told}, and of another order besides{named}"
-        case Kind.SALE if frame.most + frame.returns < len(small.users):
-            return f"{told} when no unit can have been left"
-    return f"{told}, which no order of the {len(small.ops):,} claims explains"

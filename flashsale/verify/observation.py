@@ -1,234 +1,50 @@
-"""What both stores hold of some sales at one moment: the raw material of baseline and snapshot.
-
-First what MySQL holds (stock, window, orders, as of one instant), then what the ledger holds, then
-both together, read again until nothing moved meanwhile.
+"""Both stores at one moment, read again until nothing moved meanwhile; and the first such moment of
+a run, the baseline: what was there before, so that earlier runs do not disturb the judgement.
 """
 
 import time
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import compress
+from datetime import UTC, datetime
+from operator import index
+from pathlib import Path
 from typing import Any
 
+import orjson
 from redis import Redis
 
 from flashsale import keys
-from flashsale.errors import UnreachableError
-from flashsale.model import ID_MAX, LIVE_STATUSES, parse_id
-from flashsale.verify.attempts import Column
-from flashsale.verify.connection import Connections, Database
-from flashsale.verify.queue import BEGINNING, Queue, Span, has_entries, read_queue
-
-NO_TIME = -1
-_COLUMNS = 5
-_ROWS_AT_ONCE = 10_000
-_TEXT_BYTES_MAX = 4 * 2**20
-_LOOK_UP_IDS = 1_000
-_LIVE = frozenset(LIVE_STATUSES)
-_UNIX_MS = "COALESCE(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {0}) DIV 1000, -1)"
-
-
-@dataclass(frozen=True, slots=True)
-class MySQLSale:
-    """A sale as tb_seckill_voucher has it. Times are Unix milliseconds."""
-
-    initial: int
-    stock: int
-    begin_ms: int
-    end_ms: int
-
-
-@dataclass(slots=True)
-class Rows:
-    """The orders of one voucher, a column a fact; times are Unix milliseconds or NO_TIME. `units`
-    is empty where each order is of one unit."""
-
-    order: Column = field(default_factory=lambda: array("q"))
-    user: Column = field(default_factory=lambda: array("q"))
-    status: Column = field(default_factory=lambda: array("q"))
-    created_ms: Column = field(default_factory=lambda: array("q"))
-    persisted_ms: Column = field(default_factory=lambda: array("q"))
-    units: Column = field(default_factory=lambda: array("q"))
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def is_live(self, row: int) -> bool:
-        """True where the order holds a unit of stock."""
-        return self.status[row] in _LIVE
-
-    def live(self) -> Iterator[int]:
-        """The positions of the live orders."""
-        return compress(range(len(self)), map(_LIVE.__contains__, self.status))
-
-    @property
-    def live_count(self) -> int:
-        """How many orders are live."""
-        return sum(map(self.status.count, _LIVE))
-
-    @property
-    def live_units(self) -> int:
-        """The units that live orders hold."""
-        if not self.units:
-            return self.live_count
-        return sum(self.units[row] for row in self.live())
-
-    def without(self, left_out: AbstractSet[int]) -> "Rows":
-        """A copy without the orders at these positions."""
-        kept = [row for row in range(len(self)) if row not in left_out]
-        columns = (self.order, self.user, self.status, self.created_ms, self.persisted_ms)
-        every = (*columns, *([self.units] if self.units else []))
-        return Rows(*(array("q", [column[row] for row in kept]) for column in every))
-
-    def extend(self, numbers: Column) -> None:
-        """Add orders: id, user, status, created and persisted of each, one after another."""
-        self.order += numbers[0::_COLUMNS]
-        self.user += numbers[1::_COLUMNS]
-        self.status += numbers[2::_COLUMNS]
-        self.created_ms += numbers[3::_COLUMNS]
-        self.persisted_ms += numbers[4::_COLUMNS]
-
-
-_ROWS = (
-    "SELECT voucher_id, COUNT(*), "  # noqa: S608 - the only insertions are ours
-    "GROUP_CONCAT(CONCAT_WS(' ', id, user_id, status, "
-    f"{_UNIX_MS.format('create_time')}, {_UNIX_MS.format('persisted_at')}) SEPARATOR ' ') "
-    "FROM (SELECT id, user_id, voucher_id, status, create_time, persisted_at "
-    "FROM tb_voucher_order WHERE {}voucher_id IN %(vouchers)s "
-    f"ORDER BY id LIMIT {_ROWS_AT_ONCE}) AS page GROUP BY voucher_id"
+from flashsale.errors import NothingJudgedError
+from flashsale.run.folder import BASELINE_FILE, read_file
+from flashsale.verify.queue import BEGINNING, Queue, Span, entry_id, has_entries, read_queue
+from flashsale.verify.stores import (
+    UNIX_MS,
+    Connections,
+    Database,
+    LedgerSale,
+    MySQLSale,
+    Rows,
+    connect,
+    frozen_view,
+    number_of,
+    read_dataset,
+    read_mysql_sales,
+    read_rows,
+    read_sale,
 )
-"""The orders of a page by the primary key, a text for each voucher."""
 
-
-@contextmanager
-def frozen_view(database: Database) -> Iterator[None]:
-    """Everything read inside the block is of one instant; nothing can be written."""
-    with database.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-    try:
-        yield
-    finally:
-        if database.open:
-            database.rollback()
-
-
-def read_dataset(database: Database) -> str | None:
-    """The id of the data set that was seeded here, None where nothing was."""
-    with database.cursor() as cursor:
-        cursor.execute("SELECT id FROM tb_dataset ORDER BY id")
-        return " ".join(str(row[0]) for row in cursor.fetchall()) or None
+_TRIES = 5
+_TRY_PAUSE_S = 0.2
 
 
 def read_clock_ms(database: Database) -> int:
     """MySQL's clock, Unix milliseconds."""
     with database.cursor() as cursor:
-        cursor.execute(f"SELECT {_UNIX_MS.format('UTC_TIMESTAMP(3)')}")
+        cursor.execute(f"SELECT {UNIX_MS.format('UTC_TIMESTAMP(3)')}")
         row = cursor.fetchone()
     assert row is not None
     return int(row[0])
-
-
-def read_mysql_sales(database: Database, vouchers: Sequence[int]) -> dict[int, MySQLSale]:
-    """Stock and window of each voucher that MySQL knows as a sale."""
-    query = (
-        "SELECT voucher_id, initial_stock, stock, "  # noqa: S608 - the only insertions are ours
-        f"{_UNIX_MS.format('begin_time')}, {_UNIX_MS.format('end_time')} "
-        "FROM tb_seckill_voucher WHERE voucher_id IN %s"
-    )
-    with database.cursor() as cursor:
-        cursor.execute(query, (tuple(vouchers),))
-        return {int(row[0]): MySQLSale(*map(int, row[1:])) for row in cursor.fetchall()}
-
-
-def read_rows(database: Database, vouchers: Sequence[int]) -> dict[int, Rows]:
-    """Every order of each voucher, in any status. Raises UnreachableError for an answer cut short.
-
-    Some ten thousand come as one text a voucher: the driver spends its time by row and column, in
-    Python, and whole columns are read from such a text in C.
-    """
-    orders = {voucher: Rows() for voucher in vouchers}
-    with database.cursor() as cursor:
-        cursor.execute("SET SESSION group_concat_max_len = %s", (_TEXT_BYTES_MAX,))
-        last: int | None = None
-        while True:
-            cursor.execute(_ROWS.format("" if last is None else "id > %(last)s AND "),
-                           {"last": last, "vouchers": tuple(vouchers)})  # fmt: skip
-            groups = cursor.fetchall()
-            for voucher, count, text in groups:
-                columns = array("q", map(int, text.split()))
-                if len(columns) != count * _COLUMNS:
-                    raise UnreachableError(
-                        "MySQL cut its answer short; raise max_allowed_packet to 16M or more"
-                    )
-                orders[voucher].extend(columns)
-                last = max(last or 0, *columns[::_COLUMNS])
-            if not groups:
-                return orders
-
-
-def read_owners(database: Database, orders: Iterable[int]) -> dict[int, tuple[int, int]]:
-    """User and voucher of each of `orders` that is a row, under whatever voucher."""
-    query = "SELECT id, user_id, voucher_id FROM tb_voucher_order WHERE id IN %s"
-    wanted = list(orders)
-    owners: dict[int, tuple[int, int]] = {}
-    with database.cursor() as cursor:
-        for start in range(0, len(wanted), _LOOK_UP_IDS):
-            cursor.execute(query, (tuple(wanted[start : start + _LOOK_UP_IDS]),))
-            owners.update((row[0], (row[1], row[2])) for row in cursor.fetchall())
-    return owners
-
-
-_SCAN_COUNT = 10_000
-_DIGITS_MAX = len(str(ID_MAX))
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerSale:
-    """Stock, holders and terms of one sale; None where the ledger does not have them.
-
-    `oddities` tells of what no script writes: keys of a wrong type, members that are no ids.
-    `restocked` counts the units that ever came by restocks; those that went are not taken off it.
-    """
-
-    stock: int | None = None
-    initial: int | None = None
-    begin_ms: int | None = None
-    end_ms: int | None = None
-    has_terms: bool = False
-    members: AbstractSet[int] = field(default_factory=frozenset)
-    receipts: Mapping[int, int] = field(default_factory=dict)
-    oddities: tuple[str, ...] = ()
-    restocked: int = 0
-
-    @property
-    def gives_receipts(self) -> bool:
-        """False for systems of the family that keep the order set alone."""
-        return self.has_terms or bool(self.receipts)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a sale was opened with; None where the ledger does not say."""
-
-    initial: int | None = None
-    begin_ms: int | None = None
-    end_ms: int | None = None
-    restocked: int | None = None
-
-
-_TERMS = (b"initial", b"begin", b"end", b"restocked")
-
-
-def read_terms(ledger: Redis, voucher: int) -> Terms:
-    """The terms of `voucher`'s sale, without its orders."""
-    key = keys.seckill_sale(voucher)
-    found: Any = ledger.hgetall(key) if _has(ledger, key, "hash", []) else {}
-    return Terms(*(_number(found.get(name)) for name in _TERMS))
 
 
 Pulse = tuple[int | None, int, int]
@@ -243,118 +59,7 @@ def read_pulse(ledger: Redis, voucher: int) -> Pulse:
     pipeline.hlen(keys.seckill_receipt(voucher))
     replies: list[Any] = pipeline.execute(raise_on_error=False)
     stock, members, receipts = (0 if isinstance(r, Exception) else r for r in replies)
-    return _number(stock), int(members), int(receipts)
-
-
-def read_sale(ledger: Redis, voucher: int) -> LedgerSale:
-    """All that the ledger holds of `voucher`'s sale."""
-    odd: list[str] = []
-    wanted = {
-        keys.seckill_stock(voucher): "string",
-        keys.seckill_sale(voucher): "hash",
-        keys.seckill_order(voucher): "set",
-        keys.seckill_receipt(voucher): "hash",
-    }
-    found = [_has(ledger, key, kind, odd) for key, kind in wanted.items()]
-    stock_key, terms_key, members_key, receipts_key = (
-        key if there else None for key, there in zip(wanted, found, strict=True)
-    )
-    stock = _read_stock(ledger, stock_key, odd) if stock_key else None
-    terms: Any = ledger.hgetall(terms_key) if terms_key else {}
-    members = set(_members(ledger, members_key, odd)) if members_key else set()
-    receipts = dict(_receipts(ledger, receipts_key, odd)) if receipts_key else {}
-    return LedgerSale(
-        stock=stock,
-        initial=_number(terms.get(b"initial")),
-        begin_ms=_number(terms.get(b"begin")),
-        end_ms=_number(terms.get(b"end")),
-        has_terms=bool(terms),
-        members=members,
-        receipts=receipts,
-        oddities=tuple(odd),
-        restocked=_number(terms.get(b"restocked")) or 0,
-    )
-
-
-def _has(ledger: Redis, key: str, kind: str, odd: list[str]) -> bool:
-    answer: Any = ledger.type(key)
-    found = answer.decode()
-    if found not in (kind, "none"):
-        odd.append(f"{key} is a {found}, not a {kind}")
-    return bool(found == kind)
-
-
-def _read_stock(ledger: Redis, key: str, odd: list[str]) -> int | None:
-    raw: Any = ledger.get(key)
-    stock = _number(raw)
-    if stock is None:
-        odd.append(f"{key} holds {raw!r}, which is no number")
-    return stock
-
-
-def _members(ledger: Redis, key: str, odd: list[str]) -> Iterator[int]:
-    pages = _pages(lambda cursor: ledger.sscan(key, cursor, count=_SCAN_COUNT))
-    for found in pages:
-        users = _ids(found)
-        if users is not None:
-            yield from users
-            continue
-        for raw in found:
-            user = parse_id(_text(raw))
-            if user is None:
-                odd.append(f"{key} has the member {_text(raw)!r}, which is no user id")
-            else:
-                yield user
-
-
-def _receipts(ledger: Redis, key: str, odd: list[str]) -> Iterator[tuple[int, int]]:
-    pages = _pages(lambda cursor: ledger.hscan(key, cursor, count=_SCAN_COUNT))
-    for found in pages:
-        users, orders = _ids(found.keys()), _ids(found.values())
-        if users is not None and orders is not None:
-            yield from zip(users, orders, strict=True)
-            continue
-        for raw_user, raw_order in found.items():
-            user, order = parse_id(_text(raw_user)), parse_id(_text(raw_order))
-            if user is None or order is None:
-                told = f"{_text(raw_user)!r}: {_text(raw_order)!r}"
-                odd.append(f"{key} has {told}, which is no receipt")
-            else:
-                yield user, order
-
-
-def _pages(scan: Callable[[int], Any]) -> Iterator[Any]:
-    """What a scan finds, page by page."""
-    cursor, found = scan(0)
-    yield found
-    while cursor:
-        cursor, found = scan(cursor)
-        yield found
-
-
-def _ids(found: Iterable[bytes]) -> list[int] | None:
-    """What parse_id makes of all of them; None where one of them needs to be looked at."""
-    texts = list(found)
-    digits = b"".join(texts).isdigit() and min(map(len, texts)) > 0
-    if not digits or max(map(len, texts)) > _DIGITS_MAX:
-        return None if texts else []
-    ids = list(map(int, texts))
-    return ids if min(ids) > 0 and max(ids) <= ID_MAX else None
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
-
-
-def _number(raw: bytes | int | None) -> int | None:
-    try:
-        return None if raw is None else int(raw)
-    except ValueError:
-        return None
-
-
-_TRIES = 5
-_TRY_PAUSE_S = 0.2
+    return number_of(stock), int(members), int(receipts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,3 +161,240 @@ def _redis_ms(ledger: Redis) -> float:
     answer: Any = ledger.time()
     seconds, micros = answer
     return float(seconds * 1000 + micros / 1000)
+
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SaleBefore:
+    """One sale before the run. Its orders are known by id, so that no clock has to be trusted.
+
+    `live` and `ended` are rows; `queued` are receipts that were no rows yet. `unsettled` are users
+    on whom order set, receipts and rows did not agree: whatever came of them is not this run's.
+    `restocked` units had come by restocks, by the ledger's count.
+    """
+
+    mysql: MySQLSale | None = None
+    redis_stock: int | None = None
+    redis_initial: int | None = None
+    begin_ms: int | None = None
+    end_ms: int | None = None
+    members: int = 0
+    gives_receipts: bool = False
+    live: frozenset[int] = frozenset()
+    ended: frozenset[int] = frozenset()
+    queued: frozenset[int] = frozenset()
+    unsettled: frozenset[int] = frozenset()
+    restocked: int = 0
+    units: int | None = None  # that live orders hold, where that is not one each
+
+    def knows(self, order: int) -> bool:
+        """True for an order that existed before the run."""
+        return order in self.live or order in self.ended or order in self.queued
+
+    @property
+    def live_units(self) -> int:
+        """The units that live orders held."""
+        return len(self.live) if self.units is None else self.units
+
+    @property
+    def mysql_drift(self) -> int:
+        """Units that were missing from MySQL's books already."""
+        return self.mysql.initial - self.mysql.stock - self.live_units if self.mysql else 0
+
+    @property
+    def redis_drift(self) -> int:
+        """Units that were missing from the ledger's books already."""
+        if self.redis_stock is None or self.redis_initial is None:
+            return 0
+        return self.redis_initial - self.redis_stock - self.members
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Both stores before the barrier."""
+
+    dataset: str | None
+    sales: Mapping[int, SaleBefore]
+    position: Position = field(default_factory=Position)
+    trimmed: int = 0
+    stream_exists: bool = False
+    clocks: Clocks | None = None
+
+    def to_json(self) -> bytes:
+        """The content of baseline.json."""
+        document = {
+            "schema": SCHEMA,
+            "taken_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "dataset": self.dataset,
+            "clocks": self.clocks,
+            "stream": {
+                "exists": self.stream_exists,
+                "last_entry": self.position.entry,
+                "added": self.position.added,
+                "trimmed": self.trimmed,
+            },
+            "dead_letters": {"last_entry": self.position.dead},
+            "vouchers": {str(v): _sale_to_json(sale) for v, sale in self.sales.items()},
+        }
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+
+
+def take(ledger_url: str, mysql_url: str, vouchers: Sequence[int]) -> Baseline:
+    """The baseline of the sales of `vouchers`, read now: before the first claim is sent.
+
+    Raises UnreachableError where a store does not answer, NothingJudgedError where the sales are
+    being sold from already, so that before and after cannot be told apart.
+    """
+    with connect(ledger_url, mysql_url) as stores:
+        return baseline_of(observe(stores, vouchers))
+
+
+def baseline_of(observation: Observation) -> Baseline:
+    """The baseline that `observation` makes. Pure."""
+    if not observation.still:
+        raise NothingJudgedError("the sale moves already: no baseline could be taken before it")
+    queue = observation.queue
+    if queue.backlog.total and not all(s.gives_receipts for s in observation.ledger.values()):
+        raise NothingJudgedError(
+            "orders of an earlier run are still queued, and without receipts they cannot be told "
+            "from new ones; wait until they are rows"
+        )
+    return Baseline(
+        dataset=observation.dataset,
+        sales={
+            voucher: _sale_before(observation.mysql.get(voucher), rows, ledger)
+            for voucher, rows in observation.rows.items()
+            if (ledger := observation.ledger.get(voucher)) is not None
+        },
+        position=Position(queue.last_entry, queue.dead_last, queue.added),
+        trimmed=queue.trimmed,
+        stream_exists=queue.exists,
+        clocks=observation.clocks,
+    )
+
+
+def _sale_before(mysql: MySQLSale | None, rows: Rows, ledger: LedgerSale) -> SaleBefore:
+    live = {rows.order[row]: rows.user[row] for row in rows.live()}
+    every = set(rows.order)
+    return SaleBefore(
+        mysql=mysql,
+        redis_stock=ledger.stock,
+        redis_initial=ledger.initial,
+        begin_ms=ledger.begin_ms,
+        end_ms=ledger.end_ms,
+        members=len(ledger.members),
+        gives_receipts=ledger.gives_receipts,
+        live=frozenset(live),
+        ended=frozenset(every - live.keys()),
+        queued=frozenset(ledger.receipts.values()) - every,
+        unsettled=_unsettled(ledger, {user: order for order, user in live.items()}),
+        restocked=ledger.restocked,
+        units=rows.live_units if rows.units else None,
+    )
+
+
+def _unsettled(ledger: LedgerSale, live: Mapping[int, int]) -> frozenset[int]:
+    users = ledger.members ^ live.keys()
+    if ledger.gives_receipts:
+        users = users | {u for u, _ in ledger.receipts.items() ^ live.items()}
+    return frozenset(users)
+
+
+def read_baseline(run_dir: Path) -> Baseline | None:
+    """The baseline in `run_dir`, None where the storm could not take one.
+
+    Raises NothingJudgedError for a file that is not one.
+    """
+    path = run_dir / BASELINE_FILE
+    try:
+        return from_json(read_file(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise NothingJudgedError(f"{path} cannot be read ({error.strerror})") from error
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise NothingJudgedError(
+            f"{path} is damaged: not a baseline of schema {SCHEMA}; without the file, "
+            "verify judges less but does judge"
+        ) from error
+
+
+def from_json(text: bytes) -> Baseline:
+    """What to_json wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    document = orjson.loads(text)
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"schema {document['schema']!r}")
+    stream, clocks = document["stream"], document["clocks"]
+    if not isinstance(document["dataset"], str | None):
+        raise TypeError("dataset: expected text")
+    return Baseline(
+        dataset=document["dataset"],
+        sales={int(v): _sale_from_json(sale) for v, sale in document["vouchers"].items()},
+        position=Position(
+            entry_id(stream["last_entry"]),
+            entry_id(document["dead_letters"]["last_entry"]),
+            whole_or_none(stream.get("added")),
+        ),
+        trimmed=index(stream["trimmed"]),
+        stream_exists=stream["exists"],
+        clocks=Clocks(**clocks) if clocks else None,
+    )
+
+
+def whole_or_none(value: Any) -> int | None:
+    """`value`, if it is a whole number or none. Raises TypeError."""
+    return None if value is None else index(value)
+
+
+def _sale_to_json(sale: SaleBefore) -> dict[str, Any]:
+    mysql = sale.mysql
+    return {
+        "initial": mysql.initial if mysql else None,
+        "mysql_stock": mysql.stock if mysql else None,
+        "mysql_window_ms": [mysql.begin_ms, mysql.end_ms] if mysql else None,
+        "redis_initial": sale.redis_initial,
+        "redis_stock": sale.redis_stock,
+        "redis_window_ms": [sale.begin_ms, sale.end_ms],
+        "members": sale.members,
+        "gives_receipts": sale.gives_receipts,
+        "orders": len(sale.live),
+        "live": _as_text(sale.live),
+        "ended": _as_text(sale.ended),
+        "queued": _as_text(sale.queued),
+        "unsettled_users": sorted(sale.unsettled),
+        "restocked": sale.restocked,
+        **({} if sale.units is None else {"units": sale.units}),
+    }
+
+
+def _sale_from_json(sale: Mapping[str, Any]) -> SaleBefore:
+    initial, stock, window = sale["initial"], sale["mysql_stock"], sale["mysql_window_ms"]
+    begin_ms, end_ms = map(whole_or_none, sale["redis_window_ms"])
+    return SaleBefore(
+        mysql=MySQLSale(*map(index, (initial, stock, *window))) if window else None,
+        redis_stock=whole_or_none(sale["redis_stock"]),
+        redis_initial=whole_or_none(sale["redis_initial"]),
+        begin_ms=begin_ms,
+        end_ms=end_ms,
+        members=index(sale["members"]),
+        gives_receipts=sale["gives_receipts"],
+        live=frozenset(map(int, sale["live"])),
+        ended=frozenset(map(int, sale["ended"])),
+        queued=frozenset(map(int, sale["queued"])),
+        unsettled=frozenset(map(index, sale["unsettled_users"])),
+        restocked=index(sale.get("restocked", 0)),
+        units=whole_or_none(sale.get("units")),
+    )
+
+
+def _as_text(orders: frozenset[int]) -> list[str]:
+    return [str(order) for order in sorted(orders)]

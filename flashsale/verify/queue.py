@@ -129,6 +129,7 @@ class Entry:
     """An entry of a stream; the ids are None where its fields do not hold one.
 
     `origin` is what a dead letter was called in the stream of orders, None where it does not tell.
+    One that `is_bare` holds nothing else: a worker's note that an entry it was given is gone.
     """
 
     entry: str
@@ -137,6 +138,7 @@ class Entry:
     voucher: int | None = None
     note: str = ""
     origin: str | None = None
+    is_bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,8 @@ class Queue:
     """The queue at one instant, as far as it was filled within a span.
 
     `stuck` names the first entries that are pending or undelivered, `trimmed` counts entries that
-    were removed before the group was given them, `dead` are dead letters of the sales asked for.
+    were removed before the group was given them, `dead` are dead letters of the sales asked for,
+    `lost_total` counts the notes of workers that an entry which they were given is gone.
     `newer` are orders of these sales, and their users, that were queued after the span. `added`
     counts entries that ever were; `first_entry` is the oldest that is still there.
     """
@@ -186,6 +189,7 @@ class Queue:
     trimmed: int = 0
     dead: tuple[Entry, ...] = ()
     dead_total: int = 0
+    lost_total: int = 0
     dead_last: str = BEGINNING
     dead_reasons: Mapping[int, str] = field(default_factory=dict)
     newer: Mapping[int, int] = field(default_factory=dict)
@@ -232,6 +236,7 @@ def read_queue(ledger: Redis, vouchers: frozenset[int], span: Span) -> Queue:
         trimmed=_trimmed(info, group, waiting) if info and group else 0,
         dead=tuple(letters.named),
         dead_total=letters.total,
+        lost_total=letters.lost,
         dead_last=last_entry(dead_info),
         dead_reasons={letter.order: letter.note for letter in letters.named if letter.order},
         newer={**_newer(ledger, vouchers, span.until), **letters.newer},
@@ -327,6 +332,7 @@ class _Letters:
 
     named: list[Entry] = field(default_factory=list)
     total: int = 0
+    lost: int = 0  # entries that are noted to be gone
     newer: dict[int, int] = field(default_factory=dict)
 
 
@@ -335,7 +341,9 @@ def _read_letters(ledger: Redis, vouchers: frozenset[int], span: Span) -> _Lette
     for letter in _dead_letters(ledger, span.dead):
         if letter.voucher is not None and letter.voucher not in vouchers:
             continue
-        if not _is_newer(letter, span.until):
+        if letter.is_bare:
+            letters.lost += 0 if _is_newer(letter, span.until) else 1
+        elif not _is_newer(letter, span.until):
             letters.total += 1
             letters.named += [letter] if letters.total <= _DEAD_MAX else []
         elif letter.order and letter.user:
@@ -347,7 +355,8 @@ def _dead_letters(ledger: Redis, since: str) -> Iterator[Entry]:
     for found in pages(ledger, keys.STREAM_DEAD, since):
         for raw_entry, fields in found:
             letter = _entry(raw_entry, fields, _text(fields, b"reason") or "no reason given")
-            yield replace(letter, origin=_text(fields, b"entry"))
+            is_bare = fields.keys() <= {b"entry", b"reason"}
+            yield replace(letter, origin=_text(fields, b"entry"), is_bare=is_bare)
 
 
 def _is_newer(letter: Entry, until: str) -> bool:

@@ -14,15 +14,16 @@ from pathlib import Path
 
 from redis import Redis
 
-from flashsale.books import Books
+from flashsale.books import Books, ShopBooks
 from flashsale.model import PayStatus, id_of
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import Attempts, read_attempts
-from flashsale.verify.baseline import Baseline, baseline_of, read_baseline
+from flashsale.verify.finding import Judgement
 from flashsale.verify.linearizability import LINEARIZABLE
-from flashsale.verify.observation import NO_TIME, LedgerSale, MySQLSale, Observation, Rows
+from flashsale.verify.observation import Baseline, Observation, baseline_of, read_baseline
 from flashsale.verify.queue import BEGINNING, Patience, Sighting
 from flashsale.verify.shop_redis import (
+    Rest,
     ShopQueue,
     read_ledger,
     read_pulse,
@@ -31,36 +32,14 @@ from flashsale.verify.shop_redis import (
 )
 from flashsale.verify.shop_tables import Order, Stock, Told, count_orders, read_tables
 from flashsale.verify.snapshot import Snapshot, join
-from flashsale.verify.verdict import Judgement, after_waiting, judge
+from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale, Rows
+from flashsale.verify.verdict import after_waiting, judge
 
 _TRIES = 5
 _TRY_PAUSE_S = 0.2
 _LOOK_EVERY_S = 0.25
 _ALWAYS = (0, 2**62)
 """The window of a sale of which nobody says when it is open."""
-
-
-@dataclass(frozen=True)
-class ShopBooks:
-    """The books of a shop, and where they are."""
-
-    books: Books
-    url: str = ""
-    redis_url: str = ""
-    base_url: str = ""
-
-    @property
-    def rests_on(self) -> tuple[str, ...]:
-        """What a verdict by them rests on."""
-        books, redis = self.books, self.books.redis
-        told = "a route of the shop" if books.route else "the shop's database"
-        found = [f"orders of {told}"]
-        found += [f"stock of {told}"] if books.stock else []
-        if redis is not None and self.redis_url:
-            kept = [name for name in ("stock", "holders", "receipts") if getattr(redis, name)]
-            found += [f"Redis: {', '.join(kept)}"] if kept else []
-            found += [f"the queue {redis.queue}"] if redis.queue else []
-        return tuple(found)
 
 
 @dataclass
@@ -357,24 +336,6 @@ def _no_window(
     where = f"in the stream {books.redis.stream}" if books.redis and books.redis.stream else ""
     told = where if books.time_is == "stream" else "told"
     return f"of {blind:,} orders the time of their sale is not {told}" if blind else ""
-
-
-# The wait -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Rest:
-    """Ends a wait when a count has not changed for `rest_s`. Pure: the caller brings the time."""
-
-    rest_s: float
-    last: int | None = None
-    since_s: float = 0.0
-
-    def is_over(self, count: int, now_s: float) -> bool:
-        """True where it has rested for so long."""
-        if count != self.last:
-            self.last, self.since_s = count, now_s
-        return now_s - self.since_s >= self.rest_s
 
 
 def _drain(

@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from flashsale.books import RedisBooks
 from flashsale.errors import UnreachableError
 from flashsale.model import id_of
-from flashsale.store_urls import CONNECT_TIMEOUT_S, read_redis_url
-from flashsale.verify.observation import LedgerSale
+from flashsale.store_urls import read_redis_url
 from flashsale.verify.queue import (
     BEGINNING,
     Backlog,
@@ -30,8 +27,8 @@ from flashsale.verify.queue import (
     position,
     read_info,
 )
+from flashsale.verify.stores import READ_TIMEOUT_S, LedgerSale, open_redis
 
-_READ_TIMEOUT_S = 120
 _SCAN_COUNT = 10_000
 _NAMED_MAX = 20
 _PAGE = 1_000
@@ -49,13 +46,7 @@ def shop_redis(books: RedisBooks | None, url: str) -> Iterator[Redis | None]:
         yield None
         return
     place = read_redis_url(url, "--books-redis-url")
-    redis = Redis.from_url(
-        url,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=_READ_TIMEOUT_S,
-    )
+    redis = open_redis(url, READ_TIMEOUT_S)
     try:
         redis.type(books.queue or books.stock)
         yield redis
@@ -269,3 +260,21 @@ def _stuck(pending: Mapping[str, Any], entries: Mapping[str, Entry]) -> Entry:
 def is_filling(redis: Redis, books: RedisBooks, after: str) -> bool:
     """Whether something was put into the stream after this entry."""
     return bool(books.stream and page(redis, books.stream, after, "+", 1))
+
+
+# The wait -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Rest:
+    """Ends a wait when a count has not changed for `rest_s`. Pure: the caller brings the time."""
+
+    rest_s: float
+    last: int | None = None
+    since_s: float = 0.0
+
+    def is_over(self, count: int, now_s: float) -> bool:
+        """True where it has rested for so long."""
+        if count != self.last:
+            self.last, self.since_s = count, now_s
+        return now_s - self.since_s >= self.rest_s

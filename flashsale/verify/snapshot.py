@@ -9,20 +9,11 @@ from itertools import chain
 from operator import eq
 
 from flashsale.verify.attempts import GARBLED, NO_ORDER, SOLD, Attempts, Claims, Column
-from flashsale.verify.baseline import Baseline, SaleBefore
-from flashsale.verify.connection import Connections
 from flashsale.verify.ending import Ending, as_of, span_of
 from flashsale.verify.finding import Offence
-from flashsale.verify.observation import (
-    Clocks,
-    LedgerSale,
-    MySQLSale,
-    Observation,
-    Rows,
-    observe,
-    read_owners,
-)
+from flashsale.verify.observation import Baseline, Clocks, Observation, SaleBefore, observe
 from flashsale.verify.queue import Queue, Sighting, read_sightings
+from flashsale.verify.stores import Connections, Database, LedgerSale, MySQLSale, Rows
 
 
 @dataclass(frozen=True)
@@ -320,6 +311,21 @@ class Snapshot:
     def returns_owed(self) -> int:
         """Orders that MySQL has ended while the ledger has still to give back their unit."""
         return sum(_returns_owed(sale) for sale in self.sales)
+
+
+_LOOK_UP_IDS = 1_000
+
+
+def read_owners(database: Database, orders: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """User and voucher of each of `orders` that is a row, under whatever voucher."""
+    query = "SELECT id, user_id, voucher_id FROM tb_voucher_order WHERE id IN %s"
+    wanted = list(orders)
+    owners: dict[int, tuple[int, int]] = {}
+    with database.cursor() as cursor:
+        for start in range(0, len(wanted), _LOOK_UP_IDS):
+            cursor.execute(query, (tuple(wanted[start : start + _LOOK_UP_IDS]),))
+            owners.update((row[0], (row[1], row[2])) for row in cursor.fetchall())
+    return owners
 
 
 def _returns_owed(sale: Sale) -> int:

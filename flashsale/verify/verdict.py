@@ -3,25 +3,49 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
-from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, SOLD, SOLD_OUT, read_attempts
-from flashsale.verify.baseline import read_baseline
-from flashsale.verify.checks import CHECKS, Check
-from flashsale.verify.connection import connect
+from flashsale.verify.checks.answers import (
+    accepted_persisted,
+    duplicate_truthful,
+    duplicates,
+    no_phantom,
+    promises,
+    refusals,
+    sold_out_truthful,
+)
+from flashsale.verify.checks.orders import (
+    new_orders,
+    one_per_user,
+    outside_the_window,
+    queue_empty,
+    queued,
+    second_claims,
+    unique_ids,
+    window,
+)
+from flashsale.verify.checks.stock import (
+    buyers_beyond,
+    mysql_conservation,
+    no_oversell,
+    no_undersell,
+    redis_conservation,
+    units,
+)
 from flashsale.verify.ending import read_ending, span_of
-from flashsale.verify.finding import Finding, Met, is_met
+from flashsale.verify.finding import CheckResult, Finding, Judgement, Met, is_met
 from flashsale.verify.linearizability import LINEARIZABLE, RULE, linearizable, met
-from flashsale.verify.observation import NO_TIME
+from flashsale.verify.observation import read_baseline
 from flashsale.verify.queue import drain
 from flashsale.verify.snapshot import Sale, Snapshot, read_snapshot
+from flashsale.verify.stores import NO_TIME, connect
 
 _LONGEST_MS = 24 * 3600 * 1000
 _DIGITS = 3
@@ -79,87 +103,59 @@ def _percentile(histogram: HdrHistogram, count: int, percentile: float) -> int |
     return int(histogram.get_value_at_percentile(percentile))
 
 
-RULES = (*(check.name for check in CHECKS), LINEARIZABLE)
-"""All that is judged, by name: the checks, and the second judge."""
-
-_EXIT_CODES = {
-    Verdict.PASS: ExitCode.PASS,
-    Verdict.FAIL: ExitCode.VIOLATION,
-    Verdict.UNKNOWN: ExitCode.NOTHING_JUDGED,
-}
-
-
 @dataclass(frozen=True, slots=True)
-class CheckResult:
-    """What one check amounts to; `detail` names the offenders, or the rule that held.
-
-    `exercised` counts what it met, first of all of what it guards. `history` is the second judge's:
-    the smallest part of the run that no sale can have gone through, claim by claim.
-    """
+class Check:
+    """One rule, in a line, the function that judges it, and what it met of what it guards."""
 
     name: str
-    verdict: Verdict
-    detail: str
-    findings: tuple[Finding, ...] = ()
-    exercised: Met = field(default_factory=dict)
-    history: tuple[dict[str, Any], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in summary.json."""
-        return {
-            "name": self.name,
-            "verdict": str(self.verdict),
-            "detail": self.detail,
-            "exercised": dict(self.exercised),
-            "findings": [finding.to_json() for finding in self.findings],
-            "history": list(self.history),
-        }
+    rule: str
+    judge: Callable[[Snapshot], list[Finding]]
+    meets: Callable[[Snapshot], Met]
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What the whole run amounts to. `reason` says why nothing, or not all, could be judged.
+CHECKS = (
+    Check("no_oversell", "no more orders than units", no_oversell, buyers_beyond),
+    Check("one_per_user", "one live order a user and voucher", one_per_user, second_claims),
+    Check("unique_ids", "an order id belongs to one order", unique_ids, new_orders),
+    Check("accepted_persisted", "every accepted order is a row", accepted_persisted, promises),
+    Check("no_phantom", "every new order was asked for", no_phantom, new_orders),
+    Check(
+        "mysql_conservation",
+        "MySQL: initial − stock = live orders",
+        mysql_conservation,
+        units,
+    ),
+    Check(
+        "redis_conservation",
+        "Redis: stock + set = initial; set = orders",
+        redis_conservation,
+        units,
+    ),
+    Check("queue_empty", "nothing pending, lost unread or dead", queue_empty, queued),
+    Check(
+        "duplicate_truthful",
+        "who was told “duplicate” has that order",
+        duplicate_truthful,
+        duplicates,
+    ),
+    Check(
+        "sold_out_truthful",
+        "no sale after a “sold out” arrived",
+        sold_out_truthful,
+        refusals,
+    ),
+    Check("window", "no order outside the sale's window", window, outside_the_window),
+    Check(
+        "no_undersell",
+        "nobody was told “sold out” with units left",
+        no_undersell,
+        refusals,
+    ),
+)
 
-    `shortfall` says what the storm's record lacks, and what that means; `rests_on` what a verdict
-    on somebody else's shop rests on.
-    """
 
-    verdict: Verdict
-    checks: tuple[CheckResult, ...]
-    reason: str | None = None
-    accepted: int | None = None
-    unanswered: int | None = None
-    persisted: int | None = None
-    drain_s: float | None = None
-    waited_s: float = 0.0
-    latency_ms: dict[str, Any] | None = None
-    shortfall: str | None = None
-    rests_on: tuple[str, ...] = ()
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """What `flashsale verify` ends with."""
-        return _EXIT_CODES[self.verdict]
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in verify.json and in `--json`."""
-        return {
-            "schema": 1,
-            "verdict": str(self.verdict),
-            "exit_code": int(self.exit_code),
-            "reason": self.reason,
-            "shortfall": self.shortfall,
-            **({"rests_on": list(self.rests_on)} if self.rests_on else {}),
-            "orders": {
-                "accepted": self.accepted,
-                "unanswered": self.unanswered,
-                "persisted": self.persisted,
-                "drain_s": self.drain_s,
-            },
-            "waited_s": round(self.waited_s, 3),
-            "latency_ms": {"persisted": self.latency_ms},
-            "checks": [check.to_json() for check in self.checks],
-        }
+RULES = (*(check.name for check in CHECKS), LINEARIZABLE)
+"""All that is judged, by name: the checks, and the second judge."""
 
 
 def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
@@ -216,7 +212,7 @@ def _second_opinion(snapshot: Snapshot) -> CheckResult:
     if lacks := snapshot.absent.get(LINEARIZABLE):  # another kind of sale, so what it finds is none
         return CheckResult(LINEARIZABLE, Verdict.UNKNOWN, lacks)
     if snapshot.rests_on:
-        sales = tuple(_without_idle_refusals(sale) for sale in snapshot.sales)
+        sales = tuple(_counted(_without_idle_refusals(sale)) for sale in snapshot.sales)
         snapshot = replace(snapshot, sales=sales)
     opinion = linearizable(snapshot)
     result = _result(LINEARIZABLE, RULE, opinion.findings, met(snapshot))
@@ -234,6 +230,17 @@ def _without_idle_refusals(sale: Sale) -> Sale:
         if code != SOLD_OUT or claims.user[k] not in holders
     ]
     return sale if len(kept) == len(claims) else replace(sale, claims=claims.select(kept))
+
+
+def _counted(sale: Sale) -> Sale:
+    """The sale with the units that a shop without a ledger counted before the run, where its books
+    balanced and nobody changed what there is since: then the answers have to fit them."""
+    before = sale.before
+    if before is None or before.redis_stock is not None or before.mysql is None:
+        return sale
+    if before.mysql_drift or before.mysql.initial != sale.initial:
+        return sale
+    return replace(sale, before=replace(before, redis_stock=before.mysql.stock))
 
 
 _MAY_HOLD = INDETERMINATE | {SOLD, DUPLICATE}

@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from flashsale.stack import binaries
 from flashsale.stack.binaries import Binary
-from flashsale.stack.compose_nginx import COMPOSE as NGINX
 from flashsale.stack.mariadb import MariaDBServer
+from flashsale.stack.nginx import COMPOSE as NGINX
 from flashsale.stack.port import Port
 from flashsale.stack.process import CommandLine, Process
 from rig.compose import DEPLOY, ROOT, OnLoopback, environment, load
@@ -128,7 +128,7 @@ class Containers:
         conf.write_text(text.replace("bind * -::*\n", "bind 127.0.0.1\n"))
         program, *arguments = self.services[name]["command"]
         assert program == "redis-server"
-        self._launch(name, binary, [str(binary.path), *self.here.command(name, arguments)])
+        self.launch(name, binary, [str(binary.path), *self.here.command(name, arguments)])
 
     def start_nginx(self, *, toolkit_at: str | None = None) -> None:
         """By its entry point, its command and its file; a toolkit's network may be elsewhere."""
@@ -145,7 +145,7 @@ class Containers:
         conf.write_text(text.replace("/dev/stdout", str(log)))  # nobody's standard output here
         assert self.services["nginx"]["entrypoint"] == ["nginx"]
         command = self.here.command("nginx", self.services["nginx"]["command"])
-        self._launch("nginx", binary, [str(binary.path), *command])
+        self.launch("nginx", binary, [str(binary.path), *command])
 
     def start_mysql(self) -> None:
         """MariaDB on MySQL's file, with the accounts that the image's entry point would make."""
@@ -174,7 +174,7 @@ class Containers:
             "--innodb-log-file-size=16M",
             *(["--user=root"] if os.geteuid() == 0 else []),
         ]
-        self._launch("mysql", binary, [str(binary.path), *arguments])
+        self.launch("mysql", binary, [str(binary.path), *arguments])
 
     def start_watcher(self, name: str) -> None:
         """Prometheus or an exporter, by its command; the port is a container's."""
@@ -185,7 +185,7 @@ class Containers:
         listen = f"--web.listen-address=127.0.0.1:{self.port_of[name, port]}"
         command = self.here.command(name, self.services[name]["command"])
         told = self.here.environment(name, environment(self.services[name]))
-        self._launch(name, binary, [str(binary.path), listen, *command], told)
+        self.launch(name, binary, [str(binary.path), listen, *command], told)
 
     def _configure_prometheus(self) -> None:
         """Its folder, with the services' addresses in place of their names, and no long waits."""
@@ -230,7 +230,7 @@ class Containers:
             service = self.services[name]
             command = [sys.executable, "-m", "flashsale"]
             command += self.here.command(name, service["command"])
-            self._launch(name, None, command, self.own_environment(name))
+            self.launch(name, None, command, self.own_environment(name))
 
     def run(self, name: str, *arguments: str, check: bool = True) -> str:
         """A one-shot of our image, as `docker compose run --rm` has it; what it printed."""
@@ -308,7 +308,7 @@ class Containers:
         place.write_text(text)
         return place
 
-    def _launch(
+    def launch(
         self,
         name: str,
         binary: Binary | None,

@@ -15,9 +15,10 @@ import uvloop
 
 from flashsale.server.app import App, Router
 from flashsale.server.http.server import Server, listen
+from flashsale.server.replica import Replica
 from flashsale.server.request import Request
 from flashsale.server.response import Response, ok
-from flashsale.settings import ReplicaSettings
+from flashsale.settings import ReplicaSettings, StoreSettings
 from flashsale.stack.port import Port
 from flashsale.stack.process import tether
 from rig.child import START_TIMEOUT_S, answers
@@ -58,13 +59,21 @@ def application() -> App:
     return App(router, IMPATIENT)
 
 
+async def sale() -> App:
+    """A replica's, on the stores that the environment names."""
+    replica = Replica("r1", 1, StoreSettings.load(), ReplicaSettings.load())
+    await replica._sync_clock()
+    replica.start_duties()
+    return replica.app
+
+
 @contextmanager
-def http_server(name: str) -> Iterator[int]:
-    """The application behind that server, in a process of its own; the port."""
+def http_server(name: str, what: str = "application", **env: str) -> Iterator[int]:
+    """The application, or the sale, behind that server, in a process of its own; the port."""
     port = Port.free()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, **env, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "rig.http_servers", name, str(port.number)],
+        [sys.executable, "-m", "rig.http_servers", name, str(port.number), what],
         env=environment,
         cwd=Path(__file__).parents[1],
         preexec_fn=tether(),
@@ -79,19 +88,19 @@ def http_server(name: str) -> Iterator[int]:
         port.close()
 
 
-async def _ours(port: int) -> None:
-    await Server(application(), IMPATIENT).start(listen("127.0.0.1", port))
+async def _ours(app: App, port: int) -> None:
+    await Server(app, IMPATIENT).start(listen("127.0.0.1", port))
     await asyncio.Event().wait()
 
 
-async def _granian(port: int) -> None:
+async def _granian(app: App, port: int) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server.embed import Server as Embedded
 
     await Embedded(
-        application(),
+        app,
         address="127.0.0.1",
         port=port,
         interface=Interfaces.ASGI,
@@ -105,15 +114,17 @@ async def _granian(port: int) -> None:
     ).serve()
 
 
-async def _uvicorn(port: int) -> None:
+async def _uvicorn(app: App, port: int) -> None:
     from uvicorn import Config
     from uvicorn import Server as Uvicorn
 
-    await Uvicorn(
-        Config(application(), port=port, http="httptools", ws="none", log_level="critical")
-    ).serve()
+    await Uvicorn(Config(app, port=port, http="httptools", ws="none", log_level="critical")).serve()
+
+
+async def _serve(name: str, port: int, what: str) -> None:
+    serve = {"ours": _ours, "granian": _granian, "uvicorn": _uvicorn}[name]
+    await serve(await sale() if what == "sale" else application(), port)
 
 
 if __name__ == "__main__":
-    serve = {"ours": _ours, "granian": _granian, "uvicorn": _uvicorn}[sys.argv[1]]
-    uvloop.run(serve(int(sys.argv[2])))
+    uvloop.run(_serve(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

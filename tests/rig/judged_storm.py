@@ -1,14 +1,13 @@
 """A storm and a judge, run as a user runs them, on a sale with faults in it."""
 
-import os
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from rig.command_line import run_flashsale
 from rig.faulty_sale import FaultySale
 from rig.sale_by_commands import SaleByCommands
 
@@ -45,15 +44,7 @@ class JudgedStorm:
             "FLASHSALE_CACHE_URL": self.ledger_url,
             "FLASHSALE_MYSQL_URL": self.mysql_url,
         }
-        return subprocess.run(
-            [sys.executable, "-m", "flashsale", *words],
-            cwd=self.folder,
-            env={**os.environ, **own},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_flashsale(self.folder, *words, **own)
 
     def storm(self, sale: FaultySale, run: str) -> "subprocess.CompletedProcess[str]":
         """Storm the sale into the run folder `run`."""

@@ -10,9 +10,10 @@ import pymysql
 import redis
 
 from flashsale.run.folder import BASELINE_FILE, ENDING_FILE
-from flashsale.verify.baseline import take
 from flashsale.verify.ending import take as take_ending
-from flashsale.verify.verdict import Judgement, examine
+from flashsale.verify.finding import Judgement
+from flashsale.verify.observation import take
+from flashsale.verify.verdict import examine
 
 STREAM, DEAD, GROUP = "stream.orders", "stream.orders.dead", "g1"
 BEGIN, END = "2026-01-01 00:00:00.000", "2026-12-31 00:00:00.000"

@@ -7,12 +7,12 @@ from typing import Any
 
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.attempts import NEVER, NO_ORDER, OUTCOMES, Attempts, Claims
-from flashsale.verify.baseline import Baseline, baseline_of
-from flashsale.verify.checks import CHECKS
 from flashsale.verify.finding import Finding
-from flashsale.verify.observation import Clocks, LedgerSale, MySQLSale, Observation, Rows
+from flashsale.verify.observation import Baseline, Clocks, Observation, baseline_of
 from flashsale.verify.queue import Queue, Sighting
 from flashsale.verify.snapshot import Snapshot, join
+from flashsale.verify.stores import LedgerSale, MySQLSale, Rows
+from flashsale.verify.verdict import CHECKS
 
 DATASET = "d" * 32
 BEGIN_MS, END_MS = 1_000_000, 2_000_000

@@ -42,14 +42,16 @@ Answer = Callable[[Asked], Reply]
 
 @dataclass
 class ShopServer:
-    """The shop at `base_url`; `asked` is what came, in order. It speaks `tls`, or listens on the
-    Unix socket `at`, where these are given."""
+    """The shop at `base_url`; `asked` is what came, in order. It speaks `tls`, and notes in
+    `spoken` which protocol was agreed on, or listens on the Unix socket `at`, where these are
+    given."""
 
     answer: Answer
     asked: list[Asked] = field(default_factory=list)
     base_url: str = ""
     tls: ssl.SSLContext | None = None
     at: Path | None = None
+    spoken: list[str | None] = field(default_factory=list)
 
     @contextmanager
     def open(self) -> Iterator["ShopServer"]:
@@ -102,6 +104,7 @@ class ShopServer:
                     return
                 # By the visitor's own thread: one may be slow.
                 with shop.tls.wrap_socket(request, server_side=True) as secure:
+                    shop.spoken.append(secure.selected_alpn_protocol())
                     super().finish_request(secure, client_address)
 
             def handle_error(self, *_: object) -> None:

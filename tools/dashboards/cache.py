@@ -86,6 +86,17 @@ BOARD = Board(
                     [Query(rate("flashsale_cache_fills_total", by="result"), "{{result}}")],
                 ),
                 Panel(
+                    "Sets of likes, follows and feeds",
+                    "There, waited for, or read from MySQL.",
+                    "ops",
+                    [
+                        Query(
+                            rate("flashsale_cache_index_reads_total", by="index, outcome"),
+                            "{{index}} {{outcome}}",
+                        )
+                    ],
+                ),
+                Panel(
                     "Loads under way",
                     "Running, and waiting for their turn.",
                     "short",

@@ -66,6 +66,12 @@ BOARD = Board(
                     [Query(chosen("flashsale_http_requests_in_flight"), "{{instance}}")],
                 ),
                 Panel(
+                    "Pictures",
+                    "Kept, removed and refused.",
+                    "ops",
+                    [Query(rate("flashsale_pictures_total", by="outcome"), "{{outcome}}")],
+                ),
+                Panel(
                     "Requests by replica",
                     "A replica that died shows as a gap here and in the next panel.",
                     "reqps",

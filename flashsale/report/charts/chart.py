@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from flashsale.model import Doing, Ending, Outcome, Reading, Signing, ending
-from flashsale.run.faults import FaultRecord
+from flashsale.run.parts import FaultRecord
 from flashsale.run.summary import Summary
 from flashsale.storm.figures.figures import Figures
 

@@ -16,6 +16,7 @@ CUT_SHORT = rejected("The body was cut short", 400)
 TOO_SLOW = rejected("The request took too long", 408)
 BODY_TOO_LARGE = rejected("Body too large", 413)
 TARGET_TOO_LONG = rejected("Request target too long", 414)
+UNEXPECTED = rejected("Expected 100-continue, or no Expect", 417)
 HEAD_TOO_LARGE = rejected("Headers too large", 431)
 INTERNAL = rejected("Internal error", 500)
 TOO_MANY_CONNECTIONS = rejected("Too many connections, try again", 503, RETRY_SOON)
@@ -69,7 +70,7 @@ def read_framing(version: str, headers: Iterable[Header], body_bytes_max: int) -
                 raise Refusal(rejected("Expected no transfer coding but chunked", 400))
             length = CHUNKED
         elif value.lower() != b"100-continue":
-            raise Refusal(rejected("Expected 100-continue, or no Expect", 417))
+            raise Refusal(UNEXPECTED)
         else:
             waits = version == "1.1"
     if hosts > 1 or (hosts == 0 and version == "1.1"):

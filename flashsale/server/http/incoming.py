@@ -1,5 +1,6 @@
 """Bytes into requests, strictly: what the parser lets through, within its bounds, or a refusal."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from httptools import (
@@ -29,18 +30,21 @@ _NO_BODY = (0, False)
 
 
 class Sizes(NamedTuple):
-    """Bounds of one request, in bytes; `headers_max` is their number."""
+    """Bounds of one request, in bytes; `headers_max` is their number. Some paths have another
+    bound of their bodies."""
 
     target_max: int
     head_max: int
     headers_max: int
     body_max: int
+    body_max_of: Mapping[str, int]
 
 
 class Incoming:
     """The requests of one connection, appended to its `line` as their heads are whole."""
 
     __slots__ = (
+        "_body_max",
         "_ends",
         "_headers",
         "_line",
@@ -62,6 +66,7 @@ class Incoming:
         self._line = line
         self._ends = ends
         self._sizes = sizes
+        self._body_max = sizes.body_max  # of the request that is being read
         self._parser = HttpRequestParser(self)
         self._wire_bytes = 0  # of the head or the body that is being read, before this slice
         self._slice = 0  # bytes in the slice that is being parsed
@@ -97,7 +102,7 @@ class Incoming:
         if self.in_head and self._wire_bytes > sizes.head_max:
             return HEAD_TOO_LARGE if self._url else TARGET_TOO_LONG
         if self.reading is not None and self._wire_bytes > (
-            _CHUNKS_OVERHEAD * sizes.body_max + sizes.head_max
+            _CHUNKS_OVERHEAD * self._body_max + sizes.head_max
         ):
             return BODY_TOO_LARGE
         return None
@@ -157,8 +162,10 @@ class Incoming:
             version = "1.1"
         else:
             version = parser.get_http_version()
-        framing = read_framing(version, headers, sizes.body_max)
-        scope = make_scope(method, version, read_target(method, self._url), headers, self._ends)
+        target = read_target(method, self._url)
+        self._body_max = sizes.body_max_of.get(target[0], sizes.body_max)
+        framing = read_framing(version, headers, self._body_max)
+        scope = make_scope(method, version, target, headers, self._ends)
         keeps = parser.should_keep_alive() and version == "1.1" and not parser.should_upgrade()
         self.in_head = False
         self._wire_bytes = 0
@@ -167,7 +174,7 @@ class Incoming:
         self._line.append(exchange)
 
     def on_body(self, body: bytes) -> None:
-        if self.reading is not None and self.reading.feed(body) > self._sizes.body_max:
+        if self.reading is not None and self.reading.feed(body) > self._body_max:
             raise Refusal(BODY_TOO_LARGE)
 
     def on_message_complete(self) -> None:

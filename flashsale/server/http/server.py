@@ -245,6 +245,7 @@ def _limits(settings: ReplicaSettings) -> Limits:
             head_max=settings.header_bytes_max,
             headers_max=settings.headers_max,
             body_max=settings.body_bytes_max,
+            body_max_of=settings.larger_bodies,
         ),
         pipeline_max=settings.pipeline_max,
         write_buffer_max=settings.write_buffer_bytes_max,

@@ -1,17 +1,39 @@
 """Users: signing in by phone code and out, and the daily sign-in."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from flashsale.accounts.attendance import Attendance
 from flashsale.accounts.login import Login, Wait, is_phone
+from flashsale.catalog.form import Form
+from flashsale.catalog.page import closed
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers, ClientAddresses
-from flashsale.server.request import Query, Request
+from flashsale.server.openapi import COUNT, ID
+from flashsale.server.request import Request, TextParameter
 from flashsale.server.response import UNAUTHORIZED, Response, ok, personal, rejected, too_many
 
+_PHONE_SHAPE = {"pattern": "^1[0-9]{10}$"}
+_PHONE = TextParameter("phone", 32, schema=_PHONE_SHAPE, is_needed=True)
 _BAD_PHONE = rejected("phone: expected 11 digits, the first a 1", 400)
-_BAD_CODE = rejected("code: expected text", 400)
 _WRONG_CODE = rejected("Wrong code")
+_USER = closed({"id": ID, "nickName": {"type": "string"}, "icon": {"type": "string"}})
+_TOKEN = {"type": "string", "minLength": 1}
+
+
+def _phone(text: str) -> str:
+    if not is_phone(text):
+        raise ValueError("expected 11 digits, the first a 1")
+    return text
+
+
+class SignIn(Form):
+    """A phone, and the code that was sent to it."""
+
+    phone: Annotated[str, AfterValidator(_phone), Field(json_schema_extra=_PHONE_SHAPE)]
+    code: str
 
 
 @dataclass(frozen=True)
@@ -26,17 +48,18 @@ class AccountRoutes:
     def mount(self, router: Router) -> None:
         """Add the routes."""
         signed_in = self.callers.signed_in
-        router.add("POST", "/user/code", self.send_code)
-        router.add("POST", "/user/login", self.sign_in)
-        router.add("POST", "/user/logout", signed_in(self.sign_out))
-        router.add("POST", "/user/logout/everywhere", signed_in(self.sign_out_everywhere))
-        router.add("GET", "/user/me", signed_in(self.me))
-        router.add("POST", "/user/sign", signed_in(self.sign))
-        router.add("GET", "/user/sign/count", signed_in(self.count))
+        router.add("POST", "/user/code", self.send_code).asks(_PHONE).gives(None, _BAD_PHONE)
+        router.add("POST", "/user/login", self.sign_in).takes(SignIn).gives(_TOKEN, _WRONG_CODE)
+        router.add("POST", "/user/logout", signed_in(self.sign_out)).gives()
+        everywhere = signed_in(self.sign_out_everywhere)
+        router.add("POST", "/user/logout/everywhere", everywhere).gives()
+        router.add("GET", "/user/me", signed_in(self.me)).gives(_USER)
+        router.add("POST", "/user/sign", signed_in(self.sign)).gives()
+        router.add("GET", "/user/sign/count", signed_in(self.count)).gives(COUNT)
 
     async def send_code(self, request: Request, segment: str) -> Response:
         """Send a code; the answer is the same for known and unknown phones."""
-        phone = Query(request).text("phone", 32)
+        phone = _PHONE.of(request)
         if not is_phone(phone):
             return _BAD_PHONE
         wait = await self.login.send_code(phone, self.addresses.of(request.scope))
@@ -44,13 +67,9 @@ class AccountRoutes:
 
     async def sign_in(self, request: Request, segment: str) -> Response:
         """A session's token for a phone and its code."""
-        given = await request.json()
-        phone, code = given.get("phone"), given.get("code")
-        if not isinstance(phone, str) or not is_phone(phone):
-            return _BAD_PHONE
-        if not isinstance(code, str):
-            return _BAD_CODE
-        token = await self.login.sign_in(phone, code, self.addresses.of(request.scope))
+        given = await request.form(SignIn)
+        address = self.addresses.of(request.scope)
+        token = await self.login.sign_in(given.phone, given.code, address)
         if isinstance(token, Wait):
             return too_many(token.seconds)
         return _WRONG_CODE if token is None else personal(ok(token))

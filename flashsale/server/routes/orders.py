@@ -6,17 +6,20 @@ from functools import cached_property
 from typing import Any
 
 from flashsale.accounts.sessions import ClaimBudget, Sessions
-from flashsale.model import OrderStatus, Outcome, parse_id
+from flashsale.catalog.page import closed
+from flashsale.model import OrderStatus, Outcome, PayStatus, parse_id
 from flashsale.orders.lifecycle import Change, Lifecycle
 from flashsale.orders.lookup import Found, KnownSales, OrderLookup
 from flashsale.seckill.batch import digest_of
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers
-from flashsale.server.request import Request
+from flashsale.server.openapi import ID, Caller
+from flashsale.server.request import HeaderParameter, Request
 from flashsale.server.response import (
     BAD_ID,
     BEHIND,
+    CLAIM_ANSWERS,
     NOT_FOUND,
     NOT_LOADED,
     RETRY_SOON,
@@ -49,6 +52,22 @@ _CANCEL = {
     Change.FAILED: _FAILED,
     Change.UNKNOWN: NOT_FOUND,
 }
+_IDEMPOTENCY_KEY = HeaderParameter(
+    "Idempotency-Key",
+    "Who won with it is told so again, whenever it comes again from that user for that voucher.",
+    {"type": "string", "pattern": "^[!-~]{0,255}$"},
+)
+_ORDER_FIELDS = {
+    "orderId": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
+    "voucherId": ID,
+    "orderState": {"enum": list(OrderStatus)},
+    "status": {"type": "integer", "minimum": PayStatus.UNPAID, "maximum": PayStatus.REFUNDED},
+    "reason": {"type": "string"},
+}
+_ORDER = closed({"state": {"enum": list(OrderStatus)}, **_ORDER_FIELDS}, "status", "reason")
+_OWN_ORDER = closed(
+    {"state": {"enum": ["row", "receipt", "none"]}, **_ORDER_FIELDS}, *_ORDER_FIELDS
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +82,10 @@ class ClaimRoutes:
 
     def mount(self, router: Router) -> None:
         """Add the routes."""
-        router.add("POST", "/voucher-order/seckill/{voucherId}", self.claim)
-        router.add("GET", "/voucher-order/seckill/{voucherId}", self.own_order)
+        claim = router.add("POST", "/voucher-order/seckill/{voucherId}", self.claim)
+        claim.by(Caller.USER).asks(_IDEMPOTENCY_KEY).gives(ID, *CLAIM_ANSWERS)
+        own = router.add("GET", "/voucher-order/seckill/{voucherId}", self.own_order)
+        own.by(Caller.USER).gives(_OWN_ORDER)
 
     async def claim(self, request: Request, segment: str) -> Response:
         """Buy one unit: the user's budget, gate, script with its look at the session, answer."""
@@ -131,9 +152,10 @@ class OrderRoutes:
     def mount(self, router: Router) -> None:
         """Add the routes."""
         signed_in = self.callers.signed_in
-        router.add("GET", "/voucher-order/{id}", signed_in(self.order))
-        router.add("POST", "/voucher-order/{id}/pay", signed_in(self.pay))
-        router.add("POST", "/voucher-order/{id}/cancel", signed_in(self.cancel))
+        router.add("GET", "/voucher-order/{id}", signed_in(self.order)).gives(_ORDER)
+        pay, cancel = signed_in(self.pay), signed_in(self.cancel)
+        router.add("POST", "/voucher-order/{id}/pay", pay).gives(None, *_PAY.values())
+        router.add("POST", "/voucher-order/{id}/cancel", cancel).gives(None, *_CANCEL.values())
 
     async def order(self, request: Request, segment: str, user_id: int) -> Response:
         """Where the order is on its way from receipt to row, and its status there."""

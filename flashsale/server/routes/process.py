@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.orders.lookup import OrderLookup
 from flashsale.server.app import Router
+from flashsale.server.openapi import Document
 from flashsale.server.request import Request
 from flashsale.server.response import RETRY_SOON, Response, ok, rejected
 from flashsale.storage.metrics import Metrics
@@ -21,10 +22,13 @@ class ProcessRoutes:
     metrics: Metrics
 
     def mount(self, router: Router) -> None:
-        """Add the routes."""
-        router.add("GET", "/healthz", self.healthz)
-        router.add("GET", "/readyz", self.readyz)
-        router.add("GET", "/metrics", self.scrape)
+        """Add the routes, after all others: one describes them."""
+        document = Document()
+        router.add("GET", "/healthz", self.healthz).gives()
+        router.add("GET", "/readyz", self.readyz).gives(None, _UNREADY)
+        router.add("GET", "/metrics", self.scrape).sends(self.metrics.content_type.decode())
+        router.add("GET", "/openapi.json", document.send).sends("application/json")
+        document.make(router.routes)
 
     async def healthz(self, request: Request, segment: str) -> Response:
         """The process answers."""

@@ -19,8 +19,7 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 from flashsale.model import Outcome
-from flashsale.run.attempts import NEVER
-from flashsale.run.plan_columns import ALWAYS
+from flashsale.run.attempts import ALWAYS, NEVER
 from flashsale.scenario.answer import Answer, wants_retry
 from flashsale.scenario.load import Step
 from flashsale.storm.plan.plan import LAST, Plan

@@ -22,8 +22,16 @@ from flashsale.storm.attack.attack import Mission, Progress, Records
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.instants import Hold
 from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
-from flashsale.storm.crew.messages import Channel, Done, Go, Standing, Stop, Told, Trouble
-from flashsale.storm.crew.outcomes import outcomes_since
+from flashsale.storm.crew.messages import (
+    Channel,
+    Done,
+    Go,
+    Standing,
+    Stop,
+    Told,
+    Trouble,
+    outcomes_since,
+)
 from flashsale.storm.figures.effort import ProcessEffort
 
 HEARTBEAT_NS = 100_000_000

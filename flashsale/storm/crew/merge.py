@@ -1,7 +1,8 @@
 """Shards' records of attempts become one: one plan, and all results in one order of events.
 
-Instants are aligned by what each shard's clock showed when its barrier opened. Nobody compared
-those clocks, so each result keeps the name of the `clock` that it was read from.
+Instants are aligned by what each shard's clock showed when its barrier opened: as it was, or, of
+shards that met at a rendezvous, as it was compared with that one's clock. Either way a little is
+left, so each result keeps the name of the `clock` that it was read from.
 
 Shards become one run: record, latencies and summary, as if one process had fired it all.
 """
@@ -119,18 +120,27 @@ def _header(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> dict[str
     }
 
 
-def merge_runs(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> Finished:
+def merge_runs(
+    runs: Sequence[ShardRun],
+    plan: Plan,
+    folder: RunFolder,
+    losses: Sequence[str] = (),
+    interrupted_by: ExitCode | None = None,
+) -> Finished:
     """Write scenario, record, latencies and summary of the run that `runs` make, to `folder`.
 
-    They are all shards of `plan` (`whole_plan`). Raises UsageError where a record is damaged.
+    They are all shards of `plan` (`whole_plan`). `losses` make the whole invalid, a line each;
+    `interrupted_by` is the signal that ended all, where it was no shard's. Raises UsageError where
+    a record is damaged.
     """
     runs = sorted(runs, key=lambda run: run.shard.number)
     write_file(folder.scenario, scenario_document(runs[0].scenario))
     write_merged(runs, plan, folder)
     record = read_record(folder.attempts)
     figures = Figures(record.attempts, plan.asks)
-    circumstances = _circumstances(runs, record, folder)
-    summary = conclude(runs[0].scenario, figures, _effort(runs), circumstances)
+    circumstances = _circumstances(runs, record, folder, interrupted_by)
+    effort = _effort(runs, losses)
+    summary = conclude(runs[0].scenario, figures, effort, circumstances)
     unwritten = write_results(folder, summary, figures)
     return Finished(summary, figures, plan, tuple(unwritten))
 
@@ -142,9 +152,9 @@ def baseline_of(runs: Sequence[ShardRun]) -> ShardRun | None:
     return next((run for run in ordered if run.folder.baseline.exists()), None)
 
 
-def _effort(runs: Sequence[ShardRun]) -> Effort:
+def _effort(runs: Sequence[ShardRun], known: Sequence[str]) -> Effort:
     """What it took, shard by shard. A shard that made its own run invalid does so to the whole."""
-    efforts, losses = [], []
+    efforts, losses = [], list(known)
     for run in runs:
         if run.effort is None or run.summary is None:
             losses.append(f"shard {run.shard} did not live to tell how it did")
@@ -165,9 +175,11 @@ def _effort(runs: Sequence[ShardRun]) -> Effort:
     return together(None, efforts, losses)
 
 
-def _circumstances(runs: Sequence[ShardRun], record: Record, folder: RunFolder) -> Circumstances:
+def _circumstances(
+    runs: Sequence[ShardRun], record: Record, folder: RunFolder, interrupted_by: ExitCode | None
+) -> Circumstances:
     opened_us = barrier_unix_us(runs) or runs[0].start_at_us
-    started = datetime.fromtimestamp(opened_us / 1e6, UTC)
+    started = datetime.fromtimestamp(opened_us / 1e6, UTC) if opened_us else datetime.now(UTC)
     return Circumstances(
         run=folder.name,
         base_url=runs[0].header["base_url"],
@@ -175,7 +187,7 @@ def _circumstances(runs: Sequence[ShardRun], record: Record, folder: RunFolder) 
         started_at=started.isoformat(timespec="milliseconds"),
         resolved=len(record.attempts.resolved),
         late=record.attempts.late,
-        interrupted_by=_interrupted_by(runs),
+        interrupted_by=interrupted_by or _interrupted_by(runs),
         merged=_merged(runs),
         machine=_machine(runs),
         claims=claims_by_voucher(record.attempts, Asked.of(record)),
@@ -188,7 +200,15 @@ def _interrupted_by(runs: Sequence[ShardRun]) -> ExitCode | None:
 
 
 def _clocks(runs: Sequence[ShardRun]) -> str:
-    """How good the order of events between shards is, by what each kernel says of its clock."""
+    """How good the order of events between shards is: as far as their clocks were compared, else by
+    what each kernel says of its own."""
+    compared = [run.clock.error_us for run in runs if run.clock is not None]
+    if len(compared) == sum(run.barrier_unix_us is not None for run in runs) > 0:
+        worst_us = sum(sorted(compared)[-2:])
+        return (
+            "shards' clocks were compared just before the barrier: between shards, the order of "
+            f"events is good to {worst_us / 1000:.1f} ms"
+        )
     errors = {run.shard.number: run.header["shard"]["clock_error_us"] for run in runs}
     loose = [str(number) for number, error_us in errors.items() if error_us is None]
     if loose:
@@ -222,6 +242,8 @@ def _merged(runs: Sequence[ShardRun]) -> MergedFigures:
                 run=run.header["run"],
                 base_url=run.header["base_url"],
                 barrier_unix_us=run.barrier_unix_us,
+                clock_offset_ms=None if run.clock is None else run.clock.offset_us / 1000,
+                clock_error_ms=None if run.clock is None else run.clock.error_us / 1000,
             )
             for run in runs
         ],

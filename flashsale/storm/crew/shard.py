@@ -8,13 +8,15 @@ A shard's run as it lies in its folder: what it was to fire, when, and what came
 import ctypes
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flashsale.errors import UsageError
+from flashsale.run.attempts import ClockReading, PlanColumns
 from flashsale.run.attempts_file import lines_of, read_record
 from flashsale.run.folder import RunFolder, read_file
 from flashsale.run.recording import scenario_of
@@ -79,6 +81,23 @@ def parse_shard(text: str) -> Shard:
     raise ValueError(f"found {text!r}, expected such as 2/8: the second of eight, at most 1,000")
 
 
+INDEX, SHARDS = "JOB_COMPLETION_INDEX", "FLASHSALE_SHARDS"
+"""What an Indexed Job of Kubernetes tells each of its Pods, and what its manifest has to."""
+
+
+def shard_of_job(environment: Mapping[str, str]) -> Shard:
+    """The shard that an Indexed Job makes of a process. Raises ValueError with one line."""
+    for name in (INDEX, SHARDS):
+        if not environment.get(name):
+            raise ValueError(f"auto: {name} is not set; by hand give such as --shard 2/8")
+    index, of = environment[INDEX], environment[SHARDS]
+    if index.isascii() and index.isdigit() and len(index) <= len(str(SHARDS_MAX)):
+        with suppress(ValueError):
+            return parse_shard(f"{int(index) + 1}/{of}")
+    found = f"{INDEX}={index[:20]} and {SHARDS}={of[:20]}"
+    raise ValueError(f"auto: found {found}, expected 0 to {SHARDS} - 1, at most {SHARDS_MAX:,}")
+
+
 def parse_instant_us(text: str, now: datetime) -> int:
     """The instant written as `2026-11-23T10:00:00Z`, in µs since 1970, UTC.
 
@@ -103,6 +122,66 @@ def _example(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
+def record_header(
+    scenario: Scenario, plan: PlanColumns, *, run: str, plan_hash: str, base_url: str
+) -> dict[str, object]:
+    """The head of a storm's record, but for its units, which are a whole run's or a shard's."""
+    sale = scenario.sale
+    return {
+        "run": run,
+        "scenario": scenario.name,
+        "seed": scenario.load.seed,
+        "plan_hash": plan_hash,
+        "base_url": base_url,
+        "asked": [step.endpoint for step in plan.steps],
+        "vouchers": list(sale.voucher_ids) if sale else [],
+        "units": {},
+        **_shop_header(scenario),
+        "connections": plan.connection_count,
+        "clicks": plan.clicks,
+        "cold": plan.cold,
+        "retry_on": plan.retry_on,
+        "planned": len(plan),
+        "barrier_unix_us": None,
+    }
+
+
+def _shop_header(scenario: Scenario) -> dict[str, object]:
+    """What is said only of sales that are not as ours: a judge has to know."""
+    sale, said = scenario.sale, dict[str, object]()
+    if sale is not None and sale.limit != 1:
+        said["limit"] = sale.limit
+    if sale is not None and sale.quantity != 1:
+        said["quantity"] = sale.quantity
+    if scenario.target.is_own:
+        said["text_ids"] = True
+    return said
+
+
+def shard_header(
+    shard: Shard,
+    planned: int,
+    units: Mapping[int, int],
+    start_at_us: int | None,
+    rendezvous: str | None,
+) -> dict[str, object]:
+    """What the head of a shard's record says of the whole, in which `planned` attempts are."""
+    return {
+        "number": shard.number,
+        "of": shard.of,
+        "planned": planned,
+        "start_at_unix_us": start_at_us,
+        "clock_error_us": clock_error_us(),
+        "units": units_by_text(units),
+        **({} if rendezvous is None else {"rendezvous": rendezvous}),
+    }
+
+
+def units_by_text(units: Mapping[int, int]) -> dict[str, int]:
+    """The same with keys that JSON has."""
+    return {str(voucher): left for voucher, left in units.items()}
+
+
 _T = TypeVar("_T")
 _NAMED = ("run", "scenario", "base_url", "plan_hash")
 _INSTANTS = ("due_us", "free_us", "sent_us", "done_us")
@@ -110,14 +189,18 @@ _INSTANTS = ("due_us", "free_us", "sent_us", "done_us")
 
 @dataclass(frozen=True)
 class ShardRun:
-    """One shard. `summary` and `effort` are None where it did not live to write them."""
+    """One shard. `summary` and `effort` are None where it did not live to write them.
+
+    Where its `clock` was compared with that of a rendezvous, instants are by the latter.
+    """
 
     path: Path
     header: dict[str, Any] = field(repr=False)
     plan: Plan
     shard: Shard
-    start_at_us: int
+    start_at_us: int | None
     barrier_unix_us: int | None
+    clock: ClockReading | None
     scenario: Scenario = field(repr=False)
     summary: Summary | None = field(repr=False)
     effort: Effort | None = field(repr=False)
@@ -163,14 +246,16 @@ def read_shard(path: Path) -> ShardRun:
             raise ValueError(f"expected text as {', '.join(_NAMED)}")
         if header.get("shard") is None:
             raise UsageError(f"{path} is a whole run and no shard; there is nothing to merge")
-        shard = header["shard"]
+        shard, opened_us = header["shard"], record.attempts.barrier_unix_us
+        ahead_us = 0 if record.clock is None else record.clock.offset_us
         return ShardRun(
             path=path,
             header=header,
             plan=plan,
             shard=Shard(shard["number"], shard["of"]),
             start_at_us=shard["start_at_unix_us"],
-            barrier_unix_us=record.attempts.barrier_unix_us or None,
+            barrier_unix_us=opened_us + ahead_us if opened_us else None,
+            clock=record.clock,
             scenario=scenario_of(read_file(folder.scenario)),
             summary=_unless_missing(folder.summary, Summary.model_validate_json),
             effort=_unless_missing(folder.effort, Effort.of_json),
@@ -219,6 +304,8 @@ def _ensure_alike(runs: Sequence[ShardRun]) -> None:
             )
         if run.start_at_us != first.start_at_us:
             raise UsageError(f"{run.path} and {first.path} had different --start-at")
+        if run.header["shard"].get("rendezvous") != first.header["shard"].get("rendezvous"):
+            raise UsageError(f"{run.path} and {first.path} were not of one rendezvous")
         if run.scenario != first.scenario:
             raise UsageError(f"{run.path} and {first.path} had different scenarios or thresholds")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Self
 
-from flashsale.run.plan_columns import ALWAYS, FIRST, HASHED, PlanColumns
+from flashsale.run.attempts import ALWAYS, FIRST, HASHED, PlanColumns
 from flashsale.scenario.load import Step
 
 UNKNOWN_FROM = 2**40

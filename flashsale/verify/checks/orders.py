@@ -1,11 +1,20 @@
-"""Rules of orders: one a user under its own id, every promise kept, none that nobody asked for."""
+"""Rules of orders: one a user under its own id, nothing left on the way to MySQL or lost unread,
+none sold outside the sale's hours.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
+from flashsale.model import Outcome, Verdict
+from flashsale.verify import TAKE_OVER_S
 from flashsale.verify.attempts import OUTCOMES, SOLD
-from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
+from flashsale.verify.checks.answers import lost_promises
+from flashsale.verify.finding import EXAMPLES_MAX, Finding, Met, Offence, doubt, remark, violation
+from flashsale.verify.observation import Position
+from flashsale.verify.queue import Entry, Sighting, position
 from flashsale.verify.snapshot import Sale, Snapshot
+from flashsale.verify.stores import NO_TIME
 
 
 def one_per_user(snapshot: Snapshot) -> list[Finding]:
@@ -139,125 +148,187 @@ def _reused(sale: Sale) -> Iterator[Offence]:
             )
 
 
-def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
-    """Every order that a user was told of is a row with that id, user and voucher, of any status.
+def queue_empty(snapshot: Snapshot) -> list[Finding]:
+    """No order of the run is undelivered, pending, lost unread (trimmed, deleted, flushed), or a
+    dead letter, and the workers have a group to be given orders by.
 
-    An order that is no row yet cannot be judged while the queue holds any, nor what users were
-    told by answers that the storm did not live to write down.
+    What was lost and restored, so that every order that anybody was told of is a row, is remarked.
+    Cannot judge a system that keeps no stream of orders.
     """
+    queue = snapshot.queue
+    losses = list(_losses(snapshot))
+    findings = [
+        *_named("still queued", queue.backlog.total, queue.stuck),
+        *_named("dead letters", queue.dead_total, queue.dead),
+        *violation("lost from the queue", _missing(snapshot)),
+    ]
+    if _is_all_kept(snapshot):
+        findings += remark("lost unread, and restored since", losses)
+    else:
+        findings += violation("lost unread", losses)
+    if not queue.exists and snapshot.accepted and not findings:
+        findings += doubt("no queue to look at", [Offence(f"there is no {queue.stream}")])
+    return findings
+
+
+_TAKE_OVER_MS = int(TAKE_OVER_S * 1000)
+
+
+def queued(snapshot: Snapshot) -> Met:
+    """Orders that went through the queue, and those that came no sooner than by a take-over."""
+    return {
+        "orders queued": snapshot.persisted + snapshot.queue.backlog.total,
+        "take-overs": sum(_late_rows(sale) for sale in snapshot.sales),
+    }
+
+
+def _late_rows(sale: Sale) -> int:
+    created = sale.new_times(sale.rows.created_ms)
+    persisted = sale.new_times(sale.rows.persisted_ms)
+    return sum(
+        1
+        for sold, written in zip(created, persisted, strict=True)
+        if written - sold >= _TAKE_OVER_MS and sold != NO_TIME
+    )
+
+
+def _named(rule: str, total: int, entries: tuple[Entry, ...]) -> list[Finding]:
+    if not total:
+        return []
+    named = tuple(_offence(entry) for entry in entries[:EXAMPLES_MAX])
+    return [Finding(Verdict.FAIL, rule, total, named)]
+
+
+def _offence(entry: Entry) -> Offence:
+    named = [f"order {entry.order}"] if entry.order else []
+    named += [f"user {entry.user}"] if entry.user else []
+    named += [f"voucher {entry.voucher}"] if entry.voucher else []
+    text = f"{', '.join([*named, f'entry {entry.entry}'])}: {entry.note}"
+    return Offence(text, entry.voucher, entry.user, entry.order)
+
+
+def _missing(snapshot: Snapshot) -> Iterator[Offence]:
+    """What is not there: stream, group, or the entry of an order that never became a row."""
+    queue, before = snapshot.queue, snapshot.before
+    existed = before is not None and before.stream_exists
+    written = any(sale.ledger.receipts for sale in snapshot.sales)
+    if not queue.exists and (existed or (written and snapshot.accepted)):
+        yield Offence(f"{queue.stream} is gone, and with it whatever was unread")
+    if not queue.has_group and snapshot.accepted:
+        yield Offence(
+            f"the group {queue.group} of {queue.stream} is gone: no worker is given what is "
+            "in it, and what was read cannot be told from what was not"
+        )
+    if snapshot.sightings is None or not snapshot.drained:
+        return
+    for sale in snapshot.sales:
+        for user, order in _queued(sale):
+            known = order in snapshot.sightings or order in queue.dead_reasons
+            if not known and sale.ledger.receipts.get(user) == order:
+                detail = f"its entry is gone from {queue.stream}, and there is no row"
+                yield sale.offence(detail, user, order)
+
+
+def _is_all_kept(snapshot: Snapshot) -> bool:
+    """True where every order that anybody was told of, by word or receipt, is a row."""
+    if not snapshot.drained or snapshot.strays:
+        return False
     sales = snapshot.sales
-    late = doubt if not snapshot.drained else violation
-    return [
-        *violation("another row than promised", (o for s in sales for o in _changed(snapshot, s))),
-        *late("promised, but no row", (o for s in sales for o in lost_promises(snapshot, s))),
-        *violation("promised under no id", (o for s in sales for o in _garbled(s))),
-        *doubt("the storm's record is cut short", _unrecorded(snapshot)),
-    ]
+    return not any(True for s in sales for _ in _queued(s)) and not any(
+        True for s in sales for _ in lost_promises(snapshot, s)
+    )
 
 
-def promises(snapshot: Snapshot) -> Met:
-    """Orders that users were told of."""
-    return {"orders told of": snapshot.accepted, "claims without an answer": snapshot.unanswered}
+def _losses(snapshot: Snapshot) -> Iterator[Offence]:
+    queue, before, ending = snapshot.queue, snapshot.before, snapshot.ending
+    trimmed = queue.trimmed - (before.trimmed if before else 0)
+    if trimmed > 0:
+        yield Offence(f"{trimmed:,} entries were removed before any worker was given them")
+    if queue.lost_total:
+        yield Offence(f"{queue.lost_total:,} entries were removed that a worker had been given")
+    known = [before.position] if before else []
+    known += [ending.position] if ending else []
+    if queue.exists and (ending is None or ending.backlog):  # else what came since is not the run's
+        known.append(Position(queue.last_entry, added=queue.added))
+    for earlier, later in pairwise(known):
+        if _is_behind(later, earlier):
+            yield Offence(
+                f"{queue.stream} began anew: it had come to entry {earlier.entry}, and then "
+                f"to no more than {later.entry}"
+            )
 
 
-def _unrecorded(snapshot: Snapshot) -> list[Offence]:
-    count = snapshot.unrecorded
-    return [Offence(f"{count:,} claims may have been told of an order")] if count else []
+def _is_behind(later: Position, earlier: Position) -> bool:
+    """True of a stream that cannot have grown out of what it was."""
+    if position(later.entry) < position(earlier.entry):
+        return True
+    return later.added is not None and earlier.added is not None and later.added < earlier.added
 
 
-def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
-    if sale.is_told_plainly:
-        return
-    for k, order in sale.claims.promised():
-        user, row = sale.claims.user[k], sale.row_of.get(order)
-        if row is not None and sale.rows.user[row] != user:
-            yield sale.offence(f"the row is of user {sale.rows.user[row]}", user, order)
-        elif row is None and order in snapshot.strays:
-            owner, voucher = snapshot.strays[order]
-            yield sale.offence(f"the row is of user {owner}, voucher {voucher}", user, order)
+def window(snapshot: Snapshot) -> list[Finding]:
+    """No order of the run was sold outside the sale's window, by the stream's time.
 
-
-def lost_promises(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
-    """Orders that users were told of and that are no row, whoever's."""
-    if sale.is_told_plainly:
-        return
-    for k, order in sale.claims.promised():
-        user = sale.claims.user[k]
-        if not order and user not in sale.holders:
-            yield sale.offence("no row of this user", user)
-        elif order and order not in sale.row_of and not _is_elsewhere(snapshot, sale, order):
-            yield sale.offence(_fate(snapshot, sale, user, order), user, order)
-
-
-def _is_elsewhere(snapshot: Snapshot, sale: Sale, order: int) -> bool:
-    """Another check or another run answers for the order."""
-    return order in snapshot.strays or sale.was_rowless(order)
-
-
-def _fate(snapshot: Snapshot, sale: Sale, user: int, order: int) -> str:
-    if order in snapshot.queue.dead_reasons:
-        return f"a dead letter ({snapshot.queue.dead_reasons[order]})"
-    row = sale.live_of.get(user)
-    if row is not None:
-        return f"no row; the user's row is order {sale.rows.order[row]}"
-    return "no row" if snapshot.drained else "no row yet"
-
-
-def _garbled(sale: Sale) -> Iterator[Offence]:
-    for k, text in sale.claims.garbled.items():
-        if sale.claims.outcome[k] == SOLD:
-            yield sale.offence(f"sold, under {text[:40]!r} as the order id", sale.claims.user[k])
-
-
-def no_phantom(snapshot: Snapshot) -> list[Finding]:
-    """Every new order, as a row or as a receipt, came of a claim: told of by its id, or without
-    an answer and of the same user and voucher.
-
-    Without a baseline, an order that no claim explains may be an older one: not judged.
+    The window is begin ≤ time < end; where it was moved in the run, the wider one counts. A sale
+    that was open for as long as the run lasted needs no further look. Else an order's entry tells,
+    by its id or by the script's time in it; the clock of a row convicts nobody. Cannot judge sales
+    without a window, orders of which nothing but a row tells and that outside it, nor orders that
+    are still queued.
     """
-    judged = [sale for sale in snapshot.sales if sale.before is not None]
-    blind = [sale for sale in snapshot.sales if sale.before is None]
+    sales = [sale for sale in snapshot.sales if not sale.was_open_throughout(snapshot.lasted_ms)]
+    seen = snapshot.sightings or {}
+    queued = (s.offence("not a row yet", user, order) for s in sales for user, order in _queued(s))
     return [
-        *violation("nobody asked for it", (o for sale in judged for o in _phantoms(sale))),
-        *doubt("no baseline, so it may be older", (o for sale in blind for o in _phantoms(sale))),
-        *remark(
-            "sold after this run, so not judged here",
-            (sale.offence(f"{sale.later:,} orders") for sale in snapshot.sales if sale.later),
-        ),
-        *doubt(
-            "only a clock says that it was sold after this run",
-            (s.offence(f"{s.unplaced:,} orders") for s in snapshot.sales if s.unplaced),
-        ),
+        *violation("sold outside the window", (o for s in sales for o in _outside(s, seen))),
+        *doubt("no time or window to judge by", (o for s in sales for o in _timeless(s, seen))),
+        *(doubt("still queued", queued) if not snapshot.drained else ()),
+        *remark("no entry any more, so judged by the row", _by_row(sales, seen)),
     ]
 
 
-def _phantoms(sale: Sale) -> Iterator[Offence]:
-    if sale.is_explained_plainly:
+_CLOSED = tuple(OUTCOMES.index(outcome) for outcome in (Outcome.NOT_OPEN, Outcome.ENDED))
+
+
+def outside_the_window(snapshot: Snapshot) -> Met:
+    """Claims that came when the sale was not open."""
+    told = sum(s.claims.outcome.count(code) for s in snapshot.sales for code in _CLOSED)
+    return {"claims before the begin or past the end": told, "new orders": snapshot.persisted}
+
+
+def _queued(sale: Sale) -> Iterator[tuple[int, int]]:
+    return ((user, order) for user, order in sale.rowless.items() if sale.is_new(order))
+
+
+def _outside(sale: Sale, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
+    """Orders that both times of their entry place outside."""
+    if sale.terms_ms is None:
         return
-    unexplained = dict(Counter(sale.open_claims) + Counter(sale.unnamed))
-    users = sale.claims.user
-    for order, user, where in _new_orders(sale):
-        k = sale.promised.get(order)
-        if k is not None and users[k] == user:
+    begin_ms, end_ms = sale.terms_ms
+    for row in sale.new_rows():
+        sighting = seen.get(sale.rows.order[row])
+        if sighting is None:
             continue
-        if unexplained.get(user, 0) > 0:
-            unexplained[user] -= 1
-            continue
-        yield sale.offence(f"a {where} that no claim explains{_told(sale, user)}", user, order)
+        if (early := begin_ms - max(sighting)) > 0:
+            yield sale.row_offence(row, f"sold {early:,} ms before it began")
+        elif (late := min(sighting) - end_ms) >= 0:
+            yield sale.row_offence(row, f"sold {late:,} ms past its end")
 
 
-def _new_orders(sale: Sale) -> Iterator[tuple[int, int, str]]:
-    for row, order in enumerate(sale.rows.order):
-        if sale.before is None or not sale.before.knows(order):
-            yield order, sale.rows.user[row], "row"
-    for user, order in sale.ledger.receipts.items():
-        if order not in sale.row_of and (sale.before is None or not sale.before.knows(order)):
-            yield order, user, "receipt"
+def _timeless(sale: Sale, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
+    for row in sale.new_rows():
+        if sale.terms_ms is None:
+            yield sale.row_offence(row, "no window is known")
+        elif sale.rows.order[row] not in seen and not _is_inside(sale, row):
+            yield sale.row_offence(row, "its entry is gone, and the row's clock is not the sale's")
 
 
-def _told(sale: Sale, user: int) -> str:
-    told = sale.answers_of.get(user)
-    if told is None:
-        return "; the user is not in the plan"
-    answers = (str(outcome) for code, outcome in enumerate(OUTCOMES) if told & 1 << code)
-    return f"; the user was told {', '.join(answers)}"
+def _is_inside(sale: Sale, row: int) -> bool:
+    assert sale.terms_ms is not None
+    return sale.terms_ms[0] <= sale.rows.created_ms[row] < sale.terms_ms[1]
+
+
+def _by_row(sales: list[Sale], seen: Mapping[int, Sighting]) -> Iterator[Offence]:
+    for sale in sales:
+        orders = sale.rows.order
+        blind = sum(1 for row in sale.new_rows() if orders[row] not in seen)
+        if blind and sale.terms_ms is not None:
+            yield sale.offence(f"{blind:,} orders")

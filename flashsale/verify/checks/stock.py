@@ -7,8 +7,8 @@ from heapq import nlargest
 from operator import eq
 
 from flashsale.verify.attempts import SOLD_OUT
-from flashsale.verify.baseline import SaleBefore
 from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
+from flashsale.verify.observation import SaleBefore
 from flashsale.verify.snapshot import Sale, Snapshot
 
 _NOTHING_BEFORE = SaleBefore()

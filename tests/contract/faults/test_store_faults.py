@@ -1,6 +1,6 @@
 """Faults of stores on real ones: what they keep from being done, and that healing gives it back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ from rig.rows import add_sale
 from sqlalchemy import Engine
 
 from flashsale import keys
-from flashsale.faults.fault import Fault, Site
+from flashsale.faults.fault import Fault, Rebuilt, Site
 from flashsale.faults.making import MAKERS
-from flashsale.faults.processes import PowerCut
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.stack.redis import RedisServer
 from flashsale.store_urls import MySQLConnection, mysql_arguments, open_mysql, read_mysql_url
@@ -27,14 +26,23 @@ class OneStore(Site):
         object.__setattr__(self, "urls", (ledger_url, mysql_url))
         return self
 
-    def redis(self, role: str) -> "Redis":
-        return Redis.from_url(self.urls[0], decode_responses=True, protocol=2, socket_timeout=5)  # type: ignore[attr-defined]
+    def redis(self, role: str, *, as_text: bool = True) -> "Redis":
+        url = self.urls[0]  # type: ignore[attr-defined]
+        return Redis.from_url(url, decode_responses=as_text, protocol=2, socket_timeout=5)
+
+    def rebuilt(self) -> Rebuilt:
+        """Nobody sells here."""
+        return Rebuilt("nothing", (7,))
 
     def mysql(self) -> MySQLConnection:
         return open_mysql(**mysql_arguments(read_mysql_url(self.urls[1]), read_timeout_s=10))  # type: ignore[attr-defined]
 
     def await_well(self, name: str) -> None:
         """It is not ended here."""
+
+    def names(self, whom: str) -> list[str]:
+        """There are no workers here."""
+        return []
 
 
 def fault(what: str, whom: str = "ledger", lasting: str | None = None, **options: Any) -> Fault:
@@ -97,8 +105,15 @@ def test_what_is_gone_is_gone_and_no_more(site: Site, client: Redis) -> None:
     assert client.xlen(keys.STREAM_ORDERS) == 0
     done(fault("delete", key="stock"), site)
     assert sorted(client.keys("*")) == sorted([*everything[2:], keys.STREAM_ORDERS])
-    done(fault("flush"), site)
-    assert client.keys("*") == []
+    client.hset(keys.login_token("a"), "id", "1")
+    client.pexpire(keys.login_token("a"), 60_000)
+    flushed = fault("flush")
+    done(flushed, site)
+    assert list(client.keys("*")) == [keys.login_token("a")], "its users are signed in as before"
+    assert client.hgetall(keys.login_token("a")) == {"id": "1"}
+    assert 0 < client.pttl(keys.login_token("a")) <= 60_000
+    assert (flushed.found, flushed.gone) == ("nothing", (7,))
+    assert flushed.behind_s is not None
 
 
 def test_poison_is_in_the_stream(site: Site, client: Redis) -> None:
@@ -169,27 +184,3 @@ def read_only(database: OneStore) -> int:
         cursor.execute("SELECT @@global.read_only")
         (row,) = cursor.fetchall()
     return int(row[0])
-
-
-# A power cut -------------------------------------------------------------------------------------
-
-Sizes = Sequence[tuple[float, int]]
-
-
-@pytest.mark.parametrize(
-    ("policy", "sizes", "left"),
-    [
-        ("always", [(0.0, 10), (9.9, 90)], None),
-        ("everysec", [(0.0, 10), (8.5, 50), (9.1, 60), (9.9, 90)], 50),
-        ("everysec", [(9.5, 10), (9.9, 90)], 10),
-        ("no", [(0.0, 10), (8.5, 50), (9.9, 90)], 10),
-    ],
-)
-def test_a_power_cut_takes_what_the_policy_may_lose(
-    policy: str, sizes: Sizes, left: int | None
-) -> None:
-    cut = fault("power_cut")
-    assert isinstance(cut, PowerCut)
-    cut._sizes = [(at, Path("log"), size) for at, size in sizes]
-    found = cut._durable(policy, 10.0)
-    assert found == (None if left is None else (Path("log"), left))

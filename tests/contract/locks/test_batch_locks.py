@@ -7,8 +7,7 @@ from redis import Redis
 from rig.until import until
 
 from flashsale.errors import Indeterminate, Unavailable, UsageError
-from flashsale.locks.batch import BatchLocks
-from flashsale.locks.counts import LockCounts
+from flashsale.locks.batch import BatchLocks, LockCounts
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
 

@@ -17,7 +17,7 @@ from rig.until import eventually, until
 
 from flashsale import keys
 from flashsale.errors import Unavailable
-from flashsale.locks.counts import LockCounts
+from flashsale.locks.batch import LockCounts
 from flashsale.locks.task import Grant, LockHeld, LockLost, TaskLocks
 from flashsale.settings import LockSettings
 from flashsale.stack.redis import RedisServer

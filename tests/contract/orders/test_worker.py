@@ -217,6 +217,17 @@ def test_after_a_small_batch_the_next_one_grows(bench: Bench) -> None:
     assert worker.batch_sizes.count == 2
 
 
+@pytest.mark.parametrize(("accepted", "rests"), [(1, [0.03]), (4, [0.03]), (5, []), (10, [])])
+def test_a_batch_that_is_half_full_is_followed_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, accepted: int, rests: list[float]
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("flashsale.orders.worker.time.sleep", slept.append)
+    bench.accept(*range(1, accepted + 1))
+    assert bench.worker(batch_rows_max=10, linger_ms=30).run_once().written == accepted
+    assert slept == rests
+
+
 def test_what_was_read_ahead_is_not_worked_twice(bench: Bench) -> None:
     """A look at its own pending entries finds those read ahead among them."""
     bench.cache.set(keys.order_lock(1), "c9 1")

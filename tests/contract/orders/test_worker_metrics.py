@@ -8,8 +8,8 @@ from rig.sale import claim, open_sale
 
 from flashsale import keys
 from flashsale.errors import Unavailable
+from flashsale.model import Durability
 from flashsale.orders.metrics import Patient, SaleUnits, look
-from flashsale.settings import Durability
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.roles import sync_client
 

@@ -403,9 +403,9 @@ async def test_a_redis_that_stalls_past_the_deadline(own_ledger: RedisServer, ho
             loop = asyncio.get_running_loop()
             if how == "SIGSTOP":
                 os.kill(own_ledger.process.pid, signal.SIGSTOP)
-                loop.call_later(0.6, os.kill, own_ledger.process.pid, signal.SIGCONT)
+                loop.call_later(0.45, os.kill, own_ledger.process.pid, signal.SIGCONT)
             else:
-                client.client_pause(600)
+                client.client_pause(450)
             answers = await rush(claims, range(2, 7))
             receipts = sold(client)
             for user, answer in zip(range(2, 7), answers, strict=True):

@@ -12,7 +12,7 @@ from flashsale.catalog.storefront import Storefront
 from flashsale.errors import UsageError
 from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings, Silent
-from flashsale.seeding.storefront import storefront_cache
+from flashsale.seeding.warm import storefront_cache
 from flashsale.storage import mysql
 
 if TYPE_CHECKING:

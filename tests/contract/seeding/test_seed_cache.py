@@ -10,7 +10,7 @@ from flashsale import keys
 from flashsale.catalog.warming import LOCK
 from flashsale.errors import UnreachableError
 from flashsale.seeding import load
-from flashsale.seeding.storefront import StorefrontCache, storefront_cache
+from flashsale.seeding.warm import StorefrontCache, storefront_cache
 from flashsale.settings import CatalogSettings
 
 if TYPE_CHECKING:

@@ -1,8 +1,11 @@
 """Children: they get all descriptors, die with their parent, and leave no one behind."""
 
+import ctypes
 import os
+import platform
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rig.until import until
 
 from flashsale.errors import UnreachableError
 from flashsale.stack.process import CommandLine, Process, log_tail
@@ -45,6 +49,31 @@ def test_a_child_has_every_descriptor_it_may_have(tmp_path: Path) -> None:
     soft, hard = process.log.read_text().split()
     assert int(soft) == min(int(hard), 1_048_576)
     assert int(hard) == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def _slice_us(pid: int) -> float:
+    """How long the kernel lets a process run before it looks at the others (sched_getattr)."""
+    words = ctypes.create_string_buffer(48)
+    number = {"x86_64": 315, "aarch64": 275}[platform.machine()]
+    assert ctypes.CDLL(None).syscall(number, pid, words, len(words), 0) == 0
+    return float(struct.unpack("=IIQiIQQQ", words.raw)[5] / 1_000)
+
+
+@pytest.mark.skipif(
+    tuple(int(part) for part in platform.release().split(".")[:2]) < (6, 12)
+    or platform.machine() not in ("x86_64", "aarch64"),
+    reason="this kernel knows no slices of one's own",
+)
+def test_a_child_and_what_it_starts_have_a_short_slice(tmp_path: Path) -> None:
+    command = CommandLine([sys.executable, "-S", "-c", PARENT], os.environ, tmp_path, slice_us=300)
+    process = Process(command, tmp_path / "log")
+    until(lambda: psutil.Process(process.pid).children(), 10)
+    (grandchild,) = psutil.Process(process.pid).children()
+    assert (_slice_us(process.pid), _slice_us(grandchild.pid)) == (300, 300)
+    assert _slice_us(os.getpid()) != 300
+    niceness = psutil.Process(process.pid).nice()
+    process.stop(5)
+    assert niceness == psutil.Process().nice()
 
 
 def test_a_deaf_child_is_killed_when_patience_ends(tmp_path: Path) -> None:

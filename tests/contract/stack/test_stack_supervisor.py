@@ -15,7 +15,7 @@ from rig.fake_replicas import CHILD, COMMANDS, DYING, MUTE
 
 from flashsale.cli.serve import LiveWatcher, insist
 from flashsale.errors import UnreachableError
-from flashsale.stack import stack as stack_module
+from flashsale.stack import nginx
 from flashsale.stack.port import Port
 from flashsale.stack.service import Member, Phase
 from flashsale.stack.settings import ExternalStores, StackSettings
@@ -287,7 +287,7 @@ def _environment(member: Member) -> bytes:
 def test_replicas_listen_on_sockets_where_their_queues_hold_what_nginx_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connections: int, by_socket: bool
 ) -> None:
-    monkeypatch.setattr(stack_module, "_longest_queue", lambda: 4_096)
+    monkeypatch.setattr(nginx, "_longest_queue", lambda: 4_096)
     update = {"replicas": 1, "nginx_connections": connections}
     stack = Stack(SETTINGS.model_copy(update=update), tmp_path / "state")
     replica = stack._replica(0)

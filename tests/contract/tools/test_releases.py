@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsale.stack.apt import Apt
+from flashsale.stack.packages import Apt
 from tools import releases
 from tools.releases import RELEASES, Release, Row
 

@@ -10,9 +10,9 @@ from rig.trips import passed, unnamed
 
 from flashsale.errors import ExitCode, NothingJudgedError, UnreachableError, UsageError
 from flashsale.run.folder import BASELINE_FILE
-from flashsale.verify import observation
-from flashsale.verify.baseline import read_baseline, take
-from flashsale.verify.observation import read_rows
+from flashsale.verify import stores
+from flashsale.verify.observation import read_baseline, take
+from flashsale.verify.stores import read_rows
 from flashsale.verify.verdict import examine
 
 BIG = 2**63 - 1
@@ -122,7 +122,7 @@ def _dead_letter(sale: RealSale) -> None:
 
 
 def _malformed_dead_letter(sale: RealSale) -> None:
-    sale.redis.xadd(DEAD, {"entry": "1-1", "reason": "no valid id"})
+    sale.redis.xadd(DEAD, {"entry": "1-1", "reason": "no valid id", "id": "x"})
 
 
 def _all_trimmed_unread(sale: RealSale) -> None:
@@ -440,6 +440,16 @@ def test_the_clock_of_a_row_convicts_nobody(sale: RealSale) -> None:
     assert sale.judge().verdict == "pass"
 
 
+def test_a_note_that_an_entry_is_gone_is_a_loss_and_no_dead_letter(sale: RealSale) -> None:
+    sale.redis.xadd("stream.orders.dead", {"entry": "1-1", "reason": "the entry was removed"})
+    judgement = sale.judge()
+    assert (judgement.verdict, failed(judgement)) == ("pass", {})
+    told = {check.name: check.detail for check in judgement.checks}["queue_empty"]
+    assert "1 entries were removed that a worker had been given" in told
+    _row_deleted(sale)
+    assert "that a worker had been given" in failed(sale.judge())["queue_empty"]
+
+
 def test_a_run_that_was_flushed_and_rebuilt_passes_with_a_remark(sale: RealSale) -> None:
     _flushed_unread(sale)
     sale.insert(105, 5)  # from here on what a rebuild restores
@@ -614,7 +624,7 @@ def test_a_sale_that_moves_while_it_is_read_is_read_again(
 
     for user in range(50, 50 + sales):
         sale.told(user, "indeterminate")
-    monkeypatch.setattr(observation, "read_rows", read_rows_while_selling)
+    monkeypatch.setattr(stores, "read_rows", read_rows_while_selling)
     judgement = sale.judge()
     assert judgement.verdict == verdict
     assert failed(judgement) == {}
@@ -630,17 +640,17 @@ def test_another_vouchers_sales_do_not_disturb_the_reading(
         sale.accept(5, 105, voucher=2)
         return rows
 
-    monkeypatch.setattr(observation, "read_rows", read_rows_while_selling)
+    monkeypatch.setattr(stores, "read_rows", read_rows_while_selling)
     assert sale.judge().verdict == "pass"
 
 
 def test_rows_are_read_page_by_page(sale: RealSale, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_two = observation._ROWS.replace(f"LIMIT {observation._ROWS_AT_ONCE}", "LIMIT 2")
-    assert at_two != observation._ROWS
+    at_two = stores._ROWS.replace(f"LIMIT {stores._ROWS_AT_ONCE}", "LIMIT 2")
+    assert at_two != stores._ROWS
     sale.open(2, 3)
     sale.accept(7, 50, voucher=2)
     sale.work()
-    monkeypatch.setattr(observation, "_ROWS", at_two)
+    monkeypatch.setattr(stores, "_ROWS", at_two)
     rows = read_rows(sale.mysql, [1, 2])
     assert sorted(zip(rows[1].order, rows[1].user, strict=True)) == [
         (101, 1), (103, 3), (109, 9), (BIG, 2),
@@ -654,7 +664,7 @@ def test_rows_are_read_page_by_page(sale: RealSale, monkeypatch: pytest.MonkeyPa
 def test_rows_that_mysql_cuts_short_are_no_rows(
     sale: RealSale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observation, "_TEXT_BYTES_MAX", 60)
+    monkeypatch.setattr(stores, "_TEXT_BYTES_MAX", 60)
     with pytest.raises(UnreachableError, match="raise max_allowed_packet"):
         read_rows(sale.mysql, [1])
 

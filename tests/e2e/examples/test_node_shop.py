@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from rig.command_line import run_flashsale
 from rig.documents import ROOT
 
 pytestmark = pytest.mark.timeout(240)
@@ -46,23 +46,29 @@ def serve() -> Iterator[Serve]:
         server.stdout.close()
 
 
-def judged(folder: Path, base_url: str) -> dict[str, Any]:
-    def flashsale(*words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "flashsale", *words],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("fault", ["", "check_then_await"])
+def test_ten_runs_raise_no_false_alarm_and_name_the_fault(
+    serve: Serve, tmp_path: Path, fault: str
+) -> None:
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        told = judged(folder, serve(**({"FAULT": fault} if fault else {})))
+        failed = {check["name"] for check in told["checks"] if check["verdict"] == "fail"}
+        assert ("no_oversell" in failed) is bool(fault), failed
+        assert told["code"] == (3 if fault else 0)
 
-    storm = flashsale(
+
+def judged(folder: Path, base_url: str) -> dict[str, Any]:
+    storm = run_flashsale(
+        folder,
         *("storm", str(EXAMPLES / "node_sale.toml"), "--quiet", "--no-calibrate", "--out", "run"),
         *("--target", str(EXAMPLES / "node_shop.toml"), "--base-url", base_url),
     )
     assert "no baseline" not in storm.stderr, storm.stderr
-    told = flashsale("verify", "run", "--json")
+    told = run_flashsale(folder, "verify", "run", "--json")
     assert "Traceback" not in told.stderr, told.stderr
     return {"code": told.returncode, **orjson.loads(told.stdout)}
 

@@ -208,6 +208,30 @@ def test_a_planted_fault_is_named_by_the_check_that_owns_it(
     assert check["findings"][0]["offences"][0]["voucher"] == 1
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(1_800)
+def test_ten_runs_raise_no_false_alarm(run: Run, serve: Serve) -> None:
+    base_url = serve("postgres_shop")
+    for number in range(10):
+        told = run.judged(base_url, steps=["buy", "cancel"] if number % 2 else ["buy"])
+        assert (told["code"], told["verdict"]) == (0, "pass"), told["checks"]
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize(("fault", "owner", "changes"), FAULTS, ids=[f for f, _, _ in FAULTS])
+def test_each_of_ten_runs_names_the_fault(
+    run: Run, serve: Serve, tmp_path: Path, fault: str, owner: str, changes: dict[str, Any]
+) -> None:
+    limit = "5" if fault == "key_ignored" else "1"
+    base_url = serve("postgres_shop_faulty", FAULT=fault, LIMIT=limit)
+    target = key_of_the_user(tmp_path) if fault == "key_ignored" else SHOP
+    for _ in range(10):
+        told = run.judged(base_url, target, **changes)
+        assert told["code"] == 3
+        assert owner in verdicts(told, "fail")
+
+
 @pytest.mark.slow
 def test_the_tutorial_finds_the_oversell(
     run: Run, serve: Serve, tmp_path: Path, database: str

@@ -16,8 +16,8 @@ from rig.scripted_sale import Act, Claim, ScriptedSale, sell
 from rig.users_in_steps import HIT, fair_town
 
 from flashsale.verify.attempts import read_attempts
-from flashsale.verify.baseline import read_baseline
 from flashsale.verify.ending import read_ending
+from flashsale.verify.observation import read_baseline
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/runs"
 STAMPEDE = """# The same, once more

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rig.command_line import run_flashsale
 
 NOWHERE = "127.0.0.1:1"
 
@@ -26,11 +27,12 @@ def run(ledger_url: str, cache_url: str, mysql_url: str, tmp_path: Path) -> Run:
     def run(
         *arguments: str, without: str = "", stdin: int = subprocess.DEVNULL
     ) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | stores
-        environment.pop(without, None)
+        told = {name: value for name, value in stores.items() if name != without}
+        if stdin == subprocess.DEVNULL:
+            return run_flashsale(tmp_path, *arguments, **told)
         return subprocess.run(
             [sys.executable, "-m", "flashsale", *arguments],
-            env=environment,
+            env=os.environ | told,
             cwd=tmp_path,
             stdin=stdin,
             capture_output=True,

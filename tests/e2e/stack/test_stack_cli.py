@@ -116,6 +116,14 @@ def test_status_draws_every_process(running: Path) -> None:
         assert str(child.pid) in done.stdout
 
 
+def test_replicas_give_way_a_little_and_nobody_else_does(running: Path) -> None:
+    """Farther down, a busy stranger leaves a replica no CPU to answer, or even to start."""
+    ours = psutil.Process().nice()
+    given = {one.kind: psutil.Process(one.pid).nice() - ours for one in _state(running).children}
+    assert 0 < given.pop("replica") <= 3
+    assert set(given.values()) == {0}
+
+
 def test_the_sale_answers_through_nginx(running: Path) -> None:
     base = _state(running).base_url
     assert _get(f"{base}/healthz") == 200

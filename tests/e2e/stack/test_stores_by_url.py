@@ -24,7 +24,7 @@ from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.storage.mysql import engine
 from flashsale.storage.tables import create_schema
 from flashsale.store_urls import CONNECT_TIMEOUT_S, read_redis_url
-from flashsale.verify.connection import connect
+from flashsale.verify.stores import connect
 
 SECRET = "s3cret"
 _IN_TIME_S = CONNECT_TIMEOUT_S + 1.5  # a command has started within the half second left

@@ -1,9 +1,6 @@
 """One whole stack for the storefront's tests, seeded and warmed by the commands."""
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from rig.command_line import run_flashsale
 
 from flashsale.seeding.sessions import read_tokens
 from flashsale.stack.launch import start_detached, stop_stack
@@ -92,12 +90,5 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
 
 
 def _run(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "flashsale", *arguments],
-        env=os.environ | SETTINGS,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_flashsale(Path.cwd(), *arguments, **SETTINGS)
     assert done.returncode == 0, done.stderr

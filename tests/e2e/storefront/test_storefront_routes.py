@@ -185,6 +185,32 @@ def test_blogs_and_likes(front: Front) -> None:
     assert refused(front.ask("GET", f"/blog/{NOWHERE}"), 404) == "Blog does not exist"
 
 
+def test_a_picture_from_its_upload_to_its_end(front: Front) -> None:
+    """Shown as what it is and nothing else, by the name that it was given, until it is removed."""
+    png = b"\x89PNG\r\n\x1a\n" + b"<script>" * 100_000
+
+    def sent(data: bytes) -> httpx.Response:
+        return front.ask("POST", "/upload/blog", 5, files={"file": ("x.php", data, "text/html")})
+
+    name = sent(png).json()["data"]
+    shown = front.http.get(f"/imgs{name}")
+    assert (shown.status_code, shown.content == png) == (200, True)
+    assert shown.headers["content-type"] == "image/png"
+    assert shown.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in shown.headers["content-security-policy"]
+    assert refused(sent(png + b"x" * 300_000), 413) == "Body too large"
+    large = {"phone": "x" * 70_000}
+    assert refused(front.ask("POST", "/user/login", json=large), 413) == "Body too large"
+    blog = {"shopId": 1, "title": "Seen", "content": "It was so.", "images": f"/imgs{name}"}
+    blog_id = front.data("POST", "/blog", 5, json=blog)
+    assert front.data("GET", f"/blog/{blog_id}")["images"] == f"/imgs{name}"
+    foreign = front.ask("GET", f"/upload/blog/delete?name=/imgs{name}", 6)
+    assert "of your own" in refused(foreign, 200)
+    front.data("GET", f"/upload/blog/delete?name=/imgs{name}", 5)
+    for path in (name, "/blogs/..%2f..%2fstack.json", f"/blogs/5/../../../stack.json?{name}", ""):
+        assert front.http.get(f"/imgs{path}").status_code in (400, 404)
+
+
 def test_signing_in_and_out(front: Front) -> None:
     phone = "19900000001"
     front.data("POST", f"/user/code?phone={phone}")

@@ -64,9 +64,7 @@ def begin(desk: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def storm(desk: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    process = begin(desk, *arguments)
-    out, err = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return run_flashsale(desk, "storm", *arguments)
 
 
 def on(sale: ScriptedSale, scenario: str = "tiny.toml") -> list[str]:

@@ -2,6 +2,7 @@
 
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,47 @@ def test_insecure_is_said_aloud_and_the_name_is_asked_for(
     assert run.summary.endpoints["buy"].outcomes == {"sold": 8}
     assert set(names) == {"localhost"}
     assert [line for line in lines if line.startswith("--insecure: who answers at https://local")]
+
+
+def test_a_name_is_asked_for_and_an_address_is_not(context: ssl.SSLContext, tmp_path: Path) -> None:
+    """SNI (RFC 6066) has names alone, by the storm and by what is asked before it."""
+    names: list[str | None] = []
+    context.sni_callback = lambda _, name, __: names.append(name)  # type: ignore[assignment]
+    with ShopServer(answer, tls=context).open() as shop:
+        for host, asked_for in (("localhost", "localhost"), ("127.0.0.1", None)):
+            names.clear()
+            at = shop.base_url.replace("127.0.0.1", host)
+            stormed(shop, tmp_path / host, Tls(insecure=True), at)
+            assert len(names) > 8, "each connection of the storm, and the question after health"
+            assert set(names) == {asked_for}
+
+
+def test_http_1_1_is_agreed_on_with_a_server_that_would_rather_speak_2(
+    context: ssl.SSLContext, certified: Certified, tmp_path: Path
+) -> None:
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with ShopServer(answer, tls=context).open() as shop:
+        run, _ = stormed(shop, tmp_path / "run", Tls(ca=str(certified.ca)))
+    assert run.summary.endpoints["buy"].outcomes == {"sold": 8}
+    assert shop.spoken.count("http/1.1") == len(shop.spoken) > 8
+
+
+def test_a_slow_handshake_is_time_to_connect_and_none_of_the_response(
+    context: ssl.SSLContext, certified: Certified, tmp_path: Path
+) -> None:
+    def slowly(*_: object) -> None:
+        time.sleep(0.25)
+
+    context.sni_callback = slowly
+    with ShopServer(answer, tls=context).open() as shop:
+        run, _ = stormed(shop, tmp_path / "run", Tls(ca=str(certified.ca)))
+    connect = run.summary.generator.connect_ms
+    assert connect.mean is not None
+    assert connect.mean >= 250
+    service = run.summary.endpoints["buy"].service
+    assert service.count == 8
+    assert service.mean is not None
+    assert service.mean < connect.mean, "connections stand before the barrier"
 
 
 def test_a_client_shows_its_certificate(

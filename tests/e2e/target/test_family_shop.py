@@ -2,9 +2,11 @@
 clock in `create_time`, and whatever group, or none. It is judged by accounts that may only read.
 """
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,10 @@ from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.model import Verdict
 from flashsale.scenario.scenario import parse_scenario
-from flashsale.scenario.shop import shop_document
+from flashsale.scenario.table import shop_document
 from flashsale.stack import mariadb
 from flashsale.stack.mariadb import MariaDBServer
-from flashsale.verify.verdict import Judgement
+from flashsale.verify.finding import Judgement
 
 SALE = """\
 # Does it sell what it has?
@@ -58,6 +60,9 @@ class Family:
     written_at_s: float = 0
     begins_s: float = -HOUR_S
     ends_s: float = HOUR_S
+    loses: int = 0  # orders that the worker takes, acknowledges and never writes
+    oversells: int = 0  # claims that are sold past the last unit
+    sells_twice: bool = False  # without a look at who has bought
     taken: int = 0
     workers: list[threading.Thread] = field(default_factory=list)
 
@@ -82,12 +87,14 @@ class Family:
         if asked.method != "POST":
             return Reply(200 if asked.path == "/user/me" else 404)
         user = asked.headers["authorization"].removeprefix("token-")
-        if int(self.redis.get("seckill:stock:1") or 0) <= 0:  # type: ignore[arg-type]
+        if int(self.redis.get("seckill:stock:1") or 0) <= -self.oversells:  # type: ignore[arg-type]
             return Reply(200, {"success": False, "errorMsg": "库存不足！"})
+        if not self.sells_twice and self.redis.sismember("seckill:order:1", user):
+            return Reply(200, {"success": False, "errorMsg": "不允许重复下单！"})
         self.redis.decr("seckill:stock:1")
         self.redis.sadd("seckill:order:1", user)
-        order = 400_000_000_000_000_000 + int(user)
         entry, self.taken = None, self.taken + 1
+        order = 400_000_000_000_000_000 + 1_000 * self.taken + int(user)
         if self.stream:
             fields = {"userId": user, "voucherId": 1, "id": order}
             number = f"{self.now(self.sold_at_s) * 1000 + self.taken}-0" if self.sold_at_s else "*"
@@ -105,6 +112,10 @@ class Family:
             self.redis.xreadgroup(self.group, "c1", {"stream.orders": ">"}, count=1)
         lock.acquire()
         try:
+            if self.loses:
+                self.loses -= 1
+                self.sql("UPDATE tb_seckill_voucher SET stock = stock - 1 WHERE voucher_id = 1")
+                return
             self.sql(
                 "INSERT INTO tb_voucher_order VALUES (%s, %s, 1, 1, FROM_UNIXTIME(%s))",
                 *(order, user, self.now(self.written_at_s)),
@@ -112,8 +123,8 @@ class Family:
             self.sql("UPDATE tb_seckill_voucher SET stock = stock - 1 WHERE voucher_id = 1")
         finally:
             lock.release()
-        if entry is not None and self.group:
-            self.redis.xack("stream.orders", self.group, entry)
+            if entry is not None and self.group:
+                self.redis.xack("stream.orders", self.group, entry)
 
 
 lock = threading.Lock()
@@ -136,6 +147,22 @@ def family_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield server.url
 
 
+def everything(mysql: Any, server: "redis.Redis") -> dict[str, Any]:
+    """All that the shop's stores hold."""
+    held: dict[str, Any] = {key: value_of(server, key) for key in server.scan_iter("*")}
+    with mysql.cursor() as cursor:
+        for name in (table.split()[2] for table in TABLES):
+            cursor.execute(f"SELECT * FROM {name} ORDER BY 1")
+            held[name] = cursor.fetchall()
+    return held
+
+
+def value_of(server: "redis.Redis", key: str) -> Any:
+    if server.type(key) == "stream":
+        return server.xinfo_groups(key), server.xrange(key)
+    return server.smembers(key) if server.type(key) == "set" else server.get(key)
+
+
 @pytest.fixture
 def judged(tmp_path: Path, family_url: str, ledger_url: str) -> Iterator[Judge]:
     place = urlsplit(family_url)
@@ -150,10 +177,6 @@ def judged(tmp_path: Path, family_url: str, ledger_url: str) -> Iterator[Judge]:
         init_command="SET time_zone = '+00:00'",
     )
     server = redis.Redis.from_url(ledger_url, protocol=2, decode_responses=True)
-    with mysql.cursor() as cursor:
-        for table in TABLES:
-            cursor.execute(f"DROP TABLE IF EXISTS {table.split()[2]}")
-            cursor.execute(table)
     server.acl_setuser(
         "only", enabled=True, passwords=["+reads"], keys=["*"], categories=["+@read"]
     )
@@ -161,10 +184,19 @@ def judged(tmp_path: Path, family_url: str, ledger_url: str) -> Iterator[Judge]:
     redis_place = urlsplit(ledger_url)
     redis_url = f"redis://only:reads@{redis_place.hostname}:{redis_place.port}"
 
-    def run(**manner: Any) -> Judgement:
+    numbers = itertools.count()
+
+    def run(clicks: int = 1, **manner: Any) -> Judgement:
+        server.flushall()
+        with mysql.cursor() as cursor:
+            for table in TABLES:
+                cursor.execute(f"DROP TABLE IF EXISTS {table.split()[2]}")
+                cursor.execute(table)
+        out = tmp_path / f"run-{next(numbers)}"
         shop = Family(mysql, server, **manner)
         shop.open()
-        scenario = parse_scenario(SALE, "sale.toml", shop_document("hm-dianping"))
+        sale = SALE + f"clicks = {clicks}\n"
+        scenario = parse_scenario(sale, "sale.toml", shop_document("hm-dianping"))
         (tmp_path / "users.csv").write_text(
             "user_id,token\n" + "".join(f"{n},token-{n}\n" for n in range(1, 7))
         )
@@ -177,20 +209,52 @@ def judged(tmp_path: Path, family_url: str, ledger_url: str) -> Iterator[Judge]:
                     base_url=web.base_url,
                     tokens=tmp_path / "users.csv",
                     stores=stores,
-                    out=tmp_path / "run",
+                    out=out,
                     calibrate=False,
                 )
             )
-            found = judge_run(tmp_path / "run", stores, drain_timeout_s=4).judgement
+            rests, before = not shop.workers, everything(mysql, server)
+            found = judge_run(out, stores, drain_timeout_s=4).judgement
+            assert not rests or everything(mysql, server) == before, "the judge writes nowhere"
         for worker in shop.workers:
             worker.join()
-        assert (tmp_path / "run" / "baseline.json").exists()
+        assert (out / "baseline.json").exists()
         return found
 
     yield run
     mysql.close()
     server.acl_deluser("only")
     server.close()
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_ten_runs_raise_no_false_alarm(judged: Judge, family_url: str, ledger_url: str) -> None:
+    for _ in range(10):
+        found = judged(clicks=2, late_s=0.05)
+        assert found.verdict is Verdict.PASS, by_verdict(found, Verdict.FAIL)
+
+
+def test_the_accounts_of_the_judge_may_write_nothing(
+    judged: Judge, family_url: str, ledger_url: str
+) -> None:
+    judged()
+    place, redis_place = urlsplit(family_url), urlsplit(ledger_url)
+    where = {"host": place.hostname, "port": place.port, "database": place.path[1:]}
+    reader = pymysql.connect(user="only", password="reads", **where)  # type: ignore[arg-type]
+    with closing(reader), reader.cursor() as cursor:
+        for statement in (
+            "DELETE FROM tb_voucher_order",
+            "UPDATE tb_seckill_voucher SET stock = 9",
+            "CREATE TABLE ours (id INT)",
+        ):
+            with pytest.raises(pymysql.err.OperationalError, match="denied"):
+                cursor.execute(statement)
+    only = redis_place._replace(netloc=f"only:reads@{redis_place.netloc}").geturl()
+    with redis.Redis.from_url(only) as client:
+        for command in (("SET", "k", "v"), ("XACK", "stream.orders", "g1", "1-0"), ("DEL", "k")):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command)
 
 
 def by_verdict(judgement: Judgement, verdict: Verdict) -> dict[str, str]:
@@ -206,6 +270,22 @@ def by_verdict(judgement: Judgement, verdict: Verdict) -> dict[str, str]:
         (
             {"group": "workers"},
             {"queue_empty": "stream.orders has no group g1, but workers: name it in the file"},
+        ),
+        # … and no queue that says how many are to come
+        (
+            {"stream": False, "late_s": 1.0},
+            {
+                "queue_empty": "there is no stream stream.orders",
+                "window": "of 3 orders the time of their sale is not in the stream stream.orders",
+            },
+        ),
+        # by the worker's clock it is over: that convicts nobody, and no entry says otherwise
+        (
+            {"stream": False, "written_at_s": 2 * HOUR_S},
+            {
+                "queue_empty": "there is no stream stream.orders",
+                "window": "of 3 orders the time of their sale is not in the stream stream.orders",
+            },
         ),
         (
             {"stream": False},
@@ -234,6 +314,8 @@ def test_what_sells_right_is_not_accused(
         ({"begins_s": -60, "sold_at_s": -HOUR_S}, "window", "ms before it began"),
         ({"ends_s": -60, "begins_s": -HOUR_S}, "window", "ms past its end"),
         ({"late_s": None}, "queue_empty", "never delivered"),
+        # written when it was over as well: by the entry's time it was sold before it began
+        ({"begins_s": -60, "sold_at_s": -HOUR_S, "written_at_s": 2 * HOUR_S}, "window", "before"),
     ],
     ids=str,
 )
@@ -244,6 +326,24 @@ def test_what_sells_wrong_is_named(
     assert failed in by_verdict(found, Verdict.FAIL)
     assert named in by_verdict(found, Verdict.FAIL)[failed]
     assert by_verdict(found, Verdict.FAIL).keys() <= {failed}
+
+
+@pytest.mark.parametrize(
+    ("manner", "owner", "named"),
+    [
+        ({"oversells": 2}, "no_oversell", "5 orders for 3 units, and this is one of the last"),
+        ({"sells_twice": True, "clicks": 2}, "one_per_user", "live orders"),
+        ({"loses": 1}, "accepted_persisted", "order 400000000000001"),
+    ],
+    ids=str,
+)
+def test_each_fault_is_named_by_the_check_that_owns_it(
+    judged: Judge, manner: dict[str, Any], owner: str, named: str
+) -> None:
+    found = judged(**manner)
+    failures = by_verdict(found, Verdict.FAIL)
+    assert owner in failures, failures
+    assert named in failures[owner], failures[owner]
 
 
 def test_a_group_that_was_never_made_is_named(judged: Judge) -> None:

@@ -1,19 +1,25 @@
 """Each preset on a server with its shapes: tried by one request, stormed, and understood."""
 
 import itertools
-import os
 import subprocess
-import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+from rig.command_line import run_flashsale
 from rig.documents import ROOT
 from rig.shop_server import Answer, Asked, Reply, ShopServer
 
+from flashsale.campaign.judging import judge_run
+from flashsale.campaign.stores import shop_books
+from flashsale.campaign.storming import StormRequest, run_storm
+from flashsale.model import Verdict
 from flashsale.run.folder import SUMMARY_FILE
 from flashsale.run.summary import Summary
-from flashsale.scenario.shop import preset_names
+from flashsale.scenario.scenario import parse_scenario
+from flashsale.scenario.table import preset_names
 
 HEAD = '# Is it sold?\nschema = 1\nname = "preset"\n[sale]\nunits = 3\n[load]\n'
 LOAD = 'model = "closed"\nusers = 6\nconnections = 3\n'
@@ -22,25 +28,29 @@ USERS = "user_id,token,username,password\n" + "".join(
 )
 
 
+@dataclass
 class Sold:
-    """Three units, one a user."""
+    """A few units, one a user."""
 
-    def __init__(self) -> None:
-        self.numbers = itertools.count(1)
-        self.of: dict[str, str] = {}
+    units: int = 3
+    of: dict[str, str] = field(default_factory=dict)
 
     def to(self, user: str) -> str:
         """The order, `duplicate` or `sold_out`."""
         if user in self.of:
             return "duplicate"
-        if len(self.of) == 3:
+        if len(self.of) == self.units:
             return "sold_out"
-        return self.of.setdefault(user, f"ord_{next(self.numbers):04}-é")
+        return self.of.setdefault(user, f"ord_{len(self.of) + 1:04}-é")
+
+    def told(self, asked: Asked) -> Reply:
+        """The books, as a route of the shop."""
+        orders = [{"id": each, "user": user.strip("u"), "sku": 1} for user, each in self.of.items()]
+        stock = {"sku": 1, "left": self.units - len(self.of), "units": self.units}
+        return Reply(200, {"orders": orders, "stock": [stock]})
 
 
-def bearer() -> Answer:
-    sold = Sold()
-
+def bearer(sold: Sold) -> Answer:
     def answer(asked: Asked) -> Reply:
         assert asked.json == {"item": "1", "quantity": 1}
         found = sold.to(asked.headers["authorization"].removeprefix("Bearer token-"))
@@ -52,9 +62,7 @@ def bearer() -> Answer:
     return answer
 
 
-def unnamed() -> Answer:
-    sold = Sold()
-
+def unnamed(sold: Sold) -> Answer:
     def answer(asked: Asked) -> Reply:
         form = parse_qs(asked.body.decode())
         assert form["voucher"] == ["1"]
@@ -66,8 +74,8 @@ def unnamed() -> Answer:
     return answer
 
 
-def cookie() -> Answer:
-    sold, sessions = Sold(), itertools.count()
+def cookie(sold: Sold) -> Answer:
+    sessions = itertools.count()
     users: dict[str, str] = {}
 
     def answer(asked: Asked) -> Reply:
@@ -85,8 +93,8 @@ def cookie() -> Answer:
     return answer
 
 
-def mq() -> Answer:
-    sold, looks = Sold(), dict[str, int]()
+def mq(sold: Sold) -> Answer:
+    looks = dict[str, int]()
 
     def answer(asked: Asked) -> Reply:
         user = asked.headers["authorization"].removeprefix("Bearer token-")
@@ -104,9 +112,8 @@ def mq() -> Answer:
     return answer
 
 
-def family() -> Answer:
+def family(sold: Sold) -> Answer:
     """As published: no `x-outcome`, a number for an id, messages with a mark, no health route."""
-    sold = Sold()
 
     def answer(asked: Asked) -> Reply:
         if asked.path == "/user/me":
@@ -122,7 +129,7 @@ def family() -> Answer:
     return answer
 
 
-SHAPES = {
+SHAPES: dict[str, Callable[[Sold], Answer]] = {
     "bearer": bearer,
     "unnamed": unnamed,
     "cookie": cookie,
@@ -133,15 +140,7 @@ SHAPES = {
 
 
 def flashsale(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "flashsale", *words],
-        cwd=folder,
-        env={**os.environ, "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_flashsale(folder, *words)
 
 
 def test_there_is_a_shape_for_each_and_a_line_in_the_document() -> None:
@@ -163,7 +162,7 @@ def test_a_preset_is_stormed_and_each_answer_understood(preset: str, tmp_path: P
     )
     (tmp_path / "users.csv").write_text(tokens)
     where = ["--target", preset, "--tokens", "users.csv", "--state-dir", "none"]
-    with ShopServer(SHAPES[preset]()).open() as server:
+    with ShopServer(SHAPES[preset](Sold())).open() as server:
         done = flashsale(
             tmp_path,
             *("storm", "sale.toml", "--base-url", server.base_url, "--out", "run", "--quiet"),
@@ -175,10 +174,59 @@ def test_a_preset_is_stormed_and_each_answer_understood(preset: str, tmp_path: P
     assert summary.endpoints["buy"].outcomes == {"sold": 3, "sold_out": 6, "duplicate": 3}
 
 
+BOOKS = """\
+[target]
+preset = "{preset}"
+[books]
+route = "/books"
+orders = "/orders"
+stock = "/stock"
+names = {{ voucher = "sku", stock = "left", initial = "units"{id} }}
+rest_ms = 300
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("preset", ["bearer", "unnamed", "cookie", "mq"])
+def test_ten_runs_raise_no_false_alarm(preset: str, tmp_path: Path) -> None:
+    steps = '"login", "buy", "buy"' if preset == "cookie" else '"buy", "buy"'
+    no_id = ', id = "none"' if preset == "unnamed" else ""
+    text = HEAD.replace("units = 3", "units = 12") + (
+        f'model = "closed"\nusers = 40\nconnections = 20\nsteps = [{steps}]\n'
+    )
+    scenario = parse_scenario(text + BOOKS.format(preset=preset, id=no_id), "sale.toml")
+    assert scenario.books is not None
+    users = "".join(f"{n},token-{n},u{n},p&{n}\n" for n in range(1, 41))
+    (tmp_path / "users.csv").write_text("user_id,token,username,password\n" + users)
+    for number in range(10):
+        sold = Sold(12)
+        shape = SHAPES[preset](sold)
+
+        def answer(asked: Asked, sold: Sold = sold, shape: Answer = shape) -> Reply:
+            return sold.told(asked) if asked.path == "/books" else shape(asked)
+
+        with ShopServer(answer).open() as server:
+            stores = shop_books(scenario.books, server.base_url)
+            out = tmp_path / f"run-{number}"
+            request = StormRequest(
+                scenario=scenario,
+                base_url=server.base_url,
+                tokens=tmp_path / "users.csv",
+                stores=stores,
+                out=out,
+                calibrate=False,
+            )
+            run_storm(request)
+            found = judge_run(out, stores).judgement
+        assert found.verdict is Verdict.PASS, [str(check) for check in found.checks]
+        assert (found.accepted, found.persisted) == (12, 12)
+
+
 @pytest.mark.parametrize("preset", ["bearer", "cookie", "mq"])
 def test_one_of_each_is_sent_and_what_was_understood_is_shown(preset: str, tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text(USERS)
-    with ShopServer(SHAPES[preset]()).open() as server:
+    with ShopServer(SHAPES[preset](Sold())).open() as server:
         done = flashsale(
             tmp_path,
             *("target", "check", preset, "--base-url", server.base_url, "--tokens", "users.csv"),

@@ -18,7 +18,7 @@ from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.model import Verdict
 from flashsale.scenario.scenario import parse_scenario
-from flashsale.verify.verdict import Judgement
+from flashsale.verify.finding import Judgement
 
 SCENARIO = """\
 # Is it sold as it should be?

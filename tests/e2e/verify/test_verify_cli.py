@@ -1,14 +1,13 @@
 """`flashsale verify` as a user runs it: table, files, exit codes, one line for trouble."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from rig.command_line import run_flashsale
 from rig.real_sale import RealSale
 
 LATENCY = dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "p99.9", "max"), 1.0) | {"count": 3}
@@ -33,15 +32,7 @@ def sale(ledger_url: str, mysql_url: str, tmp_path: Path) -> Iterator[RealSale]:
 def verify(sale: RealSale, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command beside `runs`, with the stores in its environment."""
     own = {"FLASHSALE_LEDGER_URL": sale.ledger_url, "FLASHSALE_MYSQL_URL": sale.mysql_url}
-    return subprocess.run(
-        [sys.executable, "-m", "flashsale", "verify", *arguments],
-        cwd=sale.run_dir.parent.parent,
-        env={**os.environ, **own},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_flashsale(sale.run_dir.parent.parent, "verify", *arguments, **own)
 
 
 def summary_of(run: Path, **changes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from flashsale.campaign.chaos import ChaosRequest, Controlled, run_chaos
 from flashsale.errors import ExitCode
 from flashsale.faults.controls import CONTROLS
 from flashsale.faults.schedule import compose
-from flashsale.faults.trials import Fate, Trial
+from flashsale.faults.trials import Trial
 from flashsale.scenario.fault import Fault
 from flashsale.scenario.scenario import load_scenario
 
@@ -32,7 +32,16 @@ class Trials:
         names = [f"{fault.what} {fault.place}" for fault in faults]
         self.made.append((seed, [fault.what for fault in faults]))
         broken = ["no_oversell"] * any(fault.what == self.culprit for fault in faults)
-        return Trial(seed, names, str(out), broken, (), 9, 0, 0, 0.1, 5, True)
+        return Trial(
+            seed,
+            names,
+            str(out),
+            broken,
+            acknowledged=9,
+            recovered_s=0.1,
+            sent_after=5,
+            drained=True,
+        )
 
 
 @pytest.fixture
@@ -97,10 +106,9 @@ def test_a_control_is_found_by_a_rule_that_it_must_break(broken: list[str], is_f
     assert ("NOT found" in str(found)) is not is_found
 
 
-def test_what_was_not_asked_after_the_healing_is_told() -> None:
-    trial = Trial(1, ["kill mysql"], "run", acknowledged=9, drained=True)
-    assert trial.fate is Fate.HELD
-    assert "whether it sells again was not asked" in chaos.told(trial)
+def test_orders_that_a_ledger_has_forgotten_are_told_apart() -> None:
+    trial = Trial(1, ["flush ledger"], "run", acknowledged=9, gone=2, drained=True, sent_after=1)
+    assert "2 forgotten by the ledger, each named" in chaos.told(trial)
 
 
 def test_a_clean_up_gives_signals_back() -> None:

@@ -13,7 +13,7 @@ from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.run.folder import VERIFY_FILE
 from flashsale.run.summary import Summary
-from flashsale.verify.verdict import CheckResult, Judgement
+from flashsale.verify.finding import CheckResult, Judgement
 
 STORES = Stores("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0", "mysql://127.0.0.1:1/x")
 OVERSOLD = Judgement(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flashsale.catalog.form import BadForm, NewSale, NewShop, NewVoucher, ShopChange, read
+from flashsale.catalog.form import BadForm, NewBlog, NewSale, NewShop, NewVoucher, ShopChange, read
 from flashsale.model import ID_MAX
 
 SHOP: dict[str, Any] = {"name": "Noodles", "typeId": 1, "x": 120.1, "y": 30}
@@ -42,7 +42,9 @@ def test_a_shop_in_the_familys_names() -> None:
         ({"typeId": True}, "typeId"),
         ({"typeId": 0}, "typeId"),
         ({"typeId": ID_MAX + 1}, "typeId"),
-        ({"typeId": 1.0}, "typeId"),
+        ({"typeId": 1.5}, "typeId"),
+        ({"typeId": 2.0**60}, "typeId"),
+        ({"typeId": 1e300}, "typeId"),
         ({"x": "120"}, "x"),
         ({"x": 180.5}, "x"),
         ({"x": float("nan")}, "x"),
@@ -58,6 +60,12 @@ def test_what_is_wrong_with_a_shop(change: dict[str, Any], field: str) -> None:
     assert complaint(NewShop, SHOP | change).startswith(f"{field}: ")
     if change != {"name": None}:
         assert complaint(ShopChange, {"id": 1} | change).startswith(f"{field}: ")
+
+
+def test_a_number_may_be_written_as_any() -> None:
+    """JSON has one kind of them; where a fraction could have been lost, none is taken."""
+    shop = read(NewShop, SHOP | {"typeId": 5.0, "x": 120, "sold": 2e3})
+    assert (shop.type_id, shop.x, shop.sold) == (5, 120.0, 2_000)
 
 
 def test_a_change_is_what_is_there() -> None:
@@ -119,3 +127,26 @@ def test_times(text: str, moment: datetime) -> None:
 )
 def test_what_is_wrong_with_a_sale(change: dict[str, Any], message: str) -> None:
     assert complaint(NewSale, SALE | change).startswith(message)
+
+
+BLOG: dict[str, Any] = {"shopId": 1, "title": "Worth the queue", "content": "It was."}
+PICTURE = "/imgs/blogs/7/0123456789abcdef0123456789abcdef.png"
+
+
+def test_a_blog_shows_pictures_of_ours() -> None:
+    assert read(NewBlog, BLOG).images == ""
+    assert read(NewBlog, BLOG | {"images": PICTURE}).images == PICTURE
+    assert read(NewBlog, BLOG | {"images": ",".join([PICTURE] * 9)})
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        *("https://elsewhere/x.png", "//elsewhere/x.png", "javascript:alert(1)", "x.png", ","),
+        *("/imgs/../x.png", "/imgs/x.svg", '/imgs/x.png"onerror=', f"{PICTURE},", f" {PICTURE}"),
+        *(f"{PICTURE}\n", ",".join([PICTURE] * 10)),
+    ],
+)
+def test_a_blog_shows_no_others(images: str) -> None:
+    found = complaint(NewBlog, BLOG | {"images": images})
+    assert found.startswith("images: expected up to 9 pictures by comma, such as /imgs/")

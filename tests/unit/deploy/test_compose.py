@@ -31,7 +31,7 @@ from rig.compose import (
 from flashsale.cli.tree import tree
 from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.settings import OperatorSettings, ReplicaSettings, Settings
-from flashsale.stack.compose_nginx import COMPOSE as NGINX
+from flashsale.stack.nginx import COMPOSE as NGINX
 from flashsale.stack.redis import RedisRole, account_rules
 
 Compose = dict[str, Any]

@@ -30,7 +30,19 @@ TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULT
 SERVICES = set(
     re.findall(r"^  ([\w-]+):$", (ROOT / "deploy/compose.yaml").read_text(), re.MULTILINE)
 )
-OTHERS = {"apt", "curl", "git", "pipx", "pre-commit", "sed", "sudo", "tar", "."}
+OTHERS = {
+    "apt",
+    "curl",
+    "git",
+    "kubectl",
+    "openssl",
+    "pipx",
+    "pre-commit",
+    "sed",
+    "sudo",
+    "tar",
+    ".",
+}
 """Programs of others, whose command lines are theirs."""
 
 

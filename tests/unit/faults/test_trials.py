@@ -28,7 +28,8 @@ HELD = Trial(
         ({"drained": False}, Fate.STUCK, ExitCode.VIOLATION),
         ({"recovered_s": None}, Fate.STUCK, ExitCode.VIOLATION),
         ({"recovered_s": 11.0}, Fate.STUCK, ExitCode.VIOLATION),
-        ({"recovered_s": None, "sent_after": 0}, Fate.HELD, ExitCode.PASS),
+        ({"recovered_s": None, "sent_after": 0}, Fate.UNJUDGED, ExitCode.NOTHING_JUDGED),
+        ({"broken": ["sold_while_behind"]}, Fate.BROKEN, ExitCode.VIOLATION),
         ({"acknowledged": 0}, Fate.UNJUDGED, ExitCode.NOTHING_JUDGED),
         ({"why": "the ledger is away"}, Fate.UNJUDGED, ExitCode.NOTHING_JUDGED),
     ],
@@ -50,13 +51,13 @@ def test_the_table_has_a_row_for_each_fault_and_one_for_all() -> None:
         ("stop c1", "2", "1", "200", "7"),
         ("all", "3", "2", "300", "7"),
     ]
-    assert rows[0][6] == "1.0, at most 1.5"
-    assert [row[7] for row in rows] == ["none", "accepted_persisted ×1", "accepted_persisted ×1"]
+    assert rows[0][7] == "1.0 ≤ 1.5"
+    assert [row[8] for row in rows] == ["none", "accepted_persisted ×1", "accepted_persisted ×1"]
 
 
 def test_a_breach_that_was_to_be_is_told_as_such() -> None:
     right = replace(HELD, broken=["queue_empty"], expected=["queue_empty"])
-    assert table([right])[1][0][7] == "queue_empty ×1 (as expected)"
+    assert table([right])[1][0][8] == "queue_empty ×1 (as expected)"
 
 
 def test_markdown_keeps_what_a_server_said_in_its_cell() -> None:

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale.orders.pending import Pending, Postponed
-from flashsale.orders.stream import Order, StreamEntry
+from flashsale.orders.stream import Order, Pending, Postponed, StreamEntry
 
 
 def test_waits_double_up_to_the_maximum() -> None:

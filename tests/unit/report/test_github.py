@@ -3,7 +3,7 @@ from unit.report.test_junit import ABORTED, COMPARED
 from unit.report.test_pages import BAD, GOOD, run_of, verified
 
 from flashsale.model import Outcome, Verdict
-from flashsale.report.github import annotation, annotations, step_summary
+from flashsale.report.ci import annotation, annotations, step_summary
 from flashsale.run.summary import Check
 from flashsale.scenario.answer import Answer
 

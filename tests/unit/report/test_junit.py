@@ -8,7 +8,7 @@ import pytest
 from unit.report.test_pages import BAD, GOOD, verified
 
 from flashsale.model import Verdict
-from flashsale.report.junit import junit
+from flashsale.report.ci import junit
 from flashsale.run.summary import AbortFigures, Change, Comparison, Summary
 
 CHANGES = [

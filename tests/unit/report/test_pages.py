@@ -10,10 +10,9 @@ from rich.console import Console
 
 from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Reading, Verdict
+from flashsale.report.ci import annotations, junit, step_summary
 from flashsale.report.console import print_summary
-from flashsale.report.github import annotations, step_summary
 from flashsale.report.html import html
-from flashsale.report.junit import junit
 from flashsale.run.attempts import Attempts
 from flashsale.run.generator import GeneratorFigures
 from flashsale.run.histogram import Histogram

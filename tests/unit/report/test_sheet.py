@@ -3,7 +3,7 @@ from array import array
 from pathlib import Path
 
 from flashsale.model import Outcome, Reading
-from flashsale.report.sheet import COLUMNS, rows, write_sheet
+from flashsale.report.files import COLUMNS, rows, write_sheet
 from flashsale.run.attempts import Attempts
 from flashsale.run.attempts_file import AttemptsFile, Record
 from flashsale.scenario.answer import Answer, indeterminate, unsent

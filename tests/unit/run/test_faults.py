@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from flashsale.report.charts.chart import with_bands
-from flashsale.run.faults import FaultRecord, read_faults, write_faults
 from flashsale.run.folder import RunFolder
+from flashsale.run.parts import FaultRecord, read_faults, write_faults
 
 MADE = FaultRecord(
     what="kill", whom="ledger", told="it", planned_ms=1000, done_ms=1001.5, healed_ms=2500

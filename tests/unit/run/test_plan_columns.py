@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flashsale.run.attempts import plan_lines
 from flashsale.run.attempts_file import read_plan
-from flashsale.run.plan_columns import plan_lines
 from flashsale.scenario.scenario import Scenario
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.plan.planning import plan_of

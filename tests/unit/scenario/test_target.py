@@ -61,6 +61,16 @@ def test_an_unknown_host_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None
         Target.at("http://no-such-host.invalid:8080")
 
 
+def test_localhost_is_loopback_without_a_hosts_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def knows_nothing(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", knows_nothing)
+    assert Target.at("https://localhost:8443").addresses == ("127.0.0.1", "::1")
+    with pytest.raises(UnreachableError, match="no such host"):
+        Target.at("https://localhost.example:8443")
+
+
 def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[Any, ...]) -> None:
     """The resolver says that every name has these socket addresses."""
     found = [(0, socket.SOCK_STREAM, 6, "", address) for address in addresses]

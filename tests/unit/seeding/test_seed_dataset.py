@@ -87,6 +87,10 @@ def test_references_point_at_rows_of_the_data_set(seed: int, users: int, shops: 
     for _, shop_id, author, *_ in rows(portion_named(dataset, "blogs")):
         assert 1 <= int(str(shop_id)) <= shops
         assert 1 <= int(str(author)) <= users
+    follows = [rows(portion) for portion in dataset.portions() if portion.name == "follows"]
+    for _, follower, followed in follows[0] if follows else ():
+        assert follower != followed
+        assert {follower, followed} <= set(range(1, users + 1))
     assert all(1 <= int(str(row[1])) <= shops for row in rows(portion_named(dataset, "vouchers")))
     assert all(1 <= int(str(row[2])) <= 10 for row in rows(portion_named(dataset, "shops")))
 
@@ -99,6 +103,7 @@ def test_the_default_is_the_familys_size() -> None:
         "users": 1_005,
         "user infos": 1_005,
         "blogs": 4,
+        "follows": 7,
         "vouchers": 1,
         "sales": 1,
     }

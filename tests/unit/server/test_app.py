@@ -282,3 +282,29 @@ async def test_lifespan(app: App) -> None:
 async def test_other_protocols_are_refused(app: App) -> None:
     with pytest.raises(NotImplementedError):
         await app({"type": "websocket"}, None, None)  # type: ignore[arg-type]
+
+
+async def test_answers_as_the_family_where_that_is_set(routes: Routes) -> None:
+    router = Router()
+    router.add("POST", "/json", routes.json)
+    app = App(router, ReplicaSettings(family_answers=True))
+    typed = {"content-type": "application/json", "content-length": "1"}
+    refused = await ask(app, "POST", "/json", typed, body=b"[")
+    assert (refused.status, refused.json["success"]) == (200, False)
+    assert (await ask(app, "GET", "/nowhere")).status == 404, "a route of nobody's is no refusal"
+
+
+async def test_a_picture_may_be_larger_than_any_other_body(routes: Routes) -> None:
+    router = Router()
+    for path in ("/upload/blog", "/upload/other"):
+        router.add("POST", path, routes.post)
+    app = App(router, ReplicaSettings(body_bytes_max=100, picture_bytes_max=2_000))
+    for path, size, status in (
+        ("/upload/blog", 6_096, 200),
+        ("/upload/blog", 6_097, 413),
+        ("/upload/other", 101, 413),
+    ):
+        sized = {"content-length": str(size)}
+        assert (await ask(app, "POST", path, sized, body=b"x" * size)).status == status
+        chunked = {"transfer-encoding": "chunked"}
+        assert (await ask(app, "POST", path, chunked, body=[b"x" * size])).status == status

@@ -7,7 +7,7 @@ import pytest
 
 from flashsale.catalog.form import LATITUDE_MAX
 from flashsale.catalog.page import NUMBER_MAX
-from flashsale.server.request import Query, Refused, Request
+from flashsale.server.request import CURRENT, PLACE, TYPE_ID, Refused, Request, TextParameter
 from flashsale.settings import ReplicaSettings
 
 
@@ -15,9 +15,9 @@ async def receive() -> dict[str, Any]:
     raise AssertionError("there is no body")
 
 
-def query(text: str) -> Query:
+def asking(text: str) -> Request:
     scope = {"method": "GET", "path": "/", "query_string": text.encode(), "headers": []}
-    return Query(Request(scope, receive, ReplicaSettings()))
+    return Request(scope, receive, ReplicaSettings())
 
 
 def complaint(refused: pytest.ExceptionInfo[Refused]) -> str:
@@ -30,7 +30,7 @@ def complaint(refused: pytest.ExceptionInfo[Refused]) -> str:
     ("text", "number"), [("", 1), ("current=1", 1), (f"current={NUMBER_MAX}", NUMBER_MAX)]
 )
 def test_pages(text: str, number: int) -> None:
-    assert query(text).page() == number
+    assert CURRENT.of(asking(text)) == number
 
 
 @pytest.mark.parametrize(
@@ -38,19 +38,19 @@ def test_pages(text: str, number: int) -> None:
 )
 def test_no_pages(value: str) -> None:
     with pytest.raises(Refused) as refused:
-        query(f"current={value}").page()
+        CURRENT.of(asking(f"current={value}"))
     assert complaint(refused).startswith("current: expected a page")
 
 
 @pytest.mark.parametrize("text", ["", "typeId=", "typeId=0", "typeId=x", "typeId=1e3"])
 def test_no_ids(text: str) -> None:
     with pytest.raises(Refused) as refused:
-        query(text).id("typeId")
+        TYPE_ID.of(asking(text))
     assert complaint(refused).startswith("typeId: expected an id")
 
 
 def test_an_id_and_the_first_of_several() -> None:
-    assert query("typeId=7&typeId=8").id("typeId") == 7
+    assert TYPE_ID.of(asking("typeId=7&typeId=8")) == 7
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_an_id_and_the_first_of_several() -> None:
     ],
 )
 def test_places(text: str, place: tuple[float, float] | None) -> None:
-    assert query(text).place() == place
+    assert PLACE.of(asking(text)) == place
 
 
 @pytest.mark.parametrize(
@@ -84,15 +84,15 @@ def test_places(text: str, place: tuple[float, float] | None) -> None:
 )
 def test_no_places(text: str, field: str) -> None:
     with pytest.raises(Refused) as refused:
-        query(text).place()
+        PLACE.of(asking(text))
     assert complaint(refused).startswith(f"{field}: expected degrees")
 
 
 def test_text_is_utf8_escaped_or_not_and_bounded() -> None:
-    assert query("name=%E7%81%AB%E9%94%85").text("name", 2) == "火锅"
-    assert query("name=火锅").text("name", 2) == "火锅"
-    assert query("name=%ff").text("name", 9) == "\ufffd"
-    assert query("").text("name", 9) == ""
+    assert TextParameter("name", 2).of(asking("name=%E7%81%AB%E9%94%85")) == "火锅"
+    assert TextParameter("name", 2).of(asking("name=火锅")) == "火锅"
+    assert TextParameter("name", 9).of(asking("name=%ff")) == "\ufffd"
+    assert TextParameter("name", 9).of(asking("")) == ""
     with pytest.raises(Refused) as refused:
-        query("name=abc").text("name", 2)
+        TextParameter("name", 2).of(asking("name=abc"))
     assert complaint(refused) == "name: expected at most 2 characters"

@@ -12,6 +12,7 @@ from flashsale.server.response import (
     UNAUTHORIZED,
     UNKNOWN_VOUCHER,
     Response,
+    as_family,
     claimed,
     empty,
     method_not_allowed,
@@ -113,3 +114,18 @@ def test_plain_answers() -> None:
     assert NOT_FOUND.status == 404
     assert headers(BUSY)["retry-after"] == "1"
     assert headers(method_not_allowed("GET", "POST"))["allow"] == "GET, POST"
+
+
+def test_as_the_familys_servers_answer() -> None:
+    """Refusals are 200, and an order's id is text; whatever says "not now" or "not you" stays."""
+    sold = as_family(claimed(Outcome.SOLD, MINE, 3))
+    assert (sold.status, json.loads(sold.body)) == (200, {"success": True, "data": MINE})
+    assert headers(sold) == {**JSON, "x-outcome": "sold", "x-order-id": MINE}
+    for refusal in (NOT_FOUND, UNKNOWN_VOUCHER, rejected("id: expected an id", 400)):
+        answer = as_family(refusal)
+        assert (answer.status, answer.body, answer.headers) == (200, refusal.body, refusal.headers)
+    for answer in (UNAUTHORIZED, BUSY, NOT_LOADED, ok(1), rejected("no"), method_not_allowed()):
+        assert as_family(answer) is answer
+    for outcome in (Outcome.SOLD_OUT, Outcome.DUPLICATE, Outcome.UNKNOWN, Outcome.SHED):
+        answer = claimed(outcome, MINE, 3)
+        assert as_family(answer) is answer

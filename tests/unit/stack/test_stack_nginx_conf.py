@@ -88,3 +88,21 @@ def test_no_browser_guesses_what_an_answer_is(limits: AddressLimits | None) -> N
     ]
     assert len(own) == (1 if limits is None else 2)
     assert lines.count(told) == 1 + len(own)
+
+
+def test_a_picture_alone_may_be_large() -> None:
+    bounds = [line for line in _lines(CONF) if line.startswith("client_max_body_size")]
+    assert bounds == ["client_max_body_size 64k;", "client_max_body_size 1052672;"]
+    place = CONF.render().index("location = /upload/blog {")
+    assert CONF.render().index(bounds[1]) > place
+
+
+def test_pictures_are_shown_as_pictures_and_only_where_they_are_kept() -> None:
+    assert "alias" not in CONF.render()
+    shown = replace(CONF, pictures="/srv/pictures").render()
+    place = shown[shown.index('location ~ "^/imgs') :].partition("location @one_replica")[0]
+    assert 'alias "/srv/pictures$picture";' in place
+    assert "nosniff always;" in place
+    assert "sandbox" in place
+    assert "default_type application/octet-stream;" in place
+    assert "disable_symlinks on;" in place

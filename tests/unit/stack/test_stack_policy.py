@@ -4,14 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from flashsale.doctor.facts import MySQLFacts, RedisFacts
-from flashsale.doctor.findings import failures, insist, judge_mysql, judge_redis
+from flashsale.doctor.findings import (
+    MySQLFacts,
+    RedisFacts,
+    failures,
+    insist,
+    judge_mysql,
+    judge_redis,
+)
 from flashsale.doctor.policies import BINLOG, Grade
 from flashsale.doctor.policies import CACHE as CACHE_RULES
 from flashsale.doctor.policies import LEDGER as LEDGER_RULES
 from flashsale.doctor.policies import MYSQL as MYSQL_RULES
 from flashsale.errors import UnreachableError
-from flashsale.settings import Durability
+from flashsale.model import Durability
 from flashsale.stack.redis import RedisRole
 
 LEDGER = RedisFacts(

@@ -8,8 +8,7 @@ from rig.sale_world import World
 
 from flashsale.errors import NothingJudgedError
 from flashsale.run.folder import BASELINE_FILE
-from flashsale.verify.baseline import baseline_of, from_json, read_baseline
-from flashsale.verify.observation import Position
+from flashsale.verify.observation import Position, baseline_of, from_json, read_baseline
 from flashsale.verify.queue import Backlog, Queue
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from flashsale.errors import NothingJudgedError
 from flashsale.run.folder import BASELINE_FILE, ENDING_FILE
-from flashsale.verify.baseline import read_baseline
 from flashsale.verify.ending import (
     Ending,
     SaleAtEnd,
@@ -16,7 +15,8 @@ from flashsale.verify.ending import (
     from_json,
     read_ending,
 )
-from flashsale.verify.observation import Clocks, MySQLSale, Position, Terms
+from flashsale.verify.observation import Clocks, Position, read_baseline
+from flashsale.verify.stores import MySQLSale, Terms
 
 END = Ending(
     clocks=Clocks(redis_ms=1_000, mysql_ms=1_002, offset_ms=2.0, error_ms=1.0),

@@ -11,9 +11,8 @@ from flashsale.model import Outcome, Verdict
 from flashsale.report.wording import met
 from flashsale.settings import WorkerSettings
 from flashsale.verify import DRAIN_TIMEOUT_S, TAKE_OVER_S
-from flashsale.verify.checks import CHECKS
 from flashsale.verify.finding import is_met
-from flashsale.verify.verdict import judge
+from flashsale.verify.verdict import CHECKS, judge
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from rig.sale_world import (
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.attempts import Attempts
 from flashsale.verify.ending import Ending, SaleAtEnd, as_of, span_of
-from flashsale.verify.observation import Position, Terms
+from flashsale.verify.observation import Position
 from flashsale.verify.queue import Queue, Span
 from flashsale.verify.snapshot import Snapshot, join
+from flashsale.verify.stores import Terms
 
 OVER_MS = BEGIN_MS + 1_000
 CLAIM_MS = 200

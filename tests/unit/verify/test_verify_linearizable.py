@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashsale.verify.attempts import DUPLICATE, SOLD, SOLD_OUT, UNANSWERED, Claims
-from flashsale.verify.history import LATEST, MANY, Frame, History, Kind, Op
-from flashsale.verify.linearizability import search, shrink
-from flashsale.verify.walk import Walk, is_plain
+from flashsale.verify.history import LATEST, MANY, Frame, History, Kind, Op, search
+from flashsale.verify.linearizability import Walk, is_plain, shrink
 
 _CODES = {Kind.SALE: SOLD, Kind.REFUSAL: SOLD_OUT, Kind.REPEAT: DUPLICATE, Kind.OPEN: UNANSWERED}
 

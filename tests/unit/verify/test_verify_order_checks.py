@@ -494,7 +494,9 @@ def test_one_entry_trimmed_unread_is_enough_and_counts_from_the_baseline(world: 
 BEGAN_ANEW = replace(STREAM, last_entry="4-9")
 
 
-@pytest.mark.parametrize("queue", [replace(STREAM, trimmed=1), BEGAN_ANEW])
+@pytest.mark.parametrize(
+    "queue", [replace(STREAM, trimmed=1), replace(STREAM, lost_total=1), BEGAN_ANEW]
+)
 def test_a_run_that_was_repaired_and_kept_its_promises_passes_with_a_remark(
     world: World, queue: Queue
 ) -> None:
@@ -510,7 +512,7 @@ def test_a_run_whose_repair_left_a_promise_out_does_not_pass(world: World, of: s
         world.say(3, Outcome.SOLD, 103)
     else:
         world.sell_in_ledger(3, 103)
-    for queue in (replace(STREAM, trimmed=1), BEGAN_ANEW):
+    for queue in (replace(STREAM, trimmed=1), replace(STREAM, lost_total=1), BEGAN_ANEW):
         assert "lost unread" in violations(world.snapshot(queue), "queue_empty")
 
 

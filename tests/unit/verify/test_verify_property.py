@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from rig.sale_world import BEGIN_MS, END_MS, STREAM, Claim, Row, World, broken, doubts, together
 
 from flashsale.model import Outcome
-from flashsale.verify.checks import CHECKS
 from flashsale.verify.linearizability import linearizable
 from flashsale.verify.queue import Backlog, Entry, Queue
+from flashsale.verify.verdict import CHECKS
 
 USERS = 6
 STRANGER = 777

@@ -5,15 +5,30 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from rig.sale_world import World, broken
+from rig.sale_world import Row, World, broken
 
 from flashsale.model import Outcome, Verdict
 from flashsale.report.html import _timeline
+from flashsale.verify import linearizability
+from flashsale.verify.finding import CheckResult
 from flashsale.verify.linearizability import LINEARIZABLE, linearizable
-from flashsale.verify.verdict import CheckResult, judge
+from flashsale.verify.verdict import judge
 
 SOLD, SOLD_OUT, DUPLICATE = Outcome.SOLD, Outcome.SOLD_OUT, Outcome.DUPLICATE
 OPEN = Outcome.INDETERMINATE
+
+
+def of_a_shop(world: World) -> CheckResult:
+    """The same of a shop that has no ledger, by its database alone."""
+    snapshot = world.snapshot()
+    sales = []
+    for sale in snapshot.sales:
+        assert sale.before is not None
+        before = replace(sale.before, redis_stock=None, redis_initial=None, unsettled=frozenset())
+        sales.append(replace(sale, before=before))
+    foreign = replace(snapshot, sales=tuple(sales), rests_on=("orders of the shop's database",))
+    (found,) = (c for c in judge(foreign).checks if c.name == LINEARIZABLE)
+    return found
 
 
 def second(world: World) -> CheckResult:
@@ -301,3 +316,56 @@ def test_the_timeline_marks_the_answer_and_takes_no_strangers_word() -> None:
     ]
     assert (bars[0].left, bars[1].instants) == (0.0, "20 µs – 60 µs")
     assert _timeline([{"user": 1}, "x", {"user": 1, "told": "sold", "sent_us": "x"}]) == []
+
+
+# Somebody else's shop.
+
+
+def test_what_a_shop_counted_before_the_run_decides_by_the_answers_alone(world: World) -> None:
+    assert of_a_shop(world).verdict == Verdict.PASS
+    world.claims.insert(0, replace(world.claims[2], user=4, sent_us=0, done_us=1))
+    found = of_a_shop(world)
+    assert found.verdict == Verdict.FAIL
+    assert "user 4, voucher 1: told “sold out” when 2 units cannot have been sold yet" in (
+        found.detail
+    )
+
+
+def test_more_sales_than_a_shop_counted_units_have_no_order(world: World) -> None:
+    world.buy(5, 105)
+    found = of_a_shop(world)
+    assert found.verdict == Verdict.FAIL
+    assert "told “sold” when no unit can have been left" in found.detail
+
+
+@pytest.mark.parametrize("spoil", ["books", "restock"])
+def test_what_a_shop_did_not_count_well_accuses_nobody(world: World, spoil: str) -> None:
+    if spoil == "books":
+        world.claims.clear()
+        world.rows.clear()
+        world.start()  # two units are gone, and no order has them
+        for user in (7, 8):
+            world.say(user, SOLD, 100 + user)
+            world.rows.append(Row(100 + user, user))
+    else:
+        world.restock(1)
+        world.buy(5, 105)
+    world.say(4, SOLD_OUT)
+    assert of_a_shop(world).verdict == Verdict.PASS
+
+
+def test_who_holds_an_order_may_be_told_sold_out_by_a_shop(world: World) -> None:
+    world.say(1, SOLD_OUT)
+    assert of_a_shop(world).verdict == Verdict.PASS
+    assert second(world).verdict == Verdict.FAIL
+
+
+def test_what_is_not_decided_is_unknown_and_says_so_and_leaves_the_verdict_to_the_checks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.claims.insert(0, replace(world.claims[2], user=4, sent_us=0, done_us=1))
+    monkeypatch.setattr(linearizability, "search", lambda *_: None)
+    found = of_a_shop(world)
+    assert found.verdict == Verdict.UNKNOWN
+    assert "not decided within the bounds of the search" in found.detail
+    assert "claims, and no order found for them" in found.detail

@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from flashsale.books import Books
-from flashsale.verify.observation import NO_TIME
-from flashsale.verify.shop import Rest
+from flashsale.verify.shop_redis import Rest
 from flashsale.verify.shop_tables import UnfitError, _order, instant_ms
+from flashsale.verify.stores import NO_TIME
 
 SELECT = "SELECT 1 AS user, 1 AS voucher"
 

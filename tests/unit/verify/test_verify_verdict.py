@@ -7,11 +7,10 @@ from rig.sale_world import BEGIN_MS, CLOCKS, World, broken
 
 from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Verdict
-from flashsale.verify.baseline import Baseline
-from flashsale.verify.checks import CHECKS
 from flashsale.verify.finding import Offence, doubt, violation
+from flashsale.verify.observation import Baseline
 from flashsale.verify.queue import Backlog, Patience, Queue
-from flashsale.verify.verdict import RULES, drain_s, judge, persisted_latency
+from flashsale.verify.verdict import CHECKS, RULES, drain_s, judge, persisted_latency
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from rig.plans import plan_browse, plan_stampede
 
 from flashsale.model import Outcome
-from flashsale.run.attempts import NEVER
-from flashsale.run.plan_columns import ALWAYS, FIRST
+from flashsale.run.attempts import ALWAYS, FIRST, NEVER
 from flashsale.scenario.answer import Answer, indeterminate, unsent
 from flashsale.scenario.load import Load
 from flashsale.scenario.scenario import Browse, Sale, Scenario

@@ -9,7 +9,7 @@ import pytest
 
 from flashsale.errors import ExitCode, UsageError
 from flashsale.model import Outcome, Verdict
-from flashsale.run.attempts import Attempts
+from flashsale.run.attempts import Attempts, ClockReading
 from flashsale.run.attempts_file import AttemptsFile, read_record
 from flashsale.run.folder import RunFolder
 from flashsale.run.histogram import Histogram, merged
@@ -62,6 +62,7 @@ def leave(tmp_path: Path) -> Leave:
         attempts_told: int | None = None,
         alive: bool = True,
         clock_error_us: int | None = 4_000,
+        clock: ClockReading | None = None,
     ) -> Path:
         asked = scenario(seed)
         every = plan_of(asked, range(1, 13))
@@ -99,6 +100,7 @@ def leave(tmp_path: Path) -> Leave:
         }
         folder.scenario.write_bytes(scenario_document(asked))
         with AttemptsFile(folder.attempts) as attempts:
+            attempts.clock = clock
             attempts.write_plan(header, plan)
             attempts.write_barrier(start_us + late_us)
             attempts.write_results(record)
@@ -313,3 +315,37 @@ def test_parts_that_do_not_make_their_plan_are_refused(tmp_path: Path, leave: Le
 def test_a_shard_says_what_it_is(leave: Leave) -> None:
     assert "Shard(number=1, of=2)" in repr(read_shard(leave(1)))
     assert isinstance(read_shard(leave(2)), ShardRun)
+
+
+def test_shards_whose_clocks_were_compared_are_aligned_by_that(
+    tmp_path: Path, leave: Leave
+) -> None:
+    """The second one's clock is 40 ms behind, so its own word is that it began so much earlier."""
+    first = leave(1, clock=ClockReading(0, 120))
+    second = leave(2, late_us=-40_000, clock=ClockReading(40_000, 900))
+    folder, finished, lines = merged_run(tmp_path, first, second)
+    merged = finished.summary.merged
+    assert merged.barrier_spread_ms == 0
+    assert [shard.clock_offset_ms for shard in merged.shards] == [0, 40]
+    assert merged.caveats[0].endswith("the order of events is good to 1.0 ms")
+    due = {line["i"]: line["due_us"] for line in lines if line["kind"] == "result"}
+    assert max(due.values()) < 40_000, "nothing is moved by what the clocks differ"
+    assert read_record(folder.attempts).attempts.barrier_unix_us == START_US
+
+
+def test_what_a_rendezvous_complains_of_makes_the_run_invalid(tmp_path: Path, leave: Leave) -> None:
+    runs = [read_shard(leave(1)), read_shard(leave(2))]
+    folder = RunFolder(tmp_path / "merged")
+    folder.path.mkdir()
+    told = "shard 2/2 (host:7) came twice"
+    summary = merge_runs(runs, whole_plan(runs), folder, [told]).summary
+    assert told in summary.generator.complaints
+    assert summary.exit_code == ExitCode.INVALID_RUN
+
+
+def test_a_storm_that_nobody_lived_to_tell_of_is_invalid(tmp_path: Path, leave: Leave) -> None:
+    """There is nothing to judge, too; but why there is not is what counts."""
+    shards = [leave(number, attempts_told=0, alive=False) for number in (1, 2)]
+    _, finished, _ = merged_run(tmp_path, *shards)
+    assert finished.summary.exit_code == ExitCode.INVALID_RUN
+    assert finished.summary.verdict is Verdict.INVALID

@@ -16,8 +16,7 @@ from flashsale.run.attempts import NEVER, Attempts
 from flashsale.run.histogram import Histogram, merged
 from flashsale.scenario.answer import Answer, indeterminate
 from flashsale.storm.crew.crew import connections_each
-from flashsale.storm.crew.messages import Channel
-from flashsale.storm.crew.outcomes import EventOrder, OutcomeColumns, outcomes_since
+from flashsale.storm.crew.messages import Channel, EventOrder, OutcomeColumns, outcomes_since
 from flashsale.storm.figures.effort import Effort, ProcessEffort, Sample, SelfReport, together
 
 ANSWERS = [

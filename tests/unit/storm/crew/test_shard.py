@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from flashsale.cli.storm_options import Generators, generators
 from flashsale.errors import UsageError
 from flashsale.scenario.scenario import parse_scenario
-from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard
+from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard, shard_of_job
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 
@@ -63,7 +64,8 @@ SCENARIO = parse_scenario(
     ("workers", "shard", "start_at", "message"),
     [
         (12, None, None, "--workers: found 12, expected at most one a connection (11)"),
-        (1, "1/2", None, "--shard: this goes with --start-at, so that all shards begin at once"),
+        (1, "1/2", None, "--shard: this goes with --rendezvous or --start-at, so that all shards"),
+        (1, "auto", "LATER", "--shard: auto: JOB_COMPLETION_INDEX is not set; by hand give such"),
         (1, "3/2", "LATER", "--shard: found '3/2', expected such as 2/8"),
         (1, "1/12", "LATER", "--shard: found 1/12, expected at most one shard a connection (11)"),
         (2, "2/11", "LATER", "--workers: found 2, expected at most one a connection (1)"),
@@ -87,3 +89,24 @@ def test_what_can_be_is_taken() -> None:
     assert (found.processes, found.shard) == (2, Shard(4, 4))
     assert found.start_at_us == round(later.timestamp() * 1e6)
     assert generators(SCENARIO, 11) == Generators(11)
+
+
+def test_a_pod_of_an_indexed_job_is_a_shard() -> None:
+    told = {"JOB_COMPLETION_INDEX": "3", "FLASHSALE_SHARDS": "4"}
+    assert shard_of_job(told) == Shard(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("told", "wrong"),
+    [
+        ({}, "JOB_COMPLETION_INDEX is not set; by hand give such as --shard 2/8"),
+        ({"JOB_COMPLETION_INDEX": "0"}, "FLASHSALE_SHARDS is not set"),
+        ({"JOB_COMPLETION_INDEX": "4", "FLASHSALE_SHARDS": "4"}, "expected 0 to FLASHSALE_SHARDS"),
+        ({"JOB_COMPLETION_INDEX": "-1", "FLASHSALE_SHARDS": "4"}, "found JOB_COMPLETION_INDEX=-1"),
+        ({"JOB_COMPLETION_INDEX": "9" * 5000, "FLASHSALE_SHARDS": "4"}, "expected 0 to"),
+        ({"JOB_COMPLETION_INDEX": "0", "FLASHSALE_SHARDS": "many"}, "FLASHSALE_SHARDS=many"),
+    ],
+)
+def test_what_is_no_indexed_job_is_told(told: dict[str, str], wrong: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(wrong)):
+        shard_of_job(told)

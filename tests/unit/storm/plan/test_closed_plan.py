@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashsale.errors import UsageError
-from flashsale.run.plan_columns import FIRST
+from flashsale.run.attempts import FIRST
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Browse, Load, Sale, Scenario, load_scenario, parse_scenario
 from flashsale.scenario.target import Target

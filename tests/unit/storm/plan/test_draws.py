@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashsale.scenario.load import Load
-from flashsale.storm.plan.draws import spread, staged
+from flashsale.storm.plan.planning import spread, staged
 
 
 def stampede(arrivals: str | None, spread_ms: int) -> Load:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig.plans import plan_stampede
 
-from flashsale.run.plan_columns import ALWAYS
+from flashsale.run.attempts import ALWAYS
 from flashsale.scenario.scenario import Load, Sale
 from flashsale.storm.plan.plan import LAST, Plan
 

@@ -1,0 +1,160 @@
+"""Users as others see them, and who follows whom.
+
+Follows are rows of MySQL, which counts them on both sides in the same transaction; whom somebody
+follows is kept as a set in the cache, as the family keeps it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from enum import Enum, auto
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.dialects.mysql import insert as mysql_insert
+
+from flashsale import keys
+from flashsale.cache.client import CacheClient
+from flashsale.cache.indexes import Member
+from flashsale.cache.strategies import Strategy
+from flashsale.catalog.feed import Feeds
+from flashsale.catalog.page import Record, record, shape_of
+from flashsale.lua.scripts import script
+from flashsale.settings import CatalogSettings
+from flashsale.storage.mysql import Database, Duplicate
+from flashsale.storage.tables import follow, user, user_info
+
+_COMMON = script("index_common")
+COMMON_MAX = 100
+"""Users that two are shown to follow both."""
+
+_SHOWN = (user.c.id, user.c.nick_name, user.c.icon)
+_INFO = [c for c in user_info.c if c.name not in ("create_time", "update_time")]
+CARD, INFO = shape_of(_SHOWN), shape_of(_INFO)
+"""The shapes of a user as others see them."""
+
+
+class Followed(Enum):
+    """What became of a wish to follow somebody."""
+
+    DONE = auto()
+    ONESELF = auto()
+    NOBODY = auto()
+    TOO_MANY = auto()
+
+
+class People:
+    """All users. Calls may raise Unavailable or Indeterminate."""
+
+    def __init__(
+        self, database: Database, cache: CacheClient, feeds: Feeds, settings: CatalogSettings
+    ) -> None:
+        self._database = database
+        self._feeds = feeds
+        self._most = settings.follows_max
+        self._cards = cache.entries(
+            "user", self._load, strategy=Strategy.MUTEX, ttl_s=settings.list_ttl_s
+        )
+        self.follows = cache.index(
+            "follows",
+            keys.follows,
+            self._load_follows,
+            is_sorted=False,
+            ttl_s=settings.follows_ttl_s,
+        )
+
+    def __repr__(self) -> str:
+        return f"<People {self._cards!r} {self.follows!r}>"
+
+    async def card(self, user_id: int) -> Record | None:
+        """Id, nickName and icon, as they are now."""
+        return await self._load(user_id)
+
+    async def cards(self, user_ids: Sequence[int]) -> list[Record]:
+        """The same of several who are there, in this order."""
+        found = await asyncio.gather(*(self._cards.read(each) for each in user_ids))
+        return [answer.value for answer in found if answer.value is not None]
+
+    async def info(self, user_id: int) -> Record | None:
+        """City, introduce, fans, followee, gender and so on; None where nobody has told any."""
+        query = select(*_INFO).where(user_info.c.user_id == user_id)
+        row = await self._database.run(lambda connection: connection.execute(query).first())
+        return None if row is None else record(row)
+
+    async def does_follow(self, user_id: int, other: int) -> bool:
+        """Whether one follows the other."""
+        found = await self.follows.ask(_COMMON, [user_id], other)
+        if found is None:
+            found = [member.id for member in await self.follows.load(user_id)]
+        return other in found
+
+    async def common(self, user_id: int, other: int) -> list[Record]:
+        """Whom both follow, up to COMMON_MAX of them, the lowest ids first."""
+        found = await self.follows.ask(_COMMON, [user_id, other])
+        if found is None:
+            both = [await self.follows.load(each) for each in (user_id, other)]
+            found = list({m.id for m in both[0]} & {m.id for m in both[1]})
+        return await self.cards(sorted(found)[:COMMON_MAX])
+
+    async def follow(self, user_id: int, other: int, *, follows: bool) -> Followed:
+        """Follow somebody, or no longer; twice is once."""
+        if user_id == other:
+            return Followed.ONESELF
+
+        def work(connection: Connection) -> Followed:
+            if not follows:
+                return _unfollow(connection, user_id, other)
+            return _follow(connection, user_id, other, self._most)
+
+        async def change() -> Followed:
+            try:
+                return await self._database.run(work)
+            except Duplicate:  # the same twice at once
+                return Followed.DONE
+
+        async def forgotten() -> Followed:
+            return await self._feeds.indexes.update([user_id], change)
+
+        return await self.follows.update([user_id], forgotten)
+
+    async def _load(self, user_id: int | str) -> Record | None:
+        query = select(*_SHOWN).where(user.c.id == user_id)
+        row = await self._database.run(lambda connection: connection.execute(query).first())
+        return None if row is None else record(row)
+
+    async def _load_follows(self, user_id: int) -> list[Member]:
+        query = select(follow.c.follow_user_id).where(follow.c.user_id == user_id)
+        mine = query.order_by(follow.c.id).limit(self._most)
+        found = await self._database.run(lambda c: list(c.execute(mine).scalars()))
+        return [Member(each) for each in found]
+
+
+def _follow(connection: Connection, user_id: int, other: int, most: int) -> Followed:
+    """Raises Duplicate, and so rolls back, where another request did the same meanwhile."""
+    mine = (follow.c.user_id == user_id, follow.c.follow_user_id == other)
+    if connection.execute(select(follow.c.id).where(*mine)).first() is not None:
+        return Followed.DONE
+    if connection.execute(select(user.c.id).where(user.c.id == other)).first() is None:
+        return Followed.NOBODY
+    held = select(func.count()).where(follow.c.user_id == user_id)
+    if connection.execute(held).scalar_one() >= most:
+        return Followed.TOO_MANY
+    connection.execute(insert(follow).values(user_id=user_id, follow_user_id=other))
+    for each, column in _both(user_id, other):
+        counted = mysql_insert(user_info).values(**{"user_id": each, column: 1})
+        more = {column: user_info.c[column] + 1}
+        connection.execute(counted.on_duplicate_key_update(more))
+    return Followed.DONE
+
+
+def _unfollow(connection: Connection, user_id: int, other: int) -> Followed:
+    mine = (follow.c.user_id == user_id, follow.c.follow_user_id == other)
+    if connection.execute(delete(follow).where(*mine)).rowcount == 1:
+        for each, column in _both(user_id, other):
+            counted = user_info.c[column]
+            less = update(user_info).where(user_info.c.user_id == each, counted > 0)
+            connection.execute(less.values({column: counted - 1}))
+    return Followed.DONE
+
+
+def _both(user_id: int, other: int) -> list[tuple[int, str]]:
+    """The counts of who follows and who is followed, in the one order in which rows are locked."""
+    return sorted([(user_id, "followee"), (other, "fans")])

@@ -1,0 +1,90 @@
+"""`flashsale capacity`: the highest rate at which a scenario holds, and its interval."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashsale.campaign.capacity import RATE_MAX, RATE_MIN, CapacityRequest, peak_of, run_capacity
+from flashsale.campaign.demands import exercising, only_thresholds, requiring
+from flashsale.campaign.teller import Teller
+from flashsale.cli.storm_options import Require, Workers, chosen, generators, required
+from flashsale.cli.terminal import tell
+from flashsale.errors import UsageError
+from flashsale.run.folder import RUNS, ensure_run_folder
+
+
+def command(
+    scenario: Annotated[
+        str, typer.Argument(help="A scenario of model 'rate', or the path of a .toml.")
+    ],
+    begin: Annotated[
+        float | None,
+        typer.Option(
+            "--from",
+            metavar="RATE",
+            min=RATE_MIN,
+            max=RATE_MAX,
+            help="The first rate tried.",
+            show_default="the scenario's highest",
+        ),
+    ] = None,
+    most: Annotated[
+        float,
+        typer.Option(metavar="RATE", min=RATE_MIN, max=RATE_MAX, help="No rate above is tried."),
+    ] = RATE_MAX,
+    precision: Annotated[
+        float, typer.Option(min=1, max=100, help="How far apart the two rates may be, in per cent.")
+    ] = 10.0,
+    repeats: Annotated[
+        int,
+        typer.Option(min=1, max=99, help="Trials of a rate, of which more than half must hold."),
+    ] = 3,
+    require: Require = None,
+    workers: Workers = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A new folder for every run.", show_default="runs/capacity-…"),
+    ] = None,
+) -> None:
+    """Find the highest rate at which thresholds, generator and judge all hold.
+
+    Each trial is a rehearsal on a fresh private stack, its stages scaled. Rates are doubled or
+    halved until one holds and one does not, then bisected.
+    """
+    planned, _ = chosen(scenario, None)
+    if planned.target.is_own or planned.books is not None:
+        raise UsageError("capacity is of the stack that it starts, not of somebody's shop")
+    peak_of(planned)
+    demanded = required(require, None)
+    if planned.sale is None:
+        only_thresholds(demanded)
+    thresholds, exercised = exercising(demanded)
+    loaded = requiring(planned, thresholds)
+    folder = out or RUNS / f"capacity-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"--out {folder} is not empty; give another folder")
+    ensure_run_folder(folder)
+    request = CapacityRequest(
+        scenario=loaded,
+        name=scenario,
+        out=folder.resolve(),
+        begin_per_s=begin,
+        most_per_s=most,
+        precision=precision / 100,
+        repeats=repeats,
+        exercised=exercised,
+        processes=generators(loaded, workers).processes,
+    )
+    found, code = run_capacity(request, _Plain())
+    tell(found.told)
+    tell(f"every run is in {folder}, the table in {folder / 'capacity.md'}")
+    raise typer.Exit(code)
+
+
+class _Plain(Teller):
+    """A line a trial."""
+
+    def say(self, line: str) -> None:
+        tell(line)

@@ -1,0 +1,43 @@
+"""Bugs that somebody might make, each planted in the running system, are found by chaos.
+
+Each file in `planted/` is one, described in its first lines: Python runs it in the processes of a
+stack before their own code, and nothing in the product knows of it.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from flashsale.campaign.chaos import ChaosRequest, run_chaos, told
+from flashsale.faults.controls import Control
+from flashsale.faults.schedule import Asked
+from flashsale.faults.trials import Fate
+from flashsale.scenario.scenario import load_scenario
+
+PLANTED = sorted((Path(__file__).parent / "planted").glob("*.py"))
+SEEDS = 30
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda path: path.stem)
+def test_a_planted_bug_is_found(bug: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    planted = Control(bug.stem, (), (), customized=bug.read_text())
+    for seed in range(1, SEEDS + 1):
+        (trial,) = run_chaos(
+            ChaosRequest(
+                load_scenario("chaos"),
+                "chaos",
+                tmp_path / f"seed-{seed}",
+                seeds=1,
+                first=seed,
+                asked=Asked(at_once=2),
+                shrinks=False,
+                planted=planted,
+            )
+        ).trials
+        assert trial.fate is not Fate.UNJUDGED, told(trial)
+        if trial.fate in (Fate.BROKEN, Fate.STUCK):
+            return
+    pytest.fail(f"{SEEDS} seeds of chaos have not found {bug.stem}")

@@ -1,0 +1,83 @@
+"""A process that has loaded all of flashsale, and forks one that runs a command when it is asked.
+
+Nine tenths of a short command's time is the loading of its modules. What is forked is a process
+like any other, with its own folder, environment, streams and limits; only its modules are there.
+
+    python warm.py DESCRIPTOR
+
+A command comes over that socket, with its two streams and one more socket: there go its process id
+and, when it has ended, its exit code. All ends when nobody holds the other end of the first.
+"""
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import resource
+import socket
+import sys
+from typing import Any
+
+import flashsale
+from flashsale.cli import main
+
+REQUEST_BYTES_MAX = 1 << 18
+
+
+def load() -> None:
+    """Import every module, so that nothing is left to be loaded after a fork."""
+    for module in pkgutil.walk_packages(flashsale.__path__, "flashsale."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    gc.collect()
+    gc.freeze()
+
+
+def serve(asked: socket.socket) -> None:
+    """Fork command by command. Returns in a child, which is to run the one that it has become."""
+    minders = set[int]()
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(asked, REQUEST_BYTES_MAX, 3)
+        if not data:
+            sys.exit()
+        minders -= {pid for pid in minders if os.waitpid(pid, os.WNOHANG)[0]}
+        if minder := os.fork():
+            minders.add(minder)
+        else:
+            asked.close()
+            *streams, answers = descriptors
+            if pid := os.fork():
+                _mind(pid, streams, answers)
+            os.close(answers)
+            _become(json.loads(data), streams)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _mind(pid: int, streams: list[int], answers: int) -> None:
+    for stream in streams:
+        os.close(stream)
+    os.write(answers, b"%d" % pid)
+    os.write(answers, b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    os._exit(0)
+
+
+def _become(command: dict[str, Any], streams: list[int]) -> None:
+    for number, stream in enumerate(streams, 1):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(command["folder"])
+    os.environ.clear()
+    os.environ.update(command["environment"])
+    os.umask(command["umask"])
+    for limit, bounds in command["limits"]:
+        resource.setrlimit(limit, tuple(bounds))
+    sys.argv = ["flashsale", *command["arguments"]]
+
+
+if __name__ == "__main__":
+    load()
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    main()

@@ -1,0 +1,151 @@
+"""Ten times what a replica carries, on a simulated clock: who is served is served soon, the rest is
+told so soon, and when it is over it is over.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from rig.scripted_ledger import Ledger, Sale
+from rig.scripted_redis import Fate, Greeting, ScriptedRedis
+from rig.virtual_loop import EPOCH_S, VirtualLoop, clocks_of
+
+from flashsale.model import Outcome
+from flashsale.seckill.claims import Claims, patience_s
+from flashsale.settings import ClaimSettings, SessionSettings
+
+CARRIES_PER_S = 280  # two calls of four claims take 28 ms on average
+BEFORE, CALM, STORM, AFTER = (0.0, 1.0), (1.0, 4.0), (4.0, 9.0), (9.0, 12.0)
+"""Nine tenths of what it carries, while it connects and then; ten times all; nine tenths again."""
+
+
+class Answered(NamedTuple):
+    """One claim: when it came, how long it took, and what it was told."""
+
+    came_s: float
+    took_s: float
+    outcome: Outcome
+
+
+class Replica:
+    """One replica before a ledger of one speed."""
+
+    def __init__(self) -> None:
+        self.loop = VirtualLoop()
+        draw = random.Random(1)
+        self.ledger = Ledger(lambda: EPOCH_S + self.loop.time(), draw)
+        self.ledger.kept.sales["1"] = Sale(10**9)
+        fine = ({Fate.FINE: 1.0}, {Greeting.FINE: 1.0})
+        self.redis = ScriptedRedis(self.loop, self.ledger, draw, *fine, 1.0, lambda _: None)
+        self.redis.moment_s = 0.02
+        self.loop.connect = self.redis.connect
+        self.answered: list[Answered] = []
+        self.waiting_max = 0
+
+    def run(self, instants: list[float]) -> None:
+        with clocks_of(self.loop):
+            asyncio.set_event_loop(self.loop)
+            try:
+                self.loop.run_until_complete(self._run(instants))
+            finally:
+                asyncio.set_event_loop(None)
+                self.loop.close()
+
+    async def _run(self, instants: list[float]) -> None:
+        self.claims = Claims(
+            "redis://ledger.invalid", ClaimSettings(batch_max=4), SessionSettings()
+        )
+        await asyncio.gather(*(self._claim(n, at_s) for n, at_s in enumerate(instants)))
+        await self.claims.aclose()
+
+    async def _claim(self, number: int, at_s: float) -> None:
+        session = f"login:token:{number}"
+        self.ledger.kept.sessions[session] = str(number)
+        await asyncio.sleep(at_s - self.loop.time())
+        came_s = self.loop.time()
+        answer = await self.claims.claim(1, session)
+        assert answer is not None
+        self.waiting_max = max(self.waiting_max, self.claims.gate.waiting)
+        self.answered.append(Answered(came_s, self.loop.time() - came_s, answer.outcome))
+
+    def of(self, span: tuple[float, float], *outcomes: Outcome) -> list[Answered]:
+        begin_s, end_s = span
+        return [
+            it for it in self.answered if begin_s <= it.came_s < end_s and it.outcome in outcomes
+        ]
+
+
+def arrivals(*phases: tuple[tuple[float, float], float]) -> Iterator[float]:
+    """Evenly, at a rate each."""
+    for (begin_s, end_s), per_s in phases:
+        for n in range(int((end_s - begin_s) * per_s)):
+            yield begin_s + n / per_s
+
+
+def p99(answered: list[Answered]) -> float:
+    return sorted(it.took_s for it in answered)[int(len(answered) * 0.99)]
+
+
+@pytest.fixture(scope="module")
+def replica() -> Replica:
+    replica = Replica()
+    calm = 0.9 * CARRIES_PER_S
+    replica.run(
+        list(arrivals((BEFORE, calm), (CALM, calm), (STORM, 10 * CARRIES_PER_S), (AFTER, calm)))
+    )
+    return replica
+
+
+def test_within_what_it_carries_nobody_is_shed(replica: Replica) -> None:
+    assert not replica.of(CALM, Outcome.SHED)
+
+
+def test_who_is_served_in_overload_is_served_soon(replica: Replica) -> None:
+    """But for its beginning, which might be a crowd that comes at once."""
+    after_s = STORM[0] + 2.5
+    capacity, overload = (
+        replica.of(CALM, Outcome.SOLD),
+        replica.of((after_s, STORM[1]), Outcome.SOLD),
+    )
+    assert p99(overload) <= 3 * p99(capacity)
+    rate = len(overload) / (STORM[1] - after_s)
+    assert rate >= 0.9 * CARRIES_PER_S, "it serves as many as it can"
+
+
+def test_the_rest_is_told_so_soon(replica: Replica) -> None:
+    shed = replica.of((STORM[0] + 2.5, STORM[1]), Outcome.SHED)
+    assert len(shed) > 0.8 * 2.5 * 10 * CARRIES_PER_S
+    assert max(it.took_s for it in shed) <= 3 * p99(replica.of(CALM, Outcome.SOLD))
+
+
+def test_what_waits_is_bounded(replica: Replica) -> None:
+    assert replica.waiting_max <= 2.1 * 10 * CARRIES_PER_S
+
+
+def test_when_it_is_over_it_is_over(replica: Replica) -> None:
+    soon = (AFTER[0] + 1.0, AFTER[1])
+    assert not replica.of(soon, Outcome.SHED)
+    assert p99(replica.of(soon, Outcome.SOLD)) <= 1.5 * p99(replica.of(CALM, Outcome.SOLD))
+
+
+def test_a_crowd_that_comes_at_once_is_served() -> None:
+    """All that can be served within the time-out of the queue."""
+    replica = Replica()
+    replica.run([1.0] * int(1.7 * CARRIES_PER_S))
+    assert {it.outcome for it in replica.answered} == {Outcome.SOLD}
+
+
+@pytest.mark.parametrize(
+    ("crowded_s", "call_s", "expected"),
+    [
+        (0.0, 0.01, 2.0),
+        (2.0, 0.01, 2.0),
+        (2.001, 0.01, 0.04),
+        (9.0, 0.0, 0.02),
+        (9.0, 5.0, 2.0),
+    ],
+)
+def test_patience(crowded_s: float, call_s: float, expected: float) -> None:
+    assert patience_s(2.0, crowded_s, call_s) == expected
