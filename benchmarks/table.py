@@ -28,6 +28,10 @@ class Section:
         """Add a figure."""
         self.figures.append(Figure(what, value, limit, holds))
 
+    def add_ratio(self, what: str, times: float, most: float) -> None:
+        """Add a figure that is a multiple of a yardstick from the same run."""
+        self.add(what, f"{times:.2f} ×", f"≤ {most:g} ×", times <= most)
+
     def print(self, console: Console) -> None:
         """Print the section."""
         table = Table(title=self.title, title_justify="left", show_edge=False)

@@ -110,8 +110,8 @@ def _customized(control: Control | None) -> Iterator[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Recovery:
-    """How many claims were sent once all was healed, and how long after that the first of them had
-    its order, or was told that there is none left; None where none was."""
+    """How many claims were sent once all was healed, and how long after that, or after the first of
+    them, one had its order or was told that there is none left; None where none was."""
 
     sent: int
     sold_s: float | None
@@ -119,7 +119,8 @@ class Recovery:
 
 class _Witness(Teller):
     """Keeps what the judge found; asks for a unit where the storm did not get one after the
-    healing, so that every trial says whether the sale sells again."""
+    healing, so that every trial says whether the sale sells again. That is when all is judged: an
+    order that comes soon after a storm counts as one of its claims without an answer."""
 
     def __init__(self, scenario: Scenario, tokens: Path, within_s: float) -> None:
         self._scenario, self._tokens, self._within_s = scenario, tokens, within_s
@@ -131,29 +132,28 @@ class _Witness(Teller):
         records, record = read_faults(run.folder), read_record(run.folder.attempts)
         healed_ms = max((it.healed_ms or 0.0 for it in records), default=0.0)
         self.recovery = _recovery(record, healed_ms)
-        if self.recovery.sold_s is None and run.folder.ending.exists():
-            healed_s = record.attempts.barrier_unix_us / 1e6 + healed_ms / 1000
-            self._ask_for_a_unit(healed_s)
 
     def judged(self, found: JudgedRun) -> None:
         self.found = found
+        if self.recovery.sold_s is None:
+            self._ask_for_a_unit()
 
-    def _ask_for_a_unit(self, healed_s: float) -> None:
+    def _ask_for_a_unit(self) -> None:
         """One latecomer after another claims, until one has an order or the time is up."""
         assert self.state is not None
         assert self._scenario.sale is not None
         voucher = self._scenario.sale.voucher_ids[-1]
         url = f"{self.state.base_url}/voucher-order/seckill/{voucher}"
         count, sent = self._scenario.load.user_count, self.recovery.sent
-        until_s = time.time() + self._within_s
+        began_s = time.monotonic()
         with httpx.Client(timeout=_ANSWER_S) as client:
             for _, token in islice(read_tokens(self._tokens), count, None):
-                if time.time() > until_s:
+                if time.monotonic() > began_s + self._within_s:
                     break
                 outcome = _outcome(client, url, token)
                 sent += 1
                 if outcome in _ALIVE:
-                    self.recovery = Recovery(sent, round(time.time() - healed_s, 3))
+                    self.recovery = Recovery(sent, round(time.monotonic() - began_s, 3))
                     return
                 time.sleep(_EACH_S)
         self.recovery = Recovery(sent, None)

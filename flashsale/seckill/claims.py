@@ -37,23 +37,23 @@ _AFTER_DEADLINE_S = 0.02
 
 _OF_LATE = 8
 """Over so many calls what one takes is averaged, roughly."""
-_CROWDED_CALLS, _CROWDED_MIN_S = 4, 0.02
+_OVERRUN_CALLS, _OVERRUN_MIN_S = 4, 0.02
 
 _Settled = asyncio.Future[Claimed | None]
 _Answer = Claimed | _Settled | None
 """Of one claim: None without a session, a future while it is being settled."""
 
 
-def patience_s(queue_timeout_s: float, crowded_s: float, call_s: float) -> float:
+def patience_s(queue_timeout_s: float, is_overrun: bool, call_s: float) -> float:
     """How long a claim may wait for its call. Pure.
 
-    A crowd that comes at once is worth waiting for. Where somebody has been waiting for the whole
-    time-out without a break, more come than can be served: whoever is served then had better be
-    served soon, so nobody waits longer than a few calls take.
+    A crowd that comes at once is worth waiting for. Where one has waited for the whole time-out,
+    and the queue has not been empty since, more come than can be served: whoever is served then
+    had better be served soon, so nobody waits longer than a few calls take.
     """
-    if crowded_s <= queue_timeout_s:
+    if not is_overrun:
         return queue_timeout_s
-    return min(queue_timeout_s, max(_CROWDED_MIN_S, _CROWDED_CALLS * call_s))
+    return min(queue_timeout_s, max(_OVERRUN_MIN_S, _OVERRUN_CALLS * call_s))
 
 
 class Claims:
@@ -94,6 +94,7 @@ class Claims:
             self._is_overdue,
         )
         self._call_s = 0.0  # what a call takes, of late
+        self._overrun_s = -1.0  # when one had last waited for too long
         self.outcomes: Counter[Outcome] = Counter()
         self.behind: Counter[str] = Counter()  # of those shed, by what the ledger lacked
 
@@ -203,10 +204,16 @@ class Claims:
         return batches
 
     def _is_overdue(self, claim: Claim) -> bool:
-        wait_s = patience_s(
-            self._settings.queue_timeout_ms / 1000, self.gate.crowded_s(), self._call_s
-        )
-        return asyncio.get_running_loop().time() - claim.arrived_s > wait_s
+        now_s = asyncio.get_running_loop().time()
+        waited_s, timeout_s = now_s - claim.arrived_s, self._settings.queue_timeout_ms / 1000
+        if waited_s <= _OVERRUN_MIN_S and waited_s <= timeout_s:
+            return False
+        is_overrun = self._overrun_s > self.gate.crowded_since_s
+        if waited_s <= patience_s(timeout_s, is_overrun, self._call_s):
+            return False
+        if waited_s > timeout_s:
+            self._overrun_s = now_s
+        return True
 
     def _answers(self, batch: Batch, reply: Any) -> Sequence[_Answer]:
         if isinstance(reply, Unavailable):

@@ -51,7 +51,9 @@ class Gate(Generic[Item, Reply]):
         self._queue: deque[tuple[Item, asyncio.Future[Reply]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_due = False
-        self._crowded_since_s = 0.0
+        self.crowded_since_s = 0.0
+        """Since when somebody has been waiting without a break, by the loop's clock: a queue that a
+        crowd leaves behind becomes empty, one of a load that cannot be carried does not."""
         self.sizes = Buckets(SIZES)  # items a call
         self.durations_s = Buckets(LATENCY_S)  # of calls, answered or not
         self.refused = 0  # items, since the queue was full
@@ -79,13 +81,6 @@ class Gate(Generic[Item, Reply]):
         """Calls that have not been answered."""
         return len(self._tasks)
 
-    def crowded_s(self) -> float:
-        """For how long somebody has been waiting, without a break: a queue that a crowd leaves
-        behind becomes empty, one of a load that cannot be carried does not."""
-        if not self._queue:
-            return 0.0
-        return asyncio.get_running_loop().time() - self._crowded_since_s
-
     def enter(self, item: Item) -> asyncio.Future[Reply]:
         """Queue `item`; the future brings its reply, or raises Overdue. Raises GateFull."""
         if len(self._queue) >= self._bounds.queue_max:
@@ -93,7 +88,7 @@ class Gate(Generic[Item, Reply]):
             raise GateFull
         loop = asyncio.get_running_loop()
         if not self._queue:
-            self._crowded_since_s = loop.time()
+            self.crowded_since_s = loop.time()
         future: asyncio.Future[Reply] = loop.create_future()
         self._queue.append((item, future))
         self._start()

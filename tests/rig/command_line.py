@@ -23,7 +23,7 @@ from flashsale.cli.tree import tree
 
 _OURS = ("FLASHSALE_", "GITHUB_", "PYTEST_")
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
-_TIMEOUT_S = 110
+_TIMEOUT_S = 150
 
 
 def run_flashsale(

@@ -14,6 +14,8 @@ from rig.until import until
 from flashsale.run.summary import Summary
 from flashsale.store_urls import mysql_answers
 
+pytestmark = pytest.mark.timeout(300)  # a dozen processes, one after the other, beside others
+
 PODS = {
     "replica-5d9f-a": "replica",
     "replica-5d9f-b": "replica",

@@ -16,6 +16,7 @@ from flashsale.stack.state import StackState
 
 OPERATOR = "the operator of the tests"
 SETTINGS = {
+    "FLASHSALE_STACK_START_TIMEOUT_S": "110",
     "FLASHSALE_STACK_PORT": "0",
     "FLASHSALE_STACK_REPLICAS": "2",
     "FLASHSALE_STACK_REPLICA_PORT": "0",

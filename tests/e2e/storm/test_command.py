@@ -347,7 +347,7 @@ def test_a_run_is_held_against_an_earlier_one(desk: Path) -> None:
     with slow(0.01).open() as sale:
         assert storm(desk, *on(sale)).returncode == 0
         baseline = (desk / "runs/latest").resolve()
-    with slow(0.05).open() as sale:
+    with slow(0.25).open() as sale:
         done = storm(desk, *on(sale), "--baseline", "runs/latest", "--max-regress", "100%")
     assert done.returncode == 5, done.stderr
     assert "exit 5, regression" in done.stdout
