@@ -252,6 +252,12 @@ def belongs_to_pages(key: str) -> bool:
     return _PAGES.fullmatch(key) is not None
 
 
+def tells_follows(key: str) -> bool:
+    """True for a cache key that is made from who follows whom, or the lock of who makes it."""
+    heads = (_FOLLOWS.format(""), _FEED.format(""))
+    return belongs_to_pages(key) and key.removeprefix(_INDEX_LOCK.format("")).startswith(heads)
+
+
 def belongs_to_cache(key: str) -> bool:
     """True for a cache key that goes when its data set is reset. Locks of orders stay."""
     return belongs_to_pages(key) or _BLOOMS.fullmatch(key) is not None

@@ -16,7 +16,7 @@ from flashsale.faults.fault import Fault, Site
 from flashsale.faults.relay import Trouble, message
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.fault import role_of
-from flashsale.stack.process import tether, undisturbed_fork
+from flashsale.stack.process import start_tethered
 
 _NUMBERS = count(1)
 _END_S = 5.0
@@ -54,14 +54,12 @@ class Relay:
         return f"<Relay {dict(self.ports)}>"
 
     def __enter__(self) -> Self:
-        with undisturbed_fork():
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "flashsale.faults.relay", *self._arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,
-                preexec_fn=tether(),
-            )
+        self._process = start_tethered(
+            [sys.executable, "-P", "-m", "flashsale.faults.relay", *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         self.ports = self._heard()
         return self
 

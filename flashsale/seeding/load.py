@@ -14,9 +14,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, func, select
 
+from flashsale import keys
 from flashsale.errors import UsageError
 from flashsale.seeding.dataset import Dataset, Portion, Row
-from flashsale.seeding.existing import alone, check, dataset_id, reset
+from flashsale.seeding.existing import alone, check, dataset_id, reset, unlink
 from flashsale.seeding.ours import check_rows, owned, record
 from flashsale.seeding.sessions import (
     SessionMaker,
@@ -110,8 +111,9 @@ def _insert(connection: Connection, portion: Portion, ids: Sequence[int]) -> Non
 
 
 SESSIONS = "sessions"
-CACHED = frozenset({"shop types", "shops", "blogs", "follows", "vouchers", "sales"})
-"""The stages whose rows the cache may have read."""
+CACHED = frozenset({"shop types", "shops", "blogs", "vouchers", "sales"})
+"""The stages whose rows the pages in the cache are made from."""
+_FOLLOWS = "follows"
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,11 @@ def _load_all(
         stages = [
             _load(stores, cache, portion, settings.seed, progress) for portion in dataset.portions()
         ]
-        if any(stage.added for stage in stages if stage.name in CACHED):
+        added = {stage.name for stage in stages if stage.added}
+        if added & CACHED:
             cache.refresh(stores.cache)
+        elif _FOLLOWS in added:
+            unlink(stores.cache, keys.tells_follows)
     return stages
 
 

@@ -12,7 +12,7 @@ from flashsale.secret_file import open_private, write_private
 from flashsale.stack import binaries
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port, Socket
-from flashsale.stack.process import CommandLine, log_tail, tether, undisturbed_fork
+from flashsale.stack.process import CommandLine, log_tail, start_tethered
 from flashsale.stack.service import Account, Service
 from flashsale.store_urls import mysql_answers
 
@@ -223,15 +223,13 @@ class MariaDBServer(Service):
             "--innodb-buffer-pool-size=32M",
         ]
         with open_private(self.log) as log:
-            with undisturbed_fork():
-                bootstrap = subprocess.Popen(
-                    [binary.path, "--no-defaults", "--bootstrap", *_as_root(), *arguments],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    env=binary.environment(),
-                    preexec_fn=tether(),
-                )
+            bootstrap = start_tethered(
+                [str(binary.path), "--no-defaults", "--bootstrap", *_as_root(), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=binary.environment(),
+            )
             with bootstrap:
                 try:
                     script = _bootstrap_script(messages)

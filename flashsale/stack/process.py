@@ -12,10 +12,11 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flashsale.errors import UnreachableError
 from flashsale.secret_file import open_private
@@ -75,18 +76,34 @@ def tether(
     return bind
 
 
-@contextmanager
-def undisturbed_fork() -> Iterator[None]:
-    """Hold signals back while a tethered child is forked.
+def start_tethered(
+    arguments: Sequence[str],
+    *,
+    death_signal: signal.Signals = signal.SIGKILL,
+    before_exec: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> subprocess.Popen[bytes]:
+    """A child that ends with the thread that calls this; `options` are those of Popen.
 
-    What a handler raises inside the hooks that run around a fork is printed and lost, so a Ctrl-C
-    in that moment would do nothing.
+    Signals are held back while it is forked: what a handler raises inside the hooks that run around
+    a fork is printed and lost, so a Ctrl-C in that moment would do nothing. It raises here
+    afterwards, and the child has gone then: nobody else knows of it.
     """
+    child = None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            child = subprocess.Popen(
+                arguments, preexec_fn=tether(death_signal, before_exec), **options
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    except BaseException:
+        if child is not None:
+            child.kill()
+            child.wait()
+        raise
+    return child
 
 
 def raise_descriptor_limit() -> int:
@@ -166,19 +183,17 @@ class Process:
     def __post_init__(self) -> None:
         with open_private(self.log) as log:
             try:
-                with undisturbed_fork():
-                    self._popen = subprocess.Popen(
-                        [str(argument) for argument in self.command.arguments],
-                        env=dict(self.command.environment),
-                        cwd=self.command.directory,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        start_new_session=True,
-                        preexec_fn=tether(
-                            self.command.death_signal, slice_setter(self.command.slice_us)
-                        ),
-                    )
+                self._popen = start_tethered(
+                    [str(argument) for argument in self.command.arguments],
+                    death_signal=self.command.death_signal,
+                    before_exec=slice_setter(self.command.slice_us),
+                    env=dict(self.command.environment),
+                    cwd=self.command.directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
             except OSError as error:
                 raise UnreachableError(
                     f"cannot run {self.command.arguments[0]}: {error.strerror}"

@@ -246,9 +246,14 @@ def _orders(sale: Sale) -> Iterator[Offence]:
         return
     users, rows = sale.live_of.keys(), sale.live_of.values()
     orders = map(sale.rows.order.__getitem__, rows)
-    if users <= ledger.members and all(map(eq, map(ledger.receipts.get, users), orders)):
+    if (
+        len(users) == sale.rows.live_count
+        and users <= ledger.members
+        and all(map(eq, map(ledger.receipts.get, users), orders))
+    ):
         return
-    for user, row in sale.live_of.items():
+    for row in sale.rows.live():  # each one: of a user's two, at most one has the receipt
+        user = sale.rows.user[row]
         if user in exempt:
             continue
         receipt = ledger.receipts.get(user)

@@ -57,7 +57,7 @@ def test_seeding_twice_then_more(run: Run, tmp_path: Path) -> None:
     tokens = tmp_path / ".flashsale" / "tokens.csv"
     first = run("seed", "--users", "50")
     assert first.returncode == 0, first.stderr
-    assert first.stdout.startswith("seed: 180 rows and sessions added in ")
+    assert first.stdout.startswith("seed: 187 rows and sessions added in ")
     assert first.stdout.endswith(f", tokens in {tokens.relative_to(tmp_path)}\n")
     assert "seed: users 50 of 50" in first.stderr.splitlines()
     assert (tokens.stat().st_mode & 0o777, tokens.parent.stat().st_mode & 0o777) == (0o600, 0o700)

@@ -30,7 +30,7 @@ quantity = {quantity}
 limit = {limit}
 [load]
 model = "closed"
-users = 8
+users = {users}
 connections = 4
 clicks = {clicks}
 steps = {steps}
@@ -149,7 +149,7 @@ def judged(tmp_path: Path) -> Judge:
         required: tuple[str, ...] = (),
         **load: Any,
     ) -> Judgement:
-        asked = {"quantity": 1, "limit": 1, "clicks": 1, "steps": ["buy"], **load}
+        asked = {"users": 8, "quantity": 1, "limit": 1, "clicks": 1, "steps": ["buy"], **load}
         shop = Shop(tmp_path / "shop.db", frozenset(faults), ids, asked["limit"])
         text = books or (BY_ROUTE if route else BY_SQL.format(path=tmp_path / "shop.db"))
         scenario = parse_scenario(
@@ -219,9 +219,9 @@ def test_a_shop_that_does_right_is_not_accused(judged: Judge, load: dict[str, An
     [
         ("oversell", {}, {"no_oversell", "mysql_conservation"}),
         ("oversell", {"quantity": 2}, {"no_oversell", "mysql_conservation"}),
-        ("twice", {"clicks": 2}, {"one_per_user"}),
-        ("twice", {"clicks": 4, "limit": 3}, {"one_per_user"}),
-        ("twice", {"clicks": 2, "ids": False}, {"one_per_user"}),
+        ("twice", {"users": 2, "clicks": 2}, {"one_per_user"}),
+        ("twice", {"users": 1, "clicks": 4, "limit": 3}, {"one_per_user"}),
+        ("twice", {"users": 2, "clicks": 2, "ids": False}, {"one_per_user"}),
         ("lost", {}, {"accepted_persisted", "mysql_conservation"}),
         ("phantom", {}, {"no_phantom"}),
         ("early", {}, {"window"}),

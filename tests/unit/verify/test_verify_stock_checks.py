@@ -1,7 +1,7 @@
 """Units: a good history and a broken one for every rule about stock."""
 
 import pytest
-from rig.sale_world import World, broken, doubts, findings, violations
+from rig.sale_world import Row, World, broken, doubts, findings, violations
 
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.queue import Backlog, Queue
@@ -185,6 +185,14 @@ def test_a_receipt_for_another_order_is_named(sold_out: World) -> None:
     sold_out.receipts[3] = 999
     found = violations(sold_out.snapshot(), "redis_conservation")
     assert "order 103, user 3, voucher 1: the receipt names order 999 instead" in found
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_second_row_has_no_receipt_wherever_it_stands(sold_out: World, first: bool) -> None:
+    second = Row(199, 3)
+    sold_out.rows.insert(0 if first else len(sold_out.rows), second)
+    found = violations(sold_out.snapshot(), "redis_conservation")
+    assert "order 199, user 3, voucher 1: the receipt names order 103 instead" in found
 
 
 def test_a_deleted_row_leaves_a_member_without_order(sold_out: World) -> None:
