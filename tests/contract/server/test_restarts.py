@@ -26,7 +26,9 @@ from flashsale.storage.roles import sync_client
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NOWHERE = "mysql+pymysql://u:p@127.0.0.1:1/flashsale"
-BUYERS, USERS, RESTARTS = 20, 20_000, 3
+BUYERS, USERS, RESTARTS = 20, 60_000, 3
+REST_S = 0.03
+"""Between a buyer's claims, so that users last for a minute and a half of restarts."""
 ANSWER_S = 20.0
 
 
@@ -148,6 +150,7 @@ async def _buy(port: int, buyer: int, over: asyncio.Event, told: list[Told]) -> 
         status, order, stays = await _claim(client, user)
         told.append(Told(user, status, order))
         user += BUYERS
+        await asyncio.sleep(REST_S)
         if not stays:
             client.leave()
             client = None
