@@ -97,6 +97,7 @@ class Server:
         self.limits = _limits(settings)
         self.refused = on_refusal
         self.is_draining = False
+        self._begun = 0
         self._connections: set[Connection] = set()
         self._turned_away: set[Connection] = set()
         self._is_empty = asyncio.Event()
@@ -132,8 +133,9 @@ class Server:
         give_up_s = self._loop.time() + timeout_s
         quiet = 0
         while quiet < 3 and self._loop.time() < give_up_s:
+            begun = self._begun
             await asyncio.sleep(_QUIET_S)
-            quiet = 0 if self._is_at_work else quiet + 1
+            quiet = 0 if self._is_at_work or self._begun > begun else quiet + 1
         for connection in [*self._connections]:
             if not connection.is_at_work:
                 connection.close()
@@ -177,6 +179,7 @@ class Server:
 
     def begin(self, exchange: Exchange) -> None:
         """Let the application serve it."""
+        self._begun += 1
         work: Any = self._app(exchange.scope, exchange.receive, exchange.send)
         self._tasks.run(work, exchange.ended)
 

@@ -30,6 +30,8 @@ BUYERS, USERS, RESTARTS = 20, 60_000, 3
 REST_S = 0.03
 """Between a buyer's claims, so that users last for a minute and a half of restarts."""
 ANSWER_S = 20.0
+LOOKS_AGAIN_S = 2.5
+"""nginx leaves a replica that refused three connections alone for two seconds (`fail_timeout`)."""
 
 
 class Told(NamedTuple):
@@ -99,6 +101,7 @@ async def test_through_nginx_every_claim_is_answered(front: Front) -> None:
             await _heard(told, 300)
             at = number % 2
             replicas[at] = await front.restart(up, replicas[at], front.ports[at])
+            await asyncio.sleep(LOOKS_AGAIN_S)
         await _heard(told, 300)
         over.set()
         await asyncio.gather(*buyers)
