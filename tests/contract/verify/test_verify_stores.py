@@ -290,7 +290,7 @@ def _second_row(sale: RealSale) -> None:
 
 TWELVE: dict[str, tuple[Callable[[RealSale], None], set[str]]] = {
     "no_oversell": (_oversold, {"mysql_conservation", "linearizable"}),
-    "one_per_user": (_second_row, {"no_phantom"}),
+    "one_per_user": (_second_row, {"no_phantom", "redis_conservation"}),
     "unique_ids": (_id_given_twice, {"accepted_persisted"}),
     "accepted_persisted": (_row_deleted, {"mysql_conservation", "redis_conservation"}),
     "no_phantom": (_phantom_row, {"redis_conservation"}),
