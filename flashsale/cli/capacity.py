@@ -1,6 +1,5 @@
 """`flashsale capacity`: the highest rate at which a scenario holds, and its interval."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from flashsale.campaign.teller import Teller
 from flashsale.cli.storm_options import Require, Workers, chosen, generators, required
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
-from flashsale.run.folder import RUNS, ensure_run_folder
+from flashsale.run.folder import folder_of_runs
 
 
 def command(
@@ -62,10 +61,7 @@ def command(
         only_thresholds(demanded)
     thresholds, exercised = exercising(demanded)
     loaded = requiring(planned, thresholds)
-    folder = out or RUNS / f"capacity-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"--out {folder} is not empty; give another folder")
-    ensure_run_folder(folder)
+    folder = folder_of_runs(out, "capacity")
     request = CapacityRequest(
         scenario=loaded,
         name=scenario,

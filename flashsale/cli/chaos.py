@@ -17,7 +17,7 @@ from flashsale.errors import UsageError
 from flashsale.faults.controls import controls_named
 from flashsale.faults.schedule import Asked
 from flashsale.faults.trials import markdown, table
-from flashsale.run.folder import RUNS, ensure_run_folder
+from flashsale.run.folder import folder_of_runs
 from flashsale.scenario.scenario import load_scenario
 
 _SEEDS = 10
@@ -73,10 +73,7 @@ def command(
     and the command that repeats it is printed.
     """
     loaded = load_scenario(scenario)
-    folder = out or RUNS / f"chaos-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"--out {folder} is not empty; give another folder")
-    ensure_run_folder(folder)
+    folder = folder_of_runs(out, "chaos")
     request = ChaosRequest(
         scenario=loaded,
         name=scenario,

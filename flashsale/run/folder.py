@@ -206,6 +206,15 @@ def as_text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def folder_of_runs(out: Path | None, name: str) -> Path:
+    """A folder for several runs: `out`, or a new one of this name in RUNS. Raises UsageError."""
+    folder = out or RUNS / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"--out {folder} is not empty; give another folder")
+    ensure_run_folder(folder)
+    return folder
+
+
 def ensure_run_folder(out: Path | None) -> None:
     """See that a run can be left in `out`, or in RUNS, before anything is done for it.
 
