@@ -11,7 +11,7 @@ from typing import cast
 
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
-from sqlalchemy import Connection, Engine, Table, inspect, text
+from sqlalchemy import Connection, Engine, Table, bindparam, inspect, text
 
 from flashsale import keys
 from flashsale.errors import UsageError
@@ -114,6 +114,11 @@ def check_tables(connection: Connection, known: Owned) -> bool:
             raise UsageError(
                 f"{table.name} is another system's: it has no column {min(missing)}; {_CURE}"
             )
+    for trigger, name in _foreign(connection, _TRIGGERS):
+        raise UsageError(
+            f"{name} has a trigger {trigger} of somebody else's, which our rows would set off; "
+            f"drop it, or {_CURE}"
+        )
     if not known.ids:
         for table in present:
             # A replica or worker that was there first has given the two stores their epoch, and
@@ -126,6 +131,22 @@ def check_tables(connection: Connection, known: Owned) -> bool:
                     f"them: they are somebody else's; {_CURE}"
                 )
     return len(present) == len(tables.metadata.sorted_tables)
+
+
+_TRIGGERS = """SELECT trigger_name, event_object_table FROM information_schema.triggers
+    WHERE event_object_schema = DATABASE() AND event_object_table IN :ours"""
+_REFERENCES = """SELECT DISTINCT CONCAT(table_schema, '.', table_name), referenced_table_name
+    FROM information_schema.key_column_usage WHERE referenced_table_schema = DATABASE()
+    AND referenced_table_name IN :ours
+    AND NOT (table_schema = DATABASE() AND table_name IN :ours)"""
+
+
+def _foreign(connection: Connection, query: str) -> Iterator[tuple[str, str]]:
+    """What others have tied to our tables: its name, and the table's."""
+    asked = text(f"{query} ORDER BY 1, 2").bindparams(bindparam("ours", expanding=True))
+    ours = [table.name for table in tables.metadata.sorted_tables]
+    for row in connection.execute(asked, {"ours": ours}):
+        yield row[0], row[1]
 
 
 def check_phones(connection: Connection, known: Owned, dataset: Dataset) -> None:
@@ -147,6 +168,11 @@ def check_phones(connection: Connection, known: Owned, dataset: Dataset) -> None
 
 def check_resettable(connection: Connection, ledger: Redis, known: Owned) -> None:
     """Raises UsageError where MySQL or the ledger holds what no data set of ours made."""
+    for other, name in _foreign(connection, _REFERENCES):
+        raise UsageError(
+            f"--reset: rows of {other}, which is another system's, hang on {name} and might go "
+            f"along; nothing was deleted: drop its foreign key, or {_CURE}"
+        )
     strangers = {}
     for name, is_ours in _conditions(known).items():
         count = connection.execute(
