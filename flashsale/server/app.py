@@ -140,7 +140,7 @@ class App:
             self.answers[route, response.status] += 1
             self.durations_s[route].add(perf_counter() - began_s)
             if ANSWER in scope:  # of our own server, which says by itself when it drains
-                scope[ANSWER](response)
+                scope[ANSWER].answer(response)
                 return
             headers = [*response.headers, _CLOSE] if self.draining else response.headers
             body = b"" if scope["method"] == "HEAD" else response.body

@@ -25,8 +25,8 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 log = structlog.get_logger(__name__)
 
 ANSWER = "flashsale.answer"
-"""In a scope of this server: what takes a whole answer at once, in the place of two events. Where
-it is, the bounds of a head have been seen to."""
+"""In a scope of this server: the exchange, whose `answer` takes a whole answer at once, in the place
+of two events. Where it is, the bounds of a head have been seen to."""
 
 
 class Link(Protocol):
@@ -76,7 +76,7 @@ class Exchange:
         self.keeps = keeps  # the connection, after the answer
         self._length, self._asks = framing
         self._parts: list[bytes] = []
-        scope[ANSWER] = self.answer
+        scope[ANSWER] = self
 
     def __repr__(self) -> str:
         return (
