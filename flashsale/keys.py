@@ -61,8 +61,7 @@ def seckill_idempotency(voucher_id: int) -> str:
 
 
 def login_token(token: str) -> str:
-    """Ledger hash: the session behind a token: id, nickName, icon, and in Unix ms its end and until
-    when it lives unless it is used."""
+    """Ledger hash: the session behind a token (id, nickName, icon)."""
     return f"login:token:{token}"
 
 

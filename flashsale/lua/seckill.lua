@@ -15,7 +15,7 @@
 -- KEYS[3] receipt   hash, user id -> order id
 -- KEYS[4] sale      hash, begin and end (Unix ms), state (open, paused, closed)
 -- KEYS[5] stream    stream of accepted orders: userId, voucherId, id, ms
--- KEYS[6] … login:token:{token}, a hash with the fields id, end and until (Unix ms), one a pair or none at
+-- KEYS[6] … login:token:{token}, a hash with the fields id and end (Unix ms), one a pair or none at
 --           all. With them the user of a pair is who is behind its session; in place of ARGV's user
 --           id stands the digest of the claim's Idempotency-Key, "" without one
 -- KEYS[…] after them, where a pair has such a digest: hash, user id -> digest, space, order id. Who
@@ -119,40 +119,29 @@ local function refusal()
   return nil
 end
 
-local function lives(session_key, until_ms)
-  if until_ms and until_ms > now_ms then return true end
-  local end_ms = tonumber(redis.call('HGET', session_key, 'end') or '')
-  return not (end_ms and end_ms <= now_ms)
-end
-
 local function user_behind(session_key)
-  local found = redis.pcall('HMGET', session_key, 'id', 'until')
-  local id, until_ms = found[1], tonumber(found[2] or '')
+  local found = redis.pcall('HMGET', session_key, 'id', 'end')
+  local id, end_ms = found[1], tonumber(found[2] or '')
   local is_id = type(id) == 'string' and string.match(id, '^[1-9]%d*$')
     and (#id < 19 or #id == 19 and id <= '9223372036854775807')
-  return is_id and lives(session_key, until_ms) and id or false, until_ms
+  return is_id and not (end_ms and end_ms <= now_ms) and id or false, end_ms
 end
 
-local function renew(session_key, until_ms)
-  if until_ms and until_ms - now_ms >= full_ms - refresh_ms then return end
+local function renew(session_key, end_ms)
   local left_ms = redis.call('PTTL', session_key)
   if left_ms >= full_ms - refresh_ms then return end
-  local end_ms = tonumber(redis.call('HGET', session_key, 'end') or '')
   if not end_ms then
     end_ms = now_ms + longest_ms
     redis.call('HSET', session_key, 'end', string.format('%.0f', end_ms))
   end
   local wanted_ms = math.min(full_ms, end_ms - now_ms)
-  if left_ms < wanted_ms - refresh_ms then
-    redis.call('PEXPIRE', session_key, wanted_ms)
-    redis.call('HSET', session_key, 'until', string.format('%.0f', now_ms + wanted_ms))
-  end
+  if left_ms < wanted_ms - refresh_ms then redis.call('PEXPIRE', session_key, wanted_ms) end
 end
 
-local users, known, untils_ms = {}, {}, {}
+local users, known, ends_ms = {}, {}, {}
 for n = 1, (last - 2) / 2 do
   local user_id = ARGV[2 * n + 1]
-  if by_session then user_id, untils_ms[n] = user_behind(KEYS[5 + n]) end
+  if by_session then user_id, ends_ms[n] = user_behind(KEYS[5 + n]) end
   users[n] = user_id
   if user_id then known[#known + 1] = user_id end
 end
@@ -240,6 +229,6 @@ if #buyers > 0 then
 end
 
 for k = 6, key_count do
-  if users[k - 5] then renew(KEYS[k], untils_ms[k - 5]) end
+  if users[k - 5] then renew(KEYS[k], ends_ms[k - 5]) end
 end
 return replies

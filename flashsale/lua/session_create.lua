@@ -5,8 +5,8 @@
 -- set names all sessions that may live, at most so many: those that end first have to give way.
 -- An error that begins with REFUSED is raised before the first write.
 --
--- KEYS    two a session: login:token:{token}, a hash with the fields id, nickName, icon, end and
---         until (Unix ms: never beyond the one, expires at the other as far as is known); login:sessions:{userId}, a sorted set of its user's session keys by their end
+-- KEYS    two a session: login:token:{token}, a hash with the fields id, nickName, icon and end
+--         (Unix ms); login:sessions:{userId}, a sorted set of its user's session keys by their end
 -- ARGV[1] full lifetime, ms
 -- ARGV[2] longest life, ms
 -- ARGV[3] sessions of one user at most
@@ -24,15 +24,13 @@ end
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local end_text = string.format('%.0f', now_ms + longest_ms)
-local first_ms = math.min(full_ms, longest_ms)
-local until_text = string.format('%.0f', now_ms + first_ms)
 
 local leaving = {}
 for i = 1, #KEYS / 2 do
   local session_key, held_key = KEYS[2 * i - 1], KEYS[2 * i]
   redis.call('HSET', session_key, 'id', ARGV[3 * i + 1], 'nickName', ARGV[3 * i + 2],
-    'icon', ARGV[3 * i + 3], 'end', end_text, 'until', until_text)
-  redis.call('PEXPIRE', session_key, first_ms)
+    'icon', ARGV[3 * i + 3], 'end', end_text)
+  redis.call('PEXPIRE', session_key, math.min(full_ms, longest_ms))
   redis.call('ZADD', held_key, end_text, session_key)
   redis.call('PEXPIRE', held_key, longest_ms)
   if redis.call('ZCARD', held_key) > 1 then

@@ -3,10 +3,9 @@
 --
 -- Guarantee: a session's expiry is pushed out at most once a refresh interval, so that reads stay
 -- reads, and never beyond its end; past that, or where it is unknown or malformed, a session
--- answers "". One without an end is given one when its expiry is pushed out. A session says itself
--- until when it lives, never beyond its end: the rest is asked for only when that is due.
+-- answers "". One without an end is given one when its expiry is pushed out.
 --
--- KEYS    login:token:{token}, a hash with the fields id, end and until (Unix ms), one a token
+-- KEYS    login:token:{token}, a hash with the fields id and end (Unix ms), one a token
 -- ARGV[1] full lifetime, ms
 -- ARGV[2] refresh interval, ms
 -- ARGV[3] longest life, ms
@@ -17,35 +16,24 @@ local full_ms, refresh_ms, longest_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), to
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
-local function renew(session_key, until_ms)
-  if until_ms and until_ms - now_ms >= full_ms - refresh_ms then return end
+local function renew(session_key, end_ms)
   local left_ms = redis.call('PTTL', session_key)
   if left_ms >= full_ms - refresh_ms then return end
-  local end_ms = tonumber(redis.call('HGET', session_key, 'end') or '')
   if not end_ms then
     end_ms = now_ms + longest_ms
     redis.call('HSET', session_key, 'end', string.format('%.0f', end_ms))
   end
   local wanted_ms = math.min(full_ms, end_ms - now_ms)
-  if left_ms < wanted_ms - refresh_ms then
-    redis.call('PEXPIRE', session_key, wanted_ms)
-    redis.call('HSET', session_key, 'until', string.format('%.0f', now_ms + wanted_ms))
-  end
-end
-
-local function lives(session_key, until_ms)
-  if until_ms and until_ms > now_ms then return true end
-  local end_ms = tonumber(redis.call('HGET', session_key, 'end') or '')
-  return not (end_ms and end_ms <= now_ms)
+  if left_ms < wanted_ms - refresh_ms then redis.call('PEXPIRE', session_key, wanted_ms) end
 end
 
 local ids = {}
 for i = 1, #KEYS do
-  local found = redis.pcall('HMGET', KEYS[i], 'id', 'until')
-  local id, until_ms = found[1], tonumber(found[2] or '')
-  if type(id) == 'string' and lives(KEYS[i], until_ms) then
+  local found = redis.pcall('HMGET', KEYS[i], 'id', 'end')
+  local id, end_ms = found[1], tonumber(found[2] or '')
+  if type(id) == 'string' and not (end_ms and end_ms <= now_ms) then
     ids[i] = id
-    renew(KEYS[i], until_ms)
+    renew(KEYS[i], end_ms)
   else
     ids[i] = ''
   end

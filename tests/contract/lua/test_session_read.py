@@ -81,28 +81,6 @@ def test_a_hundred_reads_write_once(ledger: Redis) -> None:
     assert calls["cmdstat_pexpire"]["calls"] == 2, "sign_in's own, and one"
 
 
-def test_a_session_that_says_until_when_it_lives_is_asked_for_nothing_else(ledger: Redis) -> None:
-    name = sign_in(ledger, "a", "1", left_ms=1_000, ends_ms=2 * FULL_MS)
-    assert read(ledger, "a") == ["1"]
-    until_ms = int(cast(str, ledger.hget(name, "until")))
-    assert until_ms - now_ms() == pytest.approx(cast(int, ledger.pttl(name)), abs=2_000)
-    ledger.config_resetstat()
-    for _ in range(20):
-        assert read(ledger, "a") == ["1"]
-    calls = cast("dict[str, dict[str, int]]", ledger.info("commandstats"))
-    assert {"cmdstat_hmget", "cmdstat_time", "cmdstat_eval"} >= {
-        name for name in calls if name not in ("cmdstat_config|resetstat", "cmdstat_info")
-    }
-
-
-@pytest.mark.parametrize(("ends_ms", "owner"), [(-1, ""), (FULL_MS, "1")])
-def test_past_what_it_says_its_end_decides(ledger: Redis, ends_ms: int, owner: str) -> None:
-    name = sign_in(ledger, "a", "1", left_ms=1_000, ends_ms=ends_ms)
-    ledger.hset(name, "until", now_ms() - 1)
-    assert read(ledger, "a") == [owner]
-    assert (int(cast(str, ledger.hget(name, "until"))) > now_ms()) is bool(owner)
-
-
 def test_reading_works_when_memory_is_spent(ledger: Redis) -> None:
     sign_in(ledger, "a", "1", left_ms=1000)
     ledger.config_set("maxmemory", 1)
@@ -129,8 +107,6 @@ def test_it_slides_to_its_end_and_no_further(ledger: Redis) -> None:
     name = sign_in(ledger, "a", "1", left_ms=1_000, ends_ms=FULL_MS // 2)
     assert read(ledger, "a") == ["1"]
     assert FULL_MS // 2 - 2_000 < cast(int, ledger.pttl(name)) <= FULL_MS // 2
-    told = {field: int(cast(str, ledger.hget(name, field))) for field in ("end", "until")}
-    assert told["until"] <= told["end"]
 
 
 def test_near_its_end_reads_stay_reads(ledger: Redis) -> None:
