@@ -25,8 +25,8 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 log = structlog.get_logger(__name__)
 
 ANSWER = "flashsale.answer"
-"""In a scope of this server: the exchange, whose `answer` takes a whole answer at once, in the place
-of two events. Where it is, the bounds of a head have been seen to."""
+"""In a scope of this server: the exchange, whose `answer` takes a whole answer at once, in place of
+two events. Where it is, the bounds of a head have been seen to."""
 
 
 class Link(Protocol):
