@@ -4,7 +4,7 @@ The router finds a handler by at most three look-ups in dictionaries, however ma
 """
 
 from collections import Counter, defaultdict
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
@@ -81,6 +81,14 @@ class Router:
             methods["HEAD"] = methods[method]
         return route
 
+    def only(self, patterns: Collection[str]) -> "Router":
+        """These routes alone."""
+        part = Router()
+        for route in self.routes:
+            if route.pattern in patterns:
+                part.add(route.method, route.pattern, route.handler)
+        return part
+
     def _find(self, method: str, path: str) -> tuple[str, Handler | Response, str]:
         methods = self._exact.get(path)
         segment = ""
@@ -100,10 +108,12 @@ class Router:
 
 
 class App:
-    """A plain ASGI 3 application over a router."""
+    """A plain ASGI 3 application over a router. Who comes by an address finds `by_address` alone,
+    where that is given: it knows nobody's name, and a Unix socket is open to one user."""
 
     def __init__(self, router: Router, settings: ReplicaSettings) -> None:
         self._router = router
+        self.by_address: Router | None = None
         self._settings = settings
         self._answers_as_family = settings.family_answers
         self.in_flight = 0
@@ -127,7 +137,10 @@ class App:
         began_s = perf_counter()
         self.in_flight += 1  # until the answer has left: a drain waits for it
         try:
-            route, handler, tail = self._router.find(scope["method"], scope["path"])
+            router = self._router
+            if self.by_address is not None and scope["client"] is not None:
+                router = self.by_address
+            route, handler, tail = router.find(scope["method"], scope["path"])
             try:
                 request = Request(scope, receive, self._settings)
                 response = handler

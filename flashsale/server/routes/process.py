@@ -10,6 +10,8 @@ from flashsale.server.request import Request
 from flashsale.server.response import RETRY_SOON, Response, ok, rejected, respond
 from flashsale.storage.metrics import Metrics
 
+OWN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
+
 _HEALTHY = ok()
 _UNREADY = rejected("Not ready", 503, RETRY_SOON)
 

@@ -40,8 +40,8 @@ def test_workers_share_what_they_know_of_replicas(workers: int, shared: bool) ->
 
 
 def test_the_access_log_is_off_until_it_is_wanted() -> None:
-    assert "log_format" not in CONF.render()
     assert _lines(CONF).count("access_log off;") == 2  # the sale's, and the counters' own
+    assert _lines(CONF).count("access_log /dev/stderr sale;") == 5
     logged = replace(CONF, access_log="/dev/stdout")
     assert 'access_log "/dev/stdout" sale buffer=64k flush=1s;' in _lines(logged)
 
