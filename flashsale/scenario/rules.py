@@ -5,29 +5,30 @@ for what the body says. Which rule can never have its turn is told before anythi
 """
 
 import re
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import orjson
 from pydantic import Field, field_validator
 
-from flashsale.asking import ABSENT, at_pointer
+from flashsale.asking import at_pointer
 from flashsale.model import Doing, Ending, Outcome, Reading, Signing, ending, text_id
 from flashsale.scenario.answer import Answer, excerpt, plain_text
-from flashsale.scenario.table import Table, shown, suggestion
+from flashsale.scenario.said import (
+    Said,
+    check_place,
+    ensure_pointer,
+    expression,
+    headers_at,
+)
+from flashsale.scenario.table import Table, suggestion
 
 QUEUED = "queued"
 """In place of an outcome: not decided yet, ask the step's [poll]."""
 
 _CLASS = re.compile(r"[1-5]xx")
 _BODILESS = frozenset({*range(100, 200), 204, 205, 304})
-_HEADER, _COOKIE = "header:", "cookie:"
-_SET_COOKIE = b"set-cookie"
-_POINTER = re.compile(r"(/[^/]*)*")
-_BODY_CHARS_MAX = 65_536
 
 
 class Rule(Table):
@@ -107,13 +108,11 @@ def _codes(one: int | str) -> frozenset[int]:
     return frozenset(range(first, first + 100))
 
 
-def _expression(text: str) -> "re.Pattern[str]":
+def _expression(text: str) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", FutureWarning)  # of what will mean something else
-            return re.compile(text)
-    except (re.error, RecursionError, OverflowError, FutureWarning) as error:
-        raise ValueError(f"outcomes: {text[:80]!r} is no regular expression ({error})") from None
+        expression(text)
+    except ValueError as error:
+        raise ValueError(f"outcomes: {error}") from None
 
 
 def check_rules(where: str, rules: Sequence[Rule], endings: Collection[str]) -> None:
@@ -155,62 +154,6 @@ def _never(rule: Rule) -> str:
             if other.startswith(f"{pointer}/"):
                 return f"{pointer} is to be {value!r} and to hold {other} ({below!r})"
     return ""
-
-
-def ensure_pointer(pointer: str, where: str) -> None:
-    """Raises ValueError where `pointer` is no JSON pointer."""
-    if not _POINTER.fullmatch(pointer):
-        raise ValueError(f"{where}: found {shown(pointer)}, expected a JSON pointer such as '/id'")
-
-
-def check_place(place: str, where: str) -> None:
-    """See that `place` says where a value is: a pointer, `header:name`, `cookie:name`, or
-    nothing."""
-    if place.startswith((_HEADER, _COOKIE)):
-        if not re.fullmatch(r"[!#-'*+.0-9A-Z^_`a-z|~-]+", place.partition(":")[2].strip()):
-            raise ValueError(f"{where}: found {shown(place)}, expected such as 'header:location'")
-    elif place:
-        ensure_pointer(place, where)
-
-
-@dataclass
-class Said:
-    """One answer, taken apart as far as somebody asks."""
-
-    status: int
-    headers: Mapping[bytes, bytes]
-    body: bytes
-
-    @cached_property
-    def document(self) -> Any:
-        """The body as JSON; `ABSENT` where it is none."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return ABSENT
-
-    @cached_property
-    def text(self) -> str:
-        """The body as text."""
-        return self.body[:_BODY_CHARS_MAX].decode("utf-8", "replace")
-
-    def value(self, place: str) -> str | None:
-        """The text or number at a place; None where there is none."""
-        if place.startswith(_COOKIE):
-            return self._cookie(place.removeprefix(_COOKIE).strip())
-        if place.startswith(_HEADER):
-            name = place.removeprefix(_HEADER).strip().lower().encode("ascii")
-            found = self.headers.get(name)
-            return None if found is None else found.decode("latin-1").strip()
-        return plain_text(at_pointer(self.document, place))
-
-    def _cookie(self, name: str) -> str | None:
-        """The value that a cookie is set to."""
-        for line in self.headers.get(_SET_COOKIE, b"").decode("latin-1").splitlines():
-            named, _, value = line.partition(";")[0].partition("=")
-            if named.strip() == name:
-                return value.strip()
-        return None
 
 
 Fits = Callable[[Said], bool]
@@ -262,10 +205,8 @@ class Meanings:
     def headers(self) -> frozenset[bytes]:
         """The headers that are looked at, their names in lower case."""
         places = [self.order, *self.takes.values(), *(rule.order for rule in self.rules)]
-        at = (p.removeprefix(_HEADER).strip() for p in places if p.startswith(_HEADER))
-        named = (name for rule in self.rules for name in rule.header)
-        cookies = [_SET_COOKIE] if any(p.startswith(_COOKIE) for p in places) else []
-        return frozenset({*(n.lower().encode("ascii") for n in (*at, *named)), *cookies})
+        named = {name.lower().encode("ascii") for rule in self.rules for name in rule.header}
+        return frozenset(named | headers_at(places))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made of it: functions do not travel to another process."""

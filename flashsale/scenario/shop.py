@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from flashsale.books import check_names
 from flashsale.scenario import template
 from flashsale.scenario.load import HOUR_MS, Step
 from flashsale.scenario.rules import (
@@ -18,9 +19,9 @@ from flashsale.scenario.rules import (
     SUCCESS,
     Meanings,
     Rule,
-    check_place,
     check_rules,
 )
+from flashsale.scenario.said import check_place
 from flashsale.scenario.table import Table
 from flashsale.scenario.target import Routes
 from flashsale.scenario.template import Piece, Values
@@ -62,7 +63,8 @@ class Prepared:
 
 class Request(Table):
     """What is asked. Texts are templates over `{voucher}`, `{user}`, `{token}`, `{attempt}`,
-    `{run}`, `{quantity}`, columns of the users' file (`{user.email}`) and what answers gave."""
+    `{run}`, `{uuid}`, `{quantity}`, columns of the users' file (`{user.email}`) and what answers
+    gave."""
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = Field(
         default="POST", description="the method"
@@ -178,7 +180,8 @@ class StepTable(Request):
 
     order: str = Field(
         default="",
-        description="where the order id is: '/pointer', 'header:name', or '' for none",
+        description="where the order id is: '/pointer', 'header:name', 'body:pattern', '' for "
+        "none, or the template of an id that the request gives, such as '{uuid}'",
     )
     outcomes: tuple[Rule, ...] = Field(
         default=(), strict=False, description="the rules, in their order"
@@ -188,9 +191,16 @@ class StepTable(Request):
     )
     poll: Poll | None = Field(default=None, description="the table [target.STEP.poll]")
 
+    @property
+    def order_given(self) -> list[Piece]:
+        """The template of the order id that the request gives; none where an answer tells it."""
+        is_place = self.order.startswith(("/", "header:", "cookie:", "body:"))
+        return [] if is_place or "{" not in self.order else template.in_text(self.order)
+
     def meanings(self, name: str) -> Meanings:
         """What its answers mean."""
-        return Meanings(self.outcomes, self.order, self.take, SUCCESS[name])
+        place = "" if self.order_given else self.order
+        return Meanings(self.outcomes, place, self.take, SUCCESS[name])
 
     def polled(self) -> Meanings:
         """What the answers to its questions mean."""
@@ -206,6 +216,12 @@ class Shop(Routes):
     headers: dict[str, str] = Field(
         default_factory=dict, description='name = "value" of every step'
     )
+    vouchers: tuple[str | int, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=10_000,
+        description="what the shop calls vouchers 1, 2, 3 …, where it is not that",
+    )
     buy: StepTable | None = Field(default=None, description="the table [target.buy]: the claim")
     browse: StepTable | None = Field(default=None, description="the table [target.browse]")
     sign: StepTable | None = Field(default=None, description="the table [target.sign]")
@@ -214,6 +230,16 @@ class Shop(Routes):
     pay: StepTable | None = Field(default=None, description="the table [target.pay]")
     cancel: StepTable | None = Field(default=None, description="the table [target.cancel]")
     lookup: Lookup | None = Field(default=None, description="the table [target.lookup]")
+
+    @field_validator("vouchers")
+    @classmethod
+    def _vouchers_are_ids(cls, names: tuple[str | int, ...]) -> tuple[str, ...]:
+        return check_names("target.vouchers", names)
+
+    def name_of(self, voucher: int) -> str:
+        """What the shop calls a voucher."""
+        within = 1 <= voucher <= len(self.vouchers)
+        return str(self.vouchers[voucher - 1]) if within else str(voucher)
 
     @property
     def described(self) -> dict[Step, StepTable]:
@@ -242,16 +268,29 @@ class Shop(Routes):
         for step, table in self.described.items():
             where = f"target.{step.endpoint}"
             _check_takes(where, table.take)
-            check_place(table.order, where)
+            if table.order_given:
+                _check_given(where, step, table.order_given)
+            else:
+                check_place(table.order, where)
             _check_outcomes(where, step, table)
-            for name in table.prepared("host", "", self.headers).names:
+            prepared = table.prepared("host", "", self.headers)
+            for name in prepared.names:
                 if not template.is_known(name, taken):
                     raise ValueError(f"{where}: {template.unknown(name, taken)}")
+            self._check_numbers(where, prepared)
             if table.poll is not None:
                 _check_poll(where, table.poll, taken)
         if self.lookup is not None:
             self._check_lookup(self.lookup)
         return self
+
+    def _check_numbers(self, where: str, prepared: Prepared) -> None:
+        odd = next((n for n in self.vouchers if not template.is_number(str(n))), None)
+        if odd is not None and "voucher" in template.numbers_in(prepared.body or ()):
+            raise ValueError(
+                f"{where}: found {{voucher:number}}, and target.vouchers has {odd!r}, which is no "
+                "number; write {voucher}"
+            )
 
     def _check_lookup(self, lookup: Lookup) -> None:
         where = "target.lookup"
@@ -293,12 +332,34 @@ class Shop(Routes):
         """The variables of a step."""
         return self.described[step].prepared("host", "", self.headers).names
 
+    @property
+    def order_given(self) -> list[Piece]:
+        """The template of the order id that a claim gives; none where an answer tells it."""
+        return self.buy.order_given if self.buy else []
+
+    @property
+    def names_asked(self) -> frozenset[str]:
+        """The variables of everything that can be asked."""
+        polls = (table.poll for table in self.described.values())
+        every = (*self.described.values(), *polls, self.lookup)
+        found = (request.prepared("", "", self.headers).names for request in every if request)
+        return frozenset(template.names_in(self.order_given)).union(*found)
+
     def columns(self, steps: Iterable[Step]) -> set[str]:
         """The columns of the users' file that these steps need, the token's among them."""
         names = {name for step in steps if step in self.described for name in self.names(step)}
+        names |= set(template.names_in(self.order_given))
         taken = set(self._taken)
         found = {column for name in names if (column := template.column_of(name))}
         return found | ({"token"} if "token" in names - taken else set())
+
+
+def _check_given(where: str, step: Step, order: list[Piece]) -> None:
+    if step is not Step.BUY:
+        raise ValueError(f"{where}.order: only a claim, [target.buy], gives an order its id")
+    for name in template.names_in(order):
+        if not template.is_known(name, ()):
+            raise ValueError(f"{where}.order: {template.unknown(name, ())}")
 
 
 def _check_takes(where: str, takes: Mapping[str, str]) -> None:

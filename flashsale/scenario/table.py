@@ -154,12 +154,18 @@ def shop_document(name: str) -> dict[str, Any]:
 
 
 def on_preset(document: dict[str, Any], source: str) -> dict[str, Any]:
-    """A document's tables laid over those of the preset that its [target] names."""
+    """A document's tables laid over those of the preset that its [target] names; what that calls
+    the vouchers is what the books call them, where they do not say otherwise."""
     target = document.get("target")
-    name = target.get("preset") if isinstance(target, dict) else None
-    if not isinstance(name, str) or not name:
+    if not isinstance(target, dict):
         return document
-    return _laid_over(_preset(name, f"{source}: target.preset"), document)
+    name = target.get("preset")
+    if isinstance(name, str) and name:
+        document = _laid_over(_preset(name, f"{source}: target.preset"), document)
+    books, vouchers = document.get("books"), target.get("vouchers")
+    if isinstance(books, dict) and vouchers and "vouchers" not in books:
+        document = {**document, "books": {**books, "vouchers": vouchers}}
+    return document
 
 
 def _preset(name: str, where: str) -> dict[str, Any]:

@@ -16,8 +16,9 @@ import orjson
 
 from flashsale.scenario.table import suggestion
 
-PLANNED = ("voucher", "user", "token", "attempt", "run", "quantity")
-"""What is known of every attempt when the plan is made; `user.…` are columns of the users' file."""
+PLANNED = ("voucher", "user", "token", "attempt", "run", "uuid", "quantity")
+"""What is known of every attempt when the plan is made; `user.…` are columns of the users' file,
+and `uuid` is one that follows from `run` and `attempt`."""
 
 ORDER = "order"
 """What a claim's answer names; known to the steps after it."""
@@ -118,7 +119,7 @@ def _in_string(text: str) -> str:
 
 def _number(text: str) -> str:
     """A value that is to stand in JSON without quotes; one that is no number is null."""
-    return text if _NUMBER.fullmatch(text) else "null"
+    return text if is_number(text) else "null"
 
 
 def _header_value(text: str) -> str:
@@ -152,6 +153,16 @@ def names_in(found: Iterable[Piece]) -> list[str]:
     return [piece.name for piece in found if isinstance(piece, Hole)]
 
 
+def numbers_in(found: Iterable[Piece]) -> set[str]:
+    """The variables among them that are to stand as numbers."""
+    return {piece.name for piece in found if isinstance(piece, Hole) and piece.write is _number}
+
+
+def is_number(text: str) -> bool:
+    """Whether a value can stand in JSON without quotes."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def fill(found: Iterable[Piece], values: Values) -> str:
     """The text with these values; one that nobody knows is empty."""
     return "".join(
@@ -174,4 +185,5 @@ def unknown(name: str, taken: Iterable[str]) -> str:
     """What to say of a variable that there is not."""
     known = [*PLANNED, *taken]
     listed = ", ".join(f"{{{each}}}" for each in known)
-    return f"found {{{name}}}{suggestion(name, known)}, expected one of {listed}, {{user.COLUMN}}"
+    found = f"found {{{name}}}{suggestion(name, known)}, expected one of {listed}, {{user.COLUMN}}"
+    return f"{found}; a brace that is sent is written twice, {{{{ and }}}}"

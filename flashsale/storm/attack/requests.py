@@ -5,14 +5,16 @@ templates, filled. A request that wants what an earlier answer gives (a token, a
 filled when it is sent, and nothing else is.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
+from uuid import UUID
 
 from flashsale.model import Outcome
 from flashsale.scenario import template
 from flashsale.scenario.answer import MESSAGES, Answer
 from flashsale.scenario.load import Step
-from flashsale.scenario.rules import Meanings
+from flashsale.scenario.rules import QUEUED, Meanings
 from flashsale.scenario.shop import Prepared
 from flashsale.scenario.target import Target
 from flashsale.storm.attack.attack import Mission
@@ -35,6 +37,33 @@ class ShopReader(Reader):
 
     def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
         return self.meanings.read(status, headers, body)
+
+
+class NamedReader(ShopReader):
+    """Reads the answer to one attempt whose request has named the order itself."""
+
+    def __init__(self, of: ShopReader, order: str) -> None:
+        self._of, self._order = of, order
+        self.meanings, self.kept = of.meanings, of.kept
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        return self._named(self._of.read(status, headers, body))
+
+    def recall(self, data: bytes) -> Answer | None:
+        answer = self._of.recall(data)
+        return None if answer is None else self._named(answer)
+
+    def remember(self, data: bytes, answer: Answer) -> None:
+        self._of.remember(data, answer._replace(order=None) if self._is_named(answer) else answer)
+
+    def bounded(self, answer: Answer) -> Answer:
+        return self._of.bounded(answer)
+
+    def _is_named(self, answer: Answer) -> bool:
+        return answer.outcome is Outcome.SOLD or answer.error == QUEUED
+
+    def _named(self, answer: Answer) -> Answer:
+        return answer._replace(order=self._order) if self._is_named(answer) else answer
 
 
 class TakingReader(Reader):
@@ -110,14 +139,17 @@ class Exchange:
         wants_order = any(template.ORDER in self._shop.names(step) for step in plan.steps)
         taking = {step for step, table in described.items() if table.take}
         taking |= {Step.BUY} if wants_order else set()
-        if not taking.intersection(plan.steps):
+        given = self._shop.order_given
+        if not (taking.intersection(plan.steps) or given):
             return [readers[Step(ask)] for ask in plan.asks]
-        return [
-            TakingReader(readers[Step(ask)], self._given_to(i))
-            if ask in taking
-            else readers[Step(ask)]
-            for i, ask in enumerate(plan.asks)
-        ]
+
+        def reader(attempt: int, step: Step) -> Reader:
+            found = readers[step]
+            if given and step is Step.BUY:
+                found = NamedReader(found, template.fill(given, self.values(attempt)))
+            return TakingReader(found, self._given_to(attempt)) if step in taking else found
+
+        return [reader(i, Step(ask)) for i, ask in enumerate(plan.asks)]
 
 
 class Values:
@@ -125,8 +157,9 @@ class Values:
 
     def __init__(self, mission: Mission) -> None:
         self._plan, self._tokens, self._columns = mission.plan, mission.tokens, mission.columns
-        sale = mission.scenario.sale
+        sale, self._called = mission.scenario.sale, mission.scenario.target.name_of
         self._same = {"run": mission.run, "quantity": str(sale.quantity if sale else 1)}
+        self._uuids = "uuid" in mission.scenario.target.names_asked
 
     def __call__(self, attempt: int) -> dict[str, str]:
         plan = self._plan
@@ -138,9 +171,16 @@ class Values:
             **{f"user.{name}": value for name, value in columns.items()},
             "user": columns.get("user_id", str(user)),
             "token": self._tokens.get(user, ""),
-            "voucher": str(plan.things[attempt]),
+            "voucher": self._called(plan.things[attempt]),
             "attempt": str(named),
+            **({"uuid": uuid_of(self._same["run"], named)} if self._uuids else {}),
         }
+
+
+def uuid_of(run: str, attempt: int) -> str:
+    """A UUID of an attempt of a run, the same each time."""
+    digest = hashlib.blake2b(f"{run}-{attempt}".encode(), digest_size=16).digest()
+    return str(UUID(bytes=digest, version=4))
 
 
 class _LateRequests(Sequence[bytes]):

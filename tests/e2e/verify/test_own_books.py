@@ -16,6 +16,7 @@ from rig.shop_server import Asked, Reply, ShopServer
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
+from flashsale.errors import NothingJudgedError, UsageError
 from flashsale.model import Verdict
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.verify.finding import Judgement
@@ -259,18 +260,81 @@ def test_what_the_books_do_not_have_is_unknown_and_fails_where_it_is_required(
     }
 
 
+UNFIT = [
+    ("SELECT 1 AS id, 1 AS voucher", "an order without 'user' (it has id, voucher); name it in"),
+    ("SELECT * FROM nowhere", "no such table: nowhere; give the account SELECT there"),
+    ("SELECT buyer AS user FROM skus", "no such column: buyer"),
+    ("SELECT FROM WHERE", "syntax error"),
+    ("SELECT 1 AS user, 0.5 AS quantity", "quantity: found '0.5', expected a whole number"),
+    ("SELECT 1 AS user, NULL AS voucher", "'voucher' is NULL; leave it out"),
+    ("SELECT 1 AS user, 'paid' AS live", "live: found 'paid', expected a truth, such as state <>"),
+    ("SELECT 1 AS user, 'soon' AS time", "time: found 'soon', expected such as '2026-11-30T"),
+]
+
+
+@pytest.mark.parametrize(("orders", "said"), UNFIT)
+def test_books_that_say_something_else_are_one_line_before_anything_is_sent(
+    tmp_path: Path, orders: str, said: str
+) -> None:
+    sqlite3.connect(tmp_path / "shop.db").execute("CREATE TABLE skus (sku)").connection.close()
+    books = f'url = "sqlite:///{tmp_path / "shop.db"}"\norders = "{orders}"\n'
+    told = refused(tmp_path, books)
+    assert said in told, told
+    assert told.startswith(f"[books] of sqlite:///{tmp_path}/shop.db: ")
+    assert "\n" not in told
+
+
+def test_stock_that_tells_of_others_alone_is_one_line_before_anything_is_sent(
+    tmp_path: Path,
+) -> None:
+    books = (
+        f'url = "sqlite:///{tmp_path / "shop.db"}"\norders = "SELECT 1 AS user WHERE 0"\n'
+        "stock = \"SELECT 'a-1' AS voucher, 9 AS stock\"\n"
+    )
+    sqlite3.connect(tmp_path / "shop.db").close()
+    told = refused(tmp_path, books)
+    assert "books.stock: tells of a-1, and not of voucher 1; sell what there is" in told
+
+
 @pytest.mark.parametrize(
-    ("books", "said"),
+    ("told", "said"),
     [
-        ('orders = "SELECT 1 AS id"\n', "orders have no 'user'"),
-        ('orders = "SELECT * FROM nowhere"\n', "no such table: nowhere"),
-        ('orders = "SELECT 1 AS user, 1 AS voucher, 0.5 AS quantity"\n', "found 0.5, expected"),
+        ([], "'/sales/orders' is no list of objects in what /books answers (it has no object)"),
+        ({"data": 1}, "is no list of objects in what /books answers (it has data)"),
+        ({"sales": {"orders": ["o-1"]}}, "'/sales/orders' holds 'o-1', which is no object"),
+        (
+            {"sales": {"orders": [{"who": 1}]}},
+            "an order without 'user' (it has who); say what the route calls it: names = { user =",
+        ),
     ],
 )
-def test_books_that_say_something_else_are_one_line(
-    judged: Judge, tmp_path: Path, books: str, said: str
-) -> None:
-    from flashsale.errors import NothingJudgedError
+def test_a_route_that_says_something_else_is_one_line(tmp_path: Path, told: Any, said: str) -> None:
+    assert said in refused(tmp_path, BY_ROUTE, told)
 
-    with pytest.raises(NothingJudgedError, match=said):
-        judged(books=f'url = "sqlite:///{tmp_path / "shop.db"}"\n{books}')
+
+def refused(tmp_path: Path, books: str, route: Any = None) -> str:
+    """What is said where no storm comes of it, of which nothing is left."""
+    text = SCENARIO.format(
+        books=books, order="/id", quantity=1, limit=1, users=4, clicks=1, steps='["buy"]'
+    )
+    scenario = parse_scenario(text, "own.toml")
+    assert scenario.books is not None
+    with ShopServer(lambda asked: Reply(200, route)).open() as server:
+        stores = shop_books(scenario.books, server.base_url)
+        request = StormRequest(scenario, server.base_url, stores=stores, out=tmp_path / "run")
+        with pytest.raises(UsageError) as error:
+            run_storm(request)
+        assert not [asked for asked in server.asked if asked.path != "/books"]
+    assert not (tmp_path / "run").exists()
+    return str(error.value)
+
+
+def test_answers_that_name_orders_need_their_ids_in_the_books(
+    judged: Judge, tmp_path: Path
+) -> None:
+    books = (
+        f'url = "sqlite:///{tmp_path / "shop.db"}"\n'
+        'orders = "SELECT user_id AS user, sku AS voucher FROM orders"\n'
+    )
+    with pytest.raises(NothingJudgedError, match=r"answers name orders, and those of .* no 'id'"):
+        judged(books=books)

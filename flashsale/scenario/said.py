@@ -1,0 +1,135 @@
+"""One answer of a shop, taken apart as far as somebody asks, and the places in it where a value is.
+
+A place is a JSON pointer (RFC 6901), `header:NAME`, `cookie:NAME` or `body:PATTERN`. Behind a name
+can stand a pattern, too, as in `header:location:/orders/([0-9]+)`: the value is the first group of
+the expression where it has one, else all that it matched.
+"""
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+import orjson
+
+from flashsale.asking import ABSENT, at_pointer
+from flashsale.scenario.answer import plain_text
+from flashsale.scenario.table import shown
+
+SET_COOKIE = b"set-cookie"
+_POINTER = re.compile(r"(/[^/]*)*")
+_NAME = re.compile(r"[!#-'*+.0-9A-Z^_`a-z|~-]+")
+_BODY_CHARS_MAX = 65_536
+_HEADER, _COOKIE, _BODY = "header", "cookie", "body"
+_FORMS = (
+    "'/data/id', 'header:location', 'header:location:/orders/(.+)', 'cookie:sid', 'body:id=(.+)'"
+)
+
+
+class Place(NamedTuple):
+    """Where a value is: what is looked at, its name or pointer, and the pattern in that."""
+
+    kind: str
+    name: str
+    pattern: "re.Pattern[str] | None" = None
+
+
+@cache
+def place_of(text: str) -> Place:
+    """The place that is written so. Raises ValueError for one that is none."""
+    kind, colon, rest = text.partition(":")
+    if not colon or kind not in (_HEADER, _COOKIE, _BODY):
+        if not _POINTER.fullmatch(text):
+            raise ValueError(f"found {shown(text)}, expected a JSON pointer, or one of {_FORMS}")
+        return Place("", text)
+    name, _, pattern = ("", "", rest) if kind == _BODY else rest.partition(":")
+    name = name.strip().lower() if kind == _HEADER else name.strip()
+    if kind == _BODY and not pattern:
+        raise ValueError(f"found {shown(text)}, expected a pattern, such as 'body:id=([0-9]+)'")
+    if kind != _BODY and not _NAME.fullmatch(name):
+        raise ValueError(f"found {shown(text)}, expected such as 'header:location'")
+    return Place(kind, name, expression(pattern) if pattern else None)
+
+
+def check_place(text: str, where: str) -> None:
+    """See that `text` says where a value is, or nothing. Raises ValueError with one line."""
+    try:
+        place_of(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def ensure_pointer(pointer: str, where: str) -> None:
+    """Raises ValueError where `pointer` is no JSON pointer."""
+    if not _POINTER.fullmatch(pointer):
+        raise ValueError(f"{where}: found {shown(pointer)}, expected a JSON pointer such as '/id'")
+
+
+def expression(text: str) -> "re.Pattern[str]":
+    """The regular expression that is written so. Raises ValueError for one that is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # of what will mean something else
+            return re.compile(text)
+    except (re.error, RecursionError, OverflowError, FutureWarning) as error:
+        raise ValueError(f"{text[:80]!r} is no regular expression ({error})") from None
+
+
+def headers_at(places: Iterable[str]) -> set[bytes]:
+    """The headers that these places look at, in lower case."""
+    found = [place_of(text) for text in places]
+    named = {place.name.encode("ascii") for place in found if place.kind == _HEADER}
+    return named | ({SET_COOKIE} if any(place.kind == _COOKIE for place in found) else set())
+
+
+@dataclass
+class Said:
+    """One answer, taken apart as far as somebody asks."""
+
+    status: int
+    headers: Mapping[bytes, bytes]
+    body: bytes
+
+    @cached_property
+    def document(self) -> Any:
+        """The body as JSON; `ABSENT` where it is none."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return ABSENT
+
+    @cached_property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body[:_BODY_CHARS_MAX].decode("utf-8", "replace")
+
+    def value(self, text: str) -> str | None:
+        """The text or number at a place; None where there is none."""
+        place = place_of(text)
+        found = self._at(place)
+        if found is None or place.pattern is None:
+            return found
+        match = place.pattern.search(found)
+        if match is None:
+            return None
+        return match[1] if match.re.groups else match[0]
+
+    def _at(self, place: Place) -> str | None:
+        if not place.kind:
+            return plain_text(at_pointer(self.document, place.name))
+        if place.kind == _COOKIE:
+            return self._cookie(place.name)
+        if place.kind == _BODY:
+            return self.text
+        found = self.headers.get(place.name.encode("ascii"))
+        return None if found is None else found.decode("latin-1").strip()
+
+    def _cookie(self, name: str) -> str | None:
+        """The value that a cookie is set to."""
+        for line in self.headers.get(SET_COOKIE, b"").decode("latin-1").splitlines():
+            named, _, value = line.partition(";")[0].partition("=")
+            if named.strip() == name:
+                return value.strip()
+        return None
