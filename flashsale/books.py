@@ -52,7 +52,8 @@ def _check_url(name: str, url: str, schemes: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: expected a URL") from None
     if parts.scheme not in schemes:
         forms = ", ".join(f"{scheme}://" for scheme in schemes)
-        raise ValueError(f"{name}: found {parts.scheme[:20]!r}, expected one of {forms}")
+        other = "" if "redis" in name else "; a shop that keeps them elsewhere tells by books.route"
+        raise ValueError(f"{name}: found {parts.scheme[:20]!r}, expected one of {forms}{other}")
     if password is not None:
         option = "FLASHSALE_BOOKS_REDIS" if "redis" in name else "FLASHSALE_BOOKS"
         raise ValueError(

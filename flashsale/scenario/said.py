@@ -20,6 +20,7 @@ from flashsale.scenario.table import shown
 
 SET_COOKIE = b"set-cookie"
 _POINTER = re.compile(r"(/[^/]*)*")
+_DOTTED = re.compile(r"(?:\$\.)?([\w-]+(?:\.[\w-]+|\[[0-9]+\])*)")
 _NAME = re.compile(r"[!#-'*+.0-9A-Z^_`a-z|~-]+")
 _BODY_CHARS_MAX = 65_536
 _HEADER, _COOKIE, _BODY = "header", "cookie", "body"
@@ -42,7 +43,7 @@ def place_of(text: str) -> Place:
     kind, colon, rest = text.partition(":")
     if not colon or kind not in (_HEADER, _COOKIE, _BODY):
         if not _POINTER.fullmatch(text):
-            raise ValueError(f"found {shown(text)}, expected a JSON pointer, or one of {_FORMS}")
+            raise ValueError(f"found {_meant(text)}, expected a JSON pointer, or one of {_FORMS}")
         return Place("", text)
     name, _, pattern = ("", "", rest) if kind == _BODY else rest.partition(":")
     name = name.strip().lower() if kind == _HEADER else name.strip()
@@ -64,7 +65,14 @@ def check_place(text: str, where: str) -> None:
 def ensure_pointer(pointer: str, where: str) -> None:
     """Raises ValueError where `pointer` is no JSON pointer."""
     if not _POINTER.fullmatch(pointer):
-        raise ValueError(f"{where}: found {shown(pointer)}, expected a JSON pointer such as '/id'")
+        raise ValueError(f"{where}: found {_meant(pointer)}, expected a JSON pointer such as '/id'")
+
+
+def _meant(text: str) -> str:
+    """What was written in place of a pointer, and the pointer where that is plain."""
+    path = _DOTTED.fullmatch(text)
+    meant = re.sub(r"[.\[]", "/", path[1]).replace("]", "") if path else ""
+    return f"{shown(text)}, did you mean '/{meant}'?" if meant else shown(text)
 
 
 def expression(text: str) -> "re.Pattern[str]":

@@ -26,9 +26,25 @@ class Table(BaseModel):
 
 def one_line(error: ValidationError, document: type[Table]) -> str:
     """The first error, a misspelt key before whatever follows from it."""
-    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+    details = sorted(_of_values(error), key=lambda detail: detail["type"] != "extra_forbidden")
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return in_short(_sentence(details[0], document)) + more
+
+
+_KINDS = ("str", "int", "float", "bool")
+
+
+def _of_values(error: ValidationError) -> Iterator[ErrorDetails]:
+    """The errors, one a value: one that may be of several kinds is wrong once for each of them."""
+    found: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for detail in error.errors():
+        place = detail["loc"]
+        found.setdefault(place[:-1] if place and place[-1] in _KINDS else place, []).append(detail)
+    for place, told in found.items():
+        if len(told) > 1 and place not in [detail["loc"] for detail in told]:
+            yield {**told[0], "loc": place, "type": "kind", "msg": "text, a number, true or false"}
+        else:
+            yield from told
 
 
 def suggestion(name: str, known: list[str]) -> str:

@@ -116,7 +116,11 @@ def _users_in(
             missing = sorted({ID_COLUMN, *columns} - set(head))
             if missing or len(set(head)) != len(head) or len(head) > _COLUMNS_MAX:
                 lacks = f", which lacks {', '.join(missing)}" if missing else ", not each name once"
-                raise ValueError(f"found the head {','.join(head)[:80]!r}{lacks}")
+                named = ", ".join([ID_COLUMN, *sorted(set(columns) - {ID_COLUMN})])
+                raise ValueError(
+                    f"found the head {','.join(head)[:80]!r}{lacks}; write a first line that names "
+                    f"{named}, each once, and whatever else there is"
+                )
             continue
         if len(fields) != len(head):
             raise ValueError(f"found {len(fields)} fields, expected {len(head)} as in the head")

@@ -14,8 +14,8 @@ from flashsale.model import Outcome
 from flashsale.scenario import template
 from flashsale.scenario.answer import MESSAGES, Answer
 from flashsale.scenario.load import Step
+from flashsale.scenario.request import Prepared
 from flashsale.scenario.rules import QUEUED, Meanings
-from flashsale.scenario.shop import Prepared
 from flashsale.scenario.target import Target
 from flashsale.storm.attack.attack import Mission
 from flashsale.storm.attack.wire import KEPT, BrowseReader, Reader, SignReader

@@ -93,6 +93,14 @@ def rules(text: str) -> str:
             BUY + 'json = { a = "{voucher:number}" }\n[target]\nvouchers = ["a"]\n',
             "write {voucher}",
         ),
+        (BUY.replace('order = "/id"', 'order = "$.data[0].id"'), "did you mean '/data/0/id'?"),
+        (rules('{ json = { "a.b" = 1 }, outcome = "ended" }'), "did you mean '/a/b'?"),
+        (BUY + "json = '{\"a\": 1}'\n", "json: found text, expected a table"),
+        (
+            BUY + "form = { a = [1] }\n",
+            "target.buy.form.a: found [1], expected text, a number, true",
+        ),
+        (BUY + '[books]\nurl = "mongodb://h/d"\norders = "SELECT 1"\n', "tells by books.route"),
         (BUY + '[target]\nvouchers = ["a", "a"]\n', "'a' stands there twice"),
         (BUY + "[target]\nvouchers = ['a\"']\n", "expected an id, without quotes"),
         (
