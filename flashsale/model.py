@@ -178,8 +178,10 @@ def id_of(text: str) -> int:
 def text_id(text: str) -> str | None:
     """`text`, if it can be an id in somebody's shop: printable, without quotes or backslashes, of
     at most TEXT_ID_BYTES_MAX bytes; else None."""
-    fits = text and text.isprintable() and len(text.encode()) <= TEXT_ID_BYTES_MAX
-    return text if fits and not {'"', "\\"} & set(text) else None
+    fits = text.isprintable() and 0 < len(text) <= TEXT_ID_BYTES_MAX
+    if not fits or '"' in text or "\\" in text:
+        return None
+    return text if text.isascii() or len(text.encode()) <= TEXT_ID_BYTES_MAX else None
 
 
 def parse_id(text: str) -> int | None:

@@ -7,9 +7,8 @@ the expression where it has one, else all that it matched.
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -92,52 +91,91 @@ def headers_at(places: Iterable[str]) -> set[bytes]:
     return named | ({SET_COOKIE} if any(place.kind == _COOKIE for place in found) else set())
 
 
-@dataclass
+def finder(pointer: str) -> Callable[[Any], Any]:
+    """What finds in a document what stands at a JSON pointer, as `at_pointer` does: the way through
+    objects is taken apart once, since most of it is that."""
+    names = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+
+    def find(document: Any) -> Any:
+        found = document
+        for name in names:
+            if type(found) is not dict:
+                return at_pointer(document, pointer)
+            found = found.get(name, ABSENT)
+        return found
+
+    return find
+
+
 class Said:
     """One answer, taken apart as far as somebody asks."""
 
-    status: int
-    headers: Mapping[bytes, bytes]
-    body: bytes
+    __slots__ = ("_document", "_text", "body", "headers", "status")
 
-    @cached_property
+    def __init__(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+        self._document: Any = _UNREAD
+        self._text: str | None = None
+
+    @property
     def document(self) -> Any:
         """The body as JSON; `ABSENT` where it is none."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return ABSENT
+        if self._document is _UNREAD:
+            try:
+                self._document = orjson.loads(self.body)
+            except orjson.JSONDecodeError:
+                self._document = ABSENT
+        return self._document
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The body as text."""
-        return self.body[:_BODY_CHARS_MAX].decode("utf-8", "replace")
+        if self._text is None:
+            self._text = self.body[:_BODY_CHARS_MAX].decode("utf-8", "replace")
+        return self._text
 
-    def value(self, text: str) -> str | None:
-        """The text or number at a place; None where there is none."""
-        place = place_of(text)
-        found = self._at(place)
-        if found is None or place.pattern is None:
-            return found
-        match = place.pattern.search(found)
-        if match is None:
-            return None
-        return match[1] if match.re.groups else match[0]
-
-    def _at(self, place: Place) -> str | None:
-        if not place.kind:
-            return plain_text(at_pointer(self.document, place.name))
-        if place.kind == _COOKIE:
-            return self._cookie(place.name)
-        if place.kind == _BODY:
-            return self.text
-        found = self.headers.get(place.name.encode("ascii"))
-        return None if found is None else found.decode("latin-1").strip()
-
-    def _cookie(self, name: str) -> str | None:
+    def cookie(self, name: str) -> str | None:
         """The value that a cookie is set to."""
         for line in self.headers.get(SET_COOKIE, b"").decode("latin-1").splitlines():
             named, _, value = line.partition(";")[0].partition("=")
             if named.strip() == name:
                 return value.strip()
         return None
+
+
+_UNREAD = object()
+Value = Callable[[Said], str | None]
+
+
+@cache
+def value_at(text: str) -> Value:
+    """What reads the text or number at a place; None where there is none."""
+    place = place_of(text)
+    read, pattern = _whole(place), place.pattern
+    if pattern is None:
+        return read
+    group = 1 if pattern.groups else 0
+
+    def part(said: Said) -> str | None:
+        found = read(said)
+        match = pattern.search(found) if found is not None else None
+        return None if match is None else match[group]
+
+    return part
+
+
+def _whole(place: Place) -> Value:
+    if place.kind == _HEADER:
+        name = place.name.encode("ascii")
+
+        def header(said: Said) -> str | None:
+            found = said.headers.get(name)
+            return None if found is None else found.decode("latin-1").strip()
+
+        return header
+    if place.kind == _COOKIE:
+        return lambda said: said.cookie(place.name)
+    if place.kind == _BODY:
+        return lambda said: said.text
+    find = finder(place.name)
+    return lambda said: plain_text(find(said.document))
