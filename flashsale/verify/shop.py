@@ -123,14 +123,15 @@ def _said(stock: Stock) -> str:
 
 
 def _initial_now(seen: Seen, voucher: int, said: int) -> int:
-    """The units on sale: the shop's word, else what is left and what was ordered, else what the
-    scenario says."""
-    stock, rows = seen.stocks.get(voucher), seen.rows[voucher]
+    """The units on sale: the shop's word, else what is left and what was ordered, else what is left
+    in Redis, else what the scenario says."""
+    stock, held = seen.stocks.get(voucher), seen.ledgers.get(voucher)
     if stock is not None and stock.initial is not None:
         return stock.initial
-    if stock is not None and stock.stock is not None:
-        return stock.stock + rows.live_units
-    return said + rows.live_units
+    left = stock.stock if stock is not None else None
+    if left is None and held is not None:
+        left = held.stock
+    return (said if left is None else left) + seen.rows[voucher].live_units
 
 
 def examine_shop(
