@@ -240,7 +240,11 @@ def _document(shop: ShopBooks, path: str) -> Any:
             way=shop.way,
         )
     except UnansweredError as error:
-        raise UnreachableError(f"{url} cannot be read ({error}); check books.route") from error
+        is_unknown = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        cure = "give the authority of its certificate with --ca, or --insecure to check none"
+        raise UnreachableError(
+            f"{url} cannot be read ({error}); {cure if is_unknown else 'check books.route'}"
+        ) from error
     if told.status != 200:
         raise UnreachableError(f"{url} answers {told.status}; check books.route and its headers")
     return told.json()

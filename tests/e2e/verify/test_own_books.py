@@ -4,6 +4,8 @@ is left alone, and what its books do not have is unknown, with the reason.
 
 import json
 import sqlite3
+import ssl
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -11,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rig.private_ca import certify
 from rig.shop_server import Asked, Reply, ShopServer
 
+from flashsale.books import Books
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.errors import NothingJudgedError, UsageError
+from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
 from flashsale.model import Verdict
 from flashsale.scenario.scenario import parse_scenario
+from flashsale.scenario.target import Tls
 from flashsale.verify.finding import Judgement
+from flashsale.verify.shop_tables import read_tables
 
 SCENARIO = """\
 # Is it sold as it should be?
@@ -338,3 +344,31 @@ def test_answers_that_name_orders_need_their_ids_in_the_books(
     )
     with pytest.raises(NothingJudgedError, match=r"answers name orders, and those of .* no 'id'"):
         judged(books=books)
+
+
+def told_at(base_url: str, tls: Tls | None = None) -> int:
+    books = Books(route="/books", orders="/orders", names={"voucher": "sku"})
+    return len(read_tables(shop_books(books, base_url, tls=tls), [1]).orders)
+
+
+def orders_of(asked: Asked) -> Reply:
+    return Reply(200, {"orders": [{"user": 1}, {"user": 2, "sku": 1}]})
+
+
+def test_a_route_is_read_through_tls_by_who_may_be_believed(tmp_path: Path) -> None:
+    certified = certify(tmp_path)
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certified.certificate, certified.key)
+    with ShopServer(orders_of, tls=served).open() as server:
+        assert told_at(server.base_url, Tls(ca=str(certified.ca))) == 2
+        assert told_at(server.base_url, Tls(insecure=True)) == 2
+        with pytest.raises(UnreachableError, match=r"CERTIFICATE_VERIFY_FAILED.*give .* with --ca"):
+            told_at(server.base_url)
+
+
+def test_a_route_is_read_over_a_unix_socket() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="flashsale-") as folder,
+        ShopServer(orders_of, at=Path(folder) / "s").open() as server,
+    ):
+        assert told_at(server.base_url) == 2
