@@ -11,7 +11,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from flashsale.books import Books, ShopBooks
+from flashsale.books import ORDER_COLUMNS, Books, ShopBooks
 from flashsale.model import id_of
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import Attempts, read_attempts
@@ -69,7 +69,9 @@ def look_at(shop: ShopBooks, voucher: int, claimed: Sequence[Claimed] = ()) -> I
         seen = look(shop, redis, [voucher], BEGINNING)
         _ensure_stock(shop.books, seen, [voucher])
         rows, stock = seen.rows[voucher], seen.stocks.get(voucher)
-        told = ", ".join(sorted(seen.told.columns)) or "none, so their columns are not known yet"
+        told = ", ".join(sorted(seen.told.columns & {*ORDER_COLUMNS})) or "not known yet"
+        if strange := sorted(seen.told.columns - {*ORDER_COLUMNS}):
+            told += f"; not used: {', '.join(strange)}"
         live = sum(1 for _ in rows.live())
         yield f"{len(rows):,} orders of voucher {voucher}, {live:,} live; columns: {told}"
         if shop.books.stock:

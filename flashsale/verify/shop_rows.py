@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from flashsale.asking import ABSENT, at_pointer
-from flashsale.books import Books
+from flashsale.books import ORDER_COLUMNS, STOCK_COLUMNS, Books
 from flashsale.errors import NothingJudgedError
 from flashsale.verify.stores import NO_TIME
 
@@ -79,6 +79,26 @@ class RowReader:
         self._elsewhere = {name for name, there in books.names.items() if there != name}
         self._is_route = bool(books.route)
         self.columns: set[str] = set()
+
+    def ensure(self, what: str, columns: Sequence[str]) -> None:
+        """See that a query has the columns that have to be there, also where it finds no row.
+        Raises UnfitError."""
+        has = dict.fromkeys(columns)
+        twice = next((name for name in has if columns.count(name) > 1), None)
+        if twice in (*ORDER_COLUMNS, *STOCK_COLUMNS):
+            raise UnfitError(
+                f"two columns of {what} are called {twice!r}; name the one that is meant"
+            )
+        if what == "orders":
+            self.columns.update(columns)
+            needed, one = ["user"], "an order"
+        else:
+            needed, one = [], "a stock"
+            if not has.keys() & {"stock", "sold", "initial", "opens", "closes"}:
+                raise UnfitError(self._lacks(one, "stock", has))
+        for name in (*needed, *(["voucher"] if self._only is None else [])):
+            if name not in has:
+                raise UnfitError(self._lacks(one, name, has))
 
     def order(self, row: Row) -> Order:
         """The order that a row is."""

@@ -28,7 +28,10 @@ _READ_TIMEOUT_S = 120
 _CURE = "name the shop's database with --books-url"
 
 
-Select = Callable[[str], Iterator[Row]]
+Found = tuple[list[str] | None, Iterator[Row]]
+"""The columns, None where each row has its own, and the rows."""
+
+Select = Callable[[str], Found]
 
 
 def read_tables(shop: ShopBooks, vouchers: Sequence[int]) -> Told:
@@ -38,8 +41,8 @@ def read_tables(shop: ShopBooks, vouchers: Sequence[int]) -> Told:
     if not (books.orders or books.stock):
         return Told([], [], frozenset())
     with _told_of(shop), _selecting(shop) as select:
-        orders = list(map(reader.order, _rows_of(shop, select, "orders", vouchers)))
-        stocks = list(map(reader.stock, _rows_of(shop, select, "stock", vouchers)))
+        orders = list(map(reader.order, _rows_of(shop, select, "orders", vouchers, reader)))
+        stocks = list(map(reader.stock, _rows_of(shop, select, "stock", vouchers, reader)))
     return Told(orders, stocks, frozenset(reader.columns))
 
 
@@ -61,11 +64,20 @@ def _told_of(shop: ShopBooks) -> Iterator[None]:
         raise UnfitError(f"[books] of {where}: {error}") from error
 
 
-def _rows_of(shop: ShopBooks, select: Select, what: str, vouchers: Sequence[int]) -> Iterator[Row]:
-    """The rows of `orders` or `stock`, a bounded number."""
+def _rows_of(
+    shop: ShopBooks,
+    select: Select,
+    what: str,
+    vouchers: Sequence[int],
+    reader: RowReader | None = None,
+) -> Iterator[Row]:
+    """The rows of `orders` or `stock`, a bounded number, whose columns are seen to by `reader`."""
     if not getattr(shop.books, what):
         return
-    for number, row in enumerate(select(shop.books.asking(what, vouchers))):
+    columns, rows = select(shop.books.asking(what, vouchers))
+    if columns is not None and reader is not None:
+        reader.ensure(what, columns)
+    for number, row in enumerate(rows):
         if number == _ROWS_MAX:
             raise UnfitError(f"more than {_ROWS_MAX:,} {what}; ask with WHERE … IN ({VOUCHERS})")
         yield row
@@ -109,12 +121,10 @@ def _mysql(url: str) -> Iterator[Select]:
         arguments = mysql_arguments(place, read_timeout_s=_READ_TIMEOUT_S)
         database = open_mysql(**arguments, autocommit=True)
 
-        def select(query: str) -> Iterator[Row]:
-            with database.cursor() as cursor:
-                cursor.execute(query)
-                names = [column[0].lower() for column in cursor.description or ()]
-                while batch := cursor.fetchmany(_FETCH_ROWS):
-                    yield from (dict(zip(names, row, strict=True)) for row in batch)
+        def select(query: str) -> Found:
+            cursor = database.cursor()
+            cursor.execute(query)
+            return _found(cursor)
 
         with frozen_view(database):
             yield select
@@ -145,12 +155,9 @@ def _postgres(url: str) -> Iterator[Select]:
             database.execute("SET LOCAL TIME ZONE 'UTC'")
             is_open = True
 
-            def select(query: str) -> Iterator[Row]:
+            def select(query: str) -> Found:
                 # prepared: one statement alone, so that none can end the transaction that reads
-                cursor = database.execute(query.encode(), prepare=True)
-                names = [column.name.lower() for column in cursor.description or ()]
-                while batch := cursor.fetchmany(_FETCH_ROWS):
-                    yield from (dict(zip(names, row, strict=True)) for row in batch)
+                return _found(database.execute(query.encode(), prepare=True))
 
             try:
                 yield select
@@ -177,10 +184,8 @@ def _sqlite(url: str) -> Iterator[Select]:
     except sqlite3.Error as error:
         raise UnreachableError(f"{path} cannot be read ({error}); {_CURE}") from error
 
-    def select(query: str) -> Iterator[Row]:
-        cursor = database.execute(query)
-        names = [column[0].lower() for column in cursor.description or ()]
-        yield from (dict(zip(names, row, strict=True)) for row in cursor)
+    def select(query: str) -> Found:
+        return _found(database.execute(query))
 
     try:
         database.execute("PRAGMA query_only = 1")
@@ -196,6 +201,17 @@ def _sqlite(url: str) -> Iterator[Select]:
         database.close()
 
 
+def _found(cursor: Any) -> Found:
+    """What a query has come to, by any of the drivers."""
+    columns = [column[0].lower() for column in cursor.description or ()]
+
+    def rows() -> Iterator[Row]:
+        while batch := cursor.fetchmany(_FETCH_ROWS):
+            yield from (dict(zip(columns, row, strict=True)) for row in batch)
+
+    return columns, rows()
+
+
 def _first(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
@@ -207,7 +223,7 @@ def _by_route(shop: ShopBooks) -> Select:
     """The lists of an answer; each route is asked once, so that what it tells is of one instant."""
     documents: dict[str, Any] = {}
 
-    def select(asked: str) -> Iterator[Row]:
+    def select(asked: str) -> Found:
         path, _, pointer = asked.partition("#")
         if path not in documents:
             documents[path] = _document(shop, path)
@@ -224,7 +240,7 @@ def _by_route(shop: ShopBooks) -> Select:
         for each in found:
             if not isinstance(each, dict):
                 raise UnfitError(f"{pointer!r} holds {str(each)[:60]!r}, which is no object")
-            yield each
+        return None, iter(found)
 
     return select
 

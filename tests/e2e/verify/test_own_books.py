@@ -271,6 +271,8 @@ UNFIT = [
     ("SELECT * FROM nowhere", "no such table: nowhere; give the account SELECT there"),
     ("SELECT buyer AS user FROM skus", "no such column: buyer"),
     ("SELECT FROM WHERE", "syntax error"),
+    ("SELECT 1 AS id, 1 AS user, 2 AS ID", "two columns of orders are called 'id'; name the one"),
+    ("SELECT sku AS id FROM skus", "an order without 'user' (it has id); name it in the query"),
     ("SELECT 1 AS user, 0.5 AS quantity", "quantity: found '0.5', expected a whole number"),
     ("SELECT 1 AS user, NULL AS voucher", "'voucher' is NULL; leave it out"),
     ("SELECT 1 AS user, 'paid' AS live", "live: found 'paid', expected a truth, such as state <>"),
@@ -300,6 +302,15 @@ def test_stock_that_tells_of_others_alone_is_one_line_before_anything_is_sent(
     sqlite3.connect(tmp_path / "shop.db").close()
     told = refused(tmp_path, books)
     assert "books.stock: tells of a-1, and not of voucher 1; sell what there is" in told
+
+
+def test_stock_that_says_nothing_is_one_line_before_anything_is_sent(tmp_path: Path) -> None:
+    books = (
+        f'url = "sqlite:///{tmp_path / "shop.db"}"\norders = "SELECT 1 AS user WHERE 0"\n'
+        'stock = "SELECT 1 AS voucher, 9 AS left"\n'
+    )
+    sqlite3.connect(tmp_path / "shop.db").close()
+    assert "a stock without 'stock' (it has voucher, left)" in refused(tmp_path, books)
 
 
 @pytest.mark.parametrize(
