@@ -281,8 +281,11 @@ def _check_outcomes(where: str, step: Step, table: StepTable) -> None:
         raise ValueError(f"{where}.poll: no rule of {where}.outcomes says {QUEUED!r}")
     if step is Step.BUY:
         final = table.outcomes + (table.poll.outcomes if table.poll else ())
-        if not any(rule.outcome == "sold" for rule in final):
-            raise ValueError(f"{where}.outcomes: no rule says 'sold', so nothing ever could be")
+        if not any(rule.outcome in ("sold", "unknown") for rule in final):
+            raise ValueError(
+                f"{where}.outcomes: no rule says 'sold', so nothing ever could be; where no answer "
+                "tells what was sold, one says 'unknown'"
+            )
     elif table.poll is not None:
         raise ValueError(f"{where}.poll: this is for a claim, [target.buy]")
 
