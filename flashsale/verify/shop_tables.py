@@ -5,7 +5,7 @@ Everything is read in one snapshot that can write nothing. What is read is named
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -47,9 +47,15 @@ def read_tables(shop: ShopBooks, vouchers: Sequence[int]) -> Told:
 
 
 def count_orders(shop: ShopBooks, vouchers: Sequence[int]) -> int:
-    """How many rows there are, of whatever state."""
+    """How many rows there are, of whatever state; counted where they are, if that can be."""
     if not shop.books.orders:
         return 0
+    if not shop.books.route:
+        query = shop.books.asking("orders", vouchers).rstrip().rstrip(";")
+        with suppress(UnfitError), _selecting(shop) as select:
+            counting = f"SELECT COUNT(*) AS found FROM (\n{query}\n) AS counted"  # noqa: S608 - its file's
+            _, rows = select(counting)
+            return int(next(rows)["found"])
     with _told_of(shop), _selecting(shop) as select:
         return sum(1 for _ in _rows_of(shop, select, "orders", vouchers))
 

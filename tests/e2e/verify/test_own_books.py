@@ -16,7 +16,7 @@ import pytest
 from rig.private_ca import certify
 from rig.shop_server import Asked, Reply, ShopServer
 
-from flashsale.books import Books
+from flashsale.books import Books, ShopBooks
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
@@ -25,7 +25,7 @@ from flashsale.model import Verdict
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.target import Tls
 from flashsale.verify.finding import Judgement
-from flashsale.verify.shop_tables import read_tables
+from flashsale.verify.shop_tables import count_orders, read_tables
 
 SCENARIO = """\
 # Is it sold as it should be?
@@ -355,6 +355,23 @@ def test_answers_that_name_orders_need_their_ids_in_the_books(
     )
     with pytest.raises(NothingJudgedError, match=r"answers name orders, and those of .* no 'id'"):
         judged(books=books)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT n AS user FROM o; ",
+        "SELECT n AS user FROM o -- all of them",
+        "WITH every AS (SELECT n FROM o) SELECT n AS user FROM every",
+        "SELECT n AS user FROM o UNION ALL SELECT n FROM o WHERE 0 ORDER BY 1",
+        "SELECT n AS user, n AS x, n + 1 AS x FROM o",
+    ],
+)
+def test_rows_are_counted_whatever_the_query_is_like(tmp_path: Path, query: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "o.db", isolation_level=None)) as database:
+        database.executescript("CREATE TABLE o (n); INSERT INTO o VALUES (1), (2), (3);")
+    shop = ShopBooks(Books(orders=query), f"sqlite:///{tmp_path / 'o.db'}")
+    assert count_orders(shop, [1]) == len(read_tables(shop, [1]).orders) == 3
 
 
 def told_at(base_url: str, tls: Tls | None = None) -> int:
