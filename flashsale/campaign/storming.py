@@ -211,8 +211,9 @@ def users_of(request: StormRequest) -> dict[int, dict[str, str]]:
         every = range(1, scenario.load.user_count + 1) if users is None else sorted(users)
         return {user: {} for user in every}
     if users is not None:
-        return read_users_of(request.tokens, columns, users)
-    return read_users(request.tokens, columns, scenario.load.user_count)
+        return read_users_of(request.tokens, columns, users, scenario.target.user_column)
+    count = scenario.load.user_count
+    return read_users(request.tokens, columns, count, scenario.target.user_column)
 
 
 def tokens_of(request: StormRequest, columns: Mapping[int, Mapping[str, str]]) -> dict[int, str]:

@@ -25,6 +25,7 @@ from flashsale.scenario.said import check_place
 from flashsale.scenario.target import Routes
 from flashsale.scenario.template import Piece, Values
 from flashsale.scenario.thresholds import ENDPOINTS
+from flashsale.scenario.tokens import ID_COLUMN
 
 _VARIABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,31}")
 _POLLED = (QUEUED, "sold", "sold_out", "duplicate", "ended", "refused", "shed", "unknown")
@@ -120,6 +121,11 @@ class Shop(Routes):
         strict=False,
         max_length=10_000,
         description="what the shop calls vouchers 1, 2, 3 …, where it is not that",
+    )
+    user_column: str = Field(
+        default=ID_COLUMN,
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="the column of the users' file with the id by which the books know them",
     )
     buy: StepTable | None = Field(default=None, description="the table [target.buy]: the claim")
     browse: StepTable | None = Field(default=None, description="the table [target.browse]")

@@ -85,7 +85,8 @@ def _expected(detail: ErrorDetails) -> str:
         case "less_than_equal":
             return f"at most {detail['ctx']['le']:,}"
         case "string_pattern_mismatch":
-            return "lower-case letters, digits, '-' and '_'"
+            letters = "letters" if "A-Z" in detail["ctx"]["pattern"] else "lower-case letters"
+            return f"{letters}, digits, '-' and '_'"
         case "model_type" | "dict_type":
             return "a table"
         case "tuple_type":

@@ -214,6 +214,7 @@ def xml(stock: Stock, folder: Path, _: Any) -> Shop:
         f"""\
 [target]
 vouchers = ["x-1"]
+user_column = "login"
 [target.buy]
 path = "/orders"
 headers = {{ content-type = "application/xml" }}
@@ -236,7 +237,7 @@ SELECT sku AS voucher, count(*) AS initial, sum(order_id IS NULL) AS stock
 FROM units GROUP BY sku'''
 """,
         answer,
-        users="user_id,login\n" + "".join(f"c{n}, c{n} \n" for n in range(1, 9)),
+        users="login,no\n" + "".join(f" c{n}, {n}\n" for n in range(1, 9)),
     )
 
 
