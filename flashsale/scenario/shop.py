@@ -169,6 +169,9 @@ class Shop(Routes):
     @model_validator(mode="after")
     def _steps_are_whole(self) -> Self:
         check_headers(self.headers)
+        for name in ("vouchers", "user_column"):
+            if name in self.model_fields_set and not self.is_own:
+                raise ValueError(f"target.{name}: this is for a shop with [target.buy]")
         taken = self._taken
         for step, table in self.described.items():
             where = f"target.{step.endpoint}"

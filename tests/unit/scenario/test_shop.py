@@ -101,6 +101,7 @@ def rules(text: str) -> str:
             "target.buy.form.a: found [1], expected text, a number, true",
         ),
         (BUY + '[books]\nurl = "mongodb://h/d"\norders = "SELECT 1"\n', "tells by books.route"),
+        ('[target]\nvouchers = ["a"]\n', "target.vouchers: this is for a shop with [target.buy]"),
         (BUY + '[target]\nvouchers = ["a", "a"]\n', "'a' stands there twice"),
         (BUY + "[target]\nvouchers = ['a\"']\n", "expected an id, without quotes"),
         (
