@@ -162,8 +162,13 @@ def _postgres(url: str) -> Iterator[Select]:
             is_open = True
 
             def select(query: str) -> Found:
-                # prepared: one statement alone, so that none can end the transaction that reads
-                return _found(database.execute(query.encode(), prepare=True))
+                # Not by a cursor: that sends several statements where there are several, and one
+                # could end the transaction that reads; or it prepares them by a name, which a
+                # pool between here and the database mixes up with another's.
+                result = database.pgconn.exec_params(query.encode(), None)
+                if result.status != psycopg.pq.ExecStatus.TUPLES_OK:
+                    raise psycopg.errors.error_from_result(result)
+                return _found(_Loaded(result, psycopg.adapt.Transformer(database)))
 
             try:
                 yield select
@@ -178,6 +183,21 @@ def _postgres(url: str) -> Iterator[Select]:
         raise UnreachableError(
             f"{place} cannot be read ({_first(error)}); start it, or {_CURE}"
         ) from error
+
+
+class _Loaded:
+    """A result of PostgreSQL, as a cursor of the other drivers has it."""
+
+    def __init__(self, result: Any, loading: Any) -> None:
+        self._size, self._at, self._loading = result.ntuples, 0, loading
+        self._loading.set_pgresult(result)
+        self.description = [(result.fname(i).decode(),) for i in range(result.nfields)]
+
+    def fetchmany(self, size: int) -> list[tuple[Any, ...]]:
+        """So many of the rows that are left."""
+        begin, self._at = self._at, min(self._at + size, self._size)
+        rows: list[tuple[Any, ...]] = self._loading.load_rows(begin, self._at, tuple)
+        return rows
 
 
 @contextmanager
