@@ -8,7 +8,6 @@ JSON as a string. `{voucher:number}` alone in a JSON string stands there without
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -64,7 +63,7 @@ def pieces(text: str, write: Write, literal: Write = _plain) -> list[Piece]:
 
 def in_path(text: str) -> list[Piece]:
     """A path, with its query if it has one, as it was written."""
-    return pieces(text, partial(quote, safe=""))
+    return pieces(text, _in_path)
 
 
 def in_form(fields: Mapping[str, object]) -> list[Piece]:
@@ -72,7 +71,7 @@ def in_form(fields: Mapping[str, object]) -> list[Piece]:
     found: list[Piece] = []
     for name, value in fields.items():
         found += ["&" if found else "", quote_plus(name), "="]
-        found += pieces(_scalar(value), quote_plus, quote_plus)
+        found += pieces(_scalar(value), _in_form, _in_form)
     return list(_joined(found))
 
 
@@ -113,7 +112,17 @@ def _json(value: Any) -> Iterator[Piece]:
         yield '"'
 
 
+def _in_path(text: str) -> str:
+    return text if text.isascii() and text.isalnum() else quote(text, safe="")
+
+
+def _in_form(text: str) -> str:
+    return text if text.isascii() and text.isalnum() else quote_plus(text)
+
+
 def _in_string(text: str) -> str:
+    if text.isascii() and text.isalnum():
+        return text
     return orjson.dumps(text).decode()[1:-1]
 
 
@@ -124,6 +133,8 @@ def _number(text: str) -> str:
 
 def _header_value(text: str) -> str:
     """What a header can say: a value that would end it is cut where it would."""
+    if text.isascii() and text.isprintable():
+        return text
     match = _HEADER_VALUE.match(text)
     assert match is not None
     return match[0]
@@ -166,8 +177,10 @@ def is_number(text: str) -> bool:
 def fill(found: Iterable[Piece], values: Values) -> str:
     """The text with these values; one that nobody knows is empty."""
     return "".join(
-        piece if isinstance(piece, str) else piece.write(values.get(piece.name, ""))
-        for piece in found
+        [
+            piece if isinstance(piece, str) else piece.write(values.get(piece.name, ""))
+            for piece in found
+        ]
     )
 
 

@@ -17,6 +17,7 @@ from flashsale.scenario.load import Step
 from flashsale.scenario.request import Prepared
 from flashsale.scenario.rules import QUEUED, Meanings
 from flashsale.scenario.target import Target
+from flashsale.scenario.tokens import ID_COLUMN
 from flashsale.storm.attack.attack import Mission
 from flashsale.storm.attack.wire import KEPT, BrowseReader, Reader, SignReader
 from flashsale.storm.plan.plan import Plan
@@ -153,28 +154,45 @@ class Exchange:
 
 
 class Values:
-    """What is known of each attempt when the plan is made."""
+    """What is known of each attempt when the plan is made, as far as somebody asks for it."""
 
     def __init__(self, mission: Mission) -> None:
         self._plan, self._tokens, self._columns = mission.plan, mission.tokens, mission.columns
         sale, self._called = mission.scenario.sale, mission.scenario.target.name_of
         self._same = {"run": mission.run, "quantity": str(sale.quantity if sale else 1)}
-        self._uuids = "uuid" in mission.scenario.target.names_asked
+        self._asked = [
+            (name, read)
+            for name in sorted(mission.scenario.target.names_asked)
+            if (read := self._reader(name)) is not None
+        ]
 
     def __call__(self, attempt: int) -> dict[str, str]:
-        plan = self._plan
-        user = plan.users[attempt] if plan.users else 0
-        named = plan.numbers[attempt] if plan.numbers else attempt
-        columns = self._columns.get(user, {})
+        found = dict(self._same)
+        for name, read in self._asked:
+            found[name] = read(attempt)
+        return found
+
+    def _reader(self, name: str) -> Callable[[int], str] | None:
+        """What tells a variable; None for one that is the same for all, or known only later."""
+        column = template.column_of(name)
+        if column is not None:
+            return lambda attempt: self._row(attempt).get(column, "")
         return {
-            **self._same,
-            **{f"user.{name}": value for name, value in columns.items()},
-            "user": columns.get("user_id", str(user)),
-            "token": self._tokens.get(user, ""),
-            "voucher": self._called(plan.things[attempt]),
-            "attempt": str(named),
-            **({"uuid": uuid_of(self._same["run"], named)} if self._uuids else {}),
-        }
+            "user": lambda attempt: self._row(attempt).get(ID_COLUMN) or str(self._user(attempt)),
+            "token": lambda attempt: self._tokens.get(self._user(attempt), ""),
+            "voucher": lambda attempt: self._called(self._plan.things[attempt]),
+            "attempt": lambda attempt: str(self._number(attempt)),
+            "uuid": lambda attempt: uuid_of(self._same["run"], self._number(attempt)),
+        }.get(name)
+
+    def _row(self, attempt: int) -> Mapping[str, str]:
+        return self._columns.get(self._user(attempt), {})
+
+    def _user(self, attempt: int) -> int:
+        return self._plan.users[attempt] if self._plan.users else 0
+
+    def _number(self, attempt: int) -> int:
+        return self._plan.numbers[attempt] if self._plan.numbers else attempt
 
 
 def uuid_of(run: str, attempt: int) -> str:
