@@ -237,8 +237,9 @@ class Books(_Table):
             _check_url("books.url", self.url, SQL_SCHEMES)
         if self.route:
             self._check_route()
-        elif self.stock_route:
-            raise ValueError("books.stock_route: this is for a shop with books.route")
+        elif self.stock_route or self.headers:
+            name = "stock_route" if self.stock_route else "headers"
+            raise ValueError(f"books.{name}: this is for a shop with books.route")
         else:
             for name, text in (("orders", self.orders), ("stock", self.stock)):
                 if text:

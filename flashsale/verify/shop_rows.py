@@ -77,20 +77,19 @@ class RowReader:
         self._deep = {name: there for name, there in books.names.items() if there[:1] == "/"}
         self._names = {there: name for name, there in books.names.items()}
         self._elsewhere = {name for name, there in books.names.items() if there != name}
-        self._is_route = bool(books.route)
         self.columns: set[str] = set()
 
     def ensure(self, what: str, columns: Sequence[str]) -> None:
         """See that a query has the columns that have to be there, also where it finds no row.
         Raises UnfitError."""
-        has = dict.fromkeys(columns)
+        has = {**self._named(dict.fromkeys(columns)), **dict.fromkeys(self._deep)}
         twice = next((name for name in has if columns.count(name) > 1), None)
         if twice in (*ORDER_COLUMNS, *STOCK_COLUMNS):
             raise UnfitError(
                 f"two columns of {what} are called {twice!r}; name the one that is meant"
             )
         if what == "orders":
-            self.columns.update(columns)
+            self.columns.update(has)
             needed, one = ["user"], "an order"
         else:
             needed, one = [], "a stock"
@@ -134,8 +133,8 @@ class RowReader:
         )
 
     def _named(self, row: Row) -> Row:
-        """The row by our names: in JSON of a route it has its own, and some of it lies deeper."""
-        if not self._is_route:
+        """The row by our names: it may have its own, and some of it may lie deeper."""
+        if not self._names:
             return row
         named = {
             self._names.get(name, name): value

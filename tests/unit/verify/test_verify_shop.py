@@ -142,6 +142,15 @@ def test_what_a_route_calls_them_and_what_lies_deeper() -> None:
         found.order({"no": 1, "lines": [{"sku": "x"}]})
 
 
+def test_a_query_can_have_names_of_its_own() -> None:
+    found = reader(names={"user": "buyer_id", "id": "/told/no"})
+    found.ensure("orders", ["told", "id", "buyer_id"])
+    assert found.columns == {"told", "user", "id"}
+    assert found.order({"told": {"no": 5}, "id": 1, "buyer_id": 7}).id == "5"
+    with pytest.raises(UnfitError, match="without 'user'"):
+        found.ensure("orders", ["id", "user"])  # which is another's
+
+
 @pytest.mark.parametrize(
     ("row", "stock", "initial"),
     [
@@ -179,6 +188,7 @@ def test_stock_is_what_is_left_or_what_was_not_sold(
         ({"orders": SELECT, "vouchers": ["a", "a"]}, "stands there twice"),
         ({"orders": SELECT, "vouchers": ['a"']}, "expected an id"),
         ({"orders": SELECT, "stock_route": "/s"}, "this is for a shop with books.route"),
+        ({"orders": SELECT, "headers": {"x": "y"}}, "this is for a shop with books.route"),
         ({"orders": "/o", "route": "/o", "stock_route": "s"}, "expected a path"),
         ({"orders": f"{SELECT} FROM o WHERE sku = {{voucher}}"}, "expected {vouchers} alone"),
         ({"orders": f"{SELECT} FROM o WHERE sku IN ('{{vouchers}}')"}, "in quotes or a comment"),
