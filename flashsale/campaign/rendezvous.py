@@ -28,10 +28,11 @@ from flashsale.campaign.merging import Whole
 from flashsale.campaign.stores import record_stack
 from flashsale.campaign.storming import (
     StormRequest,
+    baseline_taken,
     count_of_loads,
+    keep_units,
     mark_end,
     reported,
-    take_units,
     tokens_of,
     users_of,
 )
@@ -89,8 +90,9 @@ def run_rendezvous(request: StormRequest, place: Place, teller: Teller = SILENT)
         )
     sockets = _listen(place)
     scenario = request.scenario
+    baseline = baseline_taken(request, teller)
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC), teller.say)
-    units = take_units(request, folder, teller)
+    units = keep_units(request, baseline, folder)
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = count_of_loads(request)
