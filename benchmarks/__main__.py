@@ -17,6 +17,7 @@ NAMES = (
     "hot_stale",
     "bloom",
     "metrics",
+    "failpoints",
     "durability",
     "seed_million",
     "verify_million",
