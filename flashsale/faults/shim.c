@@ -418,6 +418,12 @@ static int synced(int fd, long call)
     struct file *file = watched(fd, &st);
     if (!file)
         return syscall(call, fd);
+    take();
+    if (control->keeps_undo && file->undo < 0)
+        open_undo(file, fd); /* a process before this one may have written there */
+    uint64_t mark = file->end; /* what comes while it waits and runs is not promised */
+    unsigned generation = file->generation;
+    give();
     if (control->fsync_delay_ms) {
         struct timespec wait = {control->fsync_delay_ms / 1000,
             control->fsync_delay_ms % 1000 * 1000000L};
@@ -427,12 +433,6 @@ static int synced(int fd, long call)
         errno = control->fsync_error;
         return -1;
     }
-    take();
-    if (control->keeps_undo && file->undo < 0)
-        open_undo(file, fd); /* a process before this one may have written there */
-    uint64_t mark = file->end;
-    unsigned generation = file->generation;
-    give();
     int done = syscall(call, fd);
     if (done == 0) {
         take();

@@ -37,7 +37,6 @@ MUTATIONS: dict[str, tuple[str, str]] = {
         "file->end = whole_end(file->undo, head);",
         "struct stat st; fstat(file->undo, &st); file->end = st.st_size;",
     ),
-    "an undo file begins anew": ("file->head = head;", "file->head = HEAD_BYTES;"),
     "a shorter file is not seen": (
         "    remember(file, fd, st.st_size, from, st.st_size - from);\n",
         "",

@@ -138,6 +138,47 @@ def test_what_a_failing_fsync_was_for_is_gone(run: Run, control: Control) -> Non
     assert (control.path.parent.parent / "ledger/log").read_bytes() == b"kept"
 
 
+def test_what_comes_while_an_fsync_runs_is_not_on_disk(run: Run, control: Control) -> None:
+    control.set("fsync_delay_ms", 400)
+    run(
+        "import threading",
+        opened("log", " | os.O_APPEND"),
+        "os.write(fd, b'kept')",
+        "syncing = threading.Thread(target=os.fsync, args=(fd,)); syncing.start()",
+        "time.sleep(0.1); os.write(fd, b'late'); syncing.join()",
+        DIES,
+    )
+    run(opened("log", " | os.O_APPEND"), "os.write(fd, b'later')", DIES)
+    assert control.cut_back() == (2, 1)
+    assert (control.path.parent.parent / "ledger/log").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("ends", ["os.unlink('old')", "os.rename('other', 'old')"])
+def test_what_is_gone_by_name_is_not_put_into_whoever_has_its_place(
+    run: Run, control: Control, ends: str
+) -> None:
+    """A file system that gives an inode to the next file would take it for the same file."""
+    (control.path.parent.parent / "ledger/other").write_bytes(b"")
+    gone = run(
+        opened("old"),
+        "os.write(fd, b'secret'); os.fsync(fd); os.pwrite(fd, b'XXXXXX', 0)",
+        "print(os.fstat(fd).st_ino, flush=True); os.close(fd)",
+        ends,
+        DIES,
+    )
+    come = run(
+        f"for n in range(200):\n    {opened('new')}\n    os.rename('new', f'new-{{n}}')",
+        f"    if os.fstat(fd).st_ino == {gone.stdout.strip()}: break",
+        "os.write(fd, b'lost'); print(os.fstat(fd).st_ino, f'new-{n}', flush=True)",
+        DIES,
+    )
+    inode, name = come.stdout.split()
+    if inode != gone.stdout.strip():
+        pytest.skip("this file system gave the inode to nobody")
+    assert control.cut_back() == (1, 1)
+    assert (control.path.parent.parent / "ledger" / name).read_bytes() == b""
+
+
 def test_half_an_undo_record_is_written_over(run: Run, control: Control) -> None:
     """A process that was killed in the middle of one left it; the next goes on before it."""
     run(opened("log"), "os.write(fd, b'one'); os.fsync(fd); os.write(fd, b'two')", DIES)

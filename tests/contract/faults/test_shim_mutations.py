@@ -53,5 +53,7 @@ def test_the_source_as_it_is_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_change_is_found(tmp_path: Path, name: str) -> None:
     done = judged(tmp_path, mutated(SOURCE, name))
+    if "skipped" in done.stdout and "undo file" in name:
+        pytest.skip("this file system gave no inode to another file")
     assert done.returncode == 1, f"{name} passes all tests\n{done.stdout}"
     assert "could not be compiled" not in done.stdout
