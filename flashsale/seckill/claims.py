@@ -37,7 +37,8 @@ _AFTER_DEADLINE_S = 0.02
 
 _OF_LATE = 8
 """Over so many calls what one takes is averaged, roughly."""
-_OVERRUN_CALLS, _OVERRUN_MIN_S = 2, 0.02
+_OVERRUN_ROOM, _OVERRUN_PATIENCE, _OVERRUN_MIN_S = 1, 4, 0.02
+"""Calls, or so long at least: whose claims have room, and what nobody waits longer for."""
 _CROWD_SHARE, _CROWD_MIN_S = 1 / 8, 0.1
 """A crowd has come within this share of the queue's time-out, or within so long at least."""
 _WELL_SHARE, _LOOK_SHARE = 1 / 10, 1 / 4
@@ -53,10 +54,10 @@ class Patience:
 
     A crowd that comes at once is worth a queue: each waits for the whole time-out, and as many have
     room as are served within it. Where more come than can be served for as long as they come, who
-    is served had better be served soon: nobody waits longer than two calls take, and two calls'
-    worth have room. Such a load is known by one who has waited for the whole time-out, or by those
-    who had no room for longer than a crowd takes to come. It is over when next to nobody was too
-    many for a while. Instants are the caller's; nothing here reads a clock.
+    is served had better be served soon: those have room who leave with the next call, and nobody
+    waits longer than four calls take. Such a load is known by one who has waited for the whole
+    time-out, or by those who had no room for longer than a crowd takes to come. It is over when
+    next to nobody was too many for a while. Instants are the caller's; nothing reads a clock here.
     """
 
     def __init__(self, bounds: Bounds, timeout_s: float) -> None:
@@ -76,7 +77,7 @@ class Patience:
         """How long a claim may wait."""
         if not self.is_overrun:
             return self._timeout_s
-        return min(self._timeout_s, max(_OVERRUN_MIN_S, _OVERRUN_CALLS * self.call_s))
+        return self._of_calls(_OVERRUN_PATIENCE)
 
     def called(self, claims: int, took_s: float, now_s: float) -> int:
         """So many were served by a call; how many may wait from now on."""
@@ -87,7 +88,8 @@ class Patience:
             if was_idle or self._too_many <= self._came * _WELL_SHARE:
                 self.is_overrun = False
             self._look_again(now_s)
-        calls = max(_OVERRUN_CALLS, self.most_s / self.call_s) if self.call_s else float("inf")
+        within_s = self._of_calls(_OVERRUN_ROOM) if self.is_overrun else self._timeout_s
+        calls = max(_OVERRUN_ROOM, within_s / self.call_s) if self.call_s else float("inf")
         bounds = self._bounds
         return int(min(bounds.queue_max, calls * bounds.batch_max * bounds.calls_max))
 
@@ -112,6 +114,9 @@ class Patience:
         """One was too many."""
         self._came += 1
         self._too_many += 1
+
+    def _of_calls(self, count: int) -> float:
+        return min(self._timeout_s, max(_OVERRUN_MIN_S, count * self.call_s))
 
     def _overrun(self, now_s: float) -> None:
         if not self.is_overrun:
