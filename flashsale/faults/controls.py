@@ -42,7 +42,7 @@ if "replica" in sys.orig_argv:
 _ACKNOWLEDGES_FIRST = """\
 import sys
 if "worker" in sys.orig_argv:
-    from flashsale.orders.books import BooksWatch
+    from flashsale.orders.watch import BooksWatch
     from flashsale.orders.worker import Worker
     BooksWatch.requeue_missing = lambda self: 0
     persist = Worker._under_lock

@@ -381,4 +381,6 @@ class Settlement:
         return settled(reply, batch.order_ids)
 
     def _left_s(self, deadline_ms: int) -> float:
-        return max(0.0, (deadline_ms + 1) / 1000 - self._clock.now_s())
+        """Never more than a deadline is set ahead: the ledger's clock may have been set back."""
+        left_s = (deadline_ms + 1) / 1000 - self._clock.now_s()
+        return min(max(0.0, left_s), self._timeout_s)
