@@ -223,6 +223,7 @@ class Claims:
         answers = read_answers(reply)
         if self._permits is not None and answers[0] == NO_PERMIT:
             self._permits.drop(batch.permit)
+            self._channel.leave()  # another server may have the permit by now
         return answers
 
     async def _lease(self, day: str, size: int) -> int:

@@ -291,7 +291,7 @@ class Rebuild:
         done = Rebuilt()
         with alone(self._books.pool):
             self._books.revoke(CLOSED_FOR_REBUILD)
-            self._books.supersede(_WORKERS_END_S)
+            self._books.supersede(_WORKERS_END_S, forced=True)
             reach("rebuild.closed")
             while (found := survey(self._books)).repairs or not done.rounds:
                 if done.rounds == _ROUNDS_MAX:

@@ -257,6 +257,11 @@ class Channel:
                 raise reply
         return replies
 
+    def leave(self) -> None:
+        """Use none of the connections again that are there now: they lead to a server that is not,
+        or may not be, the one to be spoken to."""
+        self._demoted_s = monotonic()
+
     async def aclose(self) -> None:
         """Close every idle connection."""
         while self._idle:
@@ -307,7 +312,7 @@ class Channel:
             raise
         writer, connection._reader, connection._writer = connection._writer, None, None
         assert writer is not None
-        wire = _Wire(writer, self._text, self._leave)
+        wire = _Wire(writer, self._text, self.leave)
         writer.transport.set_protocol(wire)
         if self._opening is not None:
             try:
@@ -321,9 +326,6 @@ class Channel:
         self.in_use -= 1
         self._idle.append(wire)
         self._free.release()
-
-    def _leave(self) -> None:
-        self._demoted_s = monotonic()
 
     async def _exchange(
         self, wire: _Wire, commands: Sequence[Sequence[Word]], due_s: float

@@ -31,6 +31,7 @@ from redis.retry import Retry
 
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import REFUSED, Call
+from flashsale.sentinels import client_url, follow
 from flashsale.store_urls import read_redis_url
 
 P = ParamSpec("P")
@@ -115,13 +116,13 @@ def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis"
     """A blocking client, text replies, no retry. A blocking XREADGROUP needs its own, longer one.
 
     No reply can fail to be text: somebody may have written anything where we read.
-
+    Behind Sentinels each connection leads to who is the primary then.
 
     Raises UsageError for a URL that is not one of a Redis.
     """
-    read_redis_url(url)
+    place = read_redis_url(url)
     client = redis.Redis.from_url(
-        url,
+        client_url(place, url),
         protocol=2,
         decode_responses=True,
         encoding_errors="surrogateescape",  # bytes that are no text come, and go back, as they are
@@ -131,6 +132,7 @@ def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis"
         **_DRIVER,
     )
     pool = client.connection_pool
+    follow(pool, place)
     pool.connection_class = _ending(pool.connection_class)
     return client
 
@@ -139,9 +141,9 @@ def async_client(
     url: str, *, timeout_s: float = CALL_TIMEOUT_S, connections_max: int = 16
 ) -> "redis.asyncio.Redis":
     """An asyncio client with a bounded pool, text replies, no retry. Raises UsageError."""
-    read_redis_url(url)
-    return redis.asyncio.Redis.from_url(
-        url,
+    place = read_redis_url(url)
+    client = redis.asyncio.Redis.from_url(
+        client_url(place, url),
         protocol=2,
         decode_responses=True,
         retry=AsyncRetry(NoBackoff(), 0),
@@ -150,6 +152,8 @@ def async_client(
         max_connections=connections_max,
         **_DRIVER,
     )
+    follow(client.connection_pool, place)
+    return client
 
 
 class Rejected(Unavailable):
