@@ -6,6 +6,7 @@ The ledger's clients never retry by themselves: a retry could sell twice.
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,8 +31,9 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import REFUSED, Call
+from flashsale.lua.scripts import REFUSED, Call, Word
 from flashsale.sentinels import client_url, follow
+from flashsale.settings import ClaimSettings
 from flashsale.store_urls import read_redis_url
 
 P = ParamSpec("P")
@@ -154,6 +156,47 @@ def async_client(
     )
     follow(client.connection_pool, place)
     return client
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """How many replicas must have what a connection has written, or seen, before it counts; and
+    with `on_disk` have it on their disks. What is not confirmed within the time may be lost."""
+
+    replicas: int
+    timeout_ms: int
+    on_disk: bool = False
+
+    @classmethod
+    def wanted(cls, settings: ClaimSettings) -> "Confirmation | None":
+        """What the settings ask for; None where no replica is asked."""
+        if not settings.confirm_replicas:
+            return None
+        return cls(settings.confirm_replicas, settings.confirm_timeout_ms, settings.confirm_on_disk)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The command that asks them, over the connection that wrote: its reply comes when they
+        have it, or the time is up. It is of all that the server had written by then."""
+        if self.on_disk:
+            return ("WAITAOF", 1, self.replicas, self.timeout_ms)
+        return ("WAIT", self.replicas, self.timeout_ms)
+
+    def holds(self, reply: Any) -> bool:
+        """Whether the reply says that enough of them have it. Pure."""
+        if self.on_disk:
+            return isinstance(reply, list) and reply[0] >= 1 and int(reply[1]) >= self.replicas
+        return isinstance(reply, int) and reply >= self.replicas
+
+    def told(self, reply: Any) -> str:
+        """What was missing, for a reader. Pure."""
+        if isinstance(reply, (int, list)):
+            where = "on their disks " if self.on_disk else ""
+            return (
+                f"fewer than {self.replicas} replicas had it {where}within {self.timeout_ms} ms "
+                f"({self.words[0]!s} answered {reply})"
+            )
+        return f"no replica was asked: {reply}"
 
 
 class Rejected(Unavailable):

@@ -28,13 +28,16 @@ def test_the_primary_is_who_is_up() -> None:
         assert primary_of({"sale": master(**down)}, "sale") is None
 
 
-@pytest.mark.parametrize("reply", [["master", 0, []], [b"master", 0, []]])
+INFO = "# Replication\r\nrole:{}\r\nconnected_slaves:1\r\n"
+
+
+@pytest.mark.parametrize("reply", [INFO.format("master"), INFO.format("master").encode()])
 def test_a_primary_is_gone_on_with(reply: object) -> None:
     check_role(reply, "10.0.0.1:6379")
 
 
 @pytest.mark.parametrize(
-    "reply", [["slave", "10.0.0.2", 6379, "connected", 1], [b"sentinel", []], [], None, "ERR"]
+    "reply", [INFO.format("slave"), INFO.format("slave").encode(), "", b"", None, "OK"]
 )
 def test_any_other_server_is_left_and_nothing_was_done(reply: object) -> None:
     with pytest.raises(NoPrimary, match=r"10\.0\.0\.1:6379 is no primary") as raised:
