@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
+import redis
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.connection import AbstractConnection as AsyncConnection
@@ -100,7 +101,12 @@ class Sentinels:
         return NoPrimary(told)
 
 
+DRIVER: dict[str, Any] = {"driver_info": redis.DriverInfo()} if hasattr(redis, "DriverInfo") else {}
+"""Told to every server. Without it each new connection reads it from the package's own files, which
+takes milliseconds: at the worst time in a loop that serves."""
+
 _LIMITS: dict[str, Any] = {
+    **DRIVER,
     "protocol": 2,
     "decode_responses": True,
     "socket_connect_timeout": SENTINEL_TIMEOUT_S,

@@ -204,8 +204,11 @@ def at_port(url: str, port: int) -> str:
     """The same store by a port of this machine, where something passes on to it. Pure.
 
     A URL that names a socket becomes one of that port, with account and database as they are.
+    Raises UsageError for one that names Sentinels: where they lead to, nothing can stand between.
     """
     parts = urlsplit(url)
+    if parts.scheme.endswith(_BY_SENTINELS):
+        raise UsageError("links: a ledger behind Sentinels has none; name its server's own URL")
     rest = [(k, v) for k, v in parse_qsl(parts.query) if k not in ("db", "unix_socket")]
     numbers = [v for k, v in parse_qsl(parts.query) if k == "db"]
     is_socket = parts.scheme == "unix"

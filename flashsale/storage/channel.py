@@ -209,6 +209,7 @@ class Channel:
         self.in_use = 0
         self.lost = 0  # calls without an answer
         self.unreachable = 0  # calls without a connection
+        self.unconfirmed = 0  # calls of which too few replicas told that they have them
 
     def __repr__(self) -> str:
         return f"<Channel {self._pool!r} idle={len(self._idle)}>"
@@ -248,6 +249,7 @@ class Channel:
         last = replies.pop()
         if confirming.holds(last):
             return replies
+        self.unconfirmed += 1
         self.leave()
         doubt = Indeterminate(f"Redis: {confirming.told(last)}")
         return [
@@ -342,7 +344,8 @@ class Channel:
                 self._opening.check(await self._exchange(wire, self._opening.commands, due_s))
             if self._confirmation is not None:
                 asked = self._confirmation
-                reply = (await self._exchange(wire, [asked.words], due_s))[0]
+                # Of a connection that has asked for nothing yet, it would be of nothing.
+                reply = (await self._exchange(wire, [("PING",), asked.words], due_s))[1]
                 if not asked.holds(reply):
                     self.unreachable += 1
                     raise Unavailable(f"Redis was not asked: {asked.told(reply)}")

@@ -32,7 +32,7 @@ from redis.retry import Retry
 
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import REFUSED, Call, Word
-from flashsale.sentinels import client_url, follow
+from flashsale.sentinels import DRIVER, client_url, follow
 from flashsale.settings import ClaimSettings
 from flashsale.store_urls import read_redis_url
 
@@ -62,12 +62,6 @@ _NOT_EXECUTED = (
     MasterDownError,
     MovedError,
 )
-_DRIVER: dict[str, Any] = (
-    {"driver_info": redis.DriverInfo()} if hasattr(redis, "DriverInfo") else {}
-)
-"""Told to every server. Without it each new connection reads it from the package's own files, which
-takes milliseconds: at the worst time in a loop that serves."""
-
 _DEMOTED = (ReadOnlyError, AuthenticationError, MasterDownError)
 
 RECYCLE_S = 300.0
@@ -131,7 +125,7 @@ def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis"
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=timeout_s,
-        **_DRIVER,
+        **DRIVER,
     )
     pool = client.connection_pool
     follow(pool, place)
@@ -152,7 +146,7 @@ def async_client(
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=timeout_s,
         max_connections=connections_max,
-        **_DRIVER,
+        **DRIVER,
     )
     follow(client.connection_pool, place)
     return client
