@@ -5,6 +5,7 @@ kill; and the sale goes on. Without that, what the replica had not got is lost, 
 exactly those orders: what the dead primary's file holds, the replica did not, and buyers were told.
 """
 
+import logging
 import os
 import random
 import shutil
@@ -25,14 +26,16 @@ from redis import Redis
 from rig.command_line import run_flashsale
 from rig.until import until
 
-from flashsale import keys
+from flashsale import Stores, judge_run, keys
 from flashsale.sentinels import NoPrimary, Primary, Sentinels
 from flashsale.stack.launch import stop_stack
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.stack.state import ChildState, StackState, read_state
 from flashsale.storage.roles import sync_client
 from flashsale.store_urls import read_redis_url
+from flashsale.verify import finding
 
+log = logging.getLogger(__name__)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SEEDS, PROBE, UNITS = 20, 21, 500  # a voucher a storm, and one for who looks on
@@ -190,10 +193,13 @@ class Sale:
                     self.signal_workers(signal.SIGCONT)
             until(self.looks_on, WITHIN_S)
             went_on_s = time.monotonic() - killed_s
-        done = self.flashsale("verify", str(run), "--json")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(finding, "EXAMPLES_MAX", STORMED)  # it would name twenty, and count
+            judged = judge_run(run, Stores.of(self.state))
         told = self._told(run)
         lost = {order for order in in_file if order not in held and order in told}
-        return Outcome(went_on_s, told, lost, done.returncode, orjson.loads(done.stdout))
+        document = judged.judgement.to_json()
+        return Outcome(went_on_s, told, lost, judged.exit_code, document)
 
     def _in_file(self, name: str, voucher: int) -> dict[int, int]:
         """What the dead server had written to its disk: all that it had acknowledged."""
@@ -250,12 +256,17 @@ def _each(of_proof: tuple[int, ...]) -> list[Any]:
     ]
 
 
-def _note(came: Outcome, record_property: Any) -> None:
-    """Into the report of the tests, from which docs/benchmarks.md has its table."""
-    record_property("went_on_s", round(came.went_on_s, 1))
-    for name in ("acknowledged", "lost"):
-        record_property(name, len(getattr(came, name)))
-    record_property("named", len(came.named()))
+def _note(what: str, seed: int, came: Outcome) -> None:
+    """A line of the table in docs/decisions/selling.md, by `--log-cli-level=INFO`."""
+    log.info(
+        "%s, seed %d: %d acknowledged, %d lost, %d named, sold again after %.1f s",
+        what,
+        seed,
+        len(came.acknowledged),
+        len(came.lost),
+        len(came.named()),
+        came.went_on_s,
+    )
 
 
 def test_status_and_doctor_know_its_parts(replicated: Sale) -> None:
@@ -270,12 +281,10 @@ def test_status_and_doctor_know_its_parts(replicated: Sale) -> None:
     assert rows["failover"]["found"] == "loses nothing acknowledged"
 
 
-@pytest.mark.parametrize("seed", _each((1, 2)))
-def test_what_a_replica_has_confirmed_is_not_lost(
-    replicated: Sale, seed: int, record_property: Any
-) -> None:
+@pytest.mark.parametrize("seed", _each((2,)))
+def test_what_a_replica_has_confirmed_is_not_lost(replicated: Sale, seed: int) -> None:
     came = replicated.fail_over(seed, cut=seed % 2 == 0)
-    _note(came, record_property)
+    _note("replicated, cut off" if seed % 2 == 0 else "replicated", seed, came)
     assert came.lost == set()
     assert came.named() == set()
     assert came.failed() == set()
@@ -285,10 +294,10 @@ def test_what_a_replica_has_confirmed_is_not_lost(
 
 @pytest.mark.parametrize("seed", _each((1,)))
 def test_what_it_has_not_is_lost_and_the_judge_names_exactly_that(
-    asynchronous: Sale, seed: int, record_property: Any
+    asynchronous: Sale, seed: int
 ) -> None:
     came = asynchronous.fail_over(seed, cut=True)
-    _note(came, record_property)
+    _note("always, cut off", seed, came)
     assert came.lost, "the replica was cut off"
     assert came.named() == came.lost
     assert came.exit_code == 3
