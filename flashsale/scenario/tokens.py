@@ -58,24 +58,26 @@ ID_COLUMN = "user_id"
 _COLUMNS_MAX = 64
 
 
-def read_users(path: Path, columns: Collection[str], users: int) -> dict[int, dict[str, str]]:
+def read_users(
+    path: Path, columns: Collection[str], users: int, by: str = ID_COLUMN
+) -> dict[int, dict[str, str]]:
     """The first `users` users of a shop, by a number for each, with what their file says of them.
 
-    The head names the columns, `user_id` among them, whose values can be any text. Raises
-    UsageError.
+    The head names the columns, whose values can be any text; the column `by` is the user's id, and
+    `user_id` in what is returned. Raises UsageError.
     """
-    found = dict(islice(_users(path, columns), users))
+    found = dict(islice(_users(path, columns, by), users))
     if len(found) < users:
         raise UsageError(f"{path} has {len(found):,} users, not {users:,}; add some, or ask fewer")
     return found
 
 
 def read_users_of(
-    path: Path, columns: Collection[str], users: Collection[int]
+    path: Path, columns: Collection[str], users: Collection[int], by: str = ID_COLUMN
 ) -> dict[int, dict[str, str]]:
     """The same of these users, wherever in the file they stand."""
     wanted = set(users)
-    found = {user: row for user, row in _users(path, columns) if user in wanted}
+    found = {user: row for user, row in _users(path, columns, by) if user in wanted}
     if missing := wanted - found.keys():
         raise UsageError(
             f"{path} lacks {len(missing):,} of the plan's {len(wanted):,} users; "
@@ -84,26 +86,27 @@ def read_users_of(
     return found
 
 
-def _users(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _users(path: Path, columns: Collection[str], by: str) -> Iterator[tuple[int, dict[str, str]]]:
+    needed = [by, *sorted(set(columns) - {by, ID_COLUMN})]
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             table = csv.reader(lines, skipinitialspace=True, strict=True)
             try:
-                yield from _users_in(table, columns)
+                yield from _users_in(table, needed)
             except UnicodeDecodeError:
                 raise
             except (ValueError, csv.Error) as error:
                 raise UsageError(f"{path}, line {table.line_num}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
-        needed = ",".join([ID_COLUMN, *sorted(set(columns) - {ID_COLUMN})])
         raise UsageError(
-            f"users' file {path}: {reason}; give --tokens a file whose first line is {needed}"
+            f"users' file {path}: {reason}; give --tokens a file whose first line is "
+            f"{','.join(needed)}"
         ) from error
 
 
 def _users_in(
-    table: Iterator[list[str]], columns: Collection[str]
+    table: Iterator[list[str]], needed: list[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
     head: list[str] = []
     seen: set[int] = set()
@@ -114,10 +117,14 @@ def _users_in(
         if not head:
             head = fields
             _ensure_commas(head)
-            missing = sorted({ID_COLUMN, *columns} - set(head))
+            missing = sorted(set(needed) - set(head))
             if missing or len(set(head)) != len(head) or len(head) > _COLUMNS_MAX:
                 lacks = f", which lacks {', '.join(missing)}" if missing else ", not each name once"
-                raise ValueError(f"found the head {','.join(head)[:80]!r}{lacks}")
+                raise ValueError(
+                    f"found the head {','.join(head)[:80]!r}{lacks}; write a first line that names "
+                    f"{', '.join(needed)}, each once, or say in the shop's file what they are "
+                    "called (target.user_column, {user.COLUMN})"
+                )
             continue
         if len(fields) != len(head):
             raise ValueError(f"found {len(fields)} fields, expected {len(head)} as in the head")
@@ -125,6 +132,7 @@ def _users_in(
         for name, value in row.items():
             if len(value) > TOKEN_LENGTH_MAX or not (value.isprintable() or not value):
                 raise ValueError(f"{name}: expected text that can be shown, not too long")
+        row[ID_COLUMN] = row[needed[0]]
         if text_id(row[ID_COLUMN]) is None:
             raise ValueError(f"found {row[ID_COLUMN][:40]!r}, expected a user id")
         user = id_of(row[ID_COLUMN])
@@ -133,7 +141,7 @@ def _users_in(
         seen.add(user)
         yield user, row
     if not head:
-        raise ValueError(f"expected a head, such as {ID_COLUMN},token")
+        raise ValueError(f"expected a head, such as {','.join(needed)}")
 
 
 def _ensure_commas(head: list[str]) -> None:
