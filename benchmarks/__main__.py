@@ -9,6 +9,7 @@ NAMES = (
     "peers",
     "whole",
     "generator",
+    "shop_file",
     "worker",
     "cached_read",
     "open_claims",

@@ -21,7 +21,7 @@ from flashsale.cli.status import Row, table
 from flashsale.cli.terminal import console, tell
 from flashsale.doctor import findings
 from flashsale.doctor.machine import insist_on_descriptors
-from flashsale.errors import one_line
+from flashsale.errors import UsageError, one_line
 from flashsale.model import Durability
 from flashsale.observe.prometheus import PrivateObservers
 from flashsale.settings import check_environment
@@ -47,6 +47,12 @@ Workers = Annotated[
 ProbeInterval = Annotated[
     float | None, typer.Option(min=0.1, help="Seconds between health probes.", show_default="30")
 ]
+Ha = Annotated[
+    bool,
+    typer.Option(
+        "--ha", help="The ledger with a replica, and three Sentinels that fail over to it."
+    ),
+]
 Detach = Annotated[
     bool, typer.Option("--detach", "-d", help="Return when it is ready; `flashsale stop` ends it.")
 ]
@@ -69,6 +75,7 @@ def command(
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
     durability: Durable = None,
+    ha: Ha = False,
     observe: Observe = False,
     detach: Detach = False,
 ) -> None:
@@ -81,10 +88,12 @@ def command(
         "workers": workers,
         "probe_interval_s": probe_interval,
         "durability": durability,
+        "ha": ha or None,
         "observe": observe or None,  # not given: as the environment says
     }
     settings = StackSettings.load(**given)
     external = ExternalStores(ledger_url or None, cache_url or None, mysql_url or None)
+    _see_to_replicas(settings, external)
     if detach:
         _detach(state_dir, given, external)
     else:
@@ -98,6 +107,18 @@ def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -
     with LiveWatcher() if sys.stdout.isatty() else PlainWatcher() as watcher:
         code = Supervisor(stack, watcher).run()
     raise typer.Exit(code)
+
+
+def _see_to_replicas(settings: StackSettings, external: ExternalStores) -> None:
+    """Raises UsageError for a choice that this stack cannot keep."""
+    if settings.ha and external.ledger_url:
+        raise UsageError("--ha: starts a ledger of its own; leave out --ledger-url")
+    replicated = settings.durability is Durability.REPLICATED
+    if replicated and not (settings.ha or external.ledger_url):
+        raise UsageError(
+            "--durability replicated: the private ledger has no replica; add --ha, or name a "
+            "ledger that has one with --ledger-url"
+        )
 
 
 def insist(stores: ExternalStores, durability: Durability = Durability.ALWAYS) -> None:

@@ -12,16 +12,16 @@ from flashsale import logs
 from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.locks.batch import BatchLocks, LockCollector
 from flashsale.model import Durability
-from flashsale.orders.books import BooksWatch
 from flashsale.orders.metrics import BooksCollector, QueueCollector, WorkerCollector
 from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
+from flashsale.orders.watch import BooksWatch
 from flashsale.orders.worker import Worker
 from flashsale.seckill.permit import Books
 from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
 from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
-from flashsale.storage.roles import CALL_TIMEOUT_S, sync_client
+from flashsale.storage.roles import CALL_TIMEOUT_S, Confirmation, sync_client
 
 log = structlog.get_logger(__name__)
 _SWEEP_END_S = 5.0  # a sweep that takes longer is left: each of its steps happens once
@@ -36,7 +36,8 @@ def make_worker(name: str, stores: StoreSettings, settings: WorkerSettings) -> W
         lease_ms=settings.lock_lease_ms,
         renew_ms=settings.lock_renew_ms,
     )
-    return Worker(OrderStream(ledger, name), engine(stores.mysql_url), locks, settings)
+    stream = OrderStream(ledger, name, Confirmation.wanted(ClaimSettings.load()))
+    return Worker(stream, engine(stores.mysql_url), locks, settings)
 
 
 def make_sweeper(stores: StoreSettings) -> Sweeper:

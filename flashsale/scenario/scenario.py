@@ -185,7 +185,22 @@ class Scenario(Table):
                 raise ValueError("prepare.claims_per_call: this is for a scenario with a [sale]")
             if self.browse is None and self.prepare.model_fields_set != {"claims_per_call"}:
                 raise ValueError("prepare: this is for a scenario with a [browse]")
+        if self.sale is not None and (trouble := self._unnamed(self.sale)):
+            raise ValueError(trouble)
         return self
+
+    def _unnamed(self, sale: Sale) -> str:
+        """What vouchers lack a name of, in a shop that has its own; empty where nothing."""
+        named, last = len(self.target.vouchers), sale.voucher_ids[-1]
+        if named and last > named:
+            return (
+                f"target.vouchers: names vouchers 1 to {named:,}, and the sale has "
+                f"{sale.first_voucher:,} to {last:,}; name them all, or see to sale.vouchers and "
+                "sale.first_voucher"
+            )
+        if self.books is None:
+            return ""
+        return self.books.trouble(sale.vouchers, sale.quantity > 1 or sale.limit > 1)
 
     @model_validator(mode="after")
     def _faults_come_in_time(self) -> Self:

@@ -2,8 +2,9 @@
 
 A batch leaves as one EVALSHA per voucher. What Redis refused is *shed* (certainly not done). A
 batch whose answer was lost is settled by replaying it (`batch.settled` says what a replay tells);
-what stays open is *unknown*. Nothing here ever says that a claim failed when it may have succeeded.
-Without a permit (`permit.py`) nothing is sent: the ledger may be behind.
+what stays open is *unknown*. An answer that the ledger's replicas have not confirmed, where they
+are asked, counts as lost, and so does a replay's. Nothing here ever says that a claim failed when
+it may have succeeded. Without a permit (`permit.py`) nothing is sent: the ledger may be behind.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from flashsale.seckill.permit import CLAIM_OPENING, Behind, Permits
 from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Bounds, Gate, GateFull, Overdue
+from flashsale.storage.roles import Confirmation
 
 REPLAYS_MAX = 3
 _AFTER_DEADLINE_S = 0.02
@@ -143,17 +145,20 @@ class Claims:
         self._sliding_ms = sessions.sliding_ms
         self._permits = permits
         opening = CLAIM_OPENING if permits else None
+        confirmation = Confirmation.wanted(settings)
         self._channel = Channel(
             ledger_url,
             connections_max=settings.calls_max,
             timeout_s=timeout_s + _AFTER_DEADLINE_S,  # then what a replay is told is final
             opening=opening,
+            confirmation=confirmation,
         )
         self._replays = Channel(
             ledger_url,
             connections_max=settings.replay_calls_max,
             timeout_s=timeout_s,
             opening=opening,
+            confirmation=confirmation,
         )
         self._side = Channel(ledger_url, connections_max=2, timeout_s=timeout_s)
         self.clock = LedgerClock(self._read_time)
@@ -288,6 +293,7 @@ class Claims:
         answers = read_answers(reply)
         if self._permits is not None and answers[0] == NO_PERMIT:
             self._permits.drop(batch.permit)
+            self._channel.leave()  # another server may have the permit by now
         return answers
 
     async def _lease(self, day: str, size: int) -> int:
@@ -381,4 +387,6 @@ class Settlement:
         return settled(reply, batch.order_ids)
 
     def _left_s(self, deadline_ms: int) -> float:
-        return max(0.0, (deadline_ms + 1) / 1000 - self._clock.now_s())
+        """Never more than a deadline is set ahead: the ledger's clock may have been set back."""
+        left_s = (deadline_ms + 1) / 1000 - self._clock.now_s()
+        return min(max(0.0, left_s), self._timeout_s)

@@ -56,6 +56,16 @@ def account_rules(role: RedisRole) -> Mapping[Account, str]:
     }
 
 
+def account_line(name: str, password: str, rules: str) -> str:
+    """An account in the words of an ACL file, which has no password but its digest. Pure."""
+    return f"user {name} on #{hashlib.sha256(password.encode()).hexdigest()} {rules}"
+
+
+def new_passwords() -> Mapping[Account, str]:
+    """One for each account, of letters that a URL takes as they are."""
+    return {account: secrets.token_urlsafe(24) for account in Account}
+
+
 def _patterns(names: Sequence[str]) -> str:
     return " ".join(f"~{name}" for name in names)
 
@@ -72,7 +82,6 @@ _BY_SOCKET = """\
 port 0
 unixsocket {path}
 unixsocketperm 600
-aclfile {accounts}
 """
 
 _SHARED = """\
@@ -109,9 +118,9 @@ DEFAULT_MEMORY_MB = {RedisRole.LEDGER: 2048, RedisRole.CACHE: 256}
 class RedisServer(Service):
     """A private Redis in `directory`, with its role's policy.
 
-    By a socket it lets in the accounts, each with a password, and `url` is the owner's. On a port
-    of loopback it is open to everybody on this machine. Data of the ledger survives a restart in
-    the same directory.
+    By a socket it lets in the accounts, each with a password, and `url` is the owner's; so it does
+    on a port for those whose `passwords` are given. On any other port of loopback it is open to
+    everybody on this machine. Data of the ledger survives a restart in the same directory.
     """
 
     def __init__(
@@ -125,14 +134,17 @@ class RedisServer(Service):
         memory_mb: int | None = None,
         binary: Binary | None = None,
         durability: Durability = Durability.ALWAYS,
+        name: str | None = None,
+        passwords: Mapping[Account, str] | None = None,
     ) -> None:
-        super().__init__(str(role), directory, place=socket or port, log=log)
+        super().__init__(name or str(role), directory, place=socket or port, log=log)
         self.kind = f"redis-{role}"
         self.role = role
         self._memory_mb = memory_mb or DEFAULT_MEMORY_MB[role]
         self._binary = binary
         self._durability = durability
-        self._passwords = {account: secrets.token_urlsafe(24) for account in Account}
+        self._is_open = socket is None and passwords is None
+        self._passwords = passwords or new_passwords()
 
     @property
     def url(self) -> str:
@@ -140,14 +152,14 @@ class RedisServer(Service):
 
     def url_for(self, account: Account) -> str:
         """Where an account reaches it."""
+        login = "" if self._is_open else f"{account}:{self._passwords[account]}@"
         if isinstance(self.place, Socket):
-            login = f"{account}:{self._passwords[account]}"
-            return f"unix://{login}@{quote(str(self.place.path))}?db=0"
-        return f"redis://{self.place.host}:{self.place.number}/0"
+            return f"unix://{login}{quote(str(self.place.path))}?db=0"
+        return f"redis://{login}{self.place.host}:{self.place.number}/0"
 
     def prepare(self) -> CommandLine:
         binary = self._binary or binaries.find(binaries.REDIS)
-        policy = _ROLES[self.role].format(durability=self._durability)
+        policy = _ROLES[self.role].format(durability=self._durability.appendfsync)
         config = self._way_in() + _SHARED.format(memory_mb=self._memory_mb) + policy
         # As arguments, and run in its folder: Redis takes a path with * or [ for a pattern, finds
         # nothing, and would run on its defaults.
@@ -160,16 +172,21 @@ class RedisServer(Service):
         return CommandLine([binary.path, *arguments], binary.environment(), self.directory)
 
     def _way_in(self) -> str:
-        if isinstance(self.place, Port):
-            return _BY_PORT.format(host=self.place.host, port=self.place.number)
+        way = (
+            _BY_PORT.format(host=self.place.host, port=self.place.number)
+            if isinstance(self.place, Port)
+            else _BY_SOCKET.format(path=self.place.path)
+        )
+        if self._is_open:
+            return way
+        accounts = write_private(self.directory / _ACCOUNTS_FILE, "\n".join(self._accounts()))
+        return f"{way}aclfile {accounts}\n"
+
+    def _accounts(self) -> list[str]:
+        """Who is let in, a line each, and an empty one."""
         rules = account_rules(self.role)
-        lines = [
-            f"user {account} on #{hashlib.sha256(password.encode()).hexdigest()} {rules[account]}"
-            for account, password in self._passwords.items()
-        ]
-        text = "\n".join([_NOBODY, *lines, ""])
-        accounts = write_private(self.directory / _ACCOUNTS_FILE, text)
-        return _BY_SOCKET.format(path=self.place.path, accounts=accounts)
+        own = [account_line(each, word, rules[each]) for each, word in self._passwords.items()]
+        return [_NOBODY, *own, ""]
 
     def is_ready(self, timeout_s: float) -> bool:
         return probe.redis_reply(read_redis_url(self.url), timeout_s) == "+PONG"

@@ -6,6 +6,7 @@ The ledger's clients never retry by themselves: a retry could sell twice.
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,11 +27,14 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    WatchError,
 )
 from redis.retry import Retry
 
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.lua.scripts import REFUSED, Call
+from flashsale.lua.scripts import REFUSED, Call, Word
+from flashsale.sentinels import DRIVER, client_url, follow
+from flashsale.settings import ClaimSettings
 from flashsale.store_urls import read_redis_url
 
 P = ParamSpec("P")
@@ -59,12 +63,6 @@ _NOT_EXECUTED = (
     MasterDownError,
     MovedError,
 )
-_DRIVER: dict[str, Any] = (
-    {"driver_info": redis.DriverInfo()} if hasattr(redis, "DriverInfo") else {}
-)
-"""Told to every server. Without it each new connection reads it from the package's own files, which
-takes milliseconds: at the worst time in a loop that serves."""
-
 _DEMOTED = (ReadOnlyError, AuthenticationError, MasterDownError)
 
 RECYCLE_S = 300.0
@@ -115,22 +113,23 @@ def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis"
     """A blocking client, text replies, no retry. A blocking XREADGROUP needs its own, longer one.
 
     No reply can fail to be text: somebody may have written anything where we read.
-
+    Behind Sentinels each connection leads to who is the primary then.
 
     Raises UsageError for a URL that is not one of a Redis.
     """
-    read_redis_url(url)
+    place = read_redis_url(url)
     client = redis.Redis.from_url(
-        url,
+        client_url(place, url),
         protocol=2,
         decode_responses=True,
         encoding_errors="surrogateescape",  # bytes that are no text come, and go back, as they are
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=timeout_s,
-        **_DRIVER,
+        **DRIVER,
     )
     pool = client.connection_pool
+    follow(pool, place)
     pool.connection_class = _ending(pool.connection_class)
     return client
 
@@ -139,17 +138,60 @@ def async_client(
     url: str, *, timeout_s: float = CALL_TIMEOUT_S, connections_max: int = 16
 ) -> "redis.asyncio.Redis":
     """An asyncio client with a bounded pool, text replies, no retry. Raises UsageError."""
-    read_redis_url(url)
-    return redis.asyncio.Redis.from_url(
-        url,
+    place = read_redis_url(url)
+    client = redis.asyncio.Redis.from_url(
+        client_url(place, url),
         protocol=2,
         decode_responses=True,
         retry=AsyncRetry(NoBackoff(), 0),
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=timeout_s,
         max_connections=connections_max,
-        **_DRIVER,
+        **DRIVER,
     )
+    follow(client.connection_pool, place)
+    return client
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """How many replicas must have what a connection has written, or seen, before it counts; and
+    with `on_disk` have it on their disks. What is not confirmed within the time may be lost."""
+
+    replicas: int
+    timeout_ms: int
+    on_disk: bool = False
+
+    @classmethod
+    def wanted(cls, settings: ClaimSettings) -> "Confirmation | None":
+        """What the settings ask for; None where no replica is asked."""
+        if not settings.confirm_replicas:
+            return None
+        return cls(settings.confirm_replicas, settings.confirm_timeout_ms, settings.confirm_on_disk)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The command that asks them, over the connection that wrote: its reply comes when they
+        have it, or the time is up. It is of all that the server had written by then."""
+        if self.on_disk:
+            return ("WAITAOF", 1, self.replicas, self.timeout_ms)
+        return ("WAIT", self.replicas, self.timeout_ms)
+
+    def holds(self, reply: Any) -> bool:
+        """Whether the reply says that enough of them have it. Pure."""
+        if self.on_disk:
+            return isinstance(reply, list) and reply[0] >= 1 and int(reply[1]) >= self.replicas
+        return isinstance(reply, int) and reply >= self.replicas
+
+    def told(self, reply: Any) -> str:
+        """What was missing, for a reader. Pure."""
+        if isinstance(reply, (int, list)):
+            where = "on their disks " if self.on_disk else ""
+            return (
+                f"fewer than {self.replicas} replicas had it {where}within {self.timeout_ms} ms "
+                f"({self.words[0]!s} answered {reply})"
+            )
+        return f"no replica was asked: {reply}"
 
 
 class Rejected(Unavailable):
@@ -185,6 +227,19 @@ def call_all(pipeline: Pipeline) -> list[Any]:
         if isinstance(reply, RedisError):
             raise _plain_trouble(reply) from reply
     return replies
+
+
+def call_each(pipeline: Pipeline) -> list[Any]:
+    """The replies to the plain commands of `pipeline`, a Rejected in the place of each that the
+    server answered with an error. Raises other trouble as `call` does."""
+    replies = call(pipeline.execute, raise_on_error=False)
+    found = [_plain_trouble(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+    for reply in found:
+        if isinstance(reply, Indeterminate) or (
+            isinstance(reply, Unavailable) and not isinstance(reply, Rejected)
+        ):
+            raise reply
+    return found
 
 
 def evaluate(client: "redis.Redis", script: Call) -> Any:
@@ -227,8 +282,11 @@ def trouble(error: RedisError) -> Unavailable | Indeterminate:
 
 
 def _plain_trouble(error: RedisError) -> Unavailable | Indeterminate:
-    """`trouble`, but an error that is a plain command's own says that it was not executed."""
+    """`trouble`, but an error that is a plain command's own says that it was not executed, and so
+    does the end of a transaction whose watched keys have changed."""
     found = trouble(error)
+    if isinstance(error, WatchError):
+        return Rejected(str(found))
     if isinstance(error, ResponseError) and isinstance(found, Indeterminate):
         return _REJECTIONS.get(str(error).partition(" ")[0], Rejected)(str(found))
     return found

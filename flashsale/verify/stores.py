@@ -19,6 +19,7 @@ from redis.retry import Retry
 from flashsale import keys
 from flashsale.errors import NothingJudgedError, UnreachableError
 from flashsale.model import ID_MAX, LIVE_STATUSES, parse_id
+from flashsale.sentinels import client_url, follow
 from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
     MySQLConnection,
@@ -73,13 +74,16 @@ def _ledger(url: str) -> Iterator[Redis]:
 
 def open_redis(url: str, timeout_s: float) -> Redis:
     """A client that asks once, and waits `timeout_s` for an answer."""
-    return Redis.from_url(
-        url,
+    place = read_redis_url(url)
+    client = Redis.from_url(
+        client_url(place, url),
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=timeout_s,
     )
+    follow(client.connection_pool, place)
+    return client
 
 
 @contextmanager
