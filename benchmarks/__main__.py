@@ -18,6 +18,7 @@ NAMES = (
     "hot_stale",
     "bloom",
     "metrics",
+    "failpoints",
     "durability",
     "seed_million",
     "verify_million",

@@ -43,7 +43,7 @@ from flashsale.run.folder import create_run_folder
 from flashsale.server.app import App, Router
 from flashsale.server.http.server import Server, listen
 from flashsale.server.request import Refused, Request
-from flashsale.server.response import NOT_FOUND, UNAUTHORIZED, Response, ok, rejected
+from flashsale.server.response import NOT_FOUND, UNAUTHORIZED, Response, ok, rejected, respond
 from flashsale.settings import RendezvousSettings, ReplicaSettings
 from flashsale.storm.attack.attack import Progress, ShowProgress
 from flashsale.storm.attack.stopping import interrupts
@@ -321,4 +321,4 @@ def _plain(told: object) -> Response:
 
 
 def _bytes(body: bytes) -> Response:
-    return Response(200, body, [(b"content-length", b"%d" % len(body))])
+    return respond(200, body)

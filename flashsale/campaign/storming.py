@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flashsale.books import ShopBooks
 from flashsale.campaign.demands import EarlierRun
@@ -71,6 +72,7 @@ class StormRequest:
     scenario: Scenario
     base_url: str = ""
     tokens: Path = Path()
+    users_before: int = 0
     stores: Stores | ShopBooks | None = None
     state_dir: Path | None = None
     out: Path | None = None
@@ -206,14 +208,15 @@ def users_of(request: StormRequest) -> dict[int, dict[str, str]]:
     if not (scenario.needs_users and scenario.target.is_own):
         return {}
     columns = scenario.target.columns(scenario.steps)
+    before, count = request.users_before, scenario.load.user_count
     users = None if request.plan is None else set(request.plan.users)
     if not columns and not request.tokens.is_file():
-        every = range(1, scenario.load.user_count + 1) if users is None else sorted(users)
+        every = range(before + 1, before + count + 1) if users is None else sorted(users)
         return {user: {} for user in every}
     if users is not None:
         return read_users_of(request.tokens, columns, users, scenario.target.user_column)
-    count = scenario.load.user_count
-    return read_users(request.tokens, columns, count, scenario.target.user_column)
+    column = scenario.target.user_column
+    return _after(read_users(request.tokens, columns, before + count, column), before)
 
 
 def tokens_of(request: StormRequest, columns: Mapping[int, Mapping[str, str]]) -> dict[int, str]:
@@ -224,7 +227,15 @@ def tokens_of(request: StormRequest, columns: Mapping[int, Mapping[str, str]]) -
         return {user: row.get("token", "") for user, row in columns.items()}
     if request.plan is not None:
         return read_tokens_of(request.tokens, set(request.plan.users))
-    return read_tokens(request.tokens, request.scenario.load.user_count)
+    before = request.users_before
+    return _after(read_tokens(request.tokens, before + request.scenario.load.user_count), before)
+
+
+_Of = TypeVar("_Of")
+
+
+def _after(users: dict[int, _Of], before: int) -> dict[int, _Of]:
+    return dict(islice(users.items(), before, None)) if before else users
 
 
 def _connections(request: StormRequest) -> int:

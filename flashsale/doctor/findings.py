@@ -1,6 +1,7 @@
 """What a Redis or a MySQL says of itself, what that means, and the cure."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,10 +24,12 @@ from flashsale.doctor.policies import (
 )
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
 from flashsale.model import Durability
+from flashsale.orders.books import read_uneven, reconcile, wrong_of
 from flashsale.seckill.permit import Books, behind
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
 from flashsale.storage.mysql import engine
+from flashsale.storage.mysql import transaction as mysql_transaction
 from flashsale.storage.roles import sync_client
 from flashsale.store_urls import CONNECT_TIMEOUT_S, read_mysql_url, read_redis_url
 
@@ -234,12 +237,25 @@ def survey(
 _REBUILD = "run `flashsale rebuild`, which shows what it would restore, then with --apply"
 
 
+_AGAIN_S = 0.5
+BOOKS, SALES = "books", "sales"
+"""The findings of `compare_books`: nothing is sold where the first does not hold."""
+
+
 def compare_books(ledger_url: str, mysql_url: str) -> list[Finding]:
-    """Whether the ledger is behind MySQL; nothing where they cannot be asked, or have no tables."""
+    """Whether the ledger is behind MySQL, and whether each sale is whole in both; nothing where
+    they cannot be asked, or have no tables."""
     pool = engine(mysql_url)
     try:
         with sync_client(ledger_url) as client:
-            mysql, ledger = Books(client, pool).compare()
+            books = Books(client, pool)
+            mysql, ledger = books.compare()
+            look = reconcile(books)
+            if look.is_wrong:  # orders that stay so are missing, and not on their way
+                time.sleep(_AGAIN_S)
+                look = reconcile(books)
+            with mysql_transaction(pool) as connection:
+                uneven = read_uneven(connection)
     except (Unavailable, Indeterminate):
         return []
     finally:
@@ -247,8 +263,11 @@ def compare_books(ledger_url: str, mysql_url: str) -> list[Finding]:
     found = [reason.told for reason in behind(mysql, ledger)]
     if ledger.closed:
         found.append(f"closed: {ledger.closed}")
-    told = "; ".join(found) or "agree with MySQL"
-    return [judged("ledger", "books", told, not found, _REBUILD)]
+    wrong = list(wrong_of(replace(look, uneven_sales=uneven)))
+    return [
+        judged("ledger", BOOKS, "; ".join(found) or "agree with MySQL", not found, _REBUILD),
+        judged("ledger", SALES, "; ".join(wrong) or "whole", not wrong, _REBUILD),
+    ]
 
 
 def _ask(

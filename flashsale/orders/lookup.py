@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, select
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.model import OrderStatus
+from flashsale.model import OrderStatus, parse_id
 from flashsale.storage.channel import Channel
 from flashsale.storage.mysql import Database
 from flashsale.storage.tables import seckill_voucher, voucher_order
@@ -47,8 +47,9 @@ class OrderLookup:
         if row is not None and row.live:
             return _confirmed(row)
         held = await self._ledger.ask("HGET", keys.seckill_receipt(voucher_id), user_id)
-        if held and (row is None or int(held) != row.id):
-            return await self._unconfirmed(int(held), voucher_id)
+        order_id = parse_id(held or "")
+        if order_id and (row is None or order_id != row.id):
+            return await self._unconfirmed(order_id, voucher_id)
         return _confirmed(row) if row is not None else None
 
     async def by_id(self, order_id: int, user_id: int) -> Found | None:
@@ -56,7 +57,8 @@ class OrderLookup:
         row = await self._row(select(voucher_order).where(voucher_order.c.id == order_id))
         if row is not None:
             return _confirmed(row) if row.user_id == user_id else None
-        sales = [int(sale) for sale in await self._ledger.ask("SMEMBERS", keys.LOADED_SALES)]
+        listed = await self._ledger.ask("SMEMBERS", keys.LOADED_SALES)
+        sales = [voucher_id for name in listed if (voucher_id := parse_id(name))]
         held = await self._ledger.ask_all(
             [("HGET", keys.seckill_receipt(voucher_id), user_id) for voucher_id in sales]
         )

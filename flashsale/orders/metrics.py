@@ -7,7 +7,6 @@ store that does not answer within a second is left out: a scrape cannot wait for
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Generic, TypeVar, cast
 
 from prometheus_client.core import (
@@ -23,8 +22,9 @@ from sqlalchemy import Engine, text
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Durability
-from flashsale.orders.books import BooksWatch, Look
+from flashsale.orders.books import Look, len_of, read_sales
 from flashsale.orders.sweeper import Sweeper
+from flashsale.orders.watch import BooksWatch
 from flashsale.orders.worker import Worker
 from flashsale.seckill.permit import WHATS
 from flashsale.seckill.queue import read_group
@@ -33,10 +33,6 @@ from flashsale.storage.roles import Rejected, call, call_all
 
 T = TypeVar("T")
 
-SALES_MAX = 1_000
-"""Sales that are looked at: a scrape is no place to count without end."""
-
-_SALES_AT_ONCE = 100
 _POLICY = {
     "appendonly": "yes",
     "appendfsync": "always",
@@ -65,7 +61,7 @@ class LedgerFigures:
 
     lag: int | None
     pending: int
-    dead: int
+    dead: int | None
     oldest_age_s: float
     sales: Sequence[SaleUnits]
     policy: dict[str, bool]
@@ -163,10 +159,12 @@ class BooksCollector(Collector):
         ):
             yield CounterMetricFamily(f"flashsale_books_{name}", meaning, count)
         if total.last is not None:
-            yield from _books(total.last)
+            yield from _books(total.last, self._watch.told_wrong())
 
 
-def _books(look: Look) -> Iterator[Metric]:
+def _books(look: Look, wrong: Look) -> Iterator[Metric]:
+    """A look; and what was missing or forgotten of late, so that no scrape misses it."""
+    missing = None if look.missing is None else wrong.missing or 0
     behind = GaugeMetricFamily(
         "flashsale_books_behind", "1 where the ledger is behind MySQL in this.", labels=["what"]
     )
@@ -182,8 +180,14 @@ def _books(look: Look) -> Iterator[Metric]:
         ),
         ("lost_sales", "Sales without stock or terms in the ledger.", len(look.lost_sales)),
         ("torn_sales", "Sales whose keys in the ledger disagree.", len(look.torn_sales)),
-        ("missing_orders", "Accepted orders neither rows nor on their way.", look.missing),
-        ("forgotten_orders", "Rows that the ledger does not hold.", look.forgotten),
+        ("missing_orders", "Accepted orders neither rows nor on their way, of late.", missing),
+        ("forgotten_orders", "Rows that the ledger does not hold, of late.", wrong.forgotten),
+        (
+            "uneven_sales",
+            "Sales whose units and rows in MySQL do not add up.",
+            len(look.uneven_sales),
+        ),
+        ("mistyped_keys", "Keys of the ledger that are of another type.", len(look.mistyped)),
     ):
         if value is not None:
             yield GaugeMetricFamily(f"flashsale_books_{name}", meaning, float(value))
@@ -235,7 +239,8 @@ def _stream(figures: LedgerFigures) -> Iterator[Metric]:
         ("dead_entries", "Orders set aside for good, with a reason.", figures.dead),
         ("oldest_age_seconds", "Age of the oldest order that is no row.", figures.oldest_age_s),
     ):
-        yield GaugeMetricFamily(f"flashsale_stream_{name}", meaning, value)
+        if value is not None:
+            yield GaugeMetricFamily(f"flashsale_stream_{name}", meaning, value)
 
 
 def _sales(figures: LedgerFigures) -> Iterator[Metric]:
@@ -301,7 +306,7 @@ def look(ledger: Redis, durability: Durability = Durability.ALWAYS) -> LedgerFig
     return LedgerFigures(
         group.undelivered,
         group.pending,
-        call(ledger.xlen, keys.STREAM_DEAD),
+        len_of(ledger.xlen, keys.STREAM_DEAD),
         0.0 if group.outstanding == 0 else _oldest_age_s(ledger, group.delivered, group.pending),
         list(_read_sales(ledger)),
         _policy(ledger, durability),
@@ -321,19 +326,10 @@ def _oldest_age_s(ledger: Redis, delivered: str, pending: int) -> float:
 
 
 def _read_sales(ledger: Redis) -> Iterable[SaleUnits]:
-    """Each sale read in one transaction: a claim comes before it or after it."""
-    loaded = ledger.sscan_iter(keys.LOADED_SALES, count=_SALES_AT_ONCE)
-    vouchers = call(lambda: [int(voucher) for voucher in islice(loaded, SALES_MAX)])
-    for start in range(0, len(vouchers), _SALES_AT_ONCE):
-        pipeline = ledger.pipeline(transaction=True)
-        for voucher in vouchers[start : start + _SALES_AT_ONCE]:
-            pipeline.hget(keys.seckill_sale(voucher), "initial")
-            pipeline.get(keys.seckill_stock(voucher))
-            pipeline.scard(keys.seckill_order(voucher))
-        replies = iter(call_all(pipeline))
-        for offered, left, held in zip(replies, replies, replies, strict=True):
-            if offered is not None and left is not None:
-                yield SaleUnits(int(offered), int(left), int(held))
+    """The sales that are whole enough to be counted."""
+    for sale in read_sales(ledger).values():
+        if sale.offered is not None and sale.left is not None:
+            yield SaleUnits(sale.offered, sale.left, max(0, sale.members))
 
 
 def _policy(ledger: Redis, durability: Durability) -> dict[str, bool]:

@@ -116,6 +116,7 @@ def _users_in(
             continue
         if not head:
             head = fields
+            _ensure_commas(head)
             missing = sorted(set(needed) - set(head))
             if missing or len(set(head)) != len(head) or len(head) > _COLUMNS_MAX:
                 lacks = f", which lacks {', '.join(missing)}" if missing else ", not each name once"
@@ -143,6 +144,13 @@ def _users_in(
         raise ValueError(f"expected a head, such as {','.join(needed)}")
 
 
+def _ensure_commas(head: list[str]) -> None:
+    """Raises ValueError for what a spreadsheet saved with its country's separator."""
+    apart = next((sign for sign in ";\t|" if sign in head[0]), None)
+    if len(head) == 1 and apart is not None:
+        raise ValueError(f"found {apart!r} between the fields; save it with commas between them")
+
+
 _Rows = Iterator[tuple[int, str]]
 
 
@@ -166,6 +174,7 @@ def _rows(lines: Iterable[str], path: Path, cure: str) -> _Rows:
                 continue
             if not headed:
                 headed = True
+                _ensure_commas(fields)
                 if ",".join(fields).lower() != HEAD:
                     raise ValueError(f"expected {HEAD!r}; write that above the users, or {cure}")
                 continue

@@ -29,16 +29,16 @@ from flashsale.errors import (
 )
 from flashsale.failpoints import reach
 from flashsale.lua.scripts import Call, script
+from flashsale.model import parse_id
 from flashsale.seckill import journal
 from flashsale.seckill.journal import Action, Line, Step
-from flashsale.seckill.sale import load_sale, read_terms
+from flashsale.seckill.sale import CLOSED, OPEN, PAUSED, load_sale, read_terms
 from flashsale.storage.mysql import Duplicate, transaction
-from flashsale.storage.roles import call, call_all, evaluate
+from flashsale.storage.roles import Rejected, call, call_each, evaluate
 from flashsale.storage.tables import seckill_voucher
 
 log = structlog.get_logger(__name__)
 
-OPEN, PAUSED, CLOSED = "open", "paused", "closed"
 UNITS_MAX = 2**31 - 1
 """What the column of a sale's units holds."""
 
@@ -94,7 +94,8 @@ class LedgerUnits:
 
 
 def read_units(ledger: Redis, vouchers: Sequence[int]) -> list[LedgerUnits]:
-    """The sales of these vouchers, each as of one moment. Raises Unavailable or Indeterminate."""
+    """The sales of these vouchers, each as of one moment; a key of another type tells nothing.
+    Raises Unavailable or Indeterminate."""
     found: list[LedgerUnits] = []
     for start in range(0, len(vouchers), _AT_ONCE):
         some = vouchers[start : start + _AT_ONCE]
@@ -103,17 +104,18 @@ def read_units(ledger: Redis, vouchers: Sequence[int]) -> list[LedgerUnits]:
             pipeline.hmget(keys.seckill_sale(voucher), "state", "initial", "begin", "end")
             pipeline.get(keys.seckill_stock(voucher))
             pipeline.scard(keys.seckill_order(voucher))
-        replies = iter(call_all(pipeline))
-        for voucher, sale, left, held in zip(some, replies, replies, replies, strict=True):
-            state, *numbers = sale
+        known = (None if isinstance(r, Rejected) else r for r in call_each(pipeline))
+        for voucher, sale, left, held in zip(some, known, known, known, strict=True):
+            state, *numbers = sale or [None] * 4
             offered, begin_ms, end_ms, stock = (_whole(text) for text in (*numbers, left))
-            found.append(LedgerUnits(voucher, state, offered, stock, held, begin_ms, end_ms))
+            found.append(LedgerUnits(voucher, state, offered, stock, held or 0, begin_ms, end_ms))
     return found
 
 
 def loaded_sales(ledger: Redis) -> list[int]:
     """The vouchers of all sales in the ledger. Raises Unavailable or Indeterminate."""
-    return sorted(int(text) for text in call(lambda: ledger.smembers(keys.LOADED_SALES)))
+    listed = call(lambda: ledger.smembers(keys.LOADED_SALES))
+    return sorted(voucher_id for name in listed if (voucher_id := parse_id(str(name))))
 
 
 def _whole(text: str | None) -> int | None:
@@ -296,7 +298,8 @@ class SaleControl:
         if ending is None:
             raise ViolationError(
                 f"the ledger had a later change of voucher {line.voucher_id} than line "
-                f"{line.number} of the journal, which is not ended: it is another database's"
+                f"{line.number} of the journal, which is not ended: it is of another database, or "
+                "this one came back older; `flashsale rebuild --apply` makes the ledger follow it"
             )
         return ending.step
 
