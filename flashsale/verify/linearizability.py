@@ -42,8 +42,8 @@ def is_plain(claims: Claims, frame: Frame) -> bool:
     codes = claims.outcome
     if frame.freed or len(set(claims.clock)) > 1:
         return False
-    sales = codes.count(SOLD)
-    refused, repeated = codes.count(SOLD_OUT), codes.count(DUPLICATE)
+    sales = claims.count(SOLD)
+    refused, repeated = claims.count(SOLD_OUT), claims.count(DUPLICATE)
     if frame.held or repeated or len(set(claims.user)) < len(claims.user):
         first = _first_sales(claims, frame)
         if first is None or not _is_each_plain(claims, frame, first):
@@ -368,8 +368,8 @@ def linearizable(snapshot: Snapshot, searched_max: int = _SEARCHED_WHOLE_MAX) ->
 def met(snapshot: Snapshot) -> Met:
     """Answers that hang on what others were told, and claims that may or may not have sold."""
     claims = [sale.claims for sale in snapshot.sales]
-    counts = [sum(c.outcome.count(code) for c in claims) for code in (SOLD_OUT, DUPLICATE)]
-    opened = sum(c.outcome.count(code) for c in claims for code in INDETERMINATE)
+    counts = [sum(c.count(code) for c in claims) for code in (SOLD_OUT, DUPLICATE)]
+    opened = sum(c.count(code) for c in claims for code in INDETERMINATE)
     return {"answers that hang on others": sum(counts), "claims without an answer": opened}
 
 

@@ -2,10 +2,11 @@
 stock, window and orders, as of one instant; the ledger's stock, holders, receipts and terms.
 """
 
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -18,7 +19,7 @@ from redis.retry import Retry
 
 from flashsale import keys
 from flashsale.errors import NothingJudgedError, UnreachableError
-from flashsale.model import ID_MAX, LIVE_STATUSES, parse_id
+from flashsale.model import LIVE_STATUSES, parse_id
 from flashsale.sentinels import client_url, follow
 from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
@@ -28,7 +29,7 @@ from flashsale.store_urls import (
     read_mysql_url,
     read_redis_url,
 )
-from flashsale.verify.attempts import Column
+from flashsale.verify.attempts import Column, ids_in
 
 READ_TIMEOUT_S = 120
 _NO_SUCH_TABLE, _NO_SUCH_COLUMN = 1146, 1054
@@ -139,6 +140,7 @@ class Rows:
     created_ms: Column = field(default_factory=lambda: array("q"))
     persisted_ms: Column = field(default_factory=lambda: array("q"))
     units: Column = field(default_factory=lambda: array("q"))
+    _live_of: tuple[int, int] = field(default=(0, 0), init=False, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -153,8 +155,10 @@ class Rows:
 
     @property
     def live_count(self) -> int:
-        """How many orders are live."""
-        return sum(map(self.status.count, _LIVE))
+        """How many orders are live. Counted once for as long as no order is added."""
+        if self._live_of[0] != len(self):
+            self._live_of = len(self), sum(map(_LIVE.__contains__, self.status))
+        return self._live_of[1]
 
     @property
     def live_units(self) -> int:
@@ -179,10 +183,17 @@ class Rows:
         self.persisted_ms += numbers[4::_COLUMNS]
 
 
+_HEX = "LPAD(HEX({}), 16, '0')"  # two's complement of 64 bits, the highest first
+_ROW = ", ".join(
+    _HEX.format(column)
+    for column in (
+        *("id", "user_id", "status"),
+        *(UNIX_MS.format(moment) for moment in ("create_time", "persisted_at")),
+    )
+)
 _ROWS = (
     "SELECT voucher_id, COUNT(*), "  # noqa: S608 - the only insertions are ours
-    "GROUP_CONCAT(CONCAT_WS(' ', id, user_id, status, "
-    f"{UNIX_MS.format('create_time')}, {UNIX_MS.format('persisted_at')}) SEPARATOR ' ') "
+    f"GROUP_CONCAT({_ROW} SEPARATOR '') "
     "FROM (SELECT id, user_id, voucher_id, status, create_time, persisted_at "
     "FROM tb_voucher_order WHERE {}voucher_id IN %(vouchers)s "
     f"ORDER BY id LIMIT {_ROWS_AT_ONCE}) AS page GROUP BY voucher_id"
@@ -226,7 +237,7 @@ def read_rows(database: Database, vouchers: Sequence[int]) -> dict[int, Rows]:
     """Every order of each voucher, in any status. Raises UnreachableError for an answer cut short.
 
     Some ten thousand come as one text a voucher: the driver spends its time by row and column, in
-    Python, and whole columns are read from such a text in C.
+    Python, and whole columns are read from such a text in C, where they are of one width.
     """
     orders = {voucher: Rows() for voucher in vouchers}
     with database.cursor() as cursor:
@@ -237,7 +248,7 @@ def read_rows(database: Database, vouchers: Sequence[int]) -> dict[int, Rows]:
                            {"last": last, "vouchers": tuple(vouchers)})  # fmt: skip
             groups = cursor.fetchall()
             for voucher, count, text in groups:
-                columns = array("q", map(int, text.split()))
+                columns = _columns(text)
                 if len(columns) != count * _COLUMNS:
                     raise UnreachableError(
                         "MySQL cut its answer short; raise max_allowed_packet to 16M or more"
@@ -248,8 +259,17 @@ def read_rows(database: Database, vouchers: Sequence[int]) -> dict[int, Rows]:
                 return orders
 
 
+def _columns(text: str) -> Column:
+    """The numbers in a text of `_HEX`; none where its end was cut off."""
+    columns = array("q")
+    with suppress(ValueError):
+        columns.frombytes(bytes.fromhex(text))
+    if sys.byteorder == "little":
+        columns.byteswap()
+    return columns
+
+
 _SCAN_COUNT = 10_000
-_DIGITS_MAX = len(str(ID_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,11 +405,7 @@ def _pages(scan: Callable[[int], Any]) -> Iterator[Any]:
 def _ids(found: Iterable[bytes]) -> list[int] | None:
     """What parse_id makes of all of them; None where one of them needs to be looked at."""
     texts = list(found)
-    digits = b"".join(texts).isdigit() and min(map(len, texts)) > 0
-    if not digits or max(map(len, texts)) > _DIGITS_MAX:
-        return None if texts else []
-    ids = list(map(int, texts))
-    return ids if min(ids) > 0 and max(ids) <= ID_MAX else None
+    return ids_in(b",".join(texts), len(texts)) if texts else []
 
 
 def _text(raw: bytes) -> str:

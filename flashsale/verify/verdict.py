@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from operator import sub
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def persisted_latency(snapshot: Snapshot) -> dict[str, Any]:
     order above it is None.
     """
     waits = Counter[int]()
-    for wait, count in Counter(_waits(snapshot)).items():
+    for wait, count in _waits(snapshot).items():
         waits[max(0, min(wait, _LONGEST_MS))] += count
     histogram = HdrHistogram(1, _LONGEST_MS, _DIGITS)
     for wait, count in waits.items():
@@ -88,13 +89,18 @@ def drain_s(snapshot: Snapshot) -> float | None:
     return max(0, persisted - created) / 1000
 
 
-def _waits(snapshot: Snapshot) -> Iterator[int]:
+def _waits(snapshot: Snapshot) -> Counter[int]:
+    """How often each wait occurs, ms; the loops over a million are in C."""
+    waits = Counter[int]()
     for sale in snapshot.sales:
-        created = sale.new_times(sale.rows.created_ms)
-        persisted = sale.new_times(sale.rows.persisted_ms)
-        for sold, written in zip(created, persisted, strict=True):
-            if sold != NO_TIME and written != NO_TIME:
-                yield written - sold
+        rows = sale.rows
+        created, persisted = sale.new_times(rows.created_ms), sale.new_times(rows.persisted_ms)
+        if NO_TIME in rows.created_ms or NO_TIME in rows.persisted_ms:
+            pairs = zip(created, persisted, strict=True)
+            waits.update(b - a for a, b in pairs if NO_TIME not in (a, b))
+        else:
+            waits.update(map(sub, persisted, created))
+    return waits
 
 
 def _percentile(histogram: HdrHistogram, count: int, percentile: float) -> int | None:

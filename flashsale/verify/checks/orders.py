@@ -5,6 +5,7 @@ none sold outside the sale's hours.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from operator import sub
 
 from flashsale.model import Outcome, Verdict
 from flashsale.verify import TAKE_OVER_S
@@ -185,6 +186,8 @@ def queued(snapshot: Snapshot) -> Met:
 def _late_rows(sale: Sale) -> int:
     created = sale.new_times(sale.rows.created_ms)
     persisted = sale.new_times(sale.rows.persisted_ms)
+    if NO_TIME not in sale.rows.created_ms:
+        return sum(map(_TAKE_OVER_MS.__le__, map(sub, persisted, created)))
     return sum(
         1
         for sold, written in zip(created, persisted, strict=True)
@@ -291,7 +294,7 @@ _CLOSED = tuple(OUTCOMES.index(outcome) for outcome in (Outcome.NOT_OPEN, Outcom
 
 def outside_the_window(snapshot: Snapshot) -> Met:
     """Claims that came when the sale was not open."""
-    told = sum(s.claims.outcome.count(code) for s in snapshot.sales for code in _CLOSED)
+    told = sum(s.claims.count(code) for s in snapshot.sales for code in _CLOSED)
     return {"claims before the begin or past the end": told, "new orders": snapshot.persisted}
 
 
