@@ -41,7 +41,7 @@ class RebuildReport:
     """What was found, what was done (None in a dry run), and acknowledged orders that are gone
     (None where no run was named)."""
 
-    found: Survey
+    found: Sequence[Survey]  # one of each lane
     differences: Sequence[Difference]
     done: Rebuilt | None
     gone: Sequence[int] | None
@@ -49,7 +49,7 @@ class RebuildReport:
     @property
     def oversold(self) -> int:
         """Units that are held beyond those there are."""
-        return sum(repair.oversold for repair in self.found.repairs)
+        return sum(repair.oversold for survey in self.found for repair in survey.repairs)
 
 
 def rebuild(urls: StoreUrls, *, apply: bool, run: Path | None = None) -> RebuildReport:
@@ -57,18 +57,30 @@ def rebuild(urls: StoreUrls, *, apply: bool, run: Path | None = None) -> Rebuild
     it cannot be done now; what was begun is gone on with by the next call."""
     acknowledged = None if run is None else _acknowledged(run)
     with opened(urls) as stores:
-        books = Books(stores.ledger, stores.pool)
+        every = [Books(ledger, stores.pool) for ledger in stores.ledgers.clients]
         if apply:
             _finish_changes(stores)
-        found = survey(books)
-        gone = None if acknowledged is None else acknowledged_and_gone(books, acknowledged, found)
-        done = Rebuild(books).apply() if apply else None
-    return RebuildReport(found, list(differences(found)), done, gone)
+        found = [survey(books) for books in every]
+        gone = (
+            None if acknowledged is None else acknowledged_and_gone(every[0], acknowledged, *found)
+        )
+        done = _done([Rebuild(books).apply() for books in every]) if apply else None
+    told = [difference for one in found for difference in differences(one)]
+    return RebuildReport(found, told, done, gone)
+
+
+def _done(lanes: Sequence[Rebuilt]) -> Rebuilt:
+    """What was done in all lanes."""
+    return Rebuilt(
+        max(one.rounds for one in lanes),
+        sum(one.requeued for one in lanes),
+        " ".join(one.permit for one in lanes),
+    )
 
 
 def _finish_changes(stores: Stores) -> None:
     """Changes of sales that were cut short, where the ledger still knows the sale."""
-    control = SaleControl(stores.pool, stores.ledger, "rebuild")
+    control = SaleControl(stores.pool, stores.ledgers, "rebuild")
     for voucher_id in control.unfinished():
         control.finish(voucher_id)
 
@@ -92,10 +104,11 @@ def _acknowledged(run: Path) -> list[int]:
     return list(orders)
 
 
-def acknowledged_and_gone(books: Books, orders: Iterable[int], found: Survey) -> list[int]:
+def acknowledged_and_gone(books: Books, orders: Iterable[int], *found: Survey) -> list[int]:
     """Of these acknowledged orders, the ids of those that are neither rows nor on their way."""
     gone: list[int] = []
-    for some in portions((order for order in orders if order not in found.kept), _AT_ONCE):
+    kept = {order for survey in found for order in survey.kept}
+    for some in portions((order for order in orders if order not in kept), _AT_ONCE):
         query = select(voucher_order.c.id).where(voucher_order.c.id.in_(some))
         with transaction(books.pool) as connection:
             rows = set(connection.execute(query).scalars())

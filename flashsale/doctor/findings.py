@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
@@ -27,7 +28,7 @@ from flashsale.seckill.permit import Books, behind
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
 from flashsale.storage.mysql import engine
-from flashsale.storage.roles import sync_client
+from flashsale.storage.roles import Ledgers
 from flashsale.store_urls import CONNECT_TIMEOUT_S, read_mysql_url, read_redis_url
 
 
@@ -238,15 +239,15 @@ def compare_books(ledger_url: str, mysql_url: str) -> list[Finding]:
     """Whether the ledger is behind MySQL; nothing where they cannot be asked, or have no tables."""
     pool = engine(mysql_url)
     try:
-        with sync_client(ledger_url) as client:
-            mysql, ledger = Books(client, pool).compare()
+        ledgers = Ledgers.at(ledger_url)
+        with closing(ledgers):
+            compared = [Books(client, pool).compare() for client in ledgers.clients]
     except (Unavailable, Indeterminate):
         return []
     finally:
         pool.dispose()
-    found = [reason.told for reason in behind(mysql, ledger)]
-    if ledger.closed:
-        found.append(f"closed: {ledger.closed}")
+    found = [reason.told for mysql, ledger in compared for reason in behind(mysql, ledger)]
+    found += [f"closed: {ledger.closed}" for _, ledger in compared if ledger.closed]
     told = "; ".join(found) or "agree with MySQL"
     return [judged("ledger", "books", told, not found, _REBUILD)]
 

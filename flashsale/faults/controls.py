@@ -16,7 +16,7 @@ from flashsale.errors import UsageError
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.table import suggestion
 from flashsale.stack.state import StackState
-from flashsale.store_urls import mysql_arguments, open_mysql, read_mysql_url
+from flashsale.store_urls import mysql_arguments, open_mysql, read_mysql_url, read_redis_url
 
 _WITHOUT_RECEIPTS = """\
 import sys
@@ -54,6 +54,7 @@ if "worker" in sys.orig_argv:
 
 
 def _everysec(state: StackState) -> None:
+    read_redis_url(state.ledger_url)  # of a cluster no fault is known yet
     with Redis.from_url(state.ledger_url) as ledger:
         ledger.config_set("appendfsync", "everysec")
 

@@ -23,7 +23,13 @@ from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.scenario.fault import SALE
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.stack.state import ChildState, StackState, check, read_state
-from flashsale.store_urls import MySQLConnection, mysql_arguments, open_mysql, read_mysql_url
+from flashsale.store_urls import (
+    MySQLConnection,
+    mysql_arguments,
+    open_mysql,
+    read_mysql_url,
+    read_redis_url,
+)
 
 TROUBLES = (FlashsaleError, OSError, RedisError, pymysql.Error, psutil.Error)
 """What can keep a fault from being made or healed."""
@@ -84,6 +90,7 @@ class Site:
     def redis(self, role: str, *, as_text: bool = True) -> "Redis":
         """A client of the ledger or the cache, by a connection of its own."""
         url = self.state.ledger_url if role == "ledger" else self.state.cache_url
+        read_redis_url(url)  # of a cluster no fault is known yet
         return Redis.from_url(
             url,
             protocol=2,

@@ -24,14 +24,15 @@ import structlog
 from redis import Redis
 from sqlalchemy import Connection, func, select
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.keys import WHOLE, Lane
 from flashsale.orders.lifecycle import CLOCK_SLACK_MS
 from flashsale.seckill.permit import Behind, Books, Reason, behind
 from flashsale.seckill.queue import Accepted, id_ms, read_group, read_queue, read_receipts, requeue
 from flashsale.storage.mysql import transaction, unix_ms
 from flashsale.storage.roles import call, call_all
 from flashsale.storage.tables import order_return, seckill_voucher, voucher_order
+from flashsale.store_urls import lane_of
 
 log = structlog.get_logger(__name__)
 
@@ -191,9 +192,9 @@ class BooksWatch:
         ledger = self._books.ledger
         sales = read_sales(ledger)
         group = read_group(ledger)
-        dead = call(ledger.hlen, keys.DEAD_ORDERS)
+        dead = call(ledger.hlen, lane_of(ledger).dead_orders)
         with transaction(self._books.pool) as connection:
-            sold = read_sold(connection)
+            sold = read_sold(connection, self._books.lane)
         on_their_way = None if group.outstanding is None else group.outstanding + dead
         return judged(sales, sold, on_their_way)
 
@@ -201,7 +202,7 @@ class BooksWatch:
         """Write those missing orders to the stream again whose time is over; how many were."""
         ledger = self._books.ledger
         with transaction(self._books.pool) as connection:
-            sold = read_sold(connection)
+            sold = read_sold(connection, self._books.lane)
         queue = read_queue(ledger)
         seconds, _ = call(ledger.time)
         before_ms = min(seconds * 1_000, queue.oldest_ms or seconds * 1_000) - self._settled_ms
@@ -255,28 +256,29 @@ def lift(ledger: Redis, closed: str) -> bool:
 
 def _lifted(ledger: Redis, closed: str) -> bool:
     with ledger.pipeline(transaction=True) as pipeline:
-        pipeline.watch(keys.CLOSED)  # type: ignore[no-untyped-call]
-        if pipeline.get(keys.CLOSED) != closed:
+        pipeline.watch(lane_of(ledger).closed)  # type: ignore[no-untyped-call]
+        if pipeline.get(lane_of(ledger).closed) != closed:
             return False
         pipeline.multi()
-        pipeline.delete(keys.CLOSED)
+        pipeline.delete(lane_of(ledger).closed)
         pipeline.execute()
         return True
 
 
 def read_sales(ledger: Redis) -> dict[int, LedgerSale]:
     """The ledger's sales, each read in one transaction: a claim comes before it or after it."""
-    listed = ledger.sscan_iter(keys.LOADED_SALES, count=_SALES_AT_ONCE)
+    lane = lane_of(ledger)
+    listed = ledger.sscan_iter(lane.loaded_sales, count=_SALES_AT_ONCE)
     vouchers = call(lambda: [int(v) for v in islice(listed, SALES_MAX) if str(v).isdigit()])
     found: dict[int, LedgerSale] = {}
     for start in range(0, len(vouchers), _SALES_AT_ONCE):
         some = vouchers[start : start + _SALES_AT_ONCE]
         pipeline = ledger.pipeline(transaction=True)
         for voucher in some:
-            pipeline.hget(keys.seckill_sale(voucher), "initial")
-            pipeline.get(keys.seckill_stock(voucher))
-            pipeline.scard(keys.seckill_order(voucher))
-            pipeline.hlen(keys.seckill_receipt(voucher))
+            pipeline.hget(lane.seckill_sale(voucher), "initial")
+            pipeline.get(lane.seckill_stock(voucher))
+            pipeline.scard(lane.seckill_order(voucher))
+            pipeline.hlen(lane.seckill_receipt(voucher))
         replies = call_all(pipeline)
         for k, voucher in enumerate(some):
             offered, left, members, receipts = replies[4 * k : 4 * k + 4]
@@ -288,8 +290,8 @@ def _number(told: str | None) -> int | None:
     return int(told) if told and told.lstrip("-").isdigit() else None
 
 
-def read_sold(connection: Connection) -> dict[int, Sold]:
-    """Every sale in MySQL."""
+def read_sold(connection: Connection, lane: Lane = WHOLE) -> dict[int, Sold]:
+    """Every sale in MySQL that is one of the lane's."""
     owed = (
         select(order_return.c.voucher_id, func.count().label("orders"))
         .group_by(order_return.c.voucher_id)
@@ -309,4 +311,5 @@ def read_sold(connection: Connection) -> dict[int, Sold]:
             unix_ms(row.end_time),
         )
         for row in rows
+        if lane.sells(row.voucher_id)
     }

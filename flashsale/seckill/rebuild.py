@@ -53,6 +53,7 @@ from flashsale.seckill.sale import Terms, read_terms
 from flashsale.storage.mysql import transaction, translated
 from flashsale.storage.roles import call, call_all
 from flashsale.storage.tables import voucher_order
+from flashsale.store_urls import lane_of
 
 log = structlog.get_logger(__name__)
 
@@ -133,12 +134,12 @@ class Survey:
 def survey(books: Books) -> Survey:
     """Read both stores, the ledger's receipts first: an order moves on from there, and what is
     found too late is found in its next place. Raises Unavailable or Indeterminate."""
-    ledger = books.ledger
-    loaded = {int(v) for v in call(ledger.smembers, keys.LOADED_SALES) if str(v).isdigit()}
-    sales = read_terms(books.pool)
+    ledger, lane = books.ledger, books.lane
+    loaded = {int(v) for v in call(ledger.smembers, lane.loaded_sales) if str(v).isdigit()}
+    sales = [terms for terms in read_terms(books.pool) if lane.sells(terms.voucher_id)]
     raw = {terms.voucher_id: raw_receipts(ledger, terms.voucher_id) for terms in sales}
     group, queue = read_group(ledger), read_queue(ledger)
-    dead = {int(order) for order in call(ledger.hkeys, keys.DEAD_ORDERS) if str(order).isdigit()}
+    dead = {int(order) for order in call(ledger.hkeys, lane.dead_orders) if str(order).isdigit()}
     repairs: list[SaleRepair] = []
     kept: dict[int, Accepted] = {}
     for terms in sales:
@@ -196,26 +197,26 @@ def _repair(
     receipts: Mapping[str, str],
     lost: Sequence[Accepted],
 ) -> SaleRepair:
-    voucher_id = terms.voucher_id
+    voucher_id, lane = terms.voucher_id, lane_of(ledger)
     repair = SaleRepair(terms, held, requeued=list(lost))
     users = {str(user): order for user, order in held.items()}
     fresh = {user: order for user, order in users.items() if receipts.get(user) != str(order)}
     repair.receipts = dict(_not_there(ledger, voucher_id, fresh))
     for some in portions((user for user in receipts if user not in users), _AT_ONCE):
-        found = call(ledger.hmget, keys.seckill_receipt(voucher_id), list(some))
+        found = call(ledger.hmget, lane.seckill_receipt(voucher_id), list(some))
         repair.stale += [
             user
             for user, order in zip(some, found, strict=True)
             if order == receipts[user]  # it still is: no order of a moment ago
         ]
-    set_key = keys.seckill_order(voucher_id)
+    set_key = lane.seckill_order(voucher_id)
     members = call(lambda: set(ledger.sscan_iter(set_key, count=_AT_ONCE)))
     for some in portions((user for user in users if user not in members), _AT_ONCE):
         there = call(ledger.smismember, set_key, list(some))
         repair.members += [user for user, is_in in zip(some, there, strict=True) if not is_in]
     stale = set(repair.stale)
     for some in portions((member for member in members if member not in users), _AT_ONCE):
-        found = call(ledger.hmget, keys.seckill_receipt(voucher_id), list(some))
+        found = call(ledger.hmget, lane.seckill_receipt(voucher_id), list(some))
         repair.strangers += [
             member
             for member, order in zip(some, found, strict=True)
@@ -229,9 +230,10 @@ def _not_there(
     ledger: Redis, voucher_id: int, receipts: Mapping[str, int]
 ) -> Iterator[tuple[str, int]]:
     """Those that the ledger has not even now: a sale that goes on has moved meanwhile."""
+    lane = lane_of(ledger)
     for some in portions(receipts.items(), _AT_ONCE):
         users = [user for user, _ in some]
-        found = call(ledger.hmget, keys.seckill_receipt(voucher_id), users)
+        found = call(ledger.hmget, lane.seckill_receipt(voucher_id), users)
         for (user, order), there in zip(some, found, strict=True):
             if there != str(order):
                 yield user, order
@@ -239,12 +241,12 @@ def _not_there(
 
 def _compare_terms(ledger: Redis, repair: SaleRepair) -> None:
     """The sale's own fields and its stock."""
-    terms = repair.terms
+    terms, lane = repair.terms, lane_of(ledger)
     pipeline = ledger.pipeline(transaction=True)
-    pipeline.hgetall(keys.seckill_sale(terms.voucher_id))
-    pipeline.get(keys.seckill_stock(terms.voucher_id))
-    pipeline.scard(keys.seckill_order(terms.voucher_id))
-    pipeline.sismember(keys.LOADED_SALES, str(terms.voucher_id))
+    pipeline.hgetall(lane.seckill_sale(terms.voucher_id))
+    pipeline.get(lane.seckill_stock(terms.voucher_id))
+    pipeline.scard(lane.seckill_order(terms.voucher_id))
+    pipeline.sismember(lane.loaded_sales, str(terms.voucher_id))
     sale, stock, members, is_listed = call_all(pipeline)
     repair.unlisted = not is_listed
     wanted = {
@@ -275,8 +277,8 @@ class Rebuilt:
 
 
 class Rebuild:
-    """Makes the ledger what it ought to be. Every call may raise Unavailable or Indeterminate: the
-    sales stay closed then, and another run goes on from there."""
+    """Makes the ledger, or a lane of it, what it ought to be. Every call may raise Unavailable or
+    Indeterminate: the sales stay closed then, and another run goes on from there."""
 
     def __init__(self, books: Books) -> None:
         self._books = books
@@ -312,32 +314,37 @@ class Rebuild:
     def _restore_stream(self, found: Survey) -> None:
         """The stream with its group, and an end that is no earlier than MySQL's position."""
         if found.is_spent:  # every order in it has a receipt, which is written to the new one
-            call(self._ledger.delete, keys.STREAM_ORDERS)
+            call(self._ledger.delete, self._books.lane.stream_orders)
         if found.is_spent or not found.has_group:
             call(
                 lambda: self._ledger.xgroup_create(
-                    keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True
+                    self._books.lane.stream_orders, keys.GROUP, id="0", mkstream=True
                 )
             )
         ms, seq = found.mysql.position
         if not found.is_spent and last_entry(self._ledger) < (ms, seq):
-            if not call(self._ledger.exists, keys.STREAM_ORDERS):
+            if not call(self._ledger.exists, self._books.lane.stream_orders):
                 call(
                     lambda: self._ledger.xgroup_create(
-                        keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True
+                        self._books.lane.stream_orders, keys.GROUP, id="0", mkstream=True
                     )
                 )
-            call(self._ledger.execute_command, "XSETID", keys.STREAM_ORDERS, f"{ms}-{seq}")
+            call(
+                self._ledger.execute_command,
+                "XSETID",
+                self._books.lane.stream_orders,
+                f"{ms}-{seq}",
+            )
         pipeline = self._ledger.pipeline(transaction=True)
         for day, number in found.mysql.counters.items():
             if found.ledger.counters.get(day, 0) < number:
-                pipeline.set(keys.order_counter(day), number + _COUNTER_MARGIN)
+                pipeline.set(self._books.lane.order_counter(day), number + _COUNTER_MARGIN)
         call_all(pipeline)
 
     def _restore(self, repair: SaleRepair) -> int:
         """One sale; how many of its orders were written to the stream again."""
-        ledger, voucher_id = self._ledger, repair.terms.voucher_id
-        receipt, members = keys.seckill_receipt(voucher_id), keys.seckill_order(voucher_id)
+        ledger, lane, voucher_id = self._ledger, self._books.lane, repair.terms.voucher_id
+        receipt, members = lane.seckill_receipt(voucher_id), lane.seckill_order(voucher_id)
         for stale in portions(repair.stale, _AT_ONCE):
             call(ledger.hdel, receipt, *stale)
         for fresh in portions(repair.receipts.items(), _AT_ONCE):
@@ -349,10 +356,10 @@ class Rebuild:
         reach("rebuild.receipts")
         pipeline = ledger.pipeline(transaction=True)
         if repair.fields:
-            pipeline.hset(keys.seckill_sale(voucher_id), mapping=dict[Any, str](repair.fields))
+            pipeline.hset(lane.seckill_sale(voucher_id), mapping=dict[Any, str](repair.fields))
         if repair.stock is not None:
-            pipeline.set(keys.seckill_stock(voucher_id), repair.stock)
-        pipeline.sadd(keys.LOADED_SALES, voucher_id)
+            pipeline.set(lane.seckill_stock(voucher_id), repair.stock)
+        pipeline.sadd(lane.loaded_sales, voucher_id)
         call_all(pipeline)
         reach("rebuild.stock")
         window = {voucher_id: (repair.terms.begin_ms, repair.terms.end_ms)}
@@ -365,16 +372,16 @@ class Rebuild:
         behind, and stays closed."""
         epoch, last = draw_epoch(), last_entry(self._ledger)
         with transaction(self._books.pool) as connection:
-            set_epoch(connection, epoch)
+            set_epoch(connection, epoch, lane=self._books.lane)
             if found.mysql.position > last:  # a stream that was made anew counts from now on
                 connection.exec_driver_sql(
                     "UPDATE tb_stream_position SET last_ms = %s, last_seq = %s WHERE stream = %s",
-                    (*last, keys.STREAM_ORDERS),
+                    (*last, self._books.lane.stream_orders),
                 )
         reach("rebuild.drawn")
         pipeline = self._ledger.pipeline(transaction=True)
-        pipeline.set(keys.EPOCH, epoch_text(*epoch))
-        pipeline.delete(keys.CLOSED)
+        pipeline.set(self._books.lane.epoch, epoch_text(*epoch))
+        pipeline.delete(self._books.lane.closed)
         call_all(pipeline)
         reach("rebuild.renewed")
 

@@ -10,14 +10,14 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import Engine, Row, func, select
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError, ViolationError
+from flashsale.keys import SINGLE, Layout
 from flashsale.lua.scripts import Call, script
 from flashsale.model import LIVE_STATUSES
 from flashsale.seckill.journal import Standing, standings
-from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import transaction, unix_ms
-from flashsale.storage.roles import call, evaluate
+from flashsale.storage.roles import Ledgers, call, evaluate, ledgers
 from flashsale.storage.tables import seckill_voucher, voucher_order
 
 _LOAD = script("sale_load")
@@ -81,36 +81,39 @@ def _terms(row: Row[*tuple[Any, ...]], standing: Standing) -> Terms:
     )
 
 
-def load_call(terms: Terms) -> Call:
+def load_call(terms: Terms, layout: Layout = SINGLE) -> Call:
     """The call to sale_load.lua for a sale. Pure."""
     voucher_id = terms.voucher_id
+    lane = layout.of(voucher_id)
     names = (
-        keys.seckill_stock(voucher_id),
-        keys.seckill_sale(voucher_id),
-        keys.seckill_order(voucher_id),
-        keys.seckill_receipt(voucher_id),
-        keys.LOADED_SALES,
+        lane.seckill_stock(voucher_id),
+        lane.seckill_sale(voucher_id),
+        lane.seckill_order(voucher_id),
+        lane.seckill_receipt(voucher_id),
+        lane.loaded_sales,
     )
     hours = (terms.begin_ms, terms.end_ms)
     return Call(_LOAD, names, (voucher_id, terms.stock, *hours, terms.change, terms.state))
 
 
-def load_sale(ledger: Redis, terms: Terms) -> bool:
+def load_sale(ledger: Redis | Ledgers, terms: Terms) -> bool:
     """Load one sale into the ledger; True where it was not loaded before.
 
     Raises ViolationError for a sale of which the ledger has lost all or part while MySQL knows
     of orders: starting it from MySQL's stock could sell units twice.
     """
-    load = load_call(terms)
+    every = ledgers(ledger)
+    one = every.of(terms.voucher_id)
+    load = load_call(terms, every.layout)
     stock, sale, *_ = load.keys
     try:
-        if not terms.is_untouched and not call(ledger.exists, stock, sale):
+        if not terms.is_untouched and not call(one.exists, stock, sale):
             raise ViolationError(
                 f"voucher {terms.voucher_id} has {terms.live_orders} live orders and "
                 f"{terms.stock} of {terms.initial} units in MySQL, but no sale in the ledger; "
                 f"{_LOST}"
             )
-        reply = evaluate(ledger, load)
+        reply = evaluate(one, load)
     except (Unavailable, Indeterminate) as trouble:
         raise UnreachableError(f"the ledger refused to load a sale: {trouble}") from trouble
     if reply == _TORN:
@@ -118,7 +121,7 @@ def load_sale(ledger: Redis, terms: Terms) -> bool:
     return bool(reply == _CREATED)
 
 
-async def open_sale(ledger: Channel, terms: Terms) -> None:
+async def open_sale(ledger: LedgerChannel, terms: Terms) -> None:
     """Load a sale that MySQL has just learned of; it can be bought from then on.
 
     Raises Unavailable where the ledger certainly has not got it, Indeterminate where it may.
@@ -127,7 +130,7 @@ async def open_sale(ledger: Channel, terms: Terms) -> None:
     lost: Indeterminate | None = None
     for _ in range(_TRIES):
         try:
-            reply = await ledger.evaluate(load_call(terms))
+            reply = await ledger.evaluate(load_call(terms, ledger.layout))
         except Indeterminate as trouble:
             lost = trouble
         except Unavailable:
@@ -142,8 +145,8 @@ async def open_sale(ledger: Channel, terms: Terms) -> None:
     raise lost
 
 
-async def _holds(ledger: Channel, terms: Terms) -> bool:
+async def _holds(ledger: LedgerChannel, terms: Terms) -> bool:
     """Whether the ledger's sale has these terms."""
-    sale = keys.seckill_sale(terms.voucher_id)
+    sale = ledger.layout.of(terms.voucher_id).seckill_sale(terms.voucher_id)
     found = await ledger.ask("HMGET", sale, "begin", "end", "initial")
     return bool(found == [str(terms.begin_ms), str(terms.end_ms), str(terms.initial)])

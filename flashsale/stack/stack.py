@@ -14,6 +14,7 @@ from flashsale.errors import UnreachableError
 from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.settings import PICTURES_PATH, PictureSettings, ReplicaSettings
 from flashsale.stack import probe
+from flashsale.stack.cluster import LedgerCluster
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer, queues_hold
 from flashsale.stack.port import Port, Socket
@@ -238,13 +239,27 @@ class Stack:
     def _start_stores(self, say: Say) -> None:
         given = self._external
         self._stores = {
-            "FLASHSALE_LEDGER_URL": _same(given.ledger_url) or self._redis(RedisRole.LEDGER, say),
+            "FLASHSALE_LEDGER_URL": _same(given.ledger_url) or self._ledger(say),
             "FLASHSALE_CACHE_URL": _same(given.cache_url) or self._redis(RedisRole.CACHE, say),
             "FLASHSALE_MYSQL_URL": _same(given.mysql_url) or self._mariadb(say),
         }
 
     def _store_urls(self, account: Account = Account.OWNER) -> dict[str, str]:
         return {name: url_for(account) for name, url_for in self._stores.items()}
+
+    def _ledger(self, say: Say) -> UrlFor:
+        if not self.settings.cluster:
+            return self._redis(RedisRole.LEDGER, say)
+        cluster = LedgerCluster(
+            self.state_dir / RedisRole.LEDGER,
+            self._log,
+            memory_mb=self.settings.ledger_memory_mb,
+            durability=self.settings.durability,
+        )
+        say(f"starting the ledger's Redis Cluster ({len(cluster.nodes)} nodes)")
+        self._bring_up(cluster.nodes)
+        cluster.form()
+        return cluster.url_for
 
     def _redis(self, role: RedisRole, say: Say) -> UrlFor:
         say(f"starting the {role} Redis")
