@@ -18,6 +18,7 @@ NAMES = (
     "bloom",
     "metrics",
     "durability",
+    "cluster",
     "seed_million",
     "verify_million",
 )
