@@ -90,9 +90,9 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def _replica(town: System) -> tuple[str, int]:
-    """The URL and the process id of the one replica."""
+    """Where nginx asks the one replica, and its process id."""
     child = next(child for child in town.state.children if child.kind == "replica")
-    return f"http://127.0.0.1:{child.port}", child.pid
+    return f"unix:{town.folder / 'replicas' / f'{child.name}.sock'}", child.pid
 
 
 def _storm(url: str, pid: int, reads: int) -> Taken:

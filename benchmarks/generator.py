@@ -15,20 +15,9 @@ from benchmarks.rivals import HEY, K6, OHA, VEGETA, WRK, Missing, binary_of, bui
 from benchmarks.table import Section, median, spread
 
 WRK_RATIO_LIMIT = 1.5
-SHOP_RATIO_LIMIT = 1.05
 _PATH = "/voucher-order/seckill/1"
 _TOKEN = "token1"  # noqa: S105 - the null target asks for none
 _WRK_SCRIPT = f'wrk.method = "POST"\nwrk.headers["authorization"] = "{_TOKEN}"\n'
-_SHOP = """\
-[target.buy]
-path = "/voucher-order/seckill/{voucher}"
-headers = { authorization = "{token}" }
-order = "header:x-order-id"
-outcomes = [
-    { status = 200, header = { x-outcome = "sold" }, outcome = "sold" },
-    { outcome = "sold_out" },
-]
-"""
 _K6 = f"""
 import http from "k6/http";
 const request = {{ headers: {{ authorization: "{_TOKEN}" }} }};
@@ -92,17 +81,15 @@ def measure(runs: int, size: Size = FULL) -> Section:
     )
     firing: list[float] = []
     whole: list[float] = []
-    by_file: list[float] = []
     rivals: dict[str, list[float]] = {name: [] for name in _RIVALS}
     missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as name, null_target() as target:
         folder = Path(name)
         _write_inputs(folder, size)
         for number in range(runs):
-            own, of_all = _storm(folder, target.url, f"run-{number}", size)
+            own, of_all = storm_cost(folder, target.url, f"run-{number}", size)
             firing.append(own)
             whole.append(of_all)
-            by_file.append(_storm(folder, target.url, f"shop-{number}", size, "shop.toml")[0])
             for rival, cost in _RIVALS.items():
                 try:
                     if rival not in missing:
@@ -111,7 +98,6 @@ def measure(runs: int, size: Size = FULL) -> Section:
                     missing[rival] = str(error)
         _add_tls(section, runs, folder, size, missing)
     _add_storm(section, firing, whole)
-    _add_shop(section, median(firing), by_file)
     _add_rivals(section, median(firing), {name: costs for name, costs in rivals.items() if costs})
     section.notes += [f"not beside it: {rival}: {why}" for rival, why in missing.items()]
     section.notes += [
@@ -127,11 +113,6 @@ def _add_storm(section: Section, firing: list[float], whole: list[float]) -> Non
     section.add("… the whole process, from its start to its report", spread(whole, 1))
 
 
-def _add_shop(section: Section, ours: float, costs: list[float]) -> None:
-    section.add("the same of a shop that a file describes, CPU µs a request", spread(costs, 1))
-    section.add_ratio("… as a multiple of the storm", median(costs) / ours, SHOP_RATIO_LIMIT)
-
-
 def _add_tls(
     section: Section, runs: int, folder: Path, size: Size, missing: dict[str, str]
 ) -> None:
@@ -141,7 +122,7 @@ def _add_tls(
     try:
         with null_target(tls=True) as target:
             for number in range(runs):
-                own = _storm(folder, target.url, f"tls-{number}", size, more=("--insecure",))
+                own = storm_cost(folder, target.url, f"tls-{number}", size, more=("--insecure",))
                 ours.append(own[0])
                 if "wrk" not in missing:
                     theirs.append(_wrk(target.url, folder, size))
@@ -164,26 +145,29 @@ def _add_rivals(section: Section, ours: float, rivals: dict[str, list[float]]) -
             section.add("… as a multiple of the storm", f"{median(costs) / ours:.1f} ×")
 
 
-def _write_inputs(folder: Path, size: Size) -> None:
+def write_stampede(folder: Path, size: Size) -> None:
+    """The scenario null.toml, which is so many claims at once, and its users."""
     (folder / "null.toml").write_text(
         f'schema = 1\nname = "null"\n[sale]\nunits = {size.requests}\n[load]\n'
         f'model = "stampede"\nusers = {size.requests}\nconnections = {size.connections}\n'
     )
-    (folder / "shop.toml").write_text(_SHOP)
     users = "".join(f"{number},token{number}\n" for number in range(1, size.requests + 1))
     (folder / "tokens.csv").write_text(f"user_id,token\n{users}")
+
+
+def _write_inputs(folder: Path, size: Size) -> None:
+    write_stampede(folder, size)
     (folder / "buyers.py").write_text(_LOCUST)
     (folder / "buyers.js").write_text(_K6)
     (folder / "post.lua").write_text(_WRK_SCRIPT)
 
 
-def _storm(
-    folder: Path, url: str, run: str, size: Size, target: str = "", more: tuple[str, ...] = ()
+def storm_cost(
+    folder: Path, url: str, run: str, size: Size, more: tuple[str, ...] = ()
 ) -> tuple[float, float]:
     """CPU µs a request: of barrier to histograms by its own account, and of the whole process."""
     out = folder / run
-    words = ["storm", str(folder / "null.toml"), "--quiet", "--out", str(out)]
-    words += ["--target", str(folder / target), *more] if target else list(more)
+    words = ["storm", str(folder / "null.toml"), "--quiet", "--out", str(out), *more]
     where = ["--base-url", url, "--tokens", str(folder / "tokens.csv")]
     used_s, said = _cpu_s([sys.executable, "-m", "flashsale", *words, *where], folder)
     try:

@@ -1,5 +1,6 @@
 """A target that costs next to nothing: nginx with `return 200` and a sold claim's answer; over TLS,
-too, with a certificate that nobody vouches for.
+too, with a certificate that nobody vouches for. Below /plain it answers without headers of the
+system's, each time with another order id.
 """
 
 import os
@@ -24,6 +25,9 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096{tls};
         default_type application/json;
+        location /plain/ {{
+            return 200 '{{"success":true,"data":7$connection$connection_requests}}';
+        }}
         location / {{
             add_header x-outcome sold; add_header x-order-id 515385561440059393;
             return 200 '{{"success":true,"data":515385561440059393}}';

@@ -1,6 +1,7 @@
 """The words that the sale, the storm and the judge share."""
 
 import hashlib
+import re
 from enum import StrEnum
 
 
@@ -158,14 +159,18 @@ ID_MAX = 2**63 - 1
 
 TEXT_ID_BYTES_MAX = 128
 _TEXT_IDS_FROM = 2**62
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{32}")
 
 
 def id_of(text: str) -> int:
     """A number for an id of any text: its own where it is one, else one from 2^62 on that follows
-    from the text alone, so that two who read the same id apart have the same number for it."""
+    from the text alone, so that two who read the same id apart have the same number for it. A UUID
+    is the same with and without its dashes, in capitals and small letters."""
     number = parse_id(text)
     if number is not None and str(number) == text:
         return number
+    if len(text) in (32, 36) and _UUID.fullmatch(text):
+        text = text.replace("-", "").lower()
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return _TEXT_IDS_FROM | int.from_bytes(digest, "big") >> 2
 
@@ -173,8 +178,10 @@ def id_of(text: str) -> int:
 def text_id(text: str) -> str | None:
     """`text`, if it can be an id in somebody's shop: printable, without quotes or backslashes, of
     at most TEXT_ID_BYTES_MAX bytes; else None."""
-    fits = text and text.isprintable() and len(text.encode()) <= TEXT_ID_BYTES_MAX
-    return text if fits and not {'"', "\\"} & set(text) else None
+    fits = text.isprintable() and 0 < len(text) <= TEXT_ID_BYTES_MAX
+    if not fits or '"' in text or "\\" in text:
+        return None
+    return text if text.isascii() or len(text.encode()) <= TEXT_ID_BYTES_MAX else None
 
 
 def parse_id(text: str) -> int | None:

@@ -1,7 +1,9 @@
-"""Capacity: the highest rate at which a scenario holds, by bisection, a fresh stack a trial."""
+"""Capacity: the highest rate at which a scenario holds, by bisection: of a fresh stack each time,
+or of somebody's shop that runs."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import sqrt
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any
 
 import orjson
 
+from flashsale.campaign.judging import judge_run
 from flashsale.campaign.rehearsal import RehearsalRequest, rehearse
-from flashsale.campaign.storming import StoppedError, StormRequest
+from flashsale.campaign.storming import StoppedError, StormRequest, run_storm
 from flashsale.campaign.teller import SILENT, JudgedRun, StormRun, Teller
 from flashsale.errors import ExitCode, UsageError
 from flashsale.model import Verdict
@@ -35,6 +38,9 @@ class CapacityRequest:
 
     A rate holds where more than half of `repeats` trials do. It ends where the highest that holds
     and the lowest that does not are no further apart than `precision`, of 1.
+
+    With a `shop` each trial is a storm on it, so long after the one before, of users who have not
+    come yet; where its stores are known it is judged, too. Else it is a rehearsal.
     """
 
     scenario: Scenario
@@ -46,6 +52,8 @@ class CapacityRequest:
     repeats: int = 3
     exercised: tuple[str, ...] = ()
     processes: int = 1
+    shop: StormRequest | None = None
+    rest_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,18 +94,22 @@ class Found:
     fails_per_s: float | None
     limit: str = ""
     """Why the lowest rate that does not hold does not."""
+    repeats: int = 1
 
     @property
     def told(self) -> str:
         """A line of it."""
+        tries = f"; more than half of {self.repeats} trials decide" * (self.repeats > 1)
         if self.holds_per_s is None:
             return f"no rate holds: {self.limit}" if self.limit else "nothing was tried"
+        holds = f"{_rate(self.holds_per_s)} holds"
         if self.fails_per_s is None:
-            return f"capacity: at least {self.holds_per_s:,.0f}/s; no higher rate was tried"
-        return (
-            f"capacity: {self.holds_per_s:,.0f}/s holds, {self.fails_per_s:,.0f}/s does not "
-            f"({self.limit})"
-        )
+            return f"capacity: at least {_rate(self.holds_per_s)}; no higher rate was tried"
+        return f"capacity: {holds}, {_rate(self.fails_per_s)} does not ({self.limit}){tries}"
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}/s" if per_s >= 100 or per_s == round(per_s) else f"{per_s:.1f}/s"
 
 
 # What to try next. Pure ---------------------------------------------------------------------------
@@ -117,7 +129,7 @@ def found_by(trials: Sequence[Trial], repeats: int) -> Found:
     fails = min((rate for rate, holds in verdicts.items() if holds is False), default=None)
     holding = [rate for rate, holds in verdicts.items() if holds and (not fails or rate < fails)]
     why = next((it.why for it in trials if it.per_s == fails and not it.holds), "")
-    return Found(max(holding, default=None), fails, why)
+    return Found(max(holding, default=None), fails, why, repeats)
 
 
 def next_rate(request: CapacityRequest, trials: Sequence[Trial]) -> float | None:
@@ -200,7 +212,7 @@ def run_capacity(request: CapacityRequest, teller: Teller = SILENT) -> tuple[Fou
     at_rate(request.scenario, next_rate(request, []) or RATE_MIN)
     trials: list[Trial] = []
     while (per_s := next_rate(request, trials)) is not None:
-        trial = _tried(request, per_s, sum(it.per_s == per_s for it in trials))
+        trial = _tried(request, per_s, trials)
         trials.append(trial)
         _write(request, trials)
         teller.say(told(trial))
@@ -214,7 +226,7 @@ def told(trial: Trial) -> str:
     """A trial in a line."""
     p99 = "" if trial.p99_ms is None else f", p99 {trial.p99_ms:,.1f} ms"
     verdict = "holds" if trial.holds else f"does not hold: {trial.why}"
-    return f"{trial.per_s:,.0f}/s {verdict}{p99}"
+    return f"{_rate(trial.per_s)} {verdict}{p99}"
 
 
 class _Witness(Teller):
@@ -229,13 +241,19 @@ class _Witness(Teller):
         self.summary = found.summary or self.summary
 
 
-def _tried(request: CapacityRequest, per_s: float, repeat: int) -> Trial:
+def _tried(request: CapacityRequest, per_s: float, before: Sequence[Trial]) -> Trial:
+    repeat = sum(trial.per_s == per_s for trial in before)
     out = request.out / f"rate-{per_s:.0f}-{repeat + 1}"
-    storm = StormRequest(
-        at_rate(request.scenario, per_s, repeat), out=out, processes=request.processes
-    )
-    witness = _Witness()
-    code = rehearse(RehearsalRequest(storm, exercised=request.exercised), witness)
+    scenario, witness = at_rate(request.scenario, per_s, repeat), _Witness()
+    if request.shop is None:
+        storm = StormRequest(scenario, out=out, processes=request.processes)
+        code = rehearse(RehearsalRequest(storm, exercised=request.exercised), witness)
+    else:
+        had = sum(at_rate(request.scenario, it.per_s).load.user_count for it in before)
+        if before:
+            time.sleep(request.rest_s)
+        storm = replace(request.shop, scenario=scenario, out=out, users_before=had)
+        code = _stormed(storm, request.exercised, witness)
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
         raise StoppedError(f"interrupted; what was found is in {request.out}", code)
     summary = witness.summary
@@ -249,6 +267,18 @@ def _tried(request: CapacityRequest, per_s: float, repeat: int) -> Trial:
         summary.latency_ms.response.p99,
         str(out),
     )
+
+
+def _stormed(storm: StormRequest, exercised: tuple[str, ...], teller: Teller) -> ExitCode:
+    """The exit code of a storm, and of its judge where the books are known."""
+    run = run_storm(storm, teller)
+    code = ExitCode(run.summary.exit_code)
+    if storm.stores is None or storm.scenario.sale is None or run.summary.load.interrupted_by:
+        return code
+    judged = judge_run(
+        run.folder.path, storm.stores, teller, stormed=run.summary, required=exercised
+    )
+    return judged.exit_code
 
 
 def _why(code: ExitCode, summary: Summary) -> str:
@@ -284,7 +314,7 @@ def table(trials: Sequence[Trial]) -> tuple[list[str], list[list[str]]]:
     """Head and rows, a trial each, by rate. Pure."""
     rows = [
         [
-            f"{it.per_s:,.0f}/s",
+            _rate(it.per_s),
             "holds" if it.holds else "does not",
             "" if it.answered_per_s is None else f"{it.answered_per_s:,.0f}/s",
             "" if it.p99_ms is None else f"{it.p99_ms:,.1f} ms",

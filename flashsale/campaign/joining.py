@@ -365,7 +365,9 @@ def _hash_of(scenario: Scenario, task: Task) -> str:
     columns = scenario.target.columns(scenario.steps)
     if not columns and not task.users.is_file():
         return plan_of(scenario, list(range(1, count + 1))).digest
-    return plan_of(scenario, list(read_users(task.users, columns, count))).digest
+    return plan_of(
+        scenario, list(read_users(task.users, columns, count, scenario.target.user_column))
+    ).digest
 
 
 def _bring(link: Link, ticket: str, folder: RunFolder) -> None:

@@ -5,25 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import select
+import structlog
+from redis import Redis
+from sqlalchemy import Engine, select
 
-from flashsale.errors import UsageError
+from flashsale.errors import UsageError, ViolationError
 from flashsale.model import Outcome, parse_id
 from flashsale.run.attempts_file import lines_of
 from flashsale.run.folder import ATTEMPTS_FILE
-from flashsale.seckill.control import SaleControl
+from flashsale.seckill.control import SaleControl, UnfinishedError
 from flashsale.seckill.permit import Books, moment
 from flashsale.seckill.queue import portions
-from flashsale.seckill.rebuild import (
-    Rebuild,
-    Rebuilt,
-    SaleRepair,
-    Survey,
-    survey,
-)
-from flashsale.seeding.stores import Stores, StoreUrls, opened
+from flashsale.seckill.rebuild import Rebuild, Rebuilt
+from flashsale.seckill.survey import SaleRepair, Survey, survey
+from flashsale.seeding.stores import StoreUrls, opened
 from flashsale.storage.mysql import transaction
+from flashsale.storage.roles import Ledgers
 from flashsale.storage.tables import voucher_order
+
+log = structlog.get_logger(__name__)
 
 _AT_ONCE = 1_000
 
@@ -57,19 +57,21 @@ def rebuild(urls: StoreUrls, *, apply: bool, run: Path | None = None) -> Rebuild
     it cannot be done now; what was begun is gone on with by the next call."""
     acknowledged = None if run is None else _acknowledged(run)
     with opened(urls) as stores:
-        every = [Books(ledger, stores.pool) for ledger in stores.ledgers.clients]
+        lanes = [Books(ledger, stores.pool) for ledger in stores.ledgers.clients]
         if apply:
-            _finish_changes(stores)
-        found = [survey(books) for books in every]
-        gone = (
-            None if acknowledged is None else acknowledged_and_gone(every[0], acknowledged, *found)
-        )
-        done = _done([Rebuild(books).apply() for books in every]) if apply else None
+            finish_changes(stores.pool, stores.ledgers)
+        found = [survey(books) for books in lanes]
+        gone = None
+        if acknowledged is not None:
+            gone = acknowledged_and_gone(lanes[0], acknowledged, *found)
+        done = _together([Rebuild(books).apply() for books in lanes]) if apply else None
+        if done is not None:
+            finish_changes(stores.pool, stores.ledgers)
     told = [difference for one in found for difference in differences(one)]
     return RebuildReport(found, told, done, gone)
 
 
-def _done(lanes: Sequence[Rebuilt]) -> Rebuilt:
+def _together(lanes: Sequence[Rebuilt]) -> Rebuilt:
     """What was done in all lanes."""
     return Rebuilt(
         max(one.rounds for one in lanes),
@@ -78,11 +80,15 @@ def _done(lanes: Sequence[Rebuilt]) -> Rebuilt:
     )
 
 
-def _finish_changes(stores: Stores) -> None:
-    """Changes of sales that were cut short, where the ledger still knows the sale."""
-    control = SaleControl(stores.pool, stores.ledgers, "rebuild")
+def finish_changes(pool: Engine, ledger: Redis | Ledgers) -> None:
+    """Changes of sales that were cut short, where the ledger still knows the sale. What cannot be
+    finished now can be once the ledger follows MySQL."""
+    control = SaleControl(pool, ledger, "rebuild")
     for voucher_id in control.unfinished():
-        control.finish(voucher_id)
+        try:
+            control.finish(voucher_id)
+        except (ViolationError, UnfinishedError) as error:
+            log.warning("a change is not finished", voucher=voucher_id, why=str(error))
 
 
 def _acknowledged(run: Path) -> list[int]:
@@ -123,6 +129,8 @@ def differences(found: Survey) -> Iterator[Difference]:
         "stream": f"the stream goes on after {moment(found.mysql.position)}",
         "counter": "the counter goes on beyond MySQL's",
     }
+    for name, told in found.mistyped.items():
+        yield Difference(name, told, "deleted, and made anew; what else differs is looked for then")
     for reason in found.reasons:
         yield Difference(reason.what, reason.told, cures[reason.what])
     if found.ledger.last < found.mysql.position:
@@ -136,12 +144,21 @@ def differences(found: Survey) -> Iterator[Difference]:
         yield Difference("queue", "the workers' group is gone", "it is made, and reads all again")
     for repair in found.repairs:
         yield from _of_sale(repair)
+    sales_lost = {terms.voucher_id: terms for terms in found.lost}
     for voucher_id in found.strangers:
-        yield Difference(f"sale {voucher_id}", "MySQL does not know it", "it is left as it is")
+        told, cure = "MySQL does not know it", "it is left as it is"
+        if terms := sales_lost.get(voucher_id):
+            told = "gone from tb_seckill_voucher"
+            cure = f"{terms.initial:,} units, {terms.stock:,} left, by the ledger's terms"
+        yield Difference(f"sale {voucher_id}", told, cure)
 
 
 def _of_sale(repair: SaleRepair) -> Iterator[Difference]:
     what = f"sale {repair.terms.voucher_id}"
+    if repair.units is not None:
+        terms = repair.terms
+        told = f"MySQL: {terms.stock:,} units left, {terms.live_orders:,} live rows"
+        yield Difference(what, told, f"{repair.units:,} left of {terms.initial:,} in MySQL")
     if repair.fields:
         told = ", ".join(f"{name} {value}" for name, value in sorted(repair.fields.items()))
         yield Difference(what, f"no or another {', '.join(sorted(repair.fields))}", told)

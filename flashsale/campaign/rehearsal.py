@@ -192,10 +192,12 @@ def _environment(request: RehearsalRequest, relay: Relay | None = None) -> dict[
         wanted["FLASHSALE_STACK_LINKS"] = json.dumps(dict(relay.ports))
     if request.observe:  # a storm may last no longer than a second
         wanted.setdefault("FLASHSALE_STACK_OBSERVE_INTERVAL_S", "1")
+    prepare = scenario.prepare
+    if prepare is not None and prepare.claims_per_call is not None:
+        wanted["FLASHSALE_CLAIM_BATCH_MAX"] = str(prepare.claims_per_call)
     if scenario.browse is None:
         return wanted
     wanted["FLASHSALE_STACK_MARIADB_STATISTICS"] = "1"
-    prepare = scenario.prepare
     if prepare is not None:
         wanted["FLASHSALE_CATALOG_LOAD_DELAY_MS"] = str(prepare.load_delay_ms)
         if prepare.hot_shops is not None:

@@ -28,10 +28,11 @@ from flashsale.campaign.merging import Whole
 from flashsale.campaign.stores import record_stack
 from flashsale.campaign.storming import (
     StormRequest,
+    baseline_taken,
     count_of_loads,
+    keep_units,
     mark_end,
     reported,
-    take_units,
     tokens_of,
     users_of,
 )
@@ -42,7 +43,7 @@ from flashsale.run.folder import create_run_folder
 from flashsale.server.app import App, Router
 from flashsale.server.http.server import Server, listen
 from flashsale.server.request import Refused, Request
-from flashsale.server.response import NOT_FOUND, UNAUTHORIZED, Response, ok, rejected
+from flashsale.server.response import NOT_FOUND, UNAUTHORIZED, Response, ok, rejected, respond
 from flashsale.settings import RendezvousSettings, ReplicaSettings
 from flashsale.storm.attack.attack import Progress, ShowProgress
 from flashsale.storm.attack.stopping import interrupts
@@ -89,8 +90,9 @@ def run_rendezvous(request: StormRequest, place: Place, teller: Teller = SILENT)
         )
     sockets = _listen(place)
     scenario = request.scenario
+    baseline = baseline_taken(request, teller)
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC), teller.say)
-    units = take_units(request, folder, teller)
+    units = keep_units(request, baseline, folder)
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = count_of_loads(request)
@@ -319,4 +321,4 @@ def _plain(told: object) -> Response:
 
 
 def _bytes(body: bytes) -> Response:
-    return Response(200, body, [(b"content-length", b"%d" % len(body))])
+    return respond(200, body)

@@ -8,6 +8,7 @@ from pathlib import Path
 from flashsale.books import Books, ShopBooks
 from flashsale.errors import UnreachableError
 from flashsale.run.folder import STACK_FILE, read_file, write_file
+from flashsale.scenario.target import Target, Tls
 from flashsale.secret_file import with_password
 from flashsale.stack.state import StackState, read_state
 
@@ -55,15 +56,24 @@ def find_base_url(state_dir: Path, base_url: str | None = None) -> str:
 
 
 def shop_books(
-    books: Books, base_url: str, url: str | None = None, redis_url: str | None = None
+    books: Books,
+    base_url: str,
+    url: str | None = None,
+    redis_url: str | None = None,
+    tls: Tls | None = None,
 ) -> ShopBooks:
-    """The books of a shop at the places that are named, else at those in its file."""
-    kept = books.redis.url if books.redis else ""
+    """The books of a shop at the places that are named, else at those in its file. Raises
+    UsageError, and UnreachableError where the host of its routes is not known."""
+    kept, way = books.redis.url if books.redis else "", None
+    if books.route and base_url.startswith(("unix:", "https:")):
+        target = Target.at(base_url, tls)
+        way, base_url = target.way, target.origin if target.socket else base_url
     return ShopBooks(
         books,
         url or with_password(books.url, "FLASHSALE_BOOKS_PASSWORD"),
         redis_url or with_password(kept, "FLASHSALE_BOOKS_REDIS_PASSWORD"),
         base_url,
+        way,
     )
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flashsale.books import ShopBooks
 from flashsale.campaign.demands import EarlierRun
@@ -21,6 +22,7 @@ from flashsale.errors import (
     FlashsaleError,
     NothingJudgedError,
     UnreachableError,
+    UsageError,
 )
 from flashsale.report.files import write_reports, write_sheet
 from flashsale.run.attempts import PlanColumns
@@ -46,8 +48,10 @@ from flashsale.storm.figures.judging import Loads
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import ending
+from flashsale.verify.observation import Baseline
 from flashsale.verify.observation import take as take_stores_baseline
 from flashsale.verify.shop import take_baseline
+from flashsale.verify.shop_rows import UnfitError
 
 if TYPE_CHECKING:  # its relays and watchers are for storms with faults, on a stack of our own
     from flashsale.faults.making import Making
@@ -68,6 +72,7 @@ class StormRequest:
     scenario: Scenario
     base_url: str = ""
     tokens: Path = Path()
+    users_before: int = 0
     stores: Stores | ShopBooks | None = None
     state_dir: Path | None = None
     out: Path | None = None
@@ -107,8 +112,9 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     ensure_descriptors(connections_each(scenario.load.connections, request.processes))
     ensure_ports(_connections(request))
     target, asks_after = greeted(request, tokens, columns, teller)
+    baseline = baseline_taken(request, teller) if request.rendezvous is None else None
     folder = create_run_folder(scenario.name, request.out, datetime.now(UTC), teller.say)
-    units = take_units(request, folder, teller) if request.rendezvous is None else request.units
+    units = request.units if request.rendezvous else keep_units(request, baseline, folder)
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = count_of_loads(request)
@@ -202,13 +208,15 @@ def users_of(request: StormRequest) -> dict[int, dict[str, str]]:
     if not (scenario.needs_users and scenario.target.is_own):
         return {}
     columns = scenario.target.columns(scenario.steps)
+    before, count = request.users_before, scenario.load.user_count
     users = None if request.plan is None else set(request.plan.users)
     if not columns and not request.tokens.is_file():
-        every = range(1, scenario.load.user_count + 1) if users is None else sorted(users)
+        every = range(before + 1, before + count + 1) if users is None else sorted(users)
         return {user: {} for user in every}
     if users is not None:
-        return read_users_of(request.tokens, columns, users)
-    return read_users(request.tokens, columns, scenario.load.user_count)
+        return read_users_of(request.tokens, columns, users, scenario.target.user_column)
+    column = scenario.target.user_column
+    return _after(read_users(request.tokens, columns, before + count, column), before)
 
 
 def tokens_of(request: StormRequest, columns: Mapping[int, Mapping[str, str]]) -> dict[int, str]:
@@ -219,7 +227,15 @@ def tokens_of(request: StormRequest, columns: Mapping[int, Mapping[str, str]]) -
         return {user: row.get("token", "") for user, row in columns.items()}
     if request.plan is not None:
         return read_tokens_of(request.tokens, set(request.plan.users))
-    return read_tokens(request.tokens, request.scenario.load.user_count)
+    before = request.users_before
+    return _after(read_tokens(request.tokens, before + request.scenario.load.user_count), before)
+
+
+_Of = TypeVar("_Of")
+
+
+def _after(users: dict[int, _Of], before: int) -> dict[int, _Of]:
+    return dict(islice(users.items(), before, None)) if before else users
 
 
 def _connections(request: StormRequest) -> int:
@@ -305,12 +321,11 @@ def _counted(count: LoadCount, plan: Plan, teller: Teller) -> Loads:
     return Loads(counted.loads, *plan.asked(), counted.why)
 
 
-def take_units(
-    request: StormRequest, folder: RunFolder, teller: Teller
-) -> Mapping[int, int] | None:
-    """Write baseline.json; the units that are for sale by it, None where they are not known.
+def baseline_taken(request: StormRequest, teller: Teller) -> Baseline | None:
+    """What the stores hold before the storm; None where that is not known.
 
-    A storm goes on without it, and verify says what it cannot judge.
+    A storm goes on without it, and verify says what it cannot judge. Raises UsageError where the
+    books of a shop are not as its file says.
     """
     sale = request.scenario.sale
     if sale is None:
@@ -320,18 +335,28 @@ def take_units(
             case None:
                 raise UnreachableError("the stores are not known")
             case ShopBooks() as books:
-                taken = take_baseline(books, sale.units_by_voucher())
+                return take_baseline(books, sale.units_by_voucher())
             case stores:
-                taken = take_stores_baseline(
-                    stores.ledger_url, stores.mysql_url, list(sale.voucher_ids)
-                )
-        write_file(folder.baseline, taken.to_json())
+                vouchers = list(sale.voucher_ids)
+                return take_stores_baseline(stores.ledger_url, stores.mysql_url, vouchers)
+    except UnfitError as error:
+        raise UsageError(str(error)) from error
     except (UnreachableError, NothingJudgedError) as error:
         teller.say(f"no baseline, so verify will judge less: {error}")
         return None
+
+
+def keep_units(
+    request: StormRequest, baseline: Baseline | None, folder: RunFolder
+) -> Mapping[int, int] | None:
+    """Write baseline.json; the units that are for sale by it, None where they are not known."""
+    if baseline is None:
+        return None
+    write_file(folder.baseline, baseline.to_json())
+    sales = baseline.sales.items()
     if isinstance(request.stores, ShopBooks):
-        return {v: kept.mysql.stock for v, kept in taken.sales.items() if kept.mysql is not None}
-    return {v: kept.redis_stock for v, kept in taken.sales.items() if kept.redis_stock is not None}
+        return {v: kept.mysql.stock for v, kept in sales if kept.mysql is not None}
+    return {v: kept.redis_stock for v, kept in sales if kept.redis_stock is not None}
 
 
 def mark_end(request: StormRequest, folder: RunFolder, teller: Teller) -> None:

@@ -4,7 +4,7 @@ many come. The engine is the storm's, so what is sent here is what a storm would
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario, parse_document
 from flashsale.scenario.table import shop_document
 from flashsale.scenario.target import Tls
+from flashsale.scenario.tokens import ID_COLUMN
 from flashsale.storm.attack.attack import Mission, Records
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.selfwatch import SelfWatch
 from flashsale.storm.plan.planning import plan_of
-from flashsale.verify.shop import look_at
+from flashsale.verify.shop import Claimed, look_at
 
 _ORDER = (Step.LOGIN, Step.BROWSE, Step.SIGN, Step.CART, Step.BUY, Step.PAY, Step.CANCEL)
 _UNREAD = frozenset(
@@ -41,6 +42,14 @@ class Tried:
     step: str
     asked: str
     answer: Answer | None
+    user: str = ""
+
+    @property
+    def claimed(self) -> Claimed | None:
+        """Who was sold what; None where nothing was."""
+        if self.answer is None or self.answer.outcome is not Outcome.SOLD:
+            return None
+        return self.user, self.answer.order
 
     @property
     def is_understood(self) -> bool:
@@ -112,12 +121,19 @@ def try_steps(
         runner.run(engine.run())
     for i, ask in enumerate(plan.asks):
         asked = engine.request_of(i).partition(b" HTTP/")[0].decode("latin-1")
-        yield Tried(Step(ask).endpoint, asked, attempts.answers[i])
+        user = plan.users[i] if plan.users else 0
+        named = columns.get(user, {}).get(ID_COLUMN, str(user))
+        yield Tried(Step(ask).endpoint, asked, attempts.answers[i], named)
 
 
-def try_books(shop: ShopBooks, voucher: int) -> list[str]:
-    """What the books say of one voucher, a line each, or what keeps them from being read."""
+def try_books(
+    shop: ShopBooks, voucher: int, tried: Sequence[Tried] = ()
+) -> tuple[list[str], FlashsaleError | None]:
+    """What the books say of one voucher, and of what was sold, a line each; and what keeps them
+    from being read, if anything does."""
+    lines: list[str] = []
     try:
-        return look_at(shop, voucher)
+        lines.extend(look_at(shop, voucher, [each.claimed for each in tried if each.claimed]))
     except FlashsaleError as error:
-        return [f"not read: {error}"]
+        return lines, error
+    return lines, None

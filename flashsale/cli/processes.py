@@ -22,7 +22,10 @@ def replica(
         str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")
     ] = None,
     socket: Annotated[
-        Path | None, typer.Option(help="A Unix socket to listen on, too, for a proxy beside it.")
+        Path | None,
+        typer.Option(
+            help="A Unix socket for a proxy: the sale answers there, the port for itself alone."
+        ),
     ] = None,
     ledger_url: LedgerUrl = None,
     cache_url: CacheUrl = None,

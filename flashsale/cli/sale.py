@@ -27,8 +27,6 @@ from flashsale.model import ID_MAX, Outcome
 from flashsale.orders.closing import close_books, compare_books
 from flashsale.seckill import journal
 from flashsale.seckill.control import (
-    OPEN,
-    PAUSED,
     UNITS_MAX,
     Changed,
     LedgerUnits,
@@ -37,7 +35,7 @@ from flashsale.seckill.control import (
     read_units,
 )
 from flashsale.seckill.journal import Line
-from flashsale.seckill.sale import Terms, read_terms
+from flashsale.seckill.sale import OPEN, PAUSED, Terms, read_terms
 from flashsale.seeding.stores import Stores, opened
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import call

@@ -11,7 +11,7 @@ from rich.text import Text
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import Json, StateDir
 from flashsale.cli.terminal import console, tell, tell_document
-from flashsale.doctor.findings import Finding, compare_books, failures
+from flashsale.doctor.findings import BOOKS, Finding, compare_books, failures
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.stack.launch import stop_stack
 from flashsale.stack.state import Health, StackState, check, read_state, supervisor_pid
@@ -48,7 +48,8 @@ def table(title: str, rows: Iterable[Row]) -> Table:
 def status(state_dir: StateDir = DEFAULT_STATE_DIR, json: Json = False) -> None:
     """Show every process of the stack and whether it answers: exit 0 if all do, else 7.
 
-    Where the ledger is behind MySQL, or closed, that is told, and the exit code is 3.
+    Where the ledger is behind MySQL or closed, or the books of a sale are wrong, that is told, and
+    the exit code is 3.
     """
     state = read_state(state_dir)
     if state is None:
@@ -91,7 +92,8 @@ def _print_table(state: StackState, health: Health, books: Sequence[Finding]) ->
     ready = "" if state.ready else "  (still starting)"
     console().print(table(f"{state.base_url}{ready}", rows))
     for finding in books:
-        tell(f"nothing is sold: {finding.found}; {finding.cure}")
+        what = "nothing is sold" if finding.name == BOOKS else "the books are wrong"
+        tell(f"{what}: {finding.found}; {finding.cure}")
 
 
 def stop(state_dir: StateDir = DEFAULT_STATE_DIR, timeout: Timeout = 90.0) -> None:

@@ -63,6 +63,7 @@ from flashsale.cli.storm_options import (
 from flashsale.cli.terminal import TerminalTeller, tell_workflow
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.scenario.scenario import Scenario, load_scenario
+from flashsale.scenario.target import Tls
 from flashsale.storm.attack.stopping import ignore_signals
 from flashsale.storm.crew.shard import SHARDS_MAX
 from flashsale.verify.stores import connect
@@ -139,7 +140,7 @@ def command(
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
     where = find_base_url(state_dir, base_url)
-    named = StoreUrls(ledger_url, cache_url, mysql_url, books_url, books_redis_url)
+    named = StoreUrls(ledger_url, cache_url, mysql_url, books_url, books_redis_url, tls)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
@@ -239,6 +240,7 @@ class StoreUrls:
     mysql: str | None
     books: str | None
     books_redis: str | None
+    tls: Tls | None = None
 
     def stores(
         self, scenario: Scenario, base_url: str, state_dir: Path
@@ -246,7 +248,7 @@ class StoreUrls:
         """Those of the scenario's shop, else those that are named or of the stack that runs here;
         None where a storm goes on without."""
         if scenario.books is not None:
-            return shop_books(scenario.books, base_url, self.books, self.books_redis)
+            return shop_books(scenario.books, base_url, self.books, self.books_redis, self.tls)
         if scenario.target.is_own:
             return None  # a stack that runs here is another's
         stores = _stores_if_known(state_dir, self.ledger, self.cache, self.mysql)

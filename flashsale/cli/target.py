@@ -59,12 +59,15 @@ def check(
     for each in tried:
         tell(str(each))
     unread = [each.step for each in tried if not each.is_understood]
-    books = []
+    trouble = None
     if scenario.books is not None:
-        books = try_books(shop_books(scenario.books, where, books_url, books_redis_url), voucher)
-        for line in books:
+        kept = shop_books(scenario.books, where, books_url, books_redis_url, tls)
+        lines, trouble = try_books(kept, voucher, tried)
+        for line in lines:
             tell(f"books: {line}")
+        if trouble is not None:
+            tell(f"books: not read: {trouble}", err=True)
     if unread:
         tell(f"not understood: {', '.join(unread)}; add a rule to [target.{unread[0]}]", err=True)
-    if unread or any(line.startswith("not read") for line in books):
+    if unread or trouble is not None:
         raise typer.Exit(ExitCode.USAGE)

@@ -20,11 +20,16 @@ from flashsale.cli.options import (
     BaseUrl,
     BooksRedisUrl,
     BooksUrl,
+    CaFile,
+    CertFile,
+    Insecure,
     Json,
+    KeyFile,
     LedgerUrl,
     MySQLUrl,
     RunStateDir,
     TargetFile,
+    tls_of,
 )
 from flashsale.cli.terminal import TerminalTeller, console, tell_document, tell_workflow
 from flashsale.errors import ExitCode, NothingJudgedError, UsageError, one_line
@@ -64,6 +69,10 @@ def command(
     base_url: BaseUrl = None,
     books_url: BooksUrl = None,
     books_redis_url: BooksRedisUrl = None,
+    ca: CaFile = None,
+    cert: CertFile = None,
+    key: KeyFile = None,
+    insecure: Insecure = False,
 ) -> None:
     """Judge a run: nothing oversold, nothing sold twice, nothing lost, nobody told a lie.
 
@@ -78,7 +87,8 @@ def command(
     books = _books(run, target)
     stores: Stores | ShopBooks
     if books is not None:
-        stores = shop_books(books, base_url or _stormed(run), books_url, books_redis_url)
+        where, tls = base_url or _stormed(run), tls_of(ca, cert, key, insecure)
+        stores = shop_books(books, where, books_url, books_redis_url, tls)
     else:
         # The cache is none of verify's business, so whoever names the other two named enough.
         stores = find_stores(stack_of(run, state_dir), ledger_url, ledger_url, mysql_url)

@@ -1,6 +1,7 @@
 """What a Redis or a MySQL says of itself, what that means, and the cure."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -24,10 +25,12 @@ from flashsale.doctor.policies import (
 )
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
 from flashsale.model import Durability
+from flashsale.orders.books import read_uneven, reconcile, wrong_of
 from flashsale.seckill.permit import Books, behind
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
 from flashsale.storage.mysql import engine
+from flashsale.storage.mysql import transaction as mysql_transaction
 from flashsale.storage.roles import Ledgers
 from flashsale.store_urls import CONNECT_TIMEOUT_S, read_mysql_url, read_redis_url
 
@@ -235,21 +238,38 @@ def survey(
 _REBUILD = "run `flashsale rebuild`, which shows what it would restore, then with --apply"
 
 
+_AGAIN_S = 0.5
+BOOKS, SALES = "books", "sales"
+"""The findings of `compare_books`: nothing is sold where the first does not hold."""
+
+
 def compare_books(ledger_url: str, mysql_url: str) -> list[Finding]:
-    """Whether the ledger is behind MySQL; nothing where they cannot be asked, or have no tables."""
+    """Whether the ledger is behind MySQL, and whether each sale is whole in both; nothing where
+    they cannot be asked, or have no tables."""
     pool = engine(mysql_url)
     try:
         ledgers = Ledgers.at(ledger_url)
         with closing(ledgers):
-            compared = [Books(client, pool).compare() for client in ledgers.clients]
+            lanes = [Books(client, pool) for client in ledgers.clients]
+            compared = [books.compare() for books in lanes]
+            looks = [reconcile(books) for books in lanes]
+            if any(look.is_wrong for look in looks):  # what stays so is missing, not on its way
+                time.sleep(_AGAIN_S)
+                looks = [reconcile(books) for books in lanes]
+            with mysql_transaction(pool) as connection:
+                uneven = read_uneven(connection)
     except (Unavailable, Indeterminate):
         return []
     finally:
         pool.dispose()
     found = [reason.told for mysql, ledger in compared for reason in behind(mysql, ledger)]
     found += [f"closed: {ledger.closed}" for _, ledger in compared if ledger.closed]
-    told = "; ".join(found) or "agree with MySQL"
-    return [judged("ledger", "books", told, not found, _REBUILD)]
+    looks[0] = replace(looks[0], uneven_sales=uneven)
+    wrong = [told for look in looks for told in wrong_of(look)]
+    return [
+        judged("ledger", BOOKS, "; ".join(found) or "agree with MySQL", not found, _REBUILD),
+        judged("ledger", SALES, "; ".join(wrong) or "whole", not wrong, _REBUILD),
+    ]
 
 
 def _ask(

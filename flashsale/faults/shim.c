@@ -319,6 +319,24 @@ ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t offset)
     WRITE(fd, offset, total(parts, count), syscall(SYS_pwritev, fd, parts, count, offset, 0L));
 }
 
+static off_t place2(int fd, const struct stat *st, off_t offset, int flags)
+{
+    if (flags & RWF_APPEND)
+        return st->st_size;
+    return offset == -1 ? place(fd, st) : offset;
+}
+
+ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t offset, int flags)
+{
+    WRITE(fd, place2(fd, &st, offset, flags), total(parts, count),
+        syscall(SYS_pwritev2, fd, parts, count, offset, 0L, flags));
+}
+
+ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off64_t offset, int flags)
+{
+    return pwritev2(fd, parts, count, offset, flags);
+}
+
 /* A new length: what lies beyond it goes, or room is made. */
 static int resized(int fd, off_t length)
 {
@@ -337,6 +355,19 @@ static int resized(int fd, off_t length)
 
 int ftruncate(int fd, off_t length) { return resized(fd, length); }
 int ftruncate64(int fd, off64_t length) { return resized(fd, length); }
+
+int truncate(const char *path, off_t length)
+{
+    int fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    int done = resized(fd, length), why = errno;
+    syscall(SYS_close, fd);
+    errno = why;
+    return done;
+}
+
+int truncate64(const char *path, off64_t length) { return truncate(path, length); }
 
 int fallocate(int fd, int mode, off_t offset, off_t length)
 {
@@ -387,6 +418,12 @@ static int synced(int fd, long call)
     struct file *file = watched(fd, &st);
     if (!file)
         return syscall(call, fd);
+    take();
+    if (control->keeps_undo && file->undo < 0)
+        open_undo(file, fd); /* a process before this one may have written there */
+    uint64_t mark = file->end; /* what comes while it waits and runs is not promised */
+    unsigned generation = file->generation;
+    give();
     if (control->fsync_delay_ms) {
         struct timespec wait = {control->fsync_delay_ms / 1000,
             control->fsync_delay_ms % 1000 * 1000000L};
@@ -396,12 +433,6 @@ static int synced(int fd, long call)
         errno = control->fsync_error;
         return -1;
     }
-    take();
-    if (control->keeps_undo && file->undo < 0)
-        open_undo(file, fd); /* a process before this one may have written there */
-    uint64_t mark = file->end;
-    unsigned generation = file->generation;
-    give();
     int done = syscall(call, fd);
     if (done == 0) {
         take();

@@ -62,8 +62,8 @@ for i = 5, #KEYS do
   end
 end
 
-local found = redis.call('GET', permit_key)
-if found and string.sub(found, 1, #run_id + 1) == run_id .. ':' then
+local found = redis.pcall('GET', permit_key)  -- of another type it is none, and SET replaces it
+if type(found) == 'string' and string.sub(found, 1, #run_id + 1) == run_id .. ':' then
   return {1, found}
 end
 local permit = run_id .. ':' .. random

@@ -2,7 +2,8 @@
 -- Load a sale: create its stock and its terms, once.
 --
 -- Guarantee: both are created or neither; a sale that is already loaded is left as it is, and a
--- torn one (some of its keys without the others) is refused rather than mended by guess.
+-- torn one (some of its keys without the others, or keys that disagree, as in seckill.lua) is refused
+-- rather than mended by guess.
 -- An error that begins with REFUSED is raised before the first write.
 --
 -- KEYS[1] stock     string, units left
@@ -47,6 +48,13 @@ end
 local has_stock = redis.call('EXISTS', stock_key) == 1
 local has_sale = redis.call('EXISTS', sale_key) == 1
 if has_stock and has_sale then
+  local left = tonumber(redis.call('GET', stock_key))
+  local initial = tonumber(redis.call('HGET', sale_key, 'initial') or '')
+  local members = redis.call('SCARD', order_key)
+  if not left or members ~= redis.call('HLEN', receipt_key)
+    or initial and left + members ~= initial then
+    return -1
+  end
   redis.call('SADD', sales_key, voucher_id)
   return 0
 end

@@ -84,7 +84,7 @@ def fill(url: str, wanted: Sequence[PanelQuery], window_s: float) -> list[Filled
             )
             for query in wanted
         ]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UnreachableError(
             f"{url} answers, but not as a Prometheus does; check --prometheus-url"
         ) from error

@@ -1,52 +1,43 @@
-"""The books, watched: every worker compares ledger and MySQL all the time, and acts on it.
+"""The books of a sale: what the ledger holds, what MySQL has sold, and what follows from both.
 
-1. A ledger that is behind loses its permit (seckill/permit.py), and one that is not gets one.
-2. What the ledger's sales hold and MySQL has not sold is on its way: in the stream, owed to the
-   ledger by a cancellation, or set aside. What is none of these is *missing*: accepted orders whose
-   entries went unread. What MySQL has sold and the ledger does not hold is *forgotten*.
-3. Missing orders are written to the stream again, from their receipts, once their claims' time is
-   over and everything older has been written.
-4. Missing or forgotten orders that stay so for `LOOKS` looks close the sales; books that agree
-   again for as long open them.
+What the ledger's sales hold and MySQL has not sold is on its way: in the stream, owed to the ledger
+by a cancellation, or set aside. What is none of these is *missing*: accepted orders whose entries
+went unread. What MySQL has sold and the ledger does not hold is *forgotten*. A sale whose units and
+live rows in MySQL do not add up is *uneven*.
 
-Ledger and MySQL are not read at one instant: the ledger comes first, so that an order which becomes
-a row in between is missing from neither, and a cancellation in between shows for one look at most.
+Ledger and MySQL are not read at one instant. The ledger comes first, so that an order which becomes
+a row in between is missing from neither. Where something is missing or forgotten all the same,
+MySQL is read before the ledger as well, and only what both readings say is told: a sale or a
+cancellation in between shows in one of them.
 """
 
-import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import structlog
 from redis import Redis
 from sqlalchemy import Connection, func, select
 
-from flashsale.errors import Indeterminate, Unavailable
 from flashsale.keys import WHOLE, Lane
-from flashsale.orders.lifecycle import CLOCK_SLACK_MS
-from flashsale.seckill.permit import Behind, Books, Reason, behind
-from flashsale.seckill.queue import Accepted, id_ms, read_group, read_queue, read_receipts, requeue
+from flashsale.seckill.permit import Books, Reason
+from flashsale.seckill.queue import read_group
+from flashsale.seckill.sale import kinds_of, kinds_shared, mistyped, whole
 from flashsale.storage.mysql import transaction, unix_ms
-from flashsale.storage.roles import call, call_all
-from flashsale.storage.tables import order_return, seckill_voucher, voucher_order
+from flashsale.storage.roles import Rejected, call, call_each
+from flashsale.storage.tables import order_return, seckill_voucher
 from flashsale.store_urls import lane_of
 
-log = structlog.get_logger(__name__)
-
-LOOKS = 3
 SALES_MAX = 1_000
 """Sales that are looked at: a look is made every second."""
 
 _SALES_AT_ONCE = 100
-_ORDERS_AT_ONCE = 1_000
-_CLOSED_BY_US = "books: "
+_NAMED_MAX = 5
+_ODD = -1  # of a set or hash that is of another type: it agrees with nothing
 
 
 class LedgerSale(NamedTuple):
-    """One sale at one moment; what is None is not there."""
+    """One sale at one moment; what is None is not there, or no number."""
 
     offered: int | None
     left: int | None
@@ -75,6 +66,11 @@ class Sold(NamedTuple):
     end_ms: int
 
 
+def _named(sales: Sequence[int]) -> str:
+    some = ", ".join(map(str, sales[:_NAMED_MAX]))
+    return f"{some} and {len(sales) - _NAMED_MAX:,} more" if len(sales) > _NAMED_MAX else some
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What the books said at one look. `missing` is None where the backlog is not known."""
@@ -86,6 +82,31 @@ class Look:
     torn_sales: Sequence[int] = ()
     missing: int | None = 0
     forgotten: int = 0
+    uneven_sales: Sequence[int] = ()
+    mistyped: Mapping[str, str] = field(default_factory=dict)
+    """Keys of another type than they have to be, by name."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """True where orders are in one store and not in the other."""
+        return bool(self.missing or self.forgotten)
+
+
+def wrong_of(look: Look) -> Iterator[str]:
+    """What is wrong with the sales, for a reader. Pure."""
+    for name, told in look.mistyped.items():
+        yield f"{name} {told}"
+    for sales, told in (
+        (look.lost_sales, "without stock or terms in the ledger"),
+        (look.torn_sales, "whose keys in the ledger disagree"),
+        (look.uneven_sales, "whose units and rows in MySQL do not add up"),
+    ):
+        if sales:
+            yield f"sales {told}: {_named(sales)}"
+    if look.missing:
+        yield f"{look.missing:,} accepted orders are neither rows nor on their way"
+    if look.forgotten:
+        yield f"{look.forgotten:,} orders in MySQL are not held in the ledger"
 
 
 def judged(
@@ -112,164 +133,47 @@ def judged(
     )
 
 
-@dataclass
-class Watched:
-    """What a watch did and saw, all looks together."""
-
-    looks: int = 0
-    requeued: int = 0
-    closings: int = 0
-    failures: int = 0
-    last: Look | None = field(default=None, repr=False)  # None while a store does not answer
-
-
-class BooksWatch:
-    """Looks after the books; several at once do no harm. `run_once()` is one look and its acts."""
-
-    def __init__(self, books: Books, *, interval_s: float, claim_timeout_ms: int) -> None:
-        self._books = books
-        self._interval_s = interval_s
-        self._settled_ms = claim_timeout_ms + CLOCK_SLACK_MS + 1_000  # an id tells its second
-        self._wrong = 0  # looks in a row
-        self._right = 0
-        self.doubt = threading.Event()
-        """Set by whoever has a reason to have the books looked at now."""
-        self.total = Watched()
-
-    def __repr__(self) -> str:
-        return f"<BooksWatch {self.total}>"
-
-    def run(self, stop: threading.Event) -> None:
-        """Look every interval, and whenever there is doubt, until `stop`."""
-        while not stop.is_set():
-            self.doubt.wait(self._interval_s)
-            self.doubt.clear()
-            if stop.is_set():
-                return
-            try:
-                self.run_once()
-            except (Unavailable, Indeterminate) as trouble:
-                self.total.failures += 1
-                self.total.last = None
-                log.warning("the books cannot be looked at", trouble=str(trouble))
-
-    def run_once(self) -> Look:
-        """Compare, reconcile, and act on both. Raises Unavailable or Indeterminate."""
-        found = self.look()
-        self._wrong = self._wrong + 1 if found.missing or found.forgotten else 0
-        is_right = not found.reasons and found.missing == 0 and not found.forgotten
-        self._right = self._right + 1 if is_right else 0
-        if found.missing and self._wrong >= LOOKS - 1:
-            self.total.requeued += self.requeue_missing()
-        if self._wrong >= LOOKS and not found.closed and not found.reasons:
-            self._close(found)
-        elif found.closed.startswith(_CLOSED_BY_US) and self._right >= LOOKS:
-            self._open(found.closed)
-        self.total.looks += 1
-        self.total.last = found
+def reconcile(books: Books) -> Look:
+    """Sales, backlog, rows, and the types of keys. Nothing is written. Raises Unavailable or
+    Indeterminate."""
+    found = _reconciled(books)
+    if not found.is_wrong:
         return found
-
-    def look(self) -> Look:
-        """The books as they are; the permit follows from the comparison."""
-        permitted = False
-        with suppress(Behind):  # what was compared tells why
-            self._books.confirm()
-            permitted = True
-        mysql, ledger = self._books.compared
-        reconciled = self.reconcile()
-        return Look(
-            tuple(behind(mysql, ledger)),
-            ledger.closed,
-            permitted,
-            reconciled.lost_sales,
-            reconciled.torn_sales,
-            reconciled.missing,
-            reconciled.forgotten,
-        )
-
-    def reconcile(self) -> Look:
-        """Sales, backlog, rows. Nothing is written."""
-        ledger = self._books.ledger
-        sales = read_sales(ledger)
-        group = read_group(ledger)
-        dead = call(ledger.hlen, lane_of(ledger).dead_orders)
-        with transaction(self._books.pool) as connection:
-            sold = read_sold(connection, self._books.lane)
-        on_their_way = None if group.outstanding is None else group.outstanding + dead
-        return judged(sales, sold, on_their_way)
-
-    def requeue_missing(self) -> int:
-        """Write those missing orders to the stream again whose time is over; how many were."""
-        ledger = self._books.ledger
-        with transaction(self._books.pool) as connection:
-            sold = read_sold(connection, self._books.lane)
-        queue = read_queue(ledger)
-        seconds, _ = call(ledger.time)
-        before_ms = min(seconds * 1_000, queue.oldest_ms or seconds * 1_000) - self._settled_ms
-        written = 0
-        for voucher_id, terms in sold.items():
-            old = [
-                Accepted(order, user, voucher_id)
-                for user, order in read_receipts(ledger, voucher_id).items()
-                if id_ms(order) < before_ms and order not in queue.orders
-            ]
-            lost = self._without_rows(old)
-            if lost:
-                window = {voucher_id: (terms.begin_ms, terms.end_ms)}
-                written += requeue(ledger, lost, window)
-                log.error(
-                    "orders were written to the stream again", voucher=voucher_id, orders=written
-                )
-        return written
-
-    def _without_rows(self, orders: Sequence[Accepted]) -> list[Accepted]:
-        lost: list[Accepted] = []
-        for start in range(0, len(orders), _ORDERS_AT_ONCE):
-            some = orders[start : start + _ORDERS_AT_ONCE]
-            query = select(voucher_order.c.id).where(
-                voucher_order.c.id.in_([order.order_id for order in some])
-            )
-            with transaction(self._books.pool) as connection:
-                rows = set(connection.execute(query).scalars())
-            lost += [order for order in some if order.order_id not in rows]
-        return lost
-
-    def _close(self, found: Look) -> None:
-        parts = []
-        if found.missing:
-            parts.append(f"{found.missing} accepted orders are neither rows nor on their way")
-        if found.forgotten:
-            parts.append(f"{found.forgotten} orders in MySQL are not held in the ledger")
-        self._books.revoke(f"{_CLOSED_BY_US}{'; '.join(parts)}")
-        self.total.closings += 1
-
-    def _open(self, closed: str) -> None:
-        """Lift what a watch has closed, unless somebody else has closed it meanwhile."""
-        if lift(self._books.ledger, closed):
-            self._books.confirm()
+    with transaction(books.pool) as connection:
+        before = read_sold(connection, books.lane)
+    return _reconciled(books, before)
 
 
-def lift(ledger: Redis, closed: str) -> bool:
-    """End a closing, if it still is this one; False where it is another by now."""
-    return bool(call(_lifted, ledger, closed))
+def _reconciled(books: Books, before: Mapping[int, Sold] | None = None) -> Look:
+    """The books by what MySQL says after the ledger; of what is missing or forgotten, as much as
+    there is by what it said `before`, too."""
+    ledger, lane = books.ledger, books.lane
+    sales = read_sales(ledger)
+    group = read_group(ledger)
+    dead = len_of(ledger.hlen, lane.dead_orders) or 0
+    odd = mistyped(ledger, {**kinds_shared(lane), **kinds_of(sales, lane)})
+    with transaction(books.pool) as connection:
+        sold = read_sold(connection, lane)
+    on_their_way = None if group.outstanding is None else group.outstanding + dead
+    found = replace(judged(sales, sold, on_their_way), mistyped=odd)
+    if before is None:
+        return found
+    other = judged(sales, before, on_their_way)
+    missing = None if found.missing is None else min(found.missing, other.missing or 0)
+    return replace(found, missing=missing, forgotten=min(found.forgotten, other.forgotten))
 
 
-def _lifted(ledger: Redis, closed: str) -> bool:
-    with ledger.pipeline(transaction=True) as pipeline:
-        pipeline.watch(lane_of(ledger).closed)  # type: ignore[no-untyped-call]
-        if pipeline.get(lane_of(ledger).closed) != closed:
-            return False
-        pipeline.multi()
-        pipeline.delete(lane_of(ledger).closed)
-        pipeline.execute()
-        return True
+def len_of(command: Callable[[str], Any], name: str) -> int | None:
+    """How long a key is by this command; None where it is of another type."""
+    try:
+        return int(call(command, name))
+    except Rejected:
+        return None
 
 
 def read_sales(ledger: Redis) -> dict[int, LedgerSale]:
     """The ledger's sales, each read in one transaction: a claim comes before it or after it."""
-    lane = lane_of(ledger)
-    listed = ledger.sscan_iter(lane.loaded_sales, count=_SALES_AT_ONCE)
-    vouchers = call(lambda: [int(v) for v in islice(listed, SALES_MAX) if str(v).isdigit()])
+    vouchers, lane = _listed(ledger), lane_of(ledger)
     found: dict[int, LedgerSale] = {}
     for start in range(0, len(vouchers), _SALES_AT_ONCE):
         some = vouchers[start : start + _SALES_AT_ONCE]
@@ -279,15 +183,34 @@ def read_sales(ledger: Redis) -> dict[int, LedgerSale]:
             pipeline.get(lane.seckill_stock(voucher))
             pipeline.scard(lane.seckill_order(voucher))
             pipeline.hlen(lane.seckill_receipt(voucher))
-        replies = call_all(pipeline)
+        replies = [None if isinstance(r, Rejected) else r for r in call_each(pipeline)]
         for k, voucher in enumerate(some):
             offered, left, members, receipts = replies[4 * k : 4 * k + 4]
-            found[voucher] = LedgerSale(_number(offered), _number(left), members, receipts)
+            counts = (_ODD if count is None else count for count in (members, receipts))
+            found[voucher] = LedgerSale(whole(offered), whole(left), *counts)
     return found
 
 
-def _number(told: str | None) -> int | None:
-    return int(told) if told and told.lstrip("-").isdigit() else None
+def _listed(ledger: Redis) -> list[int]:
+    """The loaded sales, up to `SALES_MAX`; none where their list is of another type."""
+    listed = ledger.sscan_iter(lane_of(ledger).loaded_sales, count=_SALES_AT_ONCE)
+    try:
+        names = call(lambda: list(islice(listed, SALES_MAX)))
+    except Rejected:
+        return []
+    return [voucher_id for name in names if (voucher_id := whole(name) or 0) > 0]
+
+
+def read_uneven(connection: Connection) -> list[int]:
+    """The sales whose units do not make up their live rows in MySQL, by one statement."""
+    query = (
+        "SELECT sale.voucher_id FROM tb_seckill_voucher AS sale LEFT JOIN "
+        "(SELECT voucher_id, COUNT(live) AS rows_live FROM tb_voucher_order GROUP BY voucher_id) "
+        "AS held ON held.voucher_id = sale.voucher_id "
+        "WHERE sale.initial_stock - sale.stock <> COALESCE(held.rows_live, 0) "
+        "ORDER BY sale.voucher_id"
+    )
+    return [int(row[0]) for row in connection.exec_driver_sql(query)]
 
 
 def read_sold(connection: Connection, lane: Lane = WHOLE) -> dict[int, Sold]:

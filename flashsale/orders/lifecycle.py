@@ -138,8 +138,8 @@ class Lifecycle:
 
     async def _until_settled(self, row: OrderRow) -> None:
         left_ms = row.created_ms + self._settled_after_ms - self._clock.now_ms()
-        if left_ms > 0:
-            await asyncio.sleep(left_ms / 1000)
+        if left_ms > 0:  # and no longer than that where the ledger's clock was set back
+            await asyncio.sleep(min(left_ms, self._settled_after_ms) / 1000)
 
     async def _return(self, order_id: int) -> None:
         """Return the unit now; where that fails the sweeper does it, and the user need not know."""

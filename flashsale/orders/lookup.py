@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, Select, select
 
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.model import OrderStatus
+from flashsale.model import OrderStatus, parse_id
 from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import Database
 from flashsale.storage.tables import seckill_voucher, voucher_order
@@ -46,8 +46,9 @@ class OrderLookup:
         if row is not None and row.live:
             return _confirmed(row)
         held = await self._ledger.ask("HGET", self._receipts(voucher_id), user_id)
-        if held and (row is None or int(held) != row.id):
-            return await self._unconfirmed(int(held), voucher_id)
+        order_id = parse_id(held or "")
+        if order_id and (row is None or order_id != row.id):
+            return await self._unconfirmed(order_id, voucher_id)
         return _confirmed(row) if row is not None else None
 
     async def by_id(self, order_id: int, user_id: int) -> Found | None:
@@ -56,8 +57,9 @@ class OrderLookup:
         if row is not None:
             return _confirmed(row) if row.user_id == user_id else None
         lanes = self._ledger.layout.lanes
-        loaded = await self._ledger.ask_all([("SMEMBERS", lane.loaded_sales) for lane in lanes])
-        sales = [int(sale) for some in loaded for sale in some]
+        listed = await self._ledger.ask_all([("SMEMBERS", lane.loaded_sales) for lane in lanes])
+        names = (name for some in listed for name in some)
+        sales = [voucher_id for name in names if (voucher_id := parse_id(name))]
         held = await self._ledger.ask_all(
             [("HGET", self._receipts(voucher_id), user_id) for voucher_id in sales]
         )

@@ -7,7 +7,6 @@ store that does not answer within a second is left out: a scrape cannot wait for
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Generic, TypeVar, cast
 
 from prometheus_client.core import (
@@ -24,8 +23,9 @@ from flashsale import keys
 from flashsale.buckets import LATENCY_S, SIZES, Buckets
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Durability
-from flashsale.orders.books import BooksWatch, Look
+from flashsale.orders.books import Look, len_of, read_sales
 from flashsale.orders.sweeper import Sweeper
+from flashsale.orders.watch import BooksWatch
 from flashsale.orders.worker import Counts, Worker
 from flashsale.seckill.permit import WHATS
 from flashsale.seckill.queue import read_group
@@ -35,10 +35,6 @@ from flashsale.store_urls import lane_of
 
 T = TypeVar("T")
 
-SALES_MAX = 1_000
-"""Sales that are looked at: a scrape is no place to count without end."""
-
-_SALES_AT_ONCE = 100
 _POLICY = {
     "appendonly": "yes",
     "appendfsync": "always",
@@ -67,7 +63,7 @@ class LedgerFigures:
 
     lag: int | None
     pending: int
-    dead: int
+    dead: int | None
     oldest_age_s: float
     sales: Sequence[SaleUnits]
     policy: dict[str, bool]
@@ -181,23 +177,27 @@ class BooksCollector(Collector):
             yield CounterMetricFamily(f"flashsale_books_{name}", meaning, sum(count))
         looks = [total.last for total in every if total.last is not None]
         if looks and len(looks) == len(every):
-            yield from _books(_together(looks))
+            wrong = [watch.told_wrong() for watch in self._watches]
+            yield from _books(_together(looks), _together(wrong))
 
 
 def _together(looks: Sequence[Look]) -> Look:
     """What the books of all lanes said."""
-    missing = [look.missing for look in looks if look.missing is not None]
     return Look(
         reasons=[reason for look in looks for reason in look.reasons],
         permitted=all(look.permitted for look in looks),
         lost_sales=[sale for look in looks for sale in look.lost_sales],
         torn_sales=[sale for look in looks for sale in look.torn_sales],
-        missing=sum(missing) if len(missing) == len(looks) else None,
+        missing=_added([look.missing for look in looks]),
         forgotten=sum(look.forgotten for look in looks),
+        uneven_sales=sorted({sale for look in looks for sale in look.uneven_sales}),
+        mistyped={name: told for look in looks for name, told in look.mistyped.items()},
     )
 
 
-def _books(look: Look) -> Iterator[Metric]:
+def _books(look: Look, wrong: Look) -> Iterator[Metric]:
+    """A look; and what was missing or forgotten of late, so that no scrape misses it."""
+    missing = None if look.missing is None else wrong.missing or 0
     behind = GaugeMetricFamily(
         "flashsale_books_behind", "1 where the ledger is behind MySQL in this.", labels=["what"]
     )
@@ -213,8 +213,14 @@ def _books(look: Look) -> Iterator[Metric]:
         ),
         ("lost_sales", "Sales without stock or terms in the ledger.", len(look.lost_sales)),
         ("torn_sales", "Sales whose keys in the ledger disagree.", len(look.torn_sales)),
-        ("missing_orders", "Accepted orders neither rows nor on their way.", look.missing),
-        ("forgotten_orders", "Rows that the ledger does not hold.", look.forgotten),
+        ("missing_orders", "Accepted orders neither rows nor on their way, of late.", missing),
+        ("forgotten_orders", "Rows that the ledger does not hold, of late.", wrong.forgotten),
+        (
+            "uneven_sales",
+            "Sales whose units and rows in MySQL do not add up.",
+            len(look.uneven_sales),
+        ),
+        ("mistyped_keys", "Keys of the ledger that are of another type.", len(look.mistyped)),
     ):
         if value is not None:
             yield GaugeMetricFamily(f"flashsale_books_{name}", meaning, float(value))
@@ -266,7 +272,8 @@ def _stream(figures: LedgerFigures) -> Iterator[Metric]:
         ("dead_entries", "Orders set aside for good, with a reason.", figures.dead),
         ("oldest_age_seconds", "Age of the oldest order that is no row.", figures.oldest_age_s),
     ):
-        yield GaugeMetricFamily(f"flashsale_stream_{name}", meaning, value)
+        if value is not None:
+            yield GaugeMetricFamily(f"flashsale_stream_{name}", meaning, value)
 
 
 def _sales(figures: LedgerFigures) -> Iterator[Metric]:
@@ -331,11 +338,10 @@ def look(ledger: Redis | Ledgers, durability: Durability = Durability.ALWAYS) ->
     every = [_look(client, durability) for client in ledgers(ledger).clients]
     if len(every) == 1:
         return every[0]
-    lags = [figures.lag for figures in every if figures.lag is not None]
     return LedgerFigures(
-        sum(lags) if len(lags) == len(every) else None,
+        _added([figures.lag for figures in every]),
         sum(figures.pending for figures in every),
-        sum(figures.dead for figures in every),
+        _added([figures.dead for figures in every]),
         max(figures.oldest_age_s for figures in every),
         [sale for figures in every for sale in figures.sales],
         {
@@ -345,12 +351,18 @@ def look(ledger: Redis | Ledgers, durability: Durability = Durability.ALWAYS) ->
     )
 
 
+def _added(counts: Sequence[int | None]) -> int | None:
+    """All of them together; not known where one is not."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
 def _look(ledger: Redis, durability: Durability) -> LedgerFigures:
     group = read_group(ledger)
     return LedgerFigures(
         group.undelivered,
         group.pending,
-        call(ledger.xlen, lane_of(ledger).stream_dead),
+        len_of(ledger.xlen, lane_of(ledger).stream_dead),
         0.0 if group.outstanding == 0 else _oldest_age_s(ledger, group.delivered, group.pending),
         list(_read_sales(ledger)),
         _policy(ledger, durability),
@@ -371,20 +383,10 @@ def _oldest_age_s(ledger: Redis, delivered: str, pending: int) -> float:
 
 
 def _read_sales(ledger: Redis) -> Iterable[SaleUnits]:
-    """Each sale read in one transaction: a claim comes before it or after it."""
-    lane = lane_of(ledger)
-    loaded = ledger.sscan_iter(lane.loaded_sales, count=_SALES_AT_ONCE)
-    vouchers = call(lambda: [int(voucher) for voucher in islice(loaded, SALES_MAX)])
-    for start in range(0, len(vouchers), _SALES_AT_ONCE):
-        pipeline = ledger.pipeline(transaction=True)
-        for voucher in vouchers[start : start + _SALES_AT_ONCE]:
-            pipeline.hget(lane.seckill_sale(voucher), "initial")
-            pipeline.get(lane.seckill_stock(voucher))
-            pipeline.scard(lane.seckill_order(voucher))
-        replies = iter(call_all(pipeline))
-        for offered, left, held in zip(replies, replies, replies, strict=True):
-            if offered is not None and left is not None:
-                yield SaleUnits(int(offered), int(left), int(held))
+    """The sales that are whole enough to be counted."""
+    for sale in read_sales(ledger).values():
+        if sale.offered is not None and sale.left is not None:
+            yield SaleUnits(sale.offered, sale.left, max(0, sale.members))
 
 
 def _policy(ledger: Redis, durability: Durability) -> dict[str, bool]:

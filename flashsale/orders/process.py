@@ -14,10 +14,10 @@ from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.keys import WHOLE, Lane
 from flashsale.locks.batch import BatchLocks, LockCollector
 from flashsale.model import Durability
-from flashsale.orders.books import BooksWatch
 from flashsale.orders.metrics import BooksCollector, QueueCollector, WorkerCollector
 from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
+from flashsale.orders.watch import BooksWatch
 from flashsale.orders.worker import Worker
 from flashsale.seckill.permit import Books
 from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings

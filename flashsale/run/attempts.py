@@ -198,7 +198,7 @@ NEVER = -1
 """An instant that has not come."""
 
 CENSORED, LOST = "censored", "lost"
-_CENSORED_BY = frozenset({"timeout", "deadline", "interrupted", "aborted", "worker"})
+_CENSORED_BY = frozenset({"timeout", "deadline", "interrupted", "aborted", "record", "worker"})
 """Errors of attempts that the storm stopped waiting for: the true latency is longer."""
 
 

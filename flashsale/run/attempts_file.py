@@ -60,7 +60,9 @@ _PLAN, _RESULT = b'{"kind":"plan"', b'{"kind":"result"'
 class AttemptsFile:
     """Writes the attempts of one storm, straight to the kernel: a crash loses no written line.
 
-    Raises NotWrittenError where the file takes no more: a record that has a torn line ends there.
+    Raises NotWrittenError where the file takes no more before the barrier opens. From then on it is
+    kept in `trouble`, since what was sent cannot be called back. A record that has a torn line ends
+    there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +72,8 @@ class AttemptsFile:
             self._file = os.open(path, flags, 0o644)
         except OSError as error:
             raise NotWrittenError(path, error) from error
-        self._torn: NotWrittenError | None = None
+        self.trouble: NotWrittenError | None = None
+        self._fired = False
         self._written = self._spared = 0
         self.outcomes: Counter[Ending] = Counter()
         self.clock: ClockReading | None = None  # told with the barrier, where it was compared
@@ -96,6 +99,7 @@ class AttemptsFile:
         """Write that the barrier opens."""
         compared = {} if self.clock is None else {"clock": asdict(self.clock)}
         self._line({"kind": "barrier", "unix_us": unix_us, **compared})
+        self._fired = True
 
     def write_results(self, attempts: Attempts) -> None:
         """Write every outcome that has come since the last time."""
@@ -138,6 +142,12 @@ class AttemptsFile:
         complete = iter(lines)
         while batch := b"".join(islice(complete, _LINES_AT_ONCE)):
             self._write(batch)
+        self.ensure_whole()
+
+    def ensure_whole(self) -> None:
+        """Raises NotWrittenError where something could not be written."""
+        if self.trouble is not None:
+            raise self.trouble
 
     def write_end(self, planned: int, sent: int, interrupted: bool) -> None:
         """Write the last line and wait until everything is on disk."""
@@ -165,15 +175,14 @@ class AttemptsFile:
         self._write(orjson.dumps(line) + b"\n")
 
     def _write(self, data: bytes) -> None:
-        if self._torn is not None:
-            raise self._torn
         left = memoryview(data)
         try:
-            while left:
+            while left and self.trouble is None:
                 left = left[os.write(self._file, left) :]
         except OSError as error:
-            self._torn = NotWrittenError(self._path, error)
-            raise self._torn from error
+            self.trouble = NotWrittenError(self._path, error)
+        if not self._fired:
+            self.ensure_whole()
 
     def _sync(self) -> None:
         try:
@@ -184,7 +193,9 @@ class AttemptsFile:
             finally:
                 os.close(folder)
         except OSError as error:
-            raise NotWrittenError(self._path, error) from error
+            self.trouble = self.trouble or NotWrittenError(self._path, error)
+        if not self._fired:
+            self.ensure_whole()
 
 
 @dataclass(frozen=True)

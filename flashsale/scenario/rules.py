@@ -5,29 +5,34 @@ for what the body says. Which rule can never have its turn is told before anythi
 """
 
 import re
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-import orjson
 from pydantic import Field, field_validator
 
-from flashsale.asking import ABSENT, at_pointer
 from flashsale.model import Doing, Ending, Outcome, Reading, Signing, ending, text_id
 from flashsale.scenario.answer import Answer, excerpt, plain_text
-from flashsale.scenario.table import Table, shown, suggestion
+from flashsale.scenario.said import (
+    Said,
+    Value,
+    check_place,
+    ensure_pointer,
+    expression,
+    finder,
+    headers_at,
+    value_at,
+)
+from flashsale.scenario.table import Table, suggestion
 
 QUEUED = "queued"
 """In place of an outcome: not decided yet, ask the step's [poll]."""
 
+_NO_ENDING = (QUEUED, "none", "later")
+
 _CLASS = re.compile(r"[1-5]xx")
 _BODILESS = frozenset({*range(100, 200), 204, 205, 304})
-_HEADER, _COOKIE = "header:", "cookie:"
-_SET_COOKIE = b"set-cookie"
-_POINTER = re.compile(r"(/[^/]*)*")
-_BODY_CHARS_MAX = 65_536
 
 
 class Rule(Table):
@@ -107,13 +112,11 @@ def _codes(one: int | str) -> frozenset[int]:
     return frozenset(range(first, first + 100))
 
 
-def _expression(text: str) -> "re.Pattern[str]":
+def _expression(text: str) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", FutureWarning)  # of what will mean something else
-            return re.compile(text)
-    except (re.error, RecursionError, OverflowError, FutureWarning) as error:
-        raise ValueError(f"outcomes: {text[:80]!r} is no regular expression ({error})") from None
+        expression(text)
+    except ValueError as error:
+        raise ValueError(f"outcomes: {error}") from None
 
 
 def check_rules(where: str, rules: Sequence[Rule], endings: Collection[str]) -> None:
@@ -157,91 +160,70 @@ def _never(rule: Rule) -> str:
     return ""
 
 
-def ensure_pointer(pointer: str, where: str) -> None:
-    """Raises ValueError where `pointer` is no JSON pointer."""
-    if not _POINTER.fullmatch(pointer):
-        raise ValueError(f"{where}: found {shown(pointer)}, expected a JSON pointer such as '/id'")
-
-
-def check_place(place: str, where: str) -> None:
-    """See that `place` says where a value is: a pointer, `header:name`, `cookie:name`, or
-    nothing."""
-    if place.startswith((_HEADER, _COOKIE)):
-        if not re.fullmatch(r"[!#-'*+.0-9A-Z^_`a-z|~-]+", place.partition(":")[2].strip()):
-            raise ValueError(f"{where}: found {shown(place)}, expected such as 'header:location'")
-    elif place:
-        ensure_pointer(place, where)
-
-
-@dataclass
-class Said:
-    """One answer, taken apart as far as somebody asks."""
-
-    status: int
-    headers: Mapping[bytes, bytes]
-    body: bytes
-
-    @cached_property
-    def document(self) -> Any:
-        """The body as JSON; `ABSENT` where it is none."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return ABSENT
-
-    @cached_property
-    def text(self) -> str:
-        """The body as text."""
-        return self.body[:_BODY_CHARS_MAX].decode("utf-8", "replace")
-
-    def value(self, place: str) -> str | None:
-        """The text or number at a place; None where there is none."""
-        if place.startswith(_COOKIE):
-            return self._cookie(place.removeprefix(_COOKIE).strip())
-        if place.startswith(_HEADER):
-            name = place.removeprefix(_HEADER).strip().lower().encode("ascii")
-            found = self.headers.get(name)
-            return None if found is None else found.decode("latin-1").strip()
-        return plain_text(at_pointer(self.document, place))
-
-    def _cookie(self, name: str) -> str | None:
-        """The value that a cookie is set to."""
-        for line in self.headers.get(_SET_COOKIE, b"").decode("latin-1").splitlines():
-            named, _, value = line.partition(";")[0].partition("=")
-            if named.strip() == name:
-                return value.strip()
-        return None
-
-
 Fits = Callable[[Said], bool]
 
 
-def _fits(rule: Rule) -> Fits:
-    """The rule as one function; what is cheap to ask comes first."""
-    codes = rule.codes
-    headers = [(n.lower().encode("ascii"), re.compile(p)) for n, p in rule.header.items()]
-    wanted = list(rule.equals.items())
-    patterns = [(pointer, re.compile(text)) for pointer, text in rule.matches.items()]
-    body = re.compile(rule.body) if rule.body else None
+def _terms_of(rule: Rule) -> list[Fits]:
+    """What a rule asks for beside a status, each a function; what is cheap comes first."""
+    headers = [_header_fits(name, re.compile(text)) for name, text in rule.header.items()]
+    equals = [_equals(pointer, value) for pointer, value in rule.equals.items()]
+    matches = [_matches(pointer, re.compile(text)) for pointer, text in rule.matches.items()]
+    return [
+        *headers,
+        *equals,
+        *matches,
+        *([_body_fits(re.compile(rule.body))] if rule.body else []),
+    ]
+
+
+def _header_fits(header: str, pattern: "re.Pattern[str]") -> Fits:
+    name = header.lower().encode("ascii")
 
     def fits(said: Said) -> bool:
-        if said.status not in codes:
-            return False
-        for name, pattern in headers:
-            found = said.headers.get(name)
-            if found is None or not pattern.fullmatch(found.decode("latin-1")):
-                return False
-        for pointer, value in wanted:
-            at = at_pointer(said.document, pointer)
-            if at != value or isinstance(at, bool) != isinstance(value, bool):
-                return False
-        for pointer, pattern in patterns:
-            text = plain_text(at_pointer(said.document, pointer))
-            if text is None or not pattern.search(text):
-                return False
-        return body is None or body.search(said.text) is not None
+        found = said.headers.get(name)
+        return found is not None and pattern.fullmatch(found.decode("latin-1")) is not None
 
     return fits
+
+
+def _equals(pointer: str, value: str | float | bool) -> Fits:
+    find, is_truth = finder(pointer), isinstance(value, bool)
+
+    def fits(said: Said) -> bool:
+        found = find(said.document)
+        return bool(found == value) and (type(found) is bool) is is_truth
+
+    return fits
+
+
+def _matches(pointer: str, pattern: "re.Pattern[str]") -> Fits:
+    find = finder(pointer)
+
+    def fits(said: Said) -> bool:
+        text = plain_text(find(said.document))
+        return text is not None and pattern.search(text) is not None
+
+    return fits
+
+
+def _body_fits(pattern: "re.Pattern[str]") -> Fits:
+    return lambda said: pattern.search(said.text) is not None
+
+
+class _Turn(NamedTuple):
+    """A rule, ready to read: what it asks for, what it means, where it names an order."""
+
+    terms: list[Fits]
+    outcome: str
+    ending: Ending | None  # None: nothing has ended by it
+    order: Value | None
+
+    def fits(self, said: Said) -> bool:
+        """Whether an answer of one of its statuses fits."""
+        for term in self.terms:  # noqa: SIM110 - a generator costs more than most terms
+            if not term(said):
+                return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -255,29 +237,41 @@ class Meanings:
     success: Ending = Outcome.SOLD
 
     @cached_property
-    def _turns(self) -> list[tuple[Fits, str, str]]:
-        return [(_fits(rule), rule.outcome, rule.order) for rule in self.rules]
+    def _by_code(self) -> dict[int, list[_Turn]]:
+        """By status, the rules that it can have; filled as statuses come."""
+        return {}
+
+    def _turns(self, status: int) -> list[_Turn]:
+        found = self._by_code.get(status)
+        if found is None:
+            found = [self._turn(rule) for rule in self.rules if status in rule.codes]
+            self._by_code[status] = found
+        return found
+
+    def _turn(self, rule: Rule) -> _Turn:
+        named = rule.outcome in (QUEUED, Outcome.SOLD)
+        place = rule.order or (self.order if named else "")
+        meant = None if rule.outcome in _NO_ENDING else ending(rule.outcome)
+        return _Turn(_terms_of(rule), rule.outcome, meant, value_at(place) if place else None)
 
     @cached_property
     def headers(self) -> frozenset[bytes]:
         """The headers that are looked at, their names in lower case."""
         places = [self.order, *self.takes.values(), *(rule.order for rule in self.rules)]
-        at = (p.removeprefix(_HEADER).strip() for p in places if p.startswith(_HEADER))
-        named = (name for rule in self.rules for name in rule.header)
-        cookies = [_SET_COOKIE] if any(p.startswith(_COOKIE) for p in places) else []
-        return frozenset({*(n.lower().encode("ascii") for n in (*at, *named)), *cookies})
+        named = {name.lower().encode("ascii") for rule in self.rules for name in rule.header}
+        return frozenset(named | headers_at(places))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made of it: functions do not travel to another process."""
-        hidden = ("_turns", "headers")
+        hidden = ("_by_code", "headers")
         return {name: value for name, value in self.__dict__.items() if name not in hidden}
 
     def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
         """What the answer means. One that no rule knows is as good as its status."""
         said = Said(status, headers, body)
-        for fits, outcome, order in self._turns:
-            if fits(said):
-                return self._answer(said, outcome, order)
+        for turn in self._turns(status):
+            if turn.fits(said):
+                return _answer(said, turn)
         return self._by_status(said)
 
     def said_of(
@@ -286,33 +280,17 @@ class Meanings:
         """The outcome of the rule that fits, as it is written, and the order that the answer names;
         None where no rule fits."""
         said = Said(status, headers, body)
-        for fits, outcome, order in self._turns:
-            if fits(said):
-                place = order or self.order
-                named = said.value(place) if place else None
-                return outcome, None if named is None else text_id(named)
+        for turn in self._turns(status):
+            if turn.fits(said):
+                named = turn.order(said) if turn.order else None
+                return turn.outcome, None if named is None else text_id(named)
         return None
 
     def taken(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> dict[str, str]:
         """What the answer gives to later steps."""
         said = Said(status, headers, body)
-        found = {name: said.value(place) for name, place in self.takes.items()}
+        found = {name: value_at(place)(said) for name, place in self.takes.items()}
         return {name: value for name, value in found.items() if value is not None}
-
-    def _answer(self, said: Said, outcome: str, own_place: str) -> Answer:
-        place = own_place or (self.order if outcome in (QUEUED, Outcome.SOLD) else "")
-        named = said.value(place) if place else None
-        order = text_id(named) if named is not None else None
-        if outcome == QUEUED:
-            return Answer(Outcome.UNKNOWN, said.status, order, QUEUED)
-        meant = ending(outcome)
-        if meant is Outcome.SOLD and place and order is None:
-            said_of_it = named if named is not None else said.text
-            return Answer(Outcome.UNKNOWN, said.status, None, "order_id", excerpt(said_of_it))
-        error = "unknown" if meant is Outcome.UNKNOWN else None
-        if meant in (Outcome.REFUSED, Outcome.INDETERMINATE):
-            error = f"http_{said.status}"
-        return Answer(meant, said.status, order, error)
 
     def _by_status(self, said: Said) -> Answer:
         status, evidence = said.status, excerpt(said.body) or None
@@ -327,6 +305,21 @@ class Meanings:
             return Answer(Outcome.UNKNOWN, status, None, "rule", evidence)
         failed = Outcome.REFUSED if status < 500 else Outcome.INDETERMINATE
         return Answer(failed, status, None, f"http_{status}", evidence)
+
+
+def _answer(said: Said, turn: _Turn) -> Answer:
+    named = turn.order(said) if turn.order is not None else None
+    order = None if named is None else text_id(named)
+    meant = turn.ending
+    if meant is None:
+        return Answer(Outcome.UNKNOWN, said.status, order, QUEUED)
+    if meant is Outcome.SOLD and order is None and turn.order is not None:
+        evidence = excerpt(said.text if named is None else named)
+        return Answer(Outcome.UNKNOWN, said.status, None, "order_id", evidence)
+    error = "unknown" if meant is Outcome.UNKNOWN else None
+    if meant is Outcome.REFUSED or meant is Outcome.INDETERMINATE:
+        error = f"http_{said.status}"
+    return Answer(meant, said.status, order, error)
 
 
 SUCCESS: Mapping[str, Ending] = {

@@ -72,7 +72,7 @@ class Browse(Table):
 
 
 class Prepare(Table):
-    """What `rehearse` sees to before a storm that reads."""
+    """What `rehearse` sees to before a storm: of what is read, and of how claims are taken."""
 
     seeded_shops: int = Field(default=0, ge=0, le=1_000_000, description="shops that exist")
     hot_shops: int | None = Field(default=None, ge=0, le=10_000, description="shops kept warm")
@@ -80,6 +80,12 @@ class Prepare(Table):
         default="as_warmed", description="the entries of the shops that are read"
     )
     load_delay_ms: int = Field(default=0, ge=0, le=4_000, description="what a load is slowed by")
+    claims_per_call: int | None = Field(
+        default=None,
+        ge=1,
+        le=2_000,
+        description="claims that a replica sends to the ledger at once",
+    )
 
 
 class Timeouts(Table):
@@ -173,9 +179,28 @@ class Scenario(Table):
                 raise ValueError(f"{name}: no step of load.steps needs this table")
         if trouble := self.target.missing(self.steps):
             raise ValueError(trouble)
-        if self.browse is None and self.prepare is not None:
-            raise ValueError("prepare: this is for a scenario with a [browse]")
+        if self.prepare is not None:
+            of_claims = self.prepare.claims_per_call is not None
+            if of_claims and self.sale is None:
+                raise ValueError("prepare.claims_per_call: this is for a scenario with a [sale]")
+            if self.browse is None and self.prepare.model_fields_set != {"claims_per_call"}:
+                raise ValueError("prepare: this is for a scenario with a [browse]")
+        if self.sale is not None and (trouble := self._unnamed(self.sale)):
+            raise ValueError(trouble)
         return self
+
+    def _unnamed(self, sale: Sale) -> str:
+        """What vouchers lack a name of, in a shop that has its own; empty where nothing."""
+        named, last = len(self.target.vouchers), sale.voucher_ids[-1]
+        if named and last > named:
+            return (
+                f"target.vouchers: names vouchers 1 to {named:,}, and the sale has "
+                f"{sale.first_voucher:,} to {last:,}; name them all, or see to sale.vouchers and "
+                "sale.first_voucher"
+            )
+        if self.books is None:
+            return ""
+        return self.books.trouble(sale.vouchers, sale.quantity > 1 or sale.limit > 1)
 
     @model_validator(mode="after")
     def _faults_come_in_time(self) -> Self:
@@ -206,10 +231,14 @@ class Scenario(Table):
 
     def no_samples(self, threshold: Threshold) -> str:
         """Why nothing in this scenario can be judged by `threshold`; empty where something can."""
-        if threshold.metric.endpoint in ("", *self.endpoints):
-            return ""
-        asked = " and ".join(map(repr, self.endpoints))
-        return f"{threshold.name!r} has no samples in a scenario that asks for {asked} alone"
+        stages = len(self.load.parsed_stages)
+        for figure in threshold.figures:
+            if figure.stage > stages:
+                return f"{figure.name!r}: load.stages has {stages} stages"
+            if figure.metric.endpoint not in ("", *self.endpoints):
+                asked = " and ".join(map(repr, self.endpoints))
+                return f"{figure.name!r} has no samples in a scenario that asks for {asked} alone"
+        return ""
 
     @field_validator("schema_version", mode="before")
     @classmethod

@@ -6,131 +6,33 @@ step that a scenario takes has to be described.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from flashsale.books import check_names
 from flashsale.scenario import template
 from flashsale.scenario.load import HOUR_MS, Step
+from flashsale.scenario.request import Prepared, Request, check_headers
 from flashsale.scenario.rules import (
     QUEUED,
     SUCCESS,
     Meanings,
     Rule,
-    check_place,
     check_rules,
 )
-from flashsale.scenario.table import Table
+from flashsale.scenario.said import check_place
 from flashsale.scenario.target import Routes
 from flashsale.scenario.template import Piece, Values
 from flashsale.scenario.thresholds import ENDPOINTS
+from flashsale.scenario.tokens import ID_COLUMN
 
-_PATH = re.compile(r"/[!-\"$-~]*")
-_HEADER_NAME = re.compile(r"[!#-'*+.0-9A-Z^_`a-z|~-]+")
-_HEADER_TEXT = re.compile(r"[ -~]*")
-_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect"})
-_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 _VARIABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,31}")
 _POLLED = (QUEUED, "sold", "sold_out", "duplicate", "ended", "refused", "shed", "unknown")
 
 
 LOOKED_UP = ("sold", "none", "later")
 """What a look after a claim in doubt can find."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request that lacks its values alone."""
-
-    head: tuple[Piece, ...]
-    body: tuple[Piece, ...] | None
-
-    def filled(self, values: Values) -> bytes:
-        """The bytes to send."""
-        head = template.fill(self.head, values)
-        if self.body is None:
-            return f"{head}\r\n".encode()
-        body = template.fill(self.body, values).encode()
-        return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The variables that it asks for."""
-        return frozenset(template.names_in((*self.head, *(self.body or ()))))
-
-
-class Request(Table):
-    """What is asked. Texts are templates over `{voucher}`, `{user}`, `{token}`, `{attempt}`,
-    `{run}`, `{quantity}`, columns of the users' file (`{user.email}`) and what answers gave."""
-
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = Field(
-        default="POST", description="the method"
-    )
-    path: str = Field(description="the path, such as '/orders/{voucher}'")
-    query: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description='name = "value" behind the path'
-    )
-    headers: dict[str, str] = Field(default_factory=dict, description='name = "value"')
-    body_json: Any = Field(default=None, alias="json", description="the body, as JSON")
-    form: dict[str, str | int | float | bool] | None = Field(
-        default=None, description="the body, as a form"
-    )
-    text: str | None = Field(default=None, description="the body, as it is sent")
-
-    @model_validator(mode="after")
-    def _can_be_sent(self) -> Self:
-        if not _PATH.fullmatch(self.path):
-            raise ValueError(
-                f"path: found {self.path!r}, expected a path such as '/orders/{{voucher}}'"
-            )
-        given = [
-            name
-            for name, body in (("json", self.body_json), ("form", self.form), ("text", self.text))
-            if body is not None
-        ]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)}: a request has one body; leave one of them")
-        check_headers(self.headers)
-        self.prepared("host", "", {})  # every template is one
-        return self
-
-    def prepared(self, authority: str, prefix: str, common: Mapping[str, str]) -> Prepared:
-        """The request to this host. Raises ValueError for a template that is none."""
-        head: list[Piece] = [f"{self.method} {prefix}", *template.in_path(self.path)]
-        if self.query:
-            head += ["&" if "?" in self.path else "?", *template.in_form(self.query)]
-        head.append(f" HTTP/1.1\r\nhost: {authority}\r\n")
-        for name, text in self._headers(common).items():
-            head += [f"{name}: ", *template.in_header(text), "\r\n"]
-        body = self._body()
-        if body is None and self.method != "GET":
-            body = []
-        return Prepared(tuple(head), None if body is None else tuple(body))
-
-    def _headers(self, common: Mapping[str, str]) -> dict[str, str]:
-        kind = "json" if self.body_json is not None else "form" if self.form is not None else ""
-        usual = {"content-type": _TYPES[kind]} if kind else {}
-        given = {name.lower(): text for name, text in {**common, **self.headers}.items()}
-        return {name: text for name, text in {**usual, **given}.items() if text}
-
-    def _body(self) -> list[Piece] | None:
-        if self.body_json is not None:
-            return template.in_json(self.body_json)
-        if self.form is not None:
-            return template.in_form(self.form)
-        return None if self.text is None else template.in_text(self.text)
-
-
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Raises ValueError for a header that cannot be sent, or is not the file's to give."""
-    for name, text in headers.items():
-        if not _HEADER_NAME.fullmatch(name) or name.lower() in _OURS:
-            raise ValueError(
-                f"headers: found {name!r}, expected a header's name that is yours to give"
-            )
-        if not _HEADER_TEXT.fullmatch(text):
-            raise ValueError(f"headers.{name}: expected visible ASCII and spaces")
 
 
 class Poll(Request):
@@ -178,7 +80,8 @@ class StepTable(Request):
 
     order: str = Field(
         default="",
-        description="where the order id is: '/pointer', 'header:name', or '' for none",
+        description="where the order id is: '/pointer', 'header:name', 'body:pattern', '' for "
+        "none, or the template of an id that the request gives, such as '{uuid}'",
     )
     outcomes: tuple[Rule, ...] = Field(
         default=(), strict=False, description="the rules, in their order"
@@ -188,9 +91,16 @@ class StepTable(Request):
     )
     poll: Poll | None = Field(default=None, description="the table [target.STEP.poll]")
 
+    @property
+    def order_given(self) -> list[Piece]:
+        """The template of the order id that the request gives; none where an answer tells it."""
+        is_place = self.order.startswith(("/", "header:", "cookie:", "body:"))
+        return [] if is_place or "{" not in self.order else template.in_text(self.order)
+
     def meanings(self, name: str) -> Meanings:
         """What its answers mean."""
-        return Meanings(self.outcomes, self.order, self.take, SUCCESS[name])
+        place = "" if self.order_given else self.order
+        return Meanings(self.outcomes, place, self.take, SUCCESS[name])
 
     def polled(self) -> Meanings:
         """What the answers to its questions mean."""
@@ -206,6 +116,17 @@ class Shop(Routes):
     headers: dict[str, str] = Field(
         default_factory=dict, description='name = "value" of every step'
     )
+    vouchers: tuple[str | int, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=10_000,
+        description="what the shop calls vouchers 1, 2, 3 …, where it is not that",
+    )
+    user_column: str = Field(
+        default=ID_COLUMN,
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="the column of the users' file with the id by which the books know them",
+    )
     buy: StepTable | None = Field(default=None, description="the table [target.buy]: the claim")
     browse: StepTable | None = Field(default=None, description="the table [target.browse]")
     sign: StepTable | None = Field(default=None, description="the table [target.sign]")
@@ -214,6 +135,16 @@ class Shop(Routes):
     pay: StepTable | None = Field(default=None, description="the table [target.pay]")
     cancel: StepTable | None = Field(default=None, description="the table [target.cancel]")
     lookup: Lookup | None = Field(default=None, description="the table [target.lookup]")
+
+    @field_validator("vouchers")
+    @classmethod
+    def _vouchers_are_ids(cls, names: tuple[str | int, ...]) -> tuple[str, ...]:
+        return check_names("target.vouchers", names)
+
+    def name_of(self, voucher: int) -> str:
+        """What the shop calls a voucher."""
+        within = 1 <= voucher <= len(self.vouchers)
+        return str(self.vouchers[voucher - 1]) if within else str(voucher)
 
     @property
     def described(self) -> dict[Step, StepTable]:
@@ -238,20 +169,36 @@ class Shop(Routes):
     @model_validator(mode="after")
     def _steps_are_whole(self) -> Self:
         check_headers(self.headers)
+        for name in ("vouchers", "user_column"):
+            if name in self.model_fields_set and not self.is_own:
+                raise ValueError(f"target.{name}: this is for a shop with [target.buy]")
         taken = self._taken
         for step, table in self.described.items():
             where = f"target.{step.endpoint}"
             _check_takes(where, table.take)
-            check_place(table.order, where)
+            if table.order_given:
+                _check_given(where, step, table.order_given)
+            else:
+                check_place(table.order, where)
             _check_outcomes(where, step, table)
-            for name in table.prepared("host", "", self.headers).names:
+            prepared = table.prepared("host", "", self.headers)
+            for name in prepared.names:
                 if not template.is_known(name, taken):
                     raise ValueError(f"{where}: {template.unknown(name, taken)}")
+            self._check_numbers(where, prepared)
             if table.poll is not None:
                 _check_poll(where, table.poll, taken)
         if self.lookup is not None:
             self._check_lookup(self.lookup)
         return self
+
+    def _check_numbers(self, where: str, prepared: Prepared) -> None:
+        odd = next((n for n in self.vouchers if not template.is_number(str(n))), None)
+        if odd is not None and "voucher" in template.numbers_in(prepared.body or ()):
+            raise ValueError(
+                f"{where}: found {{voucher:number}}, and target.vouchers has {odd!r}, which is no "
+                "number; write {voucher}"
+            )
 
     def _check_lookup(self, lookup: Lookup) -> None:
         where = "target.lookup"
@@ -293,12 +240,34 @@ class Shop(Routes):
         """The variables of a step."""
         return self.described[step].prepared("host", "", self.headers).names
 
+    @property
+    def order_given(self) -> list[Piece]:
+        """The template of the order id that a claim gives; none where an answer tells it."""
+        return self.buy.order_given if self.buy else []
+
+    @property
+    def names_asked(self) -> frozenset[str]:
+        """The variables of everything that can be asked."""
+        polls = (table.poll for table in self.described.values())
+        every = (*self.described.values(), *polls, self.lookup)
+        found = (request.prepared("", "", self.headers).names for request in every if request)
+        return frozenset(template.names_in(self.order_given)).union(*found)
+
     def columns(self, steps: Iterable[Step]) -> set[str]:
         """The columns of the users' file that these steps need, the token's among them."""
         names = {name for step in steps if step in self.described for name in self.names(step)}
+        names |= set(template.names_in(self.order_given))
         taken = set(self._taken)
         found = {column for name in names if (column := template.column_of(name))}
         return found | ({"token"} if "token" in names - taken else set())
+
+
+def _check_given(where: str, step: Step, order: list[Piece]) -> None:
+    if step is not Step.BUY:
+        raise ValueError(f"{where}.order: only a claim, [target.buy], gives an order its id")
+    for name in template.names_in(order):
+        if not template.is_known(name, ()):
+            raise ValueError(f"{where}.order: {template.unknown(name, ())}")
 
 
 def _check_takes(where: str, takes: Mapping[str, str]) -> None:
@@ -321,8 +290,11 @@ def _check_outcomes(where: str, step: Step, table: StepTable) -> None:
         raise ValueError(f"{where}.poll: no rule of {where}.outcomes says {QUEUED!r}")
     if step is Step.BUY:
         final = table.outcomes + (table.poll.outcomes if table.poll else ())
-        if not any(rule.outcome == "sold" for rule in final):
-            raise ValueError(f"{where}.outcomes: no rule says 'sold', so nothing ever could be")
+        if not any(rule.outcome in ("sold", "unknown") for rule in final):
+            raise ValueError(
+                f"{where}.outcomes: no rule says 'sold', so nothing ever could be; where no answer "
+                "tells what was sold, one says 'unknown'"
+            )
     elif table.poll is not None:
         raise ValueError(f"{where}.poll: this is for a claim, [target.buy]")
 

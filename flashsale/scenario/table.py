@@ -26,9 +26,25 @@ class Table(BaseModel):
 
 def one_line(error: ValidationError, document: type[Table]) -> str:
     """The first error, a misspelt key before whatever follows from it."""
-    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+    details = sorted(_of_values(error), key=lambda detail: detail["type"] != "extra_forbidden")
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return in_short(_sentence(details[0], document)) + more
+
+
+_KINDS = ("str", "int", "float", "bool")
+
+
+def _of_values(error: ValidationError) -> Iterator[ErrorDetails]:
+    """The errors, one a value: one that may be of several kinds is wrong once for each of them."""
+    found: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for detail in error.errors():
+        place = detail["loc"]
+        found.setdefault(place[:-1] if place and place[-1] in _KINDS else place, []).append(detail)
+    for place, told in found.items():
+        if len(told) > 1 and place not in [detail["loc"] for detail in told]:
+            yield {**told[0], "loc": place, "type": "kind", "msg": "text, a number, true or false"}
+        else:
+            yield from told
 
 
 def suggestion(name: str, known: list[str]) -> str:
@@ -69,7 +85,8 @@ def _expected(detail: ErrorDetails) -> str:
         case "less_than_equal":
             return f"at most {detail['ctx']['le']:,}"
         case "string_pattern_mismatch":
-            return "lower-case letters, digits, '-' and '_'"
+            letters = "letters" if "A-Z" in detail["ctx"]["pattern"] else "lower-case letters"
+            return f"{letters}, digits, '-' and '_'"
         case "model_type" | "dict_type":
             return "a table"
         case "tuple_type":
@@ -154,12 +171,18 @@ def shop_document(name: str) -> dict[str, Any]:
 
 
 def on_preset(document: dict[str, Any], source: str) -> dict[str, Any]:
-    """A document's tables laid over those of the preset that its [target] names."""
+    """A document's tables laid over those of the preset that its [target] names; what that calls
+    the vouchers is what the books call them, where they do not say otherwise."""
     target = document.get("target")
-    name = target.get("preset") if isinstance(target, dict) else None
-    if not isinstance(name, str) or not name:
+    if not isinstance(target, dict):
         return document
-    return _laid_over(_preset(name, f"{source}: target.preset"), document)
+    name = target.get("preset")
+    if isinstance(name, str) and name:
+        document = _laid_over(_preset(name, f"{source}: target.preset"), document)
+    books, vouchers = document.get("books"), target.get("vouchers")
+    if isinstance(books, dict) and vouchers and "vouchers" not in books:
+        document = {**document, "books": {**books, "vouchers": vouchers}}
+    return document
 
 
 def _preset(name: str, where: str) -> dict[str, Any]:

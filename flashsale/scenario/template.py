@@ -8,7 +8,6 @@ JSON as a string. `{voucher:number}` alone in a JSON string stands there without
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -16,8 +15,9 @@ import orjson
 
 from flashsale.scenario.table import suggestion
 
-PLANNED = ("voucher", "user", "token", "attempt", "run", "quantity")
-"""What is known of every attempt when the plan is made; `user.…` are columns of the users' file."""
+PLANNED = ("voucher", "user", "token", "attempt", "run", "uuid", "quantity")
+"""What is known of every attempt when the plan is made; `user.…` are columns of the users' file,
+and `uuid` is one that follows from `run` and `attempt`."""
 
 ORDER = "order"
 """What a claim's answer names; known to the steps after it."""
@@ -63,7 +63,7 @@ def pieces(text: str, write: Write, literal: Write = _plain) -> list[Piece]:
 
 def in_path(text: str) -> list[Piece]:
     """A path, with its query if it has one, as it was written."""
-    return pieces(text, partial(quote, safe=""))
+    return pieces(text, _in_path)
 
 
 def in_form(fields: Mapping[str, object]) -> list[Piece]:
@@ -71,7 +71,7 @@ def in_form(fields: Mapping[str, object]) -> list[Piece]:
     found: list[Piece] = []
     for name, value in fields.items():
         found += ["&" if found else "", quote_plus(name), "="]
-        found += pieces(_scalar(value), quote_plus, quote_plus)
+        found += pieces(_scalar(value), _in_form, _in_form)
     return list(_joined(found))
 
 
@@ -112,17 +112,29 @@ def _json(value: Any) -> Iterator[Piece]:
         yield '"'
 
 
+def _in_path(text: str) -> str:
+    return text if text.isascii() and text.isalnum() else quote(text, safe="")
+
+
+def _in_form(text: str) -> str:
+    return text if text.isascii() and text.isalnum() else quote_plus(text)
+
+
 def _in_string(text: str) -> str:
+    if text.isascii() and text.isalnum():
+        return text
     return orjson.dumps(text).decode()[1:-1]
 
 
 def _number(text: str) -> str:
     """A value that is to stand in JSON without quotes; one that is no number is null."""
-    return text if _NUMBER.fullmatch(text) else "null"
+    return text if is_number(text) else "null"
 
 
 def _header_value(text: str) -> str:
     """What a header can say: a value that would end it is cut where it would."""
+    if text.isascii() and text.isprintable():
+        return text
     match = _HEADER_VALUE.match(text)
     assert match is not None
     return match[0]
@@ -152,11 +164,23 @@ def names_in(found: Iterable[Piece]) -> list[str]:
     return [piece.name for piece in found if isinstance(piece, Hole)]
 
 
+def numbers_in(found: Iterable[Piece]) -> set[str]:
+    """The variables among them that are to stand as numbers."""
+    return {piece.name for piece in found if isinstance(piece, Hole) and piece.write is _number}
+
+
+def is_number(text: str) -> bool:
+    """Whether a value can stand in JSON without quotes."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def fill(found: Iterable[Piece], values: Values) -> str:
     """The text with these values; one that nobody knows is empty."""
     return "".join(
-        piece if isinstance(piece, str) else piece.write(values.get(piece.name, ""))
-        for piece in found
+        [
+            piece if isinstance(piece, str) else piece.write(values.get(piece.name, ""))
+            for piece in found
+        ]
     )
 
 
@@ -174,4 +198,5 @@ def unknown(name: str, taken: Iterable[str]) -> str:
     """What to say of a variable that there is not."""
     known = [*PLANNED, *taken]
     listed = ", ".join(f"{{{each}}}" for each in known)
-    return f"found {{{name}}}{suggestion(name, known)}, expected one of {listed}, {{user.COLUMN}}"
+    found = f"found {{{name}}}{suggestion(name, known)}, expected one of {listed}, {{user.COLUMN}}"
+    return f"{found}; a brace that is sent is written twice, {{{{ and }}}}"

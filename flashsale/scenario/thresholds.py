@@ -15,6 +15,8 @@
     "database.loads" = "== 1"           # SELECTs of a shop, as the database counted them
     "database.loads_per_shop" = "== 100%"     # for each distinct shop that was asked for
     "database.loads_per_unknown" = "<= 1%"    # for each read of an id that does not exist
+    "stage2.buy.shed.count" = "== 0"    # of those due in the second stage of the load
+    "stage2.buy.sold.p99" = "<= 3x stage1.buy.sold.p99"    # a multiple of another figure
 
 On the command line the same is one expression, such as 'buy.p99<500ms'. A threshold has to hold: a
 run in which it does not fails.
@@ -77,6 +79,8 @@ _EXPRESSION = re.compile(r"\s*([\w.]+)\s*([<>=].*)")
 _CONDITION = re.compile(
     r"\s*(<=|>=|==|<|>)\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(us|µs|ms|s|%|/s|)\s*"
 )
+_STAGED = re.compile(r"stage([1-9][0-9]{0,3})\.(.+)")
+_MULTIPLE = re.compile(r"\s*(<=|>=|<|>)\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)x\s+([\w.]+)\s*")
 _ONE = Fraction(1)
 _LATENCY_UNITS = {"us": _ONE, "µs": _ONE, "ms": Fraction(1000), "s": Fraction(1_000_000)}
 _FORMS = {
@@ -99,14 +103,32 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A metric by its full name, of the whole run or of what was due in a stage (from 1 on)."""
+
+    name: str
+    metric: Metric
+    stage: int = 0
+
+
+@dataclass(frozen=True)
 class Threshold:
-    """One demand: a metric compared with `limit`, in µs, samples, shares of 1 or per second."""
+    """One demand: a metric compared with `limit`, in µs, samples, shares of 1 or per second; where
+    there is another figure `beside` it, with so many times that."""
 
     name: str
     condition: str
     metric: Metric
     comparison: str
     limit: Fraction
+    stage: int = 0
+    beside: Figure | None = None
+
+    @property
+    def figures(self) -> list[Figure]:
+        """What it asks for."""
+        own = Figure(self.name, self.metric, self.stage)
+        return [own] if self.beside is None else [own, self.beside]
 
 
 @cache
@@ -154,22 +176,42 @@ def parse_expression(text: str, where: str) -> Threshold:
 
 def parse_threshold(name: str, condition: object, where: str = "thresholds") -> Threshold:
     """The threshold written as `name = "condition"`. Raises ValueError as parse_expression does."""
-    known, short = metrics(), short_names()
     if isinstance(condition, dict):
         raise ValueError(unquoted(where, name, condition))
-    name = short.get(name, name)
-    if name not in known:
-        close = get_close_matches(name, [*short, *known], n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{where}: no metric {name!r}{hint} (such as 'buy.response.p99')")
-    metric = known[name]
+    figure = _figure(name, where)
+    name, metric, stage = figure.name, figure.metric, figure.stage
+    if isinstance(condition, str) and (match := _MULTIPLE.fullmatch(condition)):
+        comparison, number, text = match.groups()
+        other = _figure(text, where)
+        if other.metric.kind != metric.kind:
+            raise ValueError(
+                f"{where}: {name!r} is a {metric.kind}, {text!r} a {other.metric.kind}"
+            )
+        told = f"{comparison} {number}x {other.name}"
+        return Threshold(name, told, metric, comparison, Fraction(number), stage, other)
     form, units = _FORMS[metric.kind]
     match = _CONDITION.fullmatch(condition) if isinstance(condition, str) else None
     if match is None or match[3] not in units:
         raise ValueError(f'{where}: "{name}": found {shown(condition)}, expected {form}')
     comparison, number, unit = match.groups()
     limit = Fraction(number) * units[unit]
-    return Threshold(name, f"{comparison} {number}{unit}", metric, comparison, limit)
+    return Threshold(name, f"{comparison} {number}{unit}", metric, comparison, limit, stage)
+
+
+def _figure(text: str, where: str) -> Figure:
+    """The figure of this name. Raises ValueError with one line."""
+    staged = _STAGED.fullmatch(text)
+    stage, name = (int(staged[1]), staged[2]) if staged else (0, text)
+    known, short = metrics(), short_names()
+    name = short.get(name, name)
+    if name not in known:
+        close = get_close_matches(name, [*short, *known], n=1)
+        hint = f", did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{where}: no metric {text!r}{hint} (such as 'buy.response.p99')")
+    metric = known[name]
+    if stage and (not metric.endpoint or metric.clock == DATABASE):
+        raise ValueError(f"{where}: {text!r}: {name!r} is of the whole run, and of no stage")
+    return Figure(f"stage{stage}.{name}" if stage else name, metric, stage)
 
 
 def beside(figure: Fraction, limit: Fraction, digits: int) -> str:

@@ -58,24 +58,26 @@ ID_COLUMN = "user_id"
 _COLUMNS_MAX = 64
 
 
-def read_users(path: Path, columns: Collection[str], users: int) -> dict[int, dict[str, str]]:
+def read_users(
+    path: Path, columns: Collection[str], users: int, by: str = ID_COLUMN
+) -> dict[int, dict[str, str]]:
     """The first `users` users of a shop, by a number for each, with what their file says of them.
 
-    The head names the columns, `user_id` among them, whose values can be any text. Raises
-    UsageError.
+    The head names the columns, whose values can be any text; the column `by` is the user's id, and
+    `user_id` in what is returned. Raises UsageError.
     """
-    found = dict(islice(_users(path, columns), users))
+    found = dict(islice(_users(path, columns, by), users))
     if len(found) < users:
         raise UsageError(f"{path} has {len(found):,} users, not {users:,}; add some, or ask fewer")
     return found
 
 
 def read_users_of(
-    path: Path, columns: Collection[str], users: Collection[int]
+    path: Path, columns: Collection[str], users: Collection[int], by: str = ID_COLUMN
 ) -> dict[int, dict[str, str]]:
     """The same of these users, wherever in the file they stand."""
     wanted = set(users)
-    found = {user: row for user, row in _users(path, columns) if user in wanted}
+    found = {user: row for user, row in _users(path, columns, by) if user in wanted}
     if missing := wanted - found.keys():
         raise UsageError(
             f"{path} lacks {len(missing):,} of the plan's {len(wanted):,} users; "
@@ -84,26 +86,27 @@ def read_users_of(
     return found
 
 
-def _users(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _users(path: Path, columns: Collection[str], by: str) -> Iterator[tuple[int, dict[str, str]]]:
+    needed = [by, *sorted(set(columns) - {by, ID_COLUMN})]
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             table = csv.reader(lines, skipinitialspace=True, strict=True)
             try:
-                yield from _users_in(table, columns)
+                yield from _users_in(table, needed)
             except UnicodeDecodeError:
                 raise
             except (ValueError, csv.Error) as error:
                 raise UsageError(f"{path}, line {table.line_num}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
-        needed = ",".join([ID_COLUMN, *sorted(set(columns) - {ID_COLUMN})])
         raise UsageError(
-            f"users' file {path}: {reason}; give --tokens a file whose first line is {needed}"
+            f"users' file {path}: {reason}; give --tokens a file whose first line is "
+            f"{','.join(needed)}"
         ) from error
 
 
 def _users_in(
-    table: Iterator[list[str]], columns: Collection[str]
+    table: Iterator[list[str]], needed: list[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
     head: list[str] = []
     seen: set[int] = set()
@@ -113,10 +116,15 @@ def _users_in(
             continue
         if not head:
             head = fields
-            missing = sorted({ID_COLUMN, *columns} - set(head))
+            _ensure_commas(head)
+            missing = sorted(set(needed) - set(head))
             if missing or len(set(head)) != len(head) or len(head) > _COLUMNS_MAX:
                 lacks = f", which lacks {', '.join(missing)}" if missing else ", not each name once"
-                raise ValueError(f"found the head {','.join(head)[:80]!r}{lacks}")
+                raise ValueError(
+                    f"found the head {','.join(head)[:80]!r}{lacks}; write a first line that names "
+                    f"{', '.join(needed)}, each once, or say in the shop's file what they are "
+                    "called (target.user_column, {user.COLUMN})"
+                )
             continue
         if len(fields) != len(head):
             raise ValueError(f"found {len(fields)} fields, expected {len(head)} as in the head")
@@ -124,6 +132,7 @@ def _users_in(
         for name, value in row.items():
             if len(value) > TOKEN_LENGTH_MAX or not (value.isprintable() or not value):
                 raise ValueError(f"{name}: expected text that can be shown, not too long")
+        row[ID_COLUMN] = row[needed[0]]
         if text_id(row[ID_COLUMN]) is None:
             raise ValueError(f"found {row[ID_COLUMN][:40]!r}, expected a user id")
         user = id_of(row[ID_COLUMN])
@@ -132,7 +141,14 @@ def _users_in(
         seen.add(user)
         yield user, row
     if not head:
-        raise ValueError(f"expected a head, such as {ID_COLUMN},token")
+        raise ValueError(f"expected a head, such as {','.join(needed)}")
+
+
+def _ensure_commas(head: list[str]) -> None:
+    """Raises ValueError for what a spreadsheet saved with its country's separator."""
+    apart = next((sign for sign in ";\t|" if sign in head[0]), None)
+    if len(head) == 1 and apart is not None:
+        raise ValueError(f"found {apart!r} between the fields; save it with commas between them")
 
 
 _Rows = Iterator[tuple[int, str]]
@@ -158,6 +174,7 @@ def _rows(lines: Iterable[str], path: Path, cure: str) -> _Rows:
                 continue
             if not headed:
                 headed = True
+                _ensure_commas(fields)
                 if ",".join(fields).lower() != HEAD:
                     raise ValueError(f"expected {HEAD!r}; write that above the users, or {cure}")
                 continue

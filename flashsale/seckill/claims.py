@@ -31,30 +31,101 @@ from flashsale.seckill.ids import LedgerClock, OrderIds
 from flashsale.seckill.permit import CLAIM_OPENING, Behind, Permits, claim_opening
 from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.storage.channel import Channel
-from flashsale.storage.gate import Bounds, Gate, GateFull
+from flashsale.storage.gate import Bounds, Gate, GateFull, Overdue
 
 REPLAYS_MAX = 3
 _AFTER_DEADLINE_S = 0.02
 
 _OF_LATE = 8
 """Over so many calls what one takes is averaged, roughly."""
-_OVERRUN_CALLS, _OVERRUN_MIN_S = 4, 0.02
+_OVERRUN_ROOM, _OVERRUN_PATIENCE, _OVERRUN_MIN_S = 1, 4, 0.02
+"""Calls, or so long at least: whose claims have room, and what nobody waits longer for."""
+_CROWD_SHARE, _CROWD_MIN_S = 1 / 8, 0.1
+"""A crowd has come within this share of the queue's time-out, or within so long at least."""
+_WELL_SHARE, _LOOK_SHARE = 1 / 10, 1 / 4
+"""A load is carried where no more than this share were too many for such a part of the time-out."""
 
 _Settled = asyncio.Future[Claimed | None]
 _Answer = Claimed | _Settled | None
 """Of one claim: None without a session, a future while it is being settled."""
 
 
-def patience_s(queue_timeout_s: float, is_overrun: bool, call_s: float) -> float:
-    """How long a claim may wait for its call. Pure.
+class Patience:
+    """How long claims may wait for their call, and how many.
 
-    A crowd that comes at once is worth waiting for. Where one has waited for the whole time-out,
-    and the queue has not been empty since, more come than can be served: whoever is served then
-    had better be served soon, so nobody waits longer than a few calls take.
+    A crowd that comes at once is worth a queue: each waits for the whole time-out, and as many have
+    room as are served within it. Where more come than can be served for as long as they come, who
+    is served had better be served soon: those have room who leave with the next call, and nobody
+    waits longer than four calls take. Such a load is known by one who has waited for the whole
+    time-out, or by those who had no room for longer than a crowd takes to come. It is over when
+    next to nobody was too many for a while. Instants are the caller's; nothing reads a clock here.
     """
-    if not is_overrun:
-        return queue_timeout_s
-    return min(queue_timeout_s, max(_OVERRUN_MIN_S, _OVERRUN_CALLS * call_s))
+
+    def __init__(self, bounds: Bounds, timeout_s: float) -> None:
+        self._bounds, self._timeout_s = bounds, timeout_s
+        self._crowd_s = max(_CROWD_MIN_S, timeout_s * _CROWD_SHARE)
+        self._look_s = max(_CROWD_MIN_S, timeout_s * _LOOK_SHARE)
+        self._looked_s = self._refused_s = self._refused_since_s = float("-inf")
+        self._came = self._too_many = 0  # since it was looked at
+        self.is_overrun = False
+        self.call_s = 0.0  # what a call takes, of late
+
+    def __repr__(self) -> str:
+        return f"<Patience call_s={self.call_s:.4f} is_overrun={self.is_overrun}>"
+
+    @property
+    def most_s(self) -> float:
+        """How long a claim may wait."""
+        if not self.is_overrun:
+            return self._timeout_s
+        return self._of_calls(_OVERRUN_PATIENCE)
+
+    def called(self, claims: int, took_s: float, now_s: float) -> int:
+        """So many were served by a call; how many may wait from now on."""
+        self.call_s += (took_s - self.call_s) / _OF_LATE
+        self._came += claims
+        if now_s - self._looked_s >= self._look_s:
+            was_idle = now_s - self._looked_s >= 2 * self._look_s
+            if was_idle or self._too_many <= self._came * _WELL_SHARE:
+                self.is_overrun = False
+            self._look_again(now_s)
+        within_s = self._of_calls(_OVERRUN_ROOM) if self.is_overrun else self._timeout_s
+        calls = max(_OVERRUN_ROOM, within_s / self.call_s) if self.call_s else float("inf")
+        bounds = self._bounds
+        return int(min(bounds.queue_max, calls * bounds.batch_max * bounds.calls_max))
+
+    def refused(self, now_s: float) -> None:
+        """There was no room for one."""
+        self.shed()
+        if now_s - self._refused_s > self._crowd_s:
+            self._refused_since_s = now_s
+        self._refused_s = now_s
+        if now_s - self._refused_since_s >= self._crowd_s:
+            self._overrun(now_s)
+
+    def is_over(self, waited_s: float, now_s: float) -> bool:
+        """Whether one has waited for too long."""
+        if waited_s <= _OVERRUN_MIN_S and waited_s <= self._timeout_s:
+            return False
+        if waited_s > self._timeout_s:
+            self._overrun(now_s)
+        return waited_s > self.most_s
+
+    def shed(self) -> None:
+        """One was too many."""
+        self._came += 1
+        self._too_many += 1
+
+    def _of_calls(self, count: int) -> float:
+        return min(self._timeout_s, max(_OVERRUN_MIN_S, count * self.call_s))
+
+    def _overrun(self, now_s: float) -> None:
+        if not self.is_overrun:
+            self.is_overrun = True
+            self._look_again(now_s)
+
+    def _look_again(self, now_s: float) -> None:
+        self._looked_s, self._came, self._too_many = now_s, 0, 0
 
 
 class Claims:
@@ -93,13 +164,9 @@ class Claims:
         self.clock = LedgerClock(self._read_time)
         self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block, lane=lane)
         self.settlement = Settlement(self._replays, self.clock, permits, timeout_s=timeout_s)
-        self.gate: Gate[Claim, Claimed | None] = Gate(
-            self._send,
-            Bounds(settings.batch_max, settings.calls_max, settings.queue_max),
-            self._is_overdue,
-        )
-        self._call_s = 0.0  # what a call takes, of late
-        self._overrun_s = -1.0  # when one had last waited for too long
+        bounds = Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
+        self.gate: Gate[Claim, Claimed | None] = Gate(self._send, bounds, self._is_overdue)
+        self._patience = Patience(bounds, settings.queue_timeout_ms / 1000)
         self.outcomes: Counter[Outcome] = Counter()
         self.behind: Counter[str] = Counter()  # of those shed, by what the ledger lacked
 
@@ -126,7 +193,13 @@ class Claims:
             answer = await self.gate.enter(Claim(voucher_id, session, now_s, digest))
         except Behind:
             answer = NO_PERMIT
-        except (GateFull, Unavailable):
+        except Unavailable:
+            answer = SHED
+        except Overdue:
+            self._patience.shed()
+            answer = SHED
+        except GateFull:
+            self._patience.refused(now_s)
             answer = SHED
         if answer is not None:
             self.outcomes[answer.outcome] += 1
@@ -169,8 +242,8 @@ class Claims:
             by_voucher.setdefault(claim.voucher_id, []).append(place)
         began_s = asyncio.get_running_loop().time()
         batches, replies = await self._sold(claims, by_voucher)
-        took_s = asyncio.get_running_loop().time() - began_s
-        self._call_s += (took_s - self._call_s) / _OF_LATE
+        ended_s = asyncio.get_running_loop().time()
+        self.gate.room = self._patience.called(len(claims), ended_s - began_s, ended_s)
         reach("claim.answered")
         for batch, places, reply in zip(batches, by_voucher.values(), replies, strict=True):
             for place, answer in zip(places, self._answers(batch, reply), strict=True):
@@ -223,15 +296,7 @@ class Claims:
 
     def _is_overdue(self, claim: Claim) -> bool:
         now_s = asyncio.get_running_loop().time()
-        waited_s, timeout_s = now_s - claim.arrived_s, self._settings.queue_timeout_ms / 1000
-        if waited_s <= _OVERRUN_MIN_S and waited_s <= timeout_s:
-            return False
-        is_overrun = self._overrun_s > self.gate.crowded_since_s
-        if waited_s <= patience_s(timeout_s, is_overrun, self._call_s):
-            return False
-        if waited_s > timeout_s:
-            self._overrun_s = now_s
-        return True
+        return self._patience.is_over(now_s - claim.arrived_s, now_s)
 
     def _answers(self, batch: Batch, reply: Any) -> Sequence[_Answer]:
         if isinstance(reply, Unavailable):
@@ -334,4 +399,6 @@ class Settlement:
         return settled(reply, batch.order_ids)
 
     def _left_s(self, deadline_ms: int) -> float:
-        return max(0.0, (deadline_ms + 1) / 1000 - self._clock.now_s())
+        """Never more than a deadline is set ahead: the ledger's clock may have been set back."""
+        left_s = (deadline_ms + 1) / 1000 - self._clock.now_s()
+        return min(max(0.0, left_s), self._timeout_s)

@@ -29,17 +29,17 @@ from flashsale.errors import (
 from flashsale.failpoints import reach
 from flashsale.keys import WHOLE, Lane
 from flashsale.lua.scripts import Call, script
+from flashsale.model import parse_id
 from flashsale.seckill import journal
 from flashsale.seckill.journal import Action, Line, Step
-from flashsale.seckill.sale import load_sale, read_terms
+from flashsale.seckill.sale import CLOSED, OPEN, PAUSED, load_sale, read_terms
 from flashsale.storage.mysql import Duplicate, transaction
-from flashsale.storage.roles import Ledgers, call, call_all, evaluate, ledgers
+from flashsale.storage.roles import Ledgers, Rejected, call, call_each, evaluate, ledgers
 from flashsale.storage.tables import seckill_voucher
 from flashsale.store_urls import lane_of
 
 log = structlog.get_logger(__name__)
 
-OPEN, PAUSED, CLOSED = "open", "paused", "closed"
 UNITS_MAX = 2**31 - 1
 """What the column of a sale's units holds."""
 
@@ -95,7 +95,8 @@ class LedgerUnits:
 
 
 def read_units(ledger: Redis | Ledgers, vouchers: Sequence[int]) -> list[LedgerUnits]:
-    """The sales of these vouchers, each as of one moment. Raises Unavailable or Indeterminate."""
+    """The sales of these vouchers, each as of one moment; a key of another type tells nothing.
+    Raises Unavailable or Indeterminate."""
     every = ledgers(ledger)
     found = {
         units.voucher_id: units
@@ -115,22 +116,23 @@ def _units_in(ledger: Redis, vouchers: Sequence[int]) -> list[LedgerUnits]:
             pipeline.hmget(lane.seckill_sale(voucher), "state", "initial", "begin", "end")
             pipeline.get(lane.seckill_stock(voucher))
             pipeline.scard(lane.seckill_order(voucher))
-        replies = iter(call_all(pipeline))
-        for voucher, sale, left, held in zip(some, replies, replies, replies, strict=True):
-            state, *numbers = sale
+        known = (None if isinstance(r, Rejected) else r for r in call_each(pipeline))
+        for voucher, sale, left, held in zip(some, known, known, known, strict=True):
+            state, *numbers = sale or [None] * 4
             offered, begin_ms, end_ms, stock = (_whole(text) for text in (*numbers, left))
-            found.append(LedgerUnits(voucher, state, offered, stock, held, begin_ms, end_ms))
+            found.append(LedgerUnits(voucher, state, offered, stock, held or 0, begin_ms, end_ms))
     return found
 
 
 def loaded_sales(ledger: Redis | Ledgers) -> list[int]:
     """The vouchers of all sales in the ledger. Raises Unavailable or Indeterminate."""
     every = ledgers(ledger)
-    return sorted(
-        int(text)
+    listed = [
+        name
         for client, lane in zip(every.clients, every.layout.lanes, strict=True)
-        for text in call(client.smembers, lane.loaded_sales)
-    )
+        for name in call(client.smembers, lane.loaded_sales)
+    ]
+    return sorted(voucher_id for name in listed if (voucher_id := parse_id(str(name))))
 
 
 def _whole(text: str | None) -> int | None:
@@ -314,7 +316,8 @@ class SaleControl:
         if ending is None:
             raise ViolationError(
                 f"the ledger had a later change of voucher {line.voucher_id} than line "
-                f"{line.number} of the journal, which is not ended: it is another database's"
+                f"{line.number} of the journal, which is not ended: it is of another database, or "
+                "this one came back older; `flashsale rebuild --apply` makes the ledger follow it"
             )
         return ending.step
 

@@ -37,17 +37,21 @@ class Accepted(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Group:
     """The workers' group. `undelivered` is None where it is not known: Redis has lost count, and
-    there are too many to count them. Without a group everything is undelivered."""
+    there are too many to count them. Without a group everything is undelivered. `gone` are those
+    pending whose entries were trimmed: their worker may still write them, and nobody else can."""
 
     exists: bool = False
     undelivered: int | None = 0
     pending: int = 0
     delivered: str = "0-0"
+    gone: int = 0
 
     @property
     def outstanding(self) -> int | None:
         """Entries that may be no rows yet."""
-        return None if self.undelivered is None else self.undelivered + self.pending
+        if self.undelivered is None:
+            return None
+        return self.undelivered + self.pending - self.gone
 
 
 def read_group(ledger: Redis) -> Group:
@@ -57,7 +61,7 @@ def read_group(ledger: Redis) -> Group:
     except Rejected:  # there is no stream: nothing was ever sold, or it is gone
         return Group()
     stream = call(ledger.xinfo_stream, lane_of(ledger).stream_orders)
-    length, last = stream["length"], stream["last-entry"]
+    length, first, last = stream["length"], stream["first-entry"], stream["last-entry"]
     for group in groups:
         if group["name"] == keys.GROUP:
             delivered = str(group["last-delivered-id"])
@@ -68,7 +72,9 @@ def read_group(ledger: Redis) -> Group:
                 )
             else:
                 left = min(int(lag), length) if lag is not None else _counted(ledger, delivered)
-            return Group(True, left, int(group["pending"]), delivered)
+            pending = int(group["pending"])
+            are_gone = not first or _position(first[0]) > _position(delivered)
+            return Group(True, left, pending, delivered, pending if are_gone else 0)
     return Group(False, length)
 
 
@@ -189,13 +195,13 @@ def requeue(
 
     An order is dated by its id, within its sale's window (begin and end by voucher).
     """
-    lane = lane_of(ledger)
     by_voucher: dict[int, list[Accepted]] = {}
     for order in orders:
         by_voucher.setdefault(order.voucher_id, []).append(order)
     written = 0
     for voucher_id, accepted in by_voucher.items():
         begin_ms, end_ms = window_ms.get(voucher_id, (1, 2**53))
+        lane = lane_of(ledger)
         names = (lane.seckill_receipt(voucher_id), lane.dead_orders, lane.stream_orders)
         for some in portions(accepted, _PAGE):
             words: list[int] = [voucher_id]

@@ -1,58 +1,33 @@
 """Rebuilding a ledger that is behind or has lost keys: from MySQL, and from what survives in it.
 
-What a sale's keys ought to say follows from three things: the rows in MySQL, the receipts that are
-left, and the entries that no worker has written yet.
-
-    held      users with a live row, and users with a receipt or an entry of an order that is no row
-    receipt   user → order, of exactly those; the set holds the same users
-    stock     initial (MySQL's) − held
-    queue     an order that is held, is no row, was not set aside and has no entry is written again
-
-`survey` says in what the ledger differs from that, and writes nothing. `Rebuild.apply` closes all
-sales, makes the differences go, looks again until there are none (a cancellation may have come in
-between), draws a new epoch and lets a comparison write the permit. Cut short at any step the sales
-stay closed, and the next run goes on: what is right already is no difference.
+`Rebuild.apply` closes all sales, makes the differences go that a survey finds (survey.py), looks
+again until there are none (a cancellation may have come in between), draws a new epoch and lets a
+comparison write the permit. Cut short at any step the sales stay closed, and the next run goes on:
+what is right already is no difference. A ledger that is started anew or emptied meanwhile is
+surveyed from the beginning: the epoch is written only where it still is what was surveyed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import md5
 from typing import Any
 
 import structlog
 from redis import Redis
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, func, insert, select, text, update
 
 from flashsale import keys
 from flashsale.errors import UsageError, ViolationError
 from flashsale.failpoints import reach
-from flashsale.seckill.permit import (
-    Behind,
-    Books,
-    LedgerMarks,
-    Marks,
-    Reason,
-    behind,
-    draw_epoch,
-    epoch_text,
-    last_entry,
-    set_epoch,
-)
-from flashsale.seckill.queue import (
-    Accepted,
-    Queue,
-    portions,
-    raw_receipts,
-    read_group,
-    read_queue,
-    receipts_in,
-    requeue,
-)
-from flashsale.seckill.sale import Terms, read_terms
-from flashsale.storage.mysql import transaction, translated
-from flashsale.storage.roles import call, call_all
-from flashsale.storage.tables import voucher_order
+from flashsale.seckill.permit import Behind, Books, draw_epoch, epoch_text, last_entry, set_epoch
+from flashsale.seckill.queue import portions, requeue
+from flashsale.seckill.sale import Terms
+from flashsale.seckill.survey import SaleRepair, Survey, survey
+from flashsale.storage.mysql import Duplicate, transaction, translated
+from flashsale.storage.roles import Rejected, call, call_all
+from flashsale.storage.tables import seckill_voucher, voucher_order
 from flashsale.store_urls import lane_of
 
 log = structlog.get_logger(__name__)
@@ -65,206 +40,8 @@ _ROUNDS_MAX = 10
 _COUNTER_MARGIN = 65_536
 """Numbers beyond MySQL's highest that a rebuilt counter begins at: ids that were handed out and are
 no rows are not handed out again, whatever second it is."""
-_SPENT = 2**64 - 1
 _WORKERS_END_S = 60
 """As long as a statement of theirs may take: what they were writing counts as written."""
-
-
-@dataclass
-class SaleRepair:
-    """In what one sale differs from what it ought to be."""
-
-    terms: Terms
-    held: Mapping[int, int]  # as it ought to be: user → order
-    stock: int | None = None  # to be set
-    found_stock: int | None = None
-    fields: dict[str, str] = field(default_factory=dict)  # of the sale, to be set
-    receipts: dict[str, int] = field(default_factory=dict)  # to be written
-    stale: list[str] = field(default_factory=list)  # users whose receipt names no order that holds
-    members: list[str] = field(default_factory=list)  # to be added to the set
-    strangers: list[str] = field(default_factory=list)  # to be taken out of it
-    requeued: list[Accepted] = field(default_factory=list)
-    unlisted: bool = False  # not among the loaded sales
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether anything differs."""
-        return bool(
-            self.stock is not None
-            or self.fields
-            or self.receipts
-            or self.stale
-            or self.members
-            or self.strangers
-            or self.requeued
-            or self.unlisted
-        )
-
-    @property
-    def oversold(self) -> int:
-        """Units held beyond those there are: a promise that is broken already."""
-        return max(0, len(self.held) - self.terms.initial)
-
-
-@dataclass
-class Survey:
-    """In what the ledger differs from what it ought to be, and what was compared."""
-
-    mysql: Marks
-    ledger: LedgerMarks
-    reasons: Sequence[Reason]
-    repairs: Sequence[SaleRepair]
-    has_group: bool
-    is_spent: bool  # the stream's ids are
-    kept: Mapping[int, Accepted]  # orders that are no rows and are held or on their way
-    strangers: Sequence[int] = ()  # sales in the ledger that MySQL does not know
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether anything is to be done."""
-        return bool(
-            self.reasons
-            or self.repairs
-            or not self.has_group
-            or self.is_spent
-            or self.ledger.closed
-        )
-
-
-def survey(books: Books) -> Survey:
-    """Read both stores, the ledger's receipts first: an order moves on from there, and what is
-    found too late is found in its next place. Raises Unavailable or Indeterminate."""
-    ledger, lane = books.ledger, books.lane
-    loaded = {int(v) for v in call(ledger.smembers, lane.loaded_sales) if str(v).isdigit()}
-    sales = [terms for terms in read_terms(books.pool) if lane.sells(terms.voucher_id)]
-    raw = {terms.voucher_id: raw_receipts(ledger, terms.voucher_id) for terms in sales}
-    group, queue = read_group(ledger), read_queue(ledger)
-    dead = {int(order) for order in call(ledger.hkeys, lane.dead_orders) if str(order).isdigit()}
-    repairs: list[SaleRepair] = []
-    kept: dict[int, Accepted] = {}
-    for terms in sales:
-        receipts = raw[terms.voucher_id]
-        held, waiting = _held(books.pool, terms, receipts_in(receipts), queue)
-        kept |= {order.order_id: order for order in waiting}
-        lost = [o for o in waiting if o.order_id not in queue.orders and o.order_id not in dead]
-        repair = _repair(ledger, terms, held, receipts, lost)
-        if repair.is_needed:
-            repairs.append(repair)
-    mysql, marks = books.compare()
-    reasons = behind(mysql, marks)
-    known = {terms.voucher_id for terms in sales}
-    return Survey(
-        mysql,
-        marks,
-        reasons,
-        repairs,
-        group.exists or marks.last == (0, 0) == mysql.position,
-        marks.last == (_SPENT, _SPENT),
-        kept,
-        sorted(loaded - known),
-    )
-
-
-def _held(
-    pool: Engine, terms: Terms, receipts: Mapping[int, int], queue: Queue
-) -> tuple[dict[int, int], list[Accepted]]:
-    """Who holds a unit by which order, and which of those orders are accepted and no rows."""
-    live, rows = _rows(pool, terms.voucher_id)
-    held, waiting = dict(live), dict[Accepted, None]()
-    of_sale = [order for order in queue.orders.values() if order.voucher_id == terms.voucher_id]
-    known = [Accepted(order, user, terms.voucher_id) for user, order in receipts.items()]
-    for order in (*known, *of_sale):
-        if order.order_id in rows:
-            continue
-        if held.setdefault(order.user_id, order.order_id) == order.order_id:
-            waiting[order] = None
-    return held, list(waiting)
-
-
-def _rows(pool: Engine, voucher_id: int) -> tuple[dict[int, int], set[int]]:
-    """The live orders of a sale by user, and the ids of all its orders."""
-    column = voucher_order.c
-    query = select(column.id, column.user_id, column.live).where(column.voucher_id == voucher_id)
-    with transaction(pool) as connection:
-        rows = connection.execute(query).all()
-    return {row.user_id: row.id for row in rows if row.live}, {row.id for row in rows}
-
-
-def _repair(
-    ledger: Redis,
-    terms: Terms,
-    held: Mapping[int, int],
-    receipts: Mapping[str, str],
-    lost: Sequence[Accepted],
-) -> SaleRepair:
-    voucher_id, lane = terms.voucher_id, lane_of(ledger)
-    repair = SaleRepair(terms, held, requeued=list(lost))
-    users = {str(user): order for user, order in held.items()}
-    fresh = {user: order for user, order in users.items() if receipts.get(user) != str(order)}
-    repair.receipts = dict(_not_there(ledger, voucher_id, fresh))
-    for some in portions((user for user in receipts if user not in users), _AT_ONCE):
-        found = call(ledger.hmget, lane.seckill_receipt(voucher_id), list(some))
-        repair.stale += [
-            user
-            for user, order in zip(some, found, strict=True)
-            if order == receipts[user]  # it still is: no order of a moment ago
-        ]
-    set_key = lane.seckill_order(voucher_id)
-    members = call(lambda: set(ledger.sscan_iter(set_key, count=_AT_ONCE)))
-    for some in portions((user for user in users if user not in members), _AT_ONCE):
-        there = call(ledger.smismember, set_key, list(some))
-        repair.members += [user for user, is_in in zip(some, there, strict=True) if not is_in]
-    stale = set(repair.stale)
-    for some in portions((member for member in members if member not in users), _AT_ONCE):
-        found = call(ledger.hmget, lane.seckill_receipt(voucher_id), list(some))
-        repair.strangers += [
-            member
-            for member, order in zip(some, found, strict=True)
-            if order is None or member in stale  # without an order all this time
-        ]
-    _compare_terms(ledger, repair)
-    return repair
-
-
-def _not_there(
-    ledger: Redis, voucher_id: int, receipts: Mapping[str, int]
-) -> Iterator[tuple[str, int]]:
-    """Those that the ledger has not even now: a sale that goes on has moved meanwhile."""
-    lane = lane_of(ledger)
-    for some in portions(receipts.items(), _AT_ONCE):
-        users = [user for user, _ in some]
-        found = call(ledger.hmget, lane.seckill_receipt(voucher_id), users)
-        for (user, order), there in zip(some, found, strict=True):
-            if there != str(order):
-                yield user, order
-
-
-def _compare_terms(ledger: Redis, repair: SaleRepair) -> None:
-    """The sale's own fields and its stock."""
-    terms, lane = repair.terms, lane_of(ledger)
-    pipeline = ledger.pipeline(transaction=True)
-    pipeline.hgetall(lane.seckill_sale(terms.voucher_id))
-    pipeline.get(lane.seckill_stock(terms.voucher_id))
-    pipeline.scard(lane.seckill_order(terms.voucher_id))
-    pipeline.sismember(lane.loaded_sales, str(terms.voucher_id))
-    sale, stock, members, is_listed = call_all(pipeline)
-    repair.unlisted = not is_listed
-    wanted = {
-        "begin": str(terms.begin_ms),
-        "end": str(terms.end_ms),
-        "initial": str(terms.initial),
-        "state": sale.get("state") or terms.state,
-    }
-    repair.fields = {name: value for name, value in wanted.items() if sale.get(name) != value}
-    if "initial" in repair.fields or (terms.change and "change" not in sale):
-        # MySQL's units have the changes up to this one in them: none of these is made again.
-        repair.fields |= {"change": str(terms.change), "refused": "0"}
-    repair.found_stock = int(stock) if stock and stock.lstrip("-").isdigit() else None
-    moved = repair.receipts or repair.stale or repair.members or repair.strangers
-    if moved or repair.found_stock is None or repair.found_stock + members != terms.initial:
-        wanted_stock = terms.initial - len(repair.held)
-        if wanted_stock != repair.found_stock or moved:
-            repair.stock = wanted_stock
 
 
 @dataclass
@@ -292,24 +69,37 @@ class Rebuild:
         not come to rest."""
         done = Rebuilt()
         with alone(self._books.pool):
-            self._books.revoke(CLOSED_FOR_REBUILD)
-            self._books.supersede(_WORKERS_END_S)
-            reach("rebuild.closed")
-            while (found := survey(self._books)).repairs or not done.rounds:
-                if done.rounds == _ROUNDS_MAX:
-                    raise ViolationError(
-                        f"the ledger still differs after {_ROUNDS_MAX} rounds, so something else "
-                        "writes to it; end that, then run `flashsale rebuild --apply` again"
-                    )
-                reach("rebuild.surveyed")
-                self._restore_stream(found)
-                reach("rebuild.stream")
-                for repair in found.repairs:
-                    done.requeued += self._restore(repair)
-                done.rounds += 1
-            self._renew(found)
+            while True:
+                self._books.revoke(CLOSED_FOR_REBUILD)
+                self._books.supersede(_WORKERS_END_S)
+                reach("rebuild.closed")
+                if self._renew(self._repaired(done)):
+                    break
+                log.error("the ledger is another one than was rebuilt: from the beginning")
             done.permit = self._opened()
         return done
+
+    def _repaired(self, done: Rebuilt) -> Survey:
+        """Repair until nothing differs, once at least; the survey that says so."""
+        is_first = True
+        while (found := survey(self._books)).differs or is_first:
+            if done.rounds == _ROUNDS_MAX:
+                raise ViolationError(
+                    f"the ledger still differs after {_ROUNDS_MAX} rounds, so something else "
+                    "writes to it; end that, then run `flashsale rebuild --apply` again"
+                )
+            reach("rebuild.surveyed")
+            if found.mistyped:
+                call(self._ledger.delete, *found.mistyped)
+            for terms in found.lost:
+                self._give_back(terms)
+            self._restore_stream(found)
+            reach("rebuild.stream")
+            for repair in found.repairs:
+                done.requeued += self._restore(repair)
+            done.rounds += 1
+            is_first = False
+        return found
 
     def _restore_stream(self, found: Survey) -> None:
         """The stream with its group, and an end that is no earlier than MySQL's position."""
@@ -329,12 +119,8 @@ class Rebuild:
                         self._books.lane.stream_orders, keys.GROUP, id="0", mkstream=True
                     )
                 )
-            call(
-                self._ledger.execute_command,
-                "XSETID",
-                self._books.lane.stream_orders,
-                f"{ms}-{seq}",
-            )
+            stream = self._books.lane.stream_orders
+            call(self._ledger.execute_command, "XSETID", stream, f"{ms}-{seq}")
         pipeline = self._ledger.pipeline(transaction=True)
         for day, number in found.mysql.counters.items():
             if found.ledger.counters.get(day, 0) < number:
@@ -344,6 +130,8 @@ class Rebuild:
     def _restore(self, repair: SaleRepair) -> int:
         """One sale; how many of its orders were written to the stream again."""
         ledger, lane, voucher_id = self._ledger, self._books.lane, repair.terms.voucher_id
+        if repair.units is not None:
+            self._count_units(voucher_id)
         receipt, members = lane.seckill_receipt(voucher_id), lane.seckill_order(voucher_id)
         for stale in portions(repair.stale, _AT_ONCE):
             call(ledger.hdel, receipt, *stale)
@@ -367,9 +155,33 @@ class Rebuild:
         reach("rebuild.requeued")
         return written
 
-    def _renew(self, found: Survey) -> None:
+    def _give_back(self, terms: Terms) -> None:
+        """A sale that MySQL has lost."""
+        values = {
+            "voucher_id": terms.voucher_id,
+            "stock": terms.stock,
+            "initial_stock": terms.initial,
+            "begin_time": datetime.fromtimestamp(terms.begin_ms / 1000, UTC).replace(tzinfo=None),
+            "end_time": datetime.fromtimestamp(terms.end_ms / 1000, UTC).replace(tzinfo=None),
+        }
+        with suppress(Duplicate), transaction(self._books.pool) as connection:
+            connection.execute(insert(seckill_voucher).values(values))
+
+    def _count_units(self, voucher_id: int) -> None:
+        """What is left of a sale in MySQL, by its rows. Whoever moves a unit changes both in one
+        transaction, which has ended before this one, or waits for it."""
+        sale, live = seckill_voucher.c, voucher_order.c.live.is_not(None)
+        one = sale.voucher_id == voucher_id
+        held = select(func.count()).where(voucher_order.c.voucher_id == voucher_id, live)
+        with transaction(self._books.pool) as connection:
+            locked = select(sale.initial_stock).where(one).with_for_update()
+            initial = int(connection.execute(locked).scalar_one())
+            left = max(0, initial - int(connection.execute(held).scalar_one()))
+            connection.execute(update(seckill_voucher).where(one).values(stock=left))
+
+    def _renew(self, found: Survey) -> bool:
         """A new epoch in both stores, MySQL's first: cut short between the two the ledger is
-        behind, and stays closed."""
+        behind, and stays closed. False where the ledger is not what was surveyed any more."""
         epoch, last = draw_epoch(), last_entry(self._ledger)
         with transaction(self._books.pool) as connection:
             set_epoch(connection, epoch, lane=self._books.lane)
@@ -379,11 +191,12 @@ class Rebuild:
                     (*last, self._books.lane.stream_orders),
                 )
         reach("rebuild.drawn")
-        pipeline = self._ledger.pipeline(transaction=True)
-        pipeline.set(self._books.lane.epoch, epoch_text(*epoch))
-        pipeline.delete(self._books.lane.closed)
-        call_all(pipeline)
+        try:
+            is_renewed = call(_renewed, self._ledger, found.ledger.run_id, epoch_text(*epoch))
+        except Rejected:  # it was written to meanwhile
+            is_renewed = False
         reach("rebuild.renewed")
+        return is_renewed
 
     def _opened(self) -> str:
         try:
@@ -393,6 +206,22 @@ class Rebuild:
                 f"the ledger fell behind again while it was rebuilt: {reason}; run `flashsale "
                 "rebuild --apply` again"
             ) from None
+
+
+def _renewed(ledger: Redis, run_id: str, epoch: str) -> bool:
+    """Write the epoch and open the ledger: the server process that was surveyed, and closed as it
+    was then, since a flush or an older file would not have that."""
+    lane = lane_of(ledger)
+    with ledger.pipeline(transaction=True) as pipeline:
+        pipeline.watch(lane.closed)  # type: ignore[no-untyped-call]
+        about: Any = pipeline.info("server")
+        if about["run_id"] != run_id or pipeline.get(lane.closed) != CLOSED_FOR_REBUILD:
+            return False
+        pipeline.multi()
+        pipeline.set(lane.epoch, epoch)
+        pipeline.delete(lane.closed)
+        pipeline.execute()
+        return True
 
 
 @contextmanager

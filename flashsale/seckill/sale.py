@@ -4,6 +4,8 @@
 has just given MySQL a sale that nobody knows of yet.
 """
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +13,81 @@ from redis import Redis
 from sqlalchemy import Engine, Row, func, select
 
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError, ViolationError
-from flashsale.keys import SINGLE, Layout
+from flashsale.keys import SINGLE, WHOLE, Lane, Layout
 from flashsale.lua.scripts import Call, script
-from flashsale.model import LIVE_STATUSES
 from flashsale.seckill.journal import Standing, standings
 from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import transaction, unix_ms
-from flashsale.storage.roles import Ledgers, call, evaluate, ledgers
+from flashsale.storage.roles import Ledgers, call, call_each, evaluate, ledgers
 from flashsale.storage.tables import seckill_voucher, voucher_order
 
 _LOAD = script("sale_load")
 _CREATED, _THERE, _TORN = 1, 0, -1  # what it replies
 _TRIES = 3
+_DIGITS_MAX = 19
 _LOST = "`flashsale rebuild` shows what it can restore, and `flashsale rebuild --apply` does it"
+
+
+OPEN, PAUSED, CLOSED = STATES = ("open", "paused", "closed")
+
+
+def kinds_shared(lane: Lane) -> Mapping[str, str]:
+    """What the keys are that all sales of a lane share; a number is a string of digits. Pure."""
+    return {
+        lane.stream_orders: "stream",
+        lane.stream_dead: "stream",
+        lane.dead_orders: "hash",
+        lane.loaded_sales: "set",
+        lane.epoch: "string",
+        lane.permit: "string",
+        lane.closed: "string",
+        lane.lock_fence: "number",
+    }
+
+
+KINDS = kinds_shared(WHOLE)
+_KINDS_OF_A_SALE = {
+    Lane.seckill_stock: "string",
+    Lane.seckill_sale: "hash",
+    Lane.seckill_order: "set",
+    Lane.seckill_receipt: "hash",
+    Lane.seckill_idempotency: "hash",
+}
+
+
+def kinds_of(vouchers: Iterable[int], lane: Lane = WHOLE) -> Mapping[str, str]:
+    """What the keys of these sales are, by name. Pure."""
+    return {
+        name(lane, voucher_id): kind
+        for voucher_id in vouchers
+        for name, kind in _KINDS_OF_A_SALE.items()
+    }
+
+
+def mistyped(ledger: Redis, kinds: Mapping[str, str]) -> dict[str, str]:
+    """Those of the keys that are of another type than they have to be, and what they are. No script
+    works with such a key. Raises Unavailable or Indeterminate."""
+    pipeline = ledger.pipeline(transaction=False)
+    for name, kind in kinds.items():
+        pipeline.get(name) if kind == "number" else pipeline.type(name)
+    found = {}
+    for (name, kind), reply in zip(kinds.items(), call_each(pipeline), strict=True):
+        if kind != "number" and reply not in ("none", kind):
+            found[name] = f"is a {reply}, not a {kind}"
+        elif kind == "number" and not (reply is None or _is_whole(reply)):
+            found[name] = "is no number"
+    return found
+
+
+def _is_whole(reply: object) -> bool:
+    return isinstance(reply, str) and whole(reply) is not None
+
+
+def whole(text: str | None) -> int | None:
+    """The whole number in `text`, written as Redis counts with it; else None. Pure."""
+    if not text or len(text) > _DIGITS_MAX or not re.fullmatch("0|-?[1-9][0-9]*", text):
+        return None
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +116,7 @@ def read_terms(pool: Engine) -> list[Terms]:
     """The terms of every sale in MySQL, by voucher id. Raises Unavailable or Indeterminate."""
     live = (
         select(voucher_order.c.voucher_id, func.count().label("orders"))
-        .where(voucher_order.c.status.in_(LIVE_STATUSES))
+        .where(voucher_order.c.live.is_not(None))
         .group_by(voucher_order.c.voucher_id)
         .subquery()
     )
@@ -115,9 +179,12 @@ def load_sale(ledger: Redis | Ledgers, terms: Terms) -> bool:
             )
         reply = evaluate(one, load)
     except (Unavailable, Indeterminate) as trouble:
-        raise UnreachableError(f"the ledger refused to load a sale: {trouble}") from trouble
+        cure = f"; {_LOST}" if "REFUSED key" in str(trouble) else ""
+        raise UnreachableError(f"the ledger refused to load a sale: {trouble}{cure}") from trouble
     if reply == _TORN:
-        raise ViolationError(f"voucher {terms.voucher_id} is half loaded in the ledger; {_LOST}")
+        raise ViolationError(
+            f"voucher {terms.voucher_id} has keys in the ledger that disagree; {_LOST}"
+        )
     return bool(reply == _CREATED)
 
 

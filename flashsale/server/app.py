@@ -4,7 +4,8 @@ The router finds a handler by at most three look-ups in dictionaries, however ma
 """
 
 from collections import Counter, defaultdict
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -12,6 +13,7 @@ import structlog
 
 from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.server.http.exchange import ANSWER
 from flashsale.server.openapi import Guarded, Handler, Route
 from flashsale.server.request import Receive, Refused, Request, Scope, Send
 from flashsale.server.response import (
@@ -32,6 +34,7 @@ Methods = dict[str, tuple[str, Handler]]
 UNKNOWN = "unknown"
 """The name of the route of every request that has none."""
 
+_PATHS_MAX = 1_024  # that are remembered: a sale has few, asked often
 _CLOSE: Header = (b"connection", b"close")
 _INTERNAL = rejected("Internal error", 500)
 
@@ -48,6 +51,8 @@ class Router:
         self._exact: dict[str, Methods] = {}
         self._by_head: dict[str, Methods] = {}
         self._by_head_and_word: dict[tuple[str, str], Methods] = {}
+        self.find = lru_cache(maxsize=_PATHS_MAX)(self._find)
+        """The route's name, its handler (or the 404 or 405 in its place) and the id's segment."""
 
     def __repr__(self) -> str:
         return f"<Router {sorted({route.pattern for route in self.routes})}>"
@@ -62,6 +67,7 @@ class Router:
         segment may be a `{name}`. What else is to be said of the route is said to the answer."""
         route = Route(method, pattern, handler)
         self.routes.append(route)
+        self.find.cache_clear()
         head, _, last = pattern.rpartition("/")
         stem, _, inner = head.rpartition("/")
         if last.startswith("{"):
@@ -75,8 +81,15 @@ class Router:
             methods["HEAD"] = methods[method]
         return route
 
-    def find(self, method: str, path: str) -> tuple[str, Handler | Response, str]:
-        """The route's name, its handler (or the 404 or 405 in its place) and the id's segment."""
+    def only(self, patterns: Collection[str]) -> "Router":
+        """These routes alone."""
+        part = Router()
+        for route in self.routes:
+            if route.pattern in patterns:
+                part.add(route.method, route.pattern, route.handler)
+        return part
+
+    def _find(self, method: str, path: str) -> tuple[str, Handler | Response, str]:
         methods = self._exact.get(path)
         segment = ""
         if methods is None:
@@ -95,10 +108,12 @@ class Router:
 
 
 class App:
-    """A plain ASGI 3 application over a router."""
+    """A plain ASGI 3 application over a router. Who comes by an address finds `by_address` alone,
+    where that is given: it knows nobody's name, and a Unix socket is open to one user."""
 
     def __init__(self, router: Router, settings: ReplicaSettings) -> None:
         self._router = router
+        self.by_address: Router | None = None
         self._settings = settings
         self._answers_as_family = settings.family_answers
         self.in_flight = 0
@@ -122,7 +137,10 @@ class App:
         began_s = perf_counter()
         self.in_flight += 1  # until the answer has left: a drain waits for it
         try:
-            route, handler, tail = self._router.find(scope["method"], scope["path"])
+            router = self._router
+            if self.by_address is not None and scope["client"] is not None:
+                router = self.by_address
+            route, handler, tail = router.find(scope["method"], scope["path"])
             try:
                 request = Request(scope, receive, self._settings)
                 response = handler
@@ -134,12 +152,13 @@ class App:
                 response = as_family(response)
             self.answers[route, response.status] += 1
             self.durations_s[route].add(perf_counter() - began_s)
-            status, body, headers = response
-            if scope["method"] == "HEAD":
-                body = b""
-            if self.draining:
-                headers = [*headers, _CLOSE]
-            await send({"type": "http.response.start", "status": status, "headers": headers})
+            if ANSWER in scope:  # of our own server, which says by itself when it drains
+                scope[ANSWER].answer(response)
+                return
+            headers = [*response.headers, _CLOSE] if self.draining else response.headers
+            body = b"" if scope["method"] == "HEAD" else response.body
+            start = {"type": "http.response.start", "status": response.status}
+            await send({**start, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         finally:
             self.in_flight -= 1

@@ -37,6 +37,7 @@ from flashsale.server.response import (
     UNAUTHORIZED,
     Response,
     rejected,
+    respond,
     too_many,
 )
 
@@ -199,8 +200,7 @@ class Document:
     def make(self, routes: Iterable[Route]) -> None:
         """Describe them."""
         body = orjson.dumps(described(routes))
-        length = (b"content-length", b"%d" % len(body))
-        self._answer = Response(200, body, [(b"content-type", b"application/json"), length])
+        self._answer = respond(200, body, (b"content-type", b"application/json"))
 
     async def send(self, request: Request, segment: str) -> Response:
         """Every route, described."""

@@ -40,7 +40,7 @@ from flashsale.server.metrics import (
 from flashsale.server.routes.accounts import AccountRoutes
 from flashsale.server.routes.orders import ClaimRoutes, OrderRoutes
 from flashsale.server.routes.people import PeopleRoutes, PictureRoutes
-from flashsale.server.routes.process import ProcessRoutes
+from flashsale.server.routes.process import OWN_PATHS, ProcessRoutes
 from flashsale.server.routes.storefront import BlogRoutes, ShopRoutes, VoucherRoutes
 from flashsale.settings import (
     BloomSettings,
@@ -103,6 +103,8 @@ class Replica:
         self._mount_accounts(router, session_settings)
         self._mount_storefront(router)
         self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
+        if socket is not None:  # any user of this machine may come by the port, past any proxy
+            self.app.by_address = router.only(OWN_PATHS)
 
     def _make_claims(
         self, stores: StoreSettings, sessions: SessionSettings, pool: Engine

@@ -4,7 +4,7 @@ Its query parameters are read strictly: each within its bounds, or 400 with one 
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs
@@ -14,7 +14,8 @@ import orjson
 from flashsale.catalog.form import LATITUDE_MAX, BadForm, Form, read
 from flashsale.catalog.page import NUMBER_MAX
 from flashsale.model import ID_MAX, parse_id
-from flashsale.server.response import Response, rejected
+from flashsale.server.http.exchange import ANSWER
+from flashsale.server.response import Header, Response, rejected
 from flashsale.settings import PICTURES_PATH, ReplicaSettings
 
 Scope = MutableMapping[str, Any]
@@ -63,11 +64,28 @@ class Request:
         self.path: str = scope["path"]
         self._receive = receive
         self._body_bytes_max = limits.body_bytes_max
-        self.token = self.idempotency_key = ""
         self._declared = 0  # bytes of body announced; -1: chunked, length unknown
+        headers = scope["headers"]
+        if ANSWER in scope and len(named := dict(headers)) == len(headers):
+            self.token = named.get(b"authorization", b"").decode("latin-1")
+            self.idempotency_key = named.get(b"idempotency-key", b"").decode("latin-1")
+            length, chunked = named.get(b"content-length"), b"transfer-encoding" in named
+        else:
+            length, chunked = self._read_doubtful(headers, limits)
+        if chunked or length not in (None, b"0"):
+            if self.path == PICTURES_PATH:
+                self._body_bytes_max = limits.larger_bodies[PICTURES_PATH]
+            self._declared = self._body_length(length, chunked)
+
+    def _read_doubtful(
+        self, headers: Iterable[Header], limits: ReplicaSettings
+    ) -> tuple[bytes | None, bool]:
+        """Read headers of which nobody has seen to the bounds, or some of which come twice: the
+        length that is announced, and whether there are chunks."""
+        self.token = self.idempotency_key = ""
         size, chunked = len(self.path), False
         length: bytes | None = None
-        for name, value in scope["headers"]:
+        for name, value in headers:
             size += len(name) + len(value)
             if name == b"authorization":
                 self.token = value.decode("latin-1")
@@ -81,10 +99,7 @@ class Request:
                 self.idempotency_key = value.decode("latin-1")
         if size > limits.header_bytes_max:
             raise Refused(rejected("Headers too large", 431))
-        if chunked or length is not None:
-            if self.path == PICTURES_PATH:
-                self._body_bytes_max = limits.larger_bodies[PICTURES_PATH]
-            self._declared = self._body_length(length, chunked)
+        return length, chunked
 
     def _body_length(self, length: bytes | None, chunked: bool) -> int:
         if chunked and length is not None:  # the ambiguity that request smuggling lives on

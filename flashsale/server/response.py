@@ -3,6 +3,7 @@
 What came through the cache is JSON as it was stored, and `x-cache` says how it came.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,53 +13,80 @@ from flashsale.catalog.page import Page
 from flashsale.model import Outcome
 
 Header = tuple[bytes, bytes]
+NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 _JSON: Header = (b"content-type", b"application/json")
 _CACHED: dict[Source, Header] = {source: (b"x-cache", source.encode()) for source in Source}
 
 
 class Response(NamedTuple):
-    """One HTTP answer, ready to send; a tuple, since one is made for every request."""
+    """One HTTP answer, ready to send; a tuple, since one is made for every request.
+
+    `head` is its header lines as they go out, each with its end, the body's length among them: to
+    write them anew for each answer costs more than everything else about it.
+    """
 
     status: int
     body: bytes
-    headers: list[Header]
+    head: bytes
+
+    @property
+    def headers(self) -> list[Header]:
+        """The header lines as ASGI has them."""
+        lines = self.head.split(_LINE_END)[:-1]
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+    def adding(self, *extra: Header) -> "Response":
+        """The same with more headers. Raises ValueError for one that holds a line break."""
+        return self._replace(head=self.head + written(extra))
+
+
+_LINE_END = b"\r\n"
+
+
+def respond(status: int, body: bytes, *headers: Header) -> Response:
+    """An answer with these headers, its length and what every answer of ours says. Raises
+    ValueError for a header that holds a line break."""
+    length = (b"content-length", b"%d" % len(body))
+    return Response(status, body, written((*headers, length, NOSNIFF)))
+
+
+def written(headers: Iterable[Header]) -> bytes:
+    """Header lines as they go out. Raises ValueError for one that holds a line break."""
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    head = b"".join(lines)
+    if not head.count(b"\n") == head.count(b"\r") == len(lines):
+        raise ValueError("a header holds a line break")
+    return head
 
 
 def ok(data: Any = None) -> Response:
     """The family's envelope around `data`; absent where it is None."""
     body = {"success": True} if data is None else {"success": True, "data": data}
-    return _with_body(200, orjson.dumps(body))
+    return respond(200, orjson.dumps(body), _JSON)
 
 
 def rejected(message: str, status: int = 200, *extra: Header) -> Response:
     """The family's envelope around a rejection; a business rejection is HTTP 200."""
-    return _with_body(status, orjson.dumps({"success": False, "errorMsg": message}), *extra)
+    body = orjson.dumps({"success": False, "errorMsg": message})
+    return respond(status, body, _JSON, *extra)
 
 
 def ok_json(data: bytes, *extra: Header) -> Response:
     """The family's envelope around `data`, which is JSON already."""
-    return _with_body(200, b'{"success":true,"data":%b}' % data, *extra)
-
-
-def _with_body(status: int, body: bytes, *extra: Header) -> Response:
-    length = (b"content-length", b"%d" % len(body))
-    return Response(status, body, [_JSON, length, *extra])
+    return respond(200, b'{"success":true,"data":%b}' % data, _JSON, *extra)
 
 
 def empty(status: int, *extra: Header) -> Response:
     """An answer without a body."""
-    return Response(status, b"", [(b"content-length", b"0"), *extra])
+    return respond(status, b"", *extra)
 
 
-_PERSONAL: tuple[Header, ...] = (
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-)
+_PERSONAL: Header = (b"cache-control", b"no-store")
 
 
 def personal(answer: Response) -> Response:
     """`answer`, which is one user's alone: no cache on its way may keep it."""
-    return answer._replace(headers=[*answer.headers, *_PERSONAL])
+    return answer.adding(_PERSONAL)
 
 
 def too_many(retry_after_s: int) -> Response:
@@ -88,8 +116,7 @@ def _outcome(outcome: Outcome) -> Header:
 
 def too_many_claims(retry_after_s: int) -> Response:
     """429 to a claim: certainly not done."""
-    answer = too_many(retry_after_s)
-    return answer._replace(headers=[*answer.headers, _outcome(Outcome.RATE_LIMITED)])
+    return too_many(retry_after_s).adding(_outcome(Outcome.RATE_LIMITED))
 
 
 _MESSAGES = {
@@ -116,6 +143,7 @@ BEHIND = rejected(
 """Of a ledger that is behind, or a sale whose books disagree: certainly not done."""
 NOT_LOADED = rejected("Busy, try again", 503, RETRY_SOON, _outcome(Outcome.NOT_LOADED))
 _SOLD_HEADER = _outcome(Outcome.SOLD)
+_SOLD_HEAD = written((_JSON, NOSNIFF, _SOLD_HEADER))
 
 
 def claimed(outcome: Outcome, order_id: str, retry_after_s: int) -> Response:
@@ -124,16 +152,18 @@ def claimed(outcome: Outcome, order_id: str, retry_after_s: int) -> Response:
     `retry_after_s` is when the status of an unknown outcome is final.
     """
     if outcome is Outcome.SOLD:
+        if not order_id.isdigit():  # of a receipt that somebody else wrote
+            raise ValueError(f"expected an order id, got {order_id!r}")
         number = order_id.encode()
-        body = b'{"success":true,"data":' + number + b"}"
-        length = (b"content-length", str(len(body)).encode())
-        return Response(200, body, [_JSON, length, _SOLD_HEADER, (b"x-order-id", number)])
+        body = b'{"success":true,"data":%b}' % number
+        head = b"%bcontent-length: %d\r\nx-order-id: %b\r\n" % (_SOLD_HEAD, len(body), number)
+        return Response(200, body, head)
     fixed = _FIXED.get(outcome)
     if fixed is not None:
         return fixed
     order = (b"x-order-id", order_id.encode())
     if outcome is Outcome.DUPLICATE:
-        return Response(200, _DUPLICATE.body, [*_DUPLICATE.headers, order])
+        return _DUPLICATE.adding(order)
     if outcome is Outcome.UNKNOWN:
         retry = _retry_after(retry_after_s)
         message = "Outcome unknown, ask for your order"
@@ -160,19 +190,16 @@ def as_family(answer: Response) -> Response:
         return answer._replace(status=200)
     if _SOLD_HEADER in answer.headers:
         order_id = next(value for name, value in answer.headers if name == b"x-order-id")
-        others = [header for header in answer.headers if header[0] not in _OF_BODY]
-        return _with_body(200, b'{"success":true,"data":"%b"}' % order_id, *others)
+        order = (b"x-order-id", order_id)
+        return ok_json(b'"%b"' % order_id, _SOLD_HEADER, order)
     return answer
-
-
-_OF_BODY = (b"content-type", b"content-length")
 
 
 def answered(body: bytes | None, source: Source, absent: Response = NOT_FOUND) -> Response:
     """The thing in `body`, or `absent` where there is none."""
     header = _CACHED[source]
     if body is None:
-        return Response(absent.status, absent.body, [*absent.headers, header])
+        return absent.adding(header)
     return ok_json(body, header)
 
 

@@ -307,7 +307,8 @@ class Stack:
     ) -> SaleProcess:
         socket = None
         if any("{socket}" in part for part in command):
-            if queues_hold(self.settings):
+            is_linked = f"nginx->{name}" in self.settings.links  # a relay asks by the port
+            if queues_hold(self.settings) and not is_linked:
                 socket = Socket.within(self.state_dir / "replicas", f"{name}.sock")
             else:
                 command = [part for part in command if part not in ("--socket", "{socket}")]

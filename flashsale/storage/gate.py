@@ -14,7 +14,7 @@ Reply = TypeVar("Reply")
 
 
 class GateFull(Exception):  # noqa: N818 - a bound that was met, not a bug
-    """The queue before the gate is full; nothing was sent."""
+    """There is no room before the gate; nothing was sent."""
 
 
 class Overdue(GateFull):
@@ -51,9 +51,8 @@ class Gate(Generic[Item, Reply]):
         self._queue: deque[tuple[Item, asyncio.Future[Reply]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_due = False
-        self.crowded_since_s = 0.0
-        """Since when somebody has been waiting without a break, by the loop's clock: a queue that a
-        crowd leaves behind becomes empty, one of a load that cannot be carried does not."""
+        self.room = bounds.queue_max
+        """How many may wait. `send` may leave less, for as long as anybody waits."""
         self.sizes = Buckets(SIZES)  # items a call
         self.durations_s = Buckets(LATENCY_S)  # of calls, answered or not
         self.refused = 0  # items, since the queue was full
@@ -83,13 +82,10 @@ class Gate(Generic[Item, Reply]):
 
     def enter(self, item: Item) -> asyncio.Future[Reply]:
         """Queue `item`; the future brings its reply, or raises Overdue. Raises GateFull."""
-        if len(self._queue) >= self._bounds.queue_max:
+        if len(self._queue) >= self.room:
             self.refused += 1
             raise GateFull
-        loop = asyncio.get_running_loop()
-        if not self._queue:
-            self.crowded_since_s = loop.time()
-        future: asyncio.Future[Reply] = loop.create_future()
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future))
         self._start()
         return future
@@ -124,11 +120,12 @@ class Gate(Generic[Item, Reply]):
             size = min(len(self._queue), self._bounds.batch_max)
             batch = [self._queue.popleft() for _ in range(size)]
             if not batch:
-                return
+                break
             self._start()
             await self._call(batch)
             if self._queue:
                 await asyncio.sleep(0)  # who has an answer now goes first
+        self.room = self._bounds.queue_max
 
     def _leave_out_overdue(self) -> None:
         if self._is_overdue is None or not self._is_overdue(self._queue[0][0]):

@@ -28,6 +28,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
     TryAgainError,
+    WatchError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -268,6 +269,19 @@ def call_all(pipeline: Pipeline) -> list[Any]:
     return replies
 
 
+def call_each(pipeline: Pipeline) -> list[Any]:
+    """The replies to the plain commands of `pipeline`, a Rejected in the place of each that the
+    server answered with an error. Raises other trouble as `call` does."""
+    replies = call(pipeline.execute, raise_on_error=False)
+    found = [_plain_trouble(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+    for reply in found:
+        if isinstance(reply, Indeterminate) or (
+            isinstance(reply, Unavailable) and not isinstance(reply, Rejected)
+        ):
+            raise reply
+    return found
+
+
 def evaluate(client: "redis.Redis", script: Call) -> Any:
     """The reply to a script. Raises Unavailable or Indeterminate."""
     count, words = len(script.keys), (*script.keys, *script.args)
@@ -308,8 +322,11 @@ def trouble(error: RedisError) -> Unavailable | Indeterminate:
 
 
 def _plain_trouble(error: RedisError) -> Unavailable | Indeterminate:
-    """`trouble`, but an error that is a plain command's own says that it was not executed."""
+    """`trouble`, but an error that is a plain command's own says that it was not executed, and so
+    does the end of a transaction whose watched keys have changed."""
     found = trouble(error)
+    if isinstance(error, WatchError):
+        return Rejected(str(found))
     if isinstance(error, ResponseError) and isinstance(found, Indeterminate):
         return _REJECTIONS.get(str(error).partition(" ")[0], Rejected)(str(found))
     return found

@@ -5,7 +5,7 @@ plan on disk → connect → barrier → fire → drain → figures → resolve 
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import uvloop
@@ -147,6 +147,8 @@ class _Storm:
             resolved = runner.run(self._resolve()) if self._taken.exit_code is None else 0
         self._write_end()
         effort = attack.effort()
+        if self._file.trouble is not None:  # of what was sent there is a verdict all the same
+            effort = replace(effort, losses=(*effort.losses, str(self._file.trouble)))
         summary = self._conclude(figures, effort, resolved)
         unwritten = write_results(self._folder, summary, figures)
         if self._shard is not None:
@@ -156,12 +158,16 @@ class _Storm:
 
     def _attack(self, show: ShowProgress) -> Attack:
         mission = self._mission()
-        records = Records(self._attempts, self._file, self._watch)
+        records, is_kept = Records(self._attempts, self._file, self._watch), True
 
         def look(progress: Progress) -> None:
+            nonlocal is_kept
             show(progress)
             if self._aborts.look(progress.elapsed_s):
                 attack.stop("aborted")
+            if is_kept and self._file.trouble is not None:
+                is_kept = False
+                attack.stop("record")
             if self._rendezvous is not None and self._rendezvous.look(progress):
                 attack.stop()
 

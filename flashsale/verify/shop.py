@@ -5,87 +5,118 @@ finds is found, but otherwise it is unknown, with the reason, and has no say in 
 one says what it rests on.
 """
 
-import time
-from array import array
-from collections.abc import Callable, Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from redis import Redis
 
-from flashsale.books import Books, ShopBooks
-from flashsale.model import PayStatus, id_of
+from flashsale.books import ORDER_COLUMNS, Books, ShopBooks
+from flashsale.model import id_of
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import Attempts, read_attempts
 from flashsale.verify.finding import Judgement
 from flashsale.verify.linearizability import LINEARIZABLE
 from flashsale.verify.observation import Baseline, Observation, baseline_of, read_baseline
-from flashsale.verify.queue import BEGINNING, Patience, Sighting
-from flashsale.verify.shop_redis import (
-    Rest,
-    ShopQueue,
-    read_ledger,
-    read_pulse,
-    read_shop_queue,
-    shop_redis,
-)
-from flashsale.verify.shop_tables import Order, Stock, Told, count_orders, read_tables
+from flashsale.verify.queue import BEGINNING, Sighting
+from flashsale.verify.shop_redis import shop_redis
+from flashsale.verify.shop_rows import Stock, UnfitError
+from flashsale.verify.shop_seen import Seen, drain, look
 from flashsale.verify.snapshot import Snapshot, join
-from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale, Rows
+from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale
 from flashsale.verify.verdict import after_waiting, judge
 
-_TRIES = 5
-_TRY_PAUSE_S = 0.2
-_LOOK_EVERY_S = 0.25
+_CHECK_DRAIN_S = 5.0
 _ALWAYS = (0, 2**62)
 """The window of a sale of which nobody says when it is open."""
-
-
-@dataclass
-class _Seen:
-    """One look at everything. `names` are ids that are no numbers, `others` orders of vouchers that
-    nobody asked about."""
-
-    told: Told
-    rows: dict[int, Rows]
-    stocks: dict[int, Stock]
-    queue: ShopQueue
-    still: bool
-    names: dict[int, str] = field(default_factory=dict)
-    others: dict[int, tuple[int, int]] = field(default_factory=dict)
-    ledgers: dict[int, LedgerSale] = field(default_factory=dict)
 
 
 def take_baseline(shop: ShopBooks, units: Mapping[int, int]) -> Baseline:
     """The baseline of the sales of these vouchers, read now. `units` is what the scenario says of
     them, for a shop that does not say itself.
 
-    Raises as `read_tables` does, and NothingJudgedError where the sales move already.
+    Raises as `read_tables` does, UnfitError where the stock has none of a voucher, and
+    NothingJudgedError where the sales move already.
     """
     with shop_redis(shop.books.redis, shop.redis_url) as redis:
-        seen = _look(shop, redis, tuple(units), BEGINNING)
+        seen = look(shop, redis, tuple(units), BEGINNING)
+        _ensure_stock(shop.books, seen, tuple(units))
         initial = {v: _initial_now(seen, v, units[v]) for v in units}
         return baseline_of(_observation(shop, redis, seen, initial))
 
 
-def look_at(shop: ShopBooks, voucher: int) -> list[str]:
-    """What the books say of a voucher, a line each. Raises as `read_tables` does."""
+def _ensure_stock(books: Books, seen: Seen, vouchers: Sequence[int]) -> None:
+    """Raises UnfitError where books that tell of stock tell of none of a voucher."""
+    missing = [books.name_of(v) for v in vouchers if v not in seen.stocks]
+    if books.stock and missing:
+        others = ", ".join(dict.fromkeys(stock.voucher for stock in seen.told.stocks)) or "nothing"
+        raise UnfitError(
+            f"books.stock: tells of {others[:200]}, and not of voucher {missing[0]}; sell what "
+            "there is (sale.first_voucher, or target.vouchers for what it is called)"
+        )
+
+
+Claimed = tuple[str, str | None]
+"""Who was sold something, and the id of the order, where an answer named one."""
+
+
+def look_at(shop: ShopBooks, voucher: int, claimed: Sequence[Claimed] = ()) -> Iterator[str]:
+    """What the books say of a voucher, a line each, and that they have what was just sold, once
+    they rest. Raises as `take_baseline` does, and UnfitError where they do not have it."""
     with shop_redis(shop.books.redis, shop.redis_url) as redis:
-        seen = _look(shop, redis, [voucher], BEGINNING)
+        if claimed:
+            drain(shop, redis, [voucher], BEGINNING, _CHECK_DRAIN_S, lambda left: None)
+        seen = look(shop, redis, [voucher], BEGINNING)
+        _ensure_stock(shop.books, seen, [voucher])
         rows, stock = seen.rows[voucher], seen.stocks.get(voucher)
-        told = ", ".join(sorted(seen.told.columns)) or "none, so their columns are not known yet"
+        told = ", ".join(sorted(seen.told.columns & {*ORDER_COLUMNS})) or "not known yet"
+        if strange := sorted(seen.told.columns - {*ORDER_COLUMNS}):
+            told += f"; not used: {', '.join(strange)}"
         live = sum(1 for _ in rows.live())
-        lines = [f"{len(rows):,} orders of voucher {voucher}, {live:,} live; columns: {told}"]
+        yield f"{len(rows):,} orders of voucher {voucher}, {live:,} live; columns: {told}"
         if shop.books.stock:
-            said = "nothing" if stock is None else _said(stock)
-            lines.append(f"its stock says {said}")
-        if shop.books.redis is not None:
+            yield f"its stock says {'nothing' if stock is None else _said(stock)}"
+        if shop.books.redis is not None and redis is not None:
             held = seen.ledgers.get(voucher, LedgerSale())
-            lines.append(f"Redis has stock {held.stock}, {len(held.members):,} holders")
+            yield f"Redis has stock {held.stock}, {len(held.members):,} holders"
+            yield from (f"in Redis {odd}" for odd in held.oddities)
             backlog = seen.queue.queue.backlog.total
-            lines.append(f"its queue: {seen.queue.why or f'{backlog:,} to do'}")
-        return lines
+            yield f"its queue: {seen.queue.why or f'{backlog:,} to do'}"
+        for each in claimed:
+            yield _found(seen, voucher, each)
+
+
+def _found(seen: Seen, voucher: int, claimed: Claimed) -> str:
+    """That an order is there. Raises UnfitError with what is there in its place."""
+    user, order = claimed
+    rows, has_ids = seen.rows[voucher], "id" in seen.told.columns
+    if order is not None and rows and not has_ids:
+        raise UnfitError(
+            f"the answer names order {order}, and the orders have no 'id'; tell it, or leave "
+            "target.buy.order out"
+        )
+    wanted = (id_of(order), id_of(user)) if order is not None else (None, id_of(user))
+    for row in range(len(rows)):
+        if rows.user[row] == wanted[1] and wanted[0] in (None, rows.order[row]):
+            return f"what was sold is there: {_shown(user, order)}"
+    last = len(rows) - 1
+    there = (
+        "none of this voucher"
+        if last < 0
+        else "the last is "
+        + _shown(
+            str(seen.names.get(rows.user[last], rows.user[last])),
+            str(seen.names.get(rows.order[last], rows.order[last])) if has_ids else None,
+        )
+    )
+    raise UnfitError(
+        f"{_shown(user, order)} was sold, and is not among the orders ({there}); ids have to be "
+        "the same text in answers, the users' file and the books"
+    )
+
+
+def _shown(user: str, order: str | None) -> str:
+    return f"an order of user {user}" if order is None else f"order {order} of user {user}"
 
 
 def _said(stock: Stock) -> str:
@@ -93,15 +124,16 @@ def _said(stock: Stock) -> str:
     return ", ".join(f"{name} {value}" for name, value in known.items())
 
 
-def _initial_now(seen: _Seen, voucher: int, said: int) -> int:
-    """The units on sale: the shop's word, else what is left and what was ordered, else what the
-    scenario says."""
-    stock, rows = seen.stocks.get(voucher), seen.rows[voucher]
+def _initial_now(seen: Seen, voucher: int, said: int) -> int:
+    """The units on sale: the shop's word, else what is left and what was ordered, else what is left
+    in Redis, else what the scenario says."""
+    stock, held = seen.stocks.get(voucher), seen.ledgers.get(voucher)
     if stock is not None and stock.initial is not None:
         return stock.initial
-    if stock is not None and stock.stock is not None:
-        return stock.stock + rows.live_units
-    return said + rows.live_units
+    left = stock.stock if stock is not None else None
+    if left is None and held is not None:
+        left = held.stock
+    return (said if left is None else left) + seen.rows[voucher].live_units
 
 
 def examine_shop(
@@ -119,15 +151,30 @@ def examine_shop(
     """
     attempts, before = read_attempts(run_dir), read_baseline(run_dir)
     since = before.position.entry if before else BEGINNING
+    several = attempts.quantity > 1 or attempts.limit > 1
+    if trouble := shop.books.trouble(len(attempts.vouchers), several):
+        raise UnfitError(trouble)
     with shop_redis(shop.books.redis, shop.redis_url) as redis:
-        waited_s = _drain(shop, redis, attempts.vouchers, since, drain_timeout_s, on_look)
-        seen = _look(shop, redis, attempts.vouchers, since)
+        waited_s = drain(shop, redis, attempts.vouchers, since, drain_timeout_s, on_look)
+        seen = look(shop, redis, attempts.vouchers, since)
+        _ensure_ids(attempts, seen)
         initial = _initial_then(seen, before)
         snapshot = _snapshot(shop, attempts, before, seen, _observation(shop, redis, seen, initial))
     return after_waiting(judge(snapshot, required), waited_s)
 
 
-def _initial_then(seen: _Seen, before: Baseline | None) -> dict[int, int]:
+def _ensure_ids(attempts: Attempts, seen: Seen) -> None:
+    """Raises UnfitError where answers name orders, and the books have no ids to find them by."""
+    if not seen.told.columns or "id" in seen.told.columns:
+        return
+    if any(order > 0 for claims in attempts.claims.values() for order in claims.sold()[1]):
+        raise UnfitError(
+            "answers name orders, and those of [books] have no 'id'; tell it, or storm with "
+            "target.buy.order left out"
+        )
+
+
+def _initial_then(seen: Seen, before: Baseline | None) -> dict[int, int]:
     """The units that each voucher was opened with, where anybody knows."""
     found: dict[int, int] = {}
     for voucher in seen.rows:
@@ -140,77 +187,8 @@ def _initial_then(seen: _Seen, before: Baseline | None) -> dict[int, int]:
     return found
 
 
-# Looking ------------------------------------------------------------------------------------------
-
-
-def _look(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int], since: str) -> _Seen:
-    """Read everything, a few times where something moved meanwhile."""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(_TRY_PAUSE_S)
-        seen = _look_once(shop, redis, vouchers, since)
-        if seen.still:
-            break
-    return seen
-
-
-def _look_once(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int], since: str) -> _Seen:
-    books = shop.books
-    names: dict[int, str] = {}
-    pulse = read_pulse(redis, books.redis, vouchers)
-    queue = read_shop_queue(redis, books.redis, since, names)
-    told = read_tables(books, shop.url, shop.base_url, vouchers)
-    ledgers = {}
-    if redis is not None and books.redis is not None:
-        ledgers = {v: read_ledger(redis, books.redis, v, None, names) for v in vouchers}
-    still = pulse == read_pulse(redis, books.redis, vouchers)
-    seen = _Seen(told, {v: Rows() for v in vouchers}, {}, queue, still, names, ledgers=ledgers)
-    _fill(seen, books, frozenset(vouchers))
-    return seen
-
-
-def _fill(seen: _Seen, books: Books, vouchers: AbstractSet[int]) -> None:
-    """Put what the tables told into rows, an order without an id under one of its own."""
-    turns: dict[tuple[int, int], int] = {}
-    counted = "quantity" in seen.told.columns
-    for order in sorted(seen.told.orders, key=lambda order: order.at_ms):
-        voucher, user = _number(order.voucher, seen.names), _number(order.user, seen.names)
-        number = _order_number(order, (user, voucher), turns, seen.names)
-        rows = seen.rows.get(voucher)
-        if rows is None:
-            seen.others[number] = (user, voucher)
-            continue
-        status = PayStatus.UNPAID if order.live else PayStatus.CANCELLED
-        rows.extend(array("q", (number, user, status, order.at_ms, NO_TIME)))
-        if counted:
-            rows.units.append(order.quantity)
-    for stock in seen.told.stocks:
-        voucher = _number(stock.voucher, seen.names)
-        if voucher in vouchers:
-            seen.stocks[voucher] = stock
-
-
-def _order_number(
-    order: Order,
-    whose: tuple[int, int],
-    turns: dict[tuple[int, int], int],
-    names: dict[int, str],
-) -> int:
-    if order.id is not None:
-        return _number(order.id, names)
-    turns[whose] = turn = turns.get(whose, 0) + 1
-    return _number(f"{order.user}'s {turn}. of {order.voucher}", names)
-
-
-def _number(text: str, names: dict[int, str]) -> int:
-    number = id_of(text)
-    if str(number) != text:
-        names[number] = text
-    return number
-
-
 def _observation(
-    shop: ShopBooks, redis: Redis | None, seen: _Seen, initial: Mapping[int, int]
+    shop: ShopBooks, redis: Redis | None, seen: Seen, initial: Mapping[int, int]
 ) -> Observation:
     """What was seen, as the rules read it."""
     ledgers = {
@@ -227,7 +205,7 @@ def _observation(
     )
 
 
-def _sale(seen: _Seen, voucher: int, initial: int) -> MySQLSale:
+def _sale(seen: Seen, voucher: int, initial: int) -> MySQLSale:
     """The shop's own count; one that it does not keep balances."""
     stock = seen.stocks.get(voucher)
     left = stock.stock if stock else None
@@ -240,12 +218,12 @@ def _sale(seen: _Seen, voucher: int, initial: int) -> MySQLSale:
     )
 
 
-def _ledger(books: Books, seen: _Seen, voucher: int, initial: int | None) -> LedgerSale:
+def _ledger(books: Books, seen: Seen, voucher: int, initial: int | None) -> LedgerSale:
     """What Redis holds; where it keeps a stock and nobody's name, the rows say who holds a unit."""
     found = seen.ledgers.get(voucher)
     if found is None or books.redis is None:
         return LedgerSale()
-    if found.stock is not None and not books.redis.holders:
+    if found.stock is not None and not (books.redis.holders or books.redis.receipts):
         rows = seen.rows[voucher]
         found = replace(found, members=frozenset(rows.user[row] for row in rows.live()))
     return replace(found, initial=initial if found.stock is not None else None)
@@ -258,7 +236,7 @@ def _snapshot(
     shop: ShopBooks,
     attempts: Attempts,
     before: Baseline | None,
-    seen: _Seen,
+    seen: Seen,
     observed: Observation,
 ) -> Snapshot:
     named = replace(attempts, names={**seen.names, **attempts.names})
@@ -274,7 +252,7 @@ def _snapshot(
     )
 
 
-def _sightings(books: Books, seen: _Seen) -> dict[int, Sighting]:
+def _sightings(books: Books, seen: Seen) -> dict[int, Sighting]:
     """When orders were sold, as far as the shop knows; when a row was written convicts nobody."""
     if books.time_is == "stream":
         return {order: (at_ms, at_ms) for order, at_ms in seen.queue.entry_ms.items()}
@@ -291,7 +269,7 @@ def _sightings(books: Books, seen: _Seen) -> dict[int, Sighting]:
 def _absent(
     books: Books,
     attempts: Attempts,
-    seen: _Seen,
+    seen: Seen,
     snapshot: Snapshot,
     sightings: Mapping[int, Sighting],
 ) -> dict[str, str]:
@@ -324,7 +302,7 @@ def _no_ledger(books: Books, attempts: Attempts, snapshot: Snapshot) -> str:
 
 
 def _no_window(
-    books: Books, seen: _Seen, snapshot: Snapshot, sightings: Mapping[int, Sighting]
+    books: Books, seen: Seen, snapshot: Snapshot, sightings: Mapping[int, Sighting]
 ) -> str:
     stocks = [seen.stocks.get(sale.voucher) for sale in snapshot.sales]
     if any(s is None or (s.opens_ms is None and s.closes_ms is None) for s in stocks):
@@ -336,31 +314,3 @@ def _no_window(
     where = f"in the stream {books.redis.stream}" if books.redis and books.redis.stream else ""
     told = where if books.time_is == "stream" else "told"
     return f"of {blind:,} orders the time of their sale is not {told}" if blind else ""
-
-
-def _drain(
-    shop: ShopBooks,
-    redis: Redis | None,
-    vouchers: Sequence[int],
-    since: str,
-    timeout_s: float,
-    on_look: Callable[[int], None],
-) -> float:
-    """Wait until the queue is empty; where none can be read, until the rows rest. The seconds that
-    it took."""
-    patience, rest = Patience(timeout_s), Rest(shop.books.rest_ms / 1000)
-    start_s = time.monotonic()
-    while True:
-        queue = read_shop_queue(redis, shop.books.redis, since, {})
-        now_s = time.monotonic()
-        if queue.why or (shop.books.redis is not None and shop.books.redis.list_):
-            left = queue.queue.backlog.total
-            rests = rest.is_over(count_orders(shop.books, shop.url, shop.base_url, vouchers), now_s)
-            over = (rests and not left) or now_s - start_s >= timeout_s + shop.books.rest_ms / 1000
-        else:
-            left = queue.queue.backlog.total
-            over = patience.is_over(left, now_s)
-        on_look(left)
-        if over:
-            return now_s - start_s
-        time.sleep(_LOOK_EVERY_S)

@@ -2,15 +2,17 @@
 the queue of its orders. Read by commands of `@read` alone, so that an account may have no others.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
-from flashsale.books import RedisBooks
+from flashsale.books import Books, RedisBooks
 from flashsale.errors import UnreachableError
 from flashsale.model import id_of
 from flashsale.store_urls import read_redis_url
@@ -22,7 +24,6 @@ from flashsale.verify.queue import (
     added,
     first_entry,
     last_entry,
-    page,
     pages,
     position,
     read_info,
@@ -32,7 +33,17 @@ from flashsale.verify.stores import READ_TIMEOUT_S, LedgerSale, open_redis
 _SCAN_COUNT = 10_000
 _NAMED_MAX = 20
 _PAGE = 1_000
-_HOLDERS = ("set", "hash", "zset")
+_HOLDERS = ("set", "hash", "zset", "list")
+_UNITS = ("list", "set", "zset")
+_USER = "{user}"
+_COUNTED: Mapping[str, Callable[[Redis, str], Any]] = {
+    "list": Redis.llen,
+    "set": Redis.scard,
+    "zset": Redis.zcard,
+    "hash": Redis.hlen,
+    "stream": Redis.xlen,
+}
+"""How many there are in a key of each type: units, each an element, or orders that wait."""
 
 
 @contextmanager
@@ -48,8 +59,13 @@ def shop_redis(books: RedisBooks | None, url: str) -> Iterator[Redis | None]:
     place = read_redis_url(url, "--books-redis-url")
     redis = open_redis(url, READ_TIMEOUT_S)
     try:
-        redis.type(books.queue or books.stock)
+        redis.type(books.stream or books.stock)
         yield redis
+    except NoPermissionError as error:
+        raise UnreachableError(
+            f"{place} refuses to be read ({error}); give the account +@read and the keys of "
+            "[books.redis]"
+        ) from error
     except RedisError as error:
         raise UnreachableError(
             f"{place} cannot be read ({error}); start it, or name another with --books-redis-url"
@@ -58,62 +74,99 @@ def shop_redis(books: RedisBooks | None, url: str) -> Iterator[Redis | None]:
         redis.close()
 
 
-def _key(template: str, voucher: int) -> str:
-    return template.replace("{voucher}", str(voucher))
-
-
-def read_ledger(
-    redis: Redis, books: RedisBooks, voucher: int, initial: int | None, names: dict[int, str]
-) -> LedgerSale:
-    """What Redis holds of a voucher. `initial` is what it was opened with, since nobody says so
-    there; `names` takes the ids that are no numbers."""
+def read_ledger(redis: Redis, books: Books, voucher: int, names: dict[int, str]) -> LedgerSale:
+    """What Redis holds of a voucher, but for what it was opened with, since nobody says so there.
+    `names` takes the ids that are no numbers."""
+    assert books.redis is not None
     odd: list[str] = []
-    stock = _stock(redis, _key(books.stock, voucher), odd) if books.stock else None
-    holders = _key(books.holders, voucher) if books.holders else ""
-    members = {_number(text, names) for text in _holders(redis, holders, odd)} if holders else set()
-    receipts: dict[int, int] = {}
-    if books.receipts:
-        key = _key(books.receipts, voucher)
-        if _is_of(redis, key, ("hash",), odd):
-            for user, order in redis.hscan_iter(key, count=_SCAN_COUNT):
-                receipts[_number(_text(user), names)] = _number(_text(order), names)
+    stock, holders, receipts = (
+        key.replace("{voucher}", books.name_of(voucher))
+        for key in (books.redis.stock, books.redis.holders, books.redis.receipts)
+    )
+    orders = {
+        _number(user, names): _number(order, names)
+        for user, order in (_receipts(redis, receipts, odd) if receipts else ())
+    }
+    members = {_number(user, names) for user in (_holders(redis, holders, odd) if holders else ())}
     return LedgerSale(
-        stock=stock,
-        initial=initial if stock is not None else None,
-        members=members,
-        receipts=receipts,
+        stock=_stock(redis, books.redis, stock, odd) if stock else None,
+        members=members if holders else set(orders),
+        receipts=orders,
         oddities=tuple(odd),
     )
 
 
-def _is_of(redis: Redis, key: str, kinds: Sequence[str], odd: list[str]) -> bool:
+def _kind(redis: Redis, key: str, kinds: Collection[str], odd: list[str]) -> str:
+    """The type of a key, empty where it is none of these."""
     found = bytes(redis.type(key)).decode()  # type: ignore[arg-type]
-    if found not in (*kinds, "none"):
+    if found in kinds:
+        return found
+    if found != "none":
         odd.append(f"{key} is a {found}, not a {' or a '.join(kinds)}")
-    return found in kinds
+    return ""
 
 
-def _stock(redis: Redis, key: str, odd: list[str]) -> int | None:
-    if not _is_of(redis, key, ("string",), odd):
+def _stock(redis: Redis, kept: RedisBooks, key: str, odd: list[str]) -> int | None:
+    """The units left: the number that a key or a field of it holds, or how many units there are
+    in it."""
+    if kept.stock_is == "units":
+        kind = _kind(redis, key, _UNITS, odd)
+        return int(_COUNTED[kind](redis, key)) if kind else None if odd else 0
+    is_field = bool(kept.stock_field)
+    cure: list[str] = []
+    if not _kind(redis, key, ("hash",) if is_field else ("string",), cure):
+        odd += [f'{told}; see to stock_field, or stock_is = "units"' for told in cure]
         return None
-    raw: Any = redis.get(key)
+    raw: Any = redis.hget(key, kept.stock_field) if is_field else redis.get(key)
     try:
-        return int(raw)
-    except (TypeError, ValueError):
-        odd.append(f"{key} holds {raw!r}, which is no number")
+        return int(_text(raw))
+    except (TypeError, ValueError, AttributeError):
+        held = f"{kept.stock_field} of {key}" if is_field else key
+        odd.append(f"{held} holds {raw!r}, which is no number")
         return None
 
 
 def _holders(redis: Redis, key: str, odd: list[str]) -> Iterator[str]:
-    if not _is_of(redis, key, _HOLDERS, odd):
+    if _USER in key:
+        yield from (user for user, _ in _keys(redis, key))
         return
-    kind = bytes(redis.type(key)).decode()  # type: ignore[arg-type]
+    kind = _kind(redis, key, _HOLDERS, odd)
     if kind == "set":
         yield from map(_text, redis.sscan_iter(key, count=_SCAN_COUNT))
     elif kind == "hash":
         yield from (_text(user) for user, _ in redis.hscan_iter(key, count=_SCAN_COUNT))
-    else:
+    elif kind == "zset":
         yield from (_text(user) for user, _ in redis.zscan_iter(key, count=_SCAN_COUNT))
+    elif kind:
+        listed: Any = redis.lrange(key, 0, -1)
+        users = Counter(map(_text, listed))
+        odd += [
+            f"{key} names user {user} {times} times" for user, times in users.items() if times > 1
+        ]
+        yield from users
+
+
+def _receipts(redis: Redis, key: str, odd: list[str]) -> Iterator[tuple[str, str]]:
+    """Users with their orders."""
+    if _USER in key:
+        found = list(_keys(redis, key))
+        for start in range(0, len(found), _PAGE):
+            part = found[start : start + _PAGE]
+            told: Any = redis.mget([raw for _, raw in part])
+            yield from ((u, _text(o)) for (u, _), o in zip(part, told, strict=True) if o)
+    elif _kind(redis, key, ("hash",), odd):
+        for user, order in redis.hscan_iter(key, count=_SCAN_COUNT):
+            yield _text(user), _text(order)
+
+
+def _keys(redis: Redis, key: str) -> Iterator[tuple[str, bytes]]:
+    """The keys of a pattern with one for each user, by the user."""
+    before, _, behind = key.partition(_USER)
+    shape = re.compile(f"{re.escape(before)}(.+){re.escape(behind)}", re.DOTALL)
+    pattern = "*".join(re.sub(r"([*?\[\]\\^])", r"\\\1", part) for part in (before, behind))
+    for raw in redis.scan_iter(pattern, count=_SCAN_COUNT):
+        if match := shape.fullmatch(bytes(raw).decode("utf-8", "replace")):
+            yield match[1], raw
 
 
 def _text(raw: bytes) -> str:
@@ -127,14 +180,22 @@ def _number(text: str, names: dict[int, str]) -> int:
     return number
 
 
-def read_pulse(redis: Redis | None, books: RedisBooks | None, vouchers: Sequence[int]) -> object:
+def read_pulse(redis: Redis | None, books: Books, vouchers: Sequence[int]) -> object:
     """What changes when something is sold: stocks, and how far the queue is."""
-    if redis is None or books is None:
+    kept = books.redis
+    if redis is None or kept is None:
         return None
-    stocks = [redis.get(_key(books.stock, voucher)) for voucher in vouchers] if books.stock else []
-    if books.stream:
-        return stocks, last_entry(read_info(redis, books.stream))
-    return stocks, redis.llen(books.list_) if books.list_ else None
+    keys = [kept.stock.replace("{voucher}", books.name_of(v)) for v in vouchers if kept.stock]
+    stocks = [_stock(redis, kept, key, []) for key in keys]
+    if kept.stream:
+        return stocks, last_entry(read_info(redis, kept.stream))
+    return stocks, _length(redis, kept.list_)
+
+
+def _length(redis: Redis, keys: Collection[str]) -> int:
+    """How many there are in all of these, whatever each is."""
+    kinds = {key: bytes(redis.type(key)).decode() for key in keys}  # type: ignore[arg-type]
+    return sum(int(_COUNTED[kind](redis, key)) for key, kind in kinds.items() if kind in _COUNTED)
 
 
 # The queue ----------------------------------------------------------------------------------------
@@ -151,22 +212,22 @@ class ShopQueue:
 
 
 def read_shop_queue(
-    redis: Redis | None, books: RedisBooks | None, since: str, names: dict[int, str]
+    redis: Redis | None, books: Books, since: str, names: dict[int, str]
 ) -> ShopQueue:
     """The queue after the entry `since`."""
-    if books is None or not books.queue:
+    kept = books.redis
+    if kept is None or not kept.queue:
         return ShopQueue(why="[books] names no queue that could be read")
     if redis is None:
         return ShopQueue(why="Redis is not given (--books-redis-url)")
-    if books.list_:
-        length: Any = redis.llen(books.list_)
-        seen = Queue(exists=True, stream=books.list_, backlog=Backlog(undelivered=int(length)))
-        return ShopQueue(seen)
-    info = read_info(redis, books.stream)
+    if kept.list_:
+        left = Backlog(undelivered=_length(redis, kept.list_))
+        return ShopQueue(Queue(exists=True, stream=kept.queue, backlog=left))
+    info = read_info(redis, kept.stream)
     if info is None:
-        gone = Queue(exists=False, stream=books.stream)
-        return ShopQueue(gone, why=f"there is no stream {books.stream}")
-    return _stream(redis, books, info, since, names)
+        gone = Queue(exists=False, stream=kept.stream)
+        return ShopQueue(gone, why=f"there is no stream {kept.stream}")
+    return _stream(redis, kept, info, since, names)
 
 
 def _stream(
@@ -255,11 +316,6 @@ def _stuck(pending: Mapping[str, Any], entries: Mapping[str, Entry]) -> Entry:
         f"{pending['times_delivered']} deliveries"
     )
     return _noted(entries.get(entry) or Entry(entry), note)
-
-
-def is_filling(redis: Redis, books: RedisBooks, after: str) -> bool:
-    """Whether something was put into the stream after this entry."""
-    return bool(books.stream and page(redis, books.stream, after, "+", 1))
 
 
 # The wait -----------------------------------------------------------------------------------------

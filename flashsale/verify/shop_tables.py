@@ -1,27 +1,23 @@
-"""Orders and stock of a shop that is not ours, as its database or a route of its own tells them.
+"""Orders and stock of a shop that is not ours, as its database or routes of its own tell them.
 
-Everything is read in one snapshot that can write nothing. What is read is named by its column, and
-is the shop's own: ids of any text, times in any form, a truth in any spelling.
+Everything is read in one snapshot that can write nothing. What is read is named by its column.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
-from math import isfinite
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pymysql
 
 from flashsale.asking import ABSENT, UnansweredError, ask_once, at_pointer
-from flashsale.books import Books
-from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
+from flashsale.books import VOUCHERS, ShopBooks
+from flashsale.errors import UnreachableError, UsageError
 from flashsale.store_urls import mysql_arguments, open_mysql, read_mysql_url
-from flashsale.verify.stores import NO_TIME, frozen_view
+from flashsale.verify.shop_rows import Row, RowReader, Told, UnfitError
+from flashsale.verify.stores import frozen_view
 
 _ROWS_MAX = 5_000_000
 _FETCH_ROWS = 10_000
@@ -29,100 +25,80 @@ _ROUTE_BYTES_MAX = 256 * 1024 * 1024
 _ROUTE_TIMEOUT_S = 60.0
 _CONNECT_TIMEOUT_S = 3
 _READ_TIMEOUT_S = 120
-_MS_FROM = 100_000_000_000
-"""A number from here on is milliseconds; below, seconds: of 1973, and of the year 5138."""
-_FALSE = frozenset({"", "0", "f", "false", "n", "no", "off"})
 _CURE = "name the shop's database with --books-url"
 
 
-class Order(NamedTuple):
-    """One row; `id` is None where the shop's orders have none, `at_ms` NO_TIME likewise."""
+Found = tuple[list[str] | None, Iterator[Row]]
+"""The columns, None where each row has its own, and the rows."""
 
-    id: str | None
-    user: str
-    voucher: str
-    quantity: int
-    live: bool
-    at_ms: int
+Select = Callable[[str], Found]
 
 
-class Stock(NamedTuple):
-    """What a shop says of a voucher; None for what it does not say."""
-
-    voucher: str
-    stock: int | None
-    initial: int | None
-    opens_ms: int | None
-    closes_ms: int | None
-
-
-@dataclass(frozen=True)
-class Told:
-    """All of it, as of one instant. `columns` are those that the orders have."""
-
-    orders: Sequence[Order]
-    stocks: Sequence[Stock]
-    columns: frozenset[str]
+def read_tables(shop: ShopBooks, vouchers: Sequence[int]) -> Told:
+    """Orders and stocks. Raises UnreachableError where nobody answers, UnfitError where what is
+    told is not what the file says, UsageError for a URL that is none."""
+    books, reader = shop.books, RowReader(shop.books, vouchers)
+    if not (books.orders or books.stock):
+        return Told([], [], frozenset())
+    with _told_of(shop), _selecting(shop) as select:
+        orders = list(map(reader.order, _rows_of(shop, select, "orders", vouchers, reader)))
+        stocks = list(map(reader.stock, _rows_of(shop, select, "stock", vouchers, reader)))
+    return Told(orders, stocks, frozenset(reader.columns))
 
 
-Row = Mapping[str, Any]
-Select = Callable[[str], Iterator[Row]]
+def count_orders(shop: ShopBooks, vouchers: Sequence[int]) -> int:
+    """How many rows there are, of whatever state; counted where they are, if that can be."""
+    if not shop.books.orders:
+        return 0
+    if not shop.books.route:
+        query = shop.books.asking("orders", vouchers).rstrip().rstrip(";")
+        with suppress(UnfitError), _selecting(shop) as select:
+            counting = f"SELECT COUNT(*) AS found FROM (\n{query}\n) AS counted"  # noqa: S608 - its file's
+            _, rows = select(counting)
+            return int(next(rows)["found"])
+    with _told_of(shop), _selecting(shop) as select:
+        return sum(1 for _ in _rows_of(shop, select, "orders", vouchers))
 
 
-def read_tables(
-    books: Books, url: str, base_url: str, vouchers: Sequence[int], insecure: bool = False
-) -> Told:
-    """Orders and stocks. Raises UnreachableError where nobody answers, NothingJudgedError where
-    what is told is not what the file says, UsageError for a URL that is none."""
-    where = f"{base_url}{books.route}" if books.route else _shown(url)
-    zone = timezone(timedelta(minutes=books.utc_offset_min))
+@contextmanager
+def _told_of(shop: ShopBooks) -> Iterator[None]:
+    """Say of what is unfit whose it is."""
     try:
-        with _selecting(books, url, base_url) as select:
-            columns: set[str] = set()
-            orders = [
-                _order(row, zone, columns)
-                for row in _bounded(select(_for(books.orders, vouchers)), "orders")
-            ]
-            stocks = []
-            if books.stock:
-                found = _bounded(select(_for(books.stock, vouchers)), "stock")
-                stocks = [_stock(row, zone) for row in found]
+        yield
     except UnfitError as error:
-        raise NothingJudgedError(f"[books] of {where}: {error}") from error
-    return Told(orders, stocks, frozenset(columns))
+        where = f"{shop.base_url}{shop.books.route}" if shop.books.route else _shown(shop.url)
+        raise UnfitError(f"[books] of {where}: {error}") from error
 
 
-def count_orders(books: Books, url: str, base_url: str, vouchers: Sequence[int]) -> int:
-    """How many rows there are, of whatever state."""
-    with _selecting(books, url, base_url) as select:
-        return sum(1 for _ in _bounded(select(_for(books.orders, vouchers)), "orders"))
-
-
-class UnfitError(Exception):
-    """What was told cannot be taken for orders or stock; the message says why."""
-
-
-def _for(query: str, vouchers: Sequence[int]) -> str:
-    return query.replace("{vouchers}", ", ".join(map(str, vouchers)))
-
-
-def _bounded(rows: Iterable[Row], what: str) -> Iterator[Row]:
+def _rows_of(
+    shop: ShopBooks,
+    select: Select,
+    what: str,
+    vouchers: Sequence[int],
+    reader: RowReader | None = None,
+) -> Iterator[Row]:
+    """The rows of `orders` or `stock`, a bounded number, whose columns are seen to by `reader`."""
+    if not getattr(shop.books, what):
+        return
+    columns, rows = select(shop.books.asking(what, vouchers))
+    if columns is not None and reader is not None:
+        reader.ensure(what, columns)
     for number, row in enumerate(rows):
         if number == _ROWS_MAX:
-            raise UnfitError(f"more than {_ROWS_MAX:,} {what}; ask with WHERE … IN ({{vouchers}})")
+            raise UnfitError(f"more than {_ROWS_MAX:,} {what}; ask with WHERE … IN ({VOUCHERS})")
         yield row
 
 
 @contextmanager
-def _selecting(books: Books, url: str, base_url: str) -> Iterator[Select]:
-    if books.route:
-        yield _by_route(books, base_url)
+def _selecting(shop: ShopBooks) -> Iterator[Select]:
+    if shop.books.route:
+        yield _by_route(shop)
         return
-    if not url:
+    if not shop.url:
         raise UnreachableError(f"books.url: not given; {_CURE}, or FLASHSALE_BOOKS_URL")
-    scheme = urlsplit(url).scheme
+    scheme = urlsplit(shop.url).scheme
     opened = {"sqlite": _sqlite, "postgresql": _postgres, "postgres": _postgres}
-    with opened.get(scheme, _mysql)(url) as select:
+    with opened.get(scheme, _mysql)(shop.url) as select:
         yield select
 
 
@@ -132,10 +108,15 @@ def _shown(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return "the database"
+    if not parts.netloc:  # a file's
+        return url.partition("?")[0]
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 # Databases ----------------------------------------------------------------------------------------
+
+_REFUSED = "give the account SELECT there, or ask for what there is"
+"""What helps where a database that answers says no to a query."""
 
 
 @contextmanager
@@ -146,19 +127,17 @@ def _mysql(url: str) -> Iterator[Select]:
         arguments = mysql_arguments(place, read_timeout_s=_READ_TIMEOUT_S)
         database = open_mysql(**arguments, autocommit=True)
 
-        def select(query: str) -> Iterator[Row]:
-            with database.cursor() as cursor:
-                cursor.execute(query)
-                names = [column[0] for column in cursor.description or ()]
-                while batch := cursor.fetchmany(_FETCH_ROWS):
-                    yield from (dict(zip(names, row, strict=True)) for row in batch)
+        def select(query: str) -> Found:
+            cursor = database.cursor()
+            cursor.execute(query)
+            return _found(cursor)
 
         with frozen_view(database):
             yield select
-    except pymysql.ProgrammingError as error:
-        raise NothingJudgedError(f"[books] of {place}: {error.args[-1]}") from error
     except pymysql.MySQLError as error:
-        told = error.args[-1] if error.args else error
+        code, told = (*error.args, 0)[0], error.args[-1] if error.args else error
+        if database is not None and isinstance(code, int) and 1_000 <= code < 2_000:
+            raise UnfitError(f"{told}; {_REFUSED}") from error
         raise UnreachableError(f"{place} cannot be read ({told}); start it, or {_CURE}") from error
     finally:
         if database is not None and database.open:
@@ -173,30 +152,52 @@ def _postgres(url: str) -> Iterator[Select]:
         raise UsageError(
             "books.url: PostgreSQL needs psycopg; pip install 'flashsale[postgres]'"
         ) from None
-    place = _shown(url)
+    place, is_open = _shown(url), False
     try:
         with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S) as database:
             database.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             database.read_only = True
             database.execute(f"SET LOCAL statement_timeout = {_READ_TIMEOUT_S * 1000}")
             database.execute("SET LOCAL TIME ZONE 'UTC'")
+            is_open = True
 
-            def select(query: str) -> Iterator[Row]:
-                cursor = database.execute(query.encode())
-                names = [column.name for column in cursor.description or ()]
-                while batch := cursor.fetchmany(_FETCH_ROWS):
-                    yield from (dict(zip(names, row, strict=True)) for row in batch)
+            def select(query: str) -> Found:
+                # Not by a cursor: that sends several statements where there are several, and one
+                # could end the transaction that reads; or it prepares them by a name, which a
+                # pool between here and the database mixes up with another's.
+                result = database.pgconn.exec_params(query.encode(), None)
+                if result.status != psycopg.pq.ExecStatus.TUPLES_OK:
+                    raise psycopg.errors.error_from_result(result)
+                return _found(_Loaded(result, psycopg.adapt.Transformer(database)))
 
             try:
                 yield select
             finally:
                 database.rollback()
-    except (psycopg.ProgrammingError, psycopg.DataError) as error:
-        raise NothingJudgedError(f"[books] of {place}: {_first(error)}") from error
     except psycopg.Error as error:
+        away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        if is_open and not (away and (error.sqlstate or "08")[:2] in ("08", "57")):
+            raise UnfitError(f"{_first(error)}; {_REFUSED}") from error
+        if error.sqlstate == "57014":
+            raise UnfitError(f"{_first(error)}, after {_READ_TIMEOUT_S} s; ask for less") from error
         raise UnreachableError(
             f"{place} cannot be read ({_first(error)}); start it, or {_CURE}"
         ) from error
+
+
+class _Loaded:
+    """A result of PostgreSQL, as a cursor of the other drivers has it."""
+
+    def __init__(self, result: Any, loading: Any) -> None:
+        self._size, self._at, self._loading = result.ntuples, 0, loading
+        self._loading.set_pgresult(result)
+        self.description = [(result.fname(i).decode(),) for i in range(result.nfields)]
+
+    def fetchmany(self, size: int) -> list[tuple[Any, ...]]:
+        """So many of the rows that are left."""
+        begin, self._at = self._at, min(self._at + size, self._size)
+        rows: list[tuple[Any, ...]] = self._loading.load_rows(begin, self._at, tuple)
+        return rows
 
 
 @contextmanager
@@ -208,125 +209,84 @@ def _sqlite(url: str) -> Iterator[Select]:
         )
     except sqlite3.Error as error:
         raise UnreachableError(f"{path} cannot be read ({error}); {_CURE}") from error
+
+    def select(query: str) -> Found:
+        return _found(database.execute(query))
+
     try:
-        database.row_factory = sqlite3.Row
         database.execute("PRAGMA query_only = 1")
         database.execute("BEGIN")
-        yield lambda query: map(dict, database.execute(query))
+        yield select
     except sqlite3.OperationalError as error:
-        kind = NothingJudgedError if "no such" in str(error) else UnreachableError
-        raise kind(f"[books] of {path}: {error}; {_CURE}") from error
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY):
+            raise UnreachableError(f"{path} cannot be read ({error}); {_CURE}") from error
+        raise UnfitError(f"{error}; {_REFUSED}, or {_CURE}") from error
     except sqlite3.Error as error:
-        raise NothingJudgedError(f"[books] of {path}: {error}") from error
+        raise UnfitError(f"{error}; {_REFUSED}, or {_CURE}") from error
     finally:
         database.close()
+
+
+def _found(cursor: Any) -> Found:
+    """What a query has come to, by any of the drivers."""
+    columns = [column[0].lower() for column in cursor.description or ()]
+
+    def rows() -> Iterator[Row]:
+        while batch := cursor.fetchmany(_FETCH_ROWS):
+            yield from (dict(zip(columns, row, strict=True)) for row in batch)
+
+    return columns, rows()
 
 
 def _first(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-# A route ------------------------------------------------------------------------------------------
+# Routes -------------------------------------------------------------------------------------------
 
 
-def _by_route(books: Books, base_url: str) -> Select:
-    """The lists of one answer; it is asked once, so that both are of one instant."""
-    url = f"{base_url.rstrip('/')}{books.route}"
-    try:
-        told = ask_once(
-            url, total_s=_ROUTE_TIMEOUT_S, bytes_max=_ROUTE_BYTES_MAX, headers=dict(books.headers)
-        )
-    except UnansweredError as error:
-        raise UnreachableError(f"{url} cannot be read ({error}); check books.route") from error
-    if told.status != 200:
-        raise UnreachableError(f"{url} answers {told.status}; check books.route and its headers")
-    document, back = told.json(), {there: name for name, there in books.names.items()}
+def _by_route(shop: ShopBooks) -> Select:
+    """The lists of an answer; each route is asked once, so that what it tells is of one instant."""
+    documents: dict[str, Any] = {}
 
-    def select(pointer: str) -> Iterator[Row]:
-        found = at_pointer(document, pointer)
+    def select(asked: str) -> Found:
+        path, _, pointer = asked.partition("#")
+        if path not in documents:
+            documents[path] = _document(shop, path)
+        document = documents[path]
+        found = document if pointer == "/" else at_pointer(document, pointer)
+        if isinstance(found, dict):
+            found = [found]
         if found is ABSENT or not isinstance(found, list):
-            raise UnfitError(f"{pointer!r} is no list of objects in what the route answers")
+            has = ", ".join(map(str, document)) if isinstance(document, dict) else "no object"
+            raise UnfitError(
+                f"{pointer!r} is no list of objects in what {path} answers (it has {has[:200]}); "
+                "say where they are by a pointer such as '/data/orders', or '/' for all of it"
+            )
         for each in found:
             if not isinstance(each, dict):
-                raise UnfitError(f"{pointer!r} holds something that is no object")
-            yield {back.get(str(name), str(name)): value for name, value in each.items()}
+                raise UnfitError(f"{pointer!r} holds {str(each)[:60]!r}, which is no object")
+        return None, iter(found)
 
     return select
 
 
-# Values -------------------------------------------------------------------------------------------
-
-
-def _order(row: Row, zone: timezone, columns: set[str]) -> Order:
-    if not columns:
-        columns.update(row)
-    for name in ("user", "voucher"):
-        if row.get(name) is None:
-            raise UnfitError(f"orders have no {name!r}; write such as `SELECT buyer AS {name}`")
-    return Order(
-        id=_text(row["id"]) if row.get("id") is not None else None,
-        user=_text(row["user"]),
-        voucher=_text(row["voucher"]),
-        quantity=_count(row.get("quantity", 1), "quantity"),
-        live=_truth(row.get("live", True)),
-        at_ms=instant_ms(row.get("time"), zone),
-    )
-
-
-def _stock(row: Row, zone: timezone) -> Stock:
-    if row.get("voucher") is None:
-        raise UnfitError("stock has no 'voucher'; write such as `SELECT sku AS voucher`")
-    opens, closes = (instant_ms(row.get(name), zone) for name in ("opens", "closes"))
-    stock, initial = row.get("stock"), row.get("initial")
-    return Stock(
-        voucher=_text(row["voucher"]),
-        stock=None if stock is None else _count(stock, "stock"),
-        initial=None if initial is None else _count(initial, "initial"),
-        opens_ms=None if opens == NO_TIME else opens,
-        closes_ms=None if closes == NO_TIME else closes,
-    )
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.hex() if len(value) == 16 else value.decode("utf-8", "backslashreplace")
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _count(value: Any, name: str) -> int:
+def _document(shop: ShopBooks, path: str) -> Any:
+    url = f"{shop.base_url.rstrip('/')}{path}"
     try:
-        number = int(value)
-    except (TypeError, ValueError):
-        raise UnfitError(f"{name}: found {str(value)[:40]!r}, expected a whole number") from None
-    if number != value and not isinstance(value, str):
-        raise UnfitError(f"{name}: found {value!r}, expected a whole number")
-    return number
-
-
-def _truth(value: Any) -> bool:
-    if isinstance(value, bytes):
-        return any(value)
-    return value.strip().lower() not in _FALSE if isinstance(value, str) else bool(value)
-
-
-def instant_ms(value: Any, zone: timezone) -> int:
-    """An instant in Unix ms; NO_TIME where `value` is none. One that tells no zone is of `zone`."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            value = int(value) if value.isascii() and value.isdigit() else None
-    if isinstance(value, datetime):
-        placed = value if value.tzinfo else value.replace(tzinfo=zone)
-        return int((placed - _EPOCH) / timedelta(milliseconds=1))
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        return NO_TIME
-    number = float(value)
-    if not isfinite(number):
-        return NO_TIME
-    return int(number) if abs(number) >= _MS_FROM else int(number * 1000)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+        told = ask_once(
+            url,
+            total_s=_ROUTE_TIMEOUT_S,
+            bytes_max=_ROUTE_BYTES_MAX,
+            headers=dict(shop.books.headers),
+            way=shop.way,
+        )
+    except UnansweredError as error:
+        is_unknown = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        cure = "give the authority of its certificate with --ca, or --insecure to check none"
+        raise UnreachableError(
+            f"{url} cannot be read ({error}); {cure if is_unknown else 'check books.route'}"
+        ) from error
+    if told.status != 200:
+        raise UnreachableError(f"{url} answers {told.status}; check books.route and its headers")
+    return told.json()

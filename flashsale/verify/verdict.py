@@ -276,7 +276,8 @@ def _whole(
     )
     if verdict == Verdict.FAIL:
         return verdict, None
-    if not snapshot.accepted:
+    tells_by_books_alone = bool(snapshot.rests_on and snapshot.persisted)
+    if not (snapshot.accepted or tells_by_books_alone):
         return Verdict.UNKNOWN, "no order was accepted, so no rule was put to the test"
     if verdict == Verdict.UNKNOWN:
         doubted = (check.name for check in checks if check.verdict == verdict)

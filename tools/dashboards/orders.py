@@ -83,12 +83,15 @@ BOARD = Board(
                     limits=[1],
                 ),
                 Panel(
-                    "Sales that sell nothing",
-                    "Vanished: no terms or no stock in the ledger. Torn: their keys disagree.",
+                    "Sales whose books are wrong",
+                    "Vanished: no terms or no stock in the ledger. Torn: their keys disagree. Odd: "
+                    "keys of another type. Uneven: units and rows in MySQL do not add up.",
                     "short",
                     [
                         Query("max(flashsale_books_lost_sales)", "vanished"),
                         Query("max(flashsale_books_torn_sales)", "torn"),
+                        Query("max(flashsale_books_mistyped_keys)", "odd keys"),
+                        Query("max(flashsale_books_uneven_sales)", "uneven"),
                     ],
                     limits=[1],
                 ),

@@ -24,6 +24,10 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 log = structlog.get_logger(__name__)
 
+ANSWER = "flashsale.answer"
+"""In a scope of this server: the exchange, whose `answer` takes a whole answer at once, in place of
+two events. Where it is, the bounds of a head have been seen to."""
+
 
 class Link(Protocol):
     """What an exchange asks of its connection."""
@@ -50,6 +54,9 @@ class Link(Protocol):
         """Return when the client reads again, or is gone."""
 
 
+_ANSWERED: Start = (b"", 0, False)
+
+
 class Exchange:
     """`receive` and `send` of one ASGI scope."""
 
@@ -69,6 +76,7 @@ class Exchange:
         self.keeps = keeps  # the connection, after the answer
         self._length, self._asks = framing
         self._parts: list[bytes] = []
+        scope[ANSWER] = self
 
     def __repr__(self) -> str:
         return (
@@ -166,6 +174,27 @@ class Exchange:
             self._link.answered(self)
         elif self._link.is_clogged:
             await self._link.unclogged()
+
+    def answer(self, response: Response) -> None:
+        """As `send` for both events of an answer of ours."""
+        if self._is_gone:
+            return
+        if self._start is not None:
+            raise RuntimeError("the answer has begun already")
+        status, body, head = response
+        link = self._link
+        self._start = _ANSWERED
+        self.has_started = self.is_finished = True
+        unread = not self.is_whole and (self._asks or self._length == CHUNKED)
+        if unread or link.closes_next():
+            self.keeps = False
+        end = b"\r\n" if self.keeps else b"connection: close\r\n\r\n"
+        if self.scope["method"] == "HEAD":
+            body = b""
+        link.write(b"%b%b%b%b" % (link.status_line(status), head, end, body))
+        if self._waiters:
+            self.wake()
+        link.answered(self)
 
     def _first(self, start: Start, body: bytes, more: bool) -> bytes:
         """Head and first part as one piece, so that an answer in one part is one write."""

@@ -20,6 +20,7 @@ from flashsale.server.http.heads import (
     Refusal,
     make_scope,
     read_framing,
+    read_plain_head,
     read_target,
 )
 from flashsale.server.response import Header, Response
@@ -86,6 +87,8 @@ class Incoming:
         self._slice = len(data)
         between = not self.in_head and self.reading is None
         self._whole = data if between and isinstance(data, bytes) else None
+        if self._whole is not None and self._take_plain(self._whole):
+            return None
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -106,6 +109,24 @@ class Incoming:
         ):
             return BODY_TOO_LARGE
         return None
+
+    def _take_plain(self, data: bytes) -> bool:
+        """Take the one request that `data` is, where it is a plain one; the parser is not told."""
+        sizes = self._sizes
+        if len(data) > sizes.head_max:
+            return False
+        head = read_plain_head(data)
+        if head is None:
+            return False
+        method, target, headers = head
+        path_and_query = len(target[1]) + 1 + len(target[2])
+        if len(headers) > sizes.headers_max or path_and_query > sizes.target_max:
+            return False
+        scope = make_scope(method, "1.1", target, headers, self._ends)
+        exchange = Exchange(self._link, scope, _NO_BODY, keeps=True)
+        exchange.is_whole = True
+        self._line.append(exchange)
+        return True
 
     def give_up(self) -> Exchange:
         """Read no more; the exchange that was being read, or one for what was not even that."""

@@ -7,8 +7,10 @@ from flashsale.orders.lookup import OrderLookup
 from flashsale.server.app import Router
 from flashsale.server.openapi import Document
 from flashsale.server.request import Request
-from flashsale.server.response import RETRY_SOON, Response, ok, rejected
+from flashsale.server.response import RETRY_SOON, Response, ok, rejected, respond
 from flashsale.storage.metrics import Metrics
+
+OWN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 
 _HEALTHY = ok()
 _UNREADY = rejected("Not ready", 503, RETRY_SOON)
@@ -45,5 +47,4 @@ class ProcessRoutes:
     async def scrape(self, request: Request, segment: str) -> Response:
         """Prometheus' text format."""
         body = self.metrics.render()
-        length = (b"content-length", str(len(body)).encode())
-        return Response(200, body, [(b"content-type", self.metrics.content_type), length])
+        return respond(200, body, (b"content-type", self.metrics.content_type))

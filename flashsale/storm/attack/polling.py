@@ -10,8 +10,8 @@ from time import monotonic_ns
 from flashsale.model import Outcome
 from flashsale.scenario import template
 from flashsale.scenario.answer import Answer, indeterminate
+from flashsale.scenario.request import Prepared
 from flashsale.scenario.rules import QUEUED
-from flashsale.scenario.shop import Prepared
 from flashsale.storm.attack.attack import Mission
 from flashsale.storm.attack.connections import Connections
 from flashsale.storm.attack.requests import Exchange, ShopReader

@@ -185,7 +185,8 @@ SOLD_UNNAMED = ""
 
 def read_by(meanings: Meanings, told: Told) -> str | Reply:
     """The same by the rules of a shop. Pure."""
-    headers = {n.lower().encode("latin-1"): v.encode("latin-1") for n, v in told.headers.items()}
+    raw = httpx.Headers(told.headers.raw, encoding="latin-1")  # bytes, whatever they spell
+    headers = {n.lower().encode("latin-1"): v.encode("latin-1") for n, v in raw.items()}
     found = meanings.said_of(told.status, headers, told.body)
     if found is None:
         return Reply.LATER if told.status == 429 or told.status >= 500 else Reply.NEVER

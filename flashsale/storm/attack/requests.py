@@ -5,16 +5,19 @@ templates, filled. A request that wants what an earlier answer gives (a token, a
 filled when it is sent, and nothing else is.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
+from uuid import UUID
 
 from flashsale.model import Outcome
 from flashsale.scenario import template
 from flashsale.scenario.answer import MESSAGES, Answer
 from flashsale.scenario.load import Step
-from flashsale.scenario.rules import Meanings
-from flashsale.scenario.shop import Prepared
+from flashsale.scenario.request import Prepared
+from flashsale.scenario.rules import QUEUED, Meanings
 from flashsale.scenario.target import Target
+from flashsale.scenario.tokens import ID_COLUMN
 from flashsale.storm.attack.attack import Mission
 from flashsale.storm.attack.wire import KEPT, BrowseReader, Reader, SignReader
 from flashsale.storm.plan.plan import Plan
@@ -35,6 +38,33 @@ class ShopReader(Reader):
 
     def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
         return self.meanings.read(status, headers, body)
+
+
+class NamedReader(ShopReader):
+    """Reads the answer to one attempt whose request has named the order itself."""
+
+    def __init__(self, of: ShopReader, order: str) -> None:
+        self._of, self._order = of, order
+        self.meanings, self.kept = of.meanings, of.kept
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        return self._named(self._of.read(status, headers, body))
+
+    def recall(self, data: bytes) -> Answer | None:
+        answer = self._of.recall(data)
+        return None if answer is None else self._named(answer)
+
+    def remember(self, data: bytes, answer: Answer) -> None:
+        self._of.remember(data, answer._replace(order=None) if self._is_named(answer) else answer)
+
+    def bounded(self, answer: Answer) -> Answer:
+        return self._of.bounded(answer)
+
+    def _is_named(self, answer: Answer) -> bool:
+        return answer.outcome is Outcome.SOLD or answer.error == QUEUED
+
+    def _named(self, answer: Answer) -> Answer:
+        return answer._replace(order=self._order) if self._is_named(answer) else answer
 
 
 class TakingReader(Reader):
@@ -110,37 +140,65 @@ class Exchange:
         wants_order = any(template.ORDER in self._shop.names(step) for step in plan.steps)
         taking = {step for step, table in described.items() if table.take}
         taking |= {Step.BUY} if wants_order else set()
-        if not taking.intersection(plan.steps):
+        given = self._shop.order_given
+        if not (taking.intersection(plan.steps) or given):
             return [readers[Step(ask)] for ask in plan.asks]
-        return [
-            TakingReader(readers[Step(ask)], self._given_to(i))
-            if ask in taking
-            else readers[Step(ask)]
-            for i, ask in enumerate(plan.asks)
-        ]
+
+        def reader(attempt: int, step: Step) -> Reader:
+            found = readers[step]
+            if given and step is Step.BUY:
+                found = NamedReader(found, template.fill(given, self.values(attempt)))
+            return TakingReader(found, self._given_to(attempt)) if step in taking else found
+
+        return [reader(i, Step(ask)) for i, ask in enumerate(plan.asks)]
 
 
 class Values:
-    """What is known of each attempt when the plan is made."""
+    """What is known of each attempt when the plan is made, as far as somebody asks for it."""
 
     def __init__(self, mission: Mission) -> None:
         self._plan, self._tokens, self._columns = mission.plan, mission.tokens, mission.columns
-        sale = mission.scenario.sale
+        sale, self._called = mission.scenario.sale, mission.scenario.target.name_of
         self._same = {"run": mission.run, "quantity": str(sale.quantity if sale else 1)}
+        self._asked = [
+            (name, read)
+            for name in sorted(mission.scenario.target.names_asked)
+            if (read := self._reader(name)) is not None
+        ]
 
     def __call__(self, attempt: int) -> dict[str, str]:
-        plan = self._plan
-        user = plan.users[attempt] if plan.users else 0
-        named = plan.numbers[attempt] if plan.numbers else attempt
-        columns = self._columns.get(user, {})
+        found = dict(self._same)
+        for name, read in self._asked:
+            found[name] = read(attempt)
+        return found
+
+    def _reader(self, name: str) -> Callable[[int], str] | None:
+        """What tells a variable; None for one that is the same for all, or known only later."""
+        column = template.column_of(name)
+        if column is not None:
+            return lambda attempt: self._row(attempt).get(column, "")
         return {
-            **self._same,
-            **{f"user.{name}": value for name, value in columns.items()},
-            "user": columns.get("user_id", str(user)),
-            "token": self._tokens.get(user, ""),
-            "voucher": str(plan.things[attempt]),
-            "attempt": str(named),
-        }
+            "user": lambda attempt: self._row(attempt).get(ID_COLUMN) or str(self._user(attempt)),
+            "token": lambda attempt: self._tokens.get(self._user(attempt), ""),
+            "voucher": lambda attempt: self._called(self._plan.things[attempt]),
+            "attempt": lambda attempt: str(self._number(attempt)),
+            "uuid": lambda attempt: uuid_of(self._same["run"], self._number(attempt)),
+        }.get(name)
+
+    def _row(self, attempt: int) -> Mapping[str, str]:
+        return self._columns.get(self._user(attempt), {})
+
+    def _user(self, attempt: int) -> int:
+        return self._plan.users[attempt] if self._plan.users else 0
+
+    def _number(self, attempt: int) -> int:
+        return self._plan.numbers[attempt] if self._plan.numbers else attempt
+
+
+def uuid_of(run: str, attempt: int) -> str:
+    """A UUID of an attempt of a run, the same each time."""
+    digest = hashlib.blake2b(f"{run}-{attempt}".encode(), digest_size=16).digest()
+    return str(UUID(bytes=digest, version=4))
 
 
 class _LateRequests(Sequence[bytes]):

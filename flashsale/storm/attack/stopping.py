@@ -135,7 +135,7 @@ def ignore_signals() -> None:
 def parse_abort(text: str, where: str) -> Threshold:
     """The condition written as `metric condition`. Raises ValueError with one line."""
     condition = parse_expression(text, where)
-    if condition.metric.clock == DATABASE:
+    if condition.metric.clock == DATABASE or condition.stage:
         raise ValueError(f"{where}: {condition.name!r} is known only when the storm is over")
     if condition.metric.kind == "count" and condition.comparison not in (">", ">="):
         raise ValueError(

@@ -46,6 +46,7 @@ def write_merged(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> Non
         attempts.write_lines(map(_line, results.supposed()))
         attempts.write_lines(_line(line) for run in runs for line in run.lines(0) if _is_late(line))
         attempts.write_end(len(plan), results.sent, not all(run.ended for run in runs))
+        attempts.ensure_whole()
 
 
 def barrier_unix_us(runs: Sequence[ShardRun]) -> int | None:

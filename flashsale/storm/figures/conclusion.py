@@ -125,7 +125,7 @@ def conclude(
         sale=None if circumstances.shard else sale_figures(circumstances.claims),
         shard=circumstances.shard,
         merged=circumstances.merged,
-        thresholds=_thresholds([judge(threshold, figures) for threshold in scenario.thresholds]),
+        thresholds=_thresholds(scenario, figures),
         machine=circumstances.machine,
         aborts=[
             AbortFigures(**_threshold(judgement), at_end=judgement.at_end)
@@ -142,7 +142,7 @@ def with_loads(scenario: Scenario, figures: Figures, summary: Summary, loads: Lo
         counted = DatabaseFigures(loads=loads.count, shops=loads.shops, unknown=loads.unknown)
     found = {
         "database": counted,
-        "thresholds": _thresholds([judge(each, figures) for each in scenario.thresholds]),
+        "thresholds": _thresholds(scenario, figures),
     }
     return summary.model_copy(update=found).judged()
 
@@ -347,8 +347,10 @@ def _per_request_us(cpu_ns: int, sent: int) -> float | None:
     return round(cpu_ns / 1000 / sent, 2) if sent else None
 
 
-def _thresholds(judgements: Sequence[Judgement]) -> list[ThresholdFigures]:
-    return [ThresholdFigures(**_threshold(judgement)) for judgement in judgements]
+def _thresholds(scenario: Scenario, figures: Figures) -> list[ThresholdFigures]:
+    stages = scenario.load.parsed_stages
+    judged = (judge(threshold, figures, stages) for threshold in scenario.thresholds)
+    return [ThresholdFigures(**_threshold(judgement)) for judgement in judged]
 
 
 def _threshold(judgement: Judgement) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from flashsale.model import Ending
 from flashsale.run.attempts import CENSORED, LOST, NEVER, Attempts, label_of
 from flashsale.run.histogram import Histogram, hlog_head, hlog_line, merged
 from flashsale.scenario.answer import Answer
-from flashsale.scenario.load import Step
+from flashsale.scenario.load import Stage, Step
 from flashsale.scenario.thresholds import CLOCKS, Metric
 from flashsale.storm.figures.judging import Loads
 
@@ -41,6 +41,7 @@ class EndpointFigures:
         self, attempts: Attempts, chosen: Sequence[int], labels: Mapping[str, Sequence[int]]
     ) -> None:
         answers = (attempts.answers[i] for i in chosen)
+        self._attempts, self._chosen = attempts, chosen
         self.planned = len(chosen)
         self.sent = sum(attempts.sent_ns[i] != NEVER for i in chosen)
         self.outcomes: Mapping[Ending, int] = Counter(
@@ -72,6 +73,17 @@ class EndpointFigures:
                 if of == clock and label != LOST
             )
         return self._latencies.get((outcome.value, clock), Histogram())
+
+    def within(self, stage: Stage) -> "EndpointFigures":
+        """Of those due in a stage."""
+        due, begin_ns = self._attempts.due_ns, self._attempts.origin_ns + stage.begin_us * 1000
+        end_ns = begin_ns + stage.length_us * 1000
+
+        def due_then(chosen: Sequence[int]) -> list[int]:
+            return [i for i in chosen if begin_ns <= due[i] < end_ns]
+
+        labels = {label: own for label, all_ in self.labels.items() if (own := due_then(all_))}
+        return EndpointFigures(self._attempts, due_then(self._chosen), labels)
 
 
 def _evidence(answer: Answer) -> tuple[str, int, str]:
@@ -124,9 +136,11 @@ class Figures:
         had an answer or were waited for in vain."""
         return merged(found.latency(clock, outcome) for found in self.endpoints.values())
 
-    def of(self, endpoint: str) -> EndpointFigures:
-        """The figures of one endpoint; of no attempt where the plan did not ask it."""
-        return self.endpoints.get(endpoint) or EndpointFigures(self._attempts, (), {})
+    def of(self, endpoint: str, stage: Stage | None = None) -> EndpointFigures:
+        """The figures of one endpoint, or of those of its attempts that were due in a stage; of no
+        attempt where the plan did not ask it."""
+        found = self.endpoints.get(endpoint) or EndpointFigures(self._attempts, (), {})
+        return found if stage is None else found.within(stage)
 
     def hlog(self) -> str:
         """Both clocks, second by second, tagged `buy.sold.response` and so on."""
@@ -277,8 +291,9 @@ class RunningFigures:
         if self._lag_wanted:
             self.start_lag.record(self._lags_us(new))
 
-    def of(self, endpoint: str) -> RunningEndpoint:
-        """The figures of one endpoint so far; of no attempt where the plan does not ask it."""
+    def of(self, endpoint: str, stage: Stage | None = None) -> RunningEndpoint:
+        """The figures of one endpoint so far; of no attempt where the plan does not ask it. Stages
+        are not counted apart: no condition of an early end is about one."""
         named = (found for step, found in self._endpoints.items() if step.endpoint == endpoint)
         return next(named, None) or RunningEndpoint()
 

@@ -13,7 +13,8 @@ from typing import Protocol
 from flashsale.model import Ending, Verdict
 from flashsale.run.histogram import SAMPLES_BEYOND, Histogram
 from flashsale.run.summary import Check
-from flashsale.scenario.thresholds import DATABASE, Metric, Threshold, beside
+from flashsale.scenario.load import Stage
+from flashsale.scenario.thresholds import DATABASE, Figure, Metric, Threshold, beside
 from flashsale.storm.figures.sale import Claims
 
 _OPERATORS: Mapping[str, Callable[[Fraction, Fraction], bool]] = {
@@ -86,31 +87,51 @@ class Figures(Endpoint, Protocol):
     start_lag: Histogram
     loads: Loads | None
 
-    def of(self, endpoint: str) -> Endpoint:
-        """The figures of one endpoint; of no attempt where the plan did not ask it."""
+    def of(self, endpoint: str, stage: Stage | None = None) -> Endpoint:
+        """The figures of one endpoint, or of those of its attempts that were due in a stage; of no
+        attempt where the plan did not ask it."""
 
 
-def judge(threshold: Threshold, figures: Figures) -> Judgement:
-    """Whether `threshold` holds. Without samples it fails: silence is not a pass."""
-    metric = threshold.metric
-    if metric.kind == "latency":
-        value, missing = _latency(metric, figures)
-    elif metric.clock == DATABASE:
-        value, missing = _loads(metric, figures.loads)
-    else:
-        value, missing = _figure(metric, figures)
+def judge(threshold: Threshold, figures: Figures, stages: Sequence[Stage] = ()) -> Judgement:
+    """Whether `threshold` holds; `stages` are those of the load. Without samples it fails: silence
+    is not a pass."""
+    own, *others = threshold.figures
+    value, missing = _value(own, figures, stages)
+    limit, beside_it = threshold.limit, ""
+    for other in others:
+        there, why = _value(other, figures, stages)
+        if there is None:
+            return Judgement(threshold, Verdict.FAIL, None, f"{other.name}: {why}")
+        limit *= Fraction(there)
+        beside_it = f", beside {_shown(threshold, Fraction(there), limit)}"
     if value is None:
         return Judgement(threshold, Verdict.FAIL, None, missing)
     exact = Fraction(value)
-    holds = _OPERATORS[threshold.comparison](exact, threshold.limit)
+    holds = _OPERATORS[threshold.comparison](exact, limit)
     verdict = Verdict.PASS if holds else Verdict.FAIL
-    return Judgement(threshold, verdict, float(exact), _shown(threshold, exact))
+    return Judgement(threshold, verdict, float(exact), _shown(threshold, exact, limit) + beside_it)
 
 
-_Figure = int | Fraction | None
+_Number = int | Fraction | None
 
 
-def _loads(metric: Metric, loads: Loads | None) -> tuple[_Figure, str]:
+def _value(figure: Figure, figures: Figures, stages: Sequence[Stage]) -> tuple[_Number, str]:
+    """What it is; where it is nothing, None and why."""
+    metric = figure.metric
+    if metric.clock == DATABASE:
+        return _loads(metric, figures.loads)
+    if metric.kind == "rate":
+        return figures.rate_per_s, ""
+    if metric.clock == "start_lag":
+        return _statistic(metric, figures.start_lag)
+    due_in = stages[figure.stage - 1] if figure.stage else None
+    asked = figures.of(metric.endpoint, due_in) if metric.endpoint else figures
+    if metric.kind == "latency":
+        return _statistic(metric, asked.latency(metric.clock, metric.outcome))
+    return _count(metric, asked)
+
+
+def _loads(metric: Metric, loads: Loads | None) -> tuple[_Number, str]:
     if loads is None:
         return None, "the database's own statistics were not to be had"
     if loads.count is None:
@@ -124,10 +145,7 @@ def _loads(metric: Metric, loads: Loads | None) -> tuple[_Figure, str]:
             return loads.per_unknown, "no unknown id was asked for"
 
 
-def _figure(metric: Metric, figures: Figures) -> tuple[_Figure, str]:
-    if metric.kind == "rate":
-        return figures.rate_per_s, ""
-    asked = figures.of(metric.endpoint) if metric.endpoint else figures
+def _count(metric: Metric, asked: Endpoint) -> tuple[_Number, str]:
     if not asked.planned:
         return None, "no samples"
     if metric.outcome is None:
@@ -137,12 +155,8 @@ def _figure(metric: Metric, figures: Figures) -> tuple[_Figure, str]:
     return count if metric.kind == "count" else Fraction(count, asked.planned), ""
 
 
-def _latency(metric: Metric, figures: Figures) -> tuple[_Figure, str]:
+def _statistic(metric: Metric, histogram: Histogram) -> tuple[_Number, str]:
     """The statistic in µs; where there is none, None and why."""
-    if metric.clock == "start_lag":
-        histogram = figures.start_lag
-    else:
-        histogram = figures.of(metric.endpoint).latency(metric.clock, metric.outcome)
     if not histogram.count:
         return None, "no samples"
     if metric.statistic in ("mean", "max"):
@@ -162,9 +176,9 @@ _SHOWN = {
 """How a figure is shown: in which unit, with how many digits after the point at least."""
 
 
-def _shown(threshold: Threshold, value: Fraction) -> str:
+def _shown(threshold: Threshold, value: Fraction, limit: Fraction) -> str:
     scale, digits, unit = _SHOWN[threshold.metric.kind]
-    return beside(value * scale, threshold.limit * scale, digits) + unit
+    return beside(value * scale, limit * scale, digits) + unit
 
 
 EXAMPLES_MAX = 3

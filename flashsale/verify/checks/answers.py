@@ -11,7 +11,8 @@ from flashsale.verify.snapshot import Sale, Snapshot
 
 
 def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
-    """Every order that a user was told of is a row with that id, user and voucher, of any status.
+    """Every order that a user was told of is a row with that id, user and voucher, of any status;
+    and what was a row before the run is one still.
 
     An order that is no row yet cannot be judged while the queue holds any, nor what users were
     told by answers that the storm did not live to write down.
@@ -22,6 +23,7 @@ def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
         *violation("another row than promised", (o for s in sales for o in _changed(snapshot, s))),
         *late("promised, but no row", (o for s in sales for o in lost_promises(snapshot, s))),
         *violation("promised under no id", (o for s in sales for o in _garbled(s))),
+        *violation("a row no more", (o for s in sales for o in _vanished(snapshot, s))),
         *doubt("the storm's record is cut short", _unrecorded(snapshot)),
     ]
 
@@ -78,6 +80,15 @@ def _garbled(sale: Sale) -> Iterator[Offence]:
     for k, text in sale.claims.garbled.items():
         if sale.claims.outcome[k] == SOLD:
             yield sale.offence(f"sold, under {text[:40]!r} as the order id", sale.claims.user[k])
+
+
+def _vanished(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
+    """Orders from before the run whose rows are gone. A shop of its own may delete what ended."""
+    before = sale.before
+    if before is None or snapshot.rests_on:
+        return
+    for order in sorted((before.live | before.ended) - sale.row_of.keys()):
+        yield sale.offence("a row before the run, and none any more", order=order)
 
 
 def no_phantom(snapshot: Snapshot) -> list[Finding]:

@@ -68,6 +68,17 @@ def test_half_a_sale_is_refused(ledger: Redis, lost: int) -> None:
     assert everything(ledger) == before
 
 
+@pytest.mark.parametrize("lost", [0, 2, 3], ids=["stock", "orders", "receipts"])
+def test_a_sale_whose_keys_disagree_is_refused(ledger: Redis, lost: int) -> None:
+    load(ledger)
+    claim(ledger, (7, 1001))
+    ledger.delete(NAMES[lost])
+    ledger.setnx(NAMES[0], "100")
+    before = everything(ledger)
+    assert load(ledger) == TORN
+    assert everything(ledger) == before
+
+
 @pytest.mark.parametrize("left", [2, 3], ids=["orders", "receipts"])
 def test_orders_without_a_sale_are_refused(ledger: Redis, left: int) -> None:
     """Starting from MySQL's stock beside the receipts of an earlier sale would undersell."""

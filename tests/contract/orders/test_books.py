@@ -10,16 +10,21 @@ from redis import Redis
 from rig.rows import add_sale, generation, orders
 from rig.sale import claim, open_sale
 from rig.until import until
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from flashsale import keys
 from flashsale.errors import Unavailable
-from flashsale.orders.books import LOOKS, BooksWatch, LedgerSale, Look, Sold, judged, lift
-from flashsale.orders.metrics import BooksCollector
+from flashsale.keys import Lane
+from flashsale.orders import books as books_module
+from flashsale.orders.books import LedgerSale, Look, Sold, judged, reconcile, wrong_of
+from flashsale.orders.metrics import BooksCollector, look
 from flashsale.orders.persistence import persist
-from flashsale.orders.stream import OrderStream
+from flashsale.orders.stream import Order, OrderStream
+from flashsale.orders.watch import LOOKS, TOLD_S, BooksWatch, lift
+from flashsale.seckill.control import loaded_sales, read_units
 from flashsale.seckill.permit import Behind, Books
 from flashsale.seckill.queue import read_group
+from flashsale.seckill.sale import KINDS, kinds_of
 
 LONG_AGO = 5 << 32  # ids of orders whose claims are long over
 
@@ -39,15 +44,18 @@ class Desk:
         open_sale(ledger, units=100)
         self.stream = OrderStream(ledger, "c1")
         self.stream.ensure_group()
-        self.watch = BooksWatch(Books(ledger, pool), interval_s=60, claim_timeout_ms=2_000)
+        self.now_s = 1_000.0
+        self.watch = BooksWatch(
+            Books(ledger, pool), interval_s=60, claim_timeout_ms=2_000, now_s=lambda: self.now_s
+        )
 
     def sell(self, *users: int) -> None:
         answers = claim(self.ledger, *((user, LONG_AGO + user) for user in users))
         assert {code for code, _ in answers} == {0}
 
     def work(self) -> None:
-        entries: Any = [*self.stream.pending("0", 100), *self.stream.fresh(100, 1)]
-        if entries:
+        read = [*self.stream.pending("0", 100), *self.stream.fresh(100, 1)]
+        if entries := [entry for entry in read if isinstance(entry, Order)]:
             result = persist(self.pool, entries, generation(self.pool))
             self.stream.acknowledge([order.entry_id for order in result.done])
 
@@ -116,14 +124,58 @@ def test_entries_that_went_unread_are_seen_told_and_written_again(
     desk.sell(3, 4, 5)
     lose(desk)
     assert desk.looks(1).missing == 3
-    assert desk.figure("missing_orders") == 3
     assert desk.watch.total.requeued == 0, "one look may be of a moment in between"
+    assert desk.figure("missing_orders") == 0
     desk.looks(1)
     assert desk.watch.total.requeued == 3
+    assert desk.figure("missing_orders") == 3
     desk.work()
     assert orders(desk.pool) == {LONG_AGO + user: (user, 1) for user in range(1, 6)}
     assert agree(desk.looks(1))
     assert desk.figure("requeued_orders_total") == 3
+    desk.now_s += TOLD_S - 1
+    assert desk.figure("missing_orders") == 3, "no scrape misses it"
+    desk.now_s += 2
+    assert desk.figure("missing_orders") == 0
+
+
+def test_what_a_worker_was_given_and_lost_is_not_waited_for(desk: Desk) -> None:
+    """It was stopped with entries in its hands, and these were trimmed."""
+    desk.sell(1, 2, 3)
+    desk.stream.fresh(2, 1)
+    _trimmed(desk)
+    assert desk.looks(2).missing == 3
+    assert desk.watch.total.requeued == 3
+    assert read_group(desk.ledger).outstanding == 3
+    desk.work()
+    assert len(orders(desk.pool)) == 3
+
+
+def _sold(*units_and_owed: tuple[int, int]) -> Callable[[Connection, Lane], dict[int, Sold]]:
+    told = iter(units_and_owed)
+    return lambda connection, lane: {1: Sold(*next(told), 0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("told", "wrong"),
+    [
+        ([(2, 0), (3, 0), (2, 0)], (0, 0)),  # user 3 cancels, and the ledger has not heard of it
+        ([(4, 0), (3, 0), (4, 0)], (0, 0)),  # somebody's order became a row meanwhile
+        ([(2, 0), (2, 0), (2, 0)], (1, 0)),
+        ([(5, 0), (4, 0), (5, 0)], (0, 1)),
+    ],
+)
+def test_what_one_reading_of_mysql_says_is_not_believed(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[tuple[int, int]],
+    wrong: tuple[int, int],
+) -> None:
+    desk.sell(1, 2, 3)
+    desk.work()
+    monkeypatch.setattr(books_module, "read_sold", _sold(*told))
+    found = reconcile(Books(desk.ledger, desk.pool))
+    assert (found.missing, found.forgotten) == wrong
 
 
 def test_what_stays_missing_closes_the_sales_until_the_books_agree(desk: Desk) -> None:
@@ -212,6 +264,81 @@ def test_a_sale_that_is_gone_altogether_is_lost_as_well(desk: Desk) -> None:
     desk.work()
     desk.ledger.srem(keys.LOADED_SALES, "1")
     assert list(desk.looks(1).lost_sales) == [1]
+
+
+EVERY_KEY = {**KINDS, **kinds_of([1])}
+
+
+@pytest.mark.parametrize("name", EVERY_KEY)
+def test_a_key_of_another_type_is_told_and_hides_nothing(desk: Desk, name: str) -> None:
+    desk.sell(1, 2)
+    desk.work()
+    desk.looks(1)
+    desk.ledger.delete(name)
+    desk.ledger.zadd(name, {"x": 1})
+    found = desk.looks(1)
+    if name == keys.PERMIT:  # one of another type is none, and a new one takes its place
+        assert agree(found)
+    else:
+        assert list(found.mistyped) == [name]
+        assert desk.figure("mistyped_keys") == 1
+        assert [told for told in wrong_of(found) if name in told]
+    figures = look(desk.ledger)
+    assert (figures.dead is None) == (name == keys.STREAM_DEAD)
+    assert desk.watch.total.failures == 0
+
+
+@pytest.mark.parametrize("name", ["abc", "007", "²", "-", "9" * 30])
+def test_a_stock_that_is_no_number_is_a_lost_sale(desk: Desk, name: str) -> None:
+    desk.ledger.set(keys.seckill_stock(1), name)
+    desk.ledger.sadd(keys.LOADED_SALES, name)
+    found = desk.looks(1)
+    assert list(found.lost_sales) == [1]
+    assert list(look(desk.ledger).sales) == []
+    assert read_units(desk.ledger, loaded_sales(desk.ledger))[0].voucher_id == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM tb_voucher_order WHERE user_id = 1",
+        "UPDATE tb_voucher_order SET status = 4 WHERE user_id = 1",
+        "UPDATE tb_voucher_order SET voucher_id = 2 WHERE user_id = 1",
+        "INSERT INTO tb_voucher_order (id, user_id, voucher_id, create_time) "
+        "VALUES (1, 99, 1, '2026-01-01')",
+        "UPDATE tb_seckill_voucher SET initial_stock = initial_stock + 1",
+    ],
+)
+def test_units_and_rows_of_mysql_that_do_not_add_up_are_told(desk: Desk, statement: str) -> None:
+    desk.sell(1, 2)
+    desk.work()
+    assert agree(desk.looks(1))
+    with desk.pool.begin() as connection:
+        connection.execute(text(statement))
+    assert desk.looks(1).uneven_sales == (), "they are counted every few seconds"
+    desk.now_s += 6
+    found = desk.looks(1)
+    assert found.uneven_sales == (1,)
+    assert desk.figure("uneven_sales") == 1
+    assert "sales whose units and rows in MySQL do not add up: 1" in wrong_of(found)
+
+
+def test_what_is_new_is_looked_at_again_at_once(desk: Desk) -> None:
+    """The next look by the clock would be in a minute."""
+    desk.sell(1, 2)
+    _trimmed(desk)
+    desk.ledger.hset(keys.seckill_receipt(1), mapping={"1": "x", "2": "y"})
+    stop = threading.Event()
+    thread = threading.Thread(target=desk.watch.run, args=(stop,))
+    thread.start()
+    try:
+        desk.watch.doubt.set()
+        until(lambda: desk.watch.total.closings == 1)
+        assert desk.watch.total.looks in (LOOKS - 1, LOOKS)
+    finally:
+        stop.set()
+        desk.watch.doubt.set()
+        thread.join(5)
 
 
 def test_a_ledger_that_is_behind_is_told_and_closed_at_once(desk: Desk) -> None:

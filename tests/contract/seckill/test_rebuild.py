@@ -8,28 +8,34 @@ import pytest
 import structlog
 from redis import Redis
 from rig.killed import each_kill, killed
-from rig.rows import add_sale, generation, marks, order_row, orders
+from rig.rows import add_sale, generation, marks, order_row, orders, units
 from rig.sale import HOUR_MS, claim, everything, now_ms, open_sale, stock
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Table, delete, insert, select, text
 
 from flashsale import keys
-from flashsale.campaign.rebuilding import acknowledged_and_gone
-from flashsale.errors import Indeterminate, UsageError
-from flashsale.orders.books import BooksWatch, Look
+from flashsale.campaign.rebuilding import acknowledged_and_gone, finish_changes
+from flashsale.errors import Indeterminate, Unavailable, UsageError, ViolationError
+from flashsale.failpoints import armed
+from flashsale.orders.books import Look, read_uneven
 from flashsale.orders.persistence import persist
 from flashsale.orders.stream import OrderStream
+from flashsale.orders.watch import BooksWatch
 from flashsale.seckill import rebuild as rebuild_module
+from flashsale.seckill import survey as survey_module
 from flashsale.seckill.control import SaleControl, read_units
 from flashsale.seckill.ids import EPOCH_S, day_of
 from flashsale.seckill.permit import Behind, Books
 from flashsale.seckill.queue import read_queue
-from flashsale.seckill.rebuild import (
-    CLOSED_FOR_REBUILD,
-    Rebuild,
-    alone,
-    survey,
+from flashsale.seckill.rebuild import CLOSED_FOR_REBUILD, Rebuild, alone
+from flashsale.seckill.sale import KINDS, kinds_of, read_terms
+from flashsale.seckill.survey import survey
+from flashsale.storage.tables import (
+    journal,
+    order_return,
+    seckill_voucher,
+    stream_position,
+    voucher_order,
 )
-from flashsale.seckill.sale import read_terms
 
 UNITS = 30
 BEGIN_MS, END_MS = now_ms() - HOUR_MS, now_ms() + HOUR_MS
@@ -113,6 +119,8 @@ class Shop:
                 if of == voucher and order_row(self.pool, order).live
             }
             assert live == set(receipts.items())
+        with self.pool.connect() as connection:
+            assert read_uneven(connection) == []
         watch = BooksWatch(self.books, interval_s=1, claim_timeout_ms=2_000)
         found = watch.look()
         assert found == Look(permitted=True)
@@ -145,7 +153,7 @@ def test_a_whole_ledger_is_left_as_it_is(shop: Shop) -> None:
 # What was lost ------------------------------------------------------------------------------------
 
 
-def delete(*names: str) -> Callable[[Shop], object]:
+def deleted(*names: str) -> Callable[[Shop], object]:
     return lambda shop: shop.ledger.delete(*names)
 
 
@@ -167,24 +175,56 @@ def other_state(shop: Shop) -> None:
     shop.ledger.hset(keys.seckill_sale(1), mapping={"initial": 99, "end": 5})
 
 
+def of_another_type(name: str) -> Callable[[Shop], object]:
+    def replaced(shop: Shop) -> None:
+        shop.ledger.delete(name)
+        shop.ledger.zadd(name, {"x": 1})
+
+    return replaced
+
+
+def said(*statements: str) -> Callable[[Shop], object]:
+    """Somebody says so to MySQL, by hand."""
+    return lambda shop: shop.sql(*statements)
+
+
 RESTORED: dict[str, Callable[[Shop], object]] = {
-    "stock": delete(keys.seckill_stock(1)),
-    "sale": delete(keys.seckill_sale(1)),
-    "set": delete(keys.seckill_order(1)),
+    "stock": deleted(keys.seckill_stock(1)),
+    "sale": deleted(keys.seckill_sale(1)),
+    "set": deleted(keys.seckill_order(1)),
     "receipts of rows": lambda shop: shop.ledger.hdel(keys.seckill_receipt(1), "1", "2"),
     "receipts of the backlog": lambda shop: shop.ledger.hdel(keys.seckill_receipt(1), "11", "15"),
-    "receipts": delete(keys.seckill_receipt(1)),
-    "all of a sale but its receipts": delete(
+    "receipts": deleted(keys.seckill_receipt(1)),
+    "all of a sale but its receipts": deleted(
         keys.seckill_stock(1), keys.seckill_sale(1), keys.seckill_order(1), keys.LOADED_SALES
     ),
     "backlog": lambda shop: shop.ledger.xtrim(keys.STREAM_ORDERS, maxlen=0, approximate=False),
     "pending entries": read_and_deleted,
-    "stream": delete(keys.STREAM_ORDERS),
+    "stream": deleted(keys.STREAM_ORDERS),
     "group": lambda shop: shop.ledger.xgroup_destroy(keys.STREAM_ORDERS, keys.GROUP),
-    "epoch": delete(keys.EPOCH),
+    "epoch": deleted(keys.EPOCH),
     "stream's ids": spent,
     "terms": other_state,
     "a wrong stock": lambda shop: shop.ledger.set(keys.seckill_stock(1), 30),
+    "a stock that Redis does not count with": lambda shop: shop.ledger.set(
+        keys.seckill_stock(1), "016"
+    ),
+    "a state that is none": lambda shop: shop.ledger.hset(keys.seckill_sale(1), "state", "opne"),
+    "a fence that is no number": lambda shop: shop.ledger.set(keys.LOCK_FENCE, "x"),
+    "a row": said("DELETE FROM tb_voucher_order WHERE user_id = 1 AND voucher_id = 1"),
+    "all rows": said("DELETE FROM tb_voucher_order"),
+    "a row and its unit": said(
+        "DELETE FROM tb_voucher_order WHERE user_id = 1 AND voucher_id = 1",
+        "UPDATE tb_seckill_voucher SET stock = stock + 1 WHERE voucher_id = 1",
+    ),
+    "a sale of MySQL": said("DELETE FROM tb_seckill_voucher WHERE voucher_id = 1"),
+    "units of MySQL": said("UPDATE tb_seckill_voucher SET stock = 0"),
+    "more units of MySQL": said("UPDATE tb_seckill_voucher SET stock = stock + 5"),
+    **{
+        f"the type of {name}": of_another_type(name)
+        for name in (*KINDS, *kinds_of([1]), keys.order_counter(day_of(BASE >> 32)))
+        if name != keys.STREAM_ORDERS  # what was in it and had no receipt yet is gone with it
+    },
     "strangers": lambda shop: [
         shop.ledger.hset(keys.seckill_receipt(1), mapping={"x": "y", "007": "8"}),
         shop.ledger.sadd(keys.seckill_order(1), "x", "007", "88"),
@@ -201,6 +241,101 @@ def test_what_was_lost_is_restored(shop: Shop, lose: Callable[[Shop], object]) -
     assert everything(shop.ledger) == before, "a look changes nothing"
     Rebuild(shop.books).apply()
     shop.check_whole()
+
+
+def test_what_hand_work_made_of_a_row_counts(shop: Shop) -> None:
+    """Of user 1 the row is another user's, of 2 another sale's, of 4 it is cancelled."""
+    shop.sql(
+        "UPDATE tb_voucher_order SET user_id = 90 WHERE user_id = 1 AND voucher_id = 1",
+        "UPDATE tb_voucher_order SET user_id = 91, voucher_id = 2 "
+        "WHERE user_id = 2 AND voucher_id = 1",
+        "UPDATE tb_voucher_order SET status = 4 WHERE user_id = 4 AND voucher_id = 1",
+    )
+    found = survey(shop.books)
+    assert [repair.units for repair in found.repairs] == [UNITS - 7, UNITS - 6]
+    Rebuild(shop.books).apply()
+    shop.work()
+    assert not survey(shop.books).is_needed
+    assert {"90"} <= shop.receipts().keys()
+    assert not {"1", "2", "4"} & shop.receipts().keys()
+    assert "91" in shop.receipts(2)
+    assert (stock(shop.ledger, 1), stock(shop.ledger, 2)) == (UNITS - 12, UNITS - 6)
+    assert (units(shop.pool, 1), units(shop.pool, 2)) == (UNITS - 12, UNITS - 6)
+
+
+# MySQL came back older ----------------------------------------------------------------------------
+
+_RESTORED_TABLES = (voucher_order, seckill_voucher, stream_position, order_return, journal)
+
+
+def dumped(pool: Engine) -> dict[Table, list[dict[str, Any]]]:
+    with pool.connect() as connection:
+        return {
+            table: [
+                {name: value for name, value in row._mapping.items() if name != "live"}
+                for row in connection.execute(select(table))
+            ]
+            for table in _RESTORED_TABLES
+        }
+
+
+def put_back(pool: Engine, dump: dict[Table, list[dict[str, Any]]]) -> None:
+    with pool.begin() as connection:
+        for table, rows in dump.items():
+            connection.execute(delete(table))
+            if rows:
+                connection.execute(insert(table), rows)
+
+
+def test_an_older_mysql_is_told_of_what_it_forgot_by_the_receipts(shop: Shop) -> None:
+    shop.work()
+    dump = dumped(shop.pool)
+    shop.sell(1, 20, 21)
+    shop.work()
+    put_back(shop.pool, dump)
+    watch = BooksWatch(shop.books, interval_s=1, claim_timeout_ms=2_000)
+    assert watch.run_once().missing == 2
+    watch.run_once()
+    assert watch.total.requeued == 2
+    shop.check_whole(held=16)
+
+
+def test_of_an_older_mysql_an_order_that_was_cancelled_since_holds_its_unit_again(
+    shop: Shop,
+) -> None:
+    shop.work()
+    dump = dumped(shop.pool)
+    shop.cancel(5)
+    shop.sell(1, 20)
+    shop.work()
+    put_back(shop.pool, dump)
+    Rebuild(shop.books).apply()
+    assert "5" in shop.receipts()
+    shop.check_whole(held=15)
+
+
+def test_a_change_of_a_sale_that_an_older_mysql_forgot_does_not_stand_in_its_way(
+    shop: Shop,
+) -> None:
+    shop.work()
+    control = SaleControl(shop.pool, shop.ledger, "ann")
+    control.restock(1, 1)
+    dump = dumped(shop.pool)
+    for _ in range(3):
+        control.restock(1, 1)
+    put_back(shop.pool, dump)
+    shop.sql("ALTER TABLE tb_journal AUTO_INCREMENT = 3")
+    with pytest.raises(ViolationError, match="`flashsale rebuild --apply` makes"):
+        control.restock(1, 1)
+    finish_changes(shop.pool, shop.ledger)
+    Rebuild(shop.books).apply()
+    finish_changes(shop.pool, shop.ledger)
+    assert not control.unfinished()
+    control.restock(1, 1)
+    (sale, _), (terms, _) = read_units(shop.ledger, [1, 2]), read_terms(shop.pool)
+    assert (sale.offered, sale.imbalance) == (terms.initial, "")
+    assert terms.initial == UNITS + 3
+    assert not survey(shop.books).is_needed
 
 
 def test_of_a_flushed_ledger_all_is_restored_but_what_mysql_never_knew(shop: Shop) -> None:
@@ -328,7 +463,8 @@ def test_cut_short_anywhere_it_sells_nothing_and_the_next_one_ends_it(
         left[0] -= 1
         return real(*args, **words)
 
-    monkeypatch.setattr(rebuild_module, "call", counted)
+    for module in (rebuild_module, survey_module):
+        monkeypatch.setattr(module, "call", counted)
     while True:
         shop.ledger.delete(keys.seckill_order(1), keys.seckill_stock(2))
         shop.ledger.hdel(keys.seckill_receipt(1), "1", "12")
@@ -348,10 +484,50 @@ def test_cut_short_anywhere_it_sells_nothing_and_the_next_one_ends_it(
     assert "12" not in shop.receipts(), "its entry went with its receipt: nothing names it any more"
 
 
+def _older(shop: Shop) -> None:
+    """The ledger of before users 9 and 10 bought: no closing is in it."""
+    shop.ledger.hdel(keys.seckill_receipt(1), "9", "10")
+    shop.ledger.srem(keys.seckill_order(1), "9", "10")
+    shop.ledger.incrby(keys.seckill_stock(1), 2)
+    shop.ledger.delete(keys.CLOSED)
+
+
+def _flushed(shop: Shop) -> None:
+    shop.ledger.flushall()
+
+
+@pytest.mark.parametrize("point", ["rebuild.requeued", "rebuild.drawn"])
+@pytest.mark.parametrize(("lose", "held"), [(_older, 14), (_flushed, 14)])
+def test_a_ledger_that_is_another_one_at_the_end_is_rebuilt_from_the_beginning(
+    shop: Shop, point: str, lose: Callable[[Shop], None], held: int
+) -> None:
+    """Two faults at once: it is lost again after the last survey."""
+    shop.work()
+    shop.ledger.delete(keys.seckill_stock(1))
+    left = [lose]
+
+    def lost() -> None:
+        if left and (point == "rebuild.drawn" or not survey(shop.books).repairs):
+            left.pop()(shop)
+
+    with armed(point, lost):
+        Rebuild(shop.books).apply()
+    assert not left
+    shop.check_whole(held=held)
+
+
+def test_a_ledger_that_was_started_anew_while_it_was_surveyed_is_told(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey_module, "read_server", lambda ledger: ("another", ["2026:01:01"]))
+    with pytest.raises(Unavailable, match="while it was surveyed"):
+        survey(shop.books)
+
+
 def test_a_store_that_goes_away_leaves_the_sales_closed(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*args: Any) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise Indeterminate("MySQL went away")
 
     shop.ledger.delete(keys.seckill_stock(1))

@@ -251,28 +251,41 @@ def test_the_access_log_tells_the_order_and_how_long_it_took(
     assert "13800000000" not in text
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["no access log", "access log"])
+def broken(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[NginxServer, Path]]:
+    """An nginx one of whose replicas is dead and the other breaks off, and where it tells that."""
+    dead, folder = Port.free(), tmp_path_factory.mktemp("broken")
+    with FakeReplica("break off") as replica:
+        balancing = Balancing(replica_ports=(dead.number, replica.port), access_log=request.param)
+        with NginxServer(folder, balancing) as server:
+            yield server, folder / ("access.log" if request.param else "nginx.log")
+    dead.close()
+
+
 @pytest.mark.parametrize("method", ["POST", "GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("header", [{}, {"Referer": "http://127.0.0.1/x?phone=13800000000"}])
 @pytest.mark.parametrize(
     "path",
     [
+        *("/claim?", "/claim;", "/imgs/blogs/1/a.png?"),
         *("/user/code?", "//user/code?", "/x/../user/code?", "/user/%63ode?", "/user%2Fcode?"),
         *("/user/?", "/user?", "/User/code?", "/user/code%3F", "/user/code%3f", "/user/code;"),
     ],
 )
-def test_no_log_tells_a_phone(tmp_path: Path, method: str, path: str) -> None:
+def test_no_log_tells_a_phone(
+    broken: tuple[NginxServer, Path], method: str, path: str, header: dict[str, str]
+) -> None:
     """Neither where replicas break off, nor where none is left, nor where the body is too large."""
-    dead = Port.free()
-    with FakeReplica("break off") as broken:
-        balancing = Balancing(replica_ports=(dead.number, broken.port), access_log=True)
-        with NginxServer(tmp_path, balancing) as server:
-            for _ in range(4):  # until both are out of rotation
-                _ask(server, method, f"{path}phone=13800000000")
-            _ask(server, method, f"{path}phone=13800000000", b"x" * 65_537)
-            assert _ask(server, "POST", "/claim").status == 502
-    dead.close()
-    told = (tmp_path / "nginx.log").read_text() + (tmp_path / "access.log").read_text()
-    assert "13800000000" not in told
-    assert "/claim" in (tmp_path / "nginx.log").read_text(), "what else goes wrong is told"
+    server, log = broken
+    for _ in range(2):
+        _ask(server, method, f"{path}phone=13800000000", **header)
+    _ask(server, method, f"{path}phone=13800000000", b"x" * 65_537, **header)
+    assert _ask(server, "POST", "/claim").status == 502
+    until(lambda: '"path":"/claim","status":502' in log.read_text())
+    assert '"upstream_status":"502' in log.read_text(), "what goes wrong is told"
+    assert "13800000000" not in "".join(it.read_text() for it in log.parent.glob("*.log"))
 
 
 def test_a_body_of_the_greatest_length_passes(nginx: NginxServer) -> None:

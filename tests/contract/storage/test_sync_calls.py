@@ -11,6 +11,7 @@ from flashsale.storage.roles import (
     Rejected,
     call,
     call_all,
+    call_each,
     evaluate,
     evaluate_each,
     sync_client,
@@ -50,6 +51,17 @@ def test_the_first_trouble_of_a_pipeline_is_raised_as_what_it_is(ledger: Redis) 
     with pytest.raises(NoGroup, match="NOGROUP"):
         call_all(pipeline)
     assert call(ledger.get, "n") == "2", "a pipeline is no transaction"
+
+
+def test_each_command_of_a_pipeline_may_be_refused_by_itself(ledger: Redis) -> None:
+    ledger.set("text", "x")
+    pipeline = ledger.pipeline(transaction=True)
+    pipeline.incr("n")
+    pipeline.scard("text")
+    pipeline.get("text")
+    one, refused, last = call_each(pipeline)
+    assert (one, last) == (1, "x")
+    assert isinstance(refused, Rejected)
 
 
 def test_a_plain_command_says_what_it_found(ledger: Redis) -> None:

@@ -125,6 +125,35 @@ def test_a_power_cut_of_the_ledger_and_one_of_mysql_lose_nothing(tmp_path: Path)
     assert not cut.startswith("0 writes"), "MariaDB leaves pages for later"
 
 
+ONCE = [
+    *(
+        Fault.made(at="1s", what="failing_fsync", whom=w, **{"for": "1s"})
+        for w in ("ledger", "mysql")
+    ),
+    *(
+        Fault.made(at="1s", what="clock", whom=whom, shift_ms=shift_ms, **{"for": "1500ms"})
+        for whom, shift_ms in (("replica", 30_000), ("worker", -30_000), ("ledger", -1_500))
+    ),
+    *(
+        Fault.made(at="1s", what="delete", whom="ledger", key=key, **{"for": "500ms"})
+        for key in ("stock", "order", "receipt", "sale")
+    ),
+]
+"""What seeds draw seldom: each once on a whole stack."""
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("once", ONCE, ids=lambda it: f"{it.what}-{it.whom}-{it.key}")
+def test_every_rule_holds_under_it(tmp_path: Path, once: Fault) -> None:
+    done = rehearse(tmp_path, as_tables([once]))
+    told = done.stdout + done.stderr
+    assert set(rules(tmp_path / "run").values()) == {"pass"}, told
+    (record,) = json.loads((tmp_path / "run/faults.json").read_text())["faults"]
+    assert record["healed_ms"] >= record["done_ms"] + 500, told
+    assert "differences put right" in record["found"] or once.what != "delete"
+
+
 def test_a_fault_of_whom_the_stack_does_not_have_is_refused_before_it_starts(
     tmp_path: Path,
 ) -> None:

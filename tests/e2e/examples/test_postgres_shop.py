@@ -19,6 +19,9 @@ from rig.until import until
 
 from examples.postgres_shop import SCHEMA
 from flashsale.asking import UnansweredError, ask_once
+from flashsale.books import Books, ShopBooks
+from flashsale.verify import shop_tables
+from flashsale.verify.shop_rows import UnfitError
 
 pytestmark = pytest.mark.timeout(240)
 SHOP = str(ROOT / "examples" / "postgres_shop.toml")
@@ -30,7 +33,10 @@ def database() -> Iterator[str]:
     with postgres() as url:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("CREATE ROLE reader LOGIN")
-            connection.execute("GRANT pg_read_all_data TO reader")
+            connection.execute(SCHEMA)
+            connection.execute("GRANT SELECT ON orders, skus TO reader")
+            connection.execute("CREATE TABLE secrets (n int); CREATE SEQUENCE numbers")
+            connection.execute("GRANT ALL ON SEQUENCE numbers TO reader")
         yield url
 
 
@@ -156,6 +162,33 @@ def test_the_right_shop_is_not_accused_by_an_account_that_only_reads(
     assert told["orders"]["accepted"] == told["orders"]["persisted"] == UNITS
     assert verdicts(told, "unknown") == {"redis_conservation", "queue_empty"}
     assert told["rests_on"] == ["orders of the shop's database", "stock of the shop's database"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELECT 1 AS user FROM nowhere", 'relation "nowhere" does not exist'),
+        ("SELECT buyer AS user FROM orders", 'column "buyer" does not exist'),
+        ("SELECT n AS user FROM secrets", "permission denied for table secrets"),
+        ("SELECT FROM WHERE", "syntax error"),
+        ("SELECT 1 / 0 AS user", "division by zero"),
+        ("SELECT nextval('numbers') AS user", "in a read-only transaction"),
+        ("SELECT pg_sleep(9) AS user", "statement timeout, after 1 s; ask for less"),
+        ("SELECT 1 AS user; COMMIT; DROP TABLE secrets", "cannot insert multiple commands"),
+        ("SELECT 'infinity'::timestamptz AS time, 1 AS user", "timestamp too large"),
+    ],
+)
+def test_what_the_database_refuses_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, query: str, said: str
+) -> None:
+    monkeypatch.setattr(shop_tables, "_READ_TIMEOUT_S", 1)
+    books = Books.model_construct(orders=query, stock="", route="", names={})
+    with pytest.raises(UnfitError) as error:
+        shop_tables.read_tables(ShopBooks(books, run.reader), [1])
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    with psycopg.connect(run.database) as owner:
+        owner.execute("SELECT FROM secrets")
 
 
 @pytest.mark.slow

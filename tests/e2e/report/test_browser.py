@@ -50,6 +50,13 @@ CHARTS = [
     "lag",
     "health",
 ]
+LEAVING = """[...document.querySelectorAll('h1, h2, p, li, dt, dd, caption, th, td')].filter(e => {
+    const card = e.closest('.card, main'), edge = card.getBoundingClientRect().right;
+    const hidden = e.closest('thead, .plot, details');
+    const cut = e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline';
+    return e.offsetWidth && !hidden && (cut || e.getBoundingClientRect().right > edge + 1);
+}).map(e => e.innerText)"""
+"""Words that are cut off, or stand beyond the edge of what they stand in."""
 SCREENS = [Screen(), PHONE, Screen(dark=True), Screen(390, 844, dark=True, phone=True)]
 
 
@@ -114,6 +121,23 @@ def test_a_person_finds_verdict_figures_and_every_chart(
     assert all(seen(page, key) for key in CHARTS)
     assert page.evaluate("document.documentElement.scrollWidth") <= screen.width
     assert is_quiet(page)
+
+
+@pytest.mark.parametrize(
+    ("width", "media"), [(1280, "screen"), (500, "screen"), (794, "print")], ids=str
+)
+def test_no_words_leave_their_card(browser: Browser, report: Path, width: int, media: str) -> None:
+    """Of a calibrated run, whose generator has the most to tell."""
+    page = browser.open(report, Screen(width, 900))
+    page.call("Emulation.setEmulatedMedia", media=media)
+    assert "Headroom" in page.evaluate("document.body.innerText")
+    assert page.evaluate(LEAVING) == []
+
+
+def test_words_that_leave_their_card_would_be_found(browser: Browser, report: Path) -> None:
+    page = browser.open(report, Screen(500, 900))
+    page.evaluate("document.querySelector('dl dd').textContent = 'x'.repeat(200)")
+    assert len(page.evaluate(LEAVING)) > 0
 
 
 def test_charts_keep_within_a_phone(browser: Browser, report: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 from rig.command_line import run_flashsale
-from rig.scripted_sale import ScriptedSale, sell
+from rig.scripted_sale import Act, Claim, ScriptedSale, sell
 
 RUNS = Path(__file__).parents[2] / "fixtures" / "runs"
 SCENARIO = """# Does it hold?
@@ -120,7 +120,10 @@ def test_a_verdict_is_told_where_its_files_cannot_be_written(desk: Path) -> None
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
     try:
-        done = storm(desk, "--out", "out", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(steps))
+        done = storm(
+            desk, "--out", "out", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(steps),
+            PYTHONDONTWRITEBYTECODE="1",
+        )  # fmt: skip
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert done.returncode == 0, done.stderr
@@ -135,13 +138,49 @@ def test_a_verdict_is_told_where_its_files_cannot_be_written(desk: Path) -> None
 
 def test_a_record_that_cannot_be_kept_is_one_line(desk: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, limits[1]))
     try:
-        done = storm(desk, "--out", "out", "--quiet")
+        done = storm(desk, "--out", "out", "--quiet", PYTHONDONTWRITEBYTECODE="1")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert done.returncode == 2, done.stderr
     assert "attempts.jsonl: File too large; raise the limit" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("units", "code", "verdict"), [(10, 6, "INVALID"), (5, 3, "FAIL")])
+def test_a_record_that_breaks_off_under_a_storm_takes_no_verdict_along(
+    desk: Path, units: int, code: int, verdict: str
+) -> None:
+    """The plan of so few attempts fits, their results do not."""
+    (desk / "tiny.toml").write_text(SCENARIO.replace("units = 10", f"units = {units}"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (7_000, limits[1]))
+    try:
+        done = storm(desk, "--out", "out", "--quiet", PYTHONDONTWRITEBYTECODE="1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert done.returncode == code, done.stderr
+    assert f"verdict    {verdict}" in done.stdout
+    assert "File too large; raise the limit" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_folder_that_vanishes_under_a_storm_takes_no_verdict_along(desk: Path) -> None:
+    healthy = sell(units=10)
+
+    def act(claim: Claim) -> Act:
+        if claim.number == 30:
+            shutil.rmtree(desk / "out", ignore_errors=True)
+        return healthy(claim)
+
+    with ScriptedSale(act).open() as sale:
+        done = run_flashsale(
+            desk, "storm", "tiny.toml", "--base-url", sale.base_url, "--tokens", "tokens.csv",
+            "--no-calibrate", "--quiet", "--out", "out",
+        )  # fmt: skip
+    assert done.returncode == 6, done.stderr
+    assert "verdict    INVALID" in done.stdout
     assert "Traceback" not in done.stderr
 
 

@@ -126,6 +126,16 @@ def test_two_storms_at_once_keep_apart(desk: Path, plenty: ScriptedSale) -> None
     assert [Summary.read(run / "summary.json").load.sent for run in runs] == [60, 60]
 
 
+def test_its_help_is_read_at_80_columns(desk: Path) -> None:
+    """Options stand in groups, and no description is a column of single words."""
+    done = run_flashsale(desk, "storm", "--help", COLUMNS="80")
+    groups = [line.strip("╭─╮ ") for line in done.stdout.splitlines() if line.startswith("╭")]
+    assert groups[2:] == ["Workload", "System", "Judgement", "Output", "Machines"]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("│")]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert len(" ".join(lines).split()) / len(lines) > 6
+
+
 # What a user can get wrong: one line, an exit code, no run folder.
 
 

@@ -17,6 +17,7 @@ import pytest
 import redis
 from rig.shop_server import Asked, Reply, ShopServer
 
+from flashsale.books import Books, ShopBooks
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
@@ -26,6 +27,8 @@ from flashsale.scenario.table import shop_document
 from flashsale.stack import mariadb
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.verify.finding import Judgement
+from flashsale.verify.shop_rows import UnfitError
+from flashsale.verify.shop_tables import read_tables
 
 SALE = """\
 # Does it sell what it has?
@@ -352,3 +355,33 @@ def test_a_group_that_was_never_made_is_named(judged: Judge) -> None:
     assert set(failures) == {"queue_empty"}
     assert "no group reads stream.orders" in failures["queue_empty"]
     assert "the group g1 of stream.orders is gone" in failures["queue_empty"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELECT 1 AS user FROM nowhere", "nowhere' doesn't exist"),
+        ("SELECT buyer AS user FROM tb_voucher_order", "Unknown column 'buyer'"),
+        ("SELECT user FROM mysql.user", "denied to user 'only'"),
+        ("SELECT FROM WHERE", "error in your SQL syntax"),
+        ("SELECT 1 AS user; DROP TABLE tb_voucher_order", "error in your SQL syntax"),
+        ("SELECT 'x' AS user INTO OUTFILE '/tmp/x'", "denied"),
+    ],
+)
+def test_what_the_database_refuses_is_one_line(family_url: str, query: str, said: str) -> None:
+    place = urlsplit(family_url)
+    owner = pymysql.connect(
+        host=place.hostname,
+        port=place.port or 3306,
+        user=place.username,
+        password=place.password or "",
+        database=place.path[1:],
+    )
+    with closing(owner), owner.cursor() as cursor:
+        cursor.execute(TABLES[1].replace("TABLE", "TABLE IF NOT EXISTS", 1))
+    reader = place._replace(netloc=f"only:reads@{place.hostname}:{place.port}").geturl()
+    books = Books.model_construct(orders=query, stock="", route="", names={})
+    with pytest.raises(UnfitError) as error:
+        read_tables(ShopBooks(books, reader), [1])
+    assert said in str(error.value)
+    assert "give the account SELECT there" in str(error.value)

@@ -249,3 +249,32 @@ def test_what_was_not_understood_is_shown_and_exits_with_2(tmp_path: Path) -> No
     assert done.returncode == 2
     assert 'buy: POST /orders → 200: unknown (order_id: {"what": "ever"})' in done.stdout
     assert "not understood: buy; add a rule to [target.buy]" in done.stderr
+
+
+SMALL = "users = 300\nconnections = 100\n"
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1_800)
+def test_ten_runs_of_a_stack_of_ours_raise_no_false_alarm(tmp_path: Path) -> None:
+    """The preset `flashsale`, as the document has it."""
+    text = HEAD.replace("units = 3", "units = 20") + f'model = "stampede"\n{SMALL}'
+    (tmp_path / "sale.toml").write_text(text)
+    served = flashsale(tmp_path, "serve", "--detach", "--port", "0", "--replicas", "1")
+    assert served.returncode == 0, served.stderr
+    try:
+        for number in range(10):
+            for words in (
+                ("seed", "--users", "300", "--units", "20", "--shops", "5"),
+                ("warm",),
+                (
+                    *("storm", "sale.toml", "--target", "flashsale", "--out", f"run-{number}"),
+                    *("--quiet", "--no-calibrate"),
+                ),
+                ("verify", f"run-{number}"),
+            ):
+                done = flashsale(tmp_path, *words)
+                assert done.returncode == 0, (number, words, done.stdout, done.stderr)
+            assert "orders 20 accepted, 20 rows" in done.stdout
+    finally:
+        flashsale(tmp_path, "stop")

@@ -4,6 +4,8 @@ is left alone, and what its books do not have is unknown, with the reason.
 
 import json
 import sqlite3
+import ssl
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -11,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rig.private_ca import certify
 from rig.shop_server import Asked, Reply, ShopServer
 
+from flashsale.books import Books, ShopBooks
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
+from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
 from flashsale.model import Verdict
 from flashsale.scenario.scenario import parse_scenario
+from flashsale.scenario.target import Tls
 from flashsale.verify.finding import Judgement
+from flashsale.verify.shop_tables import count_orders, read_tables
 
 SCENARIO = """\
 # Is it sold as it should be?
@@ -259,18 +266,137 @@ def test_what_the_books_do_not_have_is_unknown_and_fails_where_it_is_required(
     }
 
 
+UNFIT = [
+    ("SELECT 1 AS id, 1 AS voucher", "an order without 'user' (it has id, voucher); name it in"),
+    ("SELECT * FROM nowhere", "no such table: nowhere; give the account SELECT there"),
+    ("SELECT buyer AS user FROM skus", "no such column: buyer"),
+    ("SELECT FROM WHERE", "syntax error"),
+    ("SELECT 1 AS id, 1 AS user, 2 AS ID", "two columns of orders are called 'id'; name the one"),
+    ("SELECT sku AS id FROM skus", "an order without 'user' (it has id); name it in the query"),
+    ("SELECT 1 AS user, 0.5 AS quantity", "quantity: found '0.5', expected a whole number"),
+    ("SELECT 1 AS user, NULL AS voucher", "'voucher' is NULL; leave it out"),
+    ("SELECT 1 AS user, 'paid' AS live", "live: found 'paid', expected a truth, such as state <>"),
+    ("SELECT 1 AS user, 'soon' AS time", "time: found 'soon', expected such as '2026-11-30T"),
+]
+
+
+@pytest.mark.parametrize(("orders", "said"), UNFIT)
+def test_books_that_say_something_else_are_one_line_before_anything_is_sent(
+    tmp_path: Path, orders: str, said: str
+) -> None:
+    sqlite3.connect(tmp_path / "shop.db").execute("CREATE TABLE skus (sku)").connection.close()
+    books = f'url = "sqlite:///{tmp_path / "shop.db"}"\norders = "{orders}"\n'
+    told = refused(tmp_path, books)
+    assert said in told, told
+    assert told.startswith(f"[books] of sqlite:///{tmp_path}/shop.db: ")
+    assert "\n" not in told
+
+
+def test_stock_that_tells_of_others_alone_is_one_line_before_anything_is_sent(
+    tmp_path: Path,
+) -> None:
+    books = (
+        f'url = "sqlite:///{tmp_path / "shop.db"}"\norders = "SELECT 1 AS user WHERE 0"\n'
+        "stock = \"SELECT 'a-1' AS voucher, 9 AS stock\"\n"
+    )
+    sqlite3.connect(tmp_path / "shop.db").close()
+    told = refused(tmp_path, books)
+    assert "books.stock: tells of a-1, and not of voucher 1; sell what there is" in told
+
+
+def test_stock_that_says_nothing_is_one_line_before_anything_is_sent(tmp_path: Path) -> None:
+    books = (
+        f'url = "sqlite:///{tmp_path / "shop.db"}"\norders = "SELECT 1 AS user WHERE 0"\n'
+        'stock = "SELECT 1 AS voucher, 9 AS left"\n'
+    )
+    sqlite3.connect(tmp_path / "shop.db").close()
+    assert "a stock without 'stock' (it has voucher, left)" in refused(tmp_path, books)
+
+
 @pytest.mark.parametrize(
-    ("books", "said"),
+    ("told", "said"),
     [
-        ('orders = "SELECT 1 AS id"\n', "orders have no 'user'"),
-        ('orders = "SELECT * FROM nowhere"\n', "no such table: nowhere"),
-        ('orders = "SELECT 1 AS user, 1 AS voucher, 0.5 AS quantity"\n', "found 0.5, expected"),
+        ([], "'/sales/orders' is no list of objects in what /books answers (it has no object)"),
+        ({"data": 1}, "is no list of objects in what /books answers (it has data)"),
+        ({"sales": {"orders": ["o-1"]}}, "'/sales/orders' holds 'o-1', which is no object"),
+        (
+            {"sales": {"orders": [{"who": 1}]}},
+            "an order without 'user' (it has who); say what the route calls it: names = { user =",
+        ),
     ],
 )
-def test_books_that_say_something_else_are_one_line(
-    judged: Judge, tmp_path: Path, books: str, said: str
-) -> None:
-    from flashsale.errors import NothingJudgedError
+def test_a_route_that_says_something_else_is_one_line(tmp_path: Path, told: Any, said: str) -> None:
+    assert said in refused(tmp_path, BY_ROUTE, told)
 
-    with pytest.raises(NothingJudgedError, match=said):
-        judged(books=f'url = "sqlite:///{tmp_path / "shop.db"}"\n{books}')
+
+def refused(tmp_path: Path, books: str, route: Any = None) -> str:
+    """What is said where no storm comes of it, of which nothing is left."""
+    text = SCENARIO.format(
+        books=books, order="/id", quantity=1, limit=1, users=4, clicks=1, steps='["buy"]'
+    )
+    scenario = parse_scenario(text, "own.toml")
+    assert scenario.books is not None
+    with ShopServer(lambda asked: Reply(200, route)).open() as server:
+        stores = shop_books(scenario.books, server.base_url)
+        request = StormRequest(scenario, server.base_url, stores=stores, out=tmp_path / "run")
+        with pytest.raises(UsageError) as error:
+            run_storm(request)
+        assert not [asked for asked in server.asked if asked.path != "/books"]
+    assert not (tmp_path / "run").exists()
+    return str(error.value)
+
+
+def test_answers_that_name_orders_need_their_ids_in_the_books(
+    judged: Judge, tmp_path: Path
+) -> None:
+    books = (
+        f'url = "sqlite:///{tmp_path / "shop.db"}"\n'
+        'orders = "SELECT user_id AS user, sku AS voucher FROM orders"\n'
+    )
+    with pytest.raises(NothingJudgedError, match=r"answers name orders, and those of .* no 'id'"):
+        judged(books=books)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT n AS user FROM o; ",
+        "SELECT n AS user FROM o -- all of them",
+        "WITH every AS (SELECT n FROM o) SELECT n AS user FROM every",
+        "SELECT n AS user FROM o UNION ALL SELECT n FROM o WHERE 0 ORDER BY 1",
+        "SELECT n AS user, n AS x, n + 1 AS x FROM o",
+    ],
+)
+def test_rows_are_counted_whatever_the_query_is_like(tmp_path: Path, query: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "o.db", isolation_level=None)) as database:
+        database.executescript("CREATE TABLE o (n); INSERT INTO o VALUES (1), (2), (3);")
+    shop = ShopBooks(Books(orders=query), f"sqlite:///{tmp_path / 'o.db'}")
+    assert count_orders(shop, [1]) == len(read_tables(shop, [1]).orders) == 3
+
+
+def told_at(base_url: str, tls: Tls | None = None) -> int:
+    books = Books(route="/books", orders="/orders", names={"voucher": "sku"})
+    return len(read_tables(shop_books(books, base_url, tls=tls), [1]).orders)
+
+
+def orders_of(asked: Asked) -> Reply:
+    return Reply(200, {"orders": [{"user": 1}, {"user": 2, "sku": 1}]})
+
+
+def test_a_route_is_read_through_tls_by_who_may_be_believed(tmp_path: Path) -> None:
+    certified = certify(tmp_path)
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certified.certificate, certified.key)
+    with ShopServer(orders_of, tls=served).open() as server:
+        assert told_at(server.base_url, Tls(ca=str(certified.ca))) == 2
+        assert told_at(server.base_url, Tls(insecure=True)) == 2
+        with pytest.raises(UnreachableError, match=r"CERTIFICATE_VERIFY_FAILED.*give .* with --ca"):
+            told_at(server.base_url)
+
+
+def test_a_route_is_read_over_a_unix_socket() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="flashsale-") as folder,
+        ShopServer(orders_of, at=Path(folder) / "s").open() as server,
+    ):
+        assert told_at(server.base_url) == 2

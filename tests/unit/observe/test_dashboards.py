@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from flashsale.observe import panels
-from flashsale.orders.books import BooksWatch, Look, Watched
+from flashsale.orders.books import Look
 from flashsale.orders.metrics import BooksCollector
+from flashsale.orders.watch import BooksWatch, Watched
 from tools.dashboards.__main__ import BOARDS, FOLDER
 
 FILES = sorted(FOLDER.glob("*.json"))
@@ -115,5 +116,5 @@ def test_what_alerts_of_the_books_read_has_a_panel() -> None:
         for name in re.findall(r"(?<!:)\bflashsale_\w+", rule["expr"])
     }
     shown = {n for q in panels.queries() for n in re.findall(r"flashsale_\w+", q.expr)}
-    assert len(told) == 10
+    assert len(told) == 12
     assert told | asked <= shown | {"flashsale_stream_lag_known"}

@@ -60,6 +60,7 @@ def test_nobody_answers() -> None:
         b'{"status":"error","error":%s}' % (b"[" * 900 + b"]" * 900),
         b'{"status":"success","data":{"activeTargets":[{"scrapeInterval":5}]}}',
         b'{"status":"success","data":{"activeTargets":[{"scrapeInterval":"5 parsecs"}]}}',
+        b'{"status":"success","data":{"activeTargets":[{"scrapeInterval":"%bs"}]}}' % (b"9" * 400),
         b'{"status":"success","data":{"activeTargets":[],"result":[{"values":[["x","y"]]}]}}',
     ],
 )

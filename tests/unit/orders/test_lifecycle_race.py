@@ -1,5 +1,7 @@
-"""A payment that meets its order in the moment in which it becomes a row."""
+"""A payment that meets its order in the moment in which it becomes a row, and a cancellation under
+a clock that was set back."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,3 +38,15 @@ async def test_what_the_row_says_after_a_payment(status: int, change: Change) ->
     database: Any = _Database(status)
     lifecycle = Lifecycle(database, nothing, nothing, nothing, claim_timeout_ms=1)
     assert await lifecycle.pay(1, 7) is change
+
+
+@pytest.mark.anyio
+async def test_a_clock_that_was_set_back_makes_no_cancellation_wait_for_ever() -> None:
+    """The order is of tomorrow, by the ledger's clock."""
+    clock: Any = SimpleNamespace(now_ms=lambda: -86_400_000)
+    database: Any = _Database(PayStatus.UNPAID)
+    nothing: Any = SimpleNamespace()
+    lifecycle = Lifecycle(database, nothing, nothing, clock, claim_timeout_ms=1)
+    began_s = time.monotonic()
+    assert await lifecycle.cancel(1, 7) is Change.TOO_LATE, "it is unpaid still, as told"
+    assert time.monotonic() - began_s < 60

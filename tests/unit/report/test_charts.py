@@ -129,6 +129,7 @@ def test_words_hold_the_figures() -> None:
     assert charts["fairness"].table.rows[0] == ("1", "100 %")
     assert "2,000 attempts left within 0.10 s" in charts["arrivals"].reading
     assert "80.0 ms at worst" in charts["lag"].reading
+    assert re.search(r"the last [0-9,]+ waited [0-9.,]+ ms", charts["rank"].reading)
 
 
 def test_the_spectrum_gives_each_nine_a_decade_and_dots_what_few_samples_back() -> None:

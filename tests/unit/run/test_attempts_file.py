@@ -2,6 +2,7 @@ import errno
 import os
 import re
 from array import array
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -161,18 +162,23 @@ def test_a_record_that_was_cut_says_so(tmp_path: Path, plan: Plan) -> None:
 def test_a_record_that_cannot_be_written_on_ends_there(
     tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing follows a torn line, even where there is room again."""
-    path = tmp_path / "attempts.jsonl"
-    with AttemptsFile(path) as attempts:
-        attempts.write_plan(dict(HEADER), plan)
-        with monkeypatch.context() as full:
-            full.setattr("os.write", _full)
+    """Nothing follows a torn line, even where there is room again; and what has been sent goes on,
+    since there is a verdict to come of it."""
+    for is_fired in (False, True):
+        path = tmp_path / f"attempts-{is_fired}.jsonl"
+        with AttemptsFile(path) as attempts:
+            attempts.write_plan(dict(HEADER), plan)
+            if is_fired:
+                attempts.write_barrier(123)
+            size = path.stat().st_size
+            for write in (_full, os.write):
+                with monkeypatch.context() as disk:
+                    disk.setattr("os.write", write)
+                    with nullcontext() if is_fired else pytest.raises(NotWrittenError):
+                        attempts.write_end(4, 0, interrupted=False)
             with pytest.raises(NotWrittenError, match="No space left on device; free some space"):
-                attempts.write_end(4, 0, interrupted=False)
-        size = path.stat().st_size
-        with pytest.raises(NotWrittenError):
-            attempts.write_end(4, 0, interrupted=False)
-    assert path.stat().st_size == size
+                attempts.ensure_whole()
+        assert path.stat().st_size == size
 
 
 def _full(descriptor: int, data: bytes) -> int:

@@ -33,7 +33,8 @@ outcomes = [{ status = 201, outcome = "sold" }, { outcome = "sold_out" }]
 
 
 def scenario(target: str, steps: str = '["buy"]') -> Scenario:
-    return parse_scenario(f"{HEAD}steps = {steps}\n{target}", "s.toml")
+    head = HEAD.replace("[sale]\nunits = 3\n", "") if "[sale]" in target else HEAD
+    return parse_scenario(f"{head}steps = {steps}\n{target}", "s.toml")
 
 
 def refused(target: str, steps: str = '["buy"]') -> str:
@@ -83,6 +84,40 @@ def rules(text: str) -> str:
         ('[target]\npreset = "hm-dianpin"\n', "did you mean 'hm-dianping'?"),
         (BUY + "[target.buy.outcome]\n", "did you mean 'outcomes'?"),
         (rules('{ stats = 409, outcome = "sold_out" }'), "did you mean 'status'?"),
+        (BUY + 'text = "mutation { buy }"\n', "a brace that is sent is written twice, {{ and }}"),
+        (BUY.replace('order = "/id"', 'order = "body:"'), "expected a pattern, such as"),
+        (BUY.replace('order = "/id"', 'order = "body:("'), "is no regular expression"),
+        (BUY.replace('order = "/id"', 'order = "header:a b:x"'), "such as 'header:location'"),
+        (BUY.replace('order = "/id"', 'order = "{cart}"'), "target.buy.order: found {cart}"),
+        (
+            BUY + 'json = { a = "{voucher:number}" }\n[target]\nvouchers = ["a"]\n',
+            "write {voucher}",
+        ),
+        (BUY.replace('order = "/id"', 'order = "$.data[0].id"'), "did you mean '/data/0/id'?"),
+        (rules('{ json = { "a.b" = 1 }, outcome = "ended" }'), "did you mean '/a/b'?"),
+        (BUY + "json = '{\"a\": 1}'\n", "json: found text, expected a table"),
+        (
+            BUY + "form = { a = [1] }\n",
+            "target.buy.form.a: found [1], expected text, a number, true",
+        ),
+        (BUY + '[books]\nurl = "mongodb://h/d"\norders = "SELECT 1"\n', "tells by books.route"),
+        ('[target]\nvouchers = ["a"]\n', "target.vouchers: this is for a shop with [target.buy]"),
+        (BUY + '[target]\nvouchers = ["a", "a"]\n', "'a' stands there twice"),
+        (BUY + "[target]\nvouchers = ['a\"']\n", "expected an id, without quotes"),
+        (
+            BUY.replace("[target.buy]", '[target]\nvouchers = ["a"]\n[target.buy]')
+            + "[sale]\nunits = 2\nvouchers = 3\n",
+            "names vouchers 1 to 1, and the sale has 1 to 3",
+        ),
+        (
+            BUY + "[sale]\nunits = 2\nvouchers = 2\n"
+            '[books]\norders = "SELECT 1"\n[books.redis]\nstock = "left"\n',
+            "books.redis.stock: found 'left', expected {voucher} in it",
+        ),
+        (
+            BUY + '[sale]\nunits = 2\nlimit = 2\n[books.redis]\nholders = "had"\n',
+            "keys of Redis do not say how many",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_sent(target: str, said: str) -> None:
@@ -185,6 +220,53 @@ outcomes = [{ outcome = "sold" }]
     assert buy is not None
     meanings = pickle.loads(pickle.dumps(buy.meanings("buy")))  # noqa: S301 - as to a worker
     assert meanings.read(status, headers, body) == answer
+
+
+@pytest.mark.parametrize(
+    ("order", "headers", "body", "found"),
+    [
+        ("header:location", {b"location": b"/orders/17"}, b"", "/orders/17"),
+        ("header:Location:/orders/([0-9]+)", {b"location": b"http://h/orders/17?x=1"}, b"", "17"),
+        ("header:location:[0-9]+$", {b"location": b"/orders/17"}, b"", "17"),
+        ("header:location:/orders/(.+)", {b"location": b"/sold-out"}, b"", None),
+        ("cookie:last:o-(.+)", {b"set-cookie": b"a=b\nlast=o-9; Path=/"}, b"", "9"),
+        ("body:<orderId>(.*?)</orderId>", {}, b"<r><orderId>A-1</orderId></r>", "A-1"),
+        ("body:^[0-9]+", {}, b"9007199254740993 sold", "9007199254740993"),
+        ("body:(?<=no )x", {}, b"no y", None),
+        ("/0/orders/1/id", {}, b'[{"orders":[{},{"id":9007199254740993}]}]', "9007199254740993"),
+        ("/data/a~1b", {}, b'{"data":{"a/b":"x"}}', "x"),
+        ("/id:x", {}, b'{"id:x":"y"}', "y"),
+    ],
+)
+def test_an_order_id_wherever_it_is(
+    order: str, headers: dict[bytes, bytes], body: bytes, found: str | None
+) -> None:
+    buy = scenario(BUY.replace('order = "/id"', f"order = {order!r}")).target.buy
+    assert buy is not None
+    meanings = pickle.loads(pickle.dumps(buy.meanings("buy")))  # noqa: S301 - as to a worker
+    assert headers.keys() <= meanings.headers
+    answer = meanings.read(201, headers, body)
+    assert answer.order == found
+    assert answer.outcome is (Outcome.UNKNOWN if found is None else Outcome.SOLD)
+
+
+def test_vouchers_have_names_of_the_shops_own() -> None:
+    shop = scenario(BUY + '[target]\nvouchers = ["sku a", 88]\n[books]\norders = "SELECT 1"\n')
+    assert [shop.target.name_of(voucher) for voucher in (1, 2, 3)] == ["sku a", "88", "3"]
+    assert shop.books is not None
+    assert shop.books.vouchers == shop.target.vouchers  # unless they say otherwise
+    assert scenario_of(scenario_document(shop)) == shop
+    numbers = BUY + 'json = { a = "{voucher:number}" }\n[target]\nvouchers = [88, "89"]\n'
+    assert scenario(numbers).target.vouchers == ("88", "89")
+
+
+def test_an_id_that_the_request_gives_is_no_place() -> None:
+    buy = scenario(BUY.replace('order = "/id"', 'order = "{user.no}-{uuid}"')).target.buy
+    assert buy is not None
+    assert buy.meanings("buy").read(201, {}, b"") == Answer(Outcome.SOLD, 201)
+    assert len(buy.order_given) == 3
+    login = '[target.login]\npath = "/"\norder = "{uuid}"\n' + BUY
+    assert "gives an order its id" in refused(login, '["login", "buy"]')
 
 
 def test_a_step_without_rules_is_done_by_its_status() -> None:

@@ -18,6 +18,12 @@ from flashsale.scenario.thresholds import metrics, parse_expression, parse_thres
         ("buy.sold.count", "== 5%", "expected a number"),
         ("buy.sold.share", "== 5", "expected a share"),
         ("rate", "> 5", "expected a rate"),
+        ("stage1.rate", "> 5/s", "'rate' is of the whole run, and of no stage"),
+        ("stage1.database.loads", "== 1", "is of the whole run"),
+        ("stage0.buy.p99", "< 1s", "no metric 'stage0.buy.p99'"),
+        ("stage2.buy.p99", "<= 3x stage1", "no metric 'stage1'"),
+        ("stage2.buy.p99", "<= 3x stage1.buy.shed.count", "is a latency, .* a count"),
+        ("stage2.buy.p99", "== 3x stage1.buy.p99", "expected a duration"),
     ],
 )
 def test_a_threshold_that_cannot_be_judged_is_refused_at_once(

@@ -207,3 +207,12 @@ async def test_whoever_breaks_between_two_steps_leaves_nobody_waiting(point: str
         answer = await asyncio.wait_for(settlement.start(batch_of([MINE], 0))[0], 1)
         await settlement.drain()
     assert answer == Claimed(Outcome.UNKNOWN, MINE)
+
+
+async def test_a_clock_that_was_set_back_makes_no_claim_wait_for_ever() -> None:
+    """The deadline is of tomorrow then; a claim still has its answer in a few time-outs."""
+    ledger = Ledger([1, ""], [1, ""], [1, ""])
+    settlement = Settlement(ledger, LedgerClock(no_clock), timeout_s=0.05)  # type: ignore[arg-type]
+    batch = batch_of((MINE,), int((time.time() + 86_400) * 1000))
+    answers = await asyncio.wait_for(asyncio.gather(*settlement.start(batch)), 10)
+    assert answers == [Claimed(Outcome.UNKNOWN, MINE)]

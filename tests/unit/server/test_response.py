@@ -28,6 +28,7 @@ def headers(response: Response) -> dict[str, str]:
     assert len(set(names)) == len(names)
     found = {name.decode(): value.decode() for name, value in response.headers}
     assert found.pop("content-length") == str(len(response.body))
+    assert found.pop("x-content-type-options") == "nosniff"
     return found
 
 
@@ -54,6 +55,18 @@ def test_business_rejections_are_200(outcome: Outcome, message: str) -> None:
     assert answer.status == 200
     assert json.loads(answer.body) == {"success": False, "errorMsg": message}
     assert headers(answer) == {**JSON, "x-outcome": outcome.value}
+
+
+def test_what_somebody_else_wrote_in_the_place_of_an_order_id_splits_no_answer() -> None:
+    for outcome in (Outcome.SOLD, Outcome.DUPLICATE):
+        with pytest.raises(ValueError, match=r"order id|line break"):
+            claimed(outcome, "17\r\nset-cookie: a", 3)
+
+
+def test_a_header_is_added_without_touching_the_others() -> None:
+    more = NOT_FOUND.adding((b"x-a", b"b: c"))
+    assert more.headers == [*NOT_FOUND.headers, (b"x-a", b"b: c")]
+    assert (more.status, more.body) == (NOT_FOUND.status, NOT_FOUND.body)
 
 
 def test_duplicate_names_the_order_held() -> None:

@@ -1,5 +1,6 @@
 """What the rendered nginx configuration must and must not say."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -39,8 +40,8 @@ def test_workers_share_what_they_know_of_replicas(workers: int, shared: bool) ->
 
 
 def test_the_access_log_is_off_until_it_is_wanted() -> None:
-    assert "log_format" not in CONF.render()
     assert _lines(CONF).count("access_log off;") == 2  # the sale's, and the counters' own
+    assert _lines(CONF).count("access_log /dev/stderr sale;") == 5
     logged = replace(CONF, access_log="/dev/stdout")
     assert 'access_log "/dev/stdout" sale buffer=64k flush=1s;' in _lines(logged)
 
@@ -80,14 +81,17 @@ def test_limits_count_by_address_but_for_the_exempt() -> None:
 
 @pytest.mark.parametrize("limits", [None, LIMITS])
 def test_no_browser_guesses_what_an_answer_is(limits: AddressLimits | None) -> None:
-    """A location with a header of its own inherits none."""
+    """Each place says so, but that of orders, whose answers are so as replicas send them."""
+    conf = replace(CONF, limits=limits).render()
     told = "add_header X-Content-Type-Options nosniff always;"
-    lines = _lines(replace(CONF, limits=limits))
-    own = [
-        line for line in lines if line.startswith(("add_header Retry-After", "add_header Allow"))
-    ]
-    assert len(own) == (1 if limits is None else 2)
-    assert lines.count(told) == 1 + len(own)
+    places = re.findall(r"^        location ([^{]+) \{(.*?)^        \}", conf, re.M | re.S)
+    answering = {where: rules for where, rules in places if not rules.strip().startswith("return")}
+    assert len(answering) >= 15
+    silent = [where for where, rules in answering.items() if told not in rules]
+    assert silent == ["^~ /voucher-order/", "= /stub_status"]
+    proxied = [where for where, rules in answering.items() if "proxy_pass" in rules]
+    for where in set(proxied) - {"^~ /voucher-order/"}:
+        assert "proxy_hide_header X-Content-Type-Options;" in answering[where], "once is enough"
 
 
 def test_a_picture_alone_may_be_large() -> None:

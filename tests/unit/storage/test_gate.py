@@ -129,6 +129,23 @@ async def test_a_full_queue_refuses_and_takes_again() -> None:
     assert calls.batches == [[1], [2], [3], [5]], "the refused one was never sent"
 
 
+async def test_less_room_is_left_only_while_somebody_waits() -> None:
+    gate, calls = make(batch_max=1)
+    futures = [gate.enter(1), gate.enter(2), gate.enter(3)]
+    await turns()
+    gate.room = 2
+    with pytest.raises(GateFull):
+        gate.enter(4)
+    calls.answer(0)
+    await turns()
+    futures.append(gate.enter(5))
+    for nth in (1, 2, 3):
+        calls.answer(nth)
+        await turns()
+    assert await asyncio.gather(*futures) == ["r1", "r2", "r3", "r5"]
+    assert gate.room == 100
+
+
 @pytest.mark.parametrize("trouble", [Unavailable("away"), Indeterminate("lost")])
 async def test_trouble_reaches_every_caller_of_the_batch_and_no_other(trouble: Exception) -> None:
     gate, calls = make(batch_max=2)

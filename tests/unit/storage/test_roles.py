@@ -8,6 +8,7 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    WatchError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -82,6 +83,7 @@ def test_clients_never_retry(make: object) -> None:
         (ResponseError("NOGROUP No such key 'stream.orders' or consumer group 'g1'"), NoGroup),
         (ResponseError("BUSYGROUP Consumer Group name already exists"), GroupExists),
         (ResponseError("WRONGTYPE Operation against a key"), Rejected),
+        (WatchError("Watched variable changed."), Rejected),
         (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), Unavailable),
         (BusyLoadingError("Redis is loading the dataset in memory"), Unavailable),
         (RedisConnectionError("Connection closed by server."), Indeterminate),

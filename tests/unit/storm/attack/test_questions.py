@@ -5,12 +5,15 @@ from typing import Any
 
 import orjson
 import pytest
+from httpx import Headers
 from rig.hostile_server import answering as hostile
 from rig.hostile_server import http as raw
 from rig.scripted_sale import Act, ScriptedSale, http
 from rig.until import until
 
+from flashsale.asking import Told
 from flashsale.errors import UnreachableError, UsageError
+from flashsale.scenario.rules import Meanings, Rule
 from flashsale.scenario.target import Routes, Target
 from flashsale.storm.attack import questions
 from flashsale.storm.attack.questions import (
@@ -18,6 +21,7 @@ from flashsale.storm.attack.questions import (
     Reply,
     Resolver,
     preflight,
+    read_by,
     read_reply,
 )
 
@@ -50,6 +54,13 @@ def test_a_status_is_an_order_or_none_or_later_or_never(
     status: int, body: Any, reply: str | Reply
 ) -> None:
     assert read_reply(status, body) == reply
+
+
+def test_the_answer_of_a_shop_may_have_headers_in_any_script() -> None:
+    sold = Meanings((Rule(header={"x-odd": ".*"}, outcome="sold", order="header:x-order"),))
+    raw = [(b"X-Note", "库存".encode()), (b"X-Order", b"7"), (b"X-Odd", bytes(range(128, 256)))]
+    told = Told(200, Headers(raw))
+    assert read_by(sold, told) == "7"
 
 
 # Before the storm.

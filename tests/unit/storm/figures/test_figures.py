@@ -1,8 +1,11 @@
+from fractions import Fraction
+
 import pytest
 
 from flashsale.model import Outcome
 from flashsale.run.attempts import Attempts
 from flashsale.scenario.answer import Answer, indeterminate, unsent
+from flashsale.scenario.load import Stage
 from flashsale.storm.figures.figures import Figures
 
 MS = 1_000_000
@@ -54,6 +57,16 @@ def test_response_runs_from_the_plan_and_service_from_the_send() -> None:
     assert FIGURES.latency("service", Outcome.SOLD_OUT).max_us == 45_000
     assert FIGURES.start_lag.max_us == 15_000
     assert FIGURES.start_lag.count == 6
+
+
+def test_a_stage_has_those_that_were_due_in_it() -> None:
+    second = FIGURES.of("buy", Stage(50_000, 10_000, 3, Fraction(300), Fraction(300)))
+    assert (second.planned, second.sent) == (3, 3)
+    assert second.outcomes == {Outcome.INDETERMINATE: 3}
+    assert second.censored == 1
+    first = FIGURES.of("buy", Stage(0, 50_000, 3, Fraction(60), Fraction(60)))
+    assert first.latency("response").max_us == 60_000
+    assert first.latency("response", Outcome.SOLD).count == 1
 
 
 def test_what_was_given_up_on_counts_as_long_as_it_was_waited_for() -> None:

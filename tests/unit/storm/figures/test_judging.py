@@ -6,6 +6,7 @@ import pytest
 
 from flashsale.model import Ending, Outcome, Reading, Verdict
 from flashsale.run.histogram import Histogram
+from flashsale.scenario.load import Stage
 from flashsale.scenario.thresholds import metrics, parse_threshold
 from flashsale.storm.figures.judging import Loads, judge
 
@@ -22,8 +23,8 @@ class Figures:
     start_lag: Histogram = field(default_factory=lambda: Histogram([10_000] * 1000))
     loads: Loads | None = field(default_factory=lambda: Loads(3, shops=2, unknown=0))
 
-    def of(self, endpoint: str) -> "Figures":
-        return self
+    def of(self, endpoint: str, stage: Stage | None = None) -> "Figures":
+        return self if stage is None else Staged(stage.arrivals)
 
     def latency(self, clock: str, outcome: Ending | None) -> Histogram:
         if outcome is Outcome.SOLD:
@@ -31,6 +32,37 @@ class Figures:
         if outcome is not None:
             return Histogram()
         return Histogram([50_000 if clock == "response" else 5_000] * 2000)
+
+
+@dataclass
+class Staged(Figures):
+    """Of a stage: as many answers as arrivals, each after as many ms."""
+
+    def latency(self, clock: str, outcome: Ending | None) -> Histogram:
+        return Histogram([self.planned * 1000] * self.planned)
+
+
+STAGES = [Stage(0, 1, arrivals, Fraction(1), Fraction(1)) for arrivals in (100, 300, 0)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "condition", "holds", "shown"),
+    [
+        ("stage2.buy.p90", "<= 3x stage1.buy.p90", True, "300.0 ms, beside 100.0 ms"),
+        ("stage2.buy.p90", "<= 2.9x stage1.buy.p90", False, "300.0 ms, beside 100.0 ms"),
+        ("stage2.buy.p90", "<= 6x buy.response.p90", True, "300.0 ms, beside 50.0 ms"),
+        ("stage2.buy.sold.count", "> 2x stage1.buy.sold.count", False, "100, beside 100"),
+        ("stage1.buy.p90", "<= 1x stage3.buy.p90", False, "stage3.buy.response.p90: no samples"),
+        ("stage3.buy.p90", "<= 1x stage1.buy.p90", False, "no samples"),
+        ("stage1.buy.p90", "< 101ms", True, "100.0 ms"),
+        ("stage1.buy.sold.share", "== 100%", True, "100.00%"),
+    ],
+)
+def test_a_stage_is_judged_by_itself_or_beside_another_figure(
+    metric: str, condition: str, holds: bool, shown: str
+) -> None:
+    judgement = judge(parse_threshold(metric, condition), Figures(), STAGES)
+    assert (judgement.verdict is Verdict.PASS, judgement.detail) == (holds, shown)
 
 
 @pytest.mark.parametrize(

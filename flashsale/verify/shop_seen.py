@@ -1,0 +1,162 @@
+"""One look at all of a shop's books, put into columns of numbers; the wait for what is to come."""
+
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+
+from redis import Redis
+
+from flashsale.books import Books, ShopBooks
+from flashsale.errors import UnreachableError
+from flashsale.model import PayStatus, id_of
+from flashsale.verify.queue import Patience
+from flashsale.verify.shop_redis import (
+    Rest,
+    ShopQueue,
+    read_ledger,
+    read_pulse,
+    read_shop_queue,
+)
+from flashsale.verify.shop_rows import Order, Stock, Told
+from flashsale.verify.shop_tables import count_orders, read_tables
+from flashsale.verify.stores import NO_TIME, LedgerSale, Rows
+
+_TRIES = 5
+_TRY_PAUSE_S = 0.2
+_LOOK_EVERY_S = 0.25
+
+
+@dataclass
+class Seen:
+    """One look at everything. `names` are ids that are no numbers, `others` orders of vouchers that
+    nobody asked about."""
+
+    told: Told
+    rows: dict[int, Rows]
+    stocks: dict[int, Stock]
+    queue: ShopQueue
+    still: bool
+    names: dict[int, str] = field(default_factory=dict)
+    others: dict[int, tuple[int, int]] = field(default_factory=dict)
+    ledgers: dict[int, LedgerSale] = field(default_factory=dict)
+
+
+def look(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int], since: str) -> Seen:
+    """Read everything, a few times where something moved meanwhile."""
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_TRY_PAUSE_S)
+        seen = _look_once(shop, redis, vouchers, since)
+        if seen.still:
+            break
+    return seen
+
+
+def _look_once(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int], since: str) -> Seen:
+    books = shop.books
+    names: dict[int, str] = {}
+    pulse = read_pulse(redis, books, vouchers)
+    queue = read_shop_queue(redis, books, since, names)
+    told = read_tables(shop, vouchers)
+    ledgers = {}
+    if redis is not None and books.redis is not None:
+        ledgers = {v: read_ledger(redis, books, v, names) for v in vouchers}
+    elif books.orders_in_redis:
+        raise UnreachableError("Redis has the orders, and is not given (--books-redis-url)")
+    still = pulse == read_pulse(redis, books, vouchers)
+    seen = Seen(told, {v: Rows() for v in vouchers}, {}, queue, still, names, ledgers=ledgers)
+    if books.orders_in_redis:
+        _fill_from_redis(seen)
+    _fill(seen, books, frozenset(vouchers))
+    return seen
+
+
+def _fill_from_redis(seen: Seen) -> None:
+    """Where nothing else knows of the orders: each user with one in Redis, and its id if it is
+    there."""
+    columns = {"user", "voucher"}
+    for voucher, held in seen.ledgers.items():
+        for user in {*held.members, *held.receipts}:
+            order = held.receipts.get(user)
+            columns |= {"id"} if order is not None else set()
+            number = order or _number(f"user {user} of {voucher}", seen.names)
+            numbers = (number, user, PayStatus.UNPAID, NO_TIME, NO_TIME)
+            seen.rows[voucher].extend(array("q", numbers))
+    seen.told = replace(seen.told, columns=frozenset(columns))
+
+
+def _fill(seen: Seen, books: Books, vouchers: AbstractSet[int]) -> None:
+    """Put what the tables told into rows, an order without an id under one of its own."""
+    turns: dict[tuple[int, int], int] = {}
+    counted = "quantity" in seen.told.columns
+    for order in sorted(seen.told.orders, key=lambda order: order.at_ms):
+        voucher, user = books.number_of(order.voucher), _number(order.user, seen.names)
+        number = _order_number(order, (user, voucher), turns, seen.names)
+        rows = seen.rows.get(voucher)
+        if rows is None:
+            seen.others[number] = (user, voucher)
+            continue
+        status = PayStatus.UNPAID if order.live else PayStatus.CANCELLED
+        rows.extend(array("q", (number, user, status, order.at_ms, NO_TIME)))
+        if counted:
+            rows.units.append(order.quantity)
+    for stock in seen.told.stocks:
+        voucher = books.number_of(stock.voucher)
+        if voucher in vouchers:
+            seen.stocks[voucher] = stock
+
+
+def _order_number(
+    order: Order,
+    whose: tuple[int, int],
+    turns: dict[tuple[int, int], int],
+    names: dict[int, str],
+) -> int:
+    if order.id is not None:
+        return _number(order.id, names)
+    turns[whose] = turn = turns.get(whose, 0) + 1
+    return _number(f"{order.user}'s {turn}. of {order.voucher}", names)
+
+
+def _number(text: str, names: dict[int, str]) -> int:
+    number = id_of(text)
+    if str(number) != text:
+        names[number] = text
+    return number
+
+
+def drain(
+    shop: ShopBooks,
+    redis: Redis | None,
+    vouchers: Sequence[int],
+    since: str,
+    timeout_s: float,
+    on_look: Callable[[int], None],
+) -> float:
+    """Wait until the queue is empty; where none can be read, or an order that is worked on is in
+    none, until the rows rest. The seconds that it took."""
+    kept = shop.books.redis
+    patience, rest = Patience(timeout_s), Rest(shop.books.rest_ms / 1000)
+    start_s = time.monotonic()
+    while True:
+        queue = read_shop_queue(redis, shop.books, since, {})
+        left, now_s = queue.queue.backlog.total, time.monotonic()
+        if queue.why or (kept is not None and kept.list_):
+            rests = rest.is_over(_count(shop, redis, vouchers), now_s)
+            over = (rests and not left) or now_s - start_s >= timeout_s + shop.books.rest_ms / 1000
+        else:
+            over = patience.is_over(left, now_s)
+        on_look(left)
+        if over:
+            return now_s - start_s
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _count(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int]) -> int:
+    """How many orders there are."""
+    if shop.books.orders_in_redis and redis is not None:
+        held = [read_ledger(redis, shop.books, voucher, {}) for voucher in vouchers]
+        return sum(len({*each.members, *each.receipts}) for each in held)
+    return count_orders(shop, vouchers)
