@@ -228,6 +228,28 @@ class ClaimSettings(Settings):
     clock_interval_s: float = Field(
         10.0, ge=0.001, le=86_400, description="How often Redis' clock is read."
     )
+    confirm_replicas: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="Replicas of the ledger that must have an order before anybody is told of it, "
+        "and before a worker makes it a row; 0: none is asked.",
+    )
+    confirm_timeout_ms: int = Field(
+        500,
+        ge=1,
+        le=3_600_000,
+        description="How long a batch waits for them; what they have not confirmed is unknown.",
+    )
+    confirm_on_disk: bool = Field(
+        False, description="They must have it on their disks, too: WAITAOF, from Redis 7.2 on."
+    )
+
+    @model_validator(mode="after")
+    def _confirmed_in_time(self) -> Self:
+        if self.confirm_replicas and self.confirm_timeout_ms >= self.timeout_ms:
+            raise ValueError("confirm_timeout_ms must be shorter than timeout_ms")
+        return self
 
 
 class ReplicaSettings(Settings):
@@ -345,7 +367,7 @@ class WorkerSettings(Settings):
         10_000, ge=10, le=3_600_000, description="How often the watchdog renews."
     )
     durability: Durability = Field(
-        Durability.ALWAYS, description="The `appendfsync` that was chosen for the ledger."
+        Durability.ALWAYS, description="What was chosen for the ledger: `serve` says so."
     )
     claim_idle_ms: int = Field(
         35_000, ge=1, le=3_600_000, description="Another's entry idle longer is ours."

@@ -87,7 +87,8 @@ Durable = Annotated[
         "--durability",
         envvar="FLASHSALE_STACK_DURABILITY",
         help="When the ledger acknowledges an order: `always` when it is on the disk, `everysec` "
-        "up to two seconds before, which a power cut loses.",
+        "up to two seconds before, which a power cut loses, `replicated` when it is on the disk "
+        "and a replica has it, so that a failover loses none.",
         show_default="always",
         rich_help_panel="System",
     ),

@@ -49,6 +49,12 @@ Workers = Annotated[
 ProbeInterval = Annotated[
     float | None, typer.Option(min=0.1, help="Seconds between health probes.", show_default="30")
 ]
+Ha = Annotated[
+    bool,
+    typer.Option(
+        "--ha", help="The ledger with a replica, and three Sentinels that fail over to it."
+    ),
+]
 Detach = Annotated[
     bool, typer.Option("--detach", "-d", help="Return when it is ready; `flashsale stop` ends it.")
 ]
@@ -76,6 +82,7 @@ def command(
     mysql_url: MySQLUrl = None,
     durability: Durable = None,
     cluster: Clustered = False,
+    ha: Ha = False,
     observe: Observe = False,
     detach: Detach = False,
 ) -> None:
@@ -89,11 +96,13 @@ def command(
         "probe_interval_s": probe_interval,
         "durability": durability,
         "cluster": cluster or LedgerSettings.load().layout == "cluster" or None,
+        "ha": ha or None,
         "observe": observe or None,  # not given: as the environment says
     }
     settings = StackSettings.load(**given)
     external = ExternalStores(ledger_url or None, cache_url or None, mysql_url or None)
     _check_cluster(settings, external)
+    _see_to_replicas(settings, external)
     if detach:
         _detach(state_dir, given, external)
     else:
@@ -107,6 +116,8 @@ def _check_cluster(settings: StackSettings, external: ExternalStores) -> None:
         raise UsageError("--cluster starts a ledger of its own; leave --ledger-url out")
     if not (settings.cluster or is_clustered):
         return
+    if settings.ha:
+        raise UsageError("--ha: a cluster has replicas of its own; leave out one of the two")
     if settings.observe:
         raise UsageError("--observe knows no ledger on a cluster yet; leave it out")
     if any(link.endswith("->ledger") for link in settings.links):
@@ -120,6 +131,18 @@ def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -
     with LiveWatcher() if sys.stdout.isatty() else PlainWatcher() as watcher:
         code = Supervisor(stack, watcher).run()
     raise typer.Exit(code)
+
+
+def _see_to_replicas(settings: StackSettings, external: ExternalStores) -> None:
+    """Raises UsageError for a choice that this stack cannot keep."""
+    if settings.ha and external.ledger_url:
+        raise UsageError("--ha: starts a ledger of its own; leave out --ledger-url")
+    replicated = settings.durability is Durability.REPLICATED
+    if replicated and not (settings.ha or external.ledger_url):
+        raise UsageError(
+            "--durability replicated: the private ledger has no replica; add --ha, or name a "
+            "ledger that has one with --ledger-url"
+        )
 
 
 def insist(stores: ExternalStores, durability: Durability = Durability.ALWAYS) -> None:

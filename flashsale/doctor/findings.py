@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -18,15 +18,24 @@ from flashsale.doctor.policies import (
     CACHE,
     LOSS,
     MYSQL,
+    SEMI_SYNC,
+    SEMI_SYNC_WHY,
     Grade,
     Rule,
     has_binlog,
     ledger_rules,
 )
+from flashsale.doctor.replication import (
+    Replication,
+    ask_sentinels,
+    judge_replication,
+    replicas_in,
+)
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
 from flashsale.model import Durability
 from flashsale.orders.books import read_uneven, reconcile, wrong_of
 from flashsale.seckill.permit import Books, behind
+from flashsale.settings import ClaimSettings
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
 from flashsale.storage.mysql import engine
@@ -48,6 +57,7 @@ class RedisFacts:
     config: Mapping[str, str] | None
     product: str = "Redis"
     run_id: str = ""
+    replication: Replication = field(default_factory=Replication)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ def ask_redis(role: RedisRole, url: str) -> RedisFacts:
         config=config,
         product="Valkey" if own_version else "Redis",
         run_id=str(info.get("run_id", "")),
+        replication=Replication(replicas_in(info), ask_sentinels(place), place.primary),
     )
 
 
@@ -142,6 +153,7 @@ _Question: TypeAlias = Callable[[], RedisFacts | MySQLFacts]
 _REDIS_LEAST = (7, 0)
 _MYSQL_LEAST = (8, 0)
 _MARIADB_LEAST = (10, 6)
+_CLAIMS = ClaimSettings.model_construct()
 _ALWAYS = "`appendfsync always`, and no --durability, acknowledges what is on the disk"
 
 
@@ -151,6 +163,7 @@ def judge_redis(
     *,
     is_ledger_too: bool = False,
     durability: Durability = Durability.ALWAYS,
+    claims: ClaimSettings = _CLAIMS,
 ) -> list[Finding]:
     """What a Redis of this role must be; a cache in the ledger's Redis may not evict. Pure."""
     prefix = "" if facts.product == "Redis" else f"{facts.product} "
@@ -173,7 +186,11 @@ def judge_redis(
     if role is RedisRole.CACHE:
         return [*findings, *_applied(CACHE, role, facts.config)]
     found = _applied(ledger_rules(durability), role, facts.config)
-    return [*findings, *(_with_loss(each, durability) for each in found)]
+    replication = judge_replication(
+        facts.replication, facts.config, _numbers(facts.version), durability, claims
+    )
+    outlives = (Finding(role, *astuple(row)) for row in replication)
+    return [*findings, *(_with_loss(each, durability) for each in found), *outlives]
 
 
 def _with_loss(finding: Finding, durability: Durability) -> Finding:
@@ -190,11 +207,24 @@ def judge_mysql(facts: MySQLFacts) -> list[Finding]:
     cure = f"upgrade it to {kind} {'.'.join(map(str, least))} or newer"
     utf8 = f"ALTER DATABASE `{facts.database}` CHARACTER SET utf8mb4"
     logs = (BINLOG,) if has_binlog(facts.variables) else ()
+    semi = [_semi_synchronous(facts.variables)] if logs else []
     return [
         judged("mysql", "version", facts.version, _numbers(facts.version) >= least, cure),
         judged("mysql", "character set", facts.charset, facts.charset == "utf8mb4", utf8),
         *_applied((*MYSQL, *logs), "mysql", facts.variables),
+        *semi,
     ]
+
+
+def _semi_synchronous(variables: Mapping[str, str]) -> Finding:
+    """Whether a failover of MySQL can lose rows; it is no promise of the sale's that it cannot."""
+    name = next((name for name in SEMI_SYNC if name in variables), SEMI_SYNC[0])
+    found = variables.get(name, "not installed")
+    point = variables.get(name.replace("_enabled", "_wait_point"), "AFTER_SYNC")
+    late = found.upper() in ("ON", "1") and point.upper() != "AFTER_SYNC"
+    cure = f"write `{name.replace('_enabled', '_wait_point')} = AFTER_SYNC` under [mysqld]"
+    row = judged("mysql", "semi-synchronous replication", found, not late, cure, Grade.WARN)
+    return replace(row, line=f"{name} = ON", why=SEMI_SYNC_WHY)
 
 
 def examine(
@@ -293,7 +323,8 @@ def _ask(
 
 
 def _judge(answers: Sequence[_Answer | None], durability: Durability) -> list[Finding]:
-    """Findings on what `_ask` brought. Pure."""
+    """Findings on what `_ask` brought, for claims as the environment has them."""
+    claims = ClaimSettings.load()
     redis = [answer.run_id for answer in answers if isinstance(answer, RedisFacts)]
     is_one = len(redis) == 2 and redis[0] == redis[1] != ""
     findings: list[Finding] = []
@@ -302,7 +333,11 @@ def _judge(answers: Sequence[_Answer | None], durability: Durability) -> list[Fi
             findings.append(Finding(name, "answers", "no", Grade.FAIL, str(answer)))
         elif isinstance(answer, RedisFacts):
             findings += judge_redis(
-                RedisRole(name), answer, is_ledger_too=is_one, durability=durability
+                RedisRole(name),
+                answer,
+                is_ledger_too=is_one,
+                durability=durability,
+                claims=claims,
             )
         elif isinstance(answer, MySQLFacts):
             findings += judge_mysql(answer)

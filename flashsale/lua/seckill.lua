@@ -143,9 +143,7 @@ local function user_behind(session_key)
   return is_id and not (end_ms and end_ms <= now_ms) and id or false, end_ms
 end
 
-local function renew(session_key, end_ms)
-  local left_ms = redis.call('PTTL', session_key)
-  if left_ms >= full_ms - refresh_ms then return end
+local function renew(session_key, end_ms, left_ms)
   if not end_ms then
     end_ms = now_ms + longest_ms
     redis.call('HSET', session_key, 'end', string.format('%.0f', end_ms))
@@ -154,10 +152,15 @@ local function renew(session_key, end_ms)
   if left_ms < wanted_ms - refresh_ms then redis.call('PEXPIRE', session_key, wanted_ms) end
 end
 
-local users, known, ends_ms = {}, {}, {}
+-- How long a session has left is asked for beside its user: its key is at hand in the processor's
+-- cache then, and would not be after a batch of others.
+local users, known, ends_ms, lefts_ms = {}, {}, {}, {}
 for n = 1, (last - 2) / 2 do
   local user_id = ARGV[2 * n + 1]
-  if by_session then user_id, ends_ms[n] = user_behind(KEYS[5 + n]) end
+  if by_session then
+    user_id, ends_ms[n] = user_behind(KEYS[5 + n])
+    lefts_ms[n] = user_id and redis.call('PTTL', KEYS[5 + n])
+  end
   users[n] = user_id
   if user_id then known[#known + 1] = user_id end
 end
@@ -245,6 +248,7 @@ if #buyers > 0 then
 end
 
 for k = 6, by_session and key_count or 5 do
-  if users[k - 5] then renew(KEYS[k], ends_ms[k - 5]) end
+  local left_ms = lefts_ms[k - 5]
+  if left_ms and left_ms < full_ms - refresh_ms then renew(KEYS[k], ends_ms[k - 5], left_ms) end
 end
 return replies

@@ -395,6 +395,6 @@ def _policy(ledger: Redis, durability: Durability) -> dict[str, bool]:
     except Rejected:
         return {}
     kept = {name: found[name] == wanted for name, wanted in _POLICY.items() if name in found}
-    if found.get("appendfsync") == durability:  # chosen by name
+    if found.get("appendfsync") == durability.appendfsync:  # chosen by name
         kept["appendfsync"] = True
     return kept

@@ -23,7 +23,7 @@ from flashsale.seckill.permit import Books
 from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
 from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
-from flashsale.storage.roles import CALL_TIMEOUT_S, Ledgers, sync_client
+from flashsale.storage.roles import CALL_TIMEOUT_S, Confirmation, Ledgers, sync_client
 from flashsale.store_urls import layout_of
 
 log = structlog.get_logger(__name__)
@@ -44,7 +44,8 @@ def make_worker(
         lease_ms=settings.lock_lease_ms,
         renew_ms=settings.lock_renew_ms,
     )
-    return Worker(OrderStream(ledger, name), engine(stores.mysql_url), locks, settings)
+    stream = OrderStream(ledger, name, Confirmation.wanted(ClaimSettings.load()))
+    return Worker(stream, engine(stores.mysql_url), locks, settings)
 
 
 def make_sweeper(stores: StoreSettings) -> Sweeper:

@@ -15,7 +15,7 @@ from flashsale import keys
 from flashsale.keys import Lane
 from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
-from flashsale.storage.roles import GroupExists, call, call_all, evaluate
+from flashsale.storage.roles import Confirmation, GroupExists, call, call_all, evaluate
 from flashsale.store_urls import lane_of
 
 _DEAD_LETTER = script("dead_letter")
@@ -88,10 +88,13 @@ class OrderStream:
     Unavailable (NoGroup where stream or group is gone) or Indeterminate.
     """
 
-    def __init__(self, ledger: Redis, consumer: str) -> None:
+    def __init__(
+        self, ledger: Redis, consumer: str, confirmation: Confirmation | None = None
+    ) -> None:
         self._ledger = ledger
         self._lane = lane_of(ledger)
         self._consumer = consumer
+        self._confirmation = confirmation
         self._claim_cursor = "0-0"
 
     def __repr__(self) -> str:
@@ -110,6 +113,14 @@ class OrderStream:
             call(create, self._lane.stream_orders, keys.GROUP, id="0", mkstream=True)
             return call(self._ledger.xlen, self._lane.stream_orders) > 0
         return False
+
+    def is_confirmed(self) -> bool:
+        """Whether the ledger's replicas have all that was read until now, where they are asked:
+        MySQL must not know of an order that a failover can take from the ledger."""
+        if self._confirmation is None:
+            return True
+        reply = call(self._ledger.execute_command, *self._confirmation.words)
+        return self._confirmation.holds(reply)
 
     def pending(self, after: str, count: int) -> list[StreamEntry]:
         """Up to `count` of our own entries that were given to us and never acknowledged."""

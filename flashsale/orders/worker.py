@@ -227,6 +227,9 @@ class Worker:
             if isinstance(entry, Malformed):
                 counts += self._set_aside(entry, entry.reason)
         orders = [entry for entry in entries if isinstance(entry, Order)]
+        if orders and not self._stream.is_confirmed():
+            log.warning("orders wait for the ledger's replicas", orders=len(orders))
+            return counts + Counts(failures=1) + self._postpone(orders)
         if orders:
             done, handled = self._under_lock(orders, fence or self._stream.fence())
             reach("worker.unlocked")

@@ -2,8 +2,9 @@
 
 A batch leaves as one EVALSHA per voucher. What Redis refused is *shed* (certainly not done). A
 batch whose answer was lost is settled by replaying it (`batch.settled` says what a replay tells);
-what stays open is *unknown*. Nothing here ever says that a claim failed when it may have succeeded.
-Without a permit (`permit.py`) nothing is sent: the ledger may be behind.
+what stays open is *unknown*. An answer that the ledger's replicas have not confirmed, where they
+are asked, counts as lost, and so does a replay's. Nothing here ever says that a claim failed when
+it may have succeeded. Without a permit (`permit.py`) nothing is sent: the ledger may be behind.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from flashsale.seckill.permit import CLAIM_OPENING, Behind, Permits, claim_openi
 from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Bounds, Gate, GateFull, Overdue
+from flashsale.storage.roles import Confirmation
 
 REPLAYS_MAX = 3
 _AFTER_DEADLINE_S = 0.02
@@ -146,12 +148,14 @@ class Claims:
         self._permits = permits
         self._lane = lane
         opening = (CLAIM_OPENING if lane is WHOLE else claim_opening(lane)) if permits else None
+        confirmation = Confirmation.wanted(settings)
         self._channel = Channel(
             ledger_url,
             connections_max=settings.calls_max,
             timeout_s=timeout_s + _AFTER_DEADLINE_S,  # then what a replay is told is final
             opening=opening,
             lane=lane,
+            confirmation=confirmation,
         )
         self._replays = Channel(
             ledger_url,
@@ -159,6 +163,7 @@ class Claims:
             timeout_s=timeout_s,
             opening=opening,
             lane=lane,
+            confirmation=confirmation,
         )
         self._side = Channel(ledger_url, connections_max=2, timeout_s=timeout_s, lane=lane)
         self.clock = LedgerClock(self._read_time)
@@ -306,6 +311,7 @@ class Claims:
         answers = read_answers(reply)
         if self._permits is not None and answers[0] == NO_PERMIT:
             self._permits.drop(batch.permit)
+            self._channel.leave()  # another server may have the permit by now
         return answers
 
     async def _lease(self, day: str, size: int) -> int:

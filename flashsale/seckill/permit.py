@@ -18,6 +18,11 @@ No clock decides. The permit names the server process (its run id) and stands in
    writing has ended, and counts; what they have read before and not begun to write is refused
    (`write` in orders/persistence.py) and read again, from the ledger as it is by then.
 
+Behind Sentinels the server is whom they name, and MySQL keeps the *term* (`sentinels.py`) of the
+one that was permitted last. A promoted replica has a run id of its own, so it is compared like any
+ledger that was started anew; an old primary that goes on by itself, out of the Sentinels' sight,
+is of a lower term, which whoever compares it sees: it loses its permit.
+
 What MySQL never learned of cannot be missed by a comparison with it: orders that a ledger loses
 before a worker has written them are found by `flashsale verify`, from the storm's own record.
 """
@@ -40,6 +45,7 @@ from flashsale.errors import Indeterminate, Unavailable
 from flashsale.failpoints import reach
 from flashsale.keys import WHOLE, Lane
 from flashsale.lua.scripts import Call, Word, script
+from flashsale.sentinels import Followed, NoPrimary
 from flashsale.storage.channel import Opening
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Rejected, call, call_all, evaluate
@@ -71,7 +77,7 @@ class Reason(NamedTuple):
     told: str
 
 
-WHATS = ("epoch", "stream", "counter")
+WHATS = ("epoch", "stream", "counter", "term")
 """In what a ledger can be behind as a whole; beside these, single sales can be lost."""
 
 
@@ -83,6 +89,8 @@ class Marks:
     position: Position = (0, 0)
     counters: Mapping[str, int] = field(default_factory=dict)
     """By day, of those that were asked for."""
+    term: int = 0
+    """Of the ledger that was permitted last; 0 without Sentinels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,7 @@ class LedgerMarks:
     counters: Mapping[str, int]
     permit: str = ""
     closed: str = ""
+    term: int | None = None  # None without Sentinels
 
     @property
     def is_permitted(self) -> bool:
@@ -126,6 +135,12 @@ def behind(mysql: Marks, ledger: LedgerMarks) -> list[Reason]:
         if counted < number:
             told = f"the ledger counted {counted} order ids on {day}, MySQL {number}"
             reasons.append(Reason("counter", told))
+    if ledger.term is not None and ledger.term < mysql.term:
+        told = (
+            f"the Sentinels name a ledger of term {ledger.term}; one of term {mysql.term} has sold "
+            "since"
+        )
+        reasons.append(Reason("term", told))
     return reasons
 
 
@@ -139,7 +154,7 @@ def moment(position: Position) -> str:
 
 def read_marks(connection: Connection, days: Sequence[str] = (), lane: Lane = WHOLE) -> Marks:
     """What MySQL knows of a lane, of the counters of these days."""
-    names = [lane.stream_orders, lane.epoch, *map(lane.order_counter, days)]
+    names = [lane.stream_orders, lane.epoch, lane.permit, *map(lane.order_counter, days)]
     rows = connection.execute(select(stream_position).where(stream_position.c.stream.in_(names)))
     found = {row.stream: (int(row.last_ms), int(row.last_seq)) for row in rows}
     epoch = found.get(lane.epoch)
@@ -147,6 +162,7 @@ def read_marks(connection: Connection, days: Sequence[str] = (), lane: Lane = WH
         epoch_text(*epoch) if epoch else "",
         found.get(lane.stream_orders, (0, 0)),
         {day: found[name][0] for day in days if (name := lane.order_counter(day)) in found},
+        found.get(lane.permit, (0, 0))[1],
     )
 
 
@@ -214,6 +230,7 @@ class Books:
         self.lane = lane_of(ledger)
         self.compared = (Marks(), LedgerMarks("", "", (0, 0), {}))
         """What the last comparison was of."""
+        self._followed = Followed(ledger)
 
     def __repr__(self) -> str:
         return f"<Books {self.pool.url!r}>"
@@ -225,12 +242,13 @@ class Books:
         until now becomes a row after MySQL was read. Raises Unavailable, too, where the ledger was
         started anew in between.
         """
+        term = self._term()
         run_id, days = read_server(self.ledger)
         if superseding:
             self.supersede()
         with transaction(self.pool) as connection:
             mysql = read_marks(connection, days, self.lane)
-        ledger = read_ledger(self.ledger, days)
+        ledger = replace(read_ledger(self.ledger, days), term=term)
         if ledger.run_id != run_id:
             raise Unavailable("the ledger was started anew while it was compared")
         self.compared = mysql, ledger
@@ -271,14 +289,23 @@ class Books:
             why = str(told)  # something moved: look again
         raise Behind(f"the ledger did not hold still while it was compared ({why})")
 
-    def supersede(self, wait_s: int = _SUPERSEDING_S) -> None:
-        """Draw a new generation, once every worker's transaction of an older one has ended. Raises
-        Unavailable where one lasts longer than `wait_s`."""
+    def _term(self) -> int | None:
+        try:
+            return self._followed.term()
+        except NoPrimary as nobody:
+            raise Unavailable(str(nobody)) from nobody
+
+    def supersede(self, wait_s: int = _SUPERSEDING_S, *, forced: bool = False) -> None:
+        """Draw a new generation, once every worker's transaction of an older one has ended, with
+        the ledger's term, if that is higher or `forced`. Raises Unavailable where a transaction
+        lasts longer than `wait_s`."""
+        term = self._term() or 0
         with transaction(self.pool) as connection:
             connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {wait_s:d}")
             try:
-                generation = (self.lane.permit, secrets.randbits(62) + 1, 0)
-                connection.exec_driver_sql(_NEW_MARK + _TAKE_ITS_PLACE, generation)
+                generation = (self.lane.permit, secrets.randbits(62) + 1, term)
+                taking = _TAKE_ITS_PLACE if forced else _TAKE_ITS_PLACE_AND_RISE
+                connection.exec_driver_sql(_NEW_MARK + taking, generation)
             finally:
                 connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = DEFAULT")
 
@@ -315,6 +342,9 @@ _NEW_MARK = (
     "ON DUPLICATE KEY UPDATE stream = stream"
 )
 _TAKE_ITS_PLACE = ", last_ms = VALUES(last_ms), last_seq = VALUES(last_seq)"
+_TAKE_ITS_PLACE_AND_RISE = (
+    ", last_ms = VALUES(last_ms), last_seq = GREATEST(last_seq, VALUES(last_seq))"
+)
 
 
 def set_epoch(

@@ -71,7 +71,7 @@ class Rebuild:
         with alone(self._books.pool):
             while True:
                 self._books.revoke(CLOSED_FOR_REBUILD)
-                self._books.supersede(_WORKERS_END_S)
+                self._books.supersede(_WORKERS_END_S, forced=True)
                 reach("rebuild.closed")
                 if self._renew(self._repaired(done)):
                     break

@@ -61,6 +61,16 @@ def account_rules(role: RedisRole, *, in_cluster: bool = False) -> Mapping[Accou
     }
 
 
+def account_line(name: str, password: str, rules: str) -> str:
+    """An account in the words of an ACL file, which has no password but its digest. Pure."""
+    return f"user {name} on #{hashlib.sha256(password.encode()).hexdigest()} {rules}"
+
+
+def new_passwords() -> Mapping[Account, str]:
+    """One for each account, of letters that a URL takes as they are."""
+    return {account: secrets.token_urlsafe(24) for account in Account}
+
+
 def _patterns(names: Sequence[str]) -> str:
     return " ".join(f"~{name}" for name in names)
 
@@ -77,13 +87,9 @@ _BY_SOCKET = """\
 port 0
 unixsocket {path}
 unixsocketperm 600
-aclfile {accounts}
 """
 
 _IN_A_CLUSTER = """\
-bind {host}
-port {port}
-aclfile {accounts}
 cluster-enabled yes
 cluster-port {bus}
 cluster-config-file nodes.conf
@@ -144,9 +150,10 @@ class ClusterPart:
 class RedisServer(Service):
     """A private Redis in `directory`, with its role's policy.
 
-    By a socket, and as a node of a cluster, it lets in the accounts, each with a password, and
-    `url` is the owner's. On a port of loopback it is else open to everybody on this machine. Data
-    of the ledger survives a restart in the same directory.
+    By a socket it lets in the accounts, each with a password, and `url` is the owner's; so it does
+    on a port for those whose `passwords` are given, and as a node of a cluster. On any other port
+    of loopback it is open to everybody on this machine. Data of the ledger survives a restart in
+    the same directory.
     """
 
     def __init__(
@@ -161,6 +168,7 @@ class RedisServer(Service):
         memory_mb: int | None = None,
         binary: Binary | None = None,
         durability: Durability = Durability.ALWAYS,
+        passwords: Mapping[Account, str] | None = None,
         cluster: ClusterPart | None = None,
     ) -> None:
         super().__init__(name or str(role), directory, place=socket or port, log=log)
@@ -170,9 +178,9 @@ class RedisServer(Service):
         self._binary = binary
         self._durability = durability
         self.cluster = cluster
-        self._passwords = (cluster and cluster.passwords) or {
-            account: secrets.token_urlsafe(24) for account in Account
-        }
+        passwords = cluster.passwords if cluster else passwords
+        self._is_open = socket is None and passwords is None
+        self._passwords = passwords or new_passwords()
 
     @property
     def url(self) -> str:
@@ -180,17 +188,14 @@ class RedisServer(Service):
 
     def url_for(self, account: Account) -> str:
         """Where an account reaches it."""
+        login = "" if self._is_open else f"{account}:{self._passwords[account]}@"
         if isinstance(self.place, Socket):
-            login = f"{account}:{self._passwords[account]}"
-            return f"unix://{login}@{quote(str(self.place.path))}?db=0"
-        if self.cluster:
-            login = f"{account}:{self._passwords[account]}@"
-            return f"redis://{login}{self.place.host}:{self.place.number}/0"
-        return f"redis://{self.place.host}:{self.place.number}/0"
+            return f"unix://{login}{quote(str(self.place.path))}?db=0"
+        return f"redis://{login}{self.place.host}:{self.place.number}/0"
 
     def prepare(self) -> CommandLine:
         binary = self._binary or binaries.find(binaries.REDIS)
-        policy = _ROLES[self.role].format(durability=self._durability)
+        policy = _ROLES[self.role].format(durability=self._durability.appendfsync)
         config = self._way_in() + _SHARED.format(memory_mb=self._memory_mb) + policy
         # As arguments, and run in its folder: Redis takes a path with * or [ for a pattern, finds
         # nothing, and would run on its defaults.
@@ -206,25 +211,23 @@ class RedisServer(Service):
         return CommandLine([binary.path, *arguments], binary.environment(), self.directory)
 
     def _way_in(self) -> str:
-        if isinstance(self.place, Port) and not self.cluster:
-            return _BY_PORT.format(host=self.place.host, port=self.place.number)
-        rules = account_rules(self.role, in_cluster=self.cluster is not None)
-        lines = [
-            f"user {account} on #{hashlib.sha256(password.encode()).hexdigest()} {rules[account]}"
-            for account, password in self._passwords.items()
-        ]
-        text = "\n".join([_NOBODY, *lines, ""])
-        accounts = write_private(self.directory / _ACCOUNTS_FILE, text)
+        if isinstance(self.place, Socket):
+            way = _BY_SOCKET.format(path=self.place.path)
+        else:
+            way = _BY_PORT.format(host=self.place.host, port=self.place.number)
+        if self._is_open:
+            return way
         if self.cluster:
-            return _IN_A_CLUSTER.format(
-                host=self.port.host,
-                port=self.port.number,
-                bus=self.cluster.bus.number,
-                accounts=accounts.name,
-                timeout_ms=NODE_TIMEOUT_MS,
-            )
-        assert isinstance(self.place, Socket)
-        return _BY_SOCKET.format(path=self.place.path, accounts=accounts)
+            bus = self.cluster.bus.number
+            way += _IN_A_CLUSTER.format(bus=bus, timeout_ms=NODE_TIMEOUT_MS)
+        accounts = write_private(self.directory / _ACCOUNTS_FILE, "\n".join(self._accounts()))
+        return f"{way}aclfile {accounts}\n"
+
+    def _accounts(self) -> list[str]:
+        """Who is let in, a line each, and an empty one."""
+        rules = account_rules(self.role, in_cluster=self.cluster is not None)
+        own = [account_line(each, word, rules[each]) for each, word in self._passwords.items()]
+        return [_NOBODY, *own, ""]
 
     def stop(self) -> None:
         super().stop()

@@ -29,7 +29,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.keys import SINGLE, WHOLE, Lane
 from flashsale.lua.scripts import Call, Word
-from flashsale.storage.roles import RECYCLE_S, async_client, is_demoted, trouble
+from flashsale.storage.roles import RECYCLE_S, Confirmation, async_client, is_demoted, trouble
 from flashsale.storage.topology import topology
 from flashsale.store_urls import of_node
 
@@ -185,6 +185,9 @@ class Channel:
     Replies are text, or bytes where `text` is False: then no reply can fail to be decoded.
 
     Of a ledger on a cluster it is with the master of one `lane`, which has to be named.
+    With a `confirmation` every `run` asks the replicas in the same write. What they do not confirm
+    is Indeterminate, whatever was replied, and every connection ends: a new one is used once they
+    answer for it, so that while they are away nothing is sent.
     """
 
     layout = SINGLE
@@ -198,6 +201,7 @@ class Channel:
         text: bool = True,
         opening: Opening | None = None,
         lane: Lane = WHOLE,
+        confirmation: Confirmation | None = None,
     ) -> None:
         self._masters = None if lane is WHOLE else topology(url)
         self._lane = lane
@@ -211,10 +215,12 @@ class Channel:
         self._timeout_s = timeout_s
         self._text = text
         self._opening = opening
+        self._confirmation = confirmation
         self.connections_max = connections_max
         self.in_use = 0
         self.lost = 0  # calls without an answer
         self.unreachable = 0  # calls without a connection
+        self.unconfirmed = 0  # calls of which too few replicas told that they have them
 
     def __repr__(self) -> str:
         return f"<Channel {self._pool!r} idle={len(self._idle)}>"
@@ -233,17 +239,35 @@ class Channel:
         """
         due_s = asyncio.get_running_loop().time() + self._timeout_s
         wire = await self._taken(due_s)
+        commands: list[Sequence[Word]] = [call.command() for call in calls]
+        confirming = self._confirmation
+        if confirming is not None:
+            commands.append(confirming.words)
         try:
-            replies = await self._exchange(wire, [call.command() for call in calls], due_s)
-            for i, reply in enumerate(replies):
-                call = calls[i]
-                if isinstance(reply, NoScriptError) and isinstance(call, Call):
+            replies = await self._exchange(wire, commands, due_s)
+            for i, call in enumerate(calls):
+                if isinstance(replies[i], NoScriptError) and isinstance(call, Call):
                     replies[i] = await self._load_and_run(wire, call, due_s)
+                    if confirming is not None:  # it was asked too early
+                        replies[-1] = (await self._exchange(wire, [confirming.words], due_s))[0]
         finally:
             self._give_back(wire)
         if self._masters is not None:
             await self._follow(calls, replies, due_s)
-        return [trouble(r) if isinstance(r, RedisError) else r for r in replies]
+        replies = [trouble(r) if isinstance(r, RedisError) else r for r in replies]
+        return replies if confirming is None else self._confirmed(confirming, replies)
+
+    def _confirmed(self, confirming: Confirmation, replies: list[Any]) -> list[Any]:
+        """The replies but the last, which is the replicas'; what is certain stays so."""
+        last = replies.pop()
+        if confirming.holds(last):
+            return replies
+        self.unconfirmed += 1
+        self.leave()
+        doubt = Indeterminate(f"Redis: {confirming.told(last)}")
+        return [
+            reply if isinstance(reply, (Unavailable, Indeterminate)) else doubt for reply in replies
+        ]
 
     async def evaluate(self, call: Call) -> Any:
         """The reply to one script. Raises Unavailable or Indeterminate."""
@@ -270,6 +294,13 @@ class Channel:
             if isinstance(reply, (Unavailable, Indeterminate)):
                 raise reply
         return replies
+
+    def leave(self) -> None:
+        """Use none of the connections again that are there now: they lead to a server that is not,
+        or may not be, the one to be spoken to."""
+        self._demoted_s = monotonic()
+        if self._masters is not None:
+            self._masters.doubt()
 
     async def aclose(self) -> None:
         """Close every idle connection."""
@@ -324,28 +355,30 @@ class Channel:
             raise
         writer, connection._reader, connection._writer = connection._writer, None, None
         assert writer is not None
-        wire = _Wire(writer, self._text, self._leave)
+        wire = _Wire(writer, self._text, self.leave)
         writer.transport.set_protocol(wire)
-        if self._opening is not None:
-            try:
-                replies = await self._exchange(wire, self._opening.commands, due_s)
+        try:
+            if self._opening is not None:
+                opened = await self._exchange(wire, self._opening.commands, due_s)
                 if self._masters is not None:
-                    _check_led(replies)
-                self._opening.check(replies)
-            except Unavailable:
-                wire.close()
-                raise
+                    _check_led(opened)
+                self._opening.check(opened)
+            if self._confirmation is not None:
+                asked = self._confirmation
+                # Of a connection that has asked for nothing yet, it would be of nothing.
+                reply = (await self._exchange(wire, [("PING",), asked.words], due_s))[1]
+                if not asked.holds(reply):
+                    self.unreachable += 1
+                    raise Unavailable(f"Redis was not asked: {asked.told(reply)}")
+        except Unavailable:
+            wire.close()
+            raise
         return wire
 
     def _give_back(self, wire: _Wire) -> None:
         self.in_use -= 1
         self._idle.append(wire)
         self._free.release()
-
-    def _leave(self) -> None:
-        self._demoted_s = monotonic()
-        if self._masters is not None:
-            self._masters.doubt()
 
     async def _follow(
         self, calls: Sequence[Call | Plain], replies: list[Any], due_s: float
@@ -355,7 +388,7 @@ class Channel:
         While a slot is on its way (ASK, TRYAGAIN) nothing is sent anywhere else: part of the lane
         may be at either end, and a script needs all of it. That is shed until it has settled.
         """
-        moved = [i for i, reply in enumerate(replies) if isinstance(reply, MovedError)]
+        moved = [i for i, _ in enumerate(calls) if isinstance(replies[i], MovedError)]
         if not moved:
             return
         try:
@@ -371,6 +404,8 @@ class Channel:
                 if isinstance(reply, NoScriptError) and isinstance(call, Call):
                     reply = await self._load_and_run(wire, call, due_s)
                 replies[i] = reply
+            if self._confirmation is not None:
+                replies[-1] = (await self._exchange(wire, [self._confirmation.words], due_s))[0]
         finally:
             self._give_back(wire)
 

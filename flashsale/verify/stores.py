@@ -20,6 +20,7 @@ from redis.retry import Retry
 from flashsale.errors import NothingJudgedError, UnreachableError
 from flashsale.keys import SINGLE, WHOLE, Lane
 from flashsale.model import ID_MAX, LIVE_STATUSES, parse_id
+from flashsale.sentinels import client_url, follow
 from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
     LaneClient,
@@ -31,6 +32,7 @@ from flashsale.store_urls import (
     open_mysql,
     read_ledger_url,
     read_mysql_url,
+    read_redis_url,
 )
 from flashsale.verify.attempts import Column
 
@@ -110,13 +112,15 @@ def _masters(url: str) -> list[tuple[str, Lane]]:
 def open_redis(url: str, timeout_s: float, lane: Lane = WHOLE) -> Redis:
     """A client that asks once, and waits `timeout_s` for an answer; of a cluster's ledger one lane
     alone, at its master."""
+    place = read_redis_url(url)
     client = (Redis if lane is WHOLE else LaneClient).from_url(
-        url,
+        client_url(place, url),
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=timeout_s,
     )
+    follow(client.connection_pool, place)
     if isinstance(client, LaneClient):
         client.lane = lane
     return client

@@ -19,6 +19,8 @@ from flashsale.store_urls import (
     read_ledger_url,
     read_mysql_url,
     read_redis_url,
+    sentinel_url,
+    server_url,
 )
 
 SECRET = "s3cret"
@@ -50,6 +52,16 @@ SECRET = "s3cret"
         f"rediss://:{SECRET}@h/0?ssl_cert_reqs=perhaps",
         "unix://",
         f"unix://:{SECRET}@/path?db=x",
+        f"redis+sentinel://:{SECRET}@h:26379",
+        f"redis+sentinel://:{SECRET}@h:26379/na me",
+        f"redis+sentinel://:{SECRET}@h:26379/sale/x",
+        f"redis+sentinel://:{SECRET}@h:26379/sale/0/1",
+        f"redis+sentinel://:{SECRET}@h,{SECRET}:port/sale",
+        f"redis+sentinel://:{SECRET}@h,,i/sale",
+        f"redis+sentinel://:{SECRET}@h,{SECRET}@i/sale",
+        f"redis+sentinel://:p/{SECRET}@h,i/sale",
+        f"redis+sentinel://h,i/sale?password={SECRET}",
+        f"redis://:{SECRET}@h,i/0",
     ],
 )
 def test_what_is_no_url_of_a_redis(url: str) -> None:
@@ -107,10 +119,38 @@ def test_any_password_arrives_percent_encoded(read: object) -> None:
         ("redis://h/3?db=4", "redis://h:6379/4"),
         ("rediss://:p@[::1]:7000", "rediss://[::1]:7000/0"),
         ("unix://:p@/run/redis.sock?db=2", "unix:///run/redis.sock/2"),
+        ("redis+sentinel://u:p@h/sale", "redis+sentinel://h:26379/sale/0"),
+        (
+            "redis+sentinel://h:7000,[::1]:7001,i/sale/3?sentinel_password=p",
+            "redis+sentinel://h:7000,[::1]:7001,i:26379/sale/3",
+        ),
+        ("rediss+sentinel://h,i/sale?db=4", "rediss+sentinel://h:26379,i:26379/sale/4"),
     ],
 )
 def test_how_a_redis_is_shown(url: str, shown: str) -> None:
     assert str(read_redis_url(url)) == shown
+
+
+def test_what_stands_behind_sentinels() -> None:
+    url = (
+        "redis+sentinel://u:p%40s@a:1,[::1]:2/sale/3"
+        "?sentinel_user=s&sentinel_password=q%2F&ssl_cert_reqs=none"
+    )
+    place = read_redis_url(url.replace("redis+", "rediss+"))
+    assert (place.sentinels, place.primary) == ((("a", 1), ("::1", 2)), "sale")
+    for shown in (str(place), repr(place)):
+        assert "q/" not in shown
+        assert "p@s" not in shown
+    server = read_redis_url(server_url(place, "b", 4))
+    assert str(server) == "rediss://b:4/3"
+    assert (server.user, server.password) == ("u", "p@s")
+    sentinel = read_redis_url(sentinel_url(place, "::1", 2))
+    assert str(sentinel) == "rediss://[::1]:2/0"
+    assert (sentinel.user, sentinel.password) == ("s", "q/")
+    assert server.parameters == sentinel.parameters == {"ssl_cert_reqs": "none"}
+    plain = read_redis_url("redis+sentinel://a/sale")
+    assert server_url(plain) == "redis://a:26379/0", "no account, where none is named"
+    assert sentinel_url(plain, "a", 1) == "redis://a:1/0"
 
 
 @pytest.mark.parametrize(
@@ -179,6 +219,9 @@ def test_a_store_by_a_port_keeps_account_and_database(url: str, by_port: str) ->
     assert at_port(url, 4711) == by_port
 
 
+SENTINELS = in_layout("redis+sentinel://h:1,i:2/primary/0", "cluster")
+
+
 # Layouts of the ledger ----------------------------------------------------------------------------
 
 
@@ -210,7 +253,7 @@ def test_a_clusters_url_names_a_node_and_any_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["unix+cluster:///s", "redis+cluster://h:1/1", "redis+cluster://h:x"]
+    "url", ["unix+cluster:///s", "redis+cluster://h:1/1", "redis+cluster://h:x", SENTINELS]
 )
 def test_what_no_cluster_has_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--ledger-url: expected redis"):
