@@ -335,7 +335,7 @@ def examine(
     ending = read_ending(run_dir)
     with connect(ledger_url, mysql_url) as stores:
         span = span_of(attempts, before, ending)
-        waited_s = drain(stores.ledger, span, drain_timeout_s, on_look)
+        waited_s = drain(stores.lanes, span, drain_timeout_s, on_look)
         snapshot = _settled(
             lambda: read_snapshot(stores, attempts, before, ending), drain_timeout_s
         )
