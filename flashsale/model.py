@@ -193,7 +193,13 @@ def parse_id(text: str) -> int | None:
 
 
 class Durability(StrEnum):
-    """When an order is acknowledged: by `appendfsync` of the ledger."""
+    """When an order is acknowledged: by `appendfsync` of the ledger, and by its replicas."""
 
     ALWAYS = "always"  # when it is on the disk
     EVERYSEC = "everysec"  # when it is in the kernel; the disk has it within a second or two
+    REPLICATED = "replicated"  # when it is on the disk, and a replica has it
+
+    @property
+    def appendfsync(self) -> str:
+        """What the ledger's `appendfsync` is then."""
+        return "everysec" if self is Durability.EVERYSEC else "always"

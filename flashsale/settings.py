@@ -6,7 +6,7 @@ its variable with `_FILE` at the end names.
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -89,6 +89,18 @@ class StoreSettings(Settings):
     ledger_url: str = Field(description="The Redis that must lose nothing.")
     cache_url: str = Field(description="The Redis that may lose everything.")
     mysql_url: str = Field(description="mysql://user:password@host:port/database, percent-encoded.")
+
+
+class LedgerSettings(Settings):
+    """How the ledger is laid out."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LEDGER_", frozen=True)
+
+    layout: Literal["single", "cluster"] = Field(
+        "single",
+        description="`cluster`: the URL is of any node of a Redis Cluster, as `redis+cluster://` "
+        "says by itself; keys are spelled in six lanes, each one slot.",
+    )
 
 
 class SessionSettings(Settings):
@@ -216,6 +228,28 @@ class ClaimSettings(Settings):
     clock_interval_s: float = Field(
         10.0, ge=0.001, le=86_400, description="How often Redis' clock is read."
     )
+    confirm_replicas: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="Replicas of the ledger that must have an order before anybody is told of it, "
+        "and before a worker makes it a row; 0: none is asked.",
+    )
+    confirm_timeout_ms: int = Field(
+        500,
+        ge=1,
+        le=3_600_000,
+        description="How long a batch waits for them; what they have not confirmed is unknown.",
+    )
+    confirm_on_disk: bool = Field(
+        False, description="They must have it on their disks, too: WAITAOF, from Redis 7.2 on."
+    )
+
+    @model_validator(mode="after")
+    def _confirmed_in_time(self) -> Self:
+        if self.confirm_replicas and self.confirm_timeout_ms >= self.timeout_ms:
+            raise ValueError("confirm_timeout_ms must be shorter than timeout_ms")
+        return self
 
 
 class ReplicaSettings(Settings):
@@ -333,7 +367,7 @@ class WorkerSettings(Settings):
         10_000, ge=10, le=3_600_000, description="How often the watchdog renews."
     )
     durability: Durability = Field(
-        Durability.ALWAYS, description="The `appendfsync` that was chosen for the ledger."
+        Durability.ALWAYS, description="What was chosen for the ledger: `serve` says so."
     )
     claim_idle_ms: int = Field(
         35_000, ge=1, le=3_600_000, description="Another's entry idle longer is ours."
@@ -550,6 +584,7 @@ class PictureSettings(Settings):
 
 
 _COMPONENTS: tuple[type[Settings], ...] = (
+    LedgerSettings,
     SessionSettings,
     LoginSettings,
     RendezvousSettings,

@@ -4,20 +4,23 @@ A message never repeats a URL that was not understood, since nobody knows where 
 stands. What is shown of the others is scheme, host, port and database.
 """
 
+import re
 import ssl
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pymysql
 from pymysql.connections import Connection
 from pymysql.constants import CR
 from pymysql.cursors import Cursor
+from redis import Redis
 
 from flashsale.errors import UsageError
+from flashsale.keys import CLUSTER, SINGLE, WHOLE, Lane, Layout
 
 CONNECT_TIMEOUT_S = 3
 """A store that has not let anybody in by then is away, also one that accepts and stays silent."""
@@ -25,21 +28,34 @@ CONNECT_TIMEOUT_S = 3
 MySQLConnection: TypeAlias = "Connection[Cursor]"
 
 _MYSQL_FORM = "mysql://user:password@host:port/database"
-_REDIS_FORM = "redis://user:password@host:port/db, rediss://… or unix:///path/of/socket?db=0"
+_REDIS_FORM = (
+    "redis://user:password@host:port/db, rediss://…, unix:///path/of/socket?db=0 or "
+    "redis+sentinel://user:password@host:port,host:port/name/db"
+)
+_CLUSTER_FORM = "redis+cluster://user:password@host:port or rediss+cluster://…, of any node"
 _ENCODING = "in a user or password write @ as %40, / as %2F, ? as %3F, # as %23"
 
 _MYSQL_SCHEMES = ("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql")
 _MYSQL_PARAMETERS = ("charset", "ssl_ca", "ssl_cert", "ssl_key", "ssl_mode", "unix_socket")
 _SSL_MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
 
+_REDIS_TLS = (
+    *("ssl_ca_certs", "ssl_cert_reqs"),
+    *("ssl_certfile", "ssl_check_hostname", "ssl_keyfile"),
+)
+_OF_SENTINELS = ("sentinel_user", "sentinel_password")
 _REDIS_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "redis": ("db",),
     "unix": ("db",),
-    "rediss": (
-        *("db", "ssl_ca_certs", "ssl_cert_reqs"),
-        *("ssl_certfile", "ssl_check_hostname", "ssl_keyfile"),
-    ),
+    "rediss": ("db", *_REDIS_TLS),
+    "redis+sentinel": ("db", *_OF_SENTINELS),
+    "rediss+sentinel": ("db", *_OF_SENTINELS, *_REDIS_TLS),
 }
+_CLUSTERED = "+cluster"
+"""What a scheme ends with where the URL is of any node of a Redis Cluster: the ledger is laid out
+in lanes there (keys.py), and a client of one server would find an empty one."""
+_SENTINEL_PORT = 26379
+_PRIMARY_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _CHOICES = {
     "charset": ("utf8mb4",),
     "ssl_mode": _SSL_MODES,
@@ -54,6 +70,7 @@ class StoreUrl:
     """A URL that was understood. `str` of it, and `repr`, tell neither user nor password.
 
     `database` is a name for MySQL and a number for Redis; `parameters` are what stood after `?`.
+    With `sentinels`, host and port are the first one's, and `primary` is what they call the Redis.
     """
 
     scheme: str
@@ -63,40 +80,159 @@ class StoreUrl:
     port: int
     database: str
     socket: str | None  # a path, in place of host and port
-    parameters: Mapping[str, str]
+    parameters: Mapping[str, str] = field(repr=False)
+    sentinels: tuple[tuple[str, int], ...] = ()
+    primary: str = ""
 
     def __str__(self) -> str:
-        place = self.socket or f"{self._bracketed}:{self.port}"
-        return f"{self.scheme}://{place}/{self.database}"
+        if self.sentinels:
+            places = ",".join(_place(*sentinel) for sentinel in self.sentinels)
+            return f"{self.scheme}://{places}/{self.primary}/{self.database}"
+        return f"{self.scheme}://{self.socket or _place(self.host, self.port)}/{self.database}"
 
-    @property
-    def _bracketed(self) -> str:
-        return f"[{self.host}]" if ":" in self.host else self.host
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def layout_of(url: str) -> Layout:
+    """How the keys of the ledger at `url` are spelled: its scheme tells. Pure."""
+    return CLUSTER if url.partition("://")[0].endswith(_CLUSTERED) else SINGLE
+
+
+def in_layout(url: str, layout: str) -> str:
+    """The same ledger laid out as `layout` says, single or cluster: with the scheme of it. Pure."""
+    scheme, separator, rest = url.partition("://")
+    if layout != "cluster" or not separator or scheme.endswith(_CLUSTERED):
+        return url
+    return f"{scheme}{_CLUSTERED}://{rest}"
+
+
+def of_node(url: str, place: tuple[str, int] | None = None) -> str:
+    """The URL of the one node that a cluster's URL names, for a client of one server; or of the
+    one at `place`, host and port. Pure."""
+    scheme, separator, rest = url.partition("://")
+    node = f"{scheme.removesuffix(_CLUSTERED)}{separator}{rest}"
+    if place is None:
+        return node
+    parts = urlsplit(node)
+    account, at, _ = parts.netloc.rpartition("@")
+    host = f"[{place[0]}]" if ":" in place[0] else place[0]
+    return parts._replace(netloc=f"{account}{at}{host}:{place[1]}").geturl()
+
+
+class LaneClient(Redis):
+    """A client of the server that has one lane of a cluster's ledger."""
+
+    lane = WHOLE
+
+
+def lane_of(ledger: Redis) -> Lane:
+    """Which lane a client is of; one of a single server has the whole ledger."""
+    return ledger.lane if isinstance(ledger, LaneClient) else WHOLE
+
+
+def read_ledger_url(url: str, named: str = "") -> StoreUrl:
+    """`read_redis_url`, for those who know a ledger of several lanes, too."""
+    if layout_of(url) is SINGLE:
+        return read_redis_url(url, named)
+    read = read_redis_url(of_node(url), named)
+    if read.socket or read.sentinels or read.database != "0":
+        raise _wrong(
+            named, _CLUSTER_FORM, "a cluster has no sockets, no Sentinels, and no database but 0"
+        )
+    return replace(read, scheme=f"{read.scheme}{_CLUSTERED}")
 
 
 def read_redis_url(url: str, named: str = "") -> StoreUrl:
-    """The URL of a Redis, which redis-py will read in the same way.
+    """The URL of one Redis server, which redis-py will read in the same way.
 
-    Raises UsageError, in the name of the option or variable that it came from.
+    Raises UsageError, in the name of the option or variable that it came from; for a cluster's,
+    too, since whoever asks here knows one server alone.
     """
-    parts = _split(url, named, _REDIS_FORM, tuple(_REDIS_PARAMETERS))
+    if layout_of(url) is not SINGLE:
+        raise _wrong(named, _REDIS_FORM, "it is a cluster's, which this does not know yet")
+    first, others = _without_others(url)
+    parts = _split(first, named, _REDIS_FORM, tuple(_REDIS_PARAMETERS))
     parameters = _parameters(parts, named, _REDIS_PARAMETERS[parts.scheme])
-    is_socket = parts.scheme == "unix"
+    is_socket, by_sentinels = parts.scheme == "unix", parts.scheme.endswith(_BY_SENTINELS)
     path = "" if is_socket else unquote(parts.path).strip("/")
+    primary = ""
+    if by_sentinels:
+        primary, _, path = path.partition("/")
+        if not _PRIMARY_NAME.fullmatch(primary):
+            raise _wrong(named, _REDIS_FORM, "it does not say what the Sentinels call the primary")
     for number in (path, parameters.get("db", "0")):
         if number and not (number.isascii() and number.isdigit()):
             raise _wrong(named, _REDIS_FORM, "its database is no number")
     if is_socket and parts.path in ("", "/"):
         raise _wrong(named, _REDIS_FORM, "it names no socket")
+    hosts = (parts.netloc.rpartition("@")[2], *others) if by_sentinels else ()
     return StoreUrl(
-        scheme=parts.scheme,
+        parts.scheme,
         **_account(parts),
         host=parts.hostname or "localhost",
-        port=parts.port or 6379,
+        port=parts.port or (_SENTINEL_PORT if by_sentinels else 6379),
         database=parameters.get("db", path or "0"),
         socket=unquote(parts.path) if is_socket else None,
         parameters=parameters,
+        sentinels=_sentinels(hosts, named),
+        primary=primary,
     )
+
+
+_BY_SENTINELS = "+sentinel"
+
+
+def _without_others(url: str) -> tuple[str, Sequence[str]]:
+    """A URL of Sentinels with the first of them alone, and the others; any other as it is."""
+    scheme, separator, rest = url.partition("://")
+    if not scheme.endswith(_BY_SENTINELS):
+        return url, ()
+    account, at, hosts = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    first, *others = hosts.split(",")
+    after = rest[len(account) + len(at) + len(hosts) :]
+    return f"{scheme}{separator}{account}{at}{first}{after}", others
+
+
+def _sentinels(hosts: Sequence[str], named: str) -> tuple[tuple[str, int], ...]:
+    try:
+        parts = [urlsplit(f"//{host}") for host in hosts]
+        if all(part.hostname and not part.username for part in parts):
+            return tuple((part.hostname or "", part.port or _SENTINEL_PORT) for part in parts)
+    except ValueError:
+        pass
+    raise _wrong(named, _REDIS_FORM, "one of its Sentinels is no host:port")
+
+
+def server_url(place: StoreUrl, host: str = "", port: int = 0) -> str:
+    """One server's plain URL, of the account, database and TLS that `place` names for the Redis
+    behind its Sentinels; without a host the first Sentinel's place stands in for it. Pure."""
+    tls = {name: value for name, value in place.parameters.items() if name in _REDIS_TLS}
+    account = _login(place.user, place.password)
+    return _plain(place, account, host or place.host, port or place.port, place.database, tls)
+
+
+def sentinel_url(place: StoreUrl, host: str, port: int) -> str:
+    """The plain URL of one of the Sentinels that `place` names. Pure."""
+    told = place.parameters
+    tls = {name: value for name, value in told.items() if name in _REDIS_TLS}
+    account = _login(*(told.get(name) for name in _OF_SENTINELS))
+    return _plain(place, account, host, port, "0", tls)
+
+
+def _plain(
+    place: StoreUrl, account: str, host: str, port: int, database: str, tls: Mapping[str, str]
+) -> str:
+    scheme = place.scheme.removesuffix(_BY_SENTINELS)
+    query = f"?{urlencode(tls)}" if tls else ""
+    return f"{scheme}://{account}{_place(host, port)}/{database}{query}"
+
+
+def _login(user: str | None, password: str | None) -> str:
+    if password is None and user is None:
+        return ""
+    return f"{quote(user or '', safe='')}:{quote(password or '', safe='')}@"
 
 
 def read_mysql_url(url: str, named: str = "") -> StoreUrl:
@@ -126,8 +262,11 @@ def at_port(url: str, port: int) -> str:
     """The same store by a port of this machine, where something passes on to it. Pure.
 
     A URL that names a socket becomes one of that port, with account and database as they are.
+    Raises UsageError for one that names Sentinels: where they lead to, nothing can stand between.
     """
     parts = urlsplit(url)
+    if parts.scheme.endswith(_BY_SENTINELS):
+        raise UsageError("links: a ledger behind Sentinels has none; name its server's own URL")
     rest = [(k, v) for k, v in parse_qsl(parts.query) if k not in ("db", "unix_socket")]
     numbers = [v for k, v in parse_qsl(parts.query) if k == "db"]
     is_socket = parts.scheme == "unix"
@@ -196,6 +335,8 @@ def _split(url: str, named: str, form: str, schemes: tuple[str, ...]) -> SplitRe
         raise _wrong(named, form, _ENCODING) from None
     if parts.scheme not in schemes or not url.startswith(f"{parts.scheme}://"):
         raise _wrong(named, form, "it begins otherwise")
+    if "," in (parts.hostname or ""):
+        raise _wrong(named, form, "it names several hosts")
     if any(letter.isspace() for letter in url):
         raise _wrong(named, form, "it holds white space; write a blank as %20")
     rest = url.partition("://")[2].removeprefix(parts.netloc)
@@ -204,7 +345,7 @@ def _split(url: str, named: str, form: str, schemes: tuple[str, ...]) -> SplitRe
     return parts
 
 
-def _account(parts: SplitResult) -> dict[str, str | None]:
+def _account(parts: SplitResult) -> dict[str, Any]:
     return {
         "user": unquote(parts.username) if parts.username else None,
         "password": None if parts.password is None else unquote(parts.password),

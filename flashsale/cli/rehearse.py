@@ -10,6 +10,7 @@ from flashsale.campaign.demands import aborting, exercising, only_thresholds, re
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
 from flashsale.campaign.storming import StormRequest
 from flashsale.campaign.teller import JudgedRun, StormRun
+from flashsale.cli.options import Durable
 from flashsale.cli.panels import show_when_filled
 from flashsale.cli.storm_options import (
     AbortIf,
@@ -62,6 +63,15 @@ def command(
             "--observe", help="Prometheus and exporters beside the stack.", rich_help_panel="System"
         ),
     ] = False,
+    ha: Annotated[
+        bool,
+        typer.Option(
+            "--ha",
+            help="The stack's ledger with a replica and Sentinels, as `serve --ha` has it.",
+            rich_help_panel="System",
+        ),
+    ] = False,
+    durability: Durable = None,
     state_dir: Annotated[
         Path | None,
         typer.Option(
@@ -98,7 +108,16 @@ def command(
         csv=csv,
     )
     logs.silence()  # what a rebuild says is told as its fault's end
-    raise typer.Exit(rehearse(RehearsalRequest(storm, state_dir, keep, observe, exercised), teller))
+    stack = {"HA": "1" if ha else "", "DURABILITY": durability or ""}
+    request = RehearsalRequest(
+        storm=storm,
+        state_dir=state_dir,
+        keep=keep,
+        observe=observe,
+        exercised=exercised,
+        environment={f"FLASHSALE_STACK_{name}": value for name, value in stack.items() if value},
+    )
+    raise typer.Exit(rehearse(request, teller))
 
 
 class _RehearsalTeller(TerminalTeller):

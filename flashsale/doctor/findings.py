@@ -4,7 +4,8 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -17,20 +18,29 @@ from flashsale.doctor.policies import (
     CACHE,
     LOSS,
     MYSQL,
+    SEMI_SYNC,
+    SEMI_SYNC_WHY,
     Grade,
     Rule,
     has_binlog,
     ledger_rules,
 )
+from flashsale.doctor.replication import (
+    Replication,
+    ask_sentinels,
+    judge_replication,
+    replicas_in,
+)
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
 from flashsale.model import Durability
 from flashsale.orders.books import read_uneven, reconcile, wrong_of
 from flashsale.seckill.permit import Books, behind
+from flashsale.settings import ClaimSettings
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
 from flashsale.storage.mysql import engine
 from flashsale.storage.mysql import transaction as mysql_transaction
-from flashsale.storage.roles import sync_client
+from flashsale.storage.roles import Ledgers
 from flashsale.store_urls import CONNECT_TIMEOUT_S, read_mysql_url, read_redis_url
 
 
@@ -47,6 +57,7 @@ class RedisFacts:
     config: Mapping[str, str] | None
     product: str = "Redis"
     run_id: str = ""
+    replication: Replication = field(default_factory=Replication)
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,7 @@ def ask_redis(role: RedisRole, url: str) -> RedisFacts:
         config=config,
         product="Valkey" if own_version else "Redis",
         run_id=str(info.get("run_id", "")),
+        replication=Replication(replicas_in(info), ask_sentinels(place), place.primary),
     )
 
 
@@ -141,6 +153,7 @@ _Question: TypeAlias = Callable[[], RedisFacts | MySQLFacts]
 _REDIS_LEAST = (7, 0)
 _MYSQL_LEAST = (8, 0)
 _MARIADB_LEAST = (10, 6)
+_CLAIMS = ClaimSettings.model_construct()
 _ALWAYS = "`appendfsync always`, and no --durability, acknowledges what is on the disk"
 
 
@@ -150,6 +163,7 @@ def judge_redis(
     *,
     is_ledger_too: bool = False,
     durability: Durability = Durability.ALWAYS,
+    claims: ClaimSettings = _CLAIMS,
 ) -> list[Finding]:
     """What a Redis of this role must be; a cache in the ledger's Redis may not evict. Pure."""
     prefix = "" if facts.product == "Redis" else f"{facts.product} "
@@ -172,7 +186,11 @@ def judge_redis(
     if role is RedisRole.CACHE:
         return [*findings, *_applied(CACHE, role, facts.config)]
     found = _applied(ledger_rules(durability), role, facts.config)
-    return [*findings, *(_with_loss(each, durability) for each in found)]
+    replication = judge_replication(
+        facts.replication, facts.config, _numbers(facts.version), durability, claims
+    )
+    outlives = (Finding(role, *astuple(row)) for row in replication)
+    return [*findings, *(_with_loss(each, durability) for each in found), *outlives]
 
 
 def _with_loss(finding: Finding, durability: Durability) -> Finding:
@@ -189,11 +207,24 @@ def judge_mysql(facts: MySQLFacts) -> list[Finding]:
     cure = f"upgrade it to {kind} {'.'.join(map(str, least))} or newer"
     utf8 = f"ALTER DATABASE `{facts.database}` CHARACTER SET utf8mb4"
     logs = (BINLOG,) if has_binlog(facts.variables) else ()
+    semi = [_semi_synchronous(facts.variables)] if logs else []
     return [
         judged("mysql", "version", facts.version, _numbers(facts.version) >= least, cure),
         judged("mysql", "character set", facts.charset, facts.charset == "utf8mb4", utf8),
         *_applied((*MYSQL, *logs), "mysql", facts.variables),
+        *semi,
     ]
+
+
+def _semi_synchronous(variables: Mapping[str, str]) -> Finding:
+    """Whether a failover of MySQL can lose rows; it is no promise of the sale's that it cannot."""
+    name = next((name for name in SEMI_SYNC if name in variables), SEMI_SYNC[0])
+    found = variables.get(name, "not installed")
+    point = variables.get(name.replace("_enabled", "_wait_point"), "AFTER_SYNC")
+    late = found.upper() in ("ON", "1") and point.upper() != "AFTER_SYNC"
+    cure = f"write `{name.replace('_enabled', '_wait_point')} = AFTER_SYNC` under [mysqld]"
+    row = judged("mysql", "semi-synchronous replication", found, not late, cure, Grade.WARN)
+    return replace(row, line=f"{name} = ON", why=SEMI_SYNC_WHY)
 
 
 def examine(
@@ -247,23 +278,24 @@ def compare_books(ledger_url: str, mysql_url: str) -> list[Finding]:
     they cannot be asked, or have no tables."""
     pool = engine(mysql_url)
     try:
-        with sync_client(ledger_url) as client:
-            books = Books(client, pool)
-            mysql, ledger = books.compare()
-            look = reconcile(books)
-            if look.is_wrong:  # orders that stay so are missing, and not on their way
+        ledgers = Ledgers.at(ledger_url)
+        with closing(ledgers):
+            lanes = [Books(client, pool) for client in ledgers.clients]
+            compared = [books.compare() for books in lanes]
+            looks = [reconcile(books) for books in lanes]
+            if any(look.is_wrong for look in looks):  # what stays so is missing, not on its way
                 time.sleep(_AGAIN_S)
-                look = reconcile(books)
+                looks = [reconcile(books) for books in lanes]
             with mysql_transaction(pool) as connection:
                 uneven = read_uneven(connection)
     except (Unavailable, Indeterminate):
         return []
     finally:
         pool.dispose()
-    found = [reason.told for reason in behind(mysql, ledger)]
-    if ledger.closed:
-        found.append(f"closed: {ledger.closed}")
-    wrong = list(wrong_of(replace(look, uneven_sales=uneven)))
+    found = [reason.told for mysql, ledger in compared for reason in behind(mysql, ledger)]
+    found += [f"closed: {ledger.closed}" for _, ledger in compared if ledger.closed]
+    looks[0] = replace(looks[0], uneven_sales=uneven)
+    wrong = [told for look in looks for told in wrong_of(look)]
     return [
         judged("ledger", BOOKS, "; ".join(found) or "agree with MySQL", not found, _REBUILD),
         judged("ledger", SALES, "; ".join(wrong) or "whole", not wrong, _REBUILD),
@@ -291,7 +323,8 @@ def _ask(
 
 
 def _judge(answers: Sequence[_Answer | None], durability: Durability) -> list[Finding]:
-    """Findings on what `_ask` brought. Pure."""
+    """Findings on what `_ask` brought, for claims as the environment has them."""
+    claims = ClaimSettings.load()
     redis = [answer.run_id for answer in answers if isinstance(answer, RedisFacts)]
     is_one = len(redis) == 2 and redis[0] == redis[1] != ""
     findings: list[Finding] = []
@@ -300,7 +333,11 @@ def _judge(answers: Sequence[_Answer | None], durability: Durability) -> list[Fi
             findings.append(Finding(name, "answers", "no", Grade.FAIL, str(answer)))
         elif isinstance(answer, RedisFacts):
             findings += judge_redis(
-                RedisRole(name), answer, is_ledger_too=is_one, durability=durability
+                RedisRole(name),
+                answer,
+                is_ledger_too=is_one,
+                durability=durability,
+                claims=claims,
             )
         elif isinstance(answer, MySQLFacts):
             findings += judge_mysql(answer)

@@ -152,6 +152,16 @@ MYSQL = (
         "name the primary, not a replica of it",
     ),
     Rule(
+        "wsrep_on",
+        _is_off,
+        "wsrep_on = OFF",
+        "Galera has lost transactions that were committed, when nodes crashed: an order that has "
+        "left the queue would be gone",
+        "name a server that is no node of a Galera cluster: a primary, with semi-synchronous "
+        "replicas if it is to outlive its machine",
+        absent="OFF",
+    ),
+    Rule(
         "max_connections",
         lambda value: int(value or 0) >= CONNECTIONS_LEAST,
         "max_connections = 300",
@@ -165,6 +175,13 @@ BINLOG = _mysql(
     "1",
     "what was committed and is not in the log is on no replica after a crash",
     grade=Grade.WARN,
+)
+
+SEMI_SYNC = ("rpl_semi_sync_source_enabled", "rpl_semi_sync_master_enabled")
+"""As MySQL 8.0.26 and newer calls it; as MariaDB and older ones do."""
+SEMI_SYNC_WHY = (
+    "a commit then waits until a replica has it, so that a failover of MySQL loses no row; without "
+    "it the rows that are missing are written again from the ledger, which keeps a receipt of each"
 )
 
 LOSS = {

@@ -10,12 +10,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from redis import Redis
-
 from flashsale.errors import UsageError
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.table import suggestion
 from flashsale.stack.state import StackState
+from flashsale.storage.roles import sync_client
 from flashsale.store_urls import mysql_arguments, open_mysql, read_mysql_url
 
 _WITHOUT_RECEIPTS = """\
@@ -54,7 +53,7 @@ if "worker" in sys.orig_argv:
 
 
 def _everysec(state: StackState) -> None:
-    with Redis.from_url(state.ledger_url) as ledger:
+    with sync_client(state.ledger_url) as ledger:
         ledger.config_set("appendfsync", "everysec")
 
 

@@ -22,8 +22,15 @@ from redis.retry import Retry
 from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.scenario.fault import SALE
 from flashsale.scenario.fault import Fault as Planned
+from flashsale.sentinels import client_url, follow
 from flashsale.stack.state import ChildState, StackState, check, read_state
-from flashsale.store_urls import MySQLConnection, mysql_arguments, open_mysql, read_mysql_url
+from flashsale.store_urls import (
+    MySQLConnection,
+    mysql_arguments,
+    open_mysql,
+    read_mysql_url,
+    read_redis_url,
+)
 
 TROUBLES = (FlashsaleError, OSError, RedisError, pymysql.Error, psutil.Error)
 """What can keep a fault from being made or healed."""
@@ -84,13 +91,16 @@ class Site:
     def redis(self, role: str, *, as_text: bool = True) -> "Redis":
         """A client of the ledger or the cache, by a connection of its own."""
         url = self.state.ledger_url if role == "ledger" else self.state.cache_url
-        return Redis.from_url(
-            url,
+        place = read_redis_url(url)
+        client = Redis.from_url(
+            client_url(place, url),
             protocol=2,
             decode_responses=as_text,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=_CALL_TIMEOUT_S,
         )
+        follow(client.connection_pool, place)
+        return client
 
     def mysql(self) -> MySQLConnection:
         """A connection to the database."""

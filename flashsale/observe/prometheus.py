@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from flashsale.asking import UnansweredError, ask_once
+from flashsale.errors import UnreachableError
 from flashsale.resources import resource
 from flashsale.secret_file import write_private
+from flashsale.sentinels import NoPrimary, Sentinels
 from flashsale.stack import binaries, probe
 from flashsale.stack.process import CommandLine
 from flashsale.stack.service import Service
 from flashsale.stack.stack import Observed
-from flashsale.store_urls import read_mysql_url, read_redis_url
+from flashsale.store_urls import read_mysql_url, read_redis_url, server_url
 
 _MYSQL_FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 
@@ -34,8 +36,15 @@ class Export:
 
 
 def redis_export(role: str, url: str) -> Export:
-    """Of the Redis in a role."""
+    """Of the Redis in a role; behind Sentinels of who is the primary now, and stays the one that
+    is looked at. Raises UnreachableError where they name none."""
     read = read_redis_url(url)
+    if read.sentinels:
+        try:
+            primary = Sentinels(read).ask()
+        except NoPrimary as nobody:
+            raise UnreachableError(f"the {role} at {read} cannot be observed: {nobody}") from None
+        read = read_redis_url(server_url(read, primary.host, primary.port))
     place = f"{read.scheme}://{read.socket or f'{read.host}:{read.port}'}"
     environment = {
         "REDIS_ADDR": place,

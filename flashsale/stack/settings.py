@@ -1,8 +1,9 @@
 """What can be set about a stack, apart from the processes that sell."""
 
 from dataclasses import dataclass
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from flashsale.model import Durability
@@ -31,6 +32,11 @@ class StackSettings(Settings):
     workers: int = Field(1, ge=1, le=64, description="Order workers.")
     replica_port: int = Field(
         8081, ge=0, le=65_000, description="The first replica's port, where it is free."
+    )
+
+    cluster: bool = Field(
+        False,
+        description="Whether the private ledger is a Redis Cluster: three masters, three replicas.",
     )
 
     observe: bool = Field(False, description="Whether Prometheus and its exporters run beside it.")
@@ -85,7 +91,17 @@ class StackSettings(Settings):
 
     durability: Durability = Field(
         Durability.ALWAYS,
-        description="When the ledger acknowledges: its `appendfsync`, be it private or external.",
+        description="When the ledger acknowledges, be it private or external: its `appendfsync`, "
+        "and whether its replicas are asked.",
+    )
+    ha: bool = Field(
+        False, description="Whether the ledger has a replica, and Sentinels that fail over to it."
+    )
+    ha_down_after_ms: int = Field(
+        2_000,
+        ge=500,
+        le=3_600_000,
+        description="A primary that is silent for as long counts as down.",
     )
     ledger_memory_mb: int = Field(
         2_048, ge=16, le=1_048_576, description="The private ledger refuses beyond."
@@ -127,3 +143,9 @@ class StackSettings(Settings):
     nginx_address_connections: int = Field(
         200, ge=1, le=65_535, description="Connections of one address, else 429."
     )
+
+    @model_validator(mode="after")
+    def _no_relay_before_sentinels(self) -> Self:
+        if self.ha and any(link.endswith("->ledger") for link in self.links):
+            raise ValueError("ha has no links to the ledger: its address is its Sentinels' to say")
+        return self

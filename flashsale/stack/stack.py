@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from flashsale.errors import UnreachableError
+from flashsale.model import Durability
 from flashsale.secret_file import STORE_PASSWORDS
-from flashsale.settings import PICTURES_PATH, PictureSettings, ReplicaSettings
+from flashsale.settings import PICTURES_PATH, ClaimSettings, PictureSettings, ReplicaSettings
 from flashsale.stack import probe
+from flashsale.stack.cluster import LedgerCluster
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer, queues_hold
 from flashsale.stack.port import Port, Socket
 from flashsale.stack.process import FLASHSALE, PROMPT_US, CommandLine
 from flashsale.stack.redis import RedisRole, RedisServer
+from flashsale.stack.sentinel import LedgerPair, Sentinel, last_known
 from flashsale.stack.service import Account, Member, Service
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.state import SCHEMA, StackState, write_state
@@ -193,8 +196,9 @@ class Stack:
     def stop(self) -> None:
         """Stop what runs: first the door, then those behind it, then the stores; all bounded."""
         behind, stores = (_REPLICA, _WORKER), ("mariadb", "redis-ledger", "redis-cache")
-        others = {m.service.kind for m in self.members}.difference(behind, stores)
-        for kinds in (others, behind, stores):
+        watching = (Sentinel.kind,)  # before the primary, or they would look for another
+        others = {m.service.kind for m in self.members}.difference(behind, watching, stores)
+        for kinds in (others, behind, watching, stores):
             services = [m.service for m in self.members if m.service.kind in kinds]
             for service in services:
                 service.ask_to_stop()
@@ -238,7 +242,7 @@ class Stack:
     def _start_stores(self, say: Say) -> None:
         given = self._external
         self._stores = {
-            "FLASHSALE_LEDGER_URL": _same(given.ledger_url) or self._redis(RedisRole.LEDGER, say),
+            "FLASHSALE_LEDGER_URL": _same(given.ledger_url) or self._ledger(say),
             "FLASHSALE_CACHE_URL": _same(given.cache_url) or self._redis(RedisRole.CACHE, say),
             "FLASHSALE_MYSQL_URL": _same(given.mysql_url) or self._mariadb(say),
         }
@@ -246,11 +250,35 @@ class Stack:
     def _store_urls(self, account: Account = Account.OWNER) -> dict[str, str]:
         return {name: url_for(account) for name, url_for in self._stores.items()}
 
+    def _ledger(self, say: Say) -> UrlFor:
+        if self.settings.cluster:
+            return self._cluster(say)
+        if not self.settings.ha:
+            return self._redis(RedisRole.LEDGER, say)
+        say("starting the ledger's Redis, its replica and their Sentinels")
+        pair = LedgerPair(self.state_dir, self.settings, self._log)
+        self._bring_up(pair.nodes)
+        pair.await_link()
+        self._bring_up(pair.sentinels)
+        return pair.url_for
+
+    def _cluster(self, say: Say) -> UrlFor:
+        cluster = LedgerCluster(
+            self.state_dir / RedisRole.LEDGER,
+            self._log,
+            memory_mb=self.settings.ledger_memory_mb,
+            durability=self.settings.durability,
+        )
+        say(f"starting the ledger's Redis Cluster ({len(cluster.nodes)} nodes)")
+        self._bring_up(cluster.nodes)
+        cluster.form()
+        return cluster.url_for
+
     def _redis(self, role: RedisRole, say: Say) -> UrlFor:
         say(f"starting the {role} Redis")
         ledger = role is RedisRole.LEDGER
         memory_mb = self.settings.ledger_memory_mb if ledger else self.settings.cache_memory_mb
-        folder = self.state_dir / role
+        folder = self.state_dir / (last_known(self.state_dir)[0] if ledger else role)
         server = RedisServer(
             role,
             folder,
@@ -304,6 +332,7 @@ class Stack:
             command=command,
             socket=socket,
             stores=self._linked(name, Account(kind))
+            | self._confirming
             | {
                 "FLASHSALE_WORKER_DURABILITY": self.settings.durability,
                 "FLASHSALE_PICTURES_FOLDER": str(self._pictures),
@@ -314,6 +343,13 @@ class Stack:
         )
         process.stop_timeout_s = self.settings.drain_timeout_s
         return process
+
+    @property
+    def _confirming(self) -> dict[str, str]:
+        """How many of the ledger's replicas are asked, where that was chosen: one, if not more."""
+        if self.settings.durability is not Durability.REPLICATED:
+            return {}
+        return {"FLASHSALE_CLAIM_CONFIRM_REPLICAS": str(ClaimSettings.load().confirm_replicas or 1)}
 
     @property
     def _pictures(self) -> Path:

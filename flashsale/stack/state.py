@@ -30,7 +30,7 @@ class ChildState:
     """One process of the stack."""
 
     name: str
-    kind: str  # redis-ledger, redis-cache, mariadb, nginx, replica, worker
+    kind: str  # redis-ledger, redis-cache, sentinel, mariadb, nginx, replica, worker
     pid: int
     port: int | None
     url: str | None
@@ -192,6 +192,7 @@ def _asks_mysql(url: str) -> bool:
 _QUESTIONS: dict[str, Callable[[str], bool]] = {
     "redis-ledger": _asks_redis,
     "redis-cache": _asks_redis,
+    "sentinel": _asks_redis,
     "mariadb": _asks_mysql,
     "prometheus": _asks_prometheus,
     "redis-exporter": _asks_any_page,

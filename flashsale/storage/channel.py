@@ -14,20 +14,24 @@ from typing import Any, cast
 
 from hiredis import Reader, pack_command
 from redis._parsers import BaseParser
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     InvalidResponse,
     MasterDownError,
+    MovedError,
     NoScriptError,
     RedisError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.keys import SINGLE, WHOLE, Lane
 from flashsale.lua.scripts import Call, Word
-from flashsale.storage.roles import RECYCLE_S, async_client, is_demoted, trouble
+from flashsale.storage.roles import RECYCLE_S, Confirmation, async_client, is_demoted, trouble
+from flashsale.storage.topology import topology
+from flashsale.store_urls import of_node
 
 
 class Lost(Indeterminate):
@@ -179,7 +183,14 @@ class Channel:
     Every call ends within `timeout_s`: to wait, to connect, to be answered, all together.
 
     Replies are text, or bytes where `text` is False: then no reply can fail to be decoded.
+
+    Of a ledger on a cluster it is with the master of one `lane`, which has to be named.
+    With a `confirmation` every `run` asks the replicas in the same write. What they do not confirm
+    is Indeterminate, whatever was replied, and every connection ends: a new one is used once they
+    answer for it, so that while they are away nothing is sent.
     """
+
+    layout = SINGLE
 
     def __init__(
         self,
@@ -189,8 +200,13 @@ class Channel:
         timeout_s: float,
         text: bool = True,
         opening: Opening | None = None,
+        lane: Lane = WHOLE,
+        confirmation: Confirmation | None = None,
     ) -> None:
-        self._pool = async_client(url, connections_max=connections_max).connection_pool
+        self._masters = None if lane is WHOLE else topology(url)
+        self._lane = lane
+        node = url if lane is WHOLE else of_node(url)
+        self._pool = async_client(node, connections_max=connections_max).connection_pool
         self._pool.connection_kwargs["decode_responses"] = text
         self._pool.connection_kwargs["socket_timeout"] = None  # one timeout, around the whole call
         self._idle: deque[_Wire] = deque()
@@ -199,10 +215,12 @@ class Channel:
         self._timeout_s = timeout_s
         self._text = text
         self._opening = opening
+        self._confirmation = confirmation
         self.connections_max = connections_max
         self.in_use = 0
         self.lost = 0  # calls without an answer
         self.unreachable = 0  # calls without a connection
+        self.unconfirmed = 0  # calls of which too few replicas told that they have them
 
     def __repr__(self) -> str:
         return f"<Channel {self._pool!r} idle={len(self._idle)}>"
@@ -221,15 +239,35 @@ class Channel:
         """
         due_s = asyncio.get_running_loop().time() + self._timeout_s
         wire = await self._taken(due_s)
+        commands: list[Sequence[Word]] = [call.command() for call in calls]
+        confirming = self._confirmation
+        if confirming is not None:
+            commands.append(confirming.words)
         try:
-            replies = await self._exchange(wire, [call.command() for call in calls], due_s)
-            for i, reply in enumerate(replies):
-                call = calls[i]
-                if isinstance(reply, NoScriptError) and isinstance(call, Call):
+            replies = await self._exchange(wire, commands, due_s)
+            for i, call in enumerate(calls):
+                if isinstance(replies[i], NoScriptError) and isinstance(call, Call):
                     replies[i] = await self._load_and_run(wire, call, due_s)
+                    if confirming is not None:  # it was asked too early
+                        replies[-1] = (await self._exchange(wire, [confirming.words], due_s))[0]
         finally:
             self._give_back(wire)
-        return [trouble(r) if isinstance(r, RedisError) else r for r in replies]
+        if self._masters is not None:
+            await self._follow(calls, replies, due_s)
+        replies = [trouble(r) if isinstance(r, RedisError) else r for r in replies]
+        return replies if confirming is None else self._confirmed(confirming, replies)
+
+    def _confirmed(self, confirming: Confirmation, replies: list[Any]) -> list[Any]:
+        """The replies but the last, which is the replicas'; what is certain stays so."""
+        last = replies.pop()
+        if confirming.holds(last):
+            return replies
+        self.unconfirmed += 1
+        self.leave()
+        doubt = Indeterminate(f"Redis: {confirming.told(last)}")
+        return [
+            reply if isinstance(reply, (Unavailable, Indeterminate)) else doubt for reply in replies
+        ]
 
     async def evaluate(self, call: Call) -> Any:
         """The reply to one script. Raises Unavailable or Indeterminate."""
@@ -256,6 +294,13 @@ class Channel:
             if isinstance(reply, (Unavailable, Indeterminate)):
                 raise reply
         return replies
+
+    def leave(self) -> None:
+        """Use none of the connections again that are there now: they lead to a server that is not,
+        or may not be, the one to be spoken to."""
+        self._demoted_s = monotonic()
+        if self._masters is not None:
+            self._masters.doubt()
 
     async def aclose(self) -> None:
         """Close every idle connection."""
@@ -295,26 +340,39 @@ class Channel:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout_at(due_s):
+                await self._lead(connection)
                 await connection.connect()  # type: ignore[no-untyped-call]
             if await connection.can_read():
                 raise RedisConnectionError("the server spoke before it was asked")
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
             self.unreachable += 1
+            if self._masters is not None:
+                self._masters.doubt()
             raise Unavailable(f"Redis cannot be reached: {error}") from error
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         writer, connection._reader, connection._writer = connection._writer, None, None
         assert writer is not None
-        wire = _Wire(writer, self._text, self._leave)
+        wire = _Wire(writer, self._text, self.leave)
         writer.transport.set_protocol(wire)
-        if self._opening is not None:
-            try:
-                self._opening.check(await self._exchange(wire, self._opening.commands, due_s))
-            except Unavailable:
-                wire.close()
-                raise
+        try:
+            if self._opening is not None:
+                opened = await self._exchange(wire, self._opening.commands, due_s)
+                if self._masters is not None:
+                    _check_led(opened)
+                self._opening.check(opened)
+            if self._confirmation is not None:
+                asked = self._confirmation
+                # Of a connection that has asked for nothing yet, it would be of nothing.
+                reply = (await self._exchange(wire, [("PING",), asked.words], due_s))[1]
+                if not asked.holds(reply):
+                    self.unreachable += 1
+                    raise Unavailable(f"Redis was not asked: {asked.told(reply)}")
+        except Unavailable:
+            wire.close()
+            raise
         return wire
 
     def _give_back(self, wire: _Wire) -> None:
@@ -322,8 +380,42 @@ class Channel:
         self._idle.append(wire)
         self._free.release()
 
-    def _leave(self) -> None:
-        self._demoted_s = monotonic()
+    async def _follow(
+        self, calls: Sequence[Call | Plain], replies: list[Any], due_s: float
+    ) -> None:
+        """Send again, to where the lane is now, what the server said has moved: it did nothing.
+
+        While a slot is on its way (ASK, TRYAGAIN) nothing is sent anywhere else: part of the lane
+        may be at either end, and a script needs all of it. That is shed until it has settled.
+        """
+        moved = [i for i, _ in enumerate(calls) if isinstance(replies[i], MovedError)]
+        if not moved:
+            return
+        try:
+            wire = await self._taken(due_s)
+        except Unavailable as trouble:
+            for i in moved:
+                replies[i] = trouble
+            return
+        try:
+            again = await self._exchange(wire, [calls[i].command() for i in moved], due_s)
+            for i, reply in zip(moved, again, strict=True):
+                call = calls[i]
+                if isinstance(reply, NoScriptError) and isinstance(call, Call):
+                    reply = await self._load_and_run(wire, call, due_s)
+                replies[i] = reply
+            if self._confirmation is not None:
+                replies[-1] = (await self._exchange(wire, [self._confirmation.words], due_s))[0]
+        finally:
+            self._give_back(wire)
+
+    async def _lead(self, connection: AbstractConnection) -> None:
+        """Name the place that a connection is to be opened to, of a lane."""
+        if self._masters is not None and isinstance(connection, Connection):
+            place = self._masters.known(self._lane)
+            if place is None:
+                place = await asyncio.to_thread(self._masters.place, self._lane)
+            connection.host, connection.port = place
 
     async def _exchange(
         self, wire: _Wire, commands: Sequence[Sequence[Word]], due_s: float
@@ -342,6 +434,8 @@ class Channel:
         missing = len(commands) - len(replies)
         if missing:
             self.lost += 1
+            if self._masters is not None:
+                self._masters.doubt()
             replies += [Lost(f"Redis did not answer: {wire.why}")] * missing
         return replies
 
@@ -350,3 +444,11 @@ class Channel:
         if isinstance(loaded, (RedisError, Unavailable, Indeterminate)):
             return Unavailable(f"the script {call.script.name} could not be loaded: {loaded}")
         return (await self._exchange(wire, [call.command()], due_s))[0]
+
+
+def _check_led(replies: Sequence[Any]) -> None:
+    """Raises Unavailable where a lane's connection was led to a server that has it no more: that
+    says nothing of the lane itself."""
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise trouble(reply)

@@ -70,7 +70,8 @@ class ChannelCollector(Collector):
         )
         failures = CounterMetricFamily(
             "flashsale_redis_failures",
-            "Calls that got no answer (lost), or no connection (unreachable).",
+            "Calls that got no answer (lost), no connection (unreachable), or one that too few of "
+            "the ledger's replicas confirmed (unconfirmed).",
             labels=["channel", "failure"],
         )
         for name, channel in self._channels.items():
@@ -79,6 +80,7 @@ class ChannelCollector(Collector):
             most.add_metric([name], channel.connections_max)
             failures.add_metric([name, "lost"], channel.lost)
             failures.add_metric([name, "unreachable"], channel.unreachable)
+            failures.add_metric([name, "unconfirmed"], channel.unconfirmed)
         yield from (open_, most, failures)
 
 

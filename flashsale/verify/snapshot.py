@@ -385,7 +385,7 @@ def read_snapshot(
     ]
     sightings = None
     if any(_hangs_on_the_stream(snapshot, sale) for sale in snapshot.sales):
-        sightings = read_sightings(stores.ledger, frozenset(attempts.vouchers), span)
+        sightings = read_sightings(stores.lanes, frozenset(attempts.vouchers), span)
     return replace(snapshot, strays=read_owners(stores.database, missing), sightings=sightings)
 
 

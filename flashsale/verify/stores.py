@@ -14,17 +14,24 @@ from typing import Any
 import pymysql
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
-from flashsale import keys
 from flashsale.errors import NothingJudgedError, UnreachableError
+from flashsale.keys import SINGLE, WHOLE, Lane
 from flashsale.model import LIVE_STATUSES, parse_id
+from flashsale.sentinels import client_url, follow
 from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
+    LaneClient,
     MySQLConnection,
+    lane_of,
+    layout_of,
     mysql_arguments,
+    of_node,
     open_mysql,
+    read_ledger_url,
     read_mysql_url,
     read_redis_url,
 )
@@ -38,10 +45,20 @@ Database = MySQLConnection
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """One connection to the ledger and one to MySQL, whose session is UTC and reads only."""
+    """One connection to each lane of the ledger, and one to MySQL, whose session is UTC and reads
+    only."""
 
-    ledger: Redis
+    lanes: Sequence[Redis]
     database: Database
+
+    @property
+    def ledger(self) -> Redis:
+        """The first of the lanes: the whole, where the ledger is one server."""
+        return self.lanes[0]
+
+    def of(self, voucher: int) -> Redis:
+        """The client of the lane that has a voucher's sale."""
+        return self.lanes[voucher % len(self.lanes)]
 
 
 @contextmanager
@@ -51,36 +68,63 @@ def connect(ledger_url: str, mysql_url: str) -> Iterator[Connections]:
     Raises UnreachableError where a store does not answer or refuses, NothingJudgedError where
     MySQL has not the tables of a sale, UsageError where a URL is not one.
     """
-    with _ledger(ledger_url) as ledger, _database(mysql_url) as database:
-        yield Connections(ledger, database)
+    with _ledger(ledger_url) as lanes, _database(mysql_url) as database:
+        yield Connections(lanes, database)
 
 
 @contextmanager
-def _ledger(url: str) -> Iterator[Redis]:
-    place = read_redis_url(url, "--ledger-url")
-    ledger = open_redis(url, READ_TIMEOUT_S)
+def _ledger(url: str) -> Iterator[Sequence[Redis]]:
+    place = read_ledger_url(url, "--ledger-url")
+    lanes: list[Redis] = []
     try:
-        with open_redis(url, CONNECT_TIMEOUT_S) as first:
-            first.ping()
-        yield ledger
-    except RedisError as error:
+        nodes = [(url, WHOLE)] if layout_of(url) is SINGLE else _masters(url)
+        for node, lane in nodes:
+            with open_redis(node, CONNECT_TIMEOUT_S) as first:
+                first.ping()
+            lanes.append(open_redis(node, READ_TIMEOUT_S, lane))
+        yield lanes
+    except (RedisError, RedisClusterException) as error:
         raise UnreachableError(
             f"the ledger {place} cannot be read ({error}); "
             "start it, or name another with --ledger-url"
         ) from error
     finally:
-        ledger.close()
+        for ledger in lanes:
+            ledger.close()
 
 
-def open_redis(url: str, timeout_s: float) -> Redis:
-    """A client that asks once, and waits `timeout_s` for an answer."""
-    return Redis.from_url(
-        url,
+def _masters(url: str) -> list[tuple[str, Lane]]:
+    """Where each lane of a cluster's ledger is now: its master's URL."""
+    found = []
+    with RedisCluster.from_url(
+        of_node(url),
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        require_full_coverage=False,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=CONNECT_TIMEOUT_S,
+    ) as cluster:
+        for lane in layout_of(url).lanes:
+            node = cluster.get_node_from_key(lane.hash_tag)
+            found.append((of_node(url, (str(node.host), int(node.port))), lane))
+    return found
+
+
+def open_redis(url: str, timeout_s: float, lane: Lane = WHOLE) -> Redis:
+    """A client that asks once, and waits `timeout_s` for an answer; of a cluster's ledger one lane
+    alone, at its master."""
+    place = read_redis_url(url)
+    client = (Redis if lane is WHOLE else LaneClient).from_url(
+        client_url(place, url),
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=timeout_s,
     )
+    follow(client.connection_pool, place)
+    if isinstance(client, LaneClient):
+        client.lane = lane
+    return client
 
 
 @contextmanager
@@ -307,7 +351,7 @@ _TERMS = (b"initial", b"begin", b"end", b"restocked")
 
 def read_terms(ledger: Redis, voucher: int) -> Terms:
     """The terms of `voucher`'s sale, without its orders."""
-    key = keys.seckill_sale(voucher)
+    key = lane_of(ledger).seckill_sale(voucher)
     found: Any = ledger.hgetall(key) if _has(ledger, key, "hash", []) else {}
     return Terms(*(number_of(found.get(name)) for name in _TERMS))
 
@@ -315,11 +359,12 @@ def read_terms(ledger: Redis, voucher: int) -> Terms:
 def read_sale(ledger: Redis, voucher: int) -> LedgerSale:
     """All that the ledger holds of `voucher`'s sale."""
     odd: list[str] = []
+    lane = lane_of(ledger)
     wanted = {
-        keys.seckill_stock(voucher): "string",
-        keys.seckill_sale(voucher): "hash",
-        keys.seckill_order(voucher): "set",
-        keys.seckill_receipt(voucher): "hash",
+        lane.seckill_stock(voucher): "string",
+        lane.seckill_sale(voucher): "hash",
+        lane.seckill_order(voucher): "set",
+        lane.seckill_receipt(voucher): "hash",
     }
     found = [_has(ledger, key, kind, odd) for key, kind in wanted.items()]
     stock_key, terms_key, members_key, receipts_key = (

@@ -8,12 +8,19 @@ import pytest
 from rig.private_ca import certify
 
 from flashsale.errors import UsageError
+from flashsale.keys import CLUSTER, SINGLE
 from flashsale.store_urls import (
     StoreUrl,
     at_port,
+    in_layout,
+    layout_of,
     mysql_arguments,
+    of_node,
+    read_ledger_url,
     read_mysql_url,
     read_redis_url,
+    sentinel_url,
+    server_url,
 )
 
 SECRET = "s3cret"
@@ -45,6 +52,16 @@ SECRET = "s3cret"
         f"rediss://:{SECRET}@h/0?ssl_cert_reqs=perhaps",
         "unix://",
         f"unix://:{SECRET}@/path?db=x",
+        f"redis+sentinel://:{SECRET}@h:26379",
+        f"redis+sentinel://:{SECRET}@h:26379/na me",
+        f"redis+sentinel://:{SECRET}@h:26379/sale/x",
+        f"redis+sentinel://:{SECRET}@h:26379/sale/0/1",
+        f"redis+sentinel://:{SECRET}@h,{SECRET}:port/sale",
+        f"redis+sentinel://:{SECRET}@h,,i/sale",
+        f"redis+sentinel://:{SECRET}@h,{SECRET}@i/sale",
+        f"redis+sentinel://:p/{SECRET}@h,i/sale",
+        f"redis+sentinel://h,i/sale?password={SECRET}",
+        f"redis://:{SECRET}@h,i/0",
     ],
 )
 def test_what_is_no_url_of_a_redis(url: str) -> None:
@@ -102,10 +119,38 @@ def test_any_password_arrives_percent_encoded(read: object) -> None:
         ("redis://h/3?db=4", "redis://h:6379/4"),
         ("rediss://:p@[::1]:7000", "rediss://[::1]:7000/0"),
         ("unix://:p@/run/redis.sock?db=2", "unix:///run/redis.sock/2"),
+        ("redis+sentinel://u:p@h/sale", "redis+sentinel://h:26379/sale/0"),
+        (
+            "redis+sentinel://h:7000,[::1]:7001,i/sale/3?sentinel_password=p",
+            "redis+sentinel://h:7000,[::1]:7001,i:26379/sale/3",
+        ),
+        ("rediss+sentinel://h,i/sale?db=4", "rediss+sentinel://h:26379,i:26379/sale/4"),
     ],
 )
 def test_how_a_redis_is_shown(url: str, shown: str) -> None:
     assert str(read_redis_url(url)) == shown
+
+
+def test_what_stands_behind_sentinels() -> None:
+    url = (
+        "redis+sentinel://u:p%40s@a:1,[::1]:2/sale/3"
+        "?sentinel_user=s&sentinel_password=q%2F&ssl_cert_reqs=none"
+    )
+    place = read_redis_url(url.replace("redis+", "rediss+"))
+    assert (place.sentinels, place.primary) == ((("a", 1), ("::1", 2)), "sale")
+    for shown in (str(place), repr(place)):
+        assert "q/" not in shown
+        assert "p@s" not in shown
+    server = read_redis_url(server_url(place, "b", 4))
+    assert str(server) == "rediss://b:4/3"
+    assert (server.user, server.password) == ("u", "p@s")
+    sentinel = read_redis_url(sentinel_url(place, "::1", 2))
+    assert str(sentinel) == "rediss://[::1]:2/0"
+    assert (sentinel.user, sentinel.password) == ("s", "q/")
+    assert server.parameters == sentinel.parameters == {"ssl_cert_reqs": "none"}
+    plain = read_redis_url("redis+sentinel://a/sale")
+    assert server_url(plain) == "redis://a:26379/0", "no account, where none is named"
+    assert sentinel_url(plain, "a", 1) == "redis://a:1/0"
 
 
 @pytest.mark.parametrize(
@@ -172,3 +217,49 @@ def _gives_nothing_away(error: UsageError) -> None:
 )
 def test_a_store_by_a_port_keeps_account_and_database(url: str, by_port: str) -> None:
     assert at_port(url, 4711) == by_port
+
+
+SENTINELS = in_layout("redis+sentinel://h:1,i:2/primary/0", "cluster")
+
+
+# Layouts of the ledger ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "layout", "laid_out"),
+    [
+        ("redis://h:1/0", "single", "redis://h:1/0"),
+        ("redis://u:p@h:1", "cluster", "redis+cluster://u:p@h:1"),
+        ("rediss://h:1", "cluster", "rediss+cluster://h:1"),
+        ("redis+cluster://h:1", "cluster", "redis+cluster://h:1"),
+        ("redis+cluster://h:1", "single", "redis+cluster://h:1"),
+        ("no url", "cluster", "no url"),
+    ],
+)
+def test_a_layout_is_told_by_the_scheme(url: str, layout: str, laid_out: str) -> None:
+    assert in_layout(url, layout) == laid_out
+    assert layout_of(laid_out) is (CLUSTER if "+cluster" in laid_out else SINGLE)
+
+
+def test_a_clusters_url_names_a_node_and_any_other() -> None:
+    url = "rediss+cluster://u:p%40@h:1?ssl_cert_reqs=none"
+    assert of_node(url) == "rediss://u:p%40@h:1?ssl_cert_reqs=none"
+    assert of_node(url, ("10.0.0.2", 7)) == "rediss://u:p%40@10.0.0.2:7?ssl_cert_reqs=none"
+    assert of_node("redis+cluster://h", ("::1", 7)) == "redis://[::1]:7"
+    read = read_ledger_url(url)
+    assert (read.scheme, read.user, read.port) == ("rediss+cluster", "u", 1)
+    assert "p@" not in f"{read} {read!r}"
+    assert read_ledger_url("redis://h:1/3").database == "3"
+
+
+@pytest.mark.parametrize(
+    "url", ["unix+cluster:///s", "redis+cluster://h:1/1", "redis+cluster://h:x", SENTINELS]
+)
+def test_what_no_cluster_has_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="--ledger-url: expected redis"):
+        read_ledger_url(url, "--ledger-url")
+
+
+def test_who_knows_one_server_alone_refuses_a_cluster() -> None:
+    with pytest.raises(UsageError, match="it is a cluster's, which this does not know yet"):
+        read_redis_url("redis+cluster://h:1", "--cache-url")

@@ -13,7 +13,7 @@ from flashsale.verify.attempts import OUTCOMES, SOLD
 from flashsale.verify.checks.answers import lost_promises
 from flashsale.verify.finding import EXAMPLES_MAX, Finding, Met, Offence, doubt, remark, violation
 from flashsale.verify.observation import Position
-from flashsale.verify.queue import Entry, Sighting, position
+from flashsale.verify.queue import Entry, Sighting, goes_back
 from flashsale.verify.snapshot import Sale, Snapshot
 from flashsale.verify.stores import NO_TIME
 
@@ -264,7 +264,7 @@ def _losses(snapshot: Snapshot) -> Iterator[Offence]:
 
 def _is_behind(later: Position, earlier: Position) -> bool:
     """True of a stream that cannot have grown out of what it was."""
-    if position(later.entry) < position(earlier.entry):
+    if goes_back(later.entry, earlier.entry):
         return True
     return later.added is not None and earlier.added is not None and later.added < earlier.added
 

@@ -23,7 +23,7 @@ from flashsale.orders.worker import Counts, Worker
 from flashsale.settings import WorkerSettings
 from flashsale.stack.redis import RedisServer
 from flashsale.storage.mysql import engine
-from flashsale.storage.roles import sync_client
+from flashsale.storage.roles import Confirmation, sync_client
 
 FAST: dict[str, Any] = {
     "block_ms": 1,
@@ -115,6 +115,20 @@ def bench(ledger: Redis, cache: Redis, pool: Engine) -> Bench:
 
 
 # The way of an order ------------------------------------------------------------------------------
+
+
+def test_orders_that_the_replicas_do_not_have_wait(bench: Bench) -> None:
+    bench.accept(1, 2)
+    worker = bench.worker()
+    worker._stream._confirmation = Confirmation(1, 20)  # and there is none
+    counts = worker.run_once()
+    assert (counts.written, counts.postponed, counts.failures) == (0, 2, 1)
+    assert len(bench.pending()) == 2
+    assert orders(bench.pool) == {}
+    worker._stream._confirmation = None
+    bench.clock.now_s += 10
+    assert worker.run_once().written == 2
+    assert len(orders(bench.pool)) == 2
 
 
 def test_a_batch_is_written_acknowledged_and_its_place_noted(bench: Bench) -> None:

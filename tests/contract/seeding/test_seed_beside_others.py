@@ -70,6 +70,43 @@ def test_a_reset_is_refused_beside_other_peoples_rows(lab: Lab, theirs: str) -> 
     assert lab.everything() == before
 
 
+WALLETS = (
+    "CREATE TABLE wallets (user BIGINT NOT NULL, "
+    "CONSTRAINT owner FOREIGN KEY (user) REFERENCES tb_user (id) ON DELETE {action})"
+)
+
+
+@pytest.mark.parametrize("action", ["CASCADE", "RESTRICT"])
+def test_a_reset_is_refused_where_rows_of_others_hang_on_ours(lab: Lab, action: str) -> None:
+    lab.seed(users=3)
+    lab.sql(WALLETS.format(action=action))
+    try:
+        lab.sql("INSERT INTO wallets VALUES (1)")
+        before = lab.everything()
+        with pytest.raises(UsageError, match=r"--reset: rows of \w+\.wallets, .* hang on tb_user"):
+            lab.seed(users=3, reset=True)
+        assert lab.everything() == before
+        assert lab.sql("SELECT user FROM wallets") == [(1,)]
+        assert not lab.seed(users=3).changed
+    finally:
+        lab.sql("DROP TABLE wallets")
+
+
+def test_a_trigger_of_others_is_not_set_off(lab: Lab) -> None:
+    lab.sql("CREATE TABLE audit (phone VARCHAR(11))")
+    lab.sql(
+        "CREATE TRIGGER watched AFTER INSERT ON tb_user "
+        "FOR EACH ROW INSERT INTO audit VALUES (NEW.phone)"
+    )
+    try:
+        with pytest.raises(UsageError, match="tb_user has a trigger watched of somebody else's"):
+            lab.seed(users=3)
+        assert lab.sql("SELECT * FROM audit") == []
+    finally:
+        lab.sql("DROP TRIGGER watched")
+        lab.sql("DROP TABLE audit")
+
+
 def test_who_signed_in_herself_gets_no_session_of_the_data_sets(lab: Lab) -> None:
     lab.seed(users=3)
     lab.sql(SIGN_IN.format(phone=18_888_000_001))

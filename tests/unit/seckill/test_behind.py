@@ -16,7 +16,7 @@ from flashsale.seckill.permit import (
 )
 
 DAY = "2026:11:29"
-MYSQL = Marks("e1", (1_700_000_000_000, 3), {DAY: 500})
+MYSQL = Marks("e1", (1_700_000_000_000, 3), {DAY: 500}, term=2)
 
 
 def ledger(**other: Any) -> LedgerMarks:
@@ -37,6 +37,8 @@ def ledger(**other: Any) -> LedgerMarks:
         {"last": (1_700_000_000_001, 0)},
         {"counters": {DAY: 501}},
         {"counters": {DAY: 500, "2026:11:30": 1}},
+        {"term": 2},
+        {"term": 3},
     ],
     ids=str,
 )
@@ -54,6 +56,7 @@ def test_a_ledger_that_knows_as_much_or_more_is_not_behind(other: dict[str, Any]
         ({"last": (0, 0)}, "stream", "end at 0-0"),
         ({"counters": {DAY: 499}}, "counter", f"counted 499 order ids on {DAY}, MySQL 500"),
         ({"counters": {}}, "counter", "counted 0 order ids"),
+        ({"term": 1}, "term", "name a ledger of term 1; one of term 2 has sold since"),
     ],
 )
 def test_a_ledger_that_knows_less_is_behind(other: dict[str, Any], what: str, told: str) -> None:

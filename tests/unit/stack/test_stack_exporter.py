@@ -2,7 +2,9 @@
 
 import pytest
 
+from flashsale.errors import UnreachableError
 from flashsale.observe.prometheus import Export, mysql_export, nginx_export, redis_export
+from flashsale.sentinels import Primary, Sentinels
 
 SECRET = "s3/cr#et`s"
 
@@ -28,6 +30,21 @@ def test_redis() -> None:
         "REDIS_PASSWORD": SECRET,
     }
     assert (export.job, export.instance) == ("redis", "cache")
+
+
+def test_redis_behind_sentinels_is_who_is_the_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "redis+sentinel://sale:s3%2Fcr%23et%60s@s1,s2/sale/0?sentinel_password=x"
+    monkeypatch.setattr(Sentinels, "ask", lambda self: Primary("10.0.0.1", 7000, 1))
+    assert redis_export("ledger", url).environment == {
+        "REDIS_ADDR": "redis://10.0.0.1:7000",
+        "REDIS_USER": "sale",
+        "REDIS_PASSWORD": SECRET,
+    }
+
+
+def test_redis_whose_primary_nobody_knows_cannot_be_observed() -> None:
+    with pytest.raises(UnreachableError, match=r"the ledger at .* cannot be observed"):
+        redis_export("ledger", "redis+sentinel://127.0.0.1:1/sale/0")
 
 
 def test_redis_without_an_account() -> None:

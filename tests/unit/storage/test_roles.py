@@ -15,7 +15,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from flashsale.errors import Indeterminate, Unavailable, UsageError
 from flashsale.lua.scripts import REFUSED
+from flashsale.settings import ClaimSettings
 from flashsale.storage.roles import (
+    Confirmation,
     GroupExists,
     NoGroup,
     Rejected,
@@ -102,3 +104,32 @@ def test_an_error_of_a_plain_command_says_that_it_was_not_executed(
         call(command, "x", count=2)
     assert type(raised.value) is kind
     assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("confirmation", "words", "enough", "too_little"),
+    [
+        (Confirmation(2, 300), ("WAIT", 2, 300), 2, 1),
+        (Confirmation(1, 300, on_disk=True), ("WAITAOF", 1, 1, 300), [1, 1], [1, 0]),
+        (Confirmation(1, 300, on_disk=True), ("WAITAOF", 1, 1, 300), [1, 2], [0, 1]),
+    ],
+)
+def test_what_replicas_are_asked_and_what_suffices(
+    confirmation: Confirmation, words: tuple[object, ...], enough: object, too_little: object
+) -> None:
+    assert confirmation.words == words
+    assert confirmation.holds(enough)
+    assert not confirmation.holds(too_little)
+    assert not confirmation.holds(Unavailable("unknown command 'WAITAOF'"))
+    assert not confirmation.holds(None)
+    assert "within 300 ms" in confirmation.told(too_little)
+    assert "unknown command" in confirmation.told(Unavailable("unknown command 'WAITAOF'"))
+
+
+def test_nobody_is_asked_unless_told_to() -> None:
+    assert Confirmation.wanted(ClaimSettings()) is None
+    asked = ClaimSettings(confirm_replicas=2, confirm_timeout_ms=40, confirm_on_disk=True)
+    assert Confirmation.wanted(asked) == Confirmation(2, 40, on_disk=True)
+    with pytest.raises(UsageError, match="confirm_timeout_ms must be shorter than timeout_ms"):
+        ClaimSettings.load(confirm_replicas=1, timeout_ms=400)
+    ClaimSettings.load(timeout_ms=400)

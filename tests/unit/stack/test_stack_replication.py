@@ -1,0 +1,252 @@
+"""A ledger that outlives its server: what the doctor says of each combination, and whom a stack
+takes for the primary when it is started again."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flashsale.cli.serve import _see_to_replicas
+from flashsale.doctor.findings import (
+    Finding,
+    MySQLFacts,
+    RedisFacts,
+    failures,
+    judge_mysql,
+    judge_redis,
+)
+from flashsale.doctor.policies import Grade
+from flashsale.doctor.replication import Replica, Replication, Watch, replicas_in
+from flashsale.errors import UsageError
+from flashsale.model import Durability
+from flashsale.settings import ClaimSettings
+from flashsale.stack.redis import RedisRole
+from flashsale.stack.sentinel import followed_last
+from flashsale.stack.settings import ExternalStores, StackSettings
+from flashsale.store_urls import at_port
+
+WATCH = Watch("10.0.0.1:6379", quorum=2, others=2)
+TWO = Replication(
+    (Replica("10.0.0.2:6379", 0, 0), Replica("10.0.0.3:6379", 12, 1)), (WATCH,) * 3, "sale"
+)
+LEDGER = RedisFacts(
+    version="7.2.4",
+    role="master",
+    clustered=False,
+    config={
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "no-appendfsync-on-rewrite": "no",
+        "maxmemory-policy": "noeviction",
+        "min-replicas-to-write": "1",
+        "min-replicas-max-lag": "10",
+    },
+    replication=TWO,
+)
+
+
+def judged(
+    replication: Replication = TWO,
+    durability: Durability = Durability.REPLICATED,
+    version: str = "7.2.4",
+    *,
+    least: str = "1",
+    **claims: Any,
+) -> dict[str, Finding]:
+    """The rows by name, of a ledger and of what is asked of its replicas."""
+    assert LEDGER.config is not None
+    config = {**LEDGER.config, "min-replicas-to-write": least}
+    facts = replace(LEDGER, replication=replication, config=config, version=version)
+    settings = ClaimSettings(**claims)
+    found = judge_redis(RedisRole.LEDGER, facts, durability=durability, claims=settings)
+    return {finding.name: finding for finding in found}
+
+
+def test_three_sentinels_and_two_replicas_of_which_one_confirms_lose_nothing() -> None:
+    rows = judged()
+    assert [row.name for row in rows.values() if row.grade is not Grade.OK] == []
+    assert rows["Sentinels"].found == "3 of 3 answer"
+    assert rows["quorum"].found == "2 of 3"
+    assert rows["failover"].found == "loses nothing acknowledged"
+    assert "10.0.0.3:6379 lacks 12 bytes, heard of 1 s ago" in rows["replicas"].found
+
+
+def test_of_a_ledger_alone_nothing_is_said() -> None:
+    assert not {"failover", "replicas", "Sentinels"} & set(judged(Replication(), Durability.ALWAYS))
+
+
+@pytest.mark.parametrize(
+    ("watches", "name", "grade", "cure"),
+    [
+        ((None, None, None), "Sentinels", Grade.FAIL, "start them"),
+        ((WATCH, None, None), "Sentinels", Grade.FAIL, "start the others"),
+        ((WATCH, WATCH, None), "Sentinels", Grade.WARN, "start those that are away"),
+        ((WATCH, WATCH), "Sentinels", Grade.WARN, "name all 3 of them"),
+        ((replace(WATCH, others=1),) * 2, "Sentinels", Grade.WARN, "run three"),
+        ((replace(WATCH, quorum=1),) * 3, "quorum", Grade.WARN, "SENTINEL SET sale quorum 2"),
+        ((replace(WATCH, quorum=4),) * 3, "quorum", Grade.FAIL, "SENTINEL SET sale quorum 2"),
+        (
+            (WATCH, WATCH, replace(WATCH, primary="10.0.0.2:6379")),
+            "primary",
+            Grade.WARN,
+            "wait for the failover",
+        ),
+    ],
+)
+def test_each_thing_that_is_wrong_with_sentinels(
+    watches: tuple[Watch | None, ...], name: str, grade: Grade, cure: str
+) -> None:
+    row = judged(replace(TWO, watches=watches))[name]
+    assert row.grade is grade
+    assert cure in row.cure
+
+
+@pytest.mark.parametrize(
+    ("replicas", "grade", "cure"),
+    [
+        ((), Grade.FAIL, "a failover has nobody to go to"),
+        (TWO.replicas[:1], Grade.FAIL, "ask fewer than 2"),
+        ((Replica("a:1", 0, 3), Replica("b:1", 0, 0)), Grade.WARN, "loses what it lacks"),
+        ((Replica("a:1", 2_000_000, 0), Replica("b:1", 0, 0)), Grade.WARN, "loses what it lacks"),
+    ],
+)
+def test_each_thing_that_is_wrong_with_replicas(
+    replicas: tuple[Replica, ...], grade: Grade, cure: str
+) -> None:
+    row = judged(replace(TWO, replicas=replicas), confirm_replicas=2, least="2")["replicas"]
+    assert row.grade is grade
+    assert cure in row.cure
+
+
+@pytest.mark.parametrize(
+    ("durability", "least", "grade", "told"),
+    [
+        (Durability.ALWAYS, "0", Grade.WARN, "what it sells until it is demoted is lost"),
+        (Durability.REPLICATED, "0", Grade.WARN, "its claims end as unknown"),
+        (Durability.ALWAYS, "3", Grade.FAIL, "the ledger refuses every write"),
+        (Durability.ALWAYS, "1", Grade.OK, ""),
+    ],
+)
+def test_what_an_isolated_primary_does(
+    durability: Durability, least: str, grade: Grade, told: str
+) -> None:
+    row = judged(durability=durability, least=least)["min-replicas-to-write"]
+    assert row.grade is grade
+    assert told in row.cure
+
+
+def test_what_a_failover_loses_is_told_of_each_choice() -> None:
+    for durability in (Durability.ALWAYS, Durability.EVERYSEC):
+        row = judged(durability=durability)["failover"]
+        assert row.grade is Grade.WARN
+        assert "of 10 s at most where the primary is cut off" in row.cure
+        assert "--durability replicated" in row.cure
+    assert "of 10 s" not in judged(durability=Durability.ALWAYS, least="0")["failover"].cure
+    assert "the one that has most" in judged()["failover"].why
+    one = replace(TWO, replicas=TWO.replicas[:1])
+    assert "with one more" in judged(one)["failover"].why
+
+
+def test_disks_can_be_asked_from_7_2_on() -> None:
+    assert "WAITAOF" not in judged(confirm_on_disk=True)
+    row = judged(version="7.0.15", confirm_on_disk=True)["WAITAOF"]
+    assert (row.grade, row.found) == (Grade.FAIL, "not in 7.0")
+
+
+def test_replicas_are_those_that_are_online() -> None:
+    info = {
+        "connected_slaves": 3,
+        "master_repl_offset": 100,
+        "slave0": {"ip": "a", "port": 1, "state": "online", "offset": 90, "lag": 1},
+        "slave1": {"ip": "b", "port": 2, "state": "wait_bgsave", "offset": 0, "lag": 0},
+        "slave2": {"ip": "c", "port": 3, "state": "online", "offset": 100, "lag": 0},
+    }
+    assert replicas_in(info) == [Replica("a:1", 10, 1), Replica("c:3", 0, 0)]
+    assert replicas_in({"connected_slaves": 0}) == []
+
+
+# MySQL -------------------------------------------------------------------------------------------
+
+MYSQL = MySQLFacts("8.0.36", "utf8mb4", {"log_bin": "ON", "sync_binlog": "1"})
+
+
+def of_mysql(**variables: str) -> dict[str, Finding]:
+    found = judge_mysql(replace(MYSQL, variables={**MYSQL.variables, **variables}))
+    return {finding.name: finding for finding in found}
+
+
+def test_galera_is_refused() -> None:
+    assert of_mysql()["wsrep_on"].grade is Grade.OK
+    assert of_mysql(wsrep_on="OFF")["wsrep_on"].grade is Grade.OK
+    row = of_mysql(wsrep_on="ON")["wsrep_on"]
+    assert row in failures([row])
+    assert "lost transactions that were committed" in row.why
+    assert "semi-synchronous" in row.cure
+
+
+def test_semi_synchronous_replication_is_explained_where_there_is_a_log_to_replicate() -> None:
+    name = "semi-synchronous replication"
+    off = of_mysql()[name]
+    assert (off.grade, off.found) == (Grade.OK, "not installed")
+    assert "loses no row" in off.why
+    on = {"rpl_semi_sync_source_enabled": "ON"}
+    assert of_mysql(**on)[name].grade is Grade.OK
+    late = of_mysql(**on, rpl_semi_sync_source_wait_point="AFTER_COMMIT")[name]
+    assert late.grade is Grade.WARN
+    assert "rpl_semi_sync_source_wait_point = AFTER_SYNC" in late.cure
+    of_maria = of_mysql(rpl_semi_sync_master_enabled="OFF")[name]
+    assert of_maria.line == "rpl_semi_sync_master_enabled = ON"
+    assert name not in of_mysql(log_bin="OFF")
+
+
+# The private pair --------------------------------------------------------------------------------
+
+
+def conf(port: int, term: int) -> str:
+    return (
+        f"port 1\nsentinel monitor ledger 127.0.0.1 {port} 2\nsentinel config-epoch ledger {term}\n"
+    )
+
+
+def test_the_primary_of_the_last_run_is_whom_most_terms_were_counted_for() -> None:
+    ports = {"ledger": 7000, "ledger-2": 7001}
+    assert followed_last([], ports) == ("ledger", 0)
+    assert followed_last([conf(7000, 0), conf(7000, 0)], ports) == ("ledger", 0)
+    assert followed_last([conf(7000, 3), conf(7001, 4), conf(7001, 4)], ports) == ("ledger-2", 4)
+    assert followed_last([conf(7001, 4)], {}) == ("ledger", 4), "nobody says who had the port"
+    assert followed_last(["torn"], ports) == ("ledger", 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "ledger_url", "told"),
+    [
+        ({"ha": True}, "redis://h/0", "leave out --ledger-url"),
+        ({"durability": "replicated"}, None, "add --ha"),
+    ],
+)
+def test_a_choice_that_this_stack_cannot_keep(
+    given: dict[str, Any], ledger_url: str | None, told: str
+) -> None:
+    with pytest.raises(UsageError, match=told):
+        _see_to_replicas(StackSettings.load(**given), ExternalStores(ledger_url))
+
+
+@pytest.mark.parametrize(
+    ("given", "ledger_url"),
+    [
+        ({}, None),
+        ({"ha": True}, None),
+        ({"ha": True, "durability": "replicated"}, None),
+        ({"durability": "replicated"}, "redis://h/0"),
+    ],
+)
+def test_a_choice_that_it_can(given: dict[str, Any], ledger_url: str | None) -> None:
+    _see_to_replicas(StackSettings.load(**given), ExternalStores(ledger_url))
+
+
+def test_nothing_stands_between_a_sale_and_who_sentinels_name() -> None:
+    with pytest.raises(UsageError, match="no links to the ledger"):
+        StackSettings.load(ha=True, links={"r1->ledger": 4711})
+    StackSettings.load(ha=True, links={"r1->mysql": 4711})
+    with pytest.raises(UsageError, match="behind Sentinels has none"):
+        at_port("redis+sentinel://h/sale", 4711)
