@@ -20,6 +20,7 @@ NAMES = (
     "metrics",
     "failpoints",
     "durability",
+    "cluster",
     "seed_million",
     "verify_million",
 )

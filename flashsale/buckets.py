@@ -28,6 +28,13 @@ class Buckets:
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
+    def __add__(self, other: "Buckets") -> "Buckets":
+        """Both together; their bounds are the same."""
+        both = Buckets(self._bounds)
+        both._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
+        both.sum = self.sum + other.sum
+        return both
+
     @property
     def count(self) -> int:
         """How many values were added."""

@@ -6,7 +6,7 @@ its variable with `_FILE` at the end names.
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -89,6 +89,18 @@ class StoreSettings(Settings):
     ledger_url: str = Field(description="The Redis that must lose nothing.")
     cache_url: str = Field(description="The Redis that may lose everything.")
     mysql_url: str = Field(description="mysql://user:password@host:port/database, percent-encoded.")
+
+
+class LedgerSettings(Settings):
+    """How the ledger is laid out."""
+
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LEDGER_", frozen=True)
+
+    layout: Literal["single", "cluster"] = Field(
+        "single",
+        description="`cluster`: the URL is of any node of a Redis Cluster, as `redis+cluster://` "
+        "says by itself; keys are spelled in six lanes, each one slot.",
+    )
 
 
 class SessionSettings(Settings):
@@ -572,6 +584,7 @@ class PictureSettings(Settings):
 
 
 _COMPONENTS: tuple[type[Settings], ...] = (
+    LedgerSettings,
     SessionSettings,
     LoginSettings,
     RendezvousSettings,

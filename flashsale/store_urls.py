@@ -8,7 +8,7 @@ import re
 import ssl
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
@@ -17,8 +17,10 @@ import pymysql
 from pymysql.connections import Connection
 from pymysql.constants import CR
 from pymysql.cursors import Cursor
+from redis import Redis
 
 from flashsale.errors import UsageError
+from flashsale.keys import CLUSTER, SINGLE, WHOLE, Lane, Layout
 
 CONNECT_TIMEOUT_S = 3
 """A store that has not let anybody in by then is away, also one that accepts and stays silent."""
@@ -30,6 +32,7 @@ _REDIS_FORM = (
     "redis://user:password@host:port/db, rediss://…, unix:///path/of/socket?db=0 or "
     "redis+sentinel://user:password@host:port,host:port/name/db"
 )
+_CLUSTER_FORM = "redis+cluster://user:password@host:port or rediss+cluster://…, of any node"
 _ENCODING = "in a user or password write @ as %40, / as %2F, ? as %3F, # as %23"
 
 _MYSQL_SCHEMES = ("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql")
@@ -48,6 +51,9 @@ _REDIS_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "redis+sentinel": ("db", *_OF_SENTINELS),
     "rediss+sentinel": ("db", *_OF_SENTINELS, *_REDIS_TLS),
 }
+_CLUSTERED = "+cluster"
+"""What a scheme ends with where the URL is of any node of a Redis Cluster: the ledger is laid out
+in lanes there (keys.py), and a client of one server would find an empty one."""
 _SENTINEL_PORT = 26379
 _PRIMARY_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _CHOICES = {
@@ -89,11 +95,63 @@ def _place(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def read_redis_url(url: str, named: str = "") -> StoreUrl:
-    """The URL of a Redis, which redis-py will read in the same way.
+def layout_of(url: str) -> Layout:
+    """How the keys of the ledger at `url` are spelled: its scheme tells. Pure."""
+    return CLUSTER if url.partition("://")[0].endswith(_CLUSTERED) else SINGLE
 
-    Raises UsageError, in the name of the option or variable that it came from.
+
+def in_layout(url: str, layout: str) -> str:
+    """The same ledger laid out as `layout` says, single or cluster: with the scheme of it. Pure."""
+    scheme, separator, rest = url.partition("://")
+    if layout != "cluster" or not separator or scheme.endswith(_CLUSTERED):
+        return url
+    return f"{scheme}{_CLUSTERED}://{rest}"
+
+
+def of_node(url: str, place: tuple[str, int] | None = None) -> str:
+    """The URL of the one node that a cluster's URL names, for a client of one server; or of the
+    one at `place`, host and port. Pure."""
+    scheme, separator, rest = url.partition("://")
+    node = f"{scheme.removesuffix(_CLUSTERED)}{separator}{rest}"
+    if place is None:
+        return node
+    parts = urlsplit(node)
+    account, at, _ = parts.netloc.rpartition("@")
+    host = f"[{place[0]}]" if ":" in place[0] else place[0]
+    return parts._replace(netloc=f"{account}{at}{host}:{place[1]}").geturl()
+
+
+class LaneClient(Redis):
+    """A client of the server that has one lane of a cluster's ledger."""
+
+    lane = WHOLE
+
+
+def lane_of(ledger: Redis) -> Lane:
+    """Which lane a client is of; one of a single server has the whole ledger."""
+    return ledger.lane if isinstance(ledger, LaneClient) else WHOLE
+
+
+def read_ledger_url(url: str, named: str = "") -> StoreUrl:
+    """`read_redis_url`, for those who know a ledger of several lanes, too."""
+    if layout_of(url) is SINGLE:
+        return read_redis_url(url, named)
+    read = read_redis_url(of_node(url), named)
+    if read.socket or read.sentinels or read.database != "0":
+        raise _wrong(
+            named, _CLUSTER_FORM, "a cluster has no sockets, no Sentinels, and no database but 0"
+        )
+    return replace(read, scheme=f"{read.scheme}{_CLUSTERED}")
+
+
+def read_redis_url(url: str, named: str = "") -> StoreUrl:
+    """The URL of one Redis server, which redis-py will read in the same way.
+
+    Raises UsageError, in the name of the option or variable that it came from; for a cluster's,
+    too, since whoever asks here knows one server alone.
     """
+    if layout_of(url) is not SINGLE:
+        raise _wrong(named, _REDIS_FORM, "it is a cluster's, which this does not know yet")
     first, others = _without_others(url)
     parts = _split(first, named, _REDIS_FORM, tuple(_REDIS_PARAMETERS))
     parameters = _parameters(parts, named, _REDIS_PARAMETERS[parts.scheme])

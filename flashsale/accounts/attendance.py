@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from flashsale import keys
-from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import LedgerChannel
 
 MONTHS = 13
 """How far back a streak is followed, this month included: a year at least."""
@@ -54,7 +53,7 @@ def streak(signed: Sequence[tuple[MonthDays, int]]) -> int:
 class Attendance:
     """The sign-ins of every user. Its calls may raise Unavailable or Indeterminate."""
 
-    def __init__(self, ledger: Channel, now_s: Callable[[], float]) -> None:
+    def __init__(self, ledger: LedgerChannel, now_s: Callable[[], float]) -> None:
         self._ledger = ledger
         self._now_s = now_s
 
@@ -64,7 +63,7 @@ class Attendance:
     async def sign(self, user_id: int) -> None:
         """Note that the user was here today; once more changes nothing."""
         today = self._today()
-        key = keys.sign(user_id, f"{today:%Y%m}")
+        key = self._ledger.layout.of_user(user_id).sign(user_id, f"{today:%Y%m}")
         await self._ledger.ask_all(
             [("SETBIT", key, today.day - 1, 1), ("EXPIRE", key, KEEP_DAYS * 86_400)]
         )
@@ -74,7 +73,13 @@ class Attendance:
         wanted = months_back(self._today())
         replies = await self._ledger.ask_all(
             [
-                ("BITFIELD_RO", keys.sign(user_id, span.month), "GET", f"u{span.days}", 0)
+                (
+                    "BITFIELD_RO",
+                    self._ledger.layout.of_user(user_id).sign(user_id, span.month),
+                    "GET",
+                    f"u{span.days}",
+                    0,
+                )
                 for span in wanted
             ]
         )

@@ -17,12 +17,11 @@ from pkgutil import resolve_name
 import structlog
 from sqlalchemy import Connection, insert, select
 
-from flashsale import keys
-from flashsale.accounts.sessions import Owner, creation
+from flashsale.accounts.sessions import Owner, creation, draw_token
 from flashsale.errors import Unavailable, UsageError
 from flashsale.lua.scripts import Call, script
 from flashsale.settings import LoginSettings, SessionSettings
-from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import Database, Duplicate
 from flashsale.storage.tables import user
 
@@ -56,7 +55,7 @@ class Budget:
 class Budgets:
     """Takes from several budgets at once, or from none of them."""
 
-    def __init__(self, ledger: Channel, *, window_s: int) -> None:
+    def __init__(self, ledger: LedgerChannel, *, window_s: int) -> None:
         self._ledger = ledger
         self._window_s = window_s
 
@@ -68,7 +67,9 @@ class Budgets:
 
         The window begins with the first take, so at its edge twice the limit can pass.
         """
-        names = [keys.login_budget(budget.what, budget.whose) for budget in budgets]
+        names = [
+            self._ledger.layout.home.login_budget(budget.what, budget.whose) for budget in budgets
+        ]
         limits = [budget.limit for budget in budgets]
         reply = await self._ledger.evaluate(Call(_TAKE, names, (self._window_s * 1000, *limits)))
         return Wait(math.ceil(reply / 1000)) if reply else None
@@ -149,7 +150,7 @@ class Login:
     def __init__(
         self,
         database: Database,
-        ledger: Channel,
+        ledger: LedgerChannel,
         settings: LoginSettings,
         sessions: SessionSettings,
         sender: Sender | None = None,
@@ -178,7 +179,7 @@ class Login:
         if wait is not None:
             return wait
         code = f"{secrets.randbelow(10**6):06}"
-        key = keys.login_code(phone)
+        key = self._ledger.layout.home.login_code(phone)
         await self._ledger.ask_all(
             [
                 ("MULTI",),
@@ -207,41 +208,49 @@ class Login:
         if not await self._is_right(phone, code):
             return None
         owner = Owner(*await self._find_or_create(phone))
-        token = secrets.token_hex(16)
-        leaving = await self._ledger.evaluate(creation([token], [owner], self._sessions))
+        token = draw_token(self._ledger.layout, owner.user_id)
+        call = creation([token], [owner], self._sessions, self._ledger.layout)
+        leaving = await self._ledger.evaluate(call)
         if leaving:
             await self._ledger.ask("DEL", *leaving)
         return token
 
     async def sign_out(self, token: str, user_id: int) -> None:
         """End the session behind `token`, which is that user's."""
-        await self._end(user_id, [keys.login_token(token)])
+        await self._end(user_id, [self._key(token)])
 
     async def sign_out_everywhere(self, token: str, user_id: int) -> None:
         """End every session of the user behind `token`, that one among them."""
-        held = await self._ledger.ask("ZRANGE", keys.login_sessions(user_id), 0, -1)
-        await self._end(user_id, [keys.login_token(token), *held])
+        sessions = self._ledger.layout.of_user(user_id).login_sessions(user_id)
+        held = await self._ledger.ask("ZRANGE", sessions, 0, -1)
+        await self._end(user_id, [self._key(token), *held])
+
+    def _key(self, token: str) -> str:
+        return self._ledger.layout.of_token(token).login_token(token)
 
     async def _end(self, user_id: int, sessions: Sequence[str]) -> None:
+        held = self._ledger.layout.of_user(user_id).login_sessions(user_id)
         await self._ledger.ask_all(
             [
                 ("MULTI",),
                 ("DEL", *sessions),
-                ("ZREM", keys.login_sessions(user_id), *sessions),
+                ("ZREM", held, *sessions),
                 ("EXEC",),
             ]
         )
 
     async def user(self, token: str) -> dict[str, object] | None:
         """The family's user object: id, nickName, icon; None without a session."""
-        key = keys.login_token(token)
+        key = self._key(token)
         user_id, nick_name, icon = await self._ledger.ask("HMGET", key, "id", "nickName", "icon")
         if user_id is None:
             return None
         return {"id": int(user_id), "nickName": nick_name or "", "icon": icon or ""}
 
     async def _is_right(self, phone: str, code: str) -> bool:
-        call = Call(_CHECK, (keys.login_code(phone),), (code, self._settings.tries_max))
+        call = Call(
+            _CHECK, (self._ledger.layout.home.login_code(phone),), (code, self._settings.tries_max)
+        )
         return bool(await self._ledger.evaluate(call) == 1)
 
     async def _find_or_create(self, phone: str) -> tuple[int, str, str]:

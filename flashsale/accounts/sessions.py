@@ -4,17 +4,20 @@ Look-ups leave together, as claims do.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.keys import SINGLE, Layout
 from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.settings import SessionSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Bounds, Gate, GateFull
+from flashsale.store_urls import layout_of
 
 TOKEN_LENGTH_MAX = 128
 _READ = script("session_read")
@@ -29,40 +32,84 @@ class Owner(NamedTuple):
     icon: str
 
 
-def creation(tokens: Sequence[str], owners: Sequence[Owner], settings: SessionSettings) -> Call:
-    """The call that makes a session a token. Its reply is the keys of sessions that have to give
-    way, which its caller deletes. Pure."""
+def draw_token(layout: Layout, user_id: int) -> str:
+    """A new token of this user: one that is in the user's lane, by chance the first on a whole
+    ledger, and about the sixth on a cluster."""
+    while True:
+        token = secrets.token_hex(16)
+        if layout.of_token(token) is layout.of_user(user_id):
+            return token
+
+
+def creation(
+    tokens: Sequence[str],
+    owners: Sequence[Owner],
+    settings: SessionSettings,
+    layout: Layout = SINGLE,
+) -> Call:
+    """The call that makes a session a token; on a cluster, of users in one lane. Its reply is the
+    keys of sessions that have to give way, which its caller deletes. Pure."""
     longest_ms = settings.longest_minutes * 60_000
     names: list[str] = []
     values: list[str | int] = [settings.lifetime_minutes * 60_000, longest_ms]
     values.append(settings.per_user_max)
     for token, owner in zip(tokens, owners, strict=True):
-        names += (keys.login_token(token), keys.login_sessions(owner.user_id))
+        lane = layout.of_user(owner.user_id)
+        names += (lane.login_token(token), lane.login_sessions(owner.user_id))
         values += owner
     return Call(_CREATE, names, values)
 
 
 class Sessions:
-    """The session look-ups of one replica."""
+    """The session look-ups of one replica: a gate for each lane, which on a whole ledger is one."""
 
     def __init__(self, ledger_url: str, settings: SessionSettings) -> None:
         self._sliding_ms = settings.sliding_ms
-        self.channel = Channel(
-            ledger_url,
-            connections_max=settings.calls_max,
-            timeout_s=settings.timeout_ms / 1000,
-        )
-        self.gate: Gate[str, int | None] = Gate(
-            self._read, Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
-        )
+        self._layout = layout_of(ledger_url)
+        self._key = self._layout.home.login_token if self._layout.is_whole else self._spelled
+        self.channels = [
+            Channel(
+                ledger_url,
+                connections_max=settings.calls_max,
+                timeout_s=settings.timeout_ms / 1000,
+                lane=lane,
+            )
+            for lane in self._layout.lanes
+        ]
+        bounds = Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
+        self.gates: list[Gate[str, int | None]] = [
+            Gate(partial(self._read, channel), bounds) for channel in self.channels
+        ]
 
     def __repr__(self) -> str:
-        return f"<Sessions {self.gate!r}>"
+        return f"<Sessions {self.gates!r}>"
 
-    @staticmethod
-    def key_of(token: str) -> str | None:
+    @property
+    def gate(self) -> Gate[str, int | None]:
+        """The one of a whole ledger."""
+        return self.gates[0]
+
+    @property
+    def named_gates(self) -> Mapping[str, Gate[str, int | None]]:
+        """Its gates by name."""
+        return dict(zip(self._names, self.gates, strict=True))
+
+    @property
+    def named_channels(self) -> Mapping[str, Channel]:
+        """Its connections by name."""
+        return dict(zip(self._names, self.channels, strict=True))
+
+    @property
+    def _names(self) -> list[str]:
+        tags = [lane.tag for lane in self._layout.lanes]
+        return [f"session_{tag}" if tag else "session" for tag in tags]
+
+    def key_of(self, token: str) -> str | None:
         """The key of the session that `token` may open, None where it can open none."""
-        return keys.login_token(token) if 0 < len(token) <= TOKEN_LENGTH_MAX else None
+        return self._key(token) if 0 < len(token) <= TOKEN_LENGTH_MAX else None
+
+    def _spelled(self, token: str) -> str:
+        return self._layout.of_token(token).login_token(token)
 
     async def user_of(self, token: str) -> int | None:
         """The id of the user behind `token`, None where there is no valid session.
@@ -70,19 +117,25 @@ class Sessions:
         Raises Unavailable when that cannot be known, since "no session" would be a lie.
         """
         session = self.key_of(token)
-        if session is None:
+        return None if session is None else await self.user_behind(session)
+
+    async def user_behind(self, session: str) -> int | None:
+        """The same by the session's key."""
+        lane = self._layout.of_key(session)
+        if lane is None:
             return None
         try:
-            return await self.gate.enter(session)
+            return await self.gates[lane.number].enter(session)
         except (GateFull, Indeterminate) as error:
             raise Unavailable("sessions cannot be read") from error
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self.channel.aclose()
+        for channel in self.channels:
+            await channel.aclose()
 
-    async def _read(self, session_keys: list[str]) -> Sequence[int | None]:
-        reply = await self.channel.evaluate(Call(_READ, session_keys, self._sliding_ms))
+    async def _read(self, channel: Channel, session_keys: list[str]) -> Sequence[int | None]:
+        reply = await channel.evaluate(Call(_READ, session_keys, self._sliding_ms))
         return [parse_id(user_id) for user_id in reply]
 
 

@@ -116,11 +116,18 @@ def _rate(per_s: float) -> str:
 
 
 def verdict_of(trials: Sequence[Trial], repeats: int) -> bool | None:
-    """Whether the rate of these trials holds; None where that is not decided yet. Pure."""
-    held = sum(trial.holds for trial in trials)
+    """Whether the rate of these trials holds; None where that is not decided yet. Pure.
+
+    Where the generator cannot be believed nobody knows, and it is tried again; more often than
+    that, it is the generator that cannot send so much.
+    """
+    told = [trial for trial in trials if trial.code is not ExitCode.INVALID_RUN]
+    held = sum(trial.holds for trial in told)
     if 2 * held > repeats:
         return True
-    return False if 2 * (len(trials) - held) >= repeats else None
+    if 2 * (len(told) - held) >= repeats or len(trials) - len(told) > repeats:
+        return False
+    return None
 
 
 def found_by(trials: Sequence[Trial], repeats: int) -> Found:
@@ -243,7 +250,8 @@ class _Witness(Teller):
 
 def _tried(request: CapacityRequest, per_s: float, before: Sequence[Trial]) -> Trial:
     repeat = sum(trial.per_s == per_s for trial in before)
-    out = request.out / f"rate-{per_s:.0f}-{repeat + 1}"
+    named = f"{per_s:.{_DIGITS}f}".rstrip("0").rstrip(".")
+    out = request.out / f"rate-{named}-{repeat + 1}"
     scenario, witness = at_rate(request.scenario, per_s, repeat), _Witness()
     if request.shop is None:
         storm = StormRequest(scenario, out=out, processes=request.processes)

@@ -20,6 +20,7 @@ from flashsale.seckill.rebuild import Rebuild, Rebuilt
 from flashsale.seckill.survey import SaleRepair, Survey, survey
 from flashsale.seeding.stores import StoreUrls, opened
 from flashsale.storage.mysql import transaction
+from flashsale.storage.roles import Ledgers
 from flashsale.storage.tables import voucher_order
 
 log = structlog.get_logger(__name__)
@@ -40,7 +41,7 @@ class RebuildReport:
     """What was found, what was done (None in a dry run), and acknowledged orders that are gone
     (None where no run was named)."""
 
-    found: Survey
+    found: Sequence[Survey]  # one of each lane
     differences: Sequence[Difference]
     done: Rebuilt | None
     gone: Sequence[int] | None
@@ -48,7 +49,7 @@ class RebuildReport:
     @property
     def oversold(self) -> int:
         """Units that are held beyond those there are."""
-        return sum(repair.oversold for repair in self.found.repairs)
+        return sum(repair.oversold for survey in self.found for repair in survey.repairs)
 
 
 def rebuild(urls: StoreUrls, *, apply: bool, run: Path | None = None) -> RebuildReport:
@@ -56,18 +57,30 @@ def rebuild(urls: StoreUrls, *, apply: bool, run: Path | None = None) -> Rebuild
     it cannot be done now; what was begun is gone on with by the next call."""
     acknowledged = None if run is None else _acknowledged(run)
     with opened(urls) as stores:
-        books = Books(stores.ledger, stores.pool)
+        lanes = [Books(ledger, stores.pool) for ledger in stores.ledgers.clients]
         if apply:
-            finish_changes(stores.pool, stores.ledger)
-        found = survey(books)
-        gone = None if acknowledged is None else acknowledged_and_gone(books, acknowledged, found)
-        done = Rebuild(books).apply() if apply else None
+            finish_changes(stores.pool, stores.ledgers)
+        found = [survey(books) for books in lanes]
+        gone = None
+        if acknowledged is not None:
+            gone = acknowledged_and_gone(lanes[0], acknowledged, *found)
+        done = _together([Rebuild(books).apply() for books in lanes]) if apply else None
         if done is not None:
-            finish_changes(stores.pool, stores.ledger)
-    return RebuildReport(found, list(differences(found)), done, gone)
+            finish_changes(stores.pool, stores.ledgers)
+    told = [difference for one in found for difference in differences(one)]
+    return RebuildReport(found, told, done, gone)
 
 
-def finish_changes(pool: Engine, ledger: Redis) -> None:
+def _together(lanes: Sequence[Rebuilt]) -> Rebuilt:
+    """What was done in all lanes."""
+    return Rebuilt(
+        max(one.rounds for one in lanes),
+        sum(one.requeued for one in lanes),
+        " ".join(one.permit for one in lanes),
+    )
+
+
+def finish_changes(pool: Engine, ledger: Redis | Ledgers) -> None:
     """Changes of sales that were cut short, where the ledger still knows the sale. What cannot be
     finished now can be once the ledger follows MySQL."""
     control = SaleControl(pool, ledger, "rebuild")
@@ -97,10 +110,11 @@ def _acknowledged(run: Path) -> list[int]:
     return list(orders)
 
 
-def acknowledged_and_gone(books: Books, orders: Iterable[int], found: Survey) -> list[int]:
+def acknowledged_and_gone(books: Books, orders: Iterable[int], *found: Survey) -> list[int]:
     """Of these acknowledged orders, the ids of those that are neither rows nor on their way."""
     gone: list[int] = []
-    for some in portions((order for order in orders if order not in found.kept), _AT_ONCE):
+    kept = {order for survey in found for order in survey.kept}
+    for some in portions((order for order in orders if order not in kept), _AT_ONCE):
         query = select(voucher_order.c.id).where(voucher_order.c.id.in_(some))
         with transaction(books.pool) as connection:
             rows = set(connection.execute(query).scalars())

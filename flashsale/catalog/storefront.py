@@ -13,7 +13,7 @@ from flashsale.catalog.voucher import Vouchers
 from flashsale.catalog.warming import Warming
 from flashsale.locks.task import TaskLocks
 from flashsale.settings import CatalogSettings
-from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import Database
 
 
@@ -21,7 +21,11 @@ class Storefront:
     """Shops, vouchers, blogs and people over one cache. Database and ledger are the caller's."""
 
     def __init__(
-        self, database: Database, cache: CacheClient, ledger: Channel, settings: CatalogSettings
+        self,
+        database: Database,
+        cache: CacheClient,
+        ledger: LedgerChannel,
+        settings: CatalogSettings,
     ) -> None:
         self.cache = cache
         self.geo = ShopGeo(cache, database, settings)

@@ -23,7 +23,7 @@ from flashsale.catalog.shop import Shops
 from flashsale.errors import Unavailable
 from flashsale.seckill.sale import Terms, open_sale
 from flashsale.settings import CatalogSettings
-from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import Database, unix_ms
 from flashsale.storage.tables import seckill_voucher, shop, voucher
 
@@ -40,7 +40,7 @@ class Vouchers:
         self,
         database: Database,
         cache: CacheClient,
-        ledger: Channel,
+        ledger: LedgerChannel,
         shops: Shops,
         settings: CatalogSettings,
     ) -> None:

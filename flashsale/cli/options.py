@@ -11,7 +11,8 @@ from flashsale.errors import UsageError
 from flashsale.model import Durability
 from flashsale.scenario.target import Tls
 from flashsale.secret_file import with_password
-from flashsale.store_urls import read_mysql_url, read_redis_url
+from flashsale.settings import LedgerSettings
+from flashsale.store_urls import in_layout, read_ledger_url, read_mysql_url, read_redis_url
 
 
 def _read_books_url(url: str, option: str) -> None:
@@ -25,6 +26,7 @@ def _read_books_url(url: str, option: str) -> None:
 
 
 _READERS: dict[str, Callable[[str, str], object]] = {
+    "--ledger-url": read_ledger_url,
     "--mysql-url": read_mysql_url,
     "--books-url": _read_books_url,
 }
@@ -39,7 +41,12 @@ def _store(option: str, variable: str) -> Callable[[str | None], str | None]:
         _READERS.get(option, read_redis_url)(
             url, option
         )  # first: nobody can tell where the password of a broken URL would go
-        return with_password(url, variable)
+        whole = with_password(url, variable)
+        if option != "--ledger-url":
+            return whole
+        laid_out = in_layout(whole, LedgerSettings.load().layout)
+        read_ledger_url(laid_out, option)
+        return laid_out
 
     return check
 

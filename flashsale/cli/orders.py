@@ -42,7 +42,7 @@ def dead(
 ) -> None:
     """List the dead letters, each with its reason."""
     with working_on(state_dir, ledger_url, mysql_url) as stores:
-        letters = list(read_letters(stores.ledger))
+        letters = list(read_letters(stores.ledgers))
     if json:
         tell_document({"dead_letters": [letter.to_json() for letter in letters]})
     elif letters:
@@ -98,13 +98,13 @@ _settling(
 
 def _dead_letters(stores: Stores, by: str | None) -> DeadLetters:
     claim_timeout_ms = ClaimSettings.load().timeout_ms
-    return DeadLetters(stores.pool, stores.ledger, actor(by), claim_timeout_ms)
+    return DeadLetters(stores.pool, stores.ledgers, actor(by), claim_timeout_ms)
 
 
 def _chosen(stores: Stores, ids: Sequence[str] | None, every: bool) -> list[Letter]:
     if bool(ids) == every:
         raise UsageError("expected ids or --all; see `flashsale orders dead`")
-    letters = list(read_letters(stores.ledger))
+    letters = list(read_letters(stores.ledgers))
     return [each for each in letters if each.order] if every else chosen(letters, ids or ())
 
 
@@ -138,7 +138,7 @@ def show(
     Exits with 8 where nobody knows it.
     """
     with working_on(state_dir, ledger_url, mysql_url) as stores:
-        found = trace(stores.ledger, stores.pool, order)
+        found = trace(stores.ledgers.of_order(order), stores.pool, order)
     if json:
         tell_document(_document(found))
     elif found.state != NOWHERE or found.lines:

@@ -145,12 +145,12 @@ def _moment(unix_ms: int | None) -> str | None:
 
 def _sales(stores: Stores) -> list[_Sale]:
     terms = {each.voucher_id: each for each in read_terms(stores.pool)}
-    vouchers = sorted({*terms, *loaded_sales(stores.ledger)})
-    seconds, micros = call(stores.ledger.time)
+    vouchers = sorted({*terms, *loaded_sales(stores.ledgers)})
+    seconds, micros = call(stores.ledgers.home.time)
     now_ms = seconds * 1000 + micros // 1000
     return [
         _Sale(units, terms.get(units.voucher_id), now_ms)
-        for units in read_units(stores.ledger, vouchers)
+        for units in read_units(stores.ledgers, vouchers)
     ]
 
 
@@ -196,7 +196,8 @@ def show(
         sale = next((s for s in _sales(stores) if s.units.voucher_id == voucher), None)
         if sale is None:
             raise UsageError(f"voucher {voucher} is on sale nowhere; see `flashsale sale list`")
-        problems = list(compare_books(stores.ledger, stores.pool, voucher)) if sale.terms else []
+        ledger = stores.ledgers.of(voucher)
+        problems = list(compare_books(ledger, stores.pool, voucher)) if sale.terms else []
         with transaction(stores.pool) as connection:
             lines = journal.of_sale(connection, voucher, _LINES_MAX)
     if json:
@@ -308,7 +309,7 @@ def close(
     """
     with working_on(state_dir, ledger_url, mysql_url) as stores:
         _tell_change(_control(stores, by).close(voucher, reason))
-        closing = close_books(stores.ledger, stores.pool, voucher, drain_timeout)
+        closing = close_books(stores.ledgers.of(voucher), stores.pool, voucher, drain_timeout)
     if closing.left:
         raise NothingJudgedError(
             f"voucher {voucher} is closed, but {closing.left:,} orders or units are under way; "
@@ -325,13 +326,13 @@ def close(
 
 
 def _control(stores: Stores, by: str | None) -> SaleControl:
-    return SaleControl(stores.pool, stores.ledger, actor(by))
+    return SaleControl(stores.pool, stores.ledgers, actor(by))
 
 
 def _chosen(stores: Stores, vouchers: Sequence[int] | None, every: bool) -> Sequence[int]:
     if bool(vouchers) == every:
         raise UsageError("expected vouchers or --all; see `flashsale sale list`")
-    return loaded_sales(stores.ledger) if every else list(dict.fromkeys(vouchers or ()))
+    return loaded_sales(stores.ledgers) if every else list(dict.fromkeys(vouchers or ()))
 
 
 def _each(vouchers: Sequence[int], change: Callable[[int], Changed]) -> None:

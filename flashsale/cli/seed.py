@@ -14,7 +14,7 @@ from flashsale.seeding import load
 from flashsale.seeding.load import SeedReport
 from flashsale.seeding.settings import SeedSettings, parse_moment
 from flashsale.seeding.warm import warm as warm_stores
-from flashsale.store_urls import read_mysql_url, read_redis_url
+from flashsale.store_urls import read_ledger_url, read_mysql_url, read_redis_url
 
 
 def seed(
@@ -93,7 +93,7 @@ def _confirm(stores: Stores) -> None:
     if not sys.stdin.isatty():
         raise UsageError("--reset: deletes data, expected --yes where there is no terminal to ask")
     database = read_mysql_url(stores.mysql_url, "--mysql-url")
-    ledger = read_redis_url(stores.ledger_url, "--ledger-url")
+    ledger = read_ledger_url(stores.ledger_url, "--ledger-url")
     cache = read_redis_url(stores.cache_url, "--cache-url")
     question = (
         f"Delete the data set in {database}, with its sales, orders and sessions in {ledger} and "

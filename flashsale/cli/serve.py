@@ -22,13 +22,15 @@ from flashsale.cli.terminal import console, tell
 from flashsale.doctor import findings
 from flashsale.doctor.machine import insist_on_descriptors
 from flashsale.errors import UsageError, one_line
+from flashsale.keys import SINGLE
 from flashsale.model import Durability
 from flashsale.observe.prometheus import PrivateObservers
-from flashsale.settings import check_environment
+from flashsale.settings import LedgerSettings, check_environment
 from flashsale.stack.launch import start_detached
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import Stack
 from flashsale.stack.supervisor import Supervisor
+from flashsale.store_urls import layout_of
 
 # The defaults are those of StackSettings; a test holds the two together.
 Port = Annotated[
@@ -56,6 +58,10 @@ Ha = Annotated[
 Detach = Annotated[
     bool, typer.Option("--detach", "-d", help="Return when it is ready; `flashsale stop` ends it.")
 ]
+Clustered = Annotated[
+    bool,
+    typer.Option("--cluster", help="The private ledger as a Redis Cluster of six nodes."),
+]
 Observe = Annotated[
     bool,
     typer.Option(
@@ -75,6 +81,7 @@ def command(
     cache_url: CacheUrl = None,
     mysql_url: MySQLUrl = None,
     durability: Durable = None,
+    cluster: Clustered = False,
     ha: Ha = False,
     observe: Observe = False,
     detach: Detach = False,
@@ -88,16 +95,33 @@ def command(
         "workers": workers,
         "probe_interval_s": probe_interval,
         "durability": durability,
+        "cluster": cluster or LedgerSettings.load().layout == "cluster" or None,
         "ha": ha or None,
         "observe": observe or None,  # not given: as the environment says
     }
     settings = StackSettings.load(**given)
     external = ExternalStores(ledger_url or None, cache_url or None, mysql_url or None)
+    _check_cluster(settings, external)
     _see_to_replicas(settings, external)
     if detach:
         _detach(state_dir, given, external)
     else:
         _serve(state_dir, settings, external)
+
+
+def _check_cluster(settings: StackSettings, external: ExternalStores) -> None:
+    """Raises UsageError for what a ledger on a cluster cannot be combined with."""
+    is_clustered = layout_of(external.ledger_url or "") is not SINGLE
+    if settings.cluster and external.ledger_url and not is_clustered:
+        raise UsageError("--cluster starts a ledger of its own; leave --ledger-url out")
+    if not (settings.cluster or is_clustered):
+        return
+    if settings.ha:
+        raise UsageError("--ha: a cluster has replicas of its own; leave out one of the two")
+    if settings.observe:
+        raise UsageError("--observe knows no ledger on a cluster yet; leave it out")
+    if any(link.endswith("->ledger") for link in settings.links):
+        raise UsageError("FLASHSALE_STACK_LINKS: a relay knows no ledger on a cluster yet")
 
 
 def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -> None:

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
@@ -39,7 +40,7 @@ from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
 from flashsale.storage.mysql import engine
 from flashsale.storage.mysql import transaction as mysql_transaction
-from flashsale.storage.roles import sync_client
+from flashsale.storage.roles import Ledgers
 from flashsale.store_urls import CONNECT_TIMEOUT_S, read_mysql_url, read_redis_url
 
 
@@ -277,23 +278,24 @@ def compare_books(ledger_url: str, mysql_url: str) -> list[Finding]:
     they cannot be asked, or have no tables."""
     pool = engine(mysql_url)
     try:
-        with sync_client(ledger_url) as client:
-            books = Books(client, pool)
-            mysql, ledger = books.compare()
-            look = reconcile(books)
-            if look.is_wrong:  # orders that stay so are missing, and not on their way
+        ledgers = Ledgers.at(ledger_url)
+        with closing(ledgers):
+            lanes = [Books(client, pool) for client in ledgers.clients]
+            compared = [books.compare() for books in lanes]
+            looks = [reconcile(books) for books in lanes]
+            if any(look.is_wrong for look in looks):  # what stays so is missing, not on its way
                 time.sleep(_AGAIN_S)
-                look = reconcile(books)
+                looks = [reconcile(books) for books in lanes]
             with mysql_transaction(pool) as connection:
                 uneven = read_uneven(connection)
     except (Unavailable, Indeterminate):
         return []
     finally:
         pool.dispose()
-    found = [reason.told for reason in behind(mysql, ledger)]
-    if ledger.closed:
-        found.append(f"closed: {ledger.closed}")
-    wrong = list(wrong_of(replace(look, uneven_sales=uneven)))
+    found = [reason.told for mysql, ledger in compared for reason in behind(mysql, ledger)]
+    found += [f"closed: {ledger.closed}" for _, ledger in compared if ledger.closed]
+    looks[0] = replace(looks[0], uneven_sales=uneven)
+    wrong = [told for look in looks for told in wrong_of(look)]
     return [
         judged("ledger", BOOKS, "; ".join(found) or "agree with MySQL", not found, _REBUILD),
         judged("ledger", SALES, "; ".join(wrong) or "whole", not wrong, _REBUILD),

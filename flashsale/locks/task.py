@@ -19,6 +19,7 @@ from flashsale.locks.batch import LockCounts
 from flashsale.lua.scripts import Call, script
 from flashsale.settings import LockSettings
 from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import ledger_channel
 
 _TAKE = script("lock_take")
 _NUMBER = script("lock_number")
@@ -80,7 +81,7 @@ class TaskLocks:
         self._settings = settings
         timeout_s = settings.timeout_ms / 1000
         self._cache = Channel(cache_url, connections_max=_CONNECTIONS, timeout_s=timeout_s)
-        self._ledger = Channel(ledger_url, connections_max=1, timeout_s=timeout_s)
+        self._ledger = ledger_channel(ledger_url, connections_max=1, timeout_s=timeout_s)
         self._ears = Channel(  # each waiter holds a connection for as long as it waits
             cache_url,
             connections_max=settings.waiters_max,
@@ -199,7 +200,7 @@ class TaskLocks:
             taken = await self._cache.evaluate(Call(_TAKE, (lock,), (owner, _UNNUMBERED, lease_ms)))
             if taken != [1]:
                 return None
-            fence = int(await self._ledger.ask("INCR", keys.LOCK_FENCE))
+            fence = int(await self._ledger.ask("INCR", self._ledger.layout.home.lock_fence))
             asked_s = self._now_s()
             holders = (f"{owner} {_UNNUMBERED}", f"{owner} {fence}")
             if await self._cache.evaluate(Call(_NUMBER, (lock,), (*holders, lease_ms))) != 1:

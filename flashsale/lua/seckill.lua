@@ -29,6 +29,12 @@
 -- ARGV[…] with a permit, which only a call with sessions has, the last: the permit as the caller
 --           knows it
 --
+-- On a cluster sessions are in other slots, and are looked up before. Such a call names the users, and
+-- says so by the word "users" at its end:
+-- KEYS[6] … the hash of digests, where a pair has one, and the permit
+-- ARGV[3] … user id and order id, alternating; then, where KEYS has the hash, a digest a pair, "" for
+--           none; the permit; "users"
+--
 -- Replies a flat array, code and order id for each pair:
 --   0 sold, the pair's own order id     1 sold out, ""      2 duplicate, the order id already held
 --   3 not begun, ""    4 ended, ""    5 not loaded, ""    6 paused, ""
@@ -44,24 +50,34 @@ local function whole_ms(text)
 end
 
 local deadline_ms = tonumber(string.match(ARGV[2] or '', '^%d+$'))
-local by_session = #KEYS > 5
-local by_permit = by_session and #ARGV % 2 == 0
+local by_users = ARGV[#ARGV] == 'users'
+local by_session = #KEYS > 5 and not by_users
+local by_permit = by_users or by_session and #ARGV % 2 == 0
+local permit = ARGV[by_users and #ARGV - 1 or #ARGV]
 local words = by_permit and #ARGV - 1 or #ARGV
 local key_count = by_permit and #KEYS - 1 or #KEYS
 local last = by_session and words - 3 or words
 local repeats_key = by_session and key_count == 6 + (last - 2) / 2 and KEYS[key_count]
+if by_users then
+  repeats_key = key_count == 6 and KEYS[6]
+  last = repeats_key and 2 + (#ARGV - 4) / 3 * 2 or #ARGV - 2
+end
 local full_ms, refresh_ms, longest_ms =
   whole_ms(ARGV[last + 1]), whole_ms(ARGV[last + 2]), whole_ms(ARGV[last + 3])
 
 if #KEYS < 5 or last < 4 or last > 6002 or last % 2 ~= 0 or not deadline_ms
   or by_session and (key_count ~= (repeats_key and 6 or 5) + (last - 2) / 2
-    or not full_ms or not refresh_ms or not longest_ms) then
+    or not full_ms or not refresh_ms or not longest_ms)
+  or by_users and key_count ~= (repeats_key and 6 or 5) then
   return redis.error_reply('REFUSED seckill.lua takes 5 keys, a voucher id, a deadline and pairs, '
     .. 'for sessions a key each, a lifetime, an interval and a longest life, '
     .. 'and for a permit its key and itself')
 end
 
-if by_permit and redis.call('GET', KEYS[#KEYS]) ~= ARGV[#ARGV] then
+-- Of pair n, where there is a hash of digests.
+local function digest_of(n) return ARGV[by_users and last + n or 2 * n + 1] end
+
+if by_permit and redis.call('GET', KEYS[#KEYS]) ~= permit then
   local refused = {}
   for n = 1, (last - 2) / 2 do
     refused[2 * n - 1], refused[2 * n] = 9, 'permit'
@@ -71,7 +87,7 @@ end
 if repeats_key then
   local found = redis.call('TYPE', repeats_key).ok
   local digests = 0
-  for n = 3, last, 2 do digests = digests + #ARGV[n] end
+  for n = 1, (last - 2) / 2 do digests = digests + #digest_of(n) end
   if found ~= 'none' and found ~= 'hash' or digests == 0 then
     return redis.error_reply('REFUSED the key of digests is a ' .. found .. ', not a hash with digests')
   end
@@ -171,7 +187,7 @@ end
 -- The order that pair n won before, by the same user with the same digest.
 local fresh, fresh_digest = {}, {}
 local function won_before(n)
-  local user_id, digest = users[n], ARGV[2 * n + 1]
+  local user_id, digest = users[n], digest_of(n)
   if digest == '' then return nil end
   if fresh[user_id] then return fresh_digest[user_id] == digest and fresh[user_id] or nil end
   local kept = redis.call('HGET', repeats_key, user_id)
@@ -193,7 +209,7 @@ for n = 1, #users do
     elseif not code then
       code, held = 0, order_id
       fresh[user_id] = order_id
-      if repeats_key then fresh_digest[user_id] = ARGV[2 * n + 1] end
+      if repeats_key then fresh_digest[user_id] = digest_of(n) end
       places[#places + 1] = n
       left = left - 1
     end
@@ -219,9 +235,9 @@ for k, n in ipairs(places) do
   buyers[#buyers + 1] = user_id
   orders[#orders + 1] = user_id
   orders[#orders + 1] = order_id
-  if repeats_key and ARGV[2 * n + 1] ~= '' then
+  if repeats_key and digest_of(n) ~= '' then
     repeats[#repeats + 1] = user_id
-    repeats[#repeats + 1] = ARGV[2 * n + 1] .. ' ' .. order_id
+    repeats[#repeats + 1] = digest_of(n) .. ' ' .. order_id
   end
 end
 if #buyers > 0 then
@@ -231,7 +247,7 @@ if #buyers > 0 then
   if #repeats > 0 then redis.call('HSET', repeats_key, unpack(repeats)) end
 end
 
-for k = 6, key_count do
+for k = 6, by_session and key_count or 5 do
   local left_ms = lefts_ms[k - 5]
   if left_ms and left_ms < full_ms - refresh_ms then renew(KEYS[k], ends_ms[k - 5], left_ms) end
 end

@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 from redis import Redis
 from sqlalchemy import Connection, func, select
 
-from flashsale import keys
+from flashsale.keys import WHOLE, Lane
 from flashsale.seckill.permit import Books, Reason
 from flashsale.seckill.queue import read_group
-from flashsale.seckill.sale import KINDS, kinds_of, mistyped, whole
+from flashsale.seckill.sale import kinds_of, kinds_shared, mistyped, whole
 from flashsale.storage.mysql import transaction, unix_ms
 from flashsale.storage.roles import Rejected, call, call_each
 from flashsale.storage.tables import order_return, seckill_voucher
+from flashsale.store_urls import lane_of
 
 SALES_MAX = 1_000
 """Sales that are looked at: a look is made every second."""
@@ -139,20 +140,20 @@ def reconcile(books: Books) -> Look:
     if not found.is_wrong:
         return found
     with transaction(books.pool) as connection:
-        before = read_sold(connection)
+        before = read_sold(connection, books.lane)
     return _reconciled(books, before)
 
 
 def _reconciled(books: Books, before: Mapping[int, Sold] | None = None) -> Look:
     """The books by what MySQL says after the ledger; of what is missing or forgotten, as much as
     there is by what it said `before`, too."""
-    ledger = books.ledger
+    ledger, lane = books.ledger, books.lane
     sales = read_sales(ledger)
     group = read_group(ledger)
-    dead = len_of(ledger.hlen, keys.DEAD_ORDERS) or 0
-    odd = mistyped(ledger, {**KINDS, **kinds_of(sales)})
+    dead = len_of(ledger.hlen, lane.dead_orders) or 0
+    odd = mistyped(ledger, {**kinds_shared(lane), **kinds_of(sales, lane)})
     with transaction(books.pool) as connection:
-        sold = read_sold(connection)
+        sold = read_sold(connection, lane)
     on_their_way = None if group.outstanding is None else group.outstanding + dead
     found = replace(judged(sales, sold, on_their_way), mistyped=odd)
     if before is None:
@@ -172,16 +173,16 @@ def len_of(command: Callable[[str], Any], name: str) -> int | None:
 
 def read_sales(ledger: Redis) -> dict[int, LedgerSale]:
     """The ledger's sales, each read in one transaction: a claim comes before it or after it."""
-    vouchers = _listed(ledger)
+    vouchers, lane = _listed(ledger), lane_of(ledger)
     found: dict[int, LedgerSale] = {}
     for start in range(0, len(vouchers), _SALES_AT_ONCE):
         some = vouchers[start : start + _SALES_AT_ONCE]
         pipeline = ledger.pipeline(transaction=True)
         for voucher in some:
-            pipeline.hget(keys.seckill_sale(voucher), "initial")
-            pipeline.get(keys.seckill_stock(voucher))
-            pipeline.scard(keys.seckill_order(voucher))
-            pipeline.hlen(keys.seckill_receipt(voucher))
+            pipeline.hget(lane.seckill_sale(voucher), "initial")
+            pipeline.get(lane.seckill_stock(voucher))
+            pipeline.scard(lane.seckill_order(voucher))
+            pipeline.hlen(lane.seckill_receipt(voucher))
         replies = [None if isinstance(r, Rejected) else r for r in call_each(pipeline)]
         for k, voucher in enumerate(some):
             offered, left, members, receipts = replies[4 * k : 4 * k + 4]
@@ -192,7 +193,7 @@ def read_sales(ledger: Redis) -> dict[int, LedgerSale]:
 
 def _listed(ledger: Redis) -> list[int]:
     """The loaded sales, up to `SALES_MAX`; none where their list is of another type."""
-    listed = ledger.sscan_iter(keys.LOADED_SALES, count=_SALES_AT_ONCE)
+    listed = ledger.sscan_iter(lane_of(ledger).loaded_sales, count=_SALES_AT_ONCE)
     try:
         names = call(lambda: list(islice(listed, SALES_MAX)))
     except Rejected:
@@ -212,8 +213,8 @@ def read_uneven(connection: Connection) -> list[int]:
     return [int(row[0]) for row in connection.exec_driver_sql(query)]
 
 
-def read_sold(connection: Connection) -> dict[int, Sold]:
-    """Every sale in MySQL."""
+def read_sold(connection: Connection, lane: Lane = WHOLE) -> dict[int, Sold]:
+    """Every sale in MySQL that is one of the lane's."""
     owed = (
         select(order_return.c.voucher_id, func.count().label("orders"))
         .group_by(order_return.c.voucher_id)
@@ -233,4 +234,5 @@ def read_sold(connection: Connection) -> dict[int, Sold]:
             unix_ms(row.end_time),
         )
         for row in rows
+        if lane.sells(row.voucher_id)
     }

@@ -19,6 +19,7 @@ from flashsale.seckill.control import read_units
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Rejected, call, call_all
 from flashsale.storage.tables import order_return, seckill_voucher, voucher_order
+from flashsale.store_urls import lane_of
 
 _PAGE = 1_000
 _LOOK_EVERY_S = 0.1
@@ -85,11 +86,11 @@ def _drained(
 def unwritten(ledger: Redis, voucher_id: int) -> int:
     """Entries of a sale that no worker was given, or that none has acknowledged."""
     try:
-        groups = call(ledger.xinfo_groups, keys.STREAM_ORDERS)
+        groups = call(ledger.xinfo_groups, lane_of(ledger).stream_orders)
     except Rejected:  # there is no stream
         return 0
     known = [g["last-delivered-id"] for g in groups if g["name"] == keys.GROUP]
-    found = list(_entries(ledger, keys.STREAM_ORDERS, f"({known[0]}" if known else "-"))
+    found = list(_entries(ledger, lane_of(ledger).stream_orders, f"({known[0]}" if known else "-"))
     if known:
         found += _pending(ledger)
     return sum(fields.get("voucherId") == str(voucher_id) for _, fields in found)
@@ -99,11 +100,11 @@ def _pending(ledger: Redis) -> Iterator[tuple[str, Mapping[str, str]]]:
     after = "-"
     while True:
         pending: Any = call(
-            ledger.xpending_range, keys.STREAM_ORDERS, keys.GROUP, after, "+", _PAGE
+            ledger.xpending_range, lane_of(ledger).stream_orders, keys.GROUP, after, "+", _PAGE
         )
         pipeline = ledger.pipeline(transaction=False)
         for one in pending:
-            pipeline.xrange(keys.STREAM_ORDERS, one["message_id"], one["message_id"])
+            pipeline.xrange(lane_of(ledger).stream_orders, one["message_id"], one["message_id"])
         if pending:
             yield from (entry for page in call_all(pipeline) for entry in page)
         if len(pending) < _PAGE:
@@ -144,7 +145,7 @@ def compare_books(ledger: Redis, pool: Engine, voucher_id: int) -> Iterator[str]
     """What disagrees in the books of a sale, a line each: units in each store, between the two,
     order set, receipts and rows. Raises Unavailable or Indeterminate."""
     units = read_units(ledger, [voucher_id])[0]
-    receipts = call(lambda: ledger.hlen(keys.seckill_receipt(voucher_id)))
+    receipts = call(lambda: ledger.hlen(lane_of(ledger).seckill_receipt(voucher_id)))
     with transaction(pool) as connection:
         sale = connection.execute(
             select(seckill_voucher).where(seckill_voucher.c.voucher_id == voucher_id)
@@ -165,7 +166,7 @@ def compare_books(ledger: Redis, pool: Engine, voucher_id: int) -> Iterator[str]
     yield from _rowless(ledger, pool, voucher_id)
     dead = sum(
         fields.get("voucherId") == str(voucher_id)
-        for _, fields in _entries(ledger, keys.STREAM_DEAD, "-")
+        for _, fields in _entries(ledger, lane_of(ledger).stream_dead, "-")
     )
     if dead:
         yield f"{dead:,} dead letters; settle them: `flashsale orders dead`"
@@ -200,7 +201,7 @@ def _rowless(ledger: Redis, pool: Engine, voucher_id: int) -> Iterator[str]:
 def _receipt_pages(ledger: Redis, voucher_id: int) -> Iterator[dict[str, str]]:
     cursor = 0
     while True:
-        key = keys.seckill_receipt(voucher_id)
+        key = lane_of(ledger).seckill_receipt(voucher_id)
         found: Any = call(ledger.hscan, key, cursor, count=_PAGE)
         cursor, page = int(found[0]), found[1]
         if page:

@@ -11,7 +11,7 @@ a retry at the same time: whichever row is there first stays.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, cast
@@ -19,8 +19,8 @@ from typing import Any, cast
 from redis import Redis
 from sqlalchemy import Connection, Engine, insert, select
 
-from flashsale import keys
 from flashsale.errors import UsageError
+from flashsale.keys import WHOLE, Lane
 from flashsale.lua.scripts import Call, script
 from flashsale.model import LIVE_STATUSES, PayStatus
 from flashsale.orders.lifecycle import (
@@ -34,8 +34,9 @@ from flashsale.orders.stream import Order, read_entry
 from flashsale.seckill import journal
 from flashsale.seckill.journal import Action, Line
 from flashsale.storage.mysql import Duplicate, transaction
-from flashsale.storage.roles import call, call_all, evaluate
+from flashsale.storage.roles import Ledgers, call, call_all, evaluate, ledgers
 from flashsale.storage.tables import order_return, seckill_voucher, voucher_order
+from flashsale.store_urls import lane_of
 
 _RETRY = script("dead_retry")
 _PAGE = 1_000
@@ -52,6 +53,7 @@ class Letter:
     reason: str
     order: Order | None
     fields: Mapping[str, str]
+    lane: Lane = WHOLE
 
     @property
     def at(self) -> datetime:
@@ -84,13 +86,18 @@ class Settled(StrEnum):
     GONE = "there is no such dead letter any more"
 
 
-def read_letters(ledger: Redis) -> Iterator[Letter]:
-    """All of them, the oldest first. Raises Unavailable or Indeterminate."""
-    after = "-"
+def read_letters(ledger: Redis | Ledgers) -> Iterator[Letter]:
+    """All of them, those of a lane the oldest first. Raises Unavailable or Indeterminate."""
+    for client in ledgers(ledger).clients:
+        yield from _letters_in(client)
+
+
+def _letters_in(ledger: Redis) -> Iterator[Letter]:
+    lane, after = lane_of(ledger), "-"
     while True:
-        found: Any = call(ledger.xrange, keys.STREAM_DEAD, after, "+", _PAGE)
+        found: Any = call(ledger.xrange, lane.stream_dead, after, "+", _PAGE)
         page = cast("Sequence[tuple[str, Mapping[str, str]]]", found)
-        yield from (_letter(letter_id, fields) for letter_id, fields in page)
+        yield from (replace(_letter(letter_id, fields), lane=lane) for letter_id, fields in page)
         if len(page) < _PAGE:
             return
         after = f"({page[-1][0]}"
@@ -115,7 +122,8 @@ def chosen(letters: Iterable[Letter], ids: Sequence[str]) -> list[Letter]:
     missing = [one for one in ids if one not in by_id]
     if missing:
         raise UsageError(f"no dead letter has the id {missing[0]}; see `flashsale orders dead`")
-    return list({each.letter_id: each for one in ids for each in by_id[one]}.values())
+    letters = [each for one in ids for each in by_id[one]]
+    return list({(each.lane.tag, each.letter_id): each for each in letters}.values())
 
 
 class DeadLetters:
@@ -124,9 +132,11 @@ class DeadLetters:
     Calls raise Unavailable or Indeterminate; the same call goes on from there.
     """
 
-    def __init__(self, pool: Engine, ledger: Redis, actor: str, claim_timeout_ms: int) -> None:
+    def __init__(
+        self, pool: Engine, ledger: Redis | Ledgers, actor: str, claim_timeout_ms: int
+    ) -> None:
         self._pool = pool
-        self._ledger = ledger
+        self._ledgers = ledgers(ledger)
         self._actor = actor
         self._settled_after_ms = claim_timeout_ms + CLOCK_SLACK_MS
 
@@ -144,14 +154,13 @@ class DeadLetters:
             )
         if not self._exists(letter):
             return Settled.GONE
-        receipt = call(
-            self._ledger.hget, keys.seckill_receipt(order.voucher_id), str(order.user_id)
-        )
+        ledger, receipts = self._of(letter), letter.lane.seckill_receipt(order.voucher_id)
+        receipt = call(ledger.hget, receipts, str(order.user_id))
         if receipt != str(order.order_id):
             return Settled.NO_RECEIPT
         with transaction(self._pool) as connection:
             journal.add(connection, self._line(Action.RETRY, order, letter, reason))
-        reply = evaluate(self._ledger, retry_call(letter.letter_id, order))
+        reply = evaluate(ledger, retry_call(letter.letter_id, order, letter.lane))
         if reply == _NO_LETTER:
             return Settled.GONE
         return Settled.NO_RECEIPT if reply == _NO_RECEIPT else Settled.RETRIED
@@ -167,7 +176,7 @@ class DeadLetters:
         self._await_settled(order)
         settled = self._end(order, letter, reason)
         if settled is Settled.RELEASED:
-            self._return(order.order_id)
+            self._return(order.order_id, self._of(letter))
         self._drop(letter)
         return settled
 
@@ -184,10 +193,14 @@ class DeadLetters:
 
     def _exists(self, letter: Letter) -> bool:
         name = letter.letter_id
-        return bool(call(lambda: self._ledger.xrange(keys.STREAM_DEAD, name, name)))
+        ledger, dead = self._of(letter), letter.lane.stream_dead
+        return bool(call(lambda: ledger.xrange(dead, name, name)))
+
+    def _of(self, letter: Letter) -> Redis:
+        return self._ledgers.clients[letter.lane.number % len(self._ledgers.clients)]
 
     def _await_settled(self, order: Order) -> None:
-        seconds, micros = call(self._ledger.time)
+        seconds, micros = call(self._ledgers.home.time)
         left_ms = order.accepted_ms + self._settled_after_ms - (seconds * 1000 + micros / 1000)
         if left_ms > 0:
             time.sleep(min(left_ms, self._settled_after_ms) / 1000)
@@ -220,29 +233,29 @@ class DeadLetters:
             pass
         return Settled.RELEASED
 
-    def _return(self, order_id: int) -> None:
+    def _return(self, order_id: int, ledger: Redis) -> None:
         with transaction(self._pool) as connection:
             owed = owed_returns(connection, 1, order_id)
         for one in owed:
-            evaluate(self._ledger, return_call(one))
+            evaluate(ledger, return_call(one, self._ledgers.layout))
             with transaction(self._pool) as connection:
                 forget_returns(connection, [order_id])
 
     def _drop(self, letter: Letter) -> bool:
-        pipeline = self._ledger.pipeline(transaction=True)
-        pipeline.xdel(keys.STREAM_DEAD, letter.letter_id)
+        pipeline = self._of(letter).pipeline(transaction=True)
+        pipeline.xdel(letter.lane.stream_dead, letter.letter_id)
         if letter.order:
-            pipeline.hdel(keys.DEAD_ORDERS, str(letter.order.order_id))
+            pipeline.hdel(letter.lane.dead_orders, str(letter.order.order_id))
         return bool(call_all(pipeline)[0])
 
 
-def retry_call(letter_id: str, order: Order) -> Call:
+def retry_call(letter_id: str, order: Order, lane: Lane = WHOLE) -> Call:
     """The call that puts a dead letter's order back into the stream. Pure."""
     names = (
-        keys.STREAM_ORDERS,
-        keys.STREAM_DEAD,
-        keys.DEAD_ORDERS,
-        keys.seckill_receipt(order.voucher_id),
+        lane.stream_orders,
+        lane.stream_dead,
+        lane.dead_orders,
+        lane.seckill_receipt(order.voucher_id),
     )
     words = (order.user_id, order.voucher_id, order.order_id, order.accepted_ms)
     return Call(_RETRY, names, (letter_id, *words))

@@ -23,14 +23,14 @@ from enum import Enum, auto
 import structlog
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.failpoints import reach
+from flashsale.keys import SINGLE, Layout
 from flashsale.lua.scripts import Call, script
 from flashsale.model import OrderStatus, PayStatus
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.ids import LedgerClock
-from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import Database, unix_ms
 from flashsale.storage.tables import order_return, seckill_voucher, voucher_order
 
@@ -95,7 +95,7 @@ class Lifecycle:
     def __init__(
         self,
         database: Database,
-        ledger: Channel,
+        ledger: LedgerChannel,
         lookup: OrderLookup,
         clock: LedgerClock,
         claim_timeout_ms: int,
@@ -145,7 +145,7 @@ class Lifecycle:
         """Return the unit now; where that fails the sweeper does it, and the user need not know."""
         try:
             for owed in await self._database.run(lambda c: owed_returns(c, 1, order_id)):
-                await self._ledger.evaluate(return_call(owed))
+                await self._ledger.evaluate(return_call(owed, self._ledger.layout))
                 reach("cancel.returned")
                 await self._database.run(lambda c: forget_returns(c, [order_id]))
         except (Unavailable, Indeterminate) as trouble:
@@ -273,14 +273,15 @@ def _give_back(connection: Connection, returns: Sequence[Return]) -> None:
     )
 
 
-def return_call(returned: Return) -> Call:
+def return_call(returned: Return, layout: Layout = SINGLE) -> Call:
     """The call that gives the unit of an ended order back, and its user the place. Pure."""
+    lane, voucher_id = layout.of(returned.voucher_id), returned.voucher_id
     return Call(
         _RETURN,
         (
-            keys.seckill_receipt(returned.voucher_id),
-            keys.seckill_order(returned.voucher_id),
-            keys.seckill_stock(returned.voucher_id),
+            lane.seckill_receipt(voucher_id),
+            lane.seckill_order(voucher_id),
+            lane.seckill_stock(voucher_id),
         ),
         (returned.user_id, returned.order_id, returned.other_id or ""),
     )

@@ -7,10 +7,9 @@ from typing import Any
 
 from sqlalchemy import Row, Select, select
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import OrderStatus, parse_id
-from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import Database
 from flashsale.storage.tables import seckill_voucher, voucher_order
 
@@ -29,7 +28,7 @@ class Found:
 class OrderLookup:
     """Answers where a user's orders are; never another user's."""
 
-    def __init__(self, database: Database, ledger: Channel) -> None:
+    def __init__(self, database: Database, ledger: LedgerChannel) -> None:
         self._database = database
         self._ledger = ledger
 
@@ -46,7 +45,7 @@ class OrderLookup:
         )
         if row is not None and row.live:
             return _confirmed(row)
-        held = await self._ledger.ask("HGET", keys.seckill_receipt(voucher_id), user_id)
+        held = await self._ledger.ask("HGET", self._receipts(voucher_id), user_id)
         order_id = parse_id(held or "")
         if order_id and (row is None or order_id != row.id):
             return await self._unconfirmed(order_id, voucher_id)
@@ -57,10 +56,12 @@ class OrderLookup:
         row = await self._row(select(voucher_order).where(voucher_order.c.id == order_id))
         if row is not None:
             return _confirmed(row) if row.user_id == user_id else None
-        listed = await self._ledger.ask("SMEMBERS", keys.LOADED_SALES)
-        sales = [voucher_id for name in listed if (voucher_id := parse_id(name))]
+        lanes = self._ledger.layout.lanes
+        listed = await self._ledger.ask_all([("SMEMBERS", lane.loaded_sales) for lane in lanes])
+        names = (name for some in listed for name in some)
+        sales = [voucher_id for name in names if (voucher_id := parse_id(name))]
         held = await self._ledger.ask_all(
-            [("HGET", keys.seckill_receipt(voucher_id), user_id) for voucher_id in sales]
+            [("HGET", self._receipts(voucher_id), user_id) for voucher_id in sales]
         )
         for voucher_id, receipt in zip(sales, held, strict=True):
             if receipt == str(order_id):
@@ -75,15 +76,25 @@ class OrderLookup:
     async def ready(self) -> None:
         """Ask both stores what only a writable one answers. Raises Unavailable or Indeterminate.
 
-        Deleting a key that is not there writes nothing, but a replica refuses it.
+        Deleting a key that is not there writes nothing, but a replica refuses it. Of a ledger's
+        lanes one is enough: the sales of the others can be bought.
         """
-        await self._ledger.ask("DEL", keys.PROBE)
+        probes = [self._ledger.ask("DEL", lane.probe) for lane in self._ledger.layout.lanes]
+        answers = await asyncio.gather(*probes, return_exceptions=True)
+        troubles = [answer for answer in answers if isinstance(answer, BaseException)]
+        if len(troubles) == len(answers):
+            raise troubles[0]
         await self._database.check_writable()
 
     async def _unconfirmed(self, order_id: int, voucher_id: int) -> Found:
-        reason = await self._ledger.ask("HGET", keys.DEAD_ORDERS, order_id)
+        reason = await self._ledger.ask(
+            "HGET", self._ledger.layout.of(voucher_id).dead_orders, order_id
+        )
         status = OrderStatus.FAILED if reason else OrderStatus.QUEUED
         return Found(status, order_id, voucher_id, reason=reason)
+
+    def _receipts(self, voucher_id: int) -> str:
+        return self._ledger.layout.of(voucher_id).seckill_receipt(voucher_id)
 
     async def _row(self, query: Select[*tuple[Any, ...]]) -> Row[*tuple[Any, ...]] | None:
         return await self._database.run(lambda connection: connection.execute(query).first())

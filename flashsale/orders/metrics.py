@@ -20,16 +20,18 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from flashsale import keys
+from flashsale.buckets import LATENCY_S, SIZES, Buckets
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Durability
 from flashsale.orders.books import Look, len_of, read_sales
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.watch import BooksWatch
-from flashsale.orders.worker import Worker
+from flashsale.orders.worker import Counts, Worker
 from flashsale.seckill.permit import WHATS
 from flashsale.seckill.queue import read_group
 from flashsale.storage.mysql import transaction
-from flashsale.storage.roles import Rejected, call, call_all
+from flashsale.storage.roles import Ledgers, Rejected, call, call_all, ledgers
+from flashsale.store_urls import lane_of
 
 T = TypeVar("T")
 
@@ -79,10 +81,10 @@ class LedgerFigures:
 
 
 class WorkerCollector(Collector):
-    """One worker and its sweeper."""
+    """The workers of one process, one a lane, and its sweeper."""
 
-    def __init__(self, worker: Worker, sweeper: Sweeper) -> None:
-        self._worker = worker
+    def __init__(self, workers: Sequence[Worker], sweeper: Sweeper) -> None:
+        self._workers = workers
         self._sweeper = sweeper
 
     def collect(self) -> Iterator[Metric]:
@@ -91,7 +93,7 @@ class WorkerCollector(Collector):
         yield from self._sweeps()
 
     def _orders(self) -> Iterator[Metric]:
-        total = self._worker.total
+        total = sum((worker.total for worker in self._workers), Counts())
         orders = CounterMetricFamily(
             "flashsale_worker_orders", "Orders handled, by what became of them.", labels=["result"]
         )
@@ -107,15 +109,25 @@ class WorkerCollector(Collector):
         yield GaugeMetricFamily(
             "flashsale_worker_postponed_orders",
             "Orders that will be tried again.",
-            self._worker.postponed,
+            sum(worker.postponed for worker in self._workers),
         )
 
     def _times(self) -> Iterator[Metric]:
-        worker = self._worker
+        every = self._workers
+        sizes, durations_s = Buckets(SIZES), Buckets(LATENCY_S)
+        latencies_s = sum((worker.latencies_s for worker in every), Buckets(LATENCY_S))
         for name, meaning, buckets in (
-            ("batch_orders", "Orders in one transaction.", worker.batch_sizes),
-            ("batch_duration_seconds", "One batch of orders to MySQL.", worker.durations_s),
-            ("persist_latency_seconds", "Acceptance of an order to its row.", worker.latencies_s),
+            (
+                "batch_orders",
+                "Orders in one transaction.",
+                sum((worker.batch_sizes for worker in every), sizes),
+            ),
+            (
+                "batch_duration_seconds",
+                "One batch of orders to MySQL.",
+                sum((worker.durations_s for worker in every), durations_s),
+            ),
+            ("persist_latency_seconds", "Acceptance of an order to its row.", latencies_s),
         ):
             yield HistogramMetricFamily(
                 f"flashsale_worker_{name}",
@@ -144,22 +156,43 @@ class WorkerCollector(Collector):
 
 
 class BooksCollector(Collector):
-    """What a watch over the books saw at its last look; nothing while a store does not answer."""
+    """What the watches over the books, one a lane, saw at their last looks; nothing while a store
+    does not answer."""
 
-    def __init__(self, watch: BooksWatch) -> None:
-        self._watch = watch
+    def __init__(self, *watches: BooksWatch) -> None:
+        self._watches = watches
 
     def collect(self) -> Iterator[Metric]:
-        total = self._watch.total
+        every = [watch.total for watch in self._watches]
         for name, meaning, count in (
-            ("looks", "Times that ledger and MySQL were compared.", total.looks),
-            ("failures", "Times that a store did not answer.", total.failures),
-            ("requeued_orders", "Orders written to the stream again.", total.requeued),
-            ("closings", "Times that the sales were closed since books disagree.", total.closings),
+            ("looks", "Times that ledger and MySQL were compared.", [t.looks for t in every]),
+            ("failures", "Times that a store did not answer.", [t.failures for t in every]),
+            ("requeued_orders", "Orders written to the stream again.", [t.requeued for t in every]),
+            (
+                "closings",
+                "Times that the sales were closed since books disagree.",
+                [t.closings for t in every],
+            ),
         ):
-            yield CounterMetricFamily(f"flashsale_books_{name}", meaning, count)
-        if total.last is not None:
-            yield from _books(total.last, self._watch.told_wrong())
+            yield CounterMetricFamily(f"flashsale_books_{name}", meaning, sum(count))
+        looks = [total.last for total in every if total.last is not None]
+        if looks and len(looks) == len(every):
+            wrong = [watch.told_wrong() for watch in self._watches]
+            yield from _books(_together(looks), _together(wrong))
+
+
+def _together(looks: Sequence[Look]) -> Look:
+    """What the books of all lanes said."""
+    return Look(
+        reasons=[reason for look in looks for reason in look.reasons],
+        permitted=all(look.permitted for look in looks),
+        lost_sales=[sale for look in looks for sale in look.lost_sales],
+        torn_sales=[sale for look in looks for sale in look.torn_sales],
+        missing=_added([look.missing for look in looks]),
+        forgotten=sum(look.forgotten for look in looks),
+        uneven_sales=sorted({sale for look in looks for sale in look.uneven_sales}),
+        mistyped={name: told for look in looks for name, told in look.mistyped.items()},
+    )
 
 
 def _books(look: Look, wrong: Look) -> Iterator[Metric]:
@@ -200,7 +233,7 @@ class QueueCollector(Collector):
     """
 
     def __init__(
-        self, ledger: Redis, pool: Engine, durability: Durability = Durability.ALWAYS
+        self, ledger: Redis | Ledgers, pool: Engine, durability: Durability = Durability.ALWAYS
     ) -> None:
         self._ledger = Patient(lambda: look(ledger, durability))
         self._mysql = Patient(lambda: _persisted(pool))
@@ -300,13 +333,36 @@ class Patient(Generic[T]):
             self._heard = None
 
 
-def look(ledger: Redis, durability: Durability = Durability.ALWAYS) -> LedgerFigures:
-    """Read everything. Raises Unavailable or Indeterminate."""
+def look(ledger: Redis | Ledgers, durability: Durability = Durability.ALWAYS) -> LedgerFigures:
+    """Read everything, of all lanes together. Raises Unavailable or Indeterminate."""
+    every = [_look(client, durability) for client in ledgers(ledger).clients]
+    if len(every) == 1:
+        return every[0]
+    return LedgerFigures(
+        _added([figures.lag for figures in every]),
+        sum(figures.pending for figures in every),
+        _added([figures.dead for figures in every]),
+        max(figures.oldest_age_s for figures in every),
+        [sale for figures in every for sale in figures.sales],
+        {
+            name: all(figures.policy.get(name, False) for figures in every)
+            for name in every[0].policy
+        },
+    )
+
+
+def _added(counts: Sequence[int | None]) -> int | None:
+    """All of them together; not known where one is not."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _look(ledger: Redis, durability: Durability) -> LedgerFigures:
     group = read_group(ledger)
     return LedgerFigures(
         group.undelivered,
         group.pending,
-        len_of(ledger.xlen, keys.STREAM_DEAD),
+        len_of(ledger.xlen, lane_of(ledger).stream_dead),
         0.0 if group.outstanding == 0 else _oldest_age_s(ledger, group.delivered, group.pending),
         list(_read_sales(ledger)),
         _policy(ledger, durability),
@@ -314,11 +370,12 @@ def look(ledger: Redis, durability: Durability = Durability.ALWAYS) -> LedgerFig
 
 
 def _oldest_age_s(ledger: Redis, delivered: str, pending: int) -> float:
+    stream = lane_of(ledger).stream_orders
     pipeline = ledger.pipeline(transaction=False)
     pipeline.time()
-    pipeline.xrange(keys.STREAM_ORDERS, f"({delivered}", "+", count=1)
+    pipeline.xrange(stream, f"({delivered}", "+", count=1)
     if pending:
-        pipeline.xpending(keys.STREAM_ORDERS, keys.GROUP)
+        pipeline.xpending(stream, keys.GROUP)
     (seconds, micros), waiting, *summary = call_all(pipeline)
     ids = [entry_id for entry_id, _ in waiting] + [one["min"] for one in summary if one["min"]]
     oldest_ms = min((int(entry_id.partition("-")[0]) for entry_id in ids), default=None)

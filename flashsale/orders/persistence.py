@@ -19,9 +19,9 @@ from functools import lru_cache
 
 from sqlalchemy import Connection, Engine, select
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.failpoints import reach
+from flashsale.keys import WHOLE, Lane
 from flashsale.model import ID_MAX
 from flashsale.orders.stream import Order
 from flashsale.seckill.ids import COUNTER_MAX, day_of
@@ -83,12 +83,14 @@ class Persisted:
         return self.written + self.repeated
 
 
-def persist(pool: Engine, orders: Sequence[Order], generation: int = 0) -> Persisted:
-    """Make `orders` rows, which were read under this generation (`read_generation`). What MySQL
+def persist(
+    pool: Engine, orders: Sequence[Order], generation: int = 0, lane: Lane = WHOLE
+) -> Persisted:
+    """Make `orders` of one lane rows, read under this generation (`read_generation`). What MySQL
     could not be asked for now, or refused as superseded, is `waiting`; never raises it."""
     result = Persisted()
     try:
-        _as_batch(pool, orders, generation, result)
+        _as_batch(pool, orders, generation, lane, result)
     except (Unavailable, Indeterminate, Superseded) as trouble:
         result.trouble = str(trouble)
         if isinstance(trouble, Superseded):
@@ -99,19 +101,23 @@ def persist(pool: Engine, orders: Sequence[Order], generation: int = 0) -> Persi
     return result
 
 
-def _as_batch(pool: Engine, orders: Sequence[Order], generation: int, result: Persisted) -> None:
-    if _written(pool, orders, generation, result):
+def _as_batch(
+    pool: Engine, orders: Sequence[Order], generation: int, lane: Lane, result: Persisted
+) -> None:
+    if _written(pool, orders, generation, lane, result):
         return
     rest = _sifted(pool, orders, result)
-    if not rest or (len(rest) < len(orders) and _written(pool, rest, generation, result)):
+    if not rest or (len(rest) < len(orders) and _written(pool, rest, generation, lane, result)):
         return
     for order in rest:
-        _alone(pool, order, generation, result)
+        _alone(pool, order, generation, lane, result)
 
 
-def _written(pool: Engine, orders: Sequence[Order], generation: int, result: Persisted) -> bool:
+def _written(
+    pool: Engine, orders: Sequence[Order], generation: int, lane: Lane, result: Persisted
+) -> bool:
     try:
-        write(pool, orders, generation)
+        write(pool, orders, generation, lane)
     except (Duplicate, ShortStock):
         return False
     result.written += orders
@@ -132,9 +138,9 @@ def _sifted(pool: Engine, orders: Sequence[Order], result: Persisted) -> list[Or
     return rest
 
 
-def _alone(pool: Engine, order: Order, generation: int, result: Persisted) -> None:
+def _alone(pool: Engine, order: Order, generation: int, lane: Lane, result: Persisted) -> None:
     try:
-        write(pool, [order], generation)
+        write(pool, [order], generation, lane)
         result.written.append(order)
     except ShortStock as short:
         result.rejected.append((order, str(short)))
@@ -142,14 +148,14 @@ def _alone(pool: Engine, order: Order, generation: int, result: Persisted) -> No
         result.waiting += _sifted(pool, [order], result)
 
 
-def read_generation(connection: Connection) -> int:
+def read_generation(connection: Connection, lane: Lane = WHOLE) -> int:
     """The generation that a worker's transaction belongs to, held until the transaction ends: no
     permit is written in between (seckill/permit.py). 0 before the first one."""
     query = "SELECT last_ms FROM tb_stream_position WHERE stream = %s LOCK IN SHARE MODE"
-    return int(connection.exec_driver_sql(query, (keys.PERMIT,)).scalar() or 0)
+    return int(connection.exec_driver_sql(query, (lane.permit,)).scalar() or 0)
 
 
-def write(pool: Engine, orders: Sequence[Order], generation: int = 0) -> None:
+def write(pool: Engine, orders: Sequence[Order], generation: int = 0, lane: Lane = WHOLE) -> None:
     """Write `orders`, in the stream's order, take their units, note the position in the stream and
     how far their ids were counted: all or nothing.
 
@@ -158,11 +164,11 @@ def write(pool: Engine, orders: Sequence[Order], generation: int = 0) -> None:
     """
     rows = ",".join(map(_row, orders))
     positions = ",".join(
-        f"('{name}',{ms},{seq})" for name, (ms, seq) in sorted(_positions(orders).items())
+        f"('{name}',{ms},{seq})" for name, (ms, seq) in sorted(_positions(orders, lane).items())
     )  # by name, as the sales: all workers lock in one order
     units = Counter(order.voucher_id for order in orders)
     with transaction(pool) as connection:
-        found = read_generation(connection)
+        found = read_generation(connection, lane)
         if found != generation:
             raise Superseded(found)
         reach("rows.begun")
@@ -176,15 +182,15 @@ def write(pool: Engine, orders: Sequence[Order], generation: int = 0) -> None:
     reach("rows.committed")
 
 
-def _positions(orders: Sequence[Order]) -> Mapping[str, tuple[int, int]]:
+def _positions(orders: Sequence[Order], lane: Lane) -> Mapping[str, tuple[int, int]]:
     """How far these orders show the ledger to be, by the names that MySQL knows it under. Pure."""
     found = {}
     if max(orders[-1].position) <= ID_MAX:  # where somebody wrote an id beyond, ours follow it
-        found[keys.STREAM_ORDERS] = orders[-1].position
+        found[lane.stream_orders] = orders[-1].position
     for seconds, number in _counted(orders).items():
         if number < _COUNTED_MAX:
-            name = keys.order_counter(day_of(seconds))
-            found[name] = max(found.get(name, (0, 0)), (number, 0))
+            name = lane.order_counter(day_of(seconds))
+            found[name] = max(found.get(name, (0, 0)), (number // lane.lanes, 0))
     return found
 
 

@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
@@ -10,6 +11,7 @@ import structlog
 
 from flashsale import logs
 from flashsale.errors import FlashsaleError, UnreachableError
+from flashsale.keys import WHOLE, Lane
 from flashsale.locks.batch import BatchLocks, LockCollector
 from flashsale.model import Durability
 from flashsale.orders.metrics import BooksCollector, QueueCollector, WorkerCollector
@@ -21,18 +23,24 @@ from flashsale.seckill.permit import Books
 from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
 from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
-from flashsale.storage.roles import CALL_TIMEOUT_S, Confirmation, sync_client
+from flashsale.storage.roles import CALL_TIMEOUT_S, Confirmation, Ledgers, sync_client
+from flashsale.store_urls import layout_of
 
 log = structlog.get_logger(__name__)
+_BATCH_END_S = 30.0
 _SWEEP_END_S = 5.0  # a sweep that takes longer is left: each of its steps happens once
 
 
-def make_worker(name: str, stores: StoreSettings, settings: WorkerSettings) -> Worker:
-    """A worker that consumes as `name`. Its ledger client waits longer than the stream blocks."""
-    ledger = sync_client(stores.ledger_url, timeout_s=settings.block_ms / 1000 + CALL_TIMEOUT_S)
+def make_worker(
+    name: str, stores: StoreSettings, settings: WorkerSettings, lane: Lane = WHOLE
+) -> Worker:
+    """A worker that consumes as `name`, of a cluster's ledger one lane. Its ledger client waits
+    longer than the stream blocks."""
+    timeout_s = settings.block_ms / 1000 + CALL_TIMEOUT_S
+    ledger = sync_client(stores.ledger_url, lane=lane, timeout_s=timeout_s)
     locks = BatchLocks(
         sync_client(stores.cache_url),
-        owner=name,
+        owner=f"{name}@{lane.tag}" if lane.tag else name,
         lease_ms=settings.lock_lease_ms,
         renew_ms=settings.lock_renew_ms,
     )
@@ -44,18 +52,19 @@ def make_sweeper(stores: StoreSettings) -> Sweeper:
     """A sweeper with connections of its own: the worker's batches do not wait for it."""
     return Sweeper(
         engine(stores.mysql_url, kept=1, at_most=1),
-        sync_client(stores.ledger_url),
+        Ledgers.at(stores.ledger_url),
         LifecycleSettings.load(),
         claim_timeout_ms=ClaimSettings.load().timeout_ms,
     )
 
 
-def make_watch(stores: StoreSettings, settings: WorkerSettings) -> BooksWatch:
-    """A watch over the books, with connections of its own as well."""
+def make_watch(stores: StoreSettings, settings: WorkerSettings, lane: Lane = WHOLE) -> BooksWatch:
+    """A watch over the books, with connections of its own as well. Those of several lanes look the
+    less often the more there are: together as often as one."""
     pool = engine(stores.mysql_url, kept=1, at_most=2)
     return BooksWatch(
-        Books(sync_client(stores.ledger_url), pool),
-        interval_s=settings.books_interval_s,
+        Books(sync_client(stores.ledger_url, lane=lane), pool),
+        interval_s=settings.books_interval_s * lane.lanes,
         claim_timeout_ms=ClaimSettings.load().timeout_ms,
     )
 
@@ -66,7 +75,8 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
     Raises UnreachableError if `port` is taken; 0 serves no health and no metrics.
     """
     logs.configure(name)
-    worker = make_worker(name, stores, settings)
+    lanes = layout_of(stores.ledger_url).lanes
+    workers = [make_worker(name, stores, settings, lane) for lane in lanes]
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -75,22 +85,28 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     sweeper = make_sweeper(stores)
-    watch = make_watch(stores, settings)
-    worker.doubt = watch.doubt
-    metrics = _metrics(worker, sweeper, watch, stores, settings.durability)
+    watches = [make_watch(stores, settings, lane) for lane in lanes]
+    for worker, watch in zip(workers, watches, strict=True):
+        worker.doubt = watch.doubt
+        worker.locks.counts = workers[0].locks.counts  # those of the process
+    metrics = _metrics(workers, sweeper, watches, stores, settings.durability)
     server = _listen((settings.host, port), metrics) if port else None
     ended = Lasting(stop)
     sweeping = ended.start("sweeper", lambda: sweeper.run(stop))
-    watching = ended.start("books", lambda: watch.run(stop))
+    watching = [ended.start("books", partial(watch.run, stop)) for watch in watches]
     if server is not None:
         ended.start("worker-http", server.serve_forever)
+    others = [ended.start("worker", partial(one.run, stop.is_set)) for one in workers[1:]]
     try:
-        worker.run(stop.is_set)
+        workers[0].run(stop.is_set)
     finally:
         stop.set()
-        watch.doubt.set()  # it need not wait for its next look
-        sweeping.join(_SWEEP_END_S)
-        watching.join(_SWEEP_END_S)
+        for other in others:  # each ends its batch
+            other.join(settings.block_ms / 1000 + _BATCH_END_S)
+        for watch in watches:
+            watch.doubt.set()  # it need not wait for its next look
+        for thread in (sweeping, *watching):
+            thread.join(_SWEEP_END_S)
         if server is not None:
             server.shutdown()
             server.server_close()
@@ -129,20 +145,25 @@ class Lasting:
 
 
 def _metrics(
-    worker: Worker,
+    workers: Sequence[Worker],
     sweeper: Sweeper,
-    watch: BooksWatch,
+    watches: Sequence[BooksWatch],
     stores: StoreSettings,
     durability: Durability,
 ) -> Metrics:
     """All that a scrape asks. It has connections of its own: no batch waits for a scrape."""
     watched = engine(stores.mysql_url, kept=1, at_most=1)
+    locks = workers[0].locks.counts
+    pools = {
+        f"worker_{lane.tag}" if lane.tag else "worker": worker.pool
+        for lane, worker in zip(layout_of(stores.ledger_url).lanes, workers, strict=True)
+    }
     return Metrics(
-        WorkerCollector(worker, sweeper),
-        BooksCollector(watch),
-        QueueCollector(sync_client(stores.ledger_url), watched, durability),
-        LockCollector("order", worker.locks.counts, lambda: worker.locks.held),
-        MySQLPoolCollector({"worker": worker.pool, "sweeper": sweeper.pool, "figures": watched}),
+        WorkerCollector(workers, sweeper),
+        BooksCollector(*watches),
+        QueueCollector(Ledgers.at(stores.ledger_url), watched, durability),
+        LockCollector("order", locks, lambda: sum(worker.locks.held for worker in workers)),
+        MySQLPoolCollector({**pools, "sweeper": sweeper.pool, "figures": watched}),
     )
 
 

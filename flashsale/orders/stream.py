@@ -12,9 +12,11 @@ from typing import Any, NamedTuple, cast
 from redis import Redis
 
 from flashsale import keys
+from flashsale.keys import Lane
 from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.storage.roles import Confirmation, GroupExists, call, call_all, evaluate
+from flashsale.store_urls import lane_of
 
 _DEAD_LETTER = script("dead_letter")
 _TRIM = script("stream_trim")
@@ -81,7 +83,8 @@ class Fresh:
 
 
 class OrderStream:
-    """`stream.orders` as one consumer of the group sees it. Every call may raise
+    """`stream.orders`, or that of the lane that the client is of, as one consumer of the group sees
+    it. Every call may raise
     Unavailable (NoGroup where stream or group is gone) or Indeterminate.
     """
 
@@ -89,6 +92,7 @@ class OrderStream:
         self, ledger: Redis, consumer: str, confirmation: Confirmation | None = None
     ) -> None:
         self._ledger = ledger
+        self._lane = lane_of(ledger)
         self._consumer = consumer
         self._confirmation = confirmation
         self._claim_cursor = "0-0"
@@ -96,13 +100,18 @@ class OrderStream:
     def __repr__(self) -> str:
         return f"<OrderStream consumer={self._consumer!r}>"
 
+    @property
+    def lane(self) -> Lane:
+        """The lane whose orders these are."""
+        return self._lane
+
     def ensure_group(self) -> bool:
         """Create stream and group where they are missing, from the very first entry on; whether
         the group was missing of a stream that had entries: then all of them are read again."""
         create = self._ledger.xgroup_create
         with suppress(GroupExists):
-            call(create, keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True)
-            return call(self._ledger.xlen, keys.STREAM_ORDERS) > 0
+            call(create, self._lane.stream_orders, keys.GROUP, id="0", mkstream=True)
+            return call(self._ledger.xlen, self._lane.stream_orders) > 0
         return False
 
     def is_confirmed(self) -> bool:
@@ -130,7 +139,7 @@ class OrderStream:
             tuple[str, Raw, list[str]],
             call(
                 self._ledger.xautoclaim,
-                keys.STREAM_ORDERS,
+                self._lane.stream_orders,
                 keys.GROUP,
                 self._consumer,
                 min_idle_time=idle_ms,
@@ -145,7 +154,7 @@ class OrderStream:
         """These are rows; how many of them the ledger still had as pending."""
         if not entry_ids:
             return 0
-        return call(self._ledger.xack, keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
+        return call(self._ledger.xack, self._lane.stream_orders, keys.GROUP, *entry_ids)
 
     def acknowledge_and_read(self, entry_ids: Sequence[str], count: int) -> Fresh:
         """These are rows; and what comes next, without waiting for it, in one round trip.
@@ -154,9 +163,11 @@ class OrderStream:
         a worker's time.
         """
         pipeline = self._ledger.pipeline(transaction=False)
-        pipeline.xack(keys.STREAM_ORDERS, keys.GROUP, *entry_ids)
-        pipeline.incr(keys.LOCK_FENCE)
-        pipeline.xreadgroup(keys.GROUP, self._consumer, {keys.STREAM_ORDERS: ">"}, count=count)
+        pipeline.xack(self._lane.stream_orders, keys.GROUP, *entry_ids)
+        pipeline.incr(self._lane.lock_fence)
+        pipeline.xreadgroup(
+            keys.GROUP, self._consumer, {self._lane.stream_orders: ">"}, count=count
+        )
         acknowledged, fence, streams = call_all(pipeline)
         return Fresh(_first_stream(streams), fence, acknowledged)
 
@@ -167,7 +178,7 @@ class OrderStream:
         flat = [_as_bytes(part) for field in fields.items() for part in field]
         letter = Call(
             _DEAD_LETTER,
-            (keys.STREAM_ORDERS, keys.STREAM_DEAD, keys.DEAD_ORDERS),
+            (self._lane.stream_orders, self._lane.stream_dead, self._lane.dead_orders),
             (keys.GROUP, entry.entry_id, order_id, reason, *flat),
         )
         return bool(evaluate(self._ledger, letter) == 1)
@@ -176,14 +187,14 @@ class OrderStream:
         """Note an entry that is gone: its group entry is gone with it, so there is no ack."""
         reason = entry.reason if isinstance(entry, Malformed) else FORGOTTEN
         letter = {**_fields(entry), "entry": entry.entry_id, "reason": reason}
-        call(lambda: self._ledger.xadd(keys.STREAM_DEAD, dict[Any, Any](letter)))
+        call(lambda: self._ledger.xadd(self._lane.stream_dead, dict[Any, Any](letter)))
 
     def without(self, orders: Sequence[Order]) -> list[Order]:
         """Those of `orders` that the ledger has neither an entry nor a receipt of."""
         pipeline = self._ledger.pipeline(transaction=False)
         for order in orders:
-            pipeline.xrange(keys.STREAM_ORDERS, order.entry_id, order.entry_id)
-            pipeline.hget(keys.seckill_receipt(order.voucher_id), str(order.user_id))
+            pipeline.xrange(self._lane.stream_orders, order.entry_id, order.entry_id)
+            pipeline.hget(self._lane.seckill_receipt(order.voucher_id), str(order.user_id))
         replies = call_all(pipeline)
         gone = []
         for order, entry, receipt in zip(orders, replies[::2], replies[1::2], strict=True):
@@ -194,16 +205,20 @@ class OrderStream:
 
     def fence(self) -> int:
         """The next fencing number."""
-        return call(self._ledger.incr, keys.LOCK_FENCE)
+        return call(self._ledger.incr, self._lane.lock_fence)
 
     def trim(self, keep: int) -> int:
         """Drop what every group has read and acknowledged, but for `keep` entries."""
-        return cast(int, evaluate(self._ledger, Call(_TRIM, (keys.STREAM_ORDERS,), (keep,))))
+        return cast(int, evaluate(self._ledger, Call(_TRIM, (self._lane.stream_orders,), (keep,))))
 
     def _read(self, after: str, count: int, block_ms: int | None) -> list[StreamEntry]:
         reply = call(
             lambda: self._ledger.xreadgroup(
-                keys.GROUP, self._consumer, {keys.STREAM_ORDERS: after}, count=count, block=block_ms
+                keys.GROUP,
+                self._consumer,
+                {self._lane.stream_orders: after},
+                count=count,
+                block=block_ms,
             )
         )
         return _first_stream(reply)

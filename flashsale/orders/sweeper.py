@@ -6,9 +6,10 @@ Every worker process runs one; several at once do no harm, since each step happe
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 from redis import Redis
@@ -29,7 +30,7 @@ from flashsale.seckill.control import SaleControl
 from flashsale.seckill.ids import EPOCH_S
 from flashsale.settings import LifecycleSettings
 from flashsale.storage.mysql import transaction
-from flashsale.storage.roles import call, evaluate_each
+from flashsale.storage.roles import Ledgers, call, evaluate_each, ledgers
 
 log = structlog.get_logger(__name__)
 
@@ -52,14 +53,14 @@ class Sweeper:
     def __init__(
         self,
         pool: Engine,
-        ledger: Redis,
+        ledger: Redis | Ledgers,
         settings: LifecycleSettings,
         *,
         claim_timeout_ms: int,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pool = pool
-        self._ledger = ledger
+        self._ledgers = ledgers(ledger)
         self._settings = settings
         self._control = SaleControl(pool, ledger, "sweeper")
         claim_settled_s = (claim_timeout_ms + CLOCK_SLACK_MS) / 1000
@@ -116,7 +117,7 @@ class Sweeper:
         if self._now_s() >= self._rescan_due_s:  # an order may have become a row behind us
             self._rescan_due_s = self._now_s() + self._settings.rescan_interval_s
             self._passed = 0
-        seconds, micros = call(self._ledger.time)  # the clock that orders are dated by
+        seconds, micros = call(self._ledgers.home.time)  # the clock that orders are dated by
         latest = datetime.fromtimestamp(seconds + micros / 1e6, UTC) - self._unpaid_max
         end = first_id_after(latest)
         timed_out, rows_max = 0, self._settings.sweep_rows_max
@@ -147,14 +148,28 @@ class Sweeper:
 
     def _give_back(self, owed: list[Return]) -> list[Return]:
         """Those of `owed` that the ledger has confirmed."""
-        replies = evaluate_each(self._ledger, [return_call(one) for one in owed])
         done = []
-        for one, reply in zip(owed, replies, strict=True):
+        for one, reply in self._asked(owed):
             if isinstance(reply, (Unavailable, Indeterminate)):
                 log.warning("a unit cannot be returned", order=one.order_id, trouble=str(reply))
             elif reply in (0, 1):
                 done.append(one)
         return done
+
+    def _asked(self, owed: list[Return]) -> Iterator[tuple[Return, Any]]:
+        """What the ledger says to each; a lane that does not answer, to all of its own."""
+        layout = self._ledgers.layout
+        for client, lane in zip(self._ledgers.clients, layout.lanes, strict=True):
+            mine = [one for one in owed if lane.sells(one.voucher_id)]
+            if not mine:
+                continue
+            try:
+                replies = evaluate_each(client, [return_call(one, layout) for one in mine])
+            except (Unavailable, Indeterminate) as trouble:
+                if layout.is_whole:
+                    raise
+                replies = [trouble] * len(mine)
+            yield from zip(mine, replies, strict=True)
 
 
 def first_id_after(moment: datetime) -> int:

@@ -17,6 +17,7 @@ from flashsale.seckill.journal import Line
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Rejected, call
 from flashsale.storage.tables import order_return, voucher_order
+from flashsale.store_urls import lane_of
 
 _PAGE = 1_000
 _EARLY_S = 60
@@ -130,7 +131,7 @@ def _receipts(ledger: Redis, order_id: int, places: set[tuple[int, int]]) -> Ite
     """The receipts of the order: of those it may be of, else of all sales, one after another."""
     wanted = str(order_id)
     for voucher, user in sorted(places):
-        key = keys.seckill_receipt(voucher)
+        key = lane_of(ledger).seckill_receipt(voucher)
         if call(ledger.hget, key, str(user)) == wanted:
             yield Receipt(voucher, user)
     if places:
@@ -142,7 +143,9 @@ def _receipts(ledger: Redis, order_id: int, places: set[tuple[int, int]]) -> Ite
 def _scanned(ledger: Redis, voucher: int, wanted: str) -> Iterator[Receipt]:
     cursor = 0
     while True:
-        found: Any = call(ledger.hscan, keys.seckill_receipt(voucher), cursor, count=_PAGE)
+        found: Any = call(
+            ledger.hscan, lane_of(ledger).seckill_receipt(voucher), cursor, count=_PAGE
+        )
         cursor = int(found[0])
         for user, order in found[1].items():
             if order == wanted and parse_id(user):
@@ -154,13 +157,13 @@ def _scanned(ledger: Redis, voucher: int, wanted: str) -> Iterator[Receipt]:
 def _entries(ledger: Redis, order_id: int) -> Iterator[StreamEntry]:
     """From a little before the second of its id on, since a retry is younger than its order."""
     try:
-        groups: Any = call(ledger.xinfo_groups, keys.STREAM_ORDERS)
+        groups: Any = call(ledger.xinfo_groups, lane_of(ledger).stream_orders)
     except Rejected:  # there is no stream
         return
     delivered = next((g["last-delivered-id"] for g in groups if g["name"] == keys.GROUP), "0-0")
     after = str(max(0, ((order_id >> 32) + EPOCH_S - _EARLY_S) * 1000))
     while True:
-        page: Any = call(ledger.xrange, keys.STREAM_ORDERS, after, "+", _PAGE)
+        page: Any = call(ledger.xrange, lane_of(ledger).stream_orders, after, "+", _PAGE)
         for entry_id, fields in page:
             if fields.get("id") == str(order_id):
                 yield _entry(ledger, entry_id, fields, _is_past(entry_id, delivered))
@@ -176,7 +179,7 @@ def _entry(
     if is_waiting:
         return StreamEntry(entry_id, user, voucher, delivered=False)
     pending: Any = call(
-        ledger.xpending_range, keys.STREAM_ORDERS, keys.GROUP, entry_id, entry_id, 1
+        ledger.xpending_range, lane_of(ledger).stream_orders, keys.GROUP, entry_id, entry_id, 1
     )
     if not pending:
         return StreamEntry(entry_id, user, voucher, delivered=True)

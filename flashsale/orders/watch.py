@@ -18,7 +18,6 @@ import structlog
 from redis import Redis
 from sqlalchemy import select
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.orders.books import Look, read_sold, read_uneven, reconcile, wrong_of
 from flashsale.orders.lifecycle import CLOCK_SLACK_MS
@@ -27,6 +26,7 @@ from flashsale.seckill.queue import Accepted, id_ms, read_queue, read_receipts, 
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import call
 from flashsale.storage.tables import voucher_order
+from flashsale.store_urls import lane_of
 
 log = structlog.get_logger(__name__)
 
@@ -150,7 +150,7 @@ class BooksWatch:
         """Write those missing orders to the stream again whose time is over; how many were."""
         ledger = self._books.ledger
         with transaction(self._books.pool) as connection:
-            sold = read_sold(connection)
+            sold = read_sold(connection, self._books.lane)
         queue = read_queue(ledger)
         seconds, _ = call(ledger.time)
         before_ms = min(seconds * 1_000, queue.oldest_ms or seconds * 1_000) - self._settled_ms
@@ -200,10 +200,10 @@ def lift(ledger: Redis, closed: str) -> bool:
 
 def _lifted(ledger: Redis, closed: str) -> bool:
     with ledger.pipeline(transaction=True) as pipeline:
-        pipeline.watch(keys.CLOSED)  # type: ignore[no-untyped-call]
-        if pipeline.get(keys.CLOSED) != closed:
+        pipeline.watch(lane_of(ledger).closed)  # type: ignore[no-untyped-call]
+        if pipeline.get(lane_of(ledger).closed) != closed:
             return False
         pipeline.multi()
-        pipeline.delete(keys.CLOSED)
+        pipeline.delete(lane_of(ledger).closed)
         pipeline.execute()
         return True

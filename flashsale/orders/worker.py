@@ -147,7 +147,7 @@ class Worker:
         """Before anything is read: a permit that is written later supersedes what was read."""
         if self._generation is None:
             with suppress(Unavailable, Indeterminate), transaction(self.pool) as connection:
-                self._generation = read_generation(connection)
+                self._generation = read_generation(connection, self._stream.lane)
 
     def _account(self) -> Counts:
         """Name those of the orders refused as superseded that the ledger came back without: the
@@ -185,7 +185,7 @@ class Worker:
         """Whether any order of the stream is a row: then there was a group before."""
         try:
             with transaction(self.pool) as connection:
-                return read_marks(connection).position > (0, 0)
+                return read_marks(connection, lane=self._stream.lane).position > (0, 0)
         except (Unavailable, Indeterminate):
             return False
 
@@ -279,7 +279,7 @@ class Worker:
     def _persist(self, orders: Sequence[Order]) -> tuple[Sequence[Order], Counts]:
         """Make `orders` rows; those that are, whoever wrote them."""
         began_s = time.perf_counter()
-        result = persist(self.pool, orders, self._generation or 0)
+        result = persist(self.pool, orders, self._generation or 0, self._stream.lane)
         self.durations_s.add(time.perf_counter() - began_s)
         self.batch_sizes.add(len(orders))
         written_s = time.time()

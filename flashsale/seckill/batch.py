@@ -8,10 +8,13 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from flashsale import keys
+from flashsale.keys import Lane
 from flashsale.lua.scripts import BEHIND, CLAIM_OUTCOMES, NO_SESSION, Call, script
 from flashsale.model import Outcome
 
 _SECKILL = script("seckill")
+BY_USERS = "users"
+"""What ends a call that names users in place of sessions."""
 _KEY_LENGTH_MAX = 255
 _DIGEST_BYTES = 16
 
@@ -67,7 +70,8 @@ class Batch:
         """The same under another permit; the same call where there is none to name. Pure."""
         if not self.permit or not permit:
             return self
-        args = [*self.call.args[:-1], permit]
+        args = list(self.call.args)
+        args[-2 if args[-1] == BY_USERS else -1] = permit
         return replace(self, call=replace(self.call, args=args), permit=permit)
 
 
@@ -97,6 +101,28 @@ def make_batch(
         args.append(permit)
         names = (*names, keys.PERMIT)
     return Batch(order_ids, deadline_ms, Call(_SECKILL, names, args), permit)
+
+
+def make_batch_of_users(
+    voucher_id: int,
+    user_ids: Sequence[str],
+    order_ids: Sequence[str],
+    deadline_ms: int,
+    lane: Lane,
+    digests: Sequence[str],
+    permit: str,
+) -> Batch:
+    """The call to seckill.lua on a cluster, for users who are known already: their sessions are not
+    in the sale's lane. Pure."""
+    args: list[str | int] = [voucher_id, deadline_ms]
+    for user_id, order_id in zip(user_ids, order_ids, strict=True):
+        args += (user_id, order_id)
+    names: tuple[str, ...] = _keys(voucher_id, lane)
+    if any(digests):
+        names = (*names, lane.seckill_idempotency(voucher_id))
+        args += digests
+    args += (permit, BY_USERS)
+    return Batch(order_ids, deadline_ms, Call(_SECKILL, (*names, lane.permit), args), permit)
 
 
 def read_answers(reply: Sequence[Any]) -> list[Claimed | None]:
@@ -146,11 +172,11 @@ def _settled(outcome: Outcome, held: str, mine: str) -> Claimed | None:
 
 
 @lru_cache(maxsize=1024)
-def _keys(voucher_id: int) -> tuple[str, ...]:
+def _keys(voucher_id: int, lane: Lane = keys.WHOLE) -> tuple[str, ...]:
     return (
-        keys.seckill_stock(voucher_id),
-        keys.seckill_order(voucher_id),
-        keys.seckill_receipt(voucher_id),
-        keys.seckill_sale(voucher_id),
-        keys.STREAM_ORDERS,
+        lane.seckill_stock(voucher_id),
+        lane.seckill_order(voucher_id),
+        lane.seckill_receipt(voucher_id),
+        lane.seckill_sale(voucher_id),
+        lane.stream_orders,
     )

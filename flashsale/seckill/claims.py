@@ -9,13 +9,13 @@ it may have succeeded. Without a permit (`permit.py`) nothing is sent: the ledge
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.failpoints import reach
+from flashsale.keys import WHOLE, Lane
 from flashsale.model import Outcome
 from flashsale.seckill.batch import (
     NO_PERMIT,
@@ -24,11 +24,12 @@ from flashsale.seckill.batch import (
     Claim,
     Claimed,
     make_batch,
+    make_batch_of_users,
     read_answers,
     settled,
 )
 from flashsale.seckill.ids import LedgerClock, OrderIds
-from flashsale.seckill.permit import CLAIM_OPENING, Behind, Permits
+from flashsale.seckill.permit import CLAIM_OPENING, Behind, Permits, claim_opening
 from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Bounds, Gate, GateFull, Overdue
@@ -139,18 +140,21 @@ class Claims:
         settings: ClaimSettings,
         sessions: SessionSettings,
         permits: Permits | None = None,
+        lane: Lane = WHOLE,
     ) -> None:
         timeout_s = settings.timeout_ms / 1000
         self._settings = settings
         self._sliding_ms = sessions.sliding_ms
         self._permits = permits
-        opening = CLAIM_OPENING if permits else None
+        self._lane = lane
+        opening = (CLAIM_OPENING if lane is WHOLE else claim_opening(lane)) if permits else None
         confirmation = Confirmation.wanted(settings)
         self._channel = Channel(
             ledger_url,
             connections_max=settings.calls_max,
             timeout_s=timeout_s + _AFTER_DEADLINE_S,  # then what a replay is told is final
             opening=opening,
+            lane=lane,
             confirmation=confirmation,
         )
         self._replays = Channel(
@@ -158,11 +162,12 @@ class Claims:
             connections_max=settings.replay_calls_max,
             timeout_s=timeout_s,
             opening=opening,
+            lane=lane,
             confirmation=confirmation,
         )
-        self._side = Channel(ledger_url, connections_max=2, timeout_s=timeout_s)
+        self._side = Channel(ledger_url, connections_max=2, timeout_s=timeout_s, lane=lane)
         self.clock = LedgerClock(self._read_time)
-        self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block)
+        self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block, lane=lane)
         self.settlement = Settlement(self._replays, self.clock, permits, timeout_s=timeout_s)
         bounds = Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
         self.gate: Gate[Claim, Claimed | None] = Gate(self._send, bounds, self._is_overdue)
@@ -206,6 +211,15 @@ class Claims:
             if answer.behind:
                 self.behind[answer.behind] += 1
         return answer
+
+    @property
+    def gates(self) -> Mapping[str, Gate[Claim, Claimed | None]]:
+        """Its gate by name."""
+        return {"claim": self.gate}
+
+    async def sync_clocks(self) -> None:
+        """Ask the ledger for its time. Raises Unavailable or Indeterminate."""
+        await self.clock.sync()
 
     async def keep_time(self) -> None:
         """Keep the deadline's clock true, for as long as the replica lives."""
@@ -272,11 +286,15 @@ class Claims:
             sessions = [claims[place].session for place in places]
             ids = order_ids[start : start + len(places)]
             digests = [claims[place].digest for place in places]
-            batches.append(
-                make_batch(
+            if self._lane is WHOLE:
+                batch = make_batch(
                     voucher_id, sessions, ids, deadline_ms, self._sliding_ms, digests, permit
                 )
-            )
+            else:
+                batch = make_batch_of_users(
+                    voucher_id, sessions, ids, deadline_ms, self._lane, digests, permit
+                )
+            batches.append(batch)
             start += len(places)
         reach("claim.sending")
         return batches
@@ -298,7 +316,7 @@ class Claims:
 
     async def _lease(self, day: str, size: int) -> int:
         try:
-            return int(await self._side.ask("INCRBY", keys.order_counter(day), size))
+            return int(await self._side.ask("INCRBY", self._lane.order_counter(day), size))
         except Indeterminate as error:  # numbers may be lost, none can be used twice
             raise Unavailable(f"order ids could not be leased: {error}") from error
 

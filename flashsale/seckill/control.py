@@ -19,7 +19,6 @@ import structlog
 from redis import Redis
 from sqlalchemy import Connection, Engine, select, update
 
-from flashsale import keys
 from flashsale.errors import (
     Indeterminate,
     Unavailable,
@@ -28,14 +27,16 @@ from flashsale.errors import (
     ViolationError,
 )
 from flashsale.failpoints import reach
+from flashsale.keys import WHOLE, Lane
 from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.seckill import journal
 from flashsale.seckill.journal import Action, Line, Step
 from flashsale.seckill.sale import CLOSED, OPEN, PAUSED, load_sale, read_terms
 from flashsale.storage.mysql import Duplicate, transaction
-from flashsale.storage.roles import Rejected, call, call_each, evaluate
+from flashsale.storage.roles import Ledgers, Rejected, call, call_each, evaluate, ledgers
 from flashsale.storage.tables import seckill_voucher
+from flashsale.store_urls import lane_of
 
 log = structlog.get_logger(__name__)
 
@@ -93,17 +94,28 @@ class LedgerUnits:
         )
 
 
-def read_units(ledger: Redis, vouchers: Sequence[int]) -> list[LedgerUnits]:
+def read_units(ledger: Redis | Ledgers, vouchers: Sequence[int]) -> list[LedgerUnits]:
     """The sales of these vouchers, each as of one moment; a key of another type tells nothing.
     Raises Unavailable or Indeterminate."""
+    every = ledgers(ledger)
+    found = {
+        units.voucher_id: units
+        for client, lane in zip(every.clients, every.layout.lanes, strict=True)
+        for units in _units_in(client, [each for each in vouchers if lane.sells(each)])
+    }
+    return [found[voucher] for voucher in vouchers]
+
+
+def _units_in(ledger: Redis, vouchers: Sequence[int]) -> list[LedgerUnits]:
+    lane = lane_of(ledger)
     found: list[LedgerUnits] = []
     for start in range(0, len(vouchers), _AT_ONCE):
         some = vouchers[start : start + _AT_ONCE]
         pipeline = ledger.pipeline(transaction=True)
         for voucher in some:
-            pipeline.hmget(keys.seckill_sale(voucher), "state", "initial", "begin", "end")
-            pipeline.get(keys.seckill_stock(voucher))
-            pipeline.scard(keys.seckill_order(voucher))
+            pipeline.hmget(lane.seckill_sale(voucher), "state", "initial", "begin", "end")
+            pipeline.get(lane.seckill_stock(voucher))
+            pipeline.scard(lane.seckill_order(voucher))
         known = (None if isinstance(r, Rejected) else r for r in call_each(pipeline))
         for voucher, sale, left, held in zip(some, known, known, known, strict=True):
             state, *numbers = sale or [None] * 4
@@ -112,9 +124,14 @@ def read_units(ledger: Redis, vouchers: Sequence[int]) -> list[LedgerUnits]:
     return found
 
 
-def loaded_sales(ledger: Redis) -> list[int]:
+def loaded_sales(ledger: Redis | Ledgers) -> list[int]:
     """The vouchers of all sales in the ledger. Raises Unavailable or Indeterminate."""
-    listed = call(lambda: ledger.smembers(keys.LOADED_SALES))
+    every = ledgers(ledger)
+    listed = [
+        name
+        for client, lane in zip(every.clients, every.layout.lanes, strict=True)
+        for name in call(client.smembers, lane.loaded_sales)
+    ]
     return sorted(voucher_id for name in listed if (voucher_id := parse_id(str(name))))
 
 
@@ -154,9 +171,9 @@ class SaleControl:
     for trouble before.
     """
 
-    def __init__(self, pool: Engine, ledger: Redis, actor: str) -> None:
+    def __init__(self, pool: Engine, ledger: Redis | Ledgers, actor: str) -> None:
         self._pool = pool
-        self._ledger = ledger
+        self._ledger = ledgers(ledger)
         self._actor = actor
 
     def __repr__(self) -> str:
@@ -269,7 +286,8 @@ class SaleControl:
     def _carried_out(self, line: Line) -> Step | None:
         """Make the change in the ledger and end it; None where the ledger has no such sale."""
         try:
-            reply = evaluate(self._ledger, change_call(line))
+            lane = self._ledger.layout.of(line.voucher_id)
+            reply = evaluate(self._ledger.of(line.voucher_id), change_call(line, lane))
             if reply == _NOT_LOADED:
                 return None
             if reply == _LATER:
@@ -304,9 +322,9 @@ class SaleControl:
         return ending.step
 
 
-def change_call(line: Line) -> Call:
+def change_call(line: Line, lane: Lane = WHOLE) -> Call:
     """The call that makes the change of a planned line. Pure."""
-    names = (keys.seckill_stock(line.voucher_id), keys.seckill_sale(line.voucher_id))
+    names = (lane.seckill_stock(line.voucher_id), lane.seckill_sale(line.voucher_id))
     state = "" if line.action is Action.RESTOCK else line.becomes
     return Call(_CHANGE, names, (line.number, line.units, state))
 

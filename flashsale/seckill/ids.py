@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from flashsale.errors import Unavailable
+from flashsale.keys import WHOLE, Lane
 
 EPOCH_S = 1_640_995_200
 COUNTER_MAX = 2**32 - 1
@@ -79,10 +80,17 @@ def _day(since_1970: int) -> str:
 
 
 class OrderIds:
-    """Hands out order ids from leased blocks."""
+    """Hands out order ids from leased blocks.
 
-    def __init__(self, lease: Lease, now_s: Callable[[], float], *, block: int) -> None:
+    Each lane of a ledger has a counter of its own: an id holds `lanes` times its number, plus the
+    lane's, so that no two lanes give the same.
+    """
+
+    def __init__(
+        self, lease: Lease, now_s: Callable[[], float], *, block: int, lane: Lane = WHOLE
+    ) -> None:
         self._lease = lease
+        self._lane, self._step = lane.number, lane.lanes
         self._now_s = now_s
         self._block = block
         self._day = ""
@@ -92,7 +100,8 @@ class OrderIds:
         self._taking = asyncio.Lock()  # a block must not be leased for two days at once
 
     def __repr__(self) -> str:
-        return f"<OrderIds day={self._day!r} left={self._last - self._next + 1}>"
+        left = (self._last - self._next) // self._step + 1
+        return f"<OrderIds day={self._day!r} left={left}>"
 
     async def take(self, count: int, permit: str = "") -> list[str]:
         """`count` fresh ids, as text, leased since `permit` is in force: who wrote it has raised
@@ -114,16 +123,17 @@ class OrderIds:
         """`count` ids of the block that is there, none where it does not do: the common case, and
         a claim that comes alone pays for every step of the other."""
         seconds = int(self._now_s())
-        first, end, high = self._next, self._next + count, seconds - EPOCH_S
+        step = self._step
+        first, end, high = self._next, self._next + count * step, seconds - EPOCH_S
         if (
             permit != self._permit
-            or end > self._last + 1
+            or end > self._last + step
             or _day(seconds // _DAY_S) != self._day
             or not 0 <= high <= _SECONDS_MAX
         ):
             return []
         self._next = end
-        return [str(high << 32 | number) for number in range(first, end)]
+        return [str(high << 32 | number) for number in range(first, end, step)]
 
     async def _take(self, instant: Instant, count: int) -> list[str]:
         seconds = instant.unix_s - EPOCH_S
@@ -136,13 +146,14 @@ class OrderIds:
         while len(numbers) < count:
             if self._next > self._last:
                 await self._refill(day, max(self._block, count - len(numbers)))
-            until = min(self._last + 1, self._next + count - len(numbers))
-            numbers += range(self._next, until)
+            step = self._step
+            until = min(self._last + step, self._next + (count - len(numbers)) * step)
+            numbers += range(self._next, until, step)
             self._next = until
         return [str(seconds << 32 | number) for number in numbers]
 
     async def _refill(self, day: str, size: int) -> None:
-        last = await self._lease(day, size)
+        last = await self._lease(day, size) * self._step + self._lane
         if last > COUNTER_MAX:
             raise Unavailable(f"the order counter of {day} is spent")
-        self._next, self._last = last - size + 1, last
+        self._next, self._last = last - (size - 1) * self._step, last

@@ -41,15 +41,16 @@ import structlog
 from redis import Redis
 from sqlalchemy import Connection, Engine, select
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.failpoints import reach
+from flashsale.keys import WHOLE, Lane
 from flashsale.lua.scripts import Call, Word, script
 from flashsale.sentinels import Followed, NoPrimary
 from flashsale.storage.channel import Opening
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Rejected, call, call_all, evaluate
 from flashsale.storage.tables import stream_position
+from flashsale.store_urls import lane_of
 
 log = structlog.get_logger(__name__)
 
@@ -151,17 +152,17 @@ def moment(position: Position) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def read_marks(connection: Connection, days: Sequence[str] = ()) -> Marks:
-    """What MySQL knows, of the counters of these days."""
-    names = [keys.STREAM_ORDERS, keys.EPOCH, keys.PERMIT, *map(keys.order_counter, days)]
+def read_marks(connection: Connection, days: Sequence[str] = (), lane: Lane = WHOLE) -> Marks:
+    """What MySQL knows of a lane, of the counters of these days."""
+    names = [lane.stream_orders, lane.epoch, lane.permit, *map(lane.order_counter, days)]
     rows = connection.execute(select(stream_position).where(stream_position.c.stream.in_(names)))
     found = {row.stream: (int(row.last_ms), int(row.last_seq)) for row in rows}
-    epoch = found.get(keys.EPOCH)
+    epoch = found.get(lane.epoch)
     return Marks(
         epoch_text(*epoch) if epoch else "",
-        found.get(keys.STREAM_ORDERS, (0, 0)),
-        {day: found[name][0] for day in days if (name := keys.order_counter(day)) in found},
-        found.get(keys.PERMIT, (0, 0))[1],
+        found.get(lane.stream_orders, (0, 0)),
+        {day: found[name][0] for day in days if (name := lane.order_counter(day)) in found},
+        found.get(lane.permit, (0, 0))[1],
     )
 
 
@@ -192,9 +193,10 @@ def read_server(ledger: Redis) -> tuple[str, Sequence[str]]:
 
 def read_ledger(ledger: Redis, days: Sequence[str] = ()) -> LedgerMarks:
     """The ledger's own marks. Raises Unavailable or Indeterminate."""
+    lane = lane_of(ledger)
     pipeline = ledger.pipeline(transaction=True)
     pipeline.info("server")
-    pipeline.mget(keys.EPOCH, keys.PERMIT, keys.CLOSED, *map(keys.order_counter, days))
+    pipeline.mget(lane.epoch, lane.permit, lane.closed, *map(lane.order_counter, days))
     server, (epoch, permit, closed, *counts) = call_all(pipeline)
     counters = {
         day: int(count) if str(count).isdigit() else 0
@@ -208,7 +210,7 @@ def read_ledger(ledger: Redis, days: Sequence[str] = ()) -> LedgerMarks:
 def last_entry(ledger: Redis) -> Position:
     """Where the stream of orders ends: the last id that it ever gave. Raises Unavailable."""
     try:
-        about = call(ledger.xinfo_stream, keys.STREAM_ORDERS)
+        about = call(ledger.xinfo_stream, lane_of(ledger).stream_orders)
     except Rejected:  # there is no stream
         return 0, 0
     ms, _, seq = str(about["last-generated-id"]).partition("-")
@@ -216,7 +218,8 @@ def last_entry(ledger: Redis) -> Position:
 
 
 class Books:
-    """The comparison of one ledger with one MySQL, and the permit that follows from it.
+    """The comparison of one ledger with one MySQL, and the permit that follows from it. On a
+    cluster it is of one lane: each has an epoch, a stream, counters and a permit of its own.
 
     Every call may raise Unavailable or Indeterminate where a store does not answer.
     """
@@ -224,6 +227,7 @@ class Books:
     def __init__(self, ledger: Redis, pool: Engine) -> None:
         self.ledger = ledger
         self.pool = pool
+        self.lane = lane_of(ledger)
         self.compared = (Marks(), LedgerMarks("", "", (0, 0), {}))
         """What the last comparison was of."""
         self._followed = Followed(ledger)
@@ -243,7 +247,7 @@ class Books:
         if superseding:
             self.supersede()
         with transaction(self.pool) as connection:
-            mysql = read_marks(connection, days)
+            mysql = read_marks(connection, days, self.lane)
         ledger = replace(read_ledger(self.ledger, days), term=term)
         if ledger.run_id != run_id:
             raise Unavailable("the ledger was started anew while it was compared")
@@ -299,7 +303,7 @@ class Books:
         with transaction(self.pool) as connection:
             connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {wait_s:d}")
             try:
-                generation = (keys.PERMIT, secrets.randbits(62) + 1, term)
+                generation = (self.lane.permit, secrets.randbits(62) + 1, term)
                 taking = _TAKE_ITS_PLACE if forced else _TAKE_ITS_PLACE_AND_RISE
                 connection.exec_driver_sql(_NEW_MARK + taking, generation)
             finally:
@@ -308,25 +312,26 @@ class Books:
     def revoke(self, why: str = "") -> None:
         """Let nothing be sold any more, by anybody; until it is lifted, where `why` is given."""
         if why:
-            call(self.ledger.set, keys.CLOSED, why)
-        call(self.ledger.delete, keys.PERMIT)
+            call(self.ledger.set, self.lane.closed, why)
+        call(self.ledger.delete, self.lane.permit)
         log.error("the ledger may not sell", why=why or "it is behind MySQL")
 
     def _adopted(self, mysql: Marks) -> Marks:
         """Marks with the epoch that the two stores share from now on; where the ledger has one and
         MySQL none, that: a database that knows of no orders cannot be missing any."""
         epoch = draw_epoch()
-        call(self.ledger.set, keys.EPOCH, epoch_text(*epoch), nx=True)
-        held = str(call(self.ledger.get, keys.EPOCH) or "")
+        call(self.ledger.set, self.lane.epoch, epoch_text(*epoch), nx=True)
+        held = str(call(self.ledger.get, self.lane.epoch) or "")
         with transaction(self.pool) as connection:
             if re.fullmatch("[0-9a-f]{32}", held):
                 epoch = int(held[:16], 16), int(held[16:], 16)
-            set_epoch(connection, epoch, only_new=True)
-            return replace(mysql, epoch=read_marks(connection).epoch)
+            set_epoch(connection, epoch, only_new=True, lane=self.lane)
+            return replace(mysql, epoch=read_marks(connection, lane=self.lane).epoch)
 
     def _grant(self, mysql: Marks, ledger: LedgerMarks) -> Sequence[Any]:
-        names = [keys.PERMIT, keys.EPOCH, keys.CLOSED, keys.STREAM_ORDERS]
-        names += map(keys.order_counter, mysql.counters)
+        lane = self.lane
+        names = [lane.permit, lane.epoch, lane.closed, lane.stream_orders]
+        names += map(lane.order_counter, mysql.counters)
         words: list[Word] = [secrets.token_hex(8), ledger.run_id, mysql.epoch, *mysql.position]
         words += mysql.counters.values()
         return cast("Sequence[Any]", evaluate(self.ledger, Call(_GRANT, names, words)))
@@ -342,10 +347,16 @@ _TAKE_ITS_PLACE_AND_RISE = (
 )
 
 
-def set_epoch(connection: Connection, epoch: tuple[int, int], *, only_new: bool = False) -> None:
+def set_epoch(
+    connection: Connection,
+    epoch: tuple[int, int],
+    *,
+    only_new: bool = False,
+    lane: Lane = WHOLE,
+) -> None:
     """Write MySQL's epoch; with `only_new`, where there is none yet."""
     statement = _NEW_MARK if only_new else _NEW_MARK + _TAKE_ITS_PLACE
-    connection.exec_driver_sql(statement, (keys.EPOCH, *epoch))
+    connection.exec_driver_sql(statement, (lane.epoch, *epoch))
 
 
 class Permits:
@@ -424,5 +435,9 @@ def check_opening(replies: Sequence[Any]) -> None:
         raise Behind("the ledger was started anew, and has not been compared with MySQL")
 
 
-CLAIM_OPENING = Opening((("INFO", "server"), ("GET", keys.PERMIT)), check_opening)
-"""What a connection asks before it carries claims."""
+def claim_opening(lane: Lane) -> Opening:
+    """What a connection asks before it carries claims on a lane's sales. Pure."""
+    return Opening((("INFO", "server"), ("GET", lane.permit)), check_opening)
+
+
+CLAIM_OPENING = claim_opening(WHOLE)

@@ -17,6 +17,7 @@ from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.seckill.ids import EPOCH_S
 from flashsale.storage.roles import Rejected, call, evaluate
+from flashsale.store_urls import lane_of
 
 T = TypeVar("T")
 _REQUEUE = script("order_requeue")
@@ -56,10 +57,10 @@ class Group:
 def read_group(ledger: Redis) -> Group:
     """How the group is. Raises Unavailable or Indeterminate."""
     try:
-        groups = call(ledger.xinfo_groups, keys.STREAM_ORDERS)
+        groups = call(ledger.xinfo_groups, lane_of(ledger).stream_orders)
     except Rejected:  # there is no stream: nothing was ever sold, or it is gone
         return Group()
-    stream = call(ledger.xinfo_stream, keys.STREAM_ORDERS)
+    stream = call(ledger.xinfo_stream, lane_of(ledger).stream_orders)
     length, first, last = stream["length"], stream["first-entry"], stream["last-entry"]
     for group in groups:
         if group["name"] == keys.GROUP:
@@ -92,7 +93,7 @@ def entries(ledger: Redis, after: str) -> Iterator[tuple[str, Mapping[str, str]]
     while True:
         page = cast(
             "list[tuple[str, Mapping[str, str]]]",
-            call(ledger.xrange, keys.STREAM_ORDERS, f"({after}", "+", _PAGE),
+            call(ledger.xrange, lane_of(ledger).stream_orders, f"({after}", "+", _PAGE),
         )
         yield from page
         if len(page) < _PAGE:
@@ -141,7 +142,7 @@ def _pending(ledger: Redis) -> Iterator[str]:
             "list[dict[str, Any]]",
             call(
                 lambda after=after: ledger.xpending_range(  # type: ignore[misc]
-                    keys.STREAM_ORDERS, keys.GROUP, min=after, max="+", count=_PAGE
+                    lane_of(ledger).stream_orders, keys.GROUP, min=after, max="+", count=_PAGE
                 )
             ),
         )
@@ -169,7 +170,7 @@ def read_receipts(ledger: Redis, voucher_id: int) -> dict[int, int]:
 
 def raw_receipts(ledger: Redis, voucher_id: int) -> dict[str, str]:
     """The receipts of a sale as they stand."""
-    name = keys.seckill_receipt(voucher_id)
+    name = lane_of(ledger).seckill_receipt(voucher_id)
     return call(lambda: dict(ledger.hscan_iter(name, count=_PAGE)))
 
 
@@ -200,7 +201,8 @@ def requeue(
     written = 0
     for voucher_id, accepted in by_voucher.items():
         begin_ms, end_ms = window_ms.get(voucher_id, (1, 2**53))
-        names = (keys.seckill_receipt(voucher_id), keys.DEAD_ORDERS, keys.STREAM_ORDERS)
+        lane = lane_of(ledger)
+        names = (lane.seckill_receipt(voucher_id), lane.dead_orders, lane.stream_orders)
         for some in portions(accepted, _PAGE):
             words: list[int] = [voucher_id]
             for order in some:

@@ -28,6 +28,7 @@ from flashsale.seckill.survey import SaleRepair, Survey, survey
 from flashsale.storage.mysql import Duplicate, transaction, translated
 from flashsale.storage.roles import Rejected, call, call_all
 from flashsale.storage.tables import seckill_voucher, voucher_order
+from flashsale.store_urls import lane_of
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +54,8 @@ class Rebuilt:
 
 
 class Rebuild:
-    """Makes the ledger what it ought to be. Every call may raise Unavailable or Indeterminate: the
-    sales stay closed then, and another run goes on from there."""
+    """Makes the ledger, or a lane of it, what it ought to be. Every call may raise Unavailable or
+    Indeterminate: the sales stay closed then, and another run goes on from there."""
 
     def __init__(self, books: Books) -> None:
         self._books = books
@@ -103,34 +104,35 @@ class Rebuild:
     def _restore_stream(self, found: Survey) -> None:
         """The stream with its group, and an end that is no earlier than MySQL's position."""
         if found.is_spent:  # every order in it has a receipt, which is written to the new one
-            call(self._ledger.delete, keys.STREAM_ORDERS)
+            call(self._ledger.delete, self._books.lane.stream_orders)
         if found.is_spent or not found.has_group:
             call(
                 lambda: self._ledger.xgroup_create(
-                    keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True
+                    self._books.lane.stream_orders, keys.GROUP, id="0", mkstream=True
                 )
             )
         ms, seq = found.mysql.position
         if not found.is_spent and last_entry(self._ledger) < (ms, seq):
-            if not call(self._ledger.exists, keys.STREAM_ORDERS):
+            if not call(self._ledger.exists, self._books.lane.stream_orders):
                 call(
                     lambda: self._ledger.xgroup_create(
-                        keys.STREAM_ORDERS, keys.GROUP, id="0", mkstream=True
+                        self._books.lane.stream_orders, keys.GROUP, id="0", mkstream=True
                     )
                 )
-            call(self._ledger.execute_command, "XSETID", keys.STREAM_ORDERS, f"{ms}-{seq}")
+            stream = self._books.lane.stream_orders
+            call(self._ledger.execute_command, "XSETID", stream, f"{ms}-{seq}")
         pipeline = self._ledger.pipeline(transaction=True)
         for day, number in found.mysql.counters.items():
             if found.ledger.counters.get(day, 0) < number:
-                pipeline.set(keys.order_counter(day), number + _COUNTER_MARGIN)
+                pipeline.set(self._books.lane.order_counter(day), number + _COUNTER_MARGIN)
         call_all(pipeline)
 
     def _restore(self, repair: SaleRepair) -> int:
         """One sale; how many of its orders were written to the stream again."""
-        ledger, voucher_id = self._ledger, repair.terms.voucher_id
+        ledger, lane, voucher_id = self._ledger, self._books.lane, repair.terms.voucher_id
         if repair.units is not None:
             self._count_units(voucher_id)
-        receipt, members = keys.seckill_receipt(voucher_id), keys.seckill_order(voucher_id)
+        receipt, members = lane.seckill_receipt(voucher_id), lane.seckill_order(voucher_id)
         for stale in portions(repair.stale, _AT_ONCE):
             call(ledger.hdel, receipt, *stale)
         for fresh in portions(repair.receipts.items(), _AT_ONCE):
@@ -142,10 +144,10 @@ class Rebuild:
         reach("rebuild.receipts")
         pipeline = ledger.pipeline(transaction=True)
         if repair.fields:
-            pipeline.hset(keys.seckill_sale(voucher_id), mapping=dict[Any, str](repair.fields))
+            pipeline.hset(lane.seckill_sale(voucher_id), mapping=dict[Any, str](repair.fields))
         if repair.stock is not None:
-            pipeline.set(keys.seckill_stock(voucher_id), repair.stock)
-        pipeline.sadd(keys.LOADED_SALES, voucher_id)
+            pipeline.set(lane.seckill_stock(voucher_id), repair.stock)
+        pipeline.sadd(lane.loaded_sales, voucher_id)
         call_all(pipeline)
         reach("rebuild.stock")
         window = {voucher_id: (repair.terms.begin_ms, repair.terms.end_ms)}
@@ -182,11 +184,11 @@ class Rebuild:
         behind, and stays closed. False where the ledger is not what was surveyed any more."""
         epoch, last = draw_epoch(), last_entry(self._ledger)
         with transaction(self._books.pool) as connection:
-            set_epoch(connection, epoch)
+            set_epoch(connection, epoch, lane=self._books.lane)
             if found.mysql.position > last:  # a stream that was made anew counts from now on
                 connection.exec_driver_sql(
                     "UPDATE tb_stream_position SET last_ms = %s, last_seq = %s WHERE stream = %s",
-                    (*last, keys.STREAM_ORDERS),
+                    (*last, self._books.lane.stream_orders),
                 )
         reach("rebuild.drawn")
         try:
@@ -209,14 +211,15 @@ class Rebuild:
 def _renewed(ledger: Redis, run_id: str, epoch: str) -> bool:
     """Write the epoch and open the ledger: the server process that was surveyed, and closed as it
     was then, since a flush or an older file would not have that."""
+    lane = lane_of(ledger)
     with ledger.pipeline(transaction=True) as pipeline:
-        pipeline.watch(keys.CLOSED)  # type: ignore[no-untyped-call]
+        pipeline.watch(lane.closed)  # type: ignore[no-untyped-call]
         about: Any = pipeline.info("server")
-        if about["run_id"] != run_id or pipeline.get(keys.CLOSED) != CLOSED_FOR_REBUILD:
+        if about["run_id"] != run_id or pipeline.get(lane.closed) != CLOSED_FOR_REBUILD:
             return False
         pipeline.multi()
-        pipeline.set(keys.EPOCH, epoch)
-        pipeline.delete(keys.CLOSED)
+        pipeline.set(lane.epoch, epoch)
+        pipeline.delete(lane.closed)
         pipeline.execute()
         return True
 

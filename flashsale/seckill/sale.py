@@ -12,13 +12,13 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import Engine, Row, func, select
 
-from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError, ViolationError
+from flashsale.keys import SINGLE, WHOLE, Lane, Layout
 from flashsale.lua.scripts import Call, script
 from flashsale.seckill.journal import Standing, standings
-from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import transaction, unix_ms
-from flashsale.storage.roles import call, call_each, evaluate
+from flashsale.storage.roles import Ledgers, call, call_each, evaluate, ledgers
 from flashsale.storage.tables import seckill_voucher, voucher_order
 
 _LOAD = script("sale_load")
@@ -30,30 +30,37 @@ _LOST = "`flashsale rebuild` shows what it can restore, and `flashsale rebuild -
 
 OPEN, PAUSED, CLOSED = STATES = ("open", "paused", "closed")
 
-KINDS = {
-    keys.STREAM_ORDERS: "stream",
-    keys.STREAM_DEAD: "stream",
-    keys.DEAD_ORDERS: "hash",
-    keys.LOADED_SALES: "set",
-    keys.EPOCH: "string",
-    keys.PERMIT: "string",
-    keys.CLOSED: "string",
-    keys.LOCK_FENCE: "number",
-}
-"""What the keys are that all sales share; a number is a string of digits."""
+
+def kinds_shared(lane: Lane) -> Mapping[str, str]:
+    """What the keys are that all sales of a lane share; a number is a string of digits. Pure."""
+    return {
+        lane.stream_orders: "stream",
+        lane.stream_dead: "stream",
+        lane.dead_orders: "hash",
+        lane.loaded_sales: "set",
+        lane.epoch: "string",
+        lane.permit: "string",
+        lane.closed: "string",
+        lane.lock_fence: "number",
+    }
+
+
+KINDS = kinds_shared(WHOLE)
 _KINDS_OF_A_SALE = {
-    keys.seckill_stock: "string",
-    keys.seckill_sale: "hash",
-    keys.seckill_order: "set",
-    keys.seckill_receipt: "hash",
-    keys.seckill_idempotency: "hash",
+    Lane.seckill_stock: "string",
+    Lane.seckill_sale: "hash",
+    Lane.seckill_order: "set",
+    Lane.seckill_receipt: "hash",
+    Lane.seckill_idempotency: "hash",
 }
 
 
-def kinds_of(vouchers: Iterable[int]) -> Mapping[str, str]:
+def kinds_of(vouchers: Iterable[int], lane: Lane = WHOLE) -> Mapping[str, str]:
     """What the keys of these sales are, by name. Pure."""
     return {
-        name(voucher_id): kind for voucher_id in vouchers for name, kind in _KINDS_OF_A_SALE.items()
+        name(lane, voucher_id): kind
+        for voucher_id in vouchers
+        for name, kind in _KINDS_OF_A_SALE.items()
     }
 
 
@@ -138,36 +145,39 @@ def _terms(row: Row[*tuple[Any, ...]], standing: Standing) -> Terms:
     )
 
 
-def load_call(terms: Terms) -> Call:
+def load_call(terms: Terms, layout: Layout = SINGLE) -> Call:
     """The call to sale_load.lua for a sale. Pure."""
     voucher_id = terms.voucher_id
+    lane = layout.of(voucher_id)
     names = (
-        keys.seckill_stock(voucher_id),
-        keys.seckill_sale(voucher_id),
-        keys.seckill_order(voucher_id),
-        keys.seckill_receipt(voucher_id),
-        keys.LOADED_SALES,
+        lane.seckill_stock(voucher_id),
+        lane.seckill_sale(voucher_id),
+        lane.seckill_order(voucher_id),
+        lane.seckill_receipt(voucher_id),
+        lane.loaded_sales,
     )
     hours = (terms.begin_ms, terms.end_ms)
     return Call(_LOAD, names, (voucher_id, terms.stock, *hours, terms.change, terms.state))
 
 
-def load_sale(ledger: Redis, terms: Terms) -> bool:
+def load_sale(ledger: Redis | Ledgers, terms: Terms) -> bool:
     """Load one sale into the ledger; True where it was not loaded before.
 
     Raises ViolationError for a sale of which the ledger has lost all or part while MySQL knows
     of orders: starting it from MySQL's stock could sell units twice.
     """
-    load = load_call(terms)
+    every = ledgers(ledger)
+    one = every.of(terms.voucher_id)
+    load = load_call(terms, every.layout)
     stock, sale, *_ = load.keys
     try:
-        if not terms.is_untouched and not call(ledger.exists, stock, sale):
+        if not terms.is_untouched and not call(one.exists, stock, sale):
             raise ViolationError(
                 f"voucher {terms.voucher_id} has {terms.live_orders} live orders and "
                 f"{terms.stock} of {terms.initial} units in MySQL, but no sale in the ledger; "
                 f"{_LOST}"
             )
-        reply = evaluate(ledger, load)
+        reply = evaluate(one, load)
     except (Unavailable, Indeterminate) as trouble:
         cure = f"; {_LOST}" if "REFUSED key" in str(trouble) else ""
         raise UnreachableError(f"the ledger refused to load a sale: {trouble}{cure}") from trouble
@@ -178,7 +188,7 @@ def load_sale(ledger: Redis, terms: Terms) -> bool:
     return bool(reply == _CREATED)
 
 
-async def open_sale(ledger: Channel, terms: Terms) -> None:
+async def open_sale(ledger: LedgerChannel, terms: Terms) -> None:
     """Load a sale that MySQL has just learned of; it can be bought from then on.
 
     Raises Unavailable where the ledger certainly has not got it, Indeterminate where it may.
@@ -187,7 +197,7 @@ async def open_sale(ledger: Channel, terms: Terms) -> None:
     lost: Indeterminate | None = None
     for _ in range(_TRIES):
         try:
-            reply = await ledger.evaluate(load_call(terms))
+            reply = await ledger.evaluate(load_call(terms, ledger.layout))
         except Indeterminate as trouble:
             lost = trouble
         except Unavailable:
@@ -202,8 +212,8 @@ async def open_sale(ledger: Channel, terms: Terms) -> None:
     raise lost
 
 
-async def _holds(ledger: Channel, terms: Terms) -> bool:
+async def _holds(ledger: LedgerChannel, terms: Terms) -> bool:
     """Whether the ledger's sale has these terms."""
-    sale = keys.seckill_sale(terms.voucher_id)
+    sale = ledger.layout.of(terms.voucher_id).seckill_sale(terms.voucher_id)
     found = await ledger.ask("HMGET", sale, "begin", "end", "initial")
     return bool(found == [str(terms.begin_ms), str(terms.end_ms), str(terms.initial)])

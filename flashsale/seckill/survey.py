@@ -19,7 +19,6 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import Engine, func, select
 
-from flashsale import keys
 from flashsale.errors import Unavailable
 from flashsale.model import parse_id
 from flashsale.seckill.permit import Books, LedgerMarks, Marks, Reason, behind, read_server
@@ -33,10 +32,19 @@ from flashsale.seckill.queue import (
     read_queue,
     receipts_in,
 )
-from flashsale.seckill.sale import KINDS, STATES, Terms, kinds_of, mistyped, read_terms, whole
+from flashsale.seckill.sale import (
+    STATES,
+    Terms,
+    kinds_of,
+    kinds_shared,
+    mistyped,
+    read_terms,
+    whole,
+)
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import call, call_all
 from flashsale.storage.tables import voucher, voucher_order
+from flashsale.store_urls import lane_of
 
 _AT_ONCE = 1_000
 _SPENT = 2**64 - 1
@@ -117,17 +125,17 @@ def survey(books: Books) -> Survey:
     """Read both stores, the ledger's receipts first: an order moves on from there, and what is
     found too late is found in its next place. Raises Indeterminate, or Unavailable, also where the
     ledger was started anew in between."""
-    ledger = books.ledger
+    ledger, lane = books.ledger, books.lane
     run_id, days = read_server(ledger)
-    sales = read_terms(books.pool)
-    kinds = {**KINDS, **kinds_of(terms.voucher_id for terms in sales)}
-    kinds |= {keys.order_counter(day): "number" for day in days}
+    sales = [terms for terms in read_terms(books.pool) if lane.sells(terms.voucher_id)]
+    kinds = {**kinds_shared(lane), **kinds_of((terms.voucher_id for terms in sales), lane)}
+    kinds |= {lane.order_counter(day): "number" for day in days}
     if odd := mistyped(ledger, kinds):
         return replace(_surveyed(books, run_id, read_group(ledger), (), {}), mistyped=odd)
-    listed = call(lambda: ledger.smembers(keys.LOADED_SALES))
+    listed = call(lambda: ledger.smembers(lane.loaded_sales))
     raw = {terms.voucher_id: raw_receipts(ledger, terms.voucher_id) for terms in sales}
     group, queue = read_group(ledger), read_queue(ledger)
-    dead = {int(order) for order in call(ledger.hkeys, keys.DEAD_ORDERS) if str(order).isdigit()}
+    dead = {int(order) for order in call(ledger.hkeys, lane.dead_orders) if str(order).isdigit()}
     repairs: list[SaleRepair] = []
     kept: dict[int, Accepted] = {}
     for terms in sales:
@@ -150,7 +158,7 @@ def _lost_terms(books: Books, voucher_id: int) -> Terms | None:
     """The terms of a sale that MySQL has lost, by the ledger; None where it tells none, or where
     MySQL has neither its voucher nor an order of it: then it is another database's."""
     names = ("begin", "end", "initial")
-    sale: Any = call(lambda: books.ledger.hgetall(keys.seckill_sale(voucher_id)))
+    sale: Any = call(lambda: books.ledger.hgetall(books.lane.seckill_sale(voucher_id)))
     begin_ms, end_ms, initial = (whole(sale.get(name)) for name in names)
     with transaction(books.pool) as connection:
         of_sale = voucher_order.c.voucher_id == voucher_id
@@ -230,7 +238,7 @@ def _repair(
     receipts: Mapping[str, str],
     lost: Sequence[Accepted],
 ) -> SaleRepair:
-    voucher_id = terms.voucher_id
+    voucher_id, lane = terms.voucher_id, lane_of(ledger)
     repair = SaleRepair(terms, held, requeued=list(lost))
     units = max(0, terms.initial - terms.live_orders)
     repair.units = units if units != terms.stock else None
@@ -238,20 +246,20 @@ def _repair(
     fresh = {user: order for user, order in users.items() if receipts.get(user) != str(order)}
     repair.receipts = dict(_not_there(ledger, voucher_id, fresh))
     for some in portions((user for user in receipts if user not in users), _AT_ONCE):
-        found = call(ledger.hmget, keys.seckill_receipt(voucher_id), list(some))
+        found = call(ledger.hmget, lane.seckill_receipt(voucher_id), list(some))
         repair.stale += [
             user
             for user, order in zip(some, found, strict=True)
             if order == receipts[user]  # it still is: no order of a moment ago
         ]
-    set_key = keys.seckill_order(voucher_id)
+    set_key = lane.seckill_order(voucher_id)
     members = call(lambda: set(ledger.sscan_iter(set_key, count=_AT_ONCE)))
     for some in portions((user for user in users if user not in members), _AT_ONCE):
         there = call(ledger.smismember, set_key, list(some))
         repair.members += [user for user, is_in in zip(some, there, strict=True) if not is_in]
     stale = set(repair.stale)
     for some in portions((member for member in members if member not in users), _AT_ONCE):
-        found = call(ledger.hmget, keys.seckill_receipt(voucher_id), list(some))
+        found = call(ledger.hmget, lane.seckill_receipt(voucher_id), list(some))
         repair.strangers += [
             member
             for member, order in zip(some, found, strict=True)
@@ -265,9 +273,10 @@ def _not_there(
     ledger: Redis, voucher_id: int, receipts: Mapping[str, int]
 ) -> Iterator[tuple[str, int]]:
     """Those that the ledger has not even now: a sale that goes on has moved meanwhile."""
+    lane = lane_of(ledger)
     for some in portions(receipts.items(), _AT_ONCE):
         users = [user for user, _ in some]
-        found = call(ledger.hmget, keys.seckill_receipt(voucher_id), users)
+        found = call(ledger.hmget, lane.seckill_receipt(voucher_id), users)
         for (user, order), there in zip(some, found, strict=True):
             if there != str(order):
                 yield user, order
@@ -275,12 +284,12 @@ def _not_there(
 
 def _compare_terms(ledger: Redis, repair: SaleRepair) -> None:
     """The sale's own fields and its stock."""
-    terms = repair.terms
+    terms, lane = repair.terms, lane_of(ledger)
     pipeline = ledger.pipeline(transaction=True)
-    pipeline.hgetall(keys.seckill_sale(terms.voucher_id))
-    pipeline.get(keys.seckill_stock(terms.voucher_id))
-    pipeline.scard(keys.seckill_order(terms.voucher_id))
-    pipeline.sismember(keys.LOADED_SALES, str(terms.voucher_id))
+    pipeline.hgetall(lane.seckill_sale(terms.voucher_id))
+    pipeline.get(lane.seckill_stock(terms.voucher_id))
+    pipeline.scard(lane.seckill_order(terms.voucher_id))
+    pipeline.sismember(lane.loaded_sales, str(terms.voucher_id))
     sale, stock, members, is_listed = call_all(pipeline)
     repair.unlisted = not is_listed
     wanted = {

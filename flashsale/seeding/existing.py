@@ -3,7 +3,7 @@ can be taken away, row by row and key by key, and nothing else with it.
 """
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import md5
@@ -30,7 +30,9 @@ from flashsale.seeding.ours import (
 from flashsale.seeding.settings import Progress, SeedSettings
 from flashsale.seeding.stores import Stores
 from flashsale.storage.mysql import transaction, translated
+from flashsale.storage.roles import Ledgers
 from flashsale.storage.tables import dataset, seckill_voucher, voucher
+from flashsale.store_urls import lane_of
 
 _SCAN_COUNT = 2_000
 
@@ -52,7 +54,7 @@ def reset(stores: Stores, known: Owned, progress: Progress) -> None:
         return
     forget(stores.pool)
     unlink(stores.cache, keys.belongs_to_cache)
-    keys_gone = unlink_all(stores.ledger, ledger_keys(stores.ledger, known))
+    keys_gone = sum(unlink_all(each, ledger_keys(each, known)) for each in stores.ledgers.clients)
     rows_gone = delete_rows(stores.pool, known)
     unlink(stores.cache, keys.belongs_to_cache)  # what was read of the rows meanwhile
     progress.note(
@@ -103,19 +105,19 @@ def check(stores: Stores, asked: SeedSettings, wanted: Dataset, now: datetime) -
         known = owned(connection)
         is_complete = check_tables(connection, known)
         if not known.ids or not is_complete:
-            _check_ledger(stores.ledger, asked, {})
+            _check_ledger(stores.ledgers, asked, {})
             return known, 0
         if asked.reset:
-            check_resettable(connection, stores.ledger, known)
+            check_resettable(connection, stores.ledgers, known)
             return known, 0
-        ended = _check_same(connection, stores.ledger, asked, now)
+        ended = _check_same(connection, stores.ledgers, asked, now)
         for portion in wanted.portions():
             check_rows(connection, known, portion, portion.ids)
         check_phones(connection, known, wanted)
         return known, ended
 
 
-def _check_same(connection: Connection, ledger: Redis, asked: SeedSettings, now: datetime) -> int:
+def _check_same(connection: Connection, ledger: Ledgers, asked: SeedSettings, now: datetime) -> int:
     """How many of the sales exist and have ended."""
     if not connection.execute(select(dataset.c.id)).first():
         raise UsageError("a reset of this data set was interrupted; complete it with --reset")
@@ -179,16 +181,22 @@ def _check_terms(connection: Connection, asked: SeedSettings) -> dict[int, datet
     return {row.voucher_id: row.end_time.replace(tzinfo=UTC) for row in rows}
 
 
-def _check_ledger(ledger: Redis, asked: SeedSettings, known: dict[int, datetime]) -> None:
+def _check_ledger(every: Ledgers, asked: SeedSettings, known: dict[int, datetime]) -> None:
     """A sale that the ledger has and MySQL has not is a leftover, and would sell its old stock."""
     unknown = [voucher_id for voucher_id in asked.voucher_units if voucher_id not in known]
+    for ledger, lane in zip(every.clients, every.layout.lanes, strict=True):
+        _check_lane(ledger, [voucher_id for voucher_id in unknown if lane.sells(voucher_id)])
+
+
+def _check_lane(ledger: Redis, unknown: Sequence[int]) -> None:
+    lane = lane_of(ledger)
     pipeline = ledger.pipeline(transaction=False)
     for voucher_id in unknown:
         pipeline.exists(
-            keys.seckill_stock(voucher_id),
-            keys.seckill_sale(voucher_id),
-            keys.seckill_order(voucher_id),
-            keys.seckill_receipt(voucher_id),
+            lane.seckill_stock(voucher_id),
+            lane.seckill_sale(voucher_id),
+            lane.seckill_order(voucher_id),
+            lane.seckill_receipt(voucher_id),
         )
     for voucher_id, found in zip(unknown, pipeline.execute(), strict=True):
         if found:

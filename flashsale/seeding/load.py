@@ -167,7 +167,7 @@ def seed(
                 progress.note(f"{ended} of the sales have ended; --reset opens them anew")
             set_id = dataset_id(stores.pool, settings.seed)
             stages = _load_all(stores, urls, dataset, settings, progress)
-            maker = SessionMaker(stores.ledger, dataset, SessionSettings.load())
+            maker = SessionMaker(stores.ledgers, dataset, SessionSettings.load())
             stages.append(_load_sessions(maker, settings, tokens, progress))
     seconds = time.monotonic() - started
     return SeedReport(set_id, tuple(stages), tokens_path, settings.reset, seconds)

@@ -20,6 +20,8 @@ from flashsale.seeding.dataset import Dataset, Portion
 from flashsale.seeding.settings import SeedSettings, Window
 from flashsale.storage import tables
 from flashsale.storage.mysql import transaction, translated
+from flashsale.storage.roles import Ledgers
+from flashsale.store_urls import lane_of
 
 _AT_ONCE = 10_000
 _KEYS_AT_ONCE = 1_000
@@ -123,7 +125,8 @@ def check_tables(connection: Connection, known: Owned) -> bool:
         for table in present:
             # A replica or worker that was there first has given the two stores their epoch, and
             # drawn a generation.
-            marks = f"WHERE stream NOT IN ('{keys.EPOCH}', '{keys.PERMIT}')"
+            names = ", ".join(f"'{lane.epoch}', '{lane.permit}'" for lane in keys.EVERY_LANE)
+            marks = f"WHERE stream NOT IN ({names})"
             but = marks if table is tables.stream_position else ""
             if connection.execute(text(f"SELECT 1 FROM {table.name} {but} LIMIT 1")).first():  # noqa: S608 - as above
                 raise UsageError(
@@ -166,7 +169,7 @@ def check_phones(connection: Connection, known: Owned, dataset: Dataset) -> None
         )
 
 
-def check_resettable(connection: Connection, ledger: Redis, known: Owned) -> None:
+def check_resettable(connection: Connection, ledger: Ledgers, known: Owned) -> None:
     """Raises UsageError where MySQL or the ledger holds what no data set of ours made."""
     for other, name in _foreign(connection, _REFERENCES):
         raise UsageError(
@@ -186,7 +189,7 @@ def check_resettable(connection: Connection, ledger: Redis, known: Owned) -> Non
             f"--reset: the database holds rows that no data set made ({told}), of people who "
             f"signed in themselves perhaps; nothing was deleted: {_CURE}"
         )
-    sale = next(_foreign_sales(ledger, known), None)
+    sale = next((sale for each in ledger.clients for sale in _foreign_sales(each, known)), None)
     if sale is not None:
         raise UsageError(
             f"--reset: the ledger holds a sale of voucher {sale}, which is none of this "
@@ -219,11 +222,10 @@ def _conditions(known: Owned) -> dict[str, str]:
     """Which rows of each table are a data set's, what hangs on others first."""
     user, voucher = known.sql("user_id", tables.user), known.sql("voucher_id", tables.voucher)
     blog = known.sql("blog_id", tables.blog)
+    marks = [(lane.stream_orders, lane.epoch, lane.permit) for lane in keys.EVERY_LANE]
+    names = ", ".join(f"'{name}'" for some in marks for name in some)
     stream = (
-        f"(stream IN ('{keys.STREAM_ORDERS}', '{keys.EPOCH}', '{keys.PERMIT}') "
-        f"OR stream LIKE '{keys.ORDER_COUNTERS}')"
-        if known.ids
-        else "FALSE"
+        f"(stream IN ({names}) OR stream LIKE '{keys.ORDER_COUNTERS}')" if known.ids else "FALSE"
     )
     hanging = {
         tables.voucher_order: f"{user} AND {voucher}",
@@ -247,16 +249,14 @@ def _pieces(known: Owned, name: str) -> Iterator[str]:
             yield f"{_KEYS[name]} BETWEEN {start} AND {min(start + _AT_ONCE - 1, ids[-1])}"
 
 
-_STREAMS = (keys.STREAM_ORDERS, keys.STREAM_DEAD)
-
-
 def _foreign_sales(ledger: Redis, known: Owned) -> Iterator[int]:
     """Vouchers that the ledger sells, or holds orders of, and that no data set made."""
+    lane = lane_of(ledger)
     for name in ledger.scan_iter(match=keys.SALES, count=_KEYS_AT_ONCE):
-        found = keys.voucher_of(name)
+        found = keys.voucher_of(name) if lane.has(name) else None
         if found is not None and not known.has(tables.voucher, found):
             yield found
-    for stream in _STREAMS:
+    for stream in (lane.stream_orders, lane.stream_dead):
         for voucher_id in _ordered(ledger, stream):
             if not known.has(tables.voucher, voucher_id):
                 yield voucher_id
@@ -289,7 +289,12 @@ def ledger_keys(ledger: Redis, known: Owned) -> Iterator[str]:
     if not known.ids:
         return
     dataset = Dataset(SeedSettings(seed=known.seed or 0), Window.never())
-    found = (name for name in ledger.scan_iter(count=2_000) if keys.belongs_to_data_set(name))
+    lane = lane_of(ledger)
+    found = (
+        name
+        for name in ledger.scan_iter(count=2_000)
+        if keys.belongs_to_data_set(name) and lane.has(name)
+    )
     while batch := list(islice(found, _KEYS_AT_ONCE)):
         sessions = [name for name in batch if keys.is_session(name)]
         yield from _own_sessions(ledger, sessions, known, dataset)

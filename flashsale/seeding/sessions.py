@@ -5,7 +5,6 @@ Those that still live are kept, the rest is made. The file is secret: 0600 from 
 
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -15,14 +14,15 @@ from typing import Self, cast
 
 from redis import Redis
 
-from flashsale import keys
-from flashsale.accounts.sessions import Owner, creation
+from flashsale.accounts.sessions import Owner, creation, draw_token
 from flashsale.errors import UsageError
-from flashsale.lua.scripts import Script, Word, script
+from flashsale.keys import Layout
+from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.secret_file import private_folder
 from flashsale.seeding.dataset import Dataset
 from flashsale.settings import SessionSettings
+from flashsale.storage.roles import Ledgers, ledgers
 
 BATCH = 500
 """Sessions of one script: with `appendfsync always` they share one fsync, and nobody else waits
@@ -36,8 +36,10 @@ Held = tuple[int, str]
 class SessionMaker:
     """Brings sessions into the ledger. Its calls may raise redis' errors; see `stores.opened`."""
 
-    def __init__(self, ledger: Redis, dataset: Dataset, settings: SessionSettings) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, ledger: Redis | Ledgers, dataset: Dataset, settings: SessionSettings
+    ) -> None:
+        self._ledgers = ledgers(ledger)
         self._dataset = dataset
         self._settings = settings
 
@@ -52,7 +54,11 @@ class SessionMaker:
         """
         tokens = self._alive([(user_id, token) for user_id, token in pairs if token])
         wanted = [user_id for user_id, _ in pairs if user_id <= self._dataset.users]
-        made = {user_id: secrets.token_hex(16) for user_id in wanted if user_id not in tokens}
+        made = {
+            user_id: draw_token(self._layout, user_id)
+            for user_id in wanted
+            if user_id not in tokens
+        }
         self._create(made)
         tokens |= made
         return [(user_id, tokens[user_id]) for user_id, _ in pairs if user_id in tokens], len(made)
@@ -60,26 +66,36 @@ class SessionMaker:
     def _alive(self, held: Sequence[Held]) -> dict[int, str]:
         if not held:
             return {}
-        owners = self._run(
-            _READ,
-            [keys.login_token(token) for _, token in held],
-            self._settings.sliding_ms,
-        )
-        pairs = zip(held, cast(list[str], owners), strict=True)
-        return {user_id: token for (user_id, token), owner in pairs if owner == str(user_id)}
+        alive: dict[int, str] = {}
+        for ledger, lane in zip(self._ledgers.clients, self._layout.lanes, strict=True):
+            mine = [pair for pair in held if self._layout.of_token(pair[1]) is lane]
+            if mine:
+                names = [lane.login_token(token) for _, token in mine]
+                owners = _run(ledger, Call(_READ, names, self._settings.sliding_ms))
+                pairs = zip(mine, cast(list[str], owners), strict=True)
+                alive |= {user: token for (user, token), owner in pairs if owner == str(user)}
+        return alive
 
     def _create(self, tokens: dict[int, str]) -> None:
-        if not tokens:
-            return
-        users = [self._dataset.user(user_id) for user_id in tokens]
-        owners = [Owner(user_id, nick_name, icon) for user_id, _, nick_name, icon in users]
-        call = creation(list(tokens.values()), owners, self._settings)
-        leaving = cast(list[str], self._run(call.script, call.keys, call.args))
-        if leaving:
-            self._ledger.unlink(*leaving)
+        for ledger, lane in zip(self._ledgers.clients, self._layout.lanes, strict=True):
+            mine = [user_id for user_id in tokens if self._layout.of_user(user_id) is lane]
+            if not mine:
+                continue
+            users = [self._dataset.user(user_id) for user_id in mine]
+            owners = [Owner(user_id, nick_name, icon) for user_id, _, nick_name, icon in users]
+            wanted = [tokens[user_id] for user_id in mine]
+            call = creation(wanted, owners, self._settings, self._layout)
+            leaving = cast(list[str], _run(ledger, call))
+            if leaving:
+                ledger.unlink(*leaving)
 
-    def _run(self, body: Script, names: Sequence[str], values: Sequence[Word]) -> object:
-        return self._ledger.eval(body.text, len(names), *names, *values)
+    @property
+    def _layout(self) -> Layout:
+        return self._ledgers.layout
+
+
+def _run(ledger: Redis, call: Call) -> object:
+    return ledger.eval(call.script.text, len(call.keys), *call.keys, *call.args)
 
 
 def batches(

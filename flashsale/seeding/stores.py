@@ -9,11 +9,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from flashsale import keys
-from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.errors import Indeterminate, Unavailable, UnreachableError, UsageError
 from flashsale.storage.mysql import check_writable, engine
-from flashsale.storage.roles import sync_client
-from flashsale.store_urls import CONNECT_TIMEOUT_S, StoreUrl, read_mysql_url, read_redis_url
+from flashsale.storage.roles import Ledgers
+from flashsale.store_urls import CONNECT_TIMEOUT_S, StoreUrl, read_ledger_url, read_mysql_url
 
 _CURE = "start a stack with `flashsale serve --detach`, or check"
 
@@ -34,8 +33,18 @@ class Stores:
     """The stores, open. Their clients' errors end in `opened`."""
 
     pool: Engine
-    ledger: Redis
+    ledgers: Ledgers
     cache: Redis
+
+    @property
+    def ledger(self) -> Redis:
+        """The ledger where it is one server. Raises UsageError for a cluster's, of which whoever
+        asks here would see a part."""
+        if not self.ledgers.layout.is_whole:
+            raise UsageError(
+                "this knows no ledger on a Redis Cluster yet; docs/scaling.md lists what does"
+            )
+        return self.ledgers.home
 
 
 @contextmanager
@@ -47,11 +56,12 @@ def opened(urls: StoreUrls) -> Iterator[Stores]:
     """
     database = read_mysql_url(urls.mysql_url, "--mysql-url")
     places = [
-        ("ledger", urls.ledger_url, read_redis_url(urls.ledger_url, "--ledger-url")),
-        ("cache", urls.cache_url, read_redis_url(urls.cache_url, "--cache-url")),
+        ("ledger", urls.ledger_url, read_ledger_url(urls.ledger_url, "--ledger-url")),
+        ("cache", urls.cache_url, read_ledger_url(urls.cache_url, "--cache-url")),
     ]
     pool = engine(urls.mysql_url)
-    ledger, cache = sync_client(urls.ledger_url), sync_client(urls.cache_url)
+    ledger = Ledgers.at(urls.ledger_url)
+    cache = Ledgers.at(urls.cache_url).home  # some name the ledger in its place, and ask nothing
     try:
         for role, url, place in places:
             _ping(role, url, place)
@@ -71,8 +81,10 @@ def opened(urls: StoreUrls) -> Iterator[Stores]:
 
 def _ping(role: str, url: str, place: StoreUrl) -> None:
     try:
-        with sync_client(url, timeout_s=CONNECT_TIMEOUT_S) as client:
-            client.delete(keys.PROBE)  # a replica refuses it, and nothing is written
+        found = Ledgers.at(url, timeout_s=CONNECT_TIMEOUT_S)
+        for client, lane in zip(found.clients, found.layout.lanes, strict=True):
+            with client:
+                client.delete(lane.probe)  # a replica refuses it, and nothing is written
     except RedisError as error:
         raise UnreachableError(
             f"the {role} at {place} does not answer: {_line(error)}; {_CURE} --{role}-url"

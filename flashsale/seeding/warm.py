@@ -36,9 +36,11 @@ from flashsale.seeding.existing import unlink
 from flashsale.seeding.settings import Progress
 from flashsale.seeding.stores import StoreUrls, opened
 from flashsale.settings import BloomSettings, CacheSettings, CatalogSettings, LockSettings
-from flashsale.storage.channel import Channel
+from flashsale.storage.lanes import ledger_channel
 from flashsale.storage.mysql import Database, engine, translated
+from flashsale.storage.roles import Ledgers
 from flashsale.storage.tables import blog, seckill_voucher, shop
+from flashsale.store_urls import lane_of
 
 T = TypeVar("T")
 
@@ -111,7 +113,7 @@ def storefront_cache(
 ) -> Iterator[StorefrontCache]:
     """The storefront over the stores at `urls`, which have answered before."""
     cache = CacheClient(urls.cache_url, CacheSettings.load(), BloomSettings.load())
-    ledger = Channel(urls.ledger_url, connections_max=1, timeout_s=2.0)
+    ledger = ledger_channel(urls.ledger_url, connections_max=1, timeout_s=2.0)
     database = Database(engine(urls.mysql_url), threads_max=_THREADS)
     parts = Storefront(database, cache, ledger, catalog or CatalogSettings.load())
     locks = TaskLocks(urls.cache_url, urls.ledger_url, LockSettings.load())
@@ -195,8 +197,9 @@ def warm(urls: StoreUrls, progress: Progress, catalog: CatalogSettings | None = 
     """
     with opened(urls) as stores:
         terms = _terms(stores.pool)
-        _check_books(Books(stores.ledger, stores.pool))
-        loaded, already = _load_all(stores.ledger, terms, progress)
+        for ledger in stores.ledgers.clients:
+            _check_books(Books(ledger, stores.pool))
+        loaded, already = _load_all(stores.ledgers, terms, progress)
         with storefront_cache(urls, catalog) as cache:
             return WarmReport(loaded, already, cache.warm(progress))
 
@@ -222,7 +225,7 @@ def _terms(pool: Engine) -> list[Terms]:
 
 
 def _load_all(
-    ledger: Redis, sales: Sequence[Terms], progress: Progress
+    ledger: Ledgers, sales: Sequence[Terms], progress: Progress
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The vouchers loaded now, and those loaded before."""
     progress.begin("sales", len(sales))
@@ -242,11 +245,19 @@ def _load_all(
     return _ids(loaded), _ids(already)
 
 
-def _strangers(ledger: Redis, sales: Sequence[Terms]) -> list[ViolationError]:
+def _strangers(ledger: Ledgers, every: Sequence[Terms]) -> list[ViolationError]:
     """The sales in the ledger that are not the ones MySQL means: another data set's."""
+    found: list[ViolationError] = []
+    for client, lane in zip(ledger.clients, ledger.layout.lanes, strict=True):
+        found += _strangers_in(client, [one for one in every if lane.sells(one.voucher_id)])
+    return found
+
+
+def _strangers_in(ledger: Redis, sales: Sequence[Terms]) -> list[ViolationError]:
+    lane = lane_of(ledger)
     pipeline = ledger.pipeline(transaction=False)
     for terms in sales:
-        pipeline.hmget(keys.seckill_sale(terms.voucher_id), "begin", "end")
+        pipeline.hmget(lane.seckill_sale(terms.voucher_id), "begin", "end")
     return [
         ViolationError(
             f"the ledger's sale of voucher {terms.voucher_id} has another begin or end than "

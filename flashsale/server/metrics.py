@@ -23,6 +23,7 @@ from flashsale.cache.entry import Source
 from flashsale.catalog.pictures import Pictures
 from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
+from flashsale.seckill.lane_claims import LaneClaims
 from flashsale.server.app import App
 
 _STORMS_OWN = frozenset({Outcome.REFUSED, Outcome.UNSENT, Outcome.INDETERMINATE})
@@ -76,7 +77,7 @@ def _method_and_path(route: str) -> list[str]:
 class ClaimCollector(Collector):
     """Claims by outcome, and those whose answer was lost."""
 
-    def __init__(self, claims: Claims) -> None:
+    def __init__(self, claims: Claims | LaneClaims) -> None:
         self._claims = claims
 
     def collect(self) -> Iterator[Metric]:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from flashsale.cache.client import CacheClient
 from flashsale.catalog.pictures import Pictures
 from flashsale.catalog.storefront import Storefront
 from flashsale.errors import FlashsaleError, Indeterminate, Unavailable, UnreachableError
+from flashsale.keys import SINGLE
 from flashsale.locks.batch import LockCollector
 from flashsale.locks.task import TaskLocks
 from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims
+from flashsale.seckill.lane_claims import LaneClaims
 from flashsale.seckill.permit import Books, Permits
 from flashsale.server.app import UNKNOWN, App, Router
 from flashsale.server.caller import Callers, ClientAddresses, parse_networks
@@ -53,11 +55,12 @@ from flashsale.settings import (
     SessionSettings,
     StoreSettings,
 )
-from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Gate
+from flashsale.storage.lanes import channels_of, ledger_channel
 from flashsale.storage.metrics import ChannelCollector, GateCollector, Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import Database, engine
 from flashsale.storage.roles import sync_client
+from flashsale.store_urls import layout_of
 
 log = structlog.get_logger(__name__)
 
@@ -82,16 +85,13 @@ class Replica:
         self._claim_settings = ClaimSettings.load()
         self._sessions = Sessions(stores.ledger_url, session_settings)
         pool = engine(stores.mysql_url)
-        self._permits = Permits(Books(sync_client(stores.ledger_url), pool))
-        self._claims = Claims(
-            stores.ledger_url, self._claim_settings, session_settings, self._permits
-        )
+        self._claims, self._keep_permits = self._make_claims(stores, session_settings, pool)
         self._database = Database(pool, threads_max=self._settings.mysql_threads_max)
         # Pages have connections and threads of their own: however dear they are made, orders,
         # claims and sign-ins do not wait behind them.
         page_pool = engine(stores.mysql_url)
         self._pages = Database(page_pool, threads_max=self._settings.mysql_page_threads_max)
-        self._ledger = Channel(stores.ledger_url, connections_max=8, timeout_s=2.0)
+        self._ledger = ledger_channel(stores.ledger_url, connections_max=8, timeout_s=2.0)
         cache = CacheClient(stores.cache_url, CacheSettings.load(), BloomSettings.load())
         self._storefront = Storefront(self._pages, cache, self._ledger, CatalogSettings.load())
         self._locks = TaskLocks(stores.cache_url, stores.ledger_url, LockSettings.load())
@@ -106,18 +106,29 @@ class Replica:
         if socket is not None:  # any user of this machine may come by the port, past any proxy
             self.app.by_address = router.only(OWN_PATHS)
 
+    def _make_claims(
+        self, stores: StoreSettings, sessions: SessionSettings, pool: Engine
+    ) -> tuple[Claims | LaneClaims, Callable[[], Coroutine[Any, Any, None]]]:
+        """The claim service, and the duty that keeps its permits."""
+        url, settings = stores.ledger_url, self._claim_settings
+        if layout_of(url) is not SINGLE:
+            lanes = LaneClaims(url, settings, sessions, self._sessions, pool)
+            return lanes, lanes.keep_permits
+        permits = Permits(Books(sync_client(url), pool))
+        return Claims(url, settings, sessions, permits), permits.keep
+
     def _metrics(self, pools: Mapping[str, Engine]) -> Metrics:
         cache = self._storefront.cache
         gates: dict[str, Gate[Any, Any]] = {
-            "claim": self._claims.gate,
-            "session": self._sessions.gate,
+            **self._claims.gates,
+            **self._sessions.named_gates,
             "cache_read": cache.calls.reads,
             "cache_call": cache.calls.scripts,
         }
         channels = {
             **self._claims.channels,
-            "session": self._sessions.channel,
-            "ledger": self._ledger,
+            **self._sessions.named_channels,
+            **channels_of("ledger", self._ledger),
             **cache.calls.channels,
         }
         return Metrics(
@@ -202,7 +213,7 @@ class Replica:
             loop.create_task(duty)
             for duty in (
                 self._claims.keep_time(),
-                self._permits.keep(),
+                self._keep_permits(),
                 self._lag.keep(),
                 *self._storefront.duties(self._locks),
             )
@@ -210,7 +221,7 @@ class Replica:
 
     async def _sync_clock(self) -> None:
         try:
-            await self._claims.clock.sync()
+            await self._claims.sync_clocks()
         except (Unavailable, Indeterminate) as trouble:
             log.warning("started without the ledger", trouble=str(trouble))
 

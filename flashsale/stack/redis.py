@@ -5,6 +5,7 @@ And who may do what in it.
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote
@@ -34,6 +35,9 @@ _SELLS = (
 """What sells reads and writes its own keys, runs our scripts and asks which server it speaks to. It
 empties no store, lists no keys of others, and neither reads nor changes a server's settings."""
 
+_IN_CLUSTER = "+command +cluster|slots"
+"""On a cluster they ask who has which slots, in addition."""
+
 _WORKS = f"{_SELLS} +config|get"
 """A worker tells whether the ledger keeps its policy, too."""
 
@@ -43,15 +47,16 @@ _COUNTS = (
 )
 
 
-def account_rules(role: RedisRole) -> Mapping[Account, str]:
+def account_rules(role: RedisRole, *, in_cluster: bool = False) -> Mapping[Account, str]:
     """What each account may do in a Redis of this role, in Redis' own words. Pure."""
     of_ledger = role is RedisRole.LEDGER
     replica = keys.REPLICA_LEDGER if of_ledger else keys.REPLICA_CACHE
     worker = keys.WORKER_LEDGER if of_ledger else keys.WORKER_CACHE
+    more = f" {_patterns(keys.LANES)} {_IN_CLUSTER}" if in_cluster else ""
     return {
         Account.OWNER: "~* &* +@all",
-        Account.REPLICA: f"resetkeys {_patterns(replica)} {_SELLS}",
-        Account.WORKER: f"resetkeys {_patterns(worker)} {_WORKS}",
+        Account.REPLICA: f"resetkeys {_patterns(replica)} {_SELLS}{more}",
+        Account.WORKER: f"resetkeys {_patterns(worker)} {_WORKS}{more}",
         Account.EXPORTER: _COUNTS,
     }
 
@@ -70,7 +75,7 @@ def _patterns(names: Sequence[str]) -> str:
     return " ".join(f"~{name}" for name in names)
 
 
-_ACCOUNTS_FILE = "accounts.acl"
+_ACCOUNTS_FILE, _TRUSTED_FILE = "accounts.acl", "trusted.conf"
 _NOBODY = "user default off resetpass ~* &* +@all"
 """Lets nobody in. But it is who Redis is while it loads its append-only file: what that user is not
 allowed, EXEC among it, is left out there, and with it whatever a script has written."""
@@ -83,6 +88,24 @@ port 0
 unixsocket {path}
 unixsocketperm 600
 """
+
+_IN_A_CLUSTER = """\
+cluster-enabled yes
+cluster-port {bus}
+cluster-config-file nodes.conf
+cluster-node-timeout {timeout_ms}
+cluster-require-full-coverage no
+cluster-replica-validity-factor 0
+cluster-migration-barrier 1
+"""
+_TRUSTED = """\
+masteruser {user}
+masterauth {password}
+"""
+"""In a file of this user's: what stands in a command line, others can see."""
+
+NODE_TIMEOUT_MS = 2_000
+"""A master that nobody has heard of for so long is replaced by its replica."""
 
 _SHARED = """\
 tcp-backlog 4096
@@ -115,12 +138,22 @@ appendonly no
 DEFAULT_MEMORY_MB = {RedisRole.LEDGER: 2048, RedisRole.CACHE: 256}
 
 
+@dataclass(frozen=True)
+class ClusterPart:
+    """What makes a server a node of a cluster: the port that nodes speak to one another by, and the
+    passwords that all of them have in common."""
+
+    bus: Port
+    passwords: Mapping[Account, str]
+
+
 class RedisServer(Service):
     """A private Redis in `directory`, with its role's policy.
 
     By a socket it lets in the accounts, each with a password, and `url` is the owner's; so it does
-    on a port for those whose `passwords` are given. On any other port of loopback it is open to
-    everybody on this machine. Data of the ledger survives a restart in the same directory.
+    on a port for those whose `passwords` are given, and as a node of a cluster. On any other port
+    of loopback it is open to everybody on this machine. Data of the ledger survives a restart in
+    the same directory.
     """
 
     def __init__(
@@ -128,14 +161,15 @@ class RedisServer(Service):
         role: RedisRole,
         directory: Path,
         *,
+        name: str = "",
         port: Port | None = None,
         socket: Socket | None = None,
         log: Path | None = None,
         memory_mb: int | None = None,
         binary: Binary | None = None,
         durability: Durability = Durability.ALWAYS,
-        name: str | None = None,
         passwords: Mapping[Account, str] | None = None,
+        cluster: ClusterPart | None = None,
     ) -> None:
         super().__init__(name or str(role), directory, place=socket or port, log=log)
         self.kind = f"redis-{role}"
@@ -143,6 +177,8 @@ class RedisServer(Service):
         self._memory_mb = memory_mb or DEFAULT_MEMORY_MB[role]
         self._binary = binary
         self._durability = durability
+        self.cluster = cluster
+        passwords = cluster.passwords if cluster else passwords
         self._is_open = socket is None and passwords is None
         self._passwords = passwords or new_passwords()
 
@@ -169,24 +205,34 @@ class RedisServer(Service):
             if not line.startswith("#")
             for word in _argument(*line.split(" ", 1))
         ]
+        if self.cluster:
+            owner = _TRUSTED.format(user=Account.OWNER, password=self._passwords[Account.OWNER])
+            arguments = [write_private(self.directory / _TRUSTED_FILE, owner).name, *arguments]
         return CommandLine([binary.path, *arguments], binary.environment(), self.directory)
 
     def _way_in(self) -> str:
-        way = (
-            _BY_PORT.format(host=self.place.host, port=self.place.number)
-            if isinstance(self.place, Port)
-            else _BY_SOCKET.format(path=self.place.path)
-        )
+        if isinstance(self.place, Socket):
+            way = _BY_SOCKET.format(path=self.place.path)
+        else:
+            way = _BY_PORT.format(host=self.place.host, port=self.place.number)
         if self._is_open:
             return way
+        if self.cluster:
+            bus = self.cluster.bus.number
+            way += _IN_A_CLUSTER.format(bus=bus, timeout_ms=NODE_TIMEOUT_MS)
         accounts = write_private(self.directory / _ACCOUNTS_FILE, "\n".join(self._accounts()))
         return f"{way}aclfile {accounts}\n"
 
     def _accounts(self) -> list[str]:
         """Who is let in, a line each, and an empty one."""
-        rules = account_rules(self.role)
+        rules = account_rules(self.role, in_cluster=self.cluster is not None)
         own = [account_line(each, word, rules[each]) for each, word in self._passwords.items()]
         return [_NOBODY, *own, ""]
+
+    def stop(self) -> None:
+        super().stop()
+        if self.cluster:
+            self.cluster.bus.close()
 
     def is_ready(self, timeout_s: float) -> bool:
         return probe.redis_reply(read_redis_url(self.url), timeout_s) == "+PONG"

@@ -34,6 +34,11 @@ class StackSettings(Settings):
         8081, ge=0, le=65_000, description="The first replica's port, where it is free."
     )
 
+    cluster: bool = Field(
+        False,
+        description="Whether the private ledger is a Redis Cluster: three masters, three replicas.",
+    )
+
     observe: bool = Field(False, description="Whether Prometheus and its exporters run beside it.")
     observe_interval_s: float = Field(5.0, ge=0.1, le=60, description="How often they are asked.")
 

@@ -15,6 +15,7 @@ from flashsale.model import Durability
 from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.settings import PICTURES_PATH, ClaimSettings, PictureSettings, ReplicaSettings
 from flashsale.stack import probe
+from flashsale.stack.cluster import LedgerCluster
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer, queues_hold
 from flashsale.stack.port import Port, Socket
@@ -250,6 +251,8 @@ class Stack:
         return {name: url_for(account) for name, url_for in self._stores.items()}
 
     def _ledger(self, say: Say) -> UrlFor:
+        if self.settings.cluster:
+            return self._cluster(say)
         if not self.settings.ha:
             return self._redis(RedisRole.LEDGER, say)
         say("starting the ledger's Redis, its replica and their Sentinels")
@@ -258,6 +261,18 @@ class Stack:
         pair.await_link()
         self._bring_up(pair.sentinels)
         return pair.url_for
+
+    def _cluster(self, say: Say) -> UrlFor:
+        cluster = LedgerCluster(
+            self.state_dir / RedisRole.LEDGER,
+            self._log,
+            memory_mb=self.settings.ledger_memory_mb,
+            durability=self.settings.durability,
+        )
+        say(f"starting the ledger's Redis Cluster ({len(cluster.nodes)} nodes)")
+        self._bring_up(cluster.nodes)
+        cluster.form()
+        return cluster.url_for
 
     def _redis(self, role: RedisRole, say: Say) -> UrlFor:
         say(f"starting the {role} Redis")

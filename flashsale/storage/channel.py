@@ -14,20 +14,24 @@ from typing import Any, cast
 
 from hiredis import Reader, pack_command
 from redis._parsers import BaseParser
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     InvalidResponse,
     MasterDownError,
+    MovedError,
     NoScriptError,
     RedisError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.keys import SINGLE, WHOLE, Lane
 from flashsale.lua.scripts import Call, Word
 from flashsale.storage.roles import RECYCLE_S, Confirmation, async_client, is_demoted, trouble
+from flashsale.storage.topology import topology
+from flashsale.store_urls import of_node
 
 
 class Lost(Indeterminate):
@@ -180,10 +184,13 @@ class Channel:
 
     Replies are text, or bytes where `text` is False: then no reply can fail to be decoded.
 
+    Of a ledger on a cluster it is with the master of one `lane`, which has to be named.
     With a `confirmation` every `run` asks the replicas in the same write. What they do not confirm
     is Indeterminate, whatever was replied, and every connection ends: a new one is used once they
     answer for it, so that while they are away nothing is sent.
     """
+
+    layout = SINGLE
 
     def __init__(
         self,
@@ -193,9 +200,13 @@ class Channel:
         timeout_s: float,
         text: bool = True,
         opening: Opening | None = None,
+        lane: Lane = WHOLE,
         confirmation: Confirmation | None = None,
     ) -> None:
-        self._pool = async_client(url, connections_max=connections_max).connection_pool
+        self._masters = None if lane is WHOLE else topology(url)
+        self._lane = lane
+        node = url if lane is WHOLE else of_node(url)
+        self._pool = async_client(node, connections_max=connections_max).connection_pool
         self._pool.connection_kwargs["decode_responses"] = text
         self._pool.connection_kwargs["socket_timeout"] = None  # one timeout, around the whole call
         self._idle: deque[_Wire] = deque()
@@ -241,6 +252,8 @@ class Channel:
                         replies[-1] = (await self._exchange(wire, [confirming.words], due_s))[0]
         finally:
             self._give_back(wire)
+        if self._masters is not None:
+            await self._follow(calls, replies, due_s)
         replies = [trouble(r) if isinstance(r, RedisError) else r for r in replies]
         return replies if confirming is None else self._confirmed(confirming, replies)
 
@@ -286,6 +299,8 @@ class Channel:
         """Use none of the connections again that are there now: they lead to a server that is not,
         or may not be, the one to be spoken to."""
         self._demoted_s = monotonic()
+        if self._masters is not None:
+            self._masters.doubt()
 
     async def aclose(self) -> None:
         """Close every idle connection."""
@@ -325,12 +340,15 @@ class Channel:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout_at(due_s):
+                await self._lead(connection)
                 await connection.connect()  # type: ignore[no-untyped-call]
             if await connection.can_read():
                 raise RedisConnectionError("the server spoke before it was asked")
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
             self.unreachable += 1
+            if self._masters is not None:
+                self._masters.doubt()
             raise Unavailable(f"Redis cannot be reached: {error}") from error
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -341,7 +359,10 @@ class Channel:
         writer.transport.set_protocol(wire)
         try:
             if self._opening is not None:
-                self._opening.check(await self._exchange(wire, self._opening.commands, due_s))
+                opened = await self._exchange(wire, self._opening.commands, due_s)
+                if self._masters is not None:
+                    _check_led(opened)
+                self._opening.check(opened)
             if self._confirmation is not None:
                 asked = self._confirmation
                 # Of a connection that has asked for nothing yet, it would be of nothing.
@@ -358,6 +379,43 @@ class Channel:
         self.in_use -= 1
         self._idle.append(wire)
         self._free.release()
+
+    async def _follow(
+        self, calls: Sequence[Call | Plain], replies: list[Any], due_s: float
+    ) -> None:
+        """Send again, to where the lane is now, what the server said has moved: it did nothing.
+
+        While a slot is on its way (ASK, TRYAGAIN) nothing is sent anywhere else: part of the lane
+        may be at either end, and a script needs all of it. That is shed until it has settled.
+        """
+        moved = [i for i, _ in enumerate(calls) if isinstance(replies[i], MovedError)]
+        if not moved:
+            return
+        try:
+            wire = await self._taken(due_s)
+        except Unavailable as trouble:
+            for i in moved:
+                replies[i] = trouble
+            return
+        try:
+            again = await self._exchange(wire, [calls[i].command() for i in moved], due_s)
+            for i, reply in zip(moved, again, strict=True):
+                call = calls[i]
+                if isinstance(reply, NoScriptError) and isinstance(call, Call):
+                    reply = await self._load_and_run(wire, call, due_s)
+                replies[i] = reply
+            if self._confirmation is not None:
+                replies[-1] = (await self._exchange(wire, [self._confirmation.words], due_s))[0]
+        finally:
+            self._give_back(wire)
+
+    async def _lead(self, connection: AbstractConnection) -> None:
+        """Name the place that a connection is to be opened to, of a lane."""
+        if self._masters is not None and isinstance(connection, Connection):
+            place = self._masters.known(self._lane)
+            if place is None:
+                place = await asyncio.to_thread(self._masters.place, self._lane)
+            connection.host, connection.port = place
 
     async def _exchange(
         self, wire: _Wire, commands: Sequence[Sequence[Word]], due_s: float
@@ -376,6 +434,8 @@ class Channel:
         missing = len(commands) - len(replies)
         if missing:
             self.lost += 1
+            if self._masters is not None:
+                self._masters.doubt()
             replies += [Lost(f"Redis did not answer: {wire.why}")] * missing
         return replies
 
@@ -384,3 +444,11 @@ class Channel:
         if isinstance(loaded, (RedisError, Unavailable, Indeterminate)):
             return Unavailable(f"the script {call.script.name} could not be loaded: {loaded}")
         return (await self._exchange(wire, [call.command()], due_s))[0]
+
+
+def _check_led(replies: Sequence[Any]) -> None:
+    """Raises Unavailable where a lane's connection was led to a server that has it no more: that
+    says nothing of the lane itself."""
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise trouble(reply)

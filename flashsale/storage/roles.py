@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.client import Pipeline
 from redis.connection import AbstractConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
@@ -27,15 +28,20 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
     WatchError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from flashsale.errors import Indeterminate, Unavailable
+from flashsale.keys import WHOLE, Lane, Layout
 from flashsale.lua.scripts import REFUSED, Call, Word
 from flashsale.sentinels import DRIVER, client_url, follow
 from flashsale.settings import ClaimSettings
-from flashsale.store_urls import read_redis_url
+from flashsale.storage.topology import Topology, topology
+from flashsale.store_urls import LaneClient, lane_of, layout_of, of_node, read_redis_url
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,9 +67,10 @@ _NOT_EXECUTED = (
     AuthenticationError,
     ClusterDownError,
     MasterDownError,
-    MovedError,
+    AskError,  # MovedError among it: the slot is not, or not wholly, at this node
+    TryAgainError,
 )
-_DEMOTED = (ReadOnlyError, AuthenticationError, MasterDownError)
+_DEMOTED = (ReadOnlyError, AuthenticationError, MasterDownError, MovedError)
 
 RECYCLE_S = 300.0
 """A connection older than this is made anew: behind one name another server may have taken over,
@@ -109,29 +116,108 @@ def _ending(kind: type[AbstractConnection]) -> type[AbstractConnection]:
     return Ending
 
 
-def sync_client(url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "redis.Redis":
+def _led(kind: type[AbstractConnection], lane: Lane, masters: Topology) -> type[AbstractConnection]:
+    """`kind` of connection, but each time it is made it leads to the master of `lane`."""
+
+    class Led(_ending(kind)):  # type: ignore[misc]  # as above
+        def connect_check_health(self, *args: Any, **words: Any) -> None:
+            if not self._sock:
+                self.host, self.port = masters.place(lane)
+            try:
+                super().connect_check_health(*args, **words)
+            except (RedisConnectionError, RedisTimeoutError, OSError):
+                masters.doubt()
+                raise
+
+        def read_response(self, *args: Any, **words: Any) -> Any:
+            try:
+                return super().read_response(*args, **words)
+            except (RedisConnectionError, *_DEMOTED):
+                masters.doubt()
+                raise
+
+    return Led
+
+
+class Ledgers:
+    """A synchronous client for each lane of one ledger, whichever its layout."""
+
+    def __init__(self, clients: "Sequence[redis.Redis]", layout: Layout) -> None:
+        self.clients = tuple(clients)
+        self.layout = layout
+
+    def __repr__(self) -> str:
+        return f"<Ledgers of {len(self.clients)}>"
+
+    @classmethod
+    def at(cls, url: str, *, timeout_s: float = CALL_TIMEOUT_S) -> "Ledgers":
+        """Those of the ledger at `url`. Raises UsageError."""
+        layout = layout_of(url)
+        clients = [sync_client(url, lane=lane, timeout_s=timeout_s) for lane in layout.lanes]
+        return cls(clients, layout)
+
+    @property
+    def home(self) -> "redis.Redis":
+        """The client of the home lane."""
+        return self.clients[0]
+
+    def of(self, voucher_id: int) -> "redis.Redis":
+        """The client of the lane that has a voucher's sale."""
+        return self.clients[voucher_id % len(self.clients)]
+
+    def of_order(self, order_id: int) -> "redis.Redis":
+        """The client of the lane whose counter an order id is of (seckill/ids.py)."""
+        return self.clients[(order_id & 0xFFFF_FFFF) % len(self.clients)]
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in self.clients:
+            client.close()
+
+
+def ledgers(of: "redis.Redis | Ledgers") -> Ledgers:
+    """The same ledger as one of lanes: a client of a single server is the only one."""
+    return of if isinstance(of, Ledgers) else Ledgers([of], Layout((lane_of(of),)))
+
+
+def sync_client(
+    url: str, *, lane: Lane = WHOLE, timeout_s: float = CALL_TIMEOUT_S
+) -> "redis.Redis":
     """A blocking client, text replies, no retry. A blocking XREADGROUP needs its own, longer one.
+    On a cluster it is of one lane, which has to be named.
 
     No reply can fail to be text: somebody may have written anything where we read.
+
     Behind Sentinels each connection leads to who is the primary then.
 
-    Raises UsageError for a URL that is not one of a Redis.
+    Raises UsageError for a URL that is not one of a Redis, or of a cluster where no lane is named.
     """
-    place = read_redis_url(url)
-    client = redis.Redis.from_url(
-        client_url(place, url),
-        protocol=2,
-        decode_responses=True,
-        encoding_errors="surrogateescape",  # bytes that are no text come, and go back, as they are
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=timeout_s,
+    masters = topology(url) if lane is not WHOLE else None
+    if masters is None:
+        place = read_redis_url(url)
+        client = redis.Redis.from_url(client_url(place, url), **_blocking(timeout_s))
+        follow(client.connection_pool, place)
+        pool = client.connection_pool
+        pool.connection_class = _ending(pool.connection_class)
+        return client
+    led = LaneClient.from_url(of_node(url), **_blocking(timeout_s))
+    assert isinstance(led, LaneClient)
+    led.lane = lane
+    pool = led.connection_pool
+    pool.connection_class = _led(pool.connection_class, lane, masters)
+    return led
+
+
+def _blocking(timeout_s: float) -> dict[str, Any]:
+    return {
+        "protocol": 2,
+        "decode_responses": True,
+        "encoding_errors": "surrogateescape",  # bytes that are no text come, and go back, as are
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": timeout_s,
         **DRIVER,
-    )
-    pool = client.connection_pool
-    follow(pool, place)
-    pool.connection_class = _ending(pool.connection_class)
-    return client
+    }
 
 
 def async_client(

@@ -39,6 +39,21 @@ def column() -> Column:
     return array("q")
 
 
+def _codes() -> Column:
+    """A new column of outcomes: a byte each, so that they are counted and looked for in C."""
+    return array("b")
+
+
+def _table(codes: Iterable[int]) -> bytes:
+    """What makes 1 of these outcomes, and 0 of all others."""
+    chosen = frozenset(codes)
+    return bytes(code in chosen for code in range(256))
+
+
+_TOLD = tuple(_table([code]) for code in range(len(OUTCOMES)))
+_OPEN = _table(INDETERMINATE)
+
+
 @dataclass(slots=True)
 class Claims:
     """The claims on one voucher, a column a fact: position k is the same claim in each.
@@ -52,7 +67,7 @@ class Claims:
     user: Column = field(default_factory=column)
     sent_us: Column = field(default_factory=column)
     done_us: Column = field(default_factory=column)
-    outcome: Column = field(default_factory=column)
+    outcome: Column = field(default_factory=_codes)
     order: Column = field(default_factory=column)
     resolved: Column = field(default_factory=column)
     clock: Column = field(default_factory=column)
@@ -83,24 +98,39 @@ class Claims:
             elif resolved and code in INDETERMINATE:
                 yield k, resolved if resolved > NO_ORDER else NO_ORDER
 
+    def count(self, outcome: int) -> int:
+        """How many claims were answered so."""
+        return self.outcome.tobytes().count(outcome)
+
     def told(self, outcome: int) -> Iterator[int]:
         """Positions of the claims that were answered so."""
-        return compress(range(len(self)), map(outcome.__eq__, self.outcome))
+        return self._places(_TOLD[outcome])
 
     def open(self) -> Iterator[int]:
         """Positions of the claims that may or may not have sold."""
-        return compress(range(len(self)), map(INDETERMINATE.__contains__, self.outcome))
+        return self._places(_OPEN)
+
+    def _places(self, table: bytes) -> Iterator[int]:
+        chosen = self.outcome.tobytes().translate(table)
+        return compress(range(len(self)), chosen) if 1 in chosen else iter(())
+
+    @property
+    def is_any_resolved(self) -> bool:
+        """True where the status route told of any claim without an answer."""
+        return bool(self.resolved.tobytes().strip(b"\0"))
 
     def sold(self) -> tuple[Sequence[int], Sequence[int]]:
         """Users and order ids of all claims that were told so; what was garbled is below 1."""
-        if self.outcome.count(SOLD) == len(self):
+        chosen = self.outcome.tobytes().translate(_TOLD[SOLD])
+        if 0 not in chosen:
             return self.user, self.order
-        chosen = list(map(SOLD.__eq__, self.outcome))
         return array("q", compress(self.user, chosen)), array("q", compress(self.order, chosen))
 
     def select(self, chosen: Sequence[int]) -> "Claims":
         """A copy of the claims at these positions."""
-        columns = (array("q", map(column.__getitem__, chosen)) for column in self.columns())
+        columns = (
+            array(column.typecode, map(column.__getitem__, chosen)) for column in self.columns()
+        )
         user, sent_us, done_us, outcome, order, resolved, clock = columns
         garbled = {k: self.garbled[i] for k, i in enumerate(chosen) if i in self.garbled}
         return Claims(user, sent_us, done_us, outcome, order, resolved, clock, garbled)
@@ -108,7 +138,6 @@ class Claims:
 
 SCHEMA = 1
 _CLAIM = "buy"
-_DIGITS_MAX = len(str(ID_MAX))
 _OPENED_MAX, _REASON_MAX = 250, 200
 """Brackets opened in one line of a record, and characters of a reason why it is none."""
 NO_CLAIM = 0
@@ -393,7 +422,7 @@ class _Record:
             (claims.resolved, NO_ORDER),
             (claims.clock, 0),
         ):
-            filled.extend(array("q", [value]) * more)
+            filled.extend(array(filled.typecode, [value]) * more)
 
     def _open_barrier(self, line: dict[str, Any]) -> None:
         line["unix_us"]
@@ -467,20 +496,25 @@ def _are_ids(values: list[Any]) -> bool:
     return set(map(type, values)) == {int} and min(values) > 0 and max(values) <= ID_MAX
 
 
+def ids_in(texts: bytes, count: int) -> list[int] | None:
+    """The `count` ids in texts with a comma between any two, as parse_id reads each; None where one
+    has to be looked at by itself."""
+    if not texts.translate(None, b",").isdigit():
+        return None
+    try:
+        ids: list[int] = orjson.loads(b"[%b]" % texts)
+    except orjson.JSONDecodeError:  # a zero in front of one, or none between two commas
+        return None
+    return ids if len(ids) == count and min(ids) > 0 and max(ids) <= ID_MAX else None
+
+
 def _order_ids(texts: list[Any]) -> list[int] | None:
     """The ids in texts, NO_ORDER for None; None where one has to be looked at by itself."""
     told = texts if None not in texts else [text for text in texts if text is not None]
     if not told:
         return [NO_ORDER] * len(texts)
-    digits = "".join(told)
-    if not (digits.isascii() and digits.isdigit()) or "" in told:
-        return None
-    if max(map(len, told)) > _DIGITS_MAX:
-        return None
-    ids = list(map(int, told))
-    if min(ids) < 1 or max(ids) > ID_MAX:
-        return None
-    if told is texts:
+    ids = ids_in(",".join(told).encode(), len(told))
+    if ids is None or told is texts:
         return ids
     rest = iter(ids)
     return [NO_ORDER if text is None else next(rest) for text in texts]

@@ -35,6 +35,7 @@ from flashsale.verify.queue import (
     BEGINNING,
     NOW,
     Span,
+    each_lane,
     entry_id,
     is_past,
     position,
@@ -108,7 +109,7 @@ def take(ledger_url: str, mysql_url: str, vouchers: Sequence[int], claim_ms: int
     answer.
     """
     with connect(ledger_url, mysql_url) as stores:
-        queue = read_queue(stores.ledger, frozenset(vouchers), Span())
+        queue = read_queue(stores.lanes, frozenset(vouchers), Span())
         with frozen_view(stores.database):
             mysql = read_mysql_sales(stores.database, vouchers)
             clocks = read_clocks(stores)
@@ -119,7 +120,7 @@ def take(ledger_url: str, mysql_url: str, vouchers: Sequence[int], claim_ms: int
             trimmed=queue.trimmed,
             backlog=queue.backlog.total,
             sales={
-                voucher: SaleAtEnd(mysql.get(voucher), read_terms(stores.ledger, voucher))
+                voucher: SaleAtEnd(mysql.get(voucher), read_terms(stores.of(voucher), voucher))
                 for voucher in vouchers
             },
         )
@@ -189,8 +190,12 @@ def span_of(attempts: Attempts, before: Baseline | None, ending: Ending | None) 
         return Span(since, dead, NOW)
     waits = any(True for claims in attempts.claims.values() for _ in claims.open())
     last_ms = ending.clocks.redis_ms + (ending.claim_ms if waits else 0)
-    until = max(position(ending.position.entry), (last_ms, _LAST_OF_MS))
-    return Span(since, dead, f"{until[0]}-{until[1]}")
+
+    def until(entry: str) -> str:
+        ms, seq = max(position(entry), (last_ms, _LAST_OF_MS))
+        return f"{ms}-{seq}"
+
+    return Span(since, dead, each_lane(until, ending.position.entry))
 
 
 def as_of(

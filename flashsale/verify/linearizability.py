@@ -42,8 +42,8 @@ def is_plain(claims: Claims, frame: Frame) -> bool:
     codes = claims.outcome
     if frame.freed or len(set(claims.clock)) > 1:
         return False
-    sales = codes.count(SOLD)
-    refused, repeated = codes.count(SOLD_OUT), codes.count(DUPLICATE)
+    sales = claims.count(SOLD)
+    refused, repeated = claims.count(SOLD_OUT), claims.count(DUPLICATE)
     if frame.held or repeated or len(set(claims.user)) < len(claims.user):
         first = _first_sales(claims, frame)
         if first is None or not _is_each_plain(claims, frame, first):
@@ -341,10 +341,11 @@ class Opinion:
     timeline: tuple[dict[str, Any], ...] = ()
 
 
-def linearizable(snapshot: Snapshot) -> Opinion:
+def linearizable(snapshot: Snapshot, searched_max: int = _SEARCHED_WHOLE_MAX) -> Opinion:
     """Whether the answers of each sale have an order in which a sale gives them. Pure.
 
-    Cannot judge what no search of bounded length decides.
+    Cannot judge what no search of bounded length decides; of more claims than `searched_max`, and
+    where no part decides, none is searched for.
     """
     illegal: list[tuple[Offence, list[dict[str, Any]]]] = []
     undecided: list[Offence] = []
@@ -352,7 +353,7 @@ def linearizable(snapshot: Snapshot) -> Opinion:
         frame = frame_of(sale)
         if not unsettled(sale) and is_plain(sale.claims, frame):
             continue
-        found = _judge(sale, history_of(sale, frame))
+        found = _judge(sale, history_of(sale, frame), searched_max)
         if isinstance(found, Offence):
             undecided.append(found)
         elif found is not None:
@@ -367,18 +368,20 @@ def linearizable(snapshot: Snapshot) -> Opinion:
 def met(snapshot: Snapshot) -> Met:
     """Answers that hang on what others were told, and claims that may or may not have sold."""
     claims = [sale.claims for sale in snapshot.sales]
-    counts = [sum(c.outcome.count(code) for c in claims) for code in (SOLD_OUT, DUPLICATE)]
-    opened = sum(c.outcome.count(code) for c in claims for code in INDETERMINATE)
+    counts = [sum(c.count(code) for c in claims) for code in (SOLD_OUT, DUPLICATE)]
+    opened = sum(c.count(code) for c in claims for code in INDETERMINATE)
     return {"answers that hang on others": sum(counts), "claims without an answer": opened}
 
 
-def _judge(sale: Sale, history: History) -> tuple[Offence, list[dict[str, Any]]] | Offence | None:
+def _judge(
+    sale: Sale, history: History, searched_max: int
+) -> tuple[Offence, list[dict[str, Any]]] | Offence | None:
     stuck = Walk(history).stuck()
     if not stuck:
         return None
     small = shrink(history, stuck)
     if search(small) is not False:
-        if len(history.ops) <= _SEARCHED_WHOLE_MAX and search(history):
+        if len(history.ops) <= searched_max and search(history):
             return None  # the walk gave up too early: somebody gave an order up and bought again
         return sale.offence(f"{len(history.ops):,} claims, and no order found for them")
     op = impossible(small)

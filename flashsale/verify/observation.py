@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import orjson
 from redis import Redis
 
-from flashsale import keys
 from flashsale.errors import NothingJudgedError
 from flashsale.run.folder import BASELINE_FILE, read_file
+from flashsale.store_urls import lane_of
 from flashsale.verify.queue import BEGINNING, Queue, Span, entry_id, has_entries, read_queue
 from flashsale.verify.stores import (
     UNIX_MS,
@@ -54,9 +54,10 @@ Pulse = tuple[int | None, int, int]
 def read_pulse(ledger: Redis, voucher: int) -> Pulse:
     """The sale's pulse; zeros for keys that are of a wrong type."""
     pipeline = ledger.pipeline(transaction=True)
-    pipeline.get(keys.seckill_stock(voucher))
-    pipeline.scard(keys.seckill_order(voucher))
-    pipeline.hlen(keys.seckill_receipt(voucher))
+    lane = lane_of(ledger)
+    pipeline.get(lane.seckill_stock(voucher))
+    pipeline.scard(lane.seckill_order(voucher))
+    pipeline.hlen(lane.seckill_receipt(voucher))
     replies: list[Any] = pipeline.execute(raise_on_error=False)
     stock, members, receipts = (0 if isinstance(r, Exception) else r for r in replies)
     return number_of(stock), int(members), int(receipts)
@@ -124,8 +125,8 @@ def observe(stores: Connections, vouchers: Sequence[int], span: Span | None = No
 
 def _observe(stores: Connections, vouchers: Sequence[int], span: Span) -> Observation:
     chosen = frozenset(vouchers)
-    before = _pulses(stores.ledger, vouchers)
-    queue = read_queue(stores.ledger, chosen, span)
+    before = _pulses(stores, vouchers)
+    queue = read_queue(stores.lanes, chosen, span)
     with frozen_view(stores.database), ThreadPoolExecutor(1) as beside:
         dataset, clocks = read_dataset(stores.database), read_clocks(stores)
         sales = read_mysql_sales(stores.database, vouchers)
@@ -135,25 +136,27 @@ def _observe(stores: Connections, vouchers: Sequence[int], span: Span) -> Observ
             dataset=dataset,
             clocks=clocks,
             mysql=sales,
-            ledger={voucher: read_sale(stores.ledger, voucher) for voucher in vouchers},
+            ledger={voucher: read_sale(stores.of(voucher), voucher) for voucher in vouchers},
             rows=rows.result(),
             queue=queue,
-            still=before == _pulses(stores.ledger, vouchers)
-            and not has_entries(stores.ledger, chosen, queue.last_entry),
+            still=before == _pulses(stores, vouchers)
+            and not has_entries(stores.lanes, chosen, queue.last_entry),
         )
 
 
-def _pulses(ledger: Redis, vouchers: Sequence[int]) -> list[Pulse]:
-    return [read_pulse(ledger, voucher) for voucher in vouchers]
+def _pulses(stores: Connections, vouchers: Sequence[int]) -> list[Pulse]:
+    return [read_pulse(stores.of(voucher), voucher) for voucher in vouchers]
 
 
 def read_clocks(stores: Connections) -> Clocks:
-    """Both clocks, MySQL's between two looks at Redis'."""
-    early = _redis_ms(stores.ledger)
+    """Both clocks, MySQL's between two looks at Redis'; of several lanes, the one between those
+    that are furthest apart."""
+    early = [_redis_ms(ledger) for ledger in stores.lanes]
     mysql_ms = read_clock_ms(stores.database)
-    late = _redis_ms(stores.ledger)
-    middle = (early + late) / 2
-    error_ms = (late - early) / 2 + 1  # MySQL tells whole milliseconds
+    late = [_redis_ms(ledger) for ledger in stores.lanes]
+    middles = [(a + b) / 2 for a, b in zip(early, late, strict=True)]
+    middle = (min(middles) + max(middles)) / 2
+    error_ms = (max(late) - min(early)) / 2 + 1  # MySQL tells whole milliseconds
     return Clocks(int(middle), mysql_ms, round(mysql_ms - middle, 1), round(error_ms, 1))
 
 

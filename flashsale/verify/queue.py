@@ -3,7 +3,7 @@ given or has acknowledged, what was set aside, and the wait until it is empty.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,9 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from flashsale import keys
+from flashsale.keys import Lane
 from flashsale.model import parse_id
+from flashsale.store_urls import lane_of
 
 BEGINNING = "0-0"
 NOW = "+"
@@ -36,15 +38,39 @@ def position(entry: str) -> tuple[int, int]:
     return int(ms), int(seq or 0)
 
 
+_BETWEEN = " "
+"""A ledger of several lanes has a stream in each: a place in it is an id for each, in the lanes'
+order, with this between them."""
+
+
 def entry_id(text: str) -> str:
-    """`text`, if it names an entry. Raises ValueError."""
-    position(text)
+    """`text`, if it names an entry, or one of each lane. Raises ValueError."""
+    for one in text.split(_BETWEEN):
+        position(one)
     return text
 
 
+def each_lane(change: Callable[[str], str], entry: str) -> str:
+    """What `change` makes of an entry id, or of each lane's. Pure."""
+    return _BETWEEN.join(map(change, entry.split(_BETWEEN)))
+
+
 def is_past(entry: str, until: str) -> bool:
-    """True for an entry that was added after `until`."""
-    return until != NOW and position(entry) > position(until)
+    """True for an entry that was added after `until`; of several lanes, where one of them was."""
+    return until != NOW and any(
+        position(one) > position(end) for one, end in _lane_by_lane(entry, until)
+    )
+
+
+def goes_back(later: str, earlier: str) -> bool:
+    """True where a stream, or one of several lanes, has come less far later than it had before."""
+    return any(position(one) < position(end) for one, end in _lane_by_lane(later, earlier))
+
+
+def _lane_by_lane(entry: str, other: str) -> list[tuple[str, str]]:
+    ones, others = entry.split(_BETWEEN), other.split(_BETWEEN)
+    count = max(len(ones), len(others))  # a beginning is every lane's
+    return list(zip(*(each * (count // len(each)) for each in (ones, others)), strict=True))
 
 
 def read_info(ledger: Redis, stream: str) -> Mapping[str, Any] | None:
@@ -77,7 +103,7 @@ def added(info: Mapping[str, Any] | None) -> int | None:
 
 def read_group(ledger: Redis) -> Group | None:
     """The workers' group of the stream of orders."""
-    groups: Any = ledger.xinfo_groups(keys.STREAM_ORDERS)
+    groups: Any = ledger.xinfo_groups(lane_of(ledger).stream_orders)
     for group in groups:
         if group["name"] == keys.GROUP.encode():
             delivered = group["last-delivered-id"].decode()
@@ -102,7 +128,7 @@ def pages(ledger: Redis, stream: str, after: str, until: str = NOW) -> Iterator[
 
 def count(ledger: Redis, after: str, until: str = NOW) -> int:
     """How many orders are in the stream between the two."""
-    return sum(len(found) for found in pages(ledger, keys.STREAM_ORDERS, after, until))
+    return sum(len(found) for found in pages(ledger, lane_of(ledger).stream_orders, after, until))
 
 
 def read_pending(ledger: Redis, since: str, until: str = NOW) -> list[Any]:
@@ -110,7 +136,7 @@ def read_pending(ledger: Redis, since: str, until: str = NOW) -> list[Any]:
     every: list[Any] = []
     while position(since) < position(LAST if until == NOW else until):
         found: Any = ledger.xpending_range(
-            keys.STREAM_ORDERS, keys.GROUP, min=f"({since}", max=until, count=_PAGE
+            lane_of(ledger).stream_orders, keys.GROUP, min=f"({since}", max=until, count=_PAGE
         )
         every += found
         if len(found) < _PAGE:
@@ -165,6 +191,13 @@ class Span:
     dead: str = BEGINNING
     until: str = NOW
 
+    def of(self, lane: Lane) -> "Span":
+        """The part of it that is in a lane."""
+        if lane.lanes == 1:
+            return self
+        marks = (mark.split(_BETWEEN) for mark in (self.since, self.dead, self.until))
+        return Span(*(each[lane.number] if len(each) > 1 else each[0] for each in marks))
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
@@ -195,9 +228,19 @@ class Queue:
     newer: Mapping[int, int] = field(default_factory=dict)
 
 
-def read_backlog(ledger: Redis, span: Span) -> Backlog:
+Lanes = Sequence[Redis]
+"""A client for each lane of the ledger: one, where it is on one server."""
+
+
+def read_backlog(lanes: Lanes, span: Span) -> Backlog:
+    """What is left to do of the span in all lanes."""
+    every = [_backlog(ledger, span.of(lane_of(ledger))) for ledger in lanes]
+    return Backlog(sum(one.undelivered for one in every), sum(one.pending for one in every))
+
+
+def _backlog(ledger: Redis, span: Span) -> Backlog:
     """What is left to do of the span; what is not delivered counts from the span's end back."""
-    info = read_info(ledger, keys.STREAM_ORDERS)
+    info = read_info(ledger, lane_of(ledger).stream_orders)
     if info is None:
         return Backlog()
     group = read_group(ledger)
@@ -210,16 +253,49 @@ def read_backlog(ledger: Redis, span: Span) -> Backlog:
     return Backlog(undelivered, len(read_pending(ledger, span.since, span.until)))
 
 
-def read_queue(ledger: Redis, vouchers: frozenset[int], span: Span) -> Queue:
-    """The whole queue. Dead letters count if of `vouchers` or of no voucher."""
+def read_queue(lanes: Lanes, vouchers: frozenset[int], span: Span) -> Queue:
+    """The whole queue, all lanes together. Dead letters count if of `vouchers` or of no voucher."""
+    return together([_queue(ledger, vouchers, span.of(lane_of(ledger))) for ledger in lanes])
+
+
+def together(queues: Sequence[Queue]) -> Queue:
+    """The queues of all lanes as one."""
+    if len(queues) == 1:
+        return queues[0]
+    counts = [queue.added for queue in queues if queue.added is not None]
+    return Queue(
+        exists=all(queue.exists for queue in queues),
+        has_group=all(queue.has_group for queue in queues),
+        added=sum(counts) if len(counts) == len(queues) else None,
+        first_entry=_BETWEEN.join(queue.first_entry for queue in queues),
+        last_entry=_BETWEEN.join(queue.last_entry for queue in queues),
+        backlog=Backlog(
+            sum(queue.backlog.undelivered for queue in queues),
+            sum(queue.backlog.pending for queue in queues),
+        ),
+        stuck=tuple(entry for queue in queues for entry in queue.stuck)[:_NAMED_MAX],
+        trimmed=sum(queue.trimmed for queue in queues),
+        dead=tuple(letter for queue in queues for letter in queue.dead)[:_DEAD_MAX],
+        dead_total=sum(queue.dead_total for queue in queues),
+        lost_total=sum(queue.lost_total for queue in queues),
+        dead_last=_BETWEEN.join(queue.dead_last for queue in queues),
+        dead_reasons={
+            order: note for queue in queues for order, note in queue.dead_reasons.items()
+        },
+        newer={order: user for queue in queues for order, user in queue.newer.items()},
+    )
+
+
+def _queue(ledger: Redis, vouchers: frozenset[int], span: Span) -> Queue:
+    """That of one lane. Dead letters count if of `vouchers` or of no voucher."""
     letters = _read_letters(ledger, vouchers, span)
-    dead_info = read_info(ledger, keys.STREAM_DEAD)
-    info = read_info(ledger, keys.STREAM_ORDERS)
+    dead_info = read_info(ledger, lane_of(ledger).stream_dead)
+    info = read_info(ledger, lane_of(ledger).stream_orders)
     group = read_group(ledger) if info else None
     pending = read_pending(ledger, span.since, span.until) if group else []
     after = group.last_delivered if group else span.since
     waiting = count(ledger, after) if info else 0
-    unread = page(ledger, keys.STREAM_ORDERS, after, span.until, _NAMED_MAX)
+    unread = page(ledger, lane_of(ledger).stream_orders, after, span.until, _NAMED_MAX)
     return Queue(
         exists=info is not None,
         has_group=group is not None or info is None,
@@ -243,13 +319,17 @@ def read_queue(ledger: Redis, vouchers: frozenset[int], span: Span) -> Queue:
     )
 
 
-def has_entries(ledger: Redis, vouchers: frozenset[int], since: str) -> bool:
+def has_entries(lanes: Lanes, vouchers: frozenset[int], since: str) -> bool:
     """True where an order for one of `vouchers` was queued after the entry `since`."""
-    return any(True for _ in _orders_after(ledger, vouchers, since))
+    return any(
+        True
+        for ledger in lanes
+        for _ in _orders_after(ledger, vouchers, Span(since).of(lane_of(ledger)).since)
+    )
 
 
 def _orders_after(ledger: Redis, vouchers: frozenset[int], after: str) -> Iterator[Entry]:
-    for found in pages(ledger, keys.STREAM_ORDERS, after):
+    for found in pages(ledger, lane_of(ledger).stream_orders, after):
         yield from (e for e in (_entry(*raw) for raw in found) if e.voucher in vouchers)
 
 
@@ -267,10 +347,15 @@ one that was queued again has a later id, one that was sold while the clock was 
 time in its entry."""
 
 
-def read_sightings(ledger: Redis, vouchers: frozenset[int], span: Span) -> dict[int, Sighting]:
+def read_sightings(lanes: Lanes, vouchers: frozenset[int], span: Span) -> dict[int, Sighting]:
     """Of each order of these sales whose entry is in the stream: when it was sold."""
     seen: dict[int, Sighting] = {}
-    for found in pages(ledger, keys.STREAM_ORDERS, span.since):
+    every = (
+        found
+        for ledger in lanes
+        for found in pages(ledger, lane_of(ledger).stream_orders, span.of(lane_of(ledger)).since)
+    )
+    for found in every:
         for raw_entry, fields in found:
             entry = _entry(raw_entry, fields)
             if entry.voucher in vouchers and entry.order and entry.order not in seen:
@@ -285,7 +370,7 @@ def _undelivered(ledger: Redis, group: Group) -> int:
 
     A lag with nothing behind it is no work left to do but work that was taken away: see _trimmed.
     """
-    if not page(ledger, keys.STREAM_ORDERS, group.last_delivered, NOW, 1):
+    if not page(ledger, lane_of(ledger).stream_orders, group.last_delivered, NOW, 1):
         return 0
     return group.lag or count(ledger, group.last_delivered)
 
@@ -309,7 +394,7 @@ def _stuck(ledger: Redis, pending: Mapping[str, Any]) -> Entry:
         f"{pending['time_since_delivered'] / 1000:.0f} s after "
         f"{pending['times_delivered']} deliveries"
     )
-    body: Any = ledger.xrange(keys.STREAM_ORDERS, entry, entry)
+    body: Any = ledger.xrange(lane_of(ledger).stream_orders, entry, entry)
     if not body:
         return Entry(entry, note=f"{note}, its content trimmed")
     return _entry(body[0][0], body[0][1], note)
@@ -352,7 +437,7 @@ def _read_letters(ledger: Redis, vouchers: frozenset[int], span: Span) -> _Lette
 
 
 def _dead_letters(ledger: Redis, since: str) -> Iterator[Entry]:
-    for found in pages(ledger, keys.STREAM_DEAD, since):
+    for found in pages(ledger, lane_of(ledger).stream_dead, since):
         for raw_entry, fields in found:
             letter = _entry(raw_entry, fields, _text(fields, b"reason") or "no reason given")
             is_bare = fields.keys() <= {b"entry", b"reason"}
@@ -389,7 +474,7 @@ class Patience:
 
 
 def drain(
-    ledger: Redis,
+    lanes: Lanes,
     span: Span,
     timeout_s: float,
     on_look: Callable[[int], None] = lambda left: None,
@@ -401,7 +486,7 @@ def drain(
     patience = Patience(timeout_s)
     start_s = time.monotonic()
     while True:
-        left = read_backlog(ledger, span).total
+        left = read_backlog(lanes, span).total
         on_look(left)
         now_s = time.monotonic()
         if patience.is_over(left, now_s):

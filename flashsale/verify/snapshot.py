@@ -59,7 +59,7 @@ class Sale:
     @cached_property
     def is_told_plainly(self) -> bool:
         """True where all that users were told of are rows of theirs, by the ids in the answers."""
-        return not any(self.claims.resolved) and self.are_rows_of(*self.claims.sold())
+        return not self.claims.is_any_resolved and self.are_rows_of(*self.claims.sold())
 
     @cached_property
     def is_receipted_plainly(self) -> bool:
@@ -103,14 +103,14 @@ class Sale:
             sold = dict(zip(map(claims.order.__getitem__, chosen), chosen, strict=True))
         sold.pop(NO_ORDER, None)
         sold.pop(GARBLED, None)
-        if not any(claims.resolved):
+        if not claims.is_any_resolved:
             return sold
         return {order: k for k, order in claims.promised() if order} | sold
 
     @cached_property
     def told_sold(self) -> Mapping[int, int]:
         """`promised`, less those that only the status route told of."""
-        if not any(self.claims.resolved):
+        if not self.claims.is_any_resolved:
             return self.promised
         outcome = self.claims.outcome
         return {order: k for order, k in self.promised.items() if outcome[k] == SOLD}
@@ -294,7 +294,8 @@ class Snapshot:
     def accepted(self) -> int:
         """How many orders users were told of as sold, each counted once."""
         named = sum(len(sale.told_sold) for sale in self.sales)
-        unnamed = sum(1 for sale in self.sales for order in sale.claims.sold()[1] if order <= 0)
+        orders = (sale.claims.sold()[1] for sale in self.sales)
+        unnamed = sum(sum(map(NO_ORDER.__ge__, some)) for some in orders)
         return named + unnamed
 
     @property
@@ -384,7 +385,7 @@ def read_snapshot(
     ]
     sightings = None
     if any(_hangs_on_the_stream(snapshot, sale) for sale in snapshot.sales):
-        sightings = read_sightings(stores.ledger, frozenset(attempts.vouchers), span)
+        sightings = read_sightings(stores.lanes, frozenset(attempts.vouchers), span)
     return replace(snapshot, strays=read_owners(stores.database, missing), sightings=sightings)
 
 

@@ -2,10 +2,11 @@
 stock, window and orders, as of one instant; the ledger's stock, holders, receipts and terms.
 """
 
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -13,22 +14,28 @@ from typing import Any
 import pymysql
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
-from flashsale import keys
 from flashsale.errors import NothingJudgedError, UnreachableError
-from flashsale.model import ID_MAX, LIVE_STATUSES, parse_id
+from flashsale.keys import SINGLE, WHOLE, Lane
+from flashsale.model import LIVE_STATUSES, parse_id
 from flashsale.sentinels import client_url, follow
 from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
+    LaneClient,
     MySQLConnection,
+    lane_of,
+    layout_of,
     mysql_arguments,
+    of_node,
     open_mysql,
+    read_ledger_url,
     read_mysql_url,
     read_redis_url,
 )
-from flashsale.verify.attempts import Column
+from flashsale.verify.attempts import Column, ids_in
 
 READ_TIMEOUT_S = 120
 _NO_SUCH_TABLE, _NO_SUCH_COLUMN = 1146, 1054
@@ -38,10 +45,20 @@ Database = MySQLConnection
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """One connection to the ledger and one to MySQL, whose session is UTC and reads only."""
+    """One connection to each lane of the ledger, and one to MySQL, whose session is UTC and reads
+    only."""
 
-    ledger: Redis
+    lanes: Sequence[Redis]
     database: Database
+
+    @property
+    def ledger(self) -> Redis:
+        """The first of the lanes: the whole, where the ledger is one server."""
+        return self.lanes[0]
+
+    def of(self, voucher: int) -> Redis:
+        """The client of the lane that has a voucher's sale."""
+        return self.lanes[voucher % len(self.lanes)]
 
 
 @contextmanager
@@ -51,31 +68,53 @@ def connect(ledger_url: str, mysql_url: str) -> Iterator[Connections]:
     Raises UnreachableError where a store does not answer or refuses, NothingJudgedError where
     MySQL has not the tables of a sale, UsageError where a URL is not one.
     """
-    with _ledger(ledger_url) as ledger, _database(mysql_url) as database:
-        yield Connections(ledger, database)
+    with _ledger(ledger_url) as lanes, _database(mysql_url) as database:
+        yield Connections(lanes, database)
 
 
 @contextmanager
-def _ledger(url: str) -> Iterator[Redis]:
-    place = read_redis_url(url, "--ledger-url")
-    ledger = open_redis(url, READ_TIMEOUT_S)
+def _ledger(url: str) -> Iterator[Sequence[Redis]]:
+    place = read_ledger_url(url, "--ledger-url")
+    lanes: list[Redis] = []
     try:
-        with open_redis(url, CONNECT_TIMEOUT_S) as first:
-            first.ping()
-        yield ledger
-    except RedisError as error:
+        nodes = [(url, WHOLE)] if layout_of(url) is SINGLE else _masters(url)
+        for node, lane in nodes:
+            with open_redis(node, CONNECT_TIMEOUT_S) as first:
+                first.ping()
+            lanes.append(open_redis(node, READ_TIMEOUT_S, lane))
+        yield lanes
+    except (RedisError, RedisClusterException) as error:
         raise UnreachableError(
             f"the ledger {place} cannot be read ({error}); "
             "start it, or name another with --ledger-url"
         ) from error
     finally:
-        ledger.close()
+        for ledger in lanes:
+            ledger.close()
 
 
-def open_redis(url: str, timeout_s: float) -> Redis:
-    """A client that asks once, and waits `timeout_s` for an answer."""
+def _masters(url: str) -> list[tuple[str, Lane]]:
+    """Where each lane of a cluster's ledger is now: its master's URL."""
+    found = []
+    with RedisCluster.from_url(
+        of_node(url),
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        require_full_coverage=False,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=CONNECT_TIMEOUT_S,
+    ) as cluster:
+        for lane in layout_of(url).lanes:
+            node = cluster.get_node_from_key(lane.hash_tag)
+            found.append((of_node(url, (str(node.host), int(node.port))), lane))
+    return found
+
+
+def open_redis(url: str, timeout_s: float, lane: Lane = WHOLE) -> Redis:
+    """A client that asks once, and waits `timeout_s` for an answer; of a cluster's ledger one lane
+    alone, at its master."""
     place = read_redis_url(url)
-    client = Redis.from_url(
+    client = (Redis if lane is WHOLE else LaneClient).from_url(
         client_url(place, url),
         protocol=2,
         retry=Retry(NoBackoff(), 0),
@@ -83,6 +122,8 @@ def open_redis(url: str, timeout_s: float) -> Redis:
         socket_timeout=timeout_s,
     )
     follow(client.connection_pool, place)
+    if isinstance(client, LaneClient):
+        client.lane = lane
     return client
 
 
@@ -139,6 +180,7 @@ class Rows:
     created_ms: Column = field(default_factory=lambda: array("q"))
     persisted_ms: Column = field(default_factory=lambda: array("q"))
     units: Column = field(default_factory=lambda: array("q"))
+    _live_of: tuple[int, int] = field(default=(0, 0), init=False, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -153,8 +195,10 @@ class Rows:
 
     @property
     def live_count(self) -> int:
-        """How many orders are live."""
-        return sum(map(self.status.count, _LIVE))
+        """How many orders are live. Counted once for as long as no order is added."""
+        if self._live_of[0] != len(self):
+            self._live_of = len(self), sum(map(_LIVE.__contains__, self.status))
+        return self._live_of[1]
 
     @property
     def live_units(self) -> int:
@@ -179,10 +223,17 @@ class Rows:
         self.persisted_ms += numbers[4::_COLUMNS]
 
 
+_HEX = "LPAD(HEX({}), 16, '0')"  # two's complement of 64 bits, the highest first
+_ROW = ", ".join(
+    _HEX.format(column)
+    for column in (
+        *("id", "user_id", "status"),
+        *(UNIX_MS.format(moment) for moment in ("create_time", "persisted_at")),
+    )
+)
 _ROWS = (
     "SELECT voucher_id, COUNT(*), "  # noqa: S608 - the only insertions are ours
-    "GROUP_CONCAT(CONCAT_WS(' ', id, user_id, status, "
-    f"{UNIX_MS.format('create_time')}, {UNIX_MS.format('persisted_at')}) SEPARATOR ' ') "
+    f"GROUP_CONCAT({_ROW} SEPARATOR '') "
     "FROM (SELECT id, user_id, voucher_id, status, create_time, persisted_at "
     "FROM tb_voucher_order WHERE {}voucher_id IN %(vouchers)s "
     f"ORDER BY id LIMIT {_ROWS_AT_ONCE}) AS page GROUP BY voucher_id"
@@ -226,7 +277,7 @@ def read_rows(database: Database, vouchers: Sequence[int]) -> dict[int, Rows]:
     """Every order of each voucher, in any status. Raises UnreachableError for an answer cut short.
 
     Some ten thousand come as one text a voucher: the driver spends its time by row and column, in
-    Python, and whole columns are read from such a text in C.
+    Python, and whole columns are read from such a text in C, where they are of one width.
     """
     orders = {voucher: Rows() for voucher in vouchers}
     with database.cursor() as cursor:
@@ -237,7 +288,7 @@ def read_rows(database: Database, vouchers: Sequence[int]) -> dict[int, Rows]:
                            {"last": last, "vouchers": tuple(vouchers)})  # fmt: skip
             groups = cursor.fetchall()
             for voucher, count, text in groups:
-                columns = array("q", map(int, text.split()))
+                columns = _columns(text)
                 if len(columns) != count * _COLUMNS:
                     raise UnreachableError(
                         "MySQL cut its answer short; raise max_allowed_packet to 16M or more"
@@ -248,8 +299,17 @@ def read_rows(database: Database, vouchers: Sequence[int]) -> dict[int, Rows]:
                 return orders
 
 
+def _columns(text: str) -> Column:
+    """The numbers in a text of `_HEX`; none where its end was cut off."""
+    columns = array("q")
+    with suppress(ValueError):
+        columns.frombytes(bytes.fromhex(text))
+    if sys.byteorder == "little":
+        columns.byteswap()
+    return columns
+
+
 _SCAN_COUNT = 10_000
-_DIGITS_MAX = len(str(ID_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +351,7 @@ _TERMS = (b"initial", b"begin", b"end", b"restocked")
 
 def read_terms(ledger: Redis, voucher: int) -> Terms:
     """The terms of `voucher`'s sale, without its orders."""
-    key = keys.seckill_sale(voucher)
+    key = lane_of(ledger).seckill_sale(voucher)
     found: Any = ledger.hgetall(key) if _has(ledger, key, "hash", []) else {}
     return Terms(*(number_of(found.get(name)) for name in _TERMS))
 
@@ -299,11 +359,12 @@ def read_terms(ledger: Redis, voucher: int) -> Terms:
 def read_sale(ledger: Redis, voucher: int) -> LedgerSale:
     """All that the ledger holds of `voucher`'s sale."""
     odd: list[str] = []
+    lane = lane_of(ledger)
     wanted = {
-        keys.seckill_stock(voucher): "string",
-        keys.seckill_sale(voucher): "hash",
-        keys.seckill_order(voucher): "set",
-        keys.seckill_receipt(voucher): "hash",
+        lane.seckill_stock(voucher): "string",
+        lane.seckill_sale(voucher): "hash",
+        lane.seckill_order(voucher): "set",
+        lane.seckill_receipt(voucher): "hash",
     }
     found = [_has(ledger, key, kind, odd) for key, kind in wanted.items()]
     stock_key, terms_key, members_key, receipts_key = (
@@ -385,11 +446,7 @@ def _pages(scan: Callable[[int], Any]) -> Iterator[Any]:
 def _ids(found: Iterable[bytes]) -> list[int] | None:
     """What parse_id makes of all of them; None where one of them needs to be looked at."""
     texts = list(found)
-    digits = b"".join(texts).isdigit() and min(map(len, texts)) > 0
-    if not digits or max(map(len, texts)) > _DIGITS_MAX:
-        return None if texts else []
-    ids = list(map(int, texts))
-    return ids if min(ids) > 0 and max(ids) <= ID_MAX else None
+    return ids_in(b",".join(texts), len(texts)) if texts else []
 
 
 def _text(raw: bytes) -> str:

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from operator import sub
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def persisted_latency(snapshot: Snapshot) -> dict[str, Any]:
     order above it is None.
     """
     waits = Counter[int]()
-    for wait, count in Counter(_waits(snapshot)).items():
+    for wait, count in _waits(snapshot).items():
         waits[max(0, min(wait, _LONGEST_MS))] += count
     histogram = HdrHistogram(1, _LONGEST_MS, _DIGITS)
     for wait, count in waits.items():
@@ -88,13 +89,18 @@ def drain_s(snapshot: Snapshot) -> float | None:
     return max(0, persisted - created) / 1000
 
 
-def _waits(snapshot: Snapshot) -> Iterator[int]:
+def _waits(snapshot: Snapshot) -> Counter[int]:
+    """How often each wait occurs, ms; the loops over a million are in C."""
+    waits = Counter[int]()
     for sale in snapshot.sales:
-        created = sale.new_times(sale.rows.created_ms)
-        persisted = sale.new_times(sale.rows.persisted_ms)
-        for sold, written in zip(created, persisted, strict=True):
-            if sold != NO_TIME and written != NO_TIME:
-                yield written - sold
+        rows = sale.rows
+        created, persisted = sale.new_times(rows.created_ms), sale.new_times(rows.persisted_ms)
+        if NO_TIME in rows.created_ms or NO_TIME in rows.persisted_ms:
+            pairs = zip(created, persisted, strict=True)
+            waits.update(b - a for a, b in pairs if NO_TIME not in (a, b))
+        else:
+            waits.update(map(sub, persisted, created))
+    return waits
 
 
 def _percentile(histogram: HdrHistogram, count: int, percentile: float) -> int | None:
@@ -172,10 +178,12 @@ def judge(snapshot: Snapshot, required: Collection[str] = ()) -> Judgement:
         )
     if not snapshot.still:
         return unjudged("the sale was still moving while it was read; try again when it rests")
-    second = _second_opinion(snapshot)
+    first = [_judge_one(check, snapshot) for check in CHECKS]
+    is_broken = any(check.verdict == Verdict.FAIL for check in first)
+    second = _second_opinion(snapshot, is_broken)
     if snapshot.rests_on and second.verdict == Verdict.UNKNOWN:  # it knows one kind of sale well
         snapshot = replace(snapshot, absent={**snapshot.absent, LINEARIZABLE: second.detail})
-    checks = (*(_judge_one(check, snapshot) for check in CHECKS), second)
+    checks = (*first, second)
     verdict, reason = _whole(checks, snapshot, required)
     return Judgement(
         verdict=verdict,
@@ -208,13 +216,16 @@ def _judge_one(check: Check, snapshot: Snapshot) -> CheckResult:
     return _as_far_as_known(result, snapshot)
 
 
-def _second_opinion(snapshot: Snapshot) -> CheckResult:
+def _second_opinion(snapshot: Snapshot, is_broken: bool) -> CheckResult:
+    """What the second judge says; of a shop that is proved to be wrong not by a long search, which
+    finds nothing where units were sold that there were not."""
     if lacks := snapshot.absent.get(LINEARIZABLE):  # another kind of sale, so what it finds is none
         return CheckResult(LINEARIZABLE, Verdict.UNKNOWN, lacks)
     if snapshot.rests_on:
         sales = tuple(_counted(_without_idle_refusals(sale)) for sale in snapshot.sales)
         snapshot = replace(snapshot, sales=sales)
-    opinion = linearizable(snapshot)
+    is_brief = is_broken and snapshot.rests_on
+    opinion = linearizable(snapshot, 0) if is_brief else linearizable(snapshot)
     result = _result(LINEARIZABLE, RULE, opinion.findings, met(snapshot))
     return _as_far_as_known(replace(result, history=opinion.timeline), snapshot)
 
@@ -324,7 +335,7 @@ def examine(
     ending = read_ending(run_dir)
     with connect(ledger_url, mysql_url) as stores:
         span = span_of(attempts, before, ending)
-        waited_s = drain(stores.ledger, span, drain_timeout_s, on_look)
+        waited_s = drain(stores.lanes, span, drain_timeout_s, on_look)
         snapshot = _settled(
             lambda: read_snapshot(stores, attempts, before, ending), drain_timeout_s
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from rig.clustered import Clustered, clustered
 from sqlalchemy import Engine
 
 from flashsale.stack.redis import RedisRole, RedisServer
@@ -46,6 +47,20 @@ def own_ledger(tmp_path: Path) -> Iterator[RedisServer]:
     """A ledger of this test's own: to be stopped, starved or reconfigured."""
     with RedisServer(RedisRole.LEDGER, tmp_path / "own-ledger") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _masters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clustered]:
+    with clustered(tmp_path_factory.mktemp("cluster")) as masters:
+        yield masters
+
+
+@pytest.fixture
+def cluster(_masters: Clustered) -> Clustered:
+    """Three masters of a Redis Cluster, empty, without scripts; lanes may be where others moved
+    them."""
+    _masters.flush()
+    return _masters
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 Every voucher has four units and six buyers, who ask one after another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rig.faulty_sale import Asked, FaultySale, Trick, duplicate
@@ -25,9 +25,11 @@ class Fault:
     trips: Mapping[str, str]
     closed: bool = False
     """The sale's hours are over before the storm."""
+    hand: Callable[[FaultySale, int], None] | None = None
+    """What somebody does to the voucher's sale in the stores, once the storm is over."""
 
     def __str__(self) -> str:
-        return self.trick.__name__
+        return (self.hand or self.trick).__name__
 
 
 ORDER = "order {order}, user {user}, voucher {voucher}"
@@ -210,8 +212,97 @@ def does_its_work(sale: FaultySale, asked: Asked) -> Act | None:
     return None
 
 
+# What somebody does by hand, of the sale's first two orders.
+
+
+def _first_two(sale: FaultySale, voucher: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Order and user of each; the first is noted."""
+    rows = sale.market.sql(
+        "SELECT id, user_id FROM tb_voucher_order WHERE voucher_id = %s ORDER BY id LIMIT 2",
+        voucher,
+    )
+    one, two = ((int(order), int(user)) for order, user in rows)
+    sale.noted[voucher] = {"voucher": voucher, "order": one[0], "user": one[1]}
+    return one, two
+
+
+def swaps_the_users_of_two_rows(sale: FaultySale, voucher: int) -> None:
+    one, two = _first_two(sale, voucher)
+    for (order, _), (_, user) in ((one, two), (two, one)):
+        sale.market.sql("UPDATE tb_voucher_order SET user_id = %s WHERE id = %s", user, order)
+
+
+def moves_an_order_to_a_sale_that_nobody_judges(sale: FaultySale, voucher: int) -> None:
+    (order, _), _ = _first_two(sale, voucher)
+    sale.market.sql("UPDATE tb_voucher_order SET voucher_id = 9999 WHERE id = %s", order)
+
+
+def cancels_a_row_and_tells_no_ledger(sale: FaultySale, voucher: int) -> None:
+    (order, _), _ = _first_two(sale, voucher)
+    sale.market.sql("UPDATE tb_voucher_order SET status = 4 WHERE id = %s", order)
+    sale.market.sql(
+        "UPDATE tb_seckill_voucher SET stock = stock + 1 WHERE voucher_id = %s", voucher
+    )
+
+
+def makes_a_list_of_the_receipts(sale: FaultySale, voucher: int) -> None:
+    _first_two(sale, voucher)
+    sale.market.redis.delete(f"seckill:receipt:{voucher}")
+    sale.market.redis.rpush(f"seckill:receipt:{voucher}", "x")
+
+
+def deletes_the_sale_from_mysql(sale: FaultySale, voucher: int) -> None:
+    _first_two(sale, voucher)
+    sale.market.sql("DELETE FROM tb_seckill_voucher WHERE voucher_id = %s", voucher)
+
+
+def fills_the_ledgers_sale_anew(sale: FaultySale, voucher: int) -> None:
+    _first_two(sale, voucher)
+    sale.market.redis.delete(f"seckill:receipt:{voucher}", f"seckill:order:{voucher}")
+    sale.market.redis.set(f"seckill:stock:{voucher}", UNITS)
+
+
 FAULTS = (
     Fault(does_its_work, {}),
+    Fault(
+        does_its_work,
+        {
+            "accepted_persisted": f"{ORDER}: the row is of user",
+            "unique_ids": f"{ORDER}: also the id of an order of user",
+            "no_phantom": "order {order}, user",
+            "redis_conservation": "order {order}, user",
+        },
+        hand=swaps_the_users_of_two_rows,
+    ),
+    Fault(
+        does_its_work,
+        {
+            "accepted_persisted": f"{ORDER}: the row is of user {{user}}, voucher 9999",
+            "mysql_conservation": f"{VOUCHER}: initial 4 − stock 0 = 4, but 3 live orders",
+            "redis_conservation": f"{ORDER}: in the order set, but no live order",
+        },
+        hand=moves_an_order_to_a_sale_that_nobody_judges,
+    ),
+    Fault(
+        does_its_work,
+        {"redis_conservation": f"{ORDER}: the order has ended, but its unit was not returned"},
+        hand=cancels_a_row_and_tells_no_ledger,
+    ),
+    Fault(
+        does_its_work,
+        {"redis_conservation": "seckill:receipt:{voucher} is a list, not a hash"},
+        hand=makes_a_list_of_the_receipts,
+    ),
+    Fault(
+        does_its_work,
+        {"mysql_conservation": f"{VOUCHER}: gone from tb_seckill_voucher"},
+        hand=deletes_the_sale_from_mysql,
+    ),
+    Fault(
+        does_its_work,
+        {"redis_conservation": f"{ORDER}: a live order, but not in the order set"},
+        hand=fills_the_ledgers_sale_anew,
+    ),
     Fault(
         sells_one_too_many,
         {

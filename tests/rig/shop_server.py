@@ -5,6 +5,7 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,12 +30,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer; `body` is sent as JSON unless it is bytes."""
+    """One answer, so long after; `body` is sent as JSON unless it is bytes."""
 
     status: int = 200
     body: Any = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     close: bool = False
+    delay_s: float = 0.0
 
 
 Answer = Callable[[Asked], Reply]
@@ -71,6 +73,7 @@ class ShopServer:
                 with lock:
                     shop.asked.append(asked)
                     reply = shop.answer(asked)
+                time.sleep(reply.delay_s)
                 body = reply.body
                 if not isinstance(body, bytes):
                     body = json.dumps(body).encode()

@@ -8,10 +8,15 @@ import pytest
 from rig.private_ca import certify
 
 from flashsale.errors import UsageError
+from flashsale.keys import CLUSTER, SINGLE
 from flashsale.store_urls import (
     StoreUrl,
     at_port,
+    in_layout,
+    layout_of,
     mysql_arguments,
+    of_node,
+    read_ledger_url,
     read_mysql_url,
     read_redis_url,
     sentinel_url,
@@ -212,3 +217,49 @@ def _gives_nothing_away(error: UsageError) -> None:
 )
 def test_a_store_by_a_port_keeps_account_and_database(url: str, by_port: str) -> None:
     assert at_port(url, 4711) == by_port
+
+
+SENTINELS = in_layout("redis+sentinel://h:1,i:2/primary/0", "cluster")
+
+
+# Layouts of the ledger ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "layout", "laid_out"),
+    [
+        ("redis://h:1/0", "single", "redis://h:1/0"),
+        ("redis://u:p@h:1", "cluster", "redis+cluster://u:p@h:1"),
+        ("rediss://h:1", "cluster", "rediss+cluster://h:1"),
+        ("redis+cluster://h:1", "cluster", "redis+cluster://h:1"),
+        ("redis+cluster://h:1", "single", "redis+cluster://h:1"),
+        ("no url", "cluster", "no url"),
+    ],
+)
+def test_a_layout_is_told_by_the_scheme(url: str, layout: str, laid_out: str) -> None:
+    assert in_layout(url, layout) == laid_out
+    assert layout_of(laid_out) is (CLUSTER if "+cluster" in laid_out else SINGLE)
+
+
+def test_a_clusters_url_names_a_node_and_any_other() -> None:
+    url = "rediss+cluster://u:p%40@h:1?ssl_cert_reqs=none"
+    assert of_node(url) == "rediss://u:p%40@h:1?ssl_cert_reqs=none"
+    assert of_node(url, ("10.0.0.2", 7)) == "rediss://u:p%40@10.0.0.2:7?ssl_cert_reqs=none"
+    assert of_node("redis+cluster://h", ("::1", 7)) == "redis://[::1]:7"
+    read = read_ledger_url(url)
+    assert (read.scheme, read.user, read.port) == ("rediss+cluster", "u", 1)
+    assert "p@" not in f"{read} {read!r}"
+    assert read_ledger_url("redis://h:1/3").database == "3"
+
+
+@pytest.mark.parametrize(
+    "url", ["unix+cluster:///s", "redis+cluster://h:1/1", "redis+cluster://h:x", SENTINELS]
+)
+def test_what_no_cluster_has_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="--ledger-url: expected redis"):
+        read_ledger_url(url, "--ledger-url")
+
+
+def test_who_knows_one_server_alone_refuses_a_cluster() -> None:
+    with pytest.raises(UsageError, match="it is a cluster's, which this does not know yet"):
+        read_redis_url("redis+cluster://h:1", "--cache-url")

@@ -12,6 +12,7 @@ from flashsale.orders.lifecycle import Change, Lifecycle
 from flashsale.orders.lookup import Found, KnownSales, OrderLookup
 from flashsale.seckill.batch import digest_of
 from flashsale.seckill.claims import Claims
+from flashsale.seckill.lane_claims import LaneClaims
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers
 from flashsale.server.openapi import ID, Caller
@@ -75,7 +76,7 @@ class ClaimRoutes:
     """The claim, whose session the script that sells looks up itself; and its user's order."""
 
     sessions: Sessions
-    claims: Claims
+    claims: Claims | LaneClaims
     orders: OrderLookup
     settings: ClaimSettings
     budget: ClaimBudget

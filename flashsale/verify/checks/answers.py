@@ -174,7 +174,7 @@ def refusals(snapshot: Snapshot) -> Met:
 
 
 def _told(snapshot: Snapshot, outcome: int) -> int:
-    return sum(sale.claims.outcome.count(outcome) for sale in snapshot.sales)
+    return sum(sale.claims.count(outcome) for sale in snapshot.sales)
 
 
 def _not_theirs(sale: Sale) -> Iterator[Offence]:
@@ -279,7 +279,7 @@ def _sold_after_elsewhere(sale: Sale) -> Iterator[Offence]:
 def _unanswered(sale: Sale) -> dict[tuple[int, int], int]:
     """By user and order: the first claim without an answer of which the status route told so."""
     claims, found = sale.claims, dict[tuple[int, int], int]()
-    for k in claims.open() if any(claims.resolved) else ():
+    for k in claims.open() if claims.is_any_resolved else ():
         pair = (claims.user[k], claims.resolved[k])
         found[pair] = min(found.get(pair, k), k, key=claims.sent_us.__getitem__)
     return found

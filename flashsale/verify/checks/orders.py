@@ -5,6 +5,7 @@ none sold outside the sale's hours.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from operator import sub
 
 from flashsale.model import Outcome, Verdict
 from flashsale.verify import TAKE_OVER_S
@@ -12,7 +13,7 @@ from flashsale.verify.attempts import OUTCOMES, SOLD
 from flashsale.verify.checks.answers import lost_promises
 from flashsale.verify.finding import EXAMPLES_MAX, Finding, Met, Offence, doubt, remark, violation
 from flashsale.verify.observation import Position
-from flashsale.verify.queue import Entry, Sighting, position
+from flashsale.verify.queue import Entry, Sighting, goes_back
 from flashsale.verify.snapshot import Sale, Snapshot
 from flashsale.verify.stores import NO_TIME
 
@@ -185,6 +186,8 @@ def queued(snapshot: Snapshot) -> Met:
 def _late_rows(sale: Sale) -> int:
     created = sale.new_times(sale.rows.created_ms)
     persisted = sale.new_times(sale.rows.persisted_ms)
+    if NO_TIME not in sale.rows.created_ms:
+        return sum(map(_TAKE_OVER_MS.__le__, map(sub, persisted, created)))
     return sum(
         1
         for sold, written in zip(created, persisted, strict=True)
@@ -261,7 +264,7 @@ def _losses(snapshot: Snapshot) -> Iterator[Offence]:
 
 def _is_behind(later: Position, earlier: Position) -> bool:
     """True of a stream that cannot have grown out of what it was."""
-    if position(later.entry) < position(earlier.entry):
+    if goes_back(later.entry, earlier.entry):
         return True
     return later.added is not None and earlier.added is not None and later.added < earlier.added
 
@@ -291,7 +294,7 @@ _CLOSED = tuple(OUTCOMES.index(outcome) for outcome in (Outcome.NOT_OPEN, Outcom
 
 def outside_the_window(snapshot: Snapshot) -> Met:
     """Claims that came when the sale was not open."""
-    told = sum(s.claims.outcome.count(code) for s in snapshot.sales for code in _CLOSED)
+    told = sum(s.claims.count(code) for s in snapshot.sales for code in _CLOSED)
     return {"claims before the begin or past the end": told, "new orders": snapshot.persisted}
 
 

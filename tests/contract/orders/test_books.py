@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, text
 
 from flashsale import keys
 from flashsale.errors import Unavailable
+from flashsale.keys import Lane
 from flashsale.orders import books as books_module
 from flashsale.orders.books import LedgerSale, Look, Sold, judged, reconcile, wrong_of
 from flashsale.orders.metrics import BooksCollector, look
@@ -150,9 +151,9 @@ def test_what_a_worker_was_given_and_lost_is_not_waited_for(desk: Desk) -> None:
     assert len(orders(desk.pool)) == 3
 
 
-def _sold(*units_and_owed: tuple[int, int]) -> Callable[[Connection], dict[int, Sold]]:
+def _sold(*units_and_owed: tuple[int, int]) -> Callable[[Connection, Lane], dict[int, Sold]]:
     told = iter(units_and_owed)
-    return lambda connection: {1: Sold(*next(told), 0, 1)}
+    return lambda connection, lane: {1: Sold(*next(told), 0, 1)}
 
 
 @pytest.mark.parametrize(

@@ -527,7 +527,7 @@ def test_a_ledger_that_was_started_anew_while_it_was_surveyed_is_told(
 def test_a_store_that_goes_away_leaves_the_sales_closed(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*args: Any) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise Indeterminate("MySQL went away")
 
     shop.ledger.delete(keys.seckill_stock(1))

@@ -36,6 +36,9 @@ def trial(open_desk: Callable[[str], JudgedStorm]) -> Trial:
     sale = FaultySale(market, {VOUCHER[str(fault)]: fault.trick for fault in FAULTS})
     desk.scenario(users=BUYERS * len(FAULTS), vouchers=len(FAULTS), units=UNITS)
     done = desk.storm(sale, "run")
+    for fault in FAULTS:
+        if fault.hand is not None:
+            fault.hand(sale, VOUCHER[str(fault)])
     market.close()
     assert done.returncode == 3, done.stderr  # some of them can be seen in the answers alone
     return Trial(sale, desk.verify("run"))

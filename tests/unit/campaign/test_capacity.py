@@ -17,6 +17,7 @@ from flashsale.campaign.capacity import (
     run_capacity,
     verdict_of,
 )
+from flashsale.campaign.rehearsal import RehearsalRequest
 from flashsale.campaign.storming import StoppedError
 from flashsale.errors import ExitCode, UsageError
 from flashsale.scenario.scenario import Scenario, load_scenario, parse_scenario
@@ -87,6 +88,30 @@ def test_a_rate_is_decided_by_more_than_half() -> None:
     assert verdict_of([fails, holds, fails], 3) is False
     assert verdict_of([fails], 1) is False
     assert verdict_of([holds, fails], 2) is False
+
+
+def test_a_generator_that_cannot_be_believed_decides_nothing_until_it_does_so_too_often() -> None:
+    holds, fails = Trial(1, ExitCode.PASS), Trial(1, ExitCode.THRESHOLD)
+    unknown = Trial(1, ExitCode.INVALID_RUN)
+    assert verdict_of([unknown, unknown, unknown], 3) is None
+    assert verdict_of([unknown, holds, unknown, holds], 3) is True
+    assert verdict_of([unknown, fails, unknown, unknown, fails], 3) is False
+    assert verdict_of([unknown] * 4, 3) is False
+
+
+def test_each_trial_has_a_folder_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folders: list[str] = []
+
+    def run(asked: RehearsalRequest, teller: object) -> ExitCode:
+        assert asked.storm.out is not None
+        folders.append(asked.storm.out.name)
+        return ExitCode.THRESHOLD
+
+    monkeypatch.setattr(capacity, "rehearse", run)
+    run_capacity(request(tmp_path, begin_per_s=10.0, repeats=2))
+    assert folders == ["rate-10-1", "rate-5-1", "rate-2.5-1", "rate-1.25-1", "rate-1-1"]
 
 
 def test_nothing_above_the_most_is_tried() -> None:

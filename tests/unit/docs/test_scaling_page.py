@@ -1,7 +1,6 @@
 """docs/scaling.md reckons with the figures of docs/benchmarks.md, and reckons right."""
 
 import re
-from pathlib import Path
 
 import pytest
 from rig.documents import ROOT
@@ -48,9 +47,3 @@ def test_a_row_reckons_right(part: str) -> None:
 def test_parts_are_in_the_order_in_which_they_fill_a_core() -> None:
     costs = [figures[0] for figures in rows().values()]
     assert costs == sorted(costs, reverse=True)
-
-
-def test_what_is_not_built_is_not() -> None:
-    """So that the page does not stay behind once it is."""
-    code = "".join(path.read_text() for path in Path(ROOT / "flashsale").rglob("*.py"))
-    assert "RedisCluster" not in code

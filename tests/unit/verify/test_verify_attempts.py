@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsale.errors import ExitCode, NothingJudgedError
-from flashsale.model import Outcome
+from flashsale.model import Outcome, parse_id
 from flashsale.verify.attempts import (
     GARBLED,
     NEVER,
@@ -18,6 +18,7 @@ from flashsale.verify.attempts import (
     OUTCOMES,
     Claims,
     _Record,
+    ids_in,
     parse_attempts,
     read_attempts,
 )
@@ -355,3 +356,20 @@ def test_a_block_says_what_its_lines_say(
     assert _outcome_of([b"".join(content)]) == alone
     for cut in range(len(content)):
         assert _outcome_of([b"".join(content[:cut]), b"".join(content[cut:])]) == alone
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(0, 2**64 + 5).map(str),
+            st.sampled_from(["", "007", "1,2", ",", "1e5", "1.5", "-3", " 4", "٣", "²", "[1]"]),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_many_ids_are_read_as_each_is(texts: list[str]) -> None:
+    ids = ids_in(",".join(texts).encode(), len(texts))
+    assert ids is None or ids == [parse_id(text) for text in texts]
+    if all(text == str(parse_id(text)) for text in texts):
+        assert ids is not None
