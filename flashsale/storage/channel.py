@@ -215,7 +215,7 @@ class Channel:
         self._timeout_s = timeout_s
         self._text = text
         self._opening = opening
-        self._confirmation = confirmation
+        self._confirmation = confirmation and confirmation.on(lane)
         self.connections_max = connections_max
         self.in_use = 0
         self.lost = 0  # calls without an answer
@@ -404,7 +404,7 @@ class Channel:
                     reply = await self._load_and_run(wire, call, due_s)
                 replies[i] = reply
             if self._confirmation is not None:
-                replies[-1] = (await self._exchange(wire, [self._confirmation.words], due_s))[0]
+                replies[-2:] = await self._exchange(wire, self._confirmation.commands, due_s)
         finally:
             self._give_back(wire)
 

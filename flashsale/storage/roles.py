@@ -6,7 +6,7 @@ The ledger's clients never retry by themselves: a retry could sell twice.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -248,6 +248,7 @@ class Confirmation:
     replicas: int
     timeout_ms: int
     on_disk: bool = False
+    mark: str = keys.PROBE
 
     @classmethod
     def wanted(cls, settings: ClaimSettings) -> "Confirmation | None":
@@ -256,12 +257,16 @@ class Confirmation:
             return None
         return cls(settings.confirm_replicas, settings.confirm_timeout_ms, settings.confirm_on_disk)
 
+    def on(self, lane: Lane) -> "Confirmation":
+        """The same of one lane, with a mark that is the lane's own. Pure."""
+        return replace(self, mark=lane.probe)
+
     @property
     def commands(self) -> tuple[tuple[Word, ...], ...]:
         """What asks them: a mark is written, then waited for, with all that the server wrote before
         it. From 7.2 on a server waits for what the connection itself has written, so that one which
         only read would be confirmed what others had written a moment before."""
-        mark: tuple[Word, ...] = ("SET", keys.PROBE, "", "PX", 1)
+        mark: tuple[Word, ...] = ("SET", self.mark, "", "PX", 1)
         if self.on_disk:
             return mark, ("WAITAOF", 1, self.replicas, self.timeout_ms)
         return mark, ("WAIT", self.replicas, self.timeout_ms)
