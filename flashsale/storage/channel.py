@@ -404,7 +404,7 @@ class Channel:
                     reply = await self._load_and_run(wire, call, due_s)
                 replies[i] = reply
             if self._confirmation is not None:
-                replies[-1] = (await self._exchange(wire, [self._confirmation.words], due_s))[0]
+                replies[-2:] = await self._exchange(wire, self._confirmation.commands, due_s)
         finally:
             self._give_back(wire)
 

@@ -248,20 +248,20 @@ class Confirmation:
     replicas: int
     timeout_ms: int
     on_disk: bool = False
+    mark: str = keys.PROBE  # the key of what is written before they are asked
 
     @classmethod
-    def wanted(cls, settings: ClaimSettings) -> "Confirmation | None":
-        """What the settings ask for; None where no replica is asked."""
-        if not settings.confirm_replicas:
-            return None
-        return cls(settings.confirm_replicas, settings.confirm_timeout_ms, settings.confirm_on_disk)
+    def wanted(cls, settings: ClaimSettings, lane: Lane = WHOLE) -> "Confirmation | None":
+        """What the settings ask for, of a lane's server; None where no replica is asked."""
+        replicas, timeout_ms = settings.confirm_replicas, settings.confirm_timeout_ms
+        return cls(replicas, timeout_ms, settings.confirm_on_disk, lane.probe) if replicas else None
 
     @property
     def commands(self) -> tuple[tuple[Word, ...], ...]:
         """What asks them: a mark is written, then waited for, with all that the server wrote before
         it. From 7.2 on a server waits for what the connection itself has written, so that one which
         only read would be confirmed what others had written a moment before."""
-        mark: tuple[Word, ...] = ("SET", keys.PROBE, "", "PX", 1)
+        mark: tuple[Word, ...] = ("SET", self.mark, "", "PX", 1)
         if self.on_disk:
             return mark, ("WAITAOF", 1, self.replicas, self.timeout_ms)
         return mark, ("WAIT", self.replicas, self.timeout_ms)
