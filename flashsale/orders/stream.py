@@ -94,7 +94,7 @@ class OrderStream:
         self._ledger = ledger
         self._lane = lane_of(ledger)
         self._consumer = consumer
-        self._confirmation = confirmation
+        self._confirmation = confirmation and confirmation.on(self._lane)
         self._claim_cursor = "0-0"
 
     def __repr__(self) -> str:

@@ -215,7 +215,7 @@ class Channel:
         self._timeout_s = timeout_s
         self._text = text
         self._opening = opening
-        self._confirmation = confirmation
+        self._confirmation = confirmation and confirmation.on(lane)
         self.connections_max = connections_max
         self.in_use = 0
         self.lost = 0  # calls without an answer

@@ -6,7 +6,7 @@ The ledger's clients never retry by themselves: a retry could sell twice.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -248,13 +248,18 @@ class Confirmation:
     replicas: int
     timeout_ms: int
     on_disk: bool = False
-    mark: str = keys.PROBE  # the key of what is written before they are asked
+    mark: str = keys.PROBE
 
     @classmethod
-    def wanted(cls, settings: ClaimSettings, lane: Lane = WHOLE) -> "Confirmation | None":
-        """What the settings ask for, of a lane's server; None where no replica is asked."""
-        replicas, timeout_ms = settings.confirm_replicas, settings.confirm_timeout_ms
-        return cls(replicas, timeout_ms, settings.confirm_on_disk, lane.probe) if replicas else None
+    def wanted(cls, settings: ClaimSettings) -> "Confirmation | None":
+        """What the settings ask for; None where no replica is asked."""
+        if not settings.confirm_replicas:
+            return None
+        return cls(settings.confirm_replicas, settings.confirm_timeout_ms, settings.confirm_on_disk)
+
+    def on(self, lane: Lane) -> "Confirmation":
+        """The same of one lane, with a mark that is the lane's own. Pure."""
+        return replace(self, mark=lane.probe)
 
     @property
     def commands(self) -> tuple[tuple[Word, ...], ...]:

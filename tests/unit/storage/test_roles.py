@@ -140,3 +140,12 @@ def test_nobody_is_asked_unless_told_to() -> None:
     with pytest.raises(UsageError, match="confirm_timeout_ms must be shorter than timeout_ms"):
         ClaimSettings.load(confirm_replicas=1, timeout_ms=400)
     ClaimSettings.load(timeout_ms=400)
+
+
+def test_a_mark_is_of_the_lane_that_is_waited_for() -> None:
+    lane = keys.Lane(1, 3, "one")
+    mark, asked = Confirmation(1, 300).on(lane).commands
+    assert mark[1] == lane.probe
+    assert lane.has(str(mark[1]))
+    assert asked == ("WAIT", 1, 300)
+    assert Confirmation(1, 300).on(keys.WHOLE) == Confirmation(1, 300)
