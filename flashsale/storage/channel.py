@@ -403,8 +403,6 @@ class Channel:
                 if isinstance(reply, NoScriptError) and isinstance(call, Call):
                     reply = await self._load_and_run(wire, call, due_s)
                 replies[i] = reply
-            if self._confirmation is not None:
-                replies[-1] = (await self._exchange(wire, [self._confirmation.words], due_s))[0]
         finally:
             self._give_back(wire)
 
