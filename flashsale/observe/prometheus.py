@@ -126,6 +126,8 @@ class Exporter(Service):
 
 
 RULES = ("rules.yml", "alerts.yml")
+RULES_EVERY_S = 2.0
+"""How often rules are asked at the longest: an alert need not wait as long as a scrape."""
 _RETENTION = "1d"
 _TARGETS_BYTES_MAX = 4 * 1_048_576
 
@@ -195,7 +197,7 @@ class PrometheusServer(Service):
 
 def configuration(targets: Sequence[Target], interval_s: float) -> Mapping[str, Any]:
     """Prometheus' configuration, as JSON, which is YAML too. Pure."""
-    every = f"{round(interval_s * 1000)}ms"
+    every, rules = (f"{round(s * 1000)}ms" for s in (interval_s, min(interval_s, RULES_EVERY_S)))
     jobs: dict[str, list[dict[str, Any]]] = {}
     for target in targets:
         entry = {"targets": [target.address], "labels": {"instance": target.instance}}
@@ -204,7 +206,7 @@ def configuration(targets: Sequence[Target], interval_s: float) -> Mapping[str, 
         "global": {
             "scrape_interval": every,
             "scrape_timeout": every,
-            "evaluation_interval": every,
+            "evaluation_interval": rules,
         },
         "rule_files": [str(resource(f"deploy/prometheus/{name}")) for name in RULES],
         "scrape_configs": [

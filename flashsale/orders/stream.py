@@ -94,7 +94,7 @@ class OrderStream:
         self._ledger = ledger
         self._lane = lane_of(ledger)
         self._consumer = consumer
-        self._confirmation = confirmation
+        self._confirmation = confirmation and confirmation.on(self._lane)
         self._claim_cursor = "0-0"
 
     def __repr__(self) -> str:
@@ -119,8 +119,10 @@ class OrderStream:
         MySQL must not know of an order that a failover can take from the ledger."""
         if self._confirmation is None:
             return True
-        reply = call(self._ledger.execute_command, *self._confirmation.words)
-        return self._confirmation.holds(reply)
+        pipeline = self._ledger.pipeline(transaction=False)
+        for command in self._confirmation.commands:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+        return self._confirmation.holds(call_all(pipeline))
 
     def pending(self, after: str, count: int) -> list[StreamEntry]:
         """Up to `count` of our own entries that were given to us and never acknowledged."""

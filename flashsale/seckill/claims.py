@@ -148,7 +148,7 @@ class Claims:
         self._permits = permits
         self._lane = lane
         opening = (CLAIM_OPENING if lane is WHOLE else claim_opening(lane)) if permits else None
-        confirmation = Confirmation.wanted(settings)
+        confirmation = Confirmation.wanted(settings, lane)
         self._channel = Channel(
             ledger_url,
             connections_max=settings.calls_max,

@@ -215,7 +215,7 @@ class Channel:
         self._timeout_s = timeout_s
         self._text = text
         self._opening = opening
-        self._confirmation = confirmation
+        self._confirmation = confirmation and confirmation.on(lane)
         self.connections_max = connections_max
         self.in_use = 0
         self.lost = 0  # calls without an answer
@@ -242,14 +242,14 @@ class Channel:
         commands: list[Sequence[Word]] = [call.command() for call in calls]
         confirming = self._confirmation
         if confirming is not None:
-            commands.append(confirming.words)
+            commands += confirming.commands
         try:
             replies = await self._exchange(wire, commands, due_s)
             for i, call in enumerate(calls):
                 if isinstance(replies[i], NoScriptError) and isinstance(call, Call):
                     replies[i] = await self._load_and_run(wire, call, due_s)
                     if confirming is not None:  # it was asked too early
-                        replies[-1] = (await self._exchange(wire, [confirming.words], due_s))[0]
+                        replies[-2:] = await self._exchange(wire, confirming.commands, due_s)
         finally:
             self._give_back(wire)
         if self._masters is not None:
@@ -258,8 +258,8 @@ class Channel:
         return replies if confirming is None else self._confirmed(confirming, replies)
 
     def _confirmed(self, confirming: Confirmation, replies: list[Any]) -> list[Any]:
-        """The replies but the last, which is the replicas'; what is certain stays so."""
-        last = replies.pop()
+        """The replies but the last, which are of the replicas; what is certain stays so."""
+        replies, last = replies[:-2], replies[-2:]
         if confirming.holds(last):
             return replies
         self.unconfirmed += 1
@@ -365,11 +365,10 @@ class Channel:
                 self._opening.check(opened)
             if self._confirmation is not None:
                 asked = self._confirmation
-                # Of a connection that has asked for nothing yet, it would be of nothing.
-                reply = (await self._exchange(wire, [("PING",), asked.words], due_s))[1]
-                if not asked.holds(reply):
+                replies = await self._exchange(wire, asked.commands, due_s)
+                if not asked.holds(replies):
                     self.unreachable += 1
-                    raise Unavailable(f"Redis was not asked: {asked.told(reply)}")
+                    raise Unavailable(f"Redis was not asked: {asked.told(replies)}")
         except Unavailable:
             wire.close()
             raise
@@ -405,7 +404,7 @@ class Channel:
                     reply = await self._load_and_run(wire, call, due_s)
                 replies[i] = reply
             if self._confirmation is not None:
-                replies[-1] = (await self._exchange(wire, [self._confirmation.words], due_s))[0]
+                replies[-2:] = await self._exchange(wire, self._confirmation.commands, due_s)
         finally:
             self._give_back(wire)
 

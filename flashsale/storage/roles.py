@@ -6,7 +6,7 @@ The ledger's clients never retry by themselves: a retry could sell twice.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -35,7 +35,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from flashsale.errors import Indeterminate, Unavailable
+from flashsale import keys
+from flashsale.errors import Indeterminate, Unavailable, UsageError
 from flashsale.keys import WHOLE, Lane, Layout
 from flashsale.lua.scripts import REFUSED, Call, Word
 from flashsale.sentinels import DRIVER, client_url, follow
@@ -247,37 +248,54 @@ class Confirmation:
     replicas: int
     timeout_ms: int
     on_disk: bool = False
+    mark: str = keys.PROBE
 
     @classmethod
-    def wanted(cls, settings: ClaimSettings) -> "Confirmation | None":
-        """What the settings ask for; None where no replica is asked."""
+    def wanted(cls, settings: ClaimSettings, lane: Lane = WHOLE) -> "Confirmation | None":
+        """What the settings ask for; None where no replica is asked. Raises UsageError on a
+        cluster, whose replicas are not asked yet."""
         if not settings.confirm_replicas:
             return None
+        if lane is not WHOLE:
+            raise UsageError(
+                "FLASHSALE_CLAIM_CONFIRM_REPLICAS: the replicas of a ledger on a cluster are not "
+                "asked yet; set it to 0"
+            )
         return cls(settings.confirm_replicas, settings.confirm_timeout_ms, settings.confirm_on_disk)
 
-    @property
-    def words(self) -> tuple[Word, ...]:
-        """The command that asks them, over the connection that wrote: its reply comes when they
-        have it, or the time is up. It is of all that the server had written by then."""
-        if self.on_disk:
-            return ("WAITAOF", 1, self.replicas, self.timeout_ms)
-        return ("WAIT", self.replicas, self.timeout_ms)
+    def on(self, lane: Lane) -> "Confirmation":
+        """The same of one lane, with a mark that is the lane's own. Pure."""
+        return replace(self, mark=lane.probe)
 
-    def holds(self, reply: Any) -> bool:
-        """Whether the reply says that enough of them have it. Pure."""
+    @property
+    def commands(self) -> tuple[tuple[Word, ...], ...]:
+        """What asks them: a mark is written, then waited for, with all that the server wrote before
+        it. From 7.2 on a server waits for what the connection itself has written, so that one which
+        only read would be confirmed what others had written a moment before."""
+        mark: tuple[Word, ...] = ("SET", self.mark, "", "PX", 1)
+        if self.on_disk:
+            return mark, ("WAITAOF", 1, self.replicas, self.timeout_ms)
+        return mark, ("WAIT", self.replicas, self.timeout_ms)
+
+    def holds(self, replies: Sequence[Any]) -> bool:
+        """Whether the replies to `commands` say that enough of them have it. Pure."""
+        marked, reply = replies
+        if marked not in (True, "OK", b"OK"):
+            return False
         if self.on_disk:
             return isinstance(reply, list) and reply[0] >= 1 and int(reply[1]) >= self.replicas
         return isinstance(reply, int) and reply >= self.replicas
 
-    def told(self, reply: Any) -> str:
+    def told(self, replies: Sequence[Any]) -> str:
         """What was missing, for a reader. Pure."""
-        if isinstance(reply, (int, list)):
-            where = "on their disks " if self.on_disk else ""
-            return (
-                f"fewer than {self.replicas} replicas had it {where}within {self.timeout_ms} ms "
-                f"({self.words[0]!s} answered {reply})"
-            )
-        return f"no replica was asked: {reply}"
+        for reply in replies:
+            if isinstance(reply, Exception):
+                return f"no replica was asked: {reply}"
+        where, how = ("on their disks ", "WAITAOF") if self.on_disk else ("", "WAIT")
+        return (
+            f"fewer than {self.replicas} replicas had it {where}within {self.timeout_ms} ms "
+            f"({how} answered {replies[-1]})"
+        )
 
 
 class Rejected(Unavailable):

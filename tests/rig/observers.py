@@ -28,7 +28,7 @@ def promtool(
         [binary.path, *arguments],
         input=told,
         capture_output=True,
-        timeout=90,
+        timeout=240,
         check=False,
         cwd=cwd,
         env=binary.environment(),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rig.observers import fetched, promtool
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PROMETHEUS = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
 

@@ -171,7 +171,7 @@ def test_of_a_retry_and_a_release_at_once_one_row_comes(
     assert dead_letters.retry(letter) is Settled.RETRIED
     again = dead_letters._end(letter.order, letter, "")  # type: ignore[arg-type]
     assert again is Settled.RELEASED, "it was no row yet"
-    dead_letters._return(ORDER)
+    dead_letters._return(ORDER, ledger)
     assert work.run_once().repeated == 1
     assert order_row(pool, ORDER).status == PayStatus.CANCELLED
     assert (stock(ledger), units(pool)) == (10, 10)

@@ -12,6 +12,7 @@ from rig.until import until
 from sqlalchemy import Engine, event, text
 
 from flashsale.errors import Indeterminate
+from flashsale.keys import Lane
 from flashsale.model import ID_MAX
 from flashsale.orders import persistence
 from flashsale.orders.persistence import Persisted, persist
@@ -94,9 +95,9 @@ def test_what_is_left_of_a_mixed_batch_goes_as_a_batch_again(
     sizes: list[int] = []
     really_write = persistence.write
 
-    def write(pool: Engine, batch: Sequence[Order], generation: int) -> None:
+    def write(pool: Engine, batch: Sequence[Order], generation: int, lane: Lane) -> None:
         sizes.append(len(batch))
-        really_write(pool, batch, generation)
+        really_write(pool, batch, generation, lane)
 
     monkeypatch.setattr(persistence, "write", write)
     result = persist(pool, [order(n, n) for n in range(1, 100)])
@@ -300,8 +301,8 @@ def test_a_commit_whose_answer_was_lost_is_found_to_be_done(
     add_sale(pool, stock=10)
     really_write = persistence.write
 
-    def write_and_lose(pool: Engine, batch: Sequence[Order], generation: int) -> None:
-        really_write(pool, batch, generation)
+    def write_and_lose(pool: Engine, batch: Sequence[Order], generation: int, lane: Lane) -> None:
+        really_write(pool, batch, generation, lane)
         raise Indeterminate("the answer to COMMIT was lost")
 
     monkeypatch.setattr(persistence, "write", write_and_lose)
@@ -319,11 +320,11 @@ def test_trouble_halfway_keeps_what_was_found_out(
     add_sale(pool, stock=2)
     really_write, calls = persistence.write, []
 
-    def write(pool: Engine, batch: Sequence[Order], generation: int) -> None:
+    def write(pool: Engine, batch: Sequence[Order], generation: int, lane: Lane) -> None:
         calls.append(len(batch))
         if len(calls) == 4:
             raise Indeterminate("gone")
-        really_write(pool, batch, generation)
+        really_write(pool, batch, generation, lane)
 
     monkeypatch.setattr(persistence, "write", write)
     batch = [order(n, n) for n in range(1, 6)]

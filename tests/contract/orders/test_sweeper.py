@@ -196,4 +196,4 @@ def test_a_worker_makes_one(ledger_url: str, cache_url: str, mysql_url: str) -> 
     made = make_sweeper(stores)
     assert made.run_once().timed_out == 0
     made.pool.dispose()
-    made._ledger.close()
+    made._ledgers.close()

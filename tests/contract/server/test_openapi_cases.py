@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 HERE_ALONE = r"readyz|metrics|openapi\.json"
 """What nginx does not pass on."""
 ALLOW_ASIDE = ("--exclude-checks", "allow_header_conformance")
-PARTS = {"blog|follow|upload": 3_000, "shop|shop-type": 1_500, "user": 3_000, "voucher": 1_000}
+PARTS = {"blog|follow|upload": 5_000, "shop|shop-type": 1_500, "user": 3_000, "voucher": 1_000}
 PARTS |= {"voucher-order": 1_500, "healthz|readyz|metrics|openapi\\.json": 50}
 """The routes by the first word of their path, and how many cases there are of them at least."""
 ENDS_SESSIONS = r"user/logout|user/logout/everywhere"

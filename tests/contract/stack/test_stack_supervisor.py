@@ -283,12 +283,20 @@ def _environment(member: Member) -> bytes:
     return Path(f"/proc/{_pid(member)}/environ").read_bytes()
 
 
-@pytest.mark.parametrize(("connections", "by_socket"), [(8_192, True), (16_384, False)])
+@pytest.mark.parametrize(
+    ("connections", "links", "by_socket"),
+    [(8_192, {}, True), (16_384, {}, False), (8_192, {"nginx->r1": 9}, False)],
+)
 def test_replicas_listen_on_sockets_where_their_queues_hold_what_nginx_asks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connections: int, by_socket: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    connections: int,
+    links: dict[str, int],
+    by_socket: bool,
 ) -> None:
+    """A port beside a socket serves no sale, so who is asked through a relay has none."""
     monkeypatch.setattr(nginx, "_longest_queue", lambda: 4_096)
-    update = {"replicas": 1, "nginx_connections": connections}
+    update = {"replicas": 1, "nginx_connections": connections, "links": links}
     stack = Stack(SETTINGS.model_copy(update=update), tmp_path / "state")
     replica = stack._replica(0)
     conf = stack._nginx(Port.free(), [replica])
@@ -296,7 +304,8 @@ def test_replicas_listen_on_sockets_where_their_queues_hold_what_nginx_asks(
         command = [str(part) for part in replica.prepare().arguments]
         place = str(tmp_path / "state/replicas/r1.sock")
         assert (place in command) == ("--socket" in command) == by_socket
-        server = f"unix:{place}" if by_socket else f"127.0.0.1:{replica.port.number}"
+        port = links.get("nginx->r1", replica.port.number)
+        server = f"unix:{place}" if by_socket else f"127.0.0.1:{port}"
         assert f'server "{server}" ' in conf.render()
     finally:
         replica.stop()

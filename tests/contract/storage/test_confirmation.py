@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from rig.sale import open_sale, session, sign_in, sold
-from rig.until import until
+from rig.sale import open_sale, session, sign_in
+from rig.until import eventually, until
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
@@ -99,7 +99,7 @@ async def channel_to(url: str, confirmation: Confirmation | None) -> AsyncIterat
 async def test_nobody_is_asked_where_nothing_is_to_be_confirmed(pair: Pair) -> None:
     async with channel_to(pair.primary.url, None) as channel:
         assert await channel.run([COUNT, COUNT]) == [1, 2]
-    assert pair.calls("wait") == 0
+    assert pair.calls("wait") == pair.calls("set") == 0
 
 
 async def test_a_confirmed_reply_is_told_after_one_question(pair: Pair) -> None:
@@ -146,6 +146,11 @@ async def test_what_others_wrote_is_confirmed_with_it(pair: Pair) -> None:
             pair.client.set("n", 8)
             (reply,) = await channel.run([READ])
         assert isinstance(reply, Indeterminate)
+    assert await until_gone(pair.client), "the mark that was written for it stays nowhere"
+
+
+async def until_gone(client: Redis) -> bool:
+    return bool(await eventually(lambda: not client.exists(keys.PROBE)))
 
 
 async def test_more_replicas_than_there_are_confirm_nothing(pair: Pair) -> None:
@@ -177,7 +182,8 @@ async def test_a_claim_that_is_not_confirmed_is_settled_by_a_replay_that_is(pair
         first = await claims.claim(1, session(1))
         with pair.replica_stopped():
             second = asyncio.ensure_future(claims.claim(1, session(2)))
-            await asyncio.to_thread(until, lambda: len(sold(pair.client)) == 2)
+            receipts = keys.seckill_receipt(1)
+            await eventually(lambda: pair.client.hlen(receipts) == 2)
             await asyncio.sleep(0.3)
             assert not second.done(), "it is in the ledger, and nobody was told"
         answer = await second

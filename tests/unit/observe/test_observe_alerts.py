@@ -9,6 +9,9 @@ import pytest
 import yaml
 
 from flashsale.observe.prometheus import RULES, Target, configuration
+from flashsale.orders.watch import AGAIN_S, LOOKS, TOLD_S
+from flashsale.settings import WorkerSettings
+from flashsale.stack.settings import StackSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -83,3 +86,17 @@ def test_serve_scrapes_the_jobs_of_compose() -> None:
         "scrape_timeout": "500ms",
         "evaluation_interval": "500ms",
     }
+
+
+def test_from_a_fault_to_its_alert_it_takes_ten_seconds_at_most() -> None:
+    """A look and two that have to agree with it, a scrape, and the rules; no `for` in between."""
+    look_s = WorkerSettings().books_interval_s + (LOOKS - 1) * AGAIN_S
+    for scraped in (_read("prometheus.yml"), configuration([], StackSettings().observe_interval_s)):
+        told = scraped["global"]
+        waits = (told["scrape_interval"], told["evaluation_interval"])
+        seconds = [float(w[:-2]) / 1000 if w.endswith("ms") else float(w[:-1]) for w in waits]
+        assert look_s + sum(seconds) <= 10
+        assert seconds[0] < TOLD_S, "what is over is told for longer than until the next scrape"
+    (books,) = [group for group in _read("alerts.yml")["groups"] if group["name"] == "books"]
+    waits_for = {rule["alert"] for rule in books["rules"] if "for" in rule}
+    assert waits_for == {"SalesClosed", "LagUnknown", "QueueStuck", "BooksUnwatched"}

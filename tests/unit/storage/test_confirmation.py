@@ -91,7 +91,8 @@ async def test_replicas_are_asked_in_the_same_write(
     async with channel_to([confirmed] * 3, confirmation) as (server, channel):
         assert await channel.run(BATCH) == [7, 7]
         assert await channel.run(BATCH) == [7, 7]
-        assert server.of_batches == [packed(SOLD.command(), SOLD.command(), asked)] * 2
+        mark = confirmation.commands[0]
+        assert server.of_batches == [packed(SOLD.command(), SOLD.command(), mark, asked)] * 2
         assert sum(write.count(b"WAIT") for write in server.writes) == 3, "once when it was opened"
 
 

@@ -13,6 +13,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable, UsageError
 from flashsale.lua.scripts import REFUSED
 from flashsale.settings import ClaimSettings
@@ -117,13 +118,19 @@ def test_an_error_of_a_plain_command_says_that_it_was_not_executed(
 def test_what_replicas_are_asked_and_what_suffices(
     confirmation: Confirmation, words: tuple[object, ...], enough: object, too_little: object
 ) -> None:
-    assert confirmation.words == words
-    assert confirmation.holds(enough)
-    assert not confirmation.holds(too_little)
-    assert not confirmation.holds(Unavailable("unknown command 'WAITAOF'"))
-    assert not confirmation.holds(None)
-    assert "within 300 ms" in confirmation.told(too_little)
-    assert "unknown command" in confirmation.told(Unavailable("unknown command 'WAITAOF'"))
+    mark, asked = confirmation.commands
+    assert mark[:2] == ("SET", keys.PROBE)
+    assert asked == words
+    for marked in ("OK", b"OK", True):
+        assert confirmation.holds([marked, enough])
+        assert not confirmation.holds([marked, too_little])
+    refused = Unavailable("NOREPLICAS Not enough good replicas to write.")
+    unknown = Unavailable("unknown command 'WAITAOF'")
+    for replies in ([refused, enough], [None, enough], ["OK", unknown], ["OK", None]):
+        assert not confirmation.holds(replies)
+    assert "within 300 ms" in confirmation.told(["OK", too_little])
+    assert "unknown command" in confirmation.told(["OK", unknown])
+    assert "NOREPLICAS" in confirmation.told([refused, enough])
 
 
 def test_nobody_is_asked_unless_told_to() -> None:
@@ -133,3 +140,12 @@ def test_nobody_is_asked_unless_told_to() -> None:
     with pytest.raises(UsageError, match="confirm_timeout_ms must be shorter than timeout_ms"):
         ClaimSettings.load(confirm_replicas=1, timeout_ms=400)
     ClaimSettings.load(timeout_ms=400)
+
+
+def test_a_mark_is_of_the_lane_that_is_waited_for() -> None:
+    lane = keys.Lane(1, 3, "one")
+    mark, asked = Confirmation(1, 300).on(lane).commands
+    assert mark[1] == lane.probe
+    assert lane.has(str(mark[1]))
+    assert asked == ("WAIT", 1, 300)
+    assert Confirmation(1, 300).on(keys.WHOLE) == Confirmation(1, 300)
