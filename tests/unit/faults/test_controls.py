@@ -7,7 +7,7 @@ import pytest
 
 from flashsale.faults.controls import CONTROLS
 from flashsale.lua import scripts
-from flashsale.orders import books, persistence, worker
+from flashsale.orders import persistence, watch, worker
 from flashsale.seckill import claims
 
 BUGS = Path(__file__).resolve().parents[2] / "e2e" / "chaos" / "planted"
@@ -22,7 +22,7 @@ PLACES = (
     (persistence, "_positions"),
     (persistence, "_sifted"),
     (worker, "persist"),
-    (books.BooksWatch, "requeue_missing"),
+    (watch.BooksWatch, "requeue_missing"),
     (worker.Worker, "_under_lock"),
 )
 """Where something is planted."""
