@@ -26,7 +26,13 @@ from flashsale.errors import (
 )
 from flashsale.report.files import write_reports, write_sheet
 from flashsale.run.attempts import PlanColumns
-from flashsale.run.folder import RunFolder, create_run_folder, telling, write_file
+from flashsale.run.folder import (
+    RunFolder,
+    create_run_folder,
+    ensure_no_run,
+    telling,
+    write_file,
+)
 from flashsale.run.parts import write_faults
 from flashsale.run.summary import Summary
 from flashsale.scenario import template
@@ -107,6 +113,8 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     between the storm and the end of its reports.
     """
     scenario = request.scenario
+    if request.out is not None:
+        ensure_no_run(request.out)  # before anybody is asked for anything
     columns = users_of(request)
     tokens = tokens_of(request, columns)
     ensure_descriptors(connections_each(scenario.load.connections, request.processes))

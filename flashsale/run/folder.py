@@ -227,8 +227,8 @@ def ensure_run_folder(out: Path | None) -> None:
             pass
     except OSError as error:
         raise UsageError(f"cannot make a run folder in {where}: {error.strerror}") from error
-    if out is not None and _is_taken(out):
-        raise UsageError(_TAKEN.format(out))
+    if out is not None:
+        ensure_no_run(out)
 
 
 def create_run_folder(
@@ -243,8 +243,7 @@ def create_run_folder(
         if out is not None:
             _make(out)
             folder = RunFolder(out.resolve())
-            if _is_taken(out):
-                raise UsageError(_TAKEN.format(out))
+            ensure_no_run(out)
             return folder
         folder = RunFolder(_make_unique(RUNS, f"{scenario}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"))
     except OSError as error:
@@ -254,8 +253,10 @@ def create_run_folder(
     return folder
 
 
-def _is_taken(path: Path) -> bool:
-    return os.path.lexists(RunFolder(path).attempts)
+def ensure_no_run(out: Path) -> None:
+    """Raises UsageError where `out` already holds a run."""
+    if os.path.lexists(RunFolder(out).attempts):
+        raise UsageError(_TAKEN.format(out))
 
 
 def _make(folder: Path) -> None:
