@@ -412,6 +412,12 @@ def _worker(world: World, kill: Kill) -> dict[str, int]:
     return {"poison": poison}
 
 
+def _cut_off(world: World) -> None:
+    time.sleep(0.015)
+    with suppress(RedisError):
+        world.ledger.client_kill_filter(_type="normal")
+
+
 def _replica(world: World, kill: Kill) -> dict[str, int]:
     _cast(world, kill)
     if kill.point.startswith("cancel."):
@@ -422,7 +428,8 @@ def _replica(world: World, kill: Kill) -> dict[str, int]:
             if kill.point.startswith("permit."):
                 world.ledger.delete(keys.PERMIT)
             elif kill.point.startswith("settlement."):
-                world._claimers.submit(world.ledger.client_kill_filter, _type="normal")
+                world.ledger.execute_command("CLIENT", "PAUSE", 40, "WRITE")
+                world._claimers.submit(_cut_off, world)  # while claims wait for their answers
             elif kill.point.startswith("cancel.") and world.accepted:
                 world.cancel(min(world.accepted))
         world.feed(4)
