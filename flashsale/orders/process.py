@@ -44,7 +44,7 @@ def make_worker(
         lease_ms=settings.lock_lease_ms,
         renew_ms=settings.lock_renew_ms,
     )
-    stream = OrderStream(ledger, name, Confirmation.wanted(ClaimSettings.load(), lane))
+    stream = OrderStream(ledger, name, Confirmation.wanted(ClaimSettings.load()))
     return Worker(stream, engine(stores.mysql_url), locks, settings)
 
 

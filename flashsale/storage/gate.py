@@ -1,4 +1,5 @@
-"""The gate: what arrives while a call is in flight leaves together in the next one."""
+"""The gate: what arrives while a call is in flight leaves together in the next one; and who may
+wait before it, and for how long."""
 
 import asyncio
 import time
@@ -11,6 +12,15 @@ from flashsale.buckets import LATENCY_S, SIZES, Buckets
 
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
+
+_OF_LATE = 8
+"""Over so many calls what one takes is averaged, roughly."""
+_OVERRUN_ROOM, _OVERRUN_PATIENCE, _OVERRUN_MIN_S = 1, 4, 0.02
+"""Calls, or so long at least: whose claims have room, and what nobody waits longer for."""
+_CROWD_SHARE, _CROWD_MIN_S = 1 / 8, 0.1
+"""A crowd has come within this share of the queue's time-out, or within so long at least."""
+_WELL_SHARE, _LOOK_SHARE = 1 / 10, 1 / 4
+"""A load is carried where no more than this share were too many for such a part of the time-out."""
 
 
 class GateFull(Exception):  # noqa: N818 - a bound that was met, not a bug
@@ -28,6 +38,84 @@ class Bounds:
     batch_max: int
     calls_max: int
     queue_max: int
+
+
+class Admission:
+    """How long claims may wait for their call, and how many.
+
+    A crowd that comes at once is worth a queue: each waits for the whole time-out, and as many have
+    room as are served within it. Where more come than can be served for as long as they come, who
+    is served had better be served soon: those have room who leave with the next call, and nobody
+    waits longer than four calls take. Such a load is known by one who has waited for the whole
+    time-out, or by those who had no room for longer than a crowd takes to come. It is over when
+    next to nobody was too many for a while. Instants are the caller's; nothing reads a clock here.
+    """
+
+    def __init__(self, bounds: Bounds, timeout_s: float) -> None:
+        self._bounds, self._timeout_s = bounds, timeout_s
+        self._crowd_s = max(_CROWD_MIN_S, timeout_s * _CROWD_SHARE)
+        self._look_s = max(_CROWD_MIN_S, timeout_s * _LOOK_SHARE)
+        self._looked_s = self._refused_s = self._refused_since_s = float("-inf")
+        self._came = self._too_many = 0  # since it was looked at
+        self.is_overrun = False
+        self.call_s = 0.0  # what a call takes, of late
+
+    def __repr__(self) -> str:
+        return f"<Admission call_s={self.call_s:.4f} is_overrun={self.is_overrun}>"
+
+    @property
+    def most_s(self) -> float:
+        """How long a claim may wait."""
+        if not self.is_overrun:
+            return self._timeout_s
+        return self._of_calls(_OVERRUN_PATIENCE)
+
+    def called(self, claims: int, took_s: float, now_s: float) -> int:
+        """So many were served by a call; how many may wait from now on."""
+        self.call_s += (took_s - self.call_s) / _OF_LATE
+        self._came += claims
+        if now_s - self._looked_s >= self._look_s:
+            was_idle = now_s - self._looked_s >= 2 * self._look_s
+            if was_idle or self._too_many <= self._came * _WELL_SHARE:
+                self.is_overrun = False
+            self._look_again(now_s)
+        within_s = self._of_calls(_OVERRUN_ROOM) if self.is_overrun else self._timeout_s
+        calls = max(_OVERRUN_ROOM, within_s / self.call_s) if self.call_s else float("inf")
+        bounds = self._bounds
+        return int(min(bounds.queue_max, calls * bounds.batch_max * bounds.calls_max))
+
+    def refused(self, now_s: float) -> None:
+        """There was no room for one."""
+        self.shed()
+        if now_s - self._refused_s > self._crowd_s:
+            self._refused_since_s = now_s
+        self._refused_s = now_s
+        if now_s - self._refused_since_s >= self._crowd_s:
+            self._overrun(now_s)
+
+    def is_over(self, waited_s: float, now_s: float) -> bool:
+        """Whether one has waited for too long."""
+        if waited_s <= _OVERRUN_MIN_S and waited_s <= self._timeout_s:
+            return False
+        if waited_s > self._timeout_s:
+            self._overrun(now_s)
+        return waited_s > self.most_s
+
+    def shed(self) -> None:
+        """One was too many."""
+        self._came += 1
+        self._too_many += 1
+
+    def _of_calls(self, count: int) -> float:
+        return min(self._timeout_s, max(_OVERRUN_MIN_S, count * self.call_s))
+
+    def _overrun(self, now_s: float) -> None:
+        if not self.is_overrun:
+            self.is_overrun = True
+            self._look_again(now_s)
+
+    def _look_again(self, now_s: float) -> None:
+        self._looked_s, self._came, self._too_many = now_s, 0, 0
 
 
 class Gate(Generic[Item, Reply]):

@@ -36,7 +36,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from flashsale import keys
-from flashsale.errors import Indeterminate, Unavailable, UsageError
+from flashsale.errors import Indeterminate, Unavailable
 from flashsale.keys import WHOLE, Lane, Layout
 from flashsale.lua.scripts import REFUSED, Call, Word
 from flashsale.sentinels import DRIVER, client_url, follow
@@ -251,16 +251,10 @@ class Confirmation:
     mark: str = keys.PROBE
 
     @classmethod
-    def wanted(cls, settings: ClaimSettings, lane: Lane = WHOLE) -> "Confirmation | None":
-        """What the settings ask for; None where no replica is asked. Raises UsageError on a
-        cluster, whose replicas are not asked yet."""
+    def wanted(cls, settings: ClaimSettings) -> "Confirmation | None":
+        """What the settings ask for; None where no replica is asked."""
         if not settings.confirm_replicas:
             return None
-        if lane is not WHOLE:
-            raise UsageError(
-                "FLASHSALE_CLAIM_CONFIRM_REPLICAS: the replicas of a ledger on a cluster are not "
-                "asked yet; set it to 0"
-            )
         return cls(settings.confirm_replicas, settings.confirm_timeout_ms, settings.confirm_on_disk)
 
     def on(self, lane: Lane) -> "Confirmation":

@@ -30,15 +30,8 @@ _PLAIN_HOST = re.compile(rb"[-A-Za-z0-9.:\[\]]+")
 _PLAIN_NAMES = {
     spelled: name
     for name in (
-        *(
-            b"host",
-            b"content-length",
-            b"accept",
-            b"accept-encoding",
-            b"accept-language",
-            b"authorization",
-            b"cache-control",
-        ),
+        *(b"host", b"content-length", b"authorization", b"accept", b"accept-encoding"),
+        *(b"accept-language", b"cache-control"),
         *(b"content-type", b"cookie", b"idempotency-key", b"origin", b"pragma", b"priority"),
         *(b"referer", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"traceparent"),
         *(b"user-agent", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip", b"x-request-id"),

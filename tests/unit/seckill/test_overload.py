@@ -13,9 +13,9 @@ from rig.scripted_redis import Fate, Greeting, ScriptedRedis
 from rig.virtual_loop import EPOCH_S, VirtualLoop, clocks_of
 
 from flashsale.model import Outcome
-from flashsale.seckill.claims import Claims, Patience
+from flashsale.seckill.claims import Claims
 from flashsale.settings import ClaimSettings, SessionSettings
-from flashsale.storage.gate import Bounds
+from flashsale.storage.gate import Admission, Bounds
 
 CARRIES_PER_S = 280  # two calls of four claims take 28 ms on average
 BEFORE, CALM, STORM, AFTER = (0.0, 1.0), (1.0, 4.0), (4.0, 9.0), (9.0, 12.0)
@@ -165,62 +165,62 @@ def test_a_queue_that_never_ends_but_moves_is_no_overload() -> None:
 BOUNDS = Bounds(batch_max=10, calls_max=1, queue_max=10_000)
 
 
-def known_overrun(now_s: float = 0.0) -> Patience:
-    patience = Patience(BOUNDS, 2.0)
-    assert patience.called(10, 0.08, now_s) == 2.0 / 0.01 * 10
-    assert patience.is_over(2.1, now_s)
-    return patience
+def known_overrun(now_s: float = 0.0) -> Admission:
+    admission = Admission(BOUNDS, 2.0)
+    assert admission.called(10, 0.08, now_s) == 2.0 / 0.01 * 10
+    assert admission.is_over(2.1, now_s)
+    return admission
 
 
 def test_a_crowd_may_wait_for_the_whole_time_out_and_fill_the_queue() -> None:
-    patience = Patience(BOUNDS, 2.0)
-    patience.called(10, 0.08, 0.0)
+    admission = Admission(BOUNDS, 2.0)
+    admission.called(10, 0.08, 0.0)
     for instant in range(24):
-        patience.refused(instant / 100)
-    assert not patience.is_over(2.0, 0.24)
-    assert not patience.is_overrun
+        admission.refused(instant / 100)
+    assert not admission.is_over(2.0, 0.24)
+    assert not admission.is_overrun
 
 
 def test_no_room_for_longer_than_a_crowd_takes_is_an_overrun() -> None:
-    patience = Patience(BOUNDS, 2.0)
-    patience.called(10, 0.08, 0.0)
+    admission = Admission(BOUNDS, 2.0)
+    admission.called(10, 0.08, 0.0)
     for instant in range(26):
-        patience.refused(instant / 100)
-    assert patience.is_overrun
-    assert patience.is_over(0.05, 0.3)
-    assert not patience.is_over(0.04, 0.3)
-    patience.call_s = 0.04
-    assert patience.called(10, 0.04, 0.31) == 10
+        admission.refused(instant / 100)
+    assert admission.is_overrun
+    assert admission.is_over(0.05, 0.3)
+    assert not admission.is_over(0.04, 0.3)
+    admission.call_s = 0.04
+    assert admission.called(10, 0.04, 0.31) == 10
 
 
 def test_refusals_far_apart_are_none() -> None:
-    patience = Patience(BOUNDS, 2.0)
+    admission = Admission(BOUNDS, 2.0)
     for instant in range(9):
-        patience.refused(instant * 0.3)
-    assert not patience.is_overrun
+        admission.refused(instant * 0.3)
+    assert not admission.is_overrun
 
 
 @pytest.mark.parametrize(("call_s", "expected"), [(0.001, 0.02), (0.1, 0.4), (5.0, 2.0)])
 def test_in_an_overrun_nobody_waits_longer_than_four_calls(call_s: float, expected: float) -> None:
-    patience = known_overrun()
-    patience.call_s = call_s
-    assert patience.most_s == expected
+    admission = known_overrun()
+    admission.call_s = call_s
+    assert admission.most_s == expected
 
 
 @pytest.mark.parametrize(("too_many", "is_over"), [(9, True), (15, False)])
 def test_an_overrun_is_over_when_next_to_nobody_was_too_many(too_many: int, is_over: bool) -> None:
-    patience = known_overrun()
+    admission = known_overrun()
     for _ in range(too_many):
-        patience.shed()
-    patience.called(100, 0.01, 0.4)
-    assert patience.is_overrun
-    patience.called(1, 0.01, 0.6)
-    assert patience.is_overrun is not is_over
+        admission.shed()
+    admission.called(100, 0.01, 0.4)
+    assert admission.is_overrun
+    admission.called(1, 0.01, 0.6)
+    assert admission.is_overrun is not is_over
 
 
 def test_an_overrun_is_over_when_nobody_came_for_a_while() -> None:
-    patience = known_overrun()
+    admission = known_overrun()
     for _ in range(100):
-        patience.shed()
-    patience.called(1, 0.01, 60.0)
-    assert not patience.is_overrun
+        admission.shed()
+    admission.called(1, 0.01, 60.0)
+    assert not admission.is_overrun
