@@ -22,6 +22,7 @@ from flashsale.scenario.said import (
     expression,
     finder,
     headers_at,
+    place_of,
     value_at,
 )
 from flashsale.scenario.table import Table, suggestion
@@ -260,6 +261,20 @@ class Meanings:
         places = [self.order, *self.takes.values(), *(rule.order for rule in self.rules)]
         named = {name.lower().encode("ascii") for rule in self.rules for name in rule.header}
         return frozenset(named | headers_at(places))
+
+    @property
+    def any_id_will_do(self) -> bool:
+        """Whether what an answer means cannot depend on which order it names: no rule looks where
+        an id is, or by an expression that could find one, and none is taken out of more text."""
+        places = {self.order, *(rule.order for rule in self.rules)} - {""}
+        looks = {name for rule in self.rules for name in rule.equals}
+        texts = [text for rule in self.rules for text in rule.header.values()]
+        searches = any(rule.matches or rule.body for rule in self.rules)
+        return (
+            not (searches or places & looks)
+            and all(text == re.escape(text) for text in texts)
+            and all(place_of(place).pattern is None for place in places)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made of it: functions do not travel to another process."""
