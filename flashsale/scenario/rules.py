@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, field_validator
 
 from flashsale.model import Doing, Ending, Outcome, Reading, Signing, ending, text_id
-from flashsale.scenario.answer import Answer, excerpt, plain_text
+from flashsale.scenario.answer import Answer, excerpt, new_answer, plain_text
 from flashsale.scenario.said import (
     Said,
     Value,
@@ -334,7 +334,7 @@ def _answer(said: Said, turn: _Turn) -> Answer:
     error = "unknown" if meant is Outcome.UNKNOWN else None
     if meant is Outcome.REFUSED or meant is Outcome.INDETERMINATE:
         error = f"http_{said.status}"
-    return Answer(meant, said.status, order, error)
+    return new_answer((meant, said.status, order, error, None))
 
 
 SUCCESS: Mapping[str, Ending] = {
