@@ -4,14 +4,14 @@ ABOUT = "Run a flash sale, storm it, and prove that nothing was oversold, sold t
 
 COMMANDS = {
     "rehearse": ("rehearse:command", "Serve, seed, warm, storm and verify on a fresh stack."),
-    "chaos": ("chaos:command", "Break stacks on purpose, from seeds, and judge what they sold."),
-    "capacity": ("capacity:command", "Find the highest rate at which a scenario holds."),
+    "chaos": ("trials:chaos", "Break stacks on purpose, from seeds, and judge what they sold."),
+    "capacity": ("trials:capacity", "Find the highest rate at which a scenario holds."),
     "serve": ("serve:command", "Start what is missing (Redis ×2, MariaDB, nginx, …), keep it up."),
     "status": ("status:status", "Show every process of the stack and whether it answers."),
     "stop": ("status:stop", "Stop a stack, gracefully."),
-    "doctor": ("doctor:command", "Examine machine, programs, and the stores of a stack."),
-    "panels": ("panels:command", "Run each panel's queries on the stack's Prometheus."),
-    "services": ("services:command", "The programs that private servers run from."),
+    "doctor": ("machine:doctor", "Examine machine, programs, and the stores of a stack."),
+    "panels": ("status:panels_command", "Run each panel's queries on the stack's Prometheus."),
+    "services": ("machine:services", "The programs that private servers run from."),
     "seed": ("seed:seed", "Bring a data set about: users, sessions, shops, vouchers on sale."),
     "warm": ("seed:warm", "Load every sale into the ledger, the catalogue into the cache."),
     "sale": ("sale:command", "What is on sale: list, open, pause, resume, restock, close."),
@@ -19,9 +19,9 @@ COMMANDS = {
     "rebuild": ("rebuild:command", "Restore a ledger that is behind or has lost keys."),
     "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
     "rendezvous": ("storm:rendezvous", "Where shards of a storm meet: one instant, one run."),
-    "target": ("target:command", "Try one request of each kind on somebody's shop."),
-    "verify": ("verify:command", "Judge a run: nothing oversold, sold twice or lost."),
-    "report": ("report:command", "Render, compare or merge runs."),
+    "target": ("storm:target_command", "Try one request of each kind on somebody's shop."),
+    "verify": ("run:verify", "Judge a run: nothing oversold, sold twice or lost."),
+    "report": ("run:report", "Render, compare or merge runs."),
 }
 PROCESSES = {
     "replica": ("processes:replica", "Serve the sale from one process."),

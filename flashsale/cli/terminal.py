@@ -1,7 +1,7 @@
 """What a person or a workflow sees of a command: lines, bars, tables, GitHub's annotations.
 
 The one door for text, whoever it is from: nothing in it is taken for markup, and nothing steers the
-terminal. Streams that cannot take it are the front door's matter (`cli/app.py`).
+terminal. Streams that cannot take it are the front door's matter (`cli/__init__.py`).
 """
 
 import os
