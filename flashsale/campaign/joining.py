@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from flashsale.campaign.demands import ensure_seats
+from flashsale.campaign.judging import ensure_seats
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import FlashsaleError, UnreachableError, UsageError, one_line

@@ -132,10 +132,10 @@ def _making(folder: Path, scenario: Scenario, relay: Relay | None, teller: Telle
 
 
 def _rebuilt(state: StackState, run: Path | None) -> Rebuilt:
-    return told_of(rebuild(Stores.of(state), apply=True, run=run))
+    return _told_of(rebuild(Stores.of(state), apply=True, run=run))
 
 
-def told_of(report: RebuildReport) -> Rebuilt:
+def _told_of(report: RebuildReport) -> Rebuilt:
     """What a rebuild came to, in a line. Pure."""
     gone = report.gone or ()
     named = f"{', '.join(map(str, gone[:_NAMED]))}{', …' * (len(gone) > _NAMED)}"
@@ -219,7 +219,7 @@ def _undisturbed() -> Iterator[None]:
 
 def _prepare(request: RehearsalRequest, folder: Path, state: StackState, teller: Teller) -> None:
     scenario, stores = request.storm.scenario, Stores.of(state)
-    settings = seed_settings(scenario)
+    settings = _seed_settings(scenario)
     settings = replace(settings, users=settings.users + request.spare_users)
     teller.say(f"seeding {settings.users:,} users, {_goods(scenario, settings)}; warming them")
     with teller.working("seed") as progress:
@@ -254,7 +254,7 @@ def _age(entries: str, shops: range, state: StackState, teller: Teller) -> None:
         (drop_shops if entries == "absent" else expire_shops)(cache, shops)
 
 
-def seed_settings(scenario: Scenario) -> SeedSettings:
+def _seed_settings(scenario: Scenario) -> SeedSettings:
     """The data set that a scenario needs. Pure, but for what the environment says of seeding."""
     settings, sale = SeedSettings(), scenario.sale
     if scenario.needs_users:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from flashsale.books import ShopBooks
-from flashsale.campaign.demands import EarlierRun
+from flashsale.campaign.judging import EarlierRun
 from flashsale.campaign.loads import LoadCount
 from flashsale.campaign.stores import Stores, record_stack
 from flashsale.campaign.teller import SILENT, StormRun, Teller

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flashsale import logs
-from flashsale.campaign.demands import aborting, exercising, only_thresholds, requiring
+from flashsale.campaign.judging import aborting, exercising, only_thresholds, requiring
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
 from flashsale.campaign.storming import StormRequest
 from flashsale.campaign.teller import JudgedRun, StormRun

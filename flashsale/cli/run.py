@@ -15,14 +15,14 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from flashsale.books import Books, ShopBooks
-from flashsale.campaign.demands import (
+from flashsale.campaign.judging import (
     EXERCISED,
     MAX_REGRESS,
     REQUIRE,
+    judge_run,
     only_exercising,
     parse_regress,
 )
-from flashsale.campaign.judging import judge_run
 from flashsale.campaign.merging import merge_shards
 from flashsale.campaign.stores import Stores, find_stores, shop_books, stack_of
 from flashsale.cli.options import (

@@ -8,8 +8,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from flashsale.books import ShopBooks
-from flashsale.campaign.demands import aborting, only_thresholds, requiring
 from flashsale.campaign.joining import ShardRequest, storm_as_shard
+from flashsale.campaign.judging import aborting, only_thresholds, requiring
 from flashsale.campaign.rendezvous import Place, run_rendezvous
 from flashsale.campaign.stores import (
     DEFAULT_STATE_DIR,

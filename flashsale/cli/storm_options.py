@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flashsale.campaign.demands import (
+from flashsale.campaign.judging import (
     ABORT_IF,
     EXERCISED,
     MAX_REGRESS,

@@ -14,7 +14,7 @@ from flashsale.errors import FlashsaleError, UsageError
 from flashsale.run.attempts import NEVER, Attempts, PlanColumns
 from flashsale.run.attempts_file import AttemptsFile
 from flashsale.run.folder import RunFolder, telling, write_file
-from flashsale.run.generator import Machine
+from flashsale.run.parts import Machine
 from flashsale.run.recording import scenario_document
 from flashsale.run.summary import ShardFigures, Summary
 from flashsale.scenario.load import Step

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from flashsale.run.generator import Health
 from flashsale.run.histogram import Histogram
+from flashsale.run.parts import Health
 from flashsale.storm.figures.effort import SelfReport
 from flashsale.storm.plan.plan import Plan
 
