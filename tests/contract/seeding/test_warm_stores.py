@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from flashsale import keys
-from flashsale.cache.bits import Shape
+from flashsale.cache.bloom import Shape
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.warming import LOCK
 from flashsale.errors import UnreachableError, UsageError, ViolationError
