@@ -28,10 +28,9 @@ from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings
 from flashsale.seeding.warm import await_warmed, drop_shops, expire_shops, warm
 from flashsale.settings import CatalogSettings
-from flashsale.stack.launch import start_detached, stop_stack
 from flashsale.stack.port import LOOPBACK
 from flashsale.stack.settings import StackSettings
-from flashsale.stack.state import StackState
+from flashsale.stack.state import StackState, start_detached, stop_stack
 
 REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
 _OTHERS = ("FLASHSALE_LEDGER_URL", "FLASHSALE_CACHE_URL", "FLASHSALE_MYSQL_URL")

@@ -26,9 +26,9 @@ from flashsale.keys import SINGLE
 from flashsale.model import Durability
 from flashsale.observe.prometheus import PrivateObservers
 from flashsale.settings import LedgerSettings, check_environment
-from flashsale.stack.launch import start_detached
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import Stack
+from flashsale.stack.state import start_detached
 from flashsale.stack.supervisor import Supervisor
 from flashsale.store_urls import layout_of
 

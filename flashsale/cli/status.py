@@ -18,8 +18,7 @@ from flashsale.doctor.findings import BOOKS, Finding, compare_books, failures
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.observe import panels
 from flashsale.observe.panels import Filled
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import Health, StackState, check, read_state, supervisor_pid
+from flashsale.stack.state import Health, StackState, check, read_state, stop_stack, supervisor_pid
 
 Timeout = Annotated[
     float, typer.Option("--timeout", min=1, help="Seconds of patience before it is killed.")
