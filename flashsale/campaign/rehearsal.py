@@ -20,7 +20,7 @@ from flashsale.campaign.teller import SILENT, Teller
 from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.faults.fault import Rebuilt, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for
-from flashsale.faults.network import Relay, links_of
+from flashsale.faults.outside import Relay, links_of
 from flashsale.faults.shim import install, needs_shim
 from flashsale.run.folder import ensure_run_folder
 from flashsale.scenario.scenario import Scenario

@@ -32,8 +32,7 @@ from flashsale.cli.storm_options import Require, Tokens, Workers, chosen, genera
 from flashsale.cli.terminal import console, tell
 from flashsale.errors import UsageError
 from flashsale.faults.controls import controls_named
-from flashsale.faults.schedule import Asked
-from flashsale.faults.trials import markdown, table
+from flashsale.faults.seeds import Asked, markdown, table
 from flashsale.run.folder import folder_of_runs
 from flashsale.scenario.scenario import load_scenario
 

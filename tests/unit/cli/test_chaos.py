@@ -10,7 +10,7 @@ from flashsale.campaign.chaos import Chaos, ensure_lasting
 from flashsale.cli.trials import chaos_table, parse_first
 from flashsale.errors import UsageError
 from flashsale.faults.controls import CONTROLS, controls_named
-from flashsale.faults.trials import Trial
+from flashsale.faults.seeds import Trial
 from flashsale.scenario.scenario import load_scenario
 
 NOW = datetime(2026, 11, 29, 23, 59, tzinfo=UTC)
