@@ -19,7 +19,7 @@ from flashsale.errors import ExitCode, NothingJudgedError, UsageError
 from flashsale.model import ID_MAX
 from flashsale.orders.dead_letters import DeadLetters, Letter, Settled, chosen, read_letters
 from flashsale.orders.trace import NOWHERE, PAY_STATUS, StreamEntry, Trace, trace
-from flashsale.seeding.stores import Stores
+from flashsale.seeding.stores import OpenStores
 from flashsale.settings import ClaimSettings
 
 Ids = Annotated[
@@ -101,12 +101,12 @@ _settling(
 )
 
 
-def _dead_letters(stores: Stores, by: str | None) -> DeadLetters:
+def _dead_letters(stores: OpenStores, by: str | None) -> DeadLetters:
     claim_timeout_ms = ClaimSettings.load().timeout_ms
     return DeadLetters(stores.pool, stores.ledgers, actor(by), claim_timeout_ms)
 
 
-def _chosen(stores: Stores, ids: Sequence[str] | None, every: bool) -> list[Letter]:
+def _chosen(stores: OpenStores, ids: Sequence[str] | None, every: bool) -> list[Letter]:
     if bool(ids) == every:
         raise UsageError("expected ids or --all; see `flashsale orders dead`")
     letters = list(read_letters(stores.ledgers))

@@ -133,7 +133,7 @@ def command(
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
     where = find_base_url(state_dir, base_url)
-    named = StoreUrls(ledger_url, cache_url, mysql_url, books_url, books_redis_url, tls)
+    named = _NamedStores(ledger_url, cache_url, mysql_url, books_url, books_redis_url, tls)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
@@ -202,7 +202,7 @@ def rendezvous(
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
     where = find_base_url(state_dir, base_url)
-    named = StoreUrls(ledger_url, cache_url, mysql_url, books_url, books_redis_url)
+    named = _NamedStores(ledger_url, cache_url, mysql_url, books_url, books_redis_url)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
@@ -225,7 +225,7 @@ def _end(run: StormRun) -> NoReturn:
 
 
 @dataclass(frozen=True)
-class StoreUrls:
+class _NamedStores:
     """The stores that somebody named on a command line."""
 
     ledger: str | None
