@@ -98,6 +98,8 @@ class Bitmap:
         return all(self.data[bit >> 3] & (128 >> (bit & 7)) for bit in self.shape.places(entry_id))
 
 
+# In the cache ------------------------------------------------------------------------------------
+
 log = structlog.get_logger(__name__)
 
 _READ = script("bloom_read")

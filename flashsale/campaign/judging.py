@@ -153,6 +153,9 @@ def ensure_seats(processes: int, shard: Shard | None, seats: int) -> None:
         )
 
 
+# Judging -----------------------------------------------------------------------------------------
+
+
 def judge_run(
     run_dir: Path,
     stores: Stores | ShopBooks,

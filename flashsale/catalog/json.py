@@ -27,14 +27,13 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import ColumnElement, Row
 
 from flashsale.cache.entry import Cached, Source
-from flashsale.model import ID_MAX
+from flashsale.model import ID_MAX, UNITS_MAX
 
 NAME_LENGTH_MAX = 128
 
 LATITUDE_MAX = 85.05112878
 """The highest latitude that Redis' geo sets hold."""
 
-UNITS_MAX = 2**31 - 1
 _FIRST_YEAR = 2000
 
 
@@ -198,6 +197,8 @@ class NewSale(NewVoucher):
             raise ValueError("endTime: expected a time to come")
         return self
 
+
+# What is shown -----------------------------------------------------------------------------------
 
 Record = dict[str, Any]
 Shape = Mapping[str, Any]

@@ -100,6 +100,8 @@ def scroll_of(members: Sequence[Member], last_ms: int, offset: int) -> Scroll:
     return Scroll([m.id for m in members], min_ms, shown + offset * (min_ms == last_ms))
 
 
+# People ------------------------------------------------------------------------------------------
+
 _COMMON = script("index_common")
 COMMON_MAX = 100
 """Users that two are shown to follow both."""

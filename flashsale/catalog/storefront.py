@@ -68,6 +68,9 @@ class Storefront:
 
 log = structlog.get_logger(__name__)
 
+
+# Warming -----------------------------------------------------------------------------------------
+
 LOCK = "warm"
 """The lock under which a replica warms the cache."""
 

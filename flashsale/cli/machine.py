@@ -98,6 +98,8 @@ def _print_table(findings: Sequence[Finding]) -> None:
     console().print(drawn)
 
 
+# Services ----------------------------------------------------------------------------------------
+
 Observe = Annotated[
     bool,
     typer.Option(

@@ -216,6 +216,8 @@ def _lines(found: Trace) -> Iterator[str]:
     yield from (f"  journal  {described(line)}" for line in found.lines)
 
 
+# Rebuilding --------------------------------------------------------------------------------------
+
 _NAMED_MAX = 1_000
 
 

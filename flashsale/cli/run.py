@@ -225,6 +225,8 @@ def _judgement_table(judgement: Judgement) -> Table:
     return table
 
 
+# Reporting ---------------------------------------------------------------------------------------
+
 _DEFAULT = "render"
 
 

@@ -106,6 +106,8 @@ def stop(state_dir: StateDir = DEFAULT_STATE_DIR, timeout: Timeout = 90.0) -> No
     tell(f"stopped the stack in {state_dir}" if stopped else f"no stack runs in {state_dir}")
 
 
+# Panels ------------------------------------------------------------------------------------------
+
 _PATIENCE_S = 15.0
 _PAUSE_S = 1.0
 

@@ -266,6 +266,8 @@ def _greet(stores: Stores) -> None:
         pass
 
 
+# Before a storm ----------------------------------------------------------------------------------
+
 target_command = typer.Typer(
     help="Somebody's shop: what a file of it says, and what is understood."
 )

@@ -177,6 +177,8 @@ def tell_workflow(summary: Summary) -> None:
             tell(f"flashsale: no step summary: {path}: {error}", err=True)
 
 
+# A storm under way -------------------------------------------------------------------------------
+
 _TTY_INTERVAL_S, _LINE_INTERVAL_S = 0.25, 1.0
 _COST_SHARE_MAX = 0.01
 _BAR_FROM_COLUMNS = 80

@@ -157,6 +157,9 @@ def _tell_workflow(request: ChaosRequest, chaos: Chaos) -> None:
         tell(f"flashsale: no step summary: {path}: {error}", err=True)
 
 
+# Capacity ----------------------------------------------------------------------------------------
+
+
 def capacity(
     scenario: Annotated[
         str, typer.Argument(help="A scenario of model 'rate', or the path of a .toml.")

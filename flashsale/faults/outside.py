@@ -151,6 +151,8 @@ class OlderCopy(Fault):
             self.rebuild_ledger(site, self._since_s)
 
 
+# Links -------------------------------------------------------------------------------------------
+
 _NUMBERS = count(1)
 _END_S = 5.0
 

@@ -169,6 +169,8 @@ def _table(fault: Planned) -> str:
     return "\n".join(["[[fault]]", *lines, ""])
 
 
+# What they come to -------------------------------------------------------------------------------
+
 SOLD_BEHIND = "sold_while_behind"
 """A rule of chaos alone: a ledger that has forgotten something sells nothing until its rebuild."""
 

@@ -234,6 +234,8 @@ def read_faults(folder: RunFolder) -> list[FaultRecord]:
         return []
 
 
+# The generator -----------------------------------------------------------------------------------
+
 _CPUINFO = Path("/proc/cpuinfo")
 
 

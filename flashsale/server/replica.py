@@ -303,6 +303,8 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+# What it says of itself --------------------------------------------------------------------------
+
 _OWN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 
 _HEALTHY = ok()

@@ -211,6 +211,8 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or 0
 
 
+# In the background -------------------------------------------------------------------------------
+
 _POLL_S = 0.05
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 90.0

@@ -144,6 +144,8 @@ def with_bands(layout: dict[str, Any], faults: Sequence[FaultRecord]) -> dict[st
     return {**layout, "shapes": shapes, "annotations": texts}
 
 
+# Series ------------------------------------------------------------------------------------------
+
 POINTS_MAX = 400
 """Slots or steps in one series."""
 

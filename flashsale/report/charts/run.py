@@ -197,6 +197,8 @@ def _who(run: Run) -> str:
     return f"The busiest of {workers} processes" if workers > 1 else "The storm's own process"
 
 
+# The sale ----------------------------------------------------------------------------------------
+
 _TENTHS = tuple(str(tenth + 1) for tenth in range(DECILES))
 
 
@@ -322,6 +324,8 @@ def _fairness_in_words(sale: SaleFigures) -> str:
         f"{within}. 100 % is strictly first come, first served; 50 % is a lottery."
     )
 
+
+# All of them -------------------------------------------------------------------------------------
 
 _ALL = (stock_left, outcomes, spectrum, over_time, arrivals, fairness, by_rank, lag, health)
 

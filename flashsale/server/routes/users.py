@@ -111,6 +111,8 @@ class AccountRoutes:
         return ok(await self.attendance.streak(user_id))
 
 
+# Others ------------------------------------------------------------------------------------------
+
 _FOLLOWED = {
     Followed.DONE: ok(),
     Followed.ONESELF: rejected("Nobody follows themselves"),
