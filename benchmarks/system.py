@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu import CpuMeter
-from flashsale.stack.launch import start_detached, stop_stack
-from flashsale.stack.state import StackState
+from flashsale.stack.state import StackState, start_detached, stop_stack
 
 _SCENARIO = """schema = 1
 name = "{name}"

@@ -156,6 +156,9 @@ class Verdict(StrEnum):
 ID_MAX = 2**63 - 1
 """The largest id of a user, a voucher or an order: a signed 64-bit column."""
 
+UNITS_MAX = 2**31 - 1
+"""The largest stock of one voucher: a signed 32-bit column."""
+
 
 TEXT_ID_BYTES_MAX = 128
 _TEXT_IDS_FROM = 2**62

@@ -17,8 +17,7 @@ from flashsale.campaign.storming import StoppedError, StormRequest
 from flashsale.campaign.teller import JudgedRun, StormRun, Teller
 from flashsale.errors import ExitCode, FlashsaleError, UsageError
 from flashsale.faults.controls import Control
-from flashsale.faults.schedule import REPLICAS, WORKERS
-from flashsale.faults.trials import SOLD_BEHIND, Trial
+from flashsale.faults.seeds import REPLICAS, SOLD_BEHIND, WORKERS, Trial
 from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts_file import Record, read_record
 from flashsale.run.folder import RunFolder

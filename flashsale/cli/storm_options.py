@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flashsale.campaign.demands import (
+from flashsale.campaign.judging import (
     ABORT_IF,
     EXERCISED,
     MAX_REGRESS,
@@ -18,6 +18,7 @@ from flashsale.campaign.demands import (
     ensure_seats,
     parse_regress,
 )
+from flashsale.campaign.stores import TOKENS
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
 from flashsale.run.attempts import PlanColumns
@@ -40,6 +41,14 @@ Replay = Annotated[
         "--replay",
         metavar="RUN",
         help="Fire the very plan of this run, in place of a scenario.",
+        rich_help_panel="Workload",
+    ),
+]
+Tokens = Annotated[
+    Path | None,
+    typer.Option(
+        help="The users' tokens.",
+        show_default=f"{TOKENS} in the state folder",
         rich_help_panel="Workload",
     ),
 ]

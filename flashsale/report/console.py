@@ -22,8 +22,7 @@ from flashsale.report.wording import (
     said_line,
     share,
 )
-from flashsale.run.generator import Health, WorkerFigures
-from flashsale.run.parts import Latency, ReadFigures
+from flashsale.run.parts import Health, Latency, ReadFigures, WorkerFigures
 from flashsale.run.summary import Comparison, EndpointSummary, LatencyFigures, Summary
 from flashsale.scenario.load import Step
 

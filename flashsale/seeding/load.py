@@ -28,7 +28,7 @@ from flashsale.seeding.sessions import (
     read_tokens,
 )
 from flashsale.seeding.settings import Progress, SeedSettings
-from flashsale.seeding.stores import Stores, StoreUrls, opened
+from flashsale.seeding.stores import OpenStores, StoreUrls, opened
 from flashsale.seeding.warm import StorefrontCache, storefront_cache
 from flashsale.settings import SessionSettings
 from flashsale.storage import tables
@@ -174,7 +174,11 @@ def seed(
 
 
 def _load_all(
-    stores: Stores, urls: StoreUrls, dataset: Dataset, settings: SeedSettings, progress: Progress
+    stores: OpenStores,
+    urls: StoreUrls,
+    dataset: Dataset,
+    settings: SeedSettings,
+    progress: Progress,
 ) -> list[StageReport]:
     with storefront_cache(urls) as cache:
         stages = [
@@ -189,7 +193,7 @@ def _load_all(
 
 
 def _load(
-    stores: Stores, cache: StorefrontCache, portion: Portion, seed: int, progress: Progress
+    stores: OpenStores, cache: StorefrontCache, portion: Portion, seed: int, progress: Progress
 ) -> StageReport:
     progress.begin(portion.name, portion.count)
     if portion.name in CACHED and not has_all(stores.pool, portion):

@@ -19,8 +19,7 @@ from flashsale import keys
 from flashsale.cache.bloom import Bloom
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import pack, unpack
-from flashsale.catalog.storefront import Storefront
-from flashsale.catalog.warming import LOCK
+from flashsale.catalog.storefront import LOCK, Storefront
 from flashsale.errors import (
     Indeterminate,
     Unavailable,

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from flashsale.accounts.sessions import ClaimBudget, Sessions
-from flashsale.catalog.page import closed
+from flashsale.catalog.json import closed
 from flashsale.model import OrderStatus, Outcome, PayStatus, parse_id
 from flashsale.orders.lifecycle import Change, Lifecycle
 from flashsale.orders.lookup import Found, KnownSales, OrderLookup

@@ -19,7 +19,7 @@ from flashsale.errors import ExitCode
 from flashsale.model import Outcome
 from flashsale.run.attempts_file import AttemptsFile, Record, read_record
 from flashsale.run.folder import RunFolder, write_file
-from flashsale.run.generator import Machine
+from flashsale.run.parts import Machine
 from flashsale.run.recording import scenario_document
 from flashsale.run.summary import MergedFigures, MergedShard
 from flashsale.storm.crew.shard import ShardRun

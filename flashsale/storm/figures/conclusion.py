@@ -8,14 +8,15 @@ from typing import Any
 from flashsale.errors import ExitCode
 from flashsale.model import ENDINGS, Outcome, Verdict
 from flashsale.run.folder import RunFolder, telling, write_file
-from flashsale.run.generator import (
+from flashsale.run.parts import (
     CalibrationFigures,
     GeneratorFigures,
+    Latency,
     Machine,
+    ReadFigures,
     SampleFigures,
     WorkerFigures,
 )
-from flashsale.run.parts import Latency, ReadFigures
 from flashsale.run.summary import (
     AbortFigures,
     Asked,

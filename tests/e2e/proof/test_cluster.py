@@ -18,8 +18,7 @@ from rig.command_line import run_flashsale
 from rig.until import until
 
 from flashsale.keys import CLUSTER
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import StackState, read_state
+from flashsale.stack.state import StackState, read_state, stop_stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

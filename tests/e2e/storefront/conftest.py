@@ -11,8 +11,7 @@ import pytest
 from rig.command_line import run_flashsale
 
 from flashsale.seeding.sessions import read_tokens
-from flashsale.stack.launch import start_detached, stop_stack
-from flashsale.stack.state import StackState
+from flashsale.stack.state import StackState, start_detached, stop_stack
 
 OPERATOR = "the operator of the tests"
 SETTINGS = {

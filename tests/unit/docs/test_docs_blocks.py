@@ -16,7 +16,7 @@ from rig.documents import DOCUMENTS, ROOT, Block, Words, blocks, spans
 from ruamel.yaml import YAML
 
 from benchmarks.__main__ import NAMES as BENCHMARKS
-from flashsale.campaign.demands import exercising
+from flashsale.campaign.judging import exercising
 from flashsale.errors import UsageError
 from flashsale.scenario.scenario import built_in_names, load_scenario, parse_scenario
 from flashsale.scenario.thresholds import parse_expression
