@@ -343,7 +343,7 @@ def baseline_taken(request: StormRequest, teller: Teller) -> Baseline | None:
             case None:
                 raise UnreachableError("the stores are not known")
             case ShopBooks() as books:
-                return take_baseline(books, sale.units_by_voucher())
+                return take_baseline(books, sale.units_by_voucher(), sale.quantity)
             case stores:
                 vouchers = list(sale.voucher_ids)
                 return take_stores_baseline(stores.ledger_url, stores.mysql_url, vouchers)

@@ -31,6 +31,8 @@ _VARIABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,31}")
 _POLLED = (QUEUED, "sold", "sold_out", "duplicate", "ended", "refused", "shed", "unknown")
 
 
+_NO_WORD_OF_IT = Rule(status=("4xx",), outcome="indeterminate")
+
 LOOKED_UP = ("sold", "none", "later")
 """What a look after a claim in doubt can find."""
 
@@ -103,9 +105,10 @@ class StepTable(Request):
         return Meanings(self.outcomes, place, self.take, SUCCESS[name])
 
     def polled(self) -> Meanings:
-        """What the answers to its questions mean."""
+        """What the answers to its questions mean. One that no rule knows refuses the question, and
+        says nothing of the claim, which was taken."""
         assert self.poll is not None
-        return Meanings(self.poll.outcomes, self.poll.order)
+        return Meanings((*self.poll.outcomes, _NO_WORD_OF_IT), self.poll.order)
 
 
 class Shop(Routes):

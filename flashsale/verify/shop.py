@@ -22,25 +22,27 @@ from flashsale.verify.queue import BEGINNING, Sighting
 from flashsale.verify.shop_redis import shop_redis
 from flashsale.verify.shop_rows import Stock, UnfitError
 from flashsale.verify.shop_seen import Seen, drain, look
-from flashsale.verify.snapshot import Snapshot, join
+from flashsale.verify.snapshot import Sale, Snapshot, join
 from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale
 from flashsale.verify.verdict import after_waiting, judge
 
+UNIQUE_IDS = "unique_ids"
 _CHECK_DRAIN_S = 5.0
 _ALWAYS = (0, 2**62)
 """The window of a sale of which nobody says when it is open."""
 
 
-def take_baseline(shop: ShopBooks, units: Mapping[int, int]) -> Baseline:
+def take_baseline(shop: ShopBooks, units: Mapping[int, int], quantity: int = 1) -> Baseline:
     """The baseline of the sales of these vouchers, read now. `units` is what the scenario says of
-    them, for a shop that does not say itself.
+    them, for a shop that does not say itself, and `quantity` what each claim asks for.
 
-    Raises as `read_tables` does, UnfitError where the stock has none of a voucher, and
-    NothingJudgedError where the sales move already.
+    Raises as `read_tables` does, UnfitError where the stock has none of a voucher or the orders do
+    not say how many units they are of, and NothingJudgedError where the sales move already.
     """
     with shop_redis(shop.books.redis, shop.redis_url) as redis:
         seen = look(shop, redis, tuple(units), BEGINNING)
         _ensure_stock(shop.books, seen, tuple(units))
+        _ensure_units(shop.books, seen, quantity)
         initial = {v: _initial_now(seen, v, units[v]) for v in units}
         return baseline_of(_observation(shop, redis, seen, initial))
 
@@ -54,6 +56,23 @@ def _ensure_stock(books: Books, seen: Seen, vouchers: Sequence[int]) -> None:
             f"books.stock: tells of {others[:200]}, and not of voucher {missing[0]}; sell what "
             "there is (sale.first_voucher, or target.vouchers for what it is called)"
         )
+
+
+def _ensure_units(books: Books, seen: Seen, quantity: int) -> None:
+    """Raises UnfitError where claims ask for several units, and orders do not say how many they
+    are of: one taken for each would hide an oversell."""
+    columns = seen.told.columns
+    if quantity == 1 or not columns or "quantity" in columns:
+        return
+    cure = (
+        'say what the route calls it: names = { quantity = "…" }'
+        if books.route
+        else f"name it in the query, or write {quantity} AS quantity where each row is a claim"
+    )
+    raise UnfitError(
+        f"books.orders: each claim asks for {quantity:,} units, and an order without 'quantity' "
+        f"does not say how many it is of; {cure}"
+    )
 
 
 Claimed = tuple[str, str | None]
@@ -158,8 +177,10 @@ def examine_shop(
         waited_s = drain(shop, redis, attempts.vouchers, since, drain_timeout_s, on_look)
         seen = look(shop, redis, attempts.vouchers, since)
         _ensure_ids(attempts, seen)
+        _ensure_units(shop.books, seen, attempts.quantity)
         initial = _initial_then(seen, before)
         snapshot = _snapshot(shop, attempts, before, seen, _observation(shop, redis, seen, initial))
+        _ensure_same_ids(shop.books, snapshot)
     return after_waiting(judge(snapshot, required), waited_s)
 
 
@@ -172,6 +193,55 @@ def _ensure_ids(attempts: Attempts, seen: Seen) -> None:
             "answers name orders, and those of [books] have no 'id'; tell it, or storm with "
             "target.buy.order left out"
         )
+
+
+def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
+    """Raises UnfitError where the record and the books share no order, or no user, at all: then
+    ids are written in two ways, and a shop would be accused of having lost each order and made
+    others up."""
+    sales = snapshot.sales
+    new = [(s, row) for s in sales for row in (s.new_rows() if s.before else range(len(s.rows)))]
+    if not (snapshot.accepted and new):
+        return
+    has_ids = UNIQUE_IDS not in snapshot.absent
+    told = {order: sale for sale in sales for order in sale.promised}
+    rows = {order for sale in sales for order in sale.row_of}
+    orders = {sale.rows.order[row]: sale for sale, row in new}
+    if has_ids and told and not snapshot.strays and rows.isdisjoint(told):
+        raise UnfitError(
+            f"answers name orders, {_such_as(told)}, and none of them is among the new ones of "
+            f"[books], {_such_as(orders)}; {_SAME_TEXT}"
+        )
+    asked = {user for sale in sales for user in sale.claims.user}
+    owners = {sale.rows.user[row]: sale for sale, row in new}
+    if asked.isdisjoint(owners):
+        raise UnfitError(
+            f"the new orders of [books] are of users {_such_as(owners)}, and none of those who "
+            f"came is among them; {_SAME_TEXT} (target.user_column names the users' column)"
+        )
+    known = asked.union(*(sale.holders for sale in sales))
+    holders = {user: sale for sale in sales for user in sale.ledger.members}
+    if holders and known.isdisjoint(holders):
+        raise UnfitError(
+            f"Redis names users {_such_as(holders)} as holders of orders, and none of those who "
+            f"came is among them; {_SAME_TEXT}"
+        )
+    receipts = {order: sale for sale in sales for order in sale.ledger.receipts.values()}
+    if has_ids and receipts and rows.isdisjoint(receipts) and not books.orders_in_redis:
+        raise UnfitError(
+            f"books.redis.receipts: found orders {_such_as(receipts)}, and none of them is among "
+            f"those of [books]; {_SAME_TEXT}, or leave receipts out"
+        )
+
+
+_SAME_TEXT = "ids have to be the same text in answers, the users' file and the books"
+_SHOWN = 2
+
+
+def _such_as(found: Mapping[int, Sale]) -> str:
+    """A few of these ids as the shop writes them."""
+    named = [repr(str(found[number].called(number))) for number in sorted(found)[:_SHOWN]]
+    return f"such as {' and '.join(named)}"
 
 
 def _initial_then(seen: Seen, before: Baseline | None) -> dict[int, int]:
@@ -276,7 +346,7 @@ def _absent(
     """The checks that lack their data, and what they lack."""
     found: dict[str, str] = {}
     if "id" not in seen.told.columns and seen.told.orders:
-        found["unique_ids"] = "the shop's orders have no ids"
+        found[UNIQUE_IDS] = "the shop's orders have no ids"
     stocks = [seen.stocks.get(sale.voucher) for sale in snapshot.sales]
     if any(stock is None or stock.stock is None for stock in stocks):
         found["mysql_conservation"] = "[books] tell of no stock beside the orders"

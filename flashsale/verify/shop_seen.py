@@ -19,7 +19,7 @@ from flashsale.verify.shop_redis import (
     read_pulse,
     read_shop_queue,
 )
-from flashsale.verify.shop_rows import Order, Stock, Told
+from flashsale.verify.shop_rows import Order, Stock, Told, UnfitError
 from flashsale.verify.shop_tables import count_orders, read_tables
 from flashsale.verify.stores import NO_TIME, LedgerSale, Rows
 
@@ -105,7 +105,31 @@ def _fill(seen: Seen, books: Books, vouchers: AbstractSet[int]) -> None:
     for stock in seen.told.stocks:
         voucher = books.number_of(stock.voucher)
         if voucher in vouchers:
-            seen.stocks[voucher] = stock
+            earlier = seen.stocks.get(voucher)
+            seen.stocks[voucher] = stock if earlier is None else _together(books, earlier, stock)
+
+
+def _together(books: Books, one: Stock, other: Stock) -> Stock:
+    """Two rows of one voucher, such as of two warehouses. A query can sum them, and may hold one
+    twice by a join; what a route tells is summed here. Raises UnfitError."""
+    if not books.route:
+        raise UnfitError(
+            f"books.stock: tells of {one.voucher} in several rows; sum them, such as SELECT sku AS "
+            "voucher, sum(stock) AS stock … GROUP BY sku"
+        )
+    opens = [each.opens_ms for each in (one, other) if each.opens_ms is not None]
+    closes = [each.closes_ms for each in (one, other) if each.closes_ms is not None]
+    return Stock(
+        voucher=one.voucher,
+        stock=_sum(one.stock, other.stock),
+        initial=_sum(one.initial, other.initial),
+        opens_ms=min(opens, default=None),
+        closes_ms=max(closes, default=None),
+    )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def _order_number(

@@ -124,6 +124,17 @@ def test_what_cannot_be_is_told_before_anything_is_sent(target: str, said: str) 
     assert said in refused(target)
 
 
+@pytest.mark.parametrize("status", [404, 429, 401, 500])
+def test_a_question_that_is_refused_says_nothing_of_the_claim(status: int) -> None:
+    """A claim that was queued may have sold, whatever the one who is asked after it says."""
+    text = rules('{ status = 202, outcome = "queued" }') + (
+        '[target.buy.poll]\npath = "/q/{order}"\noutcomes = [{ status = 200, outcome = "sold" }]\n'
+    )
+    buy = scenario(text).target.buy
+    assert buy is not None
+    assert buy.polled().read(status, {}, b"").outcome is Outcome.INDETERMINATE
+
+
 def test_a_poll_that_no_rule_leads_to_is_refused() -> None:
     poll = '[target.buy.poll]\npath = "/q/{order}"\noutcomes = [{ outcome = "sold" }]\n'
     assert "no rule of target.buy.outcomes says 'queued'" in refused(BUY + poll)
