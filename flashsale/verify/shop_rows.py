@@ -5,7 +5,7 @@ for none, or a state that is taken for a truth, would be a wrong verdict.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
@@ -67,6 +67,12 @@ class Told:
 
 
 Row = Mapping[str, Any]
+
+Found = tuple[list[str] | None, Iterator[Row]]
+"""The columns, None where each row has its own, and the rows."""
+
+Select = Callable[[str], Found]
+"""Finds the rows of a query, or of a route's path with the pointer behind a #."""
 
 
 class RowReader:
