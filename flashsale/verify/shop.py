@@ -53,6 +53,7 @@ def examine_shop(
 
         def snapshot() -> Snapshot:
             seen = look(shop, redis, attempts.vouchers, since)
+            seen.fill_in_cancelled(attempts.cancelled, attempts.quantity)
             _ensure_ids(attempts, seen)
             ensure_units(shop.books, seen, attempts.quantity)
             observed = observation(shop, seen, _initial_then(seen, before))

@@ -11,6 +11,7 @@ from redis import Redis
 from flashsale.books import Books, ShopBooks
 from flashsale.errors import UnreachableError
 from flashsale.model import PayStatus, id_of
+from flashsale.verify.attempts import NO_ORDER
 from flashsale.verify.observation import Observation
 from flashsale.verify.queue import Patience
 from flashsale.verify.shop_redis import (
@@ -44,6 +45,23 @@ class Seen:
     names: dict[int, str] = field(default_factory=dict)
     others: dict[int, tuple[int, int]] = field(default_factory=dict)
     ledgers: dict[int, LedgerSale] = field(default_factory=dict)
+
+    def fill_in_cancelled(
+        self, cancelled: Mapping[int, Sequence[tuple[int, int]]], quantity: int
+    ) -> None:
+        """Put orders that were cancelled, and are no rows, among the rows as what ended: a shop may
+        delete them. `cancelled` are users and orders (or NO_ORDER) by voucher."""
+        for voucher, pairs in cancelled.items():
+            rows = self.rows[voucher]
+            known, owners = set(rows.order), set(rows.user)
+            is_counted = bool(rows.units) or quantity > 1
+            for turn, (user, order) in enumerate(pairs):
+                if order in known or (order <= NO_ORDER and user in owners):
+                    continue
+                number = order if order > NO_ORDER else id_of(f"{user}'s, cancelled as {turn}.")
+                rows.extend(array("q", (number, user, PayStatus.CANCELLED, NO_TIME, NO_TIME)))
+                if is_counted:
+                    rows.units.append(quantity)
 
 
 def look(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int], since: str) -> Seen:

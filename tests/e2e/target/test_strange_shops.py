@@ -2,6 +2,7 @@
 that cannot be understood are told in place of a verdict.
 """
 
+import itertools
 import sqlite3
 import threading
 import time
@@ -243,3 +244,50 @@ def test_books_that_cannot_be_understood_are_told(
     with pytest.raises((UsageError, UnfitError)) as error:
         replace(shop, file=shop.file.replace(right, wrong)).judged(tmp_path)
     assert said in str(error.value)
+
+
+def deleting() -> Shop:
+    """Who cancels gets the order deleted, row and all, and its unit returned."""
+    orders: dict[str, str] = {}
+    left, numbers = [UNITS], itertools.count(1)
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path == "/books":
+            listed = [{"id": order, "user": user} for order, user in orders.items()]
+            return Reply(200, {"orders": listed, "sku": {"stock": left[0], "initial": UNITS}})
+        if asked.method == "DELETE":
+            left[0] += orders.pop(asked.path.rpartition("/")[2], None) is not None
+            return Reply(204)
+        if not left[0]:
+            return Reply(409)
+        order = f"d-{next(numbers)}"
+        orders[order] = asked.json["user"]
+        left[0] -= 1
+        return Reply(201, {"id": order})
+
+    return Shop(
+        """\
+[target.buy]
+path = "/orders"
+json = { user = "{user}" }
+order = "/id"
+outcomes = [{ status = 201, outcome = "sold" }, { status = 409, outcome = "sold_out" }]
+[target.cancel]
+method = "DELETE"
+path = "/orders/{order}"
+[books]
+rest_ms = 100
+route = "/books"
+orders = "/orders"
+stock = "/sku"
+""",
+        answer,
+        ("buy", "cancel"),
+    )
+
+
+def test_an_order_that_was_cancelled_and_deleted_is_not_missing(tmp_path: Path) -> None:
+    found, outcomes = deleting().judged(tmp_path)
+    assert outcomes == {"sold": 8}
+    assert found.verdict is Verdict.PASS, unproved(found)
+    assert found.accepted == 8
