@@ -116,8 +116,10 @@ class RedisBooks(_Table):
     stock_field: str = Field(
         default="", description="where that is a hash: the field of the number"
     )
-    stock_is: Literal["number", "units"] = Field(
-        default="number", description='or "units": a list or set with each that is left'
+    stock_is: Literal["number", "countdown", "sold", "units"] = Field(
+        default="number",
+        description='of units left; or "countdown": below nought by who is refused; or "sold": of '
+        'units sold, and of who is refused; or "units": a list or set with each that is left',
     )
     holders: str = Field(
         default="",

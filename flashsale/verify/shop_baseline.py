@@ -30,7 +30,7 @@ def take_baseline(shop: ShopBooks, units: Mapping[int, int], quantity: int = 1) 
         seen = look(shop, redis, tuple(units), BEGINNING)
         _ensure_stock(shop.books, seen, tuple(units))
         ensure_units(shop.books, seen, quantity)
-        initial = {v: _initial_now(seen, v, units[v]) for v in units}
+        initial = {v: _initial_now(shop, seen, v, units[v]) for v in units}
         return baseline_of(observation(shop, seen, initial))
 
 
@@ -88,7 +88,8 @@ def look_at(shop: ShopBooks, voucher: int, claimed: Sequence[Claimed] = ()) -> I
             yield f"its stock says {'nothing' if stock is None else _said(stock)}"
         if shop.books.redis is not None and redis is not None:
             held = seen.ledgers.get(voucher, LedgerSale())
-            yield f"Redis has stock {held.stock}, {len(held.members):,} holders"
+            what = "sold" if shop.books.redis.stock_is == "sold" else "stock"
+            yield f"Redis has {what} {held.stock}, {len(held.members):,} holders"
             yield from (f"in Redis {odd}" for odd in held.oddities)
             backlog = seen.queue.queue.backlog.total
             yield f"its queue: {seen.queue.why or f'{backlog:,} to do'}"
@@ -135,13 +136,14 @@ def _said(stock: Stock) -> str:
     return ", ".join(f"{name} {value}" for name, value in known.items())
 
 
-def _initial_now(seen: Seen, voucher: int, said: int) -> int:
+def _initial_now(shop: ShopBooks, seen: Seen, voucher: int, said: int) -> int:
     """The units on sale: the shop's word, else what is left and what was ordered, else what is left
     in Redis, else what the scenario says."""
     stock, held = seen.stocks.get(voucher), seen.ledgers.get(voucher)
     if stock is not None and stock.initial is not None:
         return stock.initial
     left = stock.stock if stock is not None else None
-    if left is None and held is not None:
+    counts_left = shop.books.redis is not None and shop.books.redis.stock_is != "sold"
+    if left is None and held is not None and counts_left:
         left = held.stock
     return (said if left is None else left) + seen.rows[voucher].live_units

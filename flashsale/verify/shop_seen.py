@@ -206,6 +206,9 @@ def _ledger(books: Books, seen: Seen, voucher: int, initial: int | None) -> Ledg
     found = seen.ledgers.get(voucher)
     if found is None or books.redis is None:
         return LedgerSale()
+    if books.redis.stock_is == "sold" and found.stock is not None:
+        left = None if initial is None else max(0, initial - found.stock)
+        found = replace(found, stock=left)
     if found.stock is not None and not (books.redis.holders or books.redis.receipts):
         rows = seen.rows[voucher]
         found = replace(found, members=frozenset(rows.user[row] for row in rows.live()))

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import redis
 from rig.foreign_shop import UNITS, Shop, Stock, unproved
 from rig.shop_server import Asked, Reply
 
@@ -291,3 +293,52 @@ def test_an_order_that_was_cancelled_and_deleted_is_not_missing(tmp_path: Path) 
     assert outcomes == {"sold": 8}
     assert found.verdict is Verdict.PASS, unproved(found)
     assert found.accepted == 8
+
+
+def counting(store: Any, folder: Path, stock_is: str, spare: int) -> Shop:
+    """A number in Redis that each claim counts on, also one that is refused then."""
+    database = sqlite3.connect(folder / "c.db", check_same_thread=False, isolation_level=None)
+    database.execute("CREATE TABLE orders (user)")
+    counts_down = stock_is == "countdown"
+    store.set("count", UNITS if counts_down else 0)
+
+    def answer(asked: Asked) -> Reply:
+        told = store.decr("count") if counts_down else store.incr("count")
+        if told < -spare or told > UNITS + spare:
+            return Reply(409)
+        store.sadd("had", asked.json["user"])
+        database.execute("INSERT INTO orders VALUES (?)", (asked.json["user"],))
+        return Reply(201)
+
+    return Shop(
+        f"""\
+[target.buy]
+path = "/orders"
+json = {{ user = "{{user}}" }}
+outcomes = [{{ status = 201, outcome = "sold" }}, {{ status = 409, outcome = "sold_out" }}]
+[books]
+rest_ms = 100
+url = "sqlite:///{folder}/c.db"
+orders = "SELECT user FROM orders"
+[books.redis]
+stock = "count"
+stock_is = "{stock_is}"
+holders = "had"
+""",
+        answer,
+        sale={"units": UNITS},
+    )
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize("stock_is", ["countdown", "sold"])
+def test_who_is_refused_may_count_on(
+    tmp_path: Path, ledger_url: str, stock_is: str, spare: int
+) -> None:
+    with redis.Redis.from_url(ledger_url, protocol=2) as store:
+        store.flushall()
+        shop = counting(store, tmp_path, stock_is, spare)
+        found, _ = shop.judged(tmp_path, redis_url=ledger_url)
+    failed = {check.name for check in found.checks if check.verdict is Verdict.FAIL}
+    assert ({"no_oversell", "redis_conservation"} <= failed) if spare else not failed
+    assert (found.verdict is Verdict.PASS) is not bool(spare), unproved(found)
