@@ -5,6 +5,7 @@ import importlib.util
 import re
 import shutil
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rig.command_line import parse
 from rig.documents import DOCUMENTS, ROOT, Block, Words, blocks, spans
 from ruamel.yaml import YAML
 
+from benchmarks.__main__ import IN_TURN
 from benchmarks.__main__ import NAMES as BENCHMARKS
 from flashsale.campaign.judging import exercising
 from flashsale.errors import UsageError
@@ -107,8 +109,8 @@ def _python(words: Words) -> None:
     module, rest = words[1], words[2:]
     assert module == "venv" or importlib.util.find_spec(module) is not None, module
     if module == "benchmarks":
-        named = rest[: rest.index("--runs")] if "--runs" in rest else rest
-        assert set(named) <= {*BENCHMARKS, "NAME"}, named
+        named = list(takewhile(lambda word: not word.startswith("-"), rest))
+        assert set(named) <= {*BENCHMARKS, IN_TURN, "NAME"}, named
 
 
 def _docker(words: Words) -> None:
