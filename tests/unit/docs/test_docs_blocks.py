@@ -28,6 +28,7 @@ CHECKED = {"toml", "console", "python", "json", "jsonl", "yaml"}
 SHOWN = {"text", ""}
 """Pictures and output: nothing can be wrong in them that a program would find."""
 
+INSTALLED = ".venv/.installed"
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SERVICES = set(
     re.findall(r"^  ([\w-]+):$", (ROOT / "deploy/compose.yaml").read_text(), re.MULTILINE)
@@ -98,9 +99,10 @@ def _flashsale(words: Words) -> None:
 
 
 def _make(words: Words) -> None:
-    targets = [word for word in words if "=" not in word]
+    in_another = 2 if words[:1] == ["-C"] else 0
+    targets = [word for word in words[in_another:] if "=" not in word]
     assert targets
-    assert set(targets) <= TARGETS, targets
+    assert set(targets) <= {*TARGETS, *([INSTALLED] if in_another else [])}, targets
 
 
 def _python(words: Words) -> None:
