@@ -59,6 +59,8 @@ def examine_shop(
             observed = observation(shop, seen, _initial_then(seen, before))
             taken = _snapshot(shop, attempts, before, seen, observed)
             _ensure_same_ids(shop.books, taken)
+            if not attempts.cancelled:
+                _ensure_any_is_live(taken)
             return taken
 
         counted = partial(count, shop, redis, attempts.vouchers)
@@ -106,11 +108,17 @@ def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
     ids are written in two ways, and a shop would be accused of having lost each order and made
     others up."""
     sales = snapshot.sales
+    told = {order: sale for sale in sales for order in sale.promised}
+    if told and told.keys() <= snapshot.strays.keys():
+        strange = {voucher: sales[0] for _, voucher in snapshot.strays.values()}
+        raise UnfitError(
+            f"the orders that answers name are of vouchers {_such_as(strange)} in [books], and of "
+            "none that was sold; target.vouchers or books.vouchers say what those are called"
+        )
     new = [(s, row) for s in sales for row in (s.new_rows() if s.before else range(len(s.rows)))]
     if not (snapshot.accepted and new):
         return
     has_ids = UNIQUE_IDS not in snapshot.absent
-    told = {order: sale for sale in sales for order in sale.promised}
     rows = {order for sale in sales for order in sale.row_of}
     orders = {sale.rows.order[row]: sale for sale, row in new}
     if has_ids and told and not snapshot.strays and rows.isdisjoint(told):
@@ -137,6 +145,18 @@ def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
         raise UnfitError(
             f"books.redis.receipts: found orders {_such_as(receipts)}, and none of them is among "
             f"those of [books]; {_SAME_TEXT}, or leave receipts out"
+        )
+
+
+def _ensure_any_is_live(snapshot: Snapshot) -> None:
+    """Raises UnfitError where users were told that they bought, and each order has ended, though
+    nobody cancelled any: then what is live is read wrongly, which would hide an oversell."""
+    new = [(sale, row) for sale in snapshot.sales for row in sale.new_rows()]
+    if snapshot.accepted and new and not any(sale.rows.is_live(row) for sale, row in new):
+        raise UnfitError(
+            f"users were told of {snapshot.accepted:,} orders, and none of the {len(new):,} new "
+            "ones in [books] is live, though nobody cancelled; see to 'live' there, and to "
+            "books.live_is"
         )
 
 

@@ -148,14 +148,15 @@ def batches(stock: Stock, folder: Path) -> Shop:
     """A claim is queued, who asks after it finds nothing for a while, and rows are written in two
     batches long after rows have rested for `rest_ms`."""
     database = sqlite3.connect(folder / "b.db", check_same_thread=False, isolation_level=None)
-    database.execute("CREATE TABLE orders (id, user)")
+    database.execute("CREATE TABLE orders (id, user, kind DEFAULT 'SKU')")
     asked_before: dict[str, int] = {}
+    workers: list[threading.Thread] = []
     of: dict[str, str] = {}
 
     def write(orders: list[tuple[str, str]]) -> None:
         for half in (orders[::2], orders[1::2]):
             time.sleep(0.9)
-            database.executemany("INSERT INTO orders VALUES (?, ?)", half)
+            database.executemany("INSERT INTO orders (id, user) VALUES (?, ?)", half)
 
     def answer(asked: Asked) -> Reply:
         if asked.method == "POST":
@@ -163,7 +164,8 @@ def batches(stock: Stock, folder: Path) -> Shop:
             of[ticket] = stock.to(asked.json["user"], f"b-{len(stock.of)}")
             if len(of) == 8:
                 rows = [(order, user) for user, order in stock.of.items()]
-                threading.Thread(target=write, args=(rows,)).start()
+                workers.append(threading.Thread(target=write, args=(rows,)))
+                workers[0].start()
             return Reply(202, {"ticket": ticket})
         ticket = asked.path.rpartition("/")[2]
         asked_before[ticket] = asked_before.get(ticket, 0) + 1
@@ -192,10 +194,11 @@ outcomes = [
 [books]
 rest_ms = 100
 url = "sqlite:///{folder}/b.db"
-orders = "SELECT id, user FROM orders"
+orders = "SELECT id, user, kind FROM orders"
 """,
         answer,
         sale={"units": UNITS},
+        workers=workers,
     )
 
 
@@ -235,6 +238,19 @@ def test_one_that_sells_past_its_last_unit_is_named(kind: str, tmp_path: Path) -
             f'"SELECT {UNITS} AS initial',
             f'"SELECT {UNITS} AS initial UNION ALL SELECT 1 --',
             "books.stock: tells of 1 in several rows; sum them",
+        ),
+        (
+            "ulids",
+            "IS NULL AS live",
+            "IS NOT NULL AS live",
+            "none of the 4 new ones in [books] is live",
+        ),
+        ("batches", "user, kind", "user, kind AS voucher", "of vouchers such as 'SKU'"),
+        (
+            "batches",
+            "[books]",
+            '[target]\nvouchers = ["sku"]\n[books]\nnames = { voucher = "kind" }',
+            "books.orders: found voucher 'SKU', and the file calls it 'sku'",
         ),
     ],
 )
@@ -342,3 +358,28 @@ def test_who_is_refused_may_count_on(
     failed = {check.name for check in found.checks if check.verdict is Verdict.FAIL}
     assert ({"no_oversell", "redis_conservation"} <= failed) if spare else not failed
     assert (found.verdict is Verdict.PASS) is not bool(spare), unproved(found)
+
+
+def test_what_was_bought_has_to_be_live_in_the_books(tmp_path: Path) -> None:
+    right = ulids(Stock(), tmp_path)
+    tried, lines, trouble = right.tried(tmp_path)
+    assert all(each.is_understood for each in tried)
+    assert trouble is None, trouble
+    assert lines[-1].startswith(
+        "what was sold is there: order 01ARZ3NDEKTSV4RRFFQ69G5FA0 of user 1"
+    )
+    (tmp_path / "u.db").unlink()
+    ended = ulids(Stock(), tmp_path)
+    wrong = replace(ended, file=ended.file.replace("IS NULL AS live", "IS NOT NULL AS live"))
+    *_, trouble = wrong.tried(tmp_path)
+    assert "was sold, and is not live in the books" in str(trouble)
+
+
+def test_what_was_bought_and_cancelled_is_not_missed(tmp_path: Path) -> None:
+    tried, lines, trouble = deleting().tried(tmp_path)
+    assert [str(each.answer and each.answer.outcome) for each in tried] == ["sold", "done"]
+    assert trouble is None, trouble
+    assert lines == [
+        "0 orders of voucher 1, 0 live; columns: not known yet",
+        "its stock says voucher 1, stock 4, initial 4",
+    ]
