@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -39,7 +40,8 @@ def ulids(stock: Stock, folder: Path) -> Shop:
         if found in ("duplicate", "sold_out"):
             told = f'{{"type":"https://shop.example/problems/{found}","status":409}}'.encode()
             return Reply(409, told, {"content-type": "application/problem+json"})
-        row = (order.lower(), asked.json["member"], "2026-11-30 18:00:00 +0800")
+        now = datetime.now(timezone(timedelta(hours=8)))
+        row = (order.lower(), asked.json["member"], f"{now:%Y-%m-%d %H:%M:%S %z}")
         database.execute("INSERT INTO orders VALUES (?, ?, ?, NULL)", row)
         return Reply(201, b"", {"location": f"https://shop.example/v1/orders/{order}"})
 
@@ -59,7 +61,9 @@ rest_ms = 100
 url = "sqlite:///{folder}/u.db"
 orders = '''
 SELECT upper(id) AS id, member AS user, made_at AS time, deleted_at IS NULL AS live FROM orders'''
-stock = "SELECT {UNITS} AS initial, '2026-11-30T09:00:00Z' AS opens"
+stock = '''
+SELECT {UNITS} AS initial, datetime('now', '-1 hour') AS opens,
+    datetime('now', '+1 hour') AS closes'''
 """,
         answer,
     )
@@ -235,8 +239,8 @@ def test_one_that_sells_past_its_last_unit_is_named(kind: str, tmp_path: Path) -
         ("coded", '"/admin/orders"', '"/admin/orders?page={page}"', "as the page before it"),
         (
             "ulids",
-            f'"SELECT {UNITS} AS initial',
-            f'"SELECT {UNITS} AS initial UNION ALL SELECT 1 --',
+            f"SELECT {UNITS} AS initial,",
+            f"SELECT {UNITS} AS initial, 1 AS opens, 2 AS closes UNION ALL SELECT {UNITS},",
             "books.stock: tells of 1 in several rows; sum them",
         ),
         (
@@ -383,3 +387,21 @@ def test_what_was_bought_and_cancelled_is_not_missed(tmp_path: Path) -> None:
         "0 orders of voucher 1, 0 live; columns: not known yet",
         "its stock says voucher 1, stock 4, initial 4",
     ]
+
+
+def test_times_of_another_zone_convict_nobody(tmp_path: Path) -> None:
+    shop = ulids(Stock(), tmp_path)
+    zoneless = replace(shop, file=shop.file.replace("made_at AS", "substr(made_at, 1, 19) AS"))
+    found, _ = zoneless.judged(tmp_path)
+    assert found.verdict is Verdict.PASS, unproved(found)
+    (window,) = (check for check in found.checks if check.name == "window")
+    assert window.detail.endswith("minutes from the run; books.utc_offset_min = 480 would fit")
+
+
+def test_who_sells_when_it_is_over_is_named_by_the_database(tmp_path: Path) -> None:
+    shop = ulids(Stock(), tmp_path)
+    over = replace(shop, file=shop.file.replace("'+1 hour'", "'-1 minute'"))
+    found, _ = over.judged(tmp_path)
+    (window,) = (check for check in found.checks if check.verdict is Verdict.FAIL)
+    assert window.name == "window"
+    assert "ms past its end" in window.detail
