@@ -25,7 +25,7 @@ from flashsale.seeding.sessions import (
     batches,
     check_tokens,
     paired,
-    read_tokens,
+    read_seeded_tokens,
 )
 from flashsale.seeding.settings import Progress, SeedSettings
 from flashsale.seeding.stores import OpenStores, StoreUrls, opened
@@ -209,7 +209,7 @@ def _load_sessions(
     maker: SessionMaker, settings: SeedSettings, tokens: TokensFile, progress: Progress
 ) -> StageReport:
     """Sessions last: a token whose user is not there yet would be a lie."""
-    held: Iterable[tuple[int, str]] = () if settings.reset else read_tokens(tokens.path)
+    held: Iterable[tuple[int, str]] = () if settings.reset else read_seeded_tokens(tokens.path)
     progress.begin(SESSIONS, settings.users)
     added = dropped = 0
     for batch in batches(paired(settings.users, held)):
