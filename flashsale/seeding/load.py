@@ -27,7 +27,7 @@ from flashsale.seeding.sessions import (
     paired,
     read_seeded_tokens,
 )
-from flashsale.seeding.settings import Progress, SeedSettings
+from flashsale.seeding.settings import SeedSettings, StageProgress
 from flashsale.seeding.stores import OpenStores, StoreUrls, opened
 from flashsale.seeding.warm import StorefrontCache, storefront_cache
 from flashsale.settings import SessionSettings
@@ -147,7 +147,7 @@ class SeedReport:
 
 
 def seed(
-    settings: SeedSettings, urls: StoreUrls, tokens_path: Path, progress: Progress
+    settings: SeedSettings, urls: StoreUrls, tokens_path: Path, progress: StageProgress
 ) -> SeedReport:
     """Bring the data set of `settings` about; what exists already stays as it is.
 
@@ -178,7 +178,7 @@ def _load_all(
     urls: StoreUrls,
     dataset: Dataset,
     settings: SeedSettings,
-    progress: Progress,
+    progress: StageProgress,
 ) -> list[StageReport]:
     with storefront_cache(urls) as cache:
         stages = [
@@ -193,7 +193,7 @@ def _load_all(
 
 
 def _load(
-    stores: OpenStores, cache: StorefrontCache, portion: Portion, seed: int, progress: Progress
+    stores: OpenStores, cache: StorefrontCache, portion: Portion, seed: int, progress: StageProgress
 ) -> StageReport:
     progress.begin(portion.name, portion.count)
     if portion.name in CACHED and not has_all(stores.pool, portion):
@@ -206,7 +206,7 @@ def _load(
 
 
 def _load_sessions(
-    maker: SessionMaker, settings: SeedSettings, tokens: TokensFile, progress: Progress
+    maker: SessionMaker, settings: SeedSettings, tokens: TokensFile, progress: StageProgress
 ) -> StageReport:
     """Sessions last: a token whose user is not there yet would be a lie."""
     held: Iterable[tuple[int, str]] = () if settings.reset else read_seeded_tokens(tokens.path)
