@@ -56,7 +56,7 @@ from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import ending
 from flashsale.verify.observation import Baseline
 from flashsale.verify.observation import take as take_stores_baseline
-from flashsale.verify.shop import take_baseline
+from flashsale.verify.shop_baseline import take_baseline
 from flashsale.verify.shop_rows import UnfitError
 
 if TYPE_CHECKING:  # its relays and watchers are for storms with faults, on a stack of our own
@@ -355,7 +355,7 @@ def baseline_taken(request: StormRequest, teller: Teller) -> Baseline | None:
             case None:
                 raise UnreachableError("the stores are not known")
             case ShopBooks() as books:
-                return take_baseline(books, sale.units_by_voucher())
+                return take_baseline(books, sale.units_by_voucher(), sale.quantity)
             case stores:
                 vouchers = list(sale.voucher_ids)
                 return take_stores_baseline(stores.ledger_url, stores.mysql_url, vouchers)

@@ -20,14 +20,14 @@ from flashsale.run.attempts import Attempts
 from flashsale.scenario.answer import Answer
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario, parse_document
-from flashsale.scenario.table import shop_document
+from flashsale.scenario.table import shop_document, texts_of
 from flashsale.scenario.target import Tls
 from flashsale.scenario.tokens import ID_COLUMN
 from flashsale.storm.attack.attack import Mission, Records
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.selfwatch import SelfWatch
 from flashsale.storm.plan.planning import plan_of
-from flashsale.verify.shop import Claimed, look_at
+from flashsale.verify.shop_baseline import Claimed, look_at
 
 _ORDER = (Step.LOGIN, Step.BROWSE, Step.SIGN, Step.CART, Step.BUY, Step.PAY, Step.CANCEL)
 _UNREAD = frozenset(
@@ -101,7 +101,7 @@ def scenario_to_try(target: str, voucher: int) -> Scenario:
         document["browse"] = {"shops": 1, "first_shop": voucher}
     if steps and "buy" not in steps:
         del document["sale"]
-    return parse_document(document, target)
+    return parse_document(document, target, texts_of(target))
 
 
 def try_steps(

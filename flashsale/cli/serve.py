@@ -137,10 +137,10 @@ def _see_to_replicas(settings: StackSettings, external: ExternalStores) -> None:
     if settings.ha and external.ledger_url:
         raise UsageError("--ha: starts a ledger of its own; leave out --ledger-url")
     replicated = settings.durability is Durability.REPLICATED
-    if replicated and not (settings.ha or external.ledger_url):
+    if replicated and not (settings.ha or settings.cluster or external.ledger_url):
         raise UsageError(
-            "--durability replicated: the private ledger has no replica; add --ha, or name a "
-            "ledger that has one with --ledger-url"
+            "--durability replicated: the private ledger has no replica; add --ha or --cluster, or "
+            "name a ledger that has one with --ledger-url"
         )
 
 

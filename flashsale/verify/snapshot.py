@@ -161,6 +161,23 @@ class Sale:
         told = ((users[k], self.claims.order[k]) for k in self.claims.told(SOLD))
         return Counter(user for user, order in told if order == NO_ORDER)
 
+    @cached_property
+    def repeats(self) -> frozenset[int]:
+        """Claims that were told once more, without an id, of an order that their user had been told
+        of: of a user's the first that were sent count, as many as there are new rows of theirs."""
+        if len(self.unnamed) == sum(self.unnamed.values()):
+            return frozenset()
+        users, rows = self.claims.user, self.rows.user
+        held = Counter(rows[row] for row in self.new_rows())
+        left = {user: max(1, held[user]) for user in self.unnamed}
+        told = [k for k in self.claims.told(SOLD) if self.claims.order[k] == NO_ORDER]
+        found = []
+        for k in sorted(told, key=self.claims.sent_us.__getitem__):
+            left[users[k]] -= 1
+            if left[users[k]] < 0:
+                found.append(k)
+        return frozenset(found)
+
     @property
     def initial(self) -> int | None:
         """The units on sale, restocks included: MySQL's word, else the ledger's."""
@@ -296,7 +313,7 @@ class Snapshot:
         named = sum(len(sale.told_sold) for sale in self.sales)
         orders = (sale.claims.sold()[1] for sale in self.sales)
         unnamed = sum(sum(map(NO_ORDER.__ge__, some)) for some in orders)
-        return named + unnamed
+        return named + unnamed - sum(len(sale.repeats) for sale in self.sales)
 
     @property
     def unanswered(self) -> int:

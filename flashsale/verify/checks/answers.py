@@ -285,6 +285,15 @@ def _unanswered(sale: Sale) -> dict[tuple[int, int], int]:
     return found
 
 
+def _lost_answers(sale: Sale) -> dict[int, int]:
+    """By user: the first claim that was sent and had no answer."""
+    claims, found = sale.claims, dict[int, int]()
+    for k in claims.open():
+        user = claims.user[k]
+        found[user] = min(found.get(user, k), k, key=claims.sent_us.__getitem__)
+    return found
+
+
 def _first_sold_out(sale: Sale) -> dict[int, tuple[int, int]]:
     """By clock: when the first “sold out” arrived, and whose it was."""
     claims, first = sale.claims, dict[int, tuple[int, int]]()
@@ -308,16 +317,23 @@ def _late(sale: Sale, k: int, order: int, sold_out: tuple[int, int] | None) -> I
 
 def _sales(sale: Sale) -> Iterator[tuple[int, int]]:
     """Claims that sold, by their answer or because no other claim can have made the order. Of a
-    user's claims that were told of one order, the first: the others repeat its Idempotency-Key."""
-    claims, first, unanswered = sale.claims, sale.promised, _unanswered(sale)
+    user's claims that were told of one order, the first: the others repeat its Idempotency-Key, or
+    the shop tells a user of what they have. It may be an earlier one that had no answer."""
+    claims, first = sale.claims, sale.promised
+    unanswered, lost = _unanswered(sale), _lost_answers(sale)
     for k in claims.told(SOLD):
-        order = max(claims.order[k], NO_ORDER)
-        if order == NO_ORDER or claims.user[k] != claims.user[first[order]]:
+        order, user = max(claims.order[k], NO_ORDER), claims.user[k]
+        if order == NO_ORDER:
+            repeats = k in sale.repeats
+        elif user == claims.user[first[order]]:
+            repeats = first[order] != k
+        else:
             yield k, order
-        elif first[order] == k:
-            earlier = unanswered.get((claims.user[k], order), k)
+            continue
+        if not repeats:
+            earlier = unanswered.get((user, order), lost.get(user, k))
             yield min(k, earlier, key=claims.sent_us.__getitem__), order
-    if not any(True for _ in claims.open()):
+    if not lost:
         return
     asked = Counter(claims.user)
     for k in claims.open():

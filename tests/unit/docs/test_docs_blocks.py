@@ -66,7 +66,9 @@ def test_a_scenario_is_loaded_or_refused_as_it_says(block: Block) -> None:
         return
     with pytest.raises(UsageError) as refused:
         parse_scenario(block.text, str(block))
-    assert str(refused.value) == f"{block}: {block.refused}"
+    where, _, said = str(refused.value).partition(": ")
+    assert where.startswith(f"{block} line ")
+    assert said == block.refused
 
 
 def test_one_that_is_meant_to_fail_is_among_them() -> None:

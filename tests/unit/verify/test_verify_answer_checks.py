@@ -78,6 +78,53 @@ def test_anothers_order_told_as_if_repeated_is_found(keyed: World) -> None:
     assert {"unique_ids", "sold_out_truthful", "accepted_persisted"} <= broken(keyed.snapshot())
 
 
+# A shop that names no orders tells a user once more of what they have
+
+
+@pytest.fixture
+def unnamed() -> World:
+    """Two units, sold to users 1 and 2 without an id; user 3 is refused, and user 1 asks again."""
+    world = World(units=2)
+    for user in (1, 2):
+        world.say(user, Outcome.SOLD)
+        world.sell(user, 100 + user)
+    world.say(3, Outcome.SOLD_OUT)
+    world.say(1, Outcome.SOLD)
+    return world
+
+
+def test_an_order_without_an_id_may_be_told_again(unnamed: World) -> None:
+    assert broken(unnamed.snapshot()) == set()
+    assert unnamed.snapshot().accepted == 2
+    assert not linearizable(unnamed.snapshot()).findings
+
+
+def test_a_second_order_without_an_id_is_a_sale_of_its_own(unnamed: World) -> None:
+    unnamed.sell(1, 103)
+    assert {"one_per_user", "no_oversell"} <= broken(unnamed.snapshot())
+    assert "user 1" in violations(unnamed.snapshot(), "sold_out_truthful")
+    assert unnamed.snapshot().accepted == 3
+
+
+def test_an_order_without_an_id_that_was_sold_after_sell_out_is_found(unnamed: World) -> None:
+    unnamed.say(4, Outcome.SOLD)
+    unnamed.say(4, Outcome.SOLD)
+    found = violations(unnamed.snapshot(), "sold_out_truthful")
+    assert (found.count("user 4"), found.count("user 1")) == (1, 0)
+
+
+@pytest.mark.parametrize("order", [101, NO_ORDER])
+def test_a_claim_whose_answer_was_lost_may_have_sold_what_is_told_later(order: int) -> None:
+    world = World(units=1)
+    world.say(1, Outcome.INDETERMINATE)
+    world.sell(1, 101)
+    world.say(2, Outcome.SOLD_OUT)
+    world.say(1, Outcome.SOLD, order)
+    assert broken(world.snapshot()) == set()
+    world.claims[0].outcome = Outcome.REFUSED
+    assert "user 1" in violations(world.snapshot(), "sold_out_truthful")
+
+
 # duplicate_truthful
 
 
