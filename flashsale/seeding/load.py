@@ -41,7 +41,7 @@ STATEMENT_ROWS = 1_000
 """Rows of one INSERT: a few hundred kilobytes, far below any `max_allowed_packet`."""
 
 
-def add_missing(pool: Engine, portion: Portion, seed: int) -> Iterator[tuple[int, int]]:
+def _add_missing(pool: Engine, portion: Portion, seed: int) -> Iterator[tuple[int, int]]:
     """Write the rows of `portion` that are not there yet; existing ones stay as they are.
 
     Yields (rows looked at, rows added) after each chunk's COMMIT, so that an interrupted run has
@@ -66,7 +66,7 @@ def add_missing(pool: Engine, portion: Portion, seed: int) -> Iterator[tuple[int
         yield len(ids), len(missing)
 
 
-def has_all(pool: Engine, portion: Portion) -> bool:
+def _has_all(pool: Engine, portion: Portion) -> bool:
     """True where no row of `portion` is missing. Raises Unavailable or Indeterminate."""
     if not portion.count:
         return True
@@ -196,10 +196,10 @@ def _load(
     stores: OpenStores, cache: StorefrontCache, portion: Portion, seed: int, progress: StageProgress
 ) -> StageReport:
     progress.begin(portion.name, portion.count)
-    if portion.name in CACHED and not has_all(stores.pool, portion):
+    if portion.name in CACHED and not _has_all(stores.pool, portion):
         cache.expect(portion)
     added = 0
-    for looked_at, new in add_missing(stores.pool, portion, seed):
+    for looked_at, new in _add_missing(stores.pool, portion, seed):
         added += new
         progress.advance(looked_at)
     return StageReport(portion.name, portion.count, added)
