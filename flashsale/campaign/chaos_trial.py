@@ -24,7 +24,7 @@ from flashsale.run.folder import RunFolder
 from flashsale.run.parts import FaultRecord, read_faults
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.scenario import Scenario
-from flashsale.seeding.sessions import read_tokens
+from flashsale.seeding.sessions import read_seeded_tokens
 from flashsale.stack.state import StackState
 from flashsale.verify.finding import CheckResult, Finding
 
@@ -146,7 +146,7 @@ class _Witness(Teller):
         count, sent = self._scenario.load.user_count, self.recovery.sent
         began_s = time.monotonic()
         with httpx.Client(timeout=_ANSWER_S) as client:
-            for _, token in islice(read_tokens(self._tokens), count, None):
+            for _, token in islice(read_seeded_tokens(self._tokens), count, None):
                 if time.monotonic() > began_s + self._within_s:
                     break
                 outcome = _outcome(client, url, token)

@@ -132,8 +132,10 @@ def try_books(
     """What the books say of one voucher, and of what was sold, a line each; and what keeps them
     from being read, if anything does."""
     lines: list[str] = []
+    claimed = [each.claimed for each in tried if each.claimed]
+    is_cancelled = any(each.step == Step.CANCEL.endpoint and each.answer for each in tried)
     try:
-        lines.extend(look_at(shop, voucher, [each.claimed for each in tried if each.claimed]))
+        lines.extend(look_at(shop, voucher, claimed, cancelled=is_cancelled))
     except FlashsaleError as error:
         return lines, error
     return lines, None

@@ -29,9 +29,8 @@ from flashsale.model import ENDINGS, Ending, Outcome
 from flashsale.report.ci import annotations, step_summary
 from flashsale.report.console import print_summary
 from flashsale.run.summary import Summary
-from flashsale.seeding.settings import Progress
-from flashsale.storm.attack import attack
-from flashsale.storm.attack.attack import ShowProgress
+from flashsale.seeding.settings import StageProgress
+from flashsale.storm.attack.attack import Progress, ShowProgress
 
 _PLAIN_INTERVAL_S = 5.0
 
@@ -72,7 +71,7 @@ class TerminalTeller(Teller):
         tell(f"{self._command}: {line}", err=True)
 
     @contextmanager
-    def working(self, command: str) -> Iterator[Progress]:
+    def working(self, command: str) -> Iterator[StageProgress]:
         with shown(command) as progress:
             yield progress
 
@@ -96,8 +95,8 @@ class TerminalTeller(Teller):
 
 
 @contextmanager
-def shown(command: str) -> Iterator[Progress]:
-    """A Progress on standard error for the time of the block: bars, or lines without a terminal."""
+def shown(command: str) -> Iterator[StageProgress]:
+    """Stages on standard error for the time of the block: bars, or lines without a terminal."""
     if not sys.stderr.isatty():
         yield PlainProgress(lambda line: tell(f"{command}: {line}", err=True))
         return
@@ -208,7 +207,7 @@ class LiveProgress:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def __call__(self, progress: attack.Progress) -> None:
+    def __call__(self, progress: Progress) -> None:
         begun = time.monotonic()
         if self._quiet or begun < self._next_s:
             return
@@ -224,21 +223,21 @@ class LiveProgress:
         cost_s = time.monotonic() - begun
         self._next_s = begun + max(self._interval_s, cost_s / _COST_SHARE_MAX)
 
-    def _rate_now(self, progress: attack.Progress) -> float:
+    def _rate_now(self, progress: Progress) -> float:
         """Attempts that ended a second, since the last look."""
         elapsed_s, settled = self._before
         passed_s = progress.elapsed_s - elapsed_s
         self._before = progress.elapsed_s, progress.settled
         return (progress.settled - settled) / passed_s if passed_s > 0 else 0.0
 
-    def _stock(self, progress: attack.Progress) -> str:
+    def _stock(self, progress: Progress) -> str:
         """What the answers leave of the stock."""
         if self._units is None:
             return ""
         left = self._units - progress.outcomes.get(Outcome.SOLD, 0)
         return f"stock {left:,}" if left >= 0 else f"stock {left:,}, OVERSOLD"
 
-    def _view(self, progress: attack.Progress, rate: float) -> Group:
+    def _view(self, progress: Progress, rate: float) -> Group:
         done = progress.settled / progress.planned if progress.planned else 0.0
         facts = [
             f"{progress.elapsed_s:6.1f} s",
@@ -261,7 +260,7 @@ def _one_line(text: Text) -> Text:
     return text
 
 
-def _line(progress: attack.Progress, rate: float, stock: str) -> str:
+def _line(progress: Progress, rate: float, stock: str) -> str:
     """The same as one plain line, with the outcomes as summary.json spells them."""
     facts = [
         f"storm {progress.elapsed_s:5.1f} s",
@@ -274,7 +273,7 @@ def _line(progress: attack.Progress, rate: float, stock: str) -> str:
     return "  ".join(filter(None, facts))
 
 
-def _outcomes(progress: attack.Progress) -> Text:
+def _outcomes(progress: Progress) -> Text:
     """Trouble before what was to be expected: a narrow terminal cuts the end off."""
     counted = sorted(_counted(progress), key=lambda pair: (not _won(pair[0]), pair[0].is_expected))
     text = Text("          ")
@@ -284,7 +283,7 @@ def _outcomes(progress: attack.Progress) -> Text:
     return text
 
 
-def _counted(progress: attack.Progress) -> list[tuple[Ending, int]]:
+def _counted(progress: Progress) -> list[tuple[Ending, int]]:
     counts = progress.outcomes
     return [(outcome, counts[outcome]) for outcome in ENDINGS if counts.get(outcome, 0)]
 

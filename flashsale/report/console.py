@@ -34,7 +34,7 @@ _COLOURS = {
 }
 
 
-def styled(verdict: Verdict) -> Text:
+def _styled(verdict: Verdict) -> Text:
     """In capitals and its colour."""
     return Text(verdict.upper(), style=f"bold {_COLOURS[verdict]}")
 
@@ -55,7 +55,7 @@ def _changes(found: Comparison) -> Table:
         table.add_column(name, justify=side, overflow="fold")
     for change in found.changes:
         before, now = (amount(value, change.unit) for value in (change.before, change.after))
-        table.add_row(change.metric, before, now, change.detail, styled(change.verdict))
+        table.add_row(change.metric, before, now, change.detail, _styled(change.verdict))
     return table
 
 
@@ -199,10 +199,10 @@ def _thresholds(summary: Summary) -> Table:
     for name in ("threshold", "demanded", "found", ""):
         table.add_column(name, overflow="fold")
     for figure in summary.thresholds:
-        table.add_row(figure.metric, figure.condition, figure.detail, styled(figure.verdict))
+        table.add_row(figure.metric, figure.condition, figure.detail, _styled(figure.verdict))
     for figure in summary.aborts:
         metric = f"abort if {figure.metric}"
-        table.add_row(metric, figure.condition, figure.detail, styled(figure.verdict))
+        table.add_row(metric, figure.condition, figure.detail, _styled(figure.verdict))
     return table
 
 
@@ -211,7 +211,7 @@ def _checks(summary: Summary) -> Table:
     for name in ("check", "", "detail"):
         table.add_column(name, overflow="fold")
     for check in summary.rules:
-        table.add_row(check.name, styled(check.verdict), Text(check.detail))
+        table.add_row(check.name, _styled(check.verdict), Text(check.detail))
     return table
 
 
@@ -299,7 +299,7 @@ def _workers(workers: Sequence[WorkerFigures]) -> Text:
 
 
 def _verdict_line(summary: Summary) -> Text:
-    text = styled(summary.verdict)
+    text = _styled(summary.verdict)
     verify = summary.verify
     unverified = not verify.checks and verify.reason is not None and _sells(summary)
     unverified = unverified and summary.shard is None  # `report merge` comes first

@@ -27,7 +27,7 @@ from flashsale.seeding.ours import (
     owned,
     unlink_all,
 )
-from flashsale.seeding.settings import Progress, SeedSettings
+from flashsale.seeding.settings import SeedSettings, StageProgress
 from flashsale.seeding.stores import OpenStores
 from flashsale.storage.mysql import transaction, translated
 from flashsale.storage.roles import Ledgers
@@ -42,7 +42,7 @@ def unlink(redis: Redis, is_ours: Callable[[str], bool]) -> int:
     return unlink_all(redis, filter(is_ours, redis.scan_iter(count=_SCAN_COUNT)))
 
 
-def reset(stores: OpenStores, known: Owned, progress: Progress) -> None:
+def reset(stores: OpenStores, known: Owned, progress: StageProgress) -> None:
     """Delete what `known` names; a second call completes one that was interrupted.
 
     The data set's id goes first, so that no run is ever judged against what is left of it. The

@@ -10,7 +10,7 @@ from flashsale.errors import UsageError
 from flashsale.model import ID_MAX, UNITS_MAX
 
 
-class Progress(Protocol):
+class StageProgress(Protocol):
     """Stages follow one another: each begins with its total and advances up to it."""
 
     def begin(self, stage: str, total: int) -> None:

@@ -155,7 +155,8 @@ class Attempts:
 
     Each claim asked for `quantity` units, and a user may hold `limit` orders of a voucher. `names`
     are the ids of orders whose numbers here only stand for them. By voucher, `cancelled` are users
-    and orders (or NO_ORDER) of claims that were undone in the run, as the target said.
+    and orders (or NO_ORDER) of claims that were undone in the run, as the target said. Its barrier
+    opened at `began_ms` of the storm's clock.
     """
 
     run: str
@@ -168,6 +169,7 @@ class Attempts:
     limit: int = 1
     names: Mapping[int, str] = field(default_factory=dict)
     cancelled: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    began_ms: int | None = None
 
     @property
     def vouchers(self) -> tuple[int, ...]:
@@ -280,6 +282,7 @@ class _Record:
         self._names: dict[int, str] = {}
         self._undoes: dict[int, int] = {}
         self._undone: list[int] = []
+        self._began_ms: int | None = None
         self._barrier = self._ended = self._complete = False
         self._kinds = {
             "plan": self._plan,
@@ -377,6 +380,7 @@ class _Record:
             limit=_times(self._header.get("limit", 1)),
             names=self._names,
             cancelled=self._cancelled(),
+            began_ms=self._began_ms,
         )
 
     def _cancelled(self) -> dict[int, list[tuple[int, int]]]:
@@ -439,7 +443,8 @@ class _Record:
             filled.extend(array(filled.typecode, [value]) * more)
 
     def _open_barrier(self, line: dict[str, Any]) -> None:
-        line["unix_us"]
+        unix_us = line["unix_us"]
+        self._began_ms = unix_us // 1_000 if type(unix_us) is int else None
         self._barrier = True
 
     def _result(self, line: dict[str, Any]) -> None:

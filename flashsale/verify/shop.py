@@ -6,7 +6,7 @@ one says what it rests on.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,8 @@ def examine_shop(
             observed = observation(shop, seen, _initial_then(seen, before))
             taken = _snapshot(shop, attempts, before, seen, observed)
             _ensure_same_ids(shop.books, taken)
+            if not attempts.cancelled:
+                _ensure_any_is_live(taken)
             return taken
 
         counted = partial(count, shop, redis, attempts.vouchers)
@@ -106,11 +108,17 @@ def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
     ids are written in two ways, and a shop would be accused of having lost each order and made
     others up."""
     sales = snapshot.sales
+    told = {order: sale for sale in sales for order in sale.promised}
+    if told and told.keys() <= snapshot.strays.keys():
+        strange = {voucher: sales[0] for _, voucher in snapshot.strays.values()}
+        raise UnfitError(
+            f"the orders that answers name are of vouchers {_such_as(strange)} in [books], and of "
+            "none that was sold; target.vouchers or books.vouchers say what those are called"
+        )
     new = [(s, row) for s in sales for row in (s.new_rows() if s.before else range(len(s.rows)))]
     if not (snapshot.accepted and new):
         return
     has_ids = UNIQUE_IDS not in snapshot.absent
-    told = {order: sale for sale in sales for order in sale.promised}
     rows = {order for sale in sales for order in sale.row_of}
     orders = {sale.rows.order[row]: sale for sale, row in new}
     if has_ids and told and not snapshot.strays and rows.isdisjoint(told):
@@ -140,6 +148,19 @@ def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
         )
 
 
+def _ensure_any_is_live(snapshot: Snapshot) -> None:
+    """Raises UnfitError where users were told that they bought, and each order has ended, though
+    nobody cancelled any: then what is live is read wrongly, which would hide an oversell."""
+    new = [(sale, row) for sale in snapshot.sales for row in sale.new_rows()]
+    if snapshot.accepted and new and not any(sale.rows.is_live(row) for sale, row in new):
+        raise UnfitError(
+            f"users were told of {snapshot.accepted:,} orders, and none of the {len(new):,} new "
+            "ones in [books] is live, though nobody cancelled; see to 'live' there, and to "
+            "books.live_is"
+        )
+
+
+_APART_MS, _ZONE_STEP_MIN = 10 * 60_000, 15
 _SAME_TEXT = "ids have to be the same text in answers, the users' file and the books"
 _SHOWN = 2
 
@@ -176,12 +197,19 @@ def _snapshot(
     named = replace(attempts, names={**seen.names, **attempts.names})
     snapshot = join(named, before, observed)
     sightings = _sightings(shop.books, seen)
+    of_run = [sightings[o][0] for o in _new_orders(snapshot) if o in sightings]
+    odd = _time_apart(shop.books, attempts, of_run) if shop.books.time_is == "sold" else ""
+    if odd:
+        sightings = {}
     missing = {o for s in snapshot.sales for o in s.promised if o not in s.row_of}
     return replace(
         snapshot,
         sightings=sightings,
         strays={order: whose for order, whose in seen.others.items() if order in missing},
-        absent=_absent(shop.books, attempts, seen, snapshot, sightings),
+        absent={
+            **_absent(shop.books, attempts, seen, snapshot, sightings),
+            **({"window": odd} if odd else {}),
+        },
         rests_on=shop.rests_on,
     )
 
@@ -198,6 +226,27 @@ def _sightings(books: Books, seen: Seen) -> dict[int, Sighting]:
         for order, at_ms in zip(rows.order, rows.created_ms, strict=True)
         if at_ms != NO_TIME
     }
+
+
+def _new_orders(snapshot: Snapshot) -> Iterator[int]:
+    return (sale.rows.order[row] for sale in snapshot.sales for row in sale.new_rows())
+
+
+def _time_apart(books: Books, attempts: Attempts, times_ms: Sequence[int]) -> str:
+    """What keeps the times of a run's orders from being those of their sale: that all of them are
+    far from the run, as those of another zone are. Empty where nothing does."""
+    began_ms = attempts.began_ms
+    if began_ms is None or not times_ms:
+        return ""
+    lasted_ms = max(max(claims.done_us, default=0) for claims in attempts.claims.values()) // 1_000
+    nearest_ms = min((at_ms - began_ms for at_ms in times_ms), key=abs)
+    if -_APART_MS <= nearest_ms <= lasted_ms + _APART_MS:
+        return ""
+    apart = round(nearest_ms / 60_000)
+    zone = books.utc_offset_min + round(apart / _ZONE_STEP_MIN) * _ZONE_STEP_MIN
+    is_zone = abs(apart % _ZONE_STEP_MIN - _ZONE_STEP_MIN / 2) > _ZONE_STEP_MIN / 2 - 3
+    cure = f"; books.utc_offset_min = {zone} would fit" if is_zone and abs(zone) <= 840 else ""
+    return f"the times of the run's orders are {apart:+,} minutes from the run{cure}"
 
 
 def _absent(
@@ -243,8 +292,7 @@ def _no_window(
         return "[books] do not say when the sale opens and closes"
     if books.time_is == "written":
         return "[books] know when rows were written, not when their orders were sold"
-    orders = (sale.rows.order[row] for sale in snapshot.sales for row in sale.new_rows())
-    blind = sum(1 for order in orders if order not in sightings)
+    blind = sum(1 for order in _new_orders(snapshot) if order not in sightings)
     where = f"in the stream {books.redis.stream}" if books.redis and books.redis.stream else ""
     told = where if books.time_is == "stream" else "told"
     return f"of {blind:,} orders the time of their sale is not {told}" if blind else ""

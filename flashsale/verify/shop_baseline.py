@@ -66,15 +66,19 @@ Claimed = tuple[str, str | None]
 """Who was sold something, and the id of the order, where an answer named one."""
 
 
-def look_at(shop: ShopBooks, voucher: int, claimed: Sequence[Claimed] = ()) -> Iterator[str]:
+def look_at(
+    shop: ShopBooks, voucher: int, claimed: Sequence[Claimed] = (), *, cancelled: bool = False
+) -> Iterator[str]:
     """What the books say of a voucher, a line each, and that they have what was just sold, once
-    they rest. Raises as `take_baseline` does, and UnfitError where they do not have it."""
+    they rest. Raises as `take_baseline` does, and UnfitError where they do not have it, or have it
+    as one that ended. What was `cancelled` may be neither."""
     with shop_redis(shop.books.redis, shop.redis_url) as redis:
         until_s = time.monotonic() + _CHECK_DRAIN_S + shop.books.rest_ms / 1000
         if claimed:
             drain(shop, redis, [voucher], BEGINNING, _CHECK_DRAIN_S, lambda left: None)
         seen = look(shop, redis, [voucher], BEGINNING)
-        while claimed and not seen.rows[voucher] and time.monotonic() < until_s:
+        is_late = bool(claimed) and not cancelled
+        while is_late and not seen.rows[voucher] and time.monotonic() < until_s:
             time.sleep(LATE_LOOK_EVERY_S)
             seen = look(shop, redis, [voucher], BEGINNING)
         _ensure_stock(shop.books, seen, [voucher])
@@ -93,7 +97,7 @@ def look_at(shop: ShopBooks, voucher: int, claimed: Sequence[Claimed] = ()) -> I
             yield from (f"in Redis {odd}" for odd in held.oddities)
             backlog = seen.queue.queue.backlog.total
             yield f"its queue: {seen.queue.why or f'{backlog:,} to do'}"
-        for each in claimed:
+        for each in claimed if not cancelled else ():
             yield _found(seen, voucher, each)
 
 
@@ -109,6 +113,11 @@ def _found(seen: Seen, voucher: int, claimed: Claimed) -> str:
     wanted = (id_of(order), id_of(user)) if order is not None else (None, id_of(user))
     for row in range(len(rows)):
         if rows.user[row] == wanted[1] and wanted[0] in (None, rows.order[row]):
+            if order is not None and not rows.is_live(row):
+                raise UnfitError(
+                    f"{_shown(user, order)} was sold, and is not live in the books; see to 'live' "
+                    "there, and to books.live_is"
+                )
             return f"what was sold is there: {_shown(user, order)}"
     last = len(rows) - 1
     there = (

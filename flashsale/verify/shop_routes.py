@@ -79,6 +79,11 @@ def _list_at(document: Any, path: str, pointer: str) -> list[Any]:
     found = _at(document, pointer)
     if isinstance(found, dict):
         return [found]
+    if document is None:
+        raise UnfitError(
+            f"{path} answers with what is no JSON; see to books.route, and to who may ask there "
+            "(books.headers)"
+        )
     if found is ABSENT or not isinstance(found, list):
         has = ", ".join(map(str, document)) if isinstance(document, dict) else "no object"
         raise UnfitError(

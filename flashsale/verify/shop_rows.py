@@ -30,6 +30,7 @@ _ZONE = re.compile(r"(?<=[0-9])(?: +([+-][0-9]{2}:?[0-9]{2}))?(?: *(?:UTC|GMT))?
 _MAILED = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8}[+-][0-9]{4}")
 _DIGITS = re.compile(r"20[0-9]{12}")  # 20261130100000, which as ms would be of the year 2612
 _COUNT_MAX = 10**12
+_OF_STOCK = frozenset({*STOCK_COLUMNS}) - {"voucher"}
 
 
 class UnfitError(NothingJudgedError):
@@ -103,7 +104,7 @@ class RowReader:
             needed, one = ["user"], "an order"
         else:
             needed, one = [], "a stock"
-            if not has.keys() & {"stock", "sold", "initial", "opens", "closes"}:
+            if not has.keys() & _OF_STOCK:
                 raise UnfitError(self._lacks(one, "stock", has))
         for name in (*needed, *(["voucher"] if self._only is None else [])):
             if name not in has:
@@ -128,6 +129,8 @@ class RowReader:
     def stock(self, row: Row) -> Stock:
         """The stock that a row is."""
         row = self._named(row)
+        if not row.keys() & _OF_STOCK:
+            raise UnfitError(self._lacks("a stock", "stock", row))
         opens, closes = (instant_ms(row.get(n), self._zone, n) for n in ("opens", "closes"))
         left, sold, initial = (_known(row.get(name), name) for name in ("stock", "sold", "initial"))
         if left is None and sold is not None and initial is not None:

@@ -112,12 +112,20 @@ def _fill(seen: Seen, books: Books, vouchers: AbstractSet[int]) -> None:
     """Put what the tables told into rows, an order without an id under one of its own."""
     turns: dict[tuple[int, int], int] = {}
     counted = "quantity" in seen.told.columns
+    folded = {name.casefold(): name for name in map(str, books.vouchers)}
     for order in sorted(seen.told.orders, key=lambda order: order.at_ms):
         voucher, user = books.number_of(order.voucher), _number(order.user, seen.names)
         number = _order_number(order, (user, voucher), turns, seen.names)
         rows = seen.rows.get(voucher)
         if rows is None:
+            if (meant := folded.get(order.voucher.casefold())) not in (None, order.voucher):
+                raise UnfitError(
+                    f"books.orders: found voucher {order.voucher!r}, and the file calls it "
+                    f"{meant!r}; write it there as the books do, or have the query do as the "
+                    "file: lower(sku) AS voucher"
+                )
             seen.others[number] = (user, voucher)
+            seen.names[voucher] = order.voucher
             continue
         status = PayStatus.UNPAID if order.live else PayStatus.CANCELLED
         rows.extend(array("q", (number, user, status, order.at_ms, NO_TIME)))

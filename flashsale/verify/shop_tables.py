@@ -109,6 +109,8 @@ def _shown(url: str) -> str:
 
 _REFUSED = "give the account SELECT there, or ask for what there is"
 """What helps where a database that answers says no to a query."""
+_NO_OPERATOR = "42883"
+_QUOTES = 'where a column is text, books.vouchers = ["1"] has {vouchers} stand in quotes'
 
 
 @contextmanager
@@ -169,7 +171,8 @@ def _postgres(url: str) -> Iterator[Select]:
     except psycopg.Error as error:
         away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         if is_open and not (away and (error.sqlstate or "08")[:2] in ("08", "57")):
-            raise UnfitError(f"{_first(error)}; {_REFUSED}") from error
+            cure = _QUOTES if error.sqlstate == _NO_OPERATOR else _REFUSED
+            raise UnfitError(f"{_first(error)}; {cure}") from error
         if error.sqlstate == "57014":
             raise UnfitError(f"{_first(error)}, after {_READ_TIMEOUT_S} s; ask for less") from error
         raise UnreachableError(

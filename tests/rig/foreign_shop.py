@@ -1,6 +1,7 @@
 """Somebody's shop: a file that describes it, a function that is it, and a storm on it judged."""
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,13 +55,15 @@ class Stock:
 
 @dataclass
 class Shop:
-    """What a file describes, and who it describes; `sale` is how it sells."""
+    """What a file describes, and who it describes; `sale` is how it sells, `workers` what it goes
+    on with by itself."""
 
     file: str
     answer: Answer
     steps: tuple[str, ...] = ("buy",)
     users: str = ""
     sale: Mapping[str, int] = field(default_factory=dict)
+    workers: list[threading.Thread] = field(default_factory=list)
 
     def put(self, folder: Path) -> Path:
         """Its users' file, one that is not there where it has none."""
@@ -85,8 +88,12 @@ class Shop:
                 out=folder / "run",
                 calibrate=False,
             )
-            told = run_storm(request)
-            found = judge_run(folder / "run", books, drain_timeout_s=drain_s).judgement
+            try:
+                told = run_storm(request)
+                found = judge_run(folder / "run", books, drain_timeout_s=drain_s).judgement
+            finally:
+                for worker in self.workers:
+                    worker.join()
             return found, told.summary.endpoints["buy"].outcomes
 
     def tried(

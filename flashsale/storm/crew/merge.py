@@ -30,7 +30,7 @@ from flashsale.storm.figures.sale import Asked, claims_by_voucher
 from flashsale.storm.plan.plan import Plan
 
 
-def write_merged(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> None:
+def _write_merged(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> None:
     """Write attempts.jsonl of the run that all shards in `runs` make, given by their numbers.
 
     An attempt of which a shard did not live to tell gets a result, too: indeterminate, by the
@@ -136,7 +136,7 @@ def merge_runs(
     """
     runs = sorted(runs, key=lambda run: run.shard.number)
     write_file(folder.scenario, scenario_document(runs[0].scenario))
-    write_merged(runs, plan, folder)
+    _write_merged(runs, plan, folder)
     record = read_record(folder.attempts)
     figures = Figures(record.attempts, plan.asks)
     circumstances = _circumstances(runs, record, folder, interrupted_by)

@@ -44,10 +44,12 @@ def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
     for k, order in sale.claims.promised():
         user, row = sale.claims.user[k], sale.row_of.get(order)
         if row is not None and sale.rows.user[row] != user:
-            yield sale.offence(f"the row is of user {sale.rows.user[row]}", user, order)
+            owner = sale.called(sale.rows.user[row])
+            yield sale.offence(f"the row is of user {owner}", user, order)
         elif row is None and order in snapshot.strays:
             owner, voucher = snapshot.strays[order]
-            yield sale.offence(f"the row is of user {owner}, voucher {voucher}", user, order)
+            whose = f"user {sale.called(owner)}, voucher {sale.called(voucher)}"
+            yield sale.offence(f"the row is of {whose}", user, order)
 
 
 def lost_promises(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
@@ -72,7 +74,7 @@ def _fate(snapshot: Snapshot, sale: Sale, user: int, order: int) -> str:
         return f"a dead letter ({snapshot.queue.dead_reasons[order]})"
     row = sale.live_of.get(user)
     if row is not None:
-        return f"no row; the user's row is order {sale.rows.order[row]}"
+        return f"no row; the user's row is order {sale.called(sale.rows.order[row])}"
     return "no row" if snapshot.drained else "no row yet"
 
 
@@ -185,7 +187,8 @@ def _not_theirs(sale: Sale) -> Iterator[Offence]:
         if order == GARBLED:
             yield sale.offence(f"told of {claims.garbled[k][:40]!r}, which is no order id", user)
         elif row is not None and sale.rows.user[row] != user:
-            yield sale.offence(f"the order is of user {sale.rows.user[row]}", user, order)
+            owner = sale.called(sale.rows.user[row])
+            yield sale.offence(f"the order is of user {owner}", user, order)
 
 
 def _no_such_order(sale: Sale) -> Iterator[Offence]:
@@ -311,7 +314,8 @@ def _late(sale: Sale, k: int, order: int, sold_out: tuple[int, int] | None) -> I
         return
     arrived_us, witness = sold_out
     if sent_us > arrived_us:
-        detail = f"sent {sent_us - arrived_us:,} µs after user {witness} had been told “sold out”"
+        who = sale.called(witness)
+        detail = f"sent {sent_us - arrived_us:,} µs after user {who} had been told “sold out”"
         yield sale.offence(detail, sale.claims.user[k], order or None)
 
 

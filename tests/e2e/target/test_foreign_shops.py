@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def graphql(stock: Stock, folder: Path, _: Any) -> Shop:
         found = stock.to(user, str(order))
         if found in ("duplicate", "sold_out"):
             return Reply(200, {"data": None, "errors": [{"extensions": {"code": found.upper()}}]})
-        row = (order.bytes, user, product.bytes, 1_790_000_000_000_000)
+        row = (order.bytes, user, product.bytes, time.time_ns() // 1_000)
         database.execute("INSERT INTO orders VALUES (?, ?, ?, ?)", row)
         return Reply(200, {"data": {"buy": {"order": {"id": str(order).upper()}}}})
 
@@ -63,7 +64,7 @@ rest_ms = 100
 url = "sqlite:///{folder}/g.db"
 orders = "SELECT id, user_id AS user, product_id AS voucher, sold_at AS time FROM orders"
 stock = "SELECT X'{product.hex}' AS voucher, 4 AS initial, count(*) AS sold, \
-'2026-09-01' AS opens FROM orders"
+'2024-09-01' AS opens FROM orders"
 """,
         answer,
     )

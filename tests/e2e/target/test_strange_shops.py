@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -39,7 +40,8 @@ def ulids(stock: Stock, folder: Path) -> Shop:
         if found in ("duplicate", "sold_out"):
             told = f'{{"type":"https://shop.example/problems/{found}","status":409}}'.encode()
             return Reply(409, told, {"content-type": "application/problem+json"})
-        row = (order.lower(), asked.json["member"], "2026-11-30 18:00:00 +0800")
+        now = datetime.now(timezone(timedelta(hours=8)))
+        row = (order.lower(), asked.json["member"], f"{now:%Y-%m-%d %H:%M:%S %z}")
         database.execute("INSERT INTO orders VALUES (?, ?, ?, NULL)", row)
         return Reply(201, b"", {"location": f"https://shop.example/v1/orders/{order}"})
 
@@ -59,7 +61,9 @@ rest_ms = 100
 url = "sqlite:///{folder}/u.db"
 orders = '''
 SELECT upper(id) AS id, member AS user, made_at AS time, deleted_at IS NULL AS live FROM orders'''
-stock = "SELECT {UNITS} AS initial, '2026-11-30T09:00:00Z' AS opens"
+stock = '''
+SELECT {UNITS} AS initial, datetime('now', '-1 hour') AS opens,
+    datetime('now', '+1 hour') AS closes'''
 """,
         answer,
     )
@@ -148,14 +152,15 @@ def batches(stock: Stock, folder: Path) -> Shop:
     """A claim is queued, who asks after it finds nothing for a while, and rows are written in two
     batches long after rows have rested for `rest_ms`."""
     database = sqlite3.connect(folder / "b.db", check_same_thread=False, isolation_level=None)
-    database.execute("CREATE TABLE orders (id, user)")
+    database.execute("CREATE TABLE orders (id, user, kind DEFAULT 'SKU')")
     asked_before: dict[str, int] = {}
+    workers: list[threading.Thread] = []
     of: dict[str, str] = {}
 
     def write(orders: list[tuple[str, str]]) -> None:
         for half in (orders[::2], orders[1::2]):
             time.sleep(0.9)
-            database.executemany("INSERT INTO orders VALUES (?, ?)", half)
+            database.executemany("INSERT INTO orders (id, user) VALUES (?, ?)", half)
 
     def answer(asked: Asked) -> Reply:
         if asked.method == "POST":
@@ -163,7 +168,8 @@ def batches(stock: Stock, folder: Path) -> Shop:
             of[ticket] = stock.to(asked.json["user"], f"b-{len(stock.of)}")
             if len(of) == 8:
                 rows = [(order, user) for user, order in stock.of.items()]
-                threading.Thread(target=write, args=(rows,)).start()
+                workers.append(threading.Thread(target=write, args=(rows,)))
+                workers[0].start()
             return Reply(202, {"ticket": ticket})
         ticket = asked.path.rpartition("/")[2]
         asked_before[ticket] = asked_before.get(ticket, 0) + 1
@@ -192,10 +198,11 @@ outcomes = [
 [books]
 rest_ms = 100
 url = "sqlite:///{folder}/b.db"
-orders = "SELECT id, user FROM orders"
+orders = "SELECT id, user, kind FROM orders"
 """,
         answer,
         sale={"units": UNITS},
+        workers=workers,
     )
 
 
@@ -232,9 +239,22 @@ def test_one_that_sells_past_its_last_unit_is_named(kind: str, tmp_path: Path) -
         ("coded", '"/admin/orders"', '"/admin/orders?page={page}"', "as the page before it"),
         (
             "ulids",
-            f'"SELECT {UNITS} AS initial',
-            f'"SELECT {UNITS} AS initial UNION ALL SELECT 1 --',
+            f"SELECT {UNITS} AS initial,",
+            f"SELECT {UNITS} AS initial, 1 AS opens, 2 AS closes UNION ALL SELECT {UNITS},",
             "books.stock: tells of 1 in several rows; sum them",
+        ),
+        (
+            "ulids",
+            "IS NULL AS live",
+            "IS NOT NULL AS live",
+            "none of the 4 new ones in [books] is live",
+        ),
+        ("batches", "user, kind", "user, kind AS voucher", "of vouchers such as 'SKU'"),
+        (
+            "batches",
+            "[books]",
+            '[target]\nvouchers = ["sku"]\n[books]\nnames = { voucher = "kind" }',
+            "books.orders: found voucher 'SKU', and the file calls it 'sku'",
         ),
     ],
 )
@@ -342,3 +362,46 @@ def test_who_is_refused_may_count_on(
     failed = {check.name for check in found.checks if check.verdict is Verdict.FAIL}
     assert ({"no_oversell", "redis_conservation"} <= failed) if spare else not failed
     assert (found.verdict is Verdict.PASS) is not bool(spare), unproved(found)
+
+
+def test_what_was_bought_has_to_be_live_in_the_books(tmp_path: Path) -> None:
+    right = ulids(Stock(), tmp_path)
+    tried, lines, trouble = right.tried(tmp_path)
+    assert all(each.is_understood for each in tried)
+    assert trouble is None, trouble
+    assert lines[-1].startswith(
+        "what was sold is there: order 01ARZ3NDEKTSV4RRFFQ69G5FA0 of user 1"
+    )
+    (tmp_path / "u.db").unlink()
+    ended = ulids(Stock(), tmp_path)
+    wrong = replace(ended, file=ended.file.replace("IS NULL AS live", "IS NOT NULL AS live"))
+    *_, trouble = wrong.tried(tmp_path)
+    assert "was sold, and is not live in the books" in str(trouble)
+
+
+def test_what_was_bought_and_cancelled_is_not_missed(tmp_path: Path) -> None:
+    tried, lines, trouble = deleting().tried(tmp_path)
+    assert [str(each.answer and each.answer.outcome) for each in tried] == ["sold", "done"]
+    assert trouble is None, trouble
+    assert lines == [
+        "0 orders of voucher 1, 0 live; columns: not known yet",
+        "its stock says voucher 1, stock 4, initial 4",
+    ]
+
+
+def test_times_of_another_zone_convict_nobody(tmp_path: Path) -> None:
+    shop = ulids(Stock(), tmp_path)
+    zoneless = replace(shop, file=shop.file.replace("made_at AS", "substr(made_at, 1, 19) AS"))
+    found, _ = zoneless.judged(tmp_path)
+    assert found.verdict is Verdict.PASS, unproved(found)
+    (window,) = (check for check in found.checks if check.name == "window")
+    assert window.detail.endswith("minutes from the run; books.utc_offset_min = 480 would fit")
+
+
+def test_who_sells_when_it_is_over_is_named_by_the_database(tmp_path: Path) -> None:
+    shop = ulids(Stock(), tmp_path)
+    over = replace(shop, file=shop.file.replace("'+1 hour'", "'-1 minute'"))
+    found, _ = over.judged(tmp_path)
+    (window,) = (check for check in found.checks if check.verdict is Verdict.FAIL)
+    assert window.name == "window"
+    assert "ms past its end" in window.detail

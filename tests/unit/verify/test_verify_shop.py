@@ -183,6 +183,13 @@ def test_stock_is_what_is_left_or_what_was_not_sold(
     assert (found.stock, found.initial) == (stock, initial)
 
 
+def test_a_stock_that_tells_nothing_of_one_is_told() -> None:
+    with pytest.raises(
+        UnfitError, match=r"a stock without 'stock' \(it has 1\); say what the route"
+    ):
+        reader(**BY_ROUTE).stock({"1": 4})
+
+
 @pytest.mark.parametrize(
     ("books", "said"),
     [
