@@ -16,7 +16,7 @@ from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.settings import SessionSettings
 from flashsale.storage.channel import Channel
-from flashsale.storage.gate import Bounds, Gate, GateFull
+from flashsale.storage.gate import Bounds, Gate, GateFull, Rounds
 from flashsale.store_urls import layout_of
 
 TOKEN_LENGTH_MAX = 128
@@ -77,8 +77,11 @@ class Sessions:
             for lane in self._layout.lanes
         ]
         bounds = Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
+        self.rounds = None if self._layout.is_whole else Rounds()
+        """Those of the ledger's lanes, which claims share."""
         self.gates: list[Gate[str, int | None]] = [
-            Gate(partial(self._read, channel), bounds) for channel in self.channels
+            Gate(partial(self._read, channel), bounds, rounds=self.rounds)
+            for channel in self.channels
         ]
 
     def __repr__(self) -> str:

@@ -1,18 +1,23 @@
-"""What a Redis or a MySQL says of itself, what that means, and the cure."""
+"""What it means that a Redis, a cluster or a MySQL is as it says, and the cure."""
 
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
-from redis.exceptions import RedisError, ResponseError
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
-
+from flashsale.doctor.facts import (
+    ClusterFacts,
+    MySQLFacts,
+    NodeFacts,
+    RedisFacts,
+    ask_ledger,
+    ask_mysql,
+    ask_redis,
+)
 from flashsale.doctor.policies import (
     BINLOG,
     CACHE,
@@ -25,96 +30,18 @@ from flashsale.doctor.policies import (
     has_binlog,
     ledger_rules,
 )
-from flashsale.doctor.replication import (
-    Replication,
-    ask_sentinels,
-    judge_replication,
-    replicas_in,
-)
+from flashsale.doctor.replication import Judged, judge_replication
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.keys import CLUSTER
 from flashsale.model import Durability
 from flashsale.orders.books import read_uneven, reconcile, wrong_of
+from flashsale.orders.lifecycle import CLOCK_SLACK_MS
 from flashsale.seckill.permit import Books, behind
 from flashsale.settings import ClaimSettings
 from flashsale.stack.redis import RedisRole
-from flashsale.storage import mysql, roles
 from flashsale.storage.mysql import engine
 from flashsale.storage.mysql import transaction as mysql_transaction
 from flashsale.storage.roles import Ledgers
-from flashsale.store_urls import CONNECT_TIMEOUT_S, read_mysql_url, read_redis_url
-
-
-@dataclass(frozen=True)
-class RedisFacts:
-    """A Redis, or a Valkey; `config` is None where it does not let itself be asked.
-
-    `run_id` is the same for two URLs of one server.
-    """
-
-    version: str
-    role: str  # master or slave, in its own words
-    clustered: bool
-    config: Mapping[str, str] | None
-    product: str = "Redis"
-    run_id: str = ""
-    replication: Replication = field(default_factory=Replication)
-
-
-@dataclass(frozen=True)
-class MySQLFacts:
-    """A MySQL or MariaDB; `variables` are all global ones, names in lower case."""
-
-    version: str
-    charset: str
-    variables: Mapping[str, str]
-    database: str = ""
-
-
-def ask_redis(role: RedisRole, url: str) -> RedisFacts:
-    """Facts of the Redis at `url`. Raises UnreachableError or UsageError with the cure."""
-    option = f"--{role}-url"
-    place = read_redis_url(url, option)
-    try:
-        with roles.sync_client(url, timeout_s=CONNECT_TIMEOUT_S) as client:
-            info = client.info()
-            try:
-                config = client.config_get("*")
-            except ResponseError:
-                config = None
-    except (RedisError, OSError) as error:
-        raise UnreachableError(
-            f"no usable {role} Redis at {place} ({error}); start it or correct {option}"
-        ) from None
-    own_version = info.get("valkey_version")  # beside the Redis version that it is compatible with
-    return RedisFacts(
-        version=str(own_version or info.get("redis_version", "0")),
-        role=str(info.get("role", "master")),
-        clustered=bool(info.get("cluster_enabled")),
-        config=config,
-        product="Valkey" if own_version else "Redis",
-        run_id=str(info.get("run_id", "")),
-        replication=Replication(replicas_in(info), ask_sentinels(place), place.primary),
-    )
-
-
-def ask_mysql(url: str) -> MySQLFacts:
-    """Facts of the MySQL at `url`. Raises UnreachableError or UsageError with the cure."""
-    place = read_mysql_url(url, "--mysql-url")
-    engine = mysql.engine(url)
-    try:
-        with engine.connect() as connection:
-            version = str(connection.execute(text("SELECT VERSION()")).scalar())
-            charset = str(connection.execute(text("SELECT @@character_set_database")).scalar())
-            rows = connection.execute(text("SHOW GLOBAL VARIABLES")).all()
-    except (SQLAlchemyError, OSError) as error:
-        reason = getattr(error, "orig", None) or error
-        raise UnreachableError(
-            f"no usable MySQL at {place} ({reason}); start it or correct --mysql-url"
-        ) from None
-    finally:
-        engine.dispose()
-    variables = {str(name).lower(): str(value) for name, value in rows}
-    return MySQLFacts(version, charset, variables, place.database)
 
 
 @dataclass(frozen=True)
@@ -147,8 +74,9 @@ def failures(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.grade is Grade.FAIL]
 
 
-_Answer: TypeAlias = RedisFacts | MySQLFacts | UnreachableError
-_Question: TypeAlias = Callable[[], RedisFacts | MySQLFacts]
+_Facts: TypeAlias = RedisFacts | ClusterFacts | MySQLFacts
+_Answer: TypeAlias = _Facts | UnreachableError
+_Question: TypeAlias = Callable[[], _Facts]
 
 _REDIS_LEAST = (7, 0)
 _MYSQL_LEAST = (8, 0)
@@ -166,14 +94,12 @@ def judge_redis(
     claims: ClaimSettings = _CLAIMS,
 ) -> list[Finding]:
     """What a Redis of this role must be; a cache in the ledger's Redis may not evict. Pure."""
-    prefix = "" if facts.product == "Redis" else f"{facts.product} "
-    recent = _numbers(facts.version) >= _REDIS_LEAST
     cluster = "on" if facts.clustered else "off"
     one_node = "name a Redis without cluster mode: one script touches several keys"
+    if role is RedisRole.LEDGER:
+        one_node = "name it as a cluster (redis+cluster://…), or a Redis without cluster mode"
     findings = [
-        judged(
-            role, "version", f"{prefix}{facts.version}", recent, "upgrade it to Redis 7.0 or newer"
-        ),
+        _judge_version(role, facts),
         judged(role, "role", facts.role, facts.role == "master", "name the primary, not a replica"),
         judged(role, "cluster", cluster, not facts.clustered, one_node),
     ]
@@ -185,12 +111,95 @@ def judge_redis(
         return [*findings, Finding(role, "settings", "CONFIG is refused", Grade.WARN, cure)]
     if role is RedisRole.CACHE:
         return [*findings, *_applied(CACHE, role, facts.config)]
-    found = _applied(ledger_rules(durability), role, facts.config)
-    replication = judge_replication(
-        facts.replication, facts.config, _numbers(facts.version), durability, claims
-    )
-    outlives = (Finding(role, *astuple(row)) for row in replication)
-    return [*findings, *(_with_loss(each, durability) for each in found), *outlives]
+    return [*findings, *_judge_kept(role, facts, facts.config, durability, claims)]
+
+
+def _judge_version(subject: str, facts: RedisFacts) -> Finding:
+    prefix = "" if facts.product == "Redis" else f"{facts.product} "
+    recent = _numbers(facts.version) >= _REDIS_LEAST
+    cure = "upgrade it to Redis 7.0 or newer"
+    return judged(subject, "version", f"{prefix}{facts.version}", recent, cure)
+
+
+def _judge_kept(
+    subject: str,
+    facts: RedisFacts,
+    config: Mapping[str, str],
+    durability: Durability,
+    claims: ClaimSettings,
+    *,
+    in_cluster: bool = False,
+) -> list[Finding]:
+    """Whether a ledger's server keeps what it acknowledged, and what does when it is gone."""
+    found = _applied(ledger_rules(durability), subject, config)
+    rows: Sequence[Judged] = ()
+    if facts.role == "master":
+        version, copies = _numbers(facts.version), facts.replication
+        rows = judge_replication(copies, config, version, durability, claims, in_cluster=in_cluster)
+    outlives = (Finding(subject, *astuple(row)) for row in rows)
+    return [*(_with_loss(each, durability) for each in found), *outlives]
+
+
+def judge_cluster(
+    facts: ClusterFacts,
+    durability: Durability = Durability.ALWAYS,
+    claims: ClaimSettings = _CLAIMS,
+) -> list[Finding]:
+    """What a ledger on a cluster must be: lanes, its masters' clocks, then node by node. Pure."""
+    ledger = RedisRole.LEDGER
+    masters = [each for each in facts.nodes if not each.node.master]
+    served = {lane for each in masters for lane in each.node.lanes}
+    homeless = [lane.tag for lane in CLUSTER.lanes if lane.number not in served]
+    clocks = [each.ahead_ms for each in masters if each.says]
+    apart_ms = max(clocks, default=0.0) - min(clocks, default=0.0)
+    count = len(facts.nodes) - len(masters)
+    state = "`redis-cli cluster info` tells why; claims are refused until it is ok"
+    return [
+        judged(ledger, "cluster", facts.state or "unknown", facts.state == "ok", state),
+        judged(
+            ledger,
+            "lanes",
+            f"{', '.join(homeless)} without a master"
+            if homeless
+            else f"each has one of {len(masters)} masters, which have {count} replicas",
+            not homeless,
+            "let a master have their slots (`redis-cli cluster addslots`, of `cluster keyslot`)",
+        ),
+        judged(
+            ledger,
+            "clocks",
+            f"{apart_ms:.0f} ms apart",
+            apart_ms <= CLOCK_SLACK_MS,
+            f"keep the masters' clocks within {CLOCK_SLACK_MS} ms of one another, by NTP",
+        ),
+        *(row for each in facts.nodes for row in _judge_node(each, facts, durability, claims)),
+    ]
+
+
+def _judge_node(
+    found: NodeFacts, facts: ClusterFacts, durability: Durability, claims: ClaimSettings
+) -> list[Finding]:
+    node, says = found.node, found.says
+    subject = f"{RedisRole.LEDGER} {node.place}"
+    if says is None:
+        grade = Grade.FAIL if node.lanes else Grade.WARN
+        cure = "start it, or take it out of the cluster (`redis-cli cluster forget`)"
+        return [Finding(subject, "answers", "no", grade, cure)]
+    master = next((each.node.place for each in facts.nodes if each.node.id == node.master), "")
+    tags = ", ".join(CLUSTER.lanes[number].tag for number in node.lanes) or "no lane"
+    role = f"replica of {master or 'one that is gone'}" if node.master else f"master of {tags}"
+    findings = [_judge_version(subject, says), Finding(subject, "role", role, Grade.OK)]
+    if says.config is None:
+        cure = "allow CONFIG GET, or see to it by hand that its settings are a ledger's"
+        return [*findings, Finding(subject, "settings", "CONFIG is refused", Grade.WARN, cure)]
+    whole = says.config.get("cluster-require-full-coverage", "yes")
+    name = "cluster-require-full-coverage"
+    findings.append(judged(subject, name, whole, whole == "no", _FULL, Grade.WARN))
+    kept = _judge_kept(subject, says, says.config, durability, claims, in_cluster=True)
+    return [*findings, *kept]
+
+
+_FULL = "CONFIG SET cluster-require-full-coverage no: else all lanes stop when one master is away"
 
 
 def _with_loss(finding: Finding, durability: Durability) -> Finding:
@@ -258,7 +267,7 @@ def survey(
     if (
         ledger_url
         and mysql_url
-        and isinstance(ledger, RedisFacts)
+        and isinstance(ledger, (RedisFacts, ClusterFacts))
         and isinstance(mysql, MySQLFacts)
     ):
         findings += compare_books(ledger_url, mysql_url)
@@ -314,7 +323,7 @@ def _ask(
             return silence
 
     questions: list[_Question | None] = [
-        partial(ask_redis, RedisRole.LEDGER, ledger_url) if ledger_url else None,
+        partial(ask_ledger, ledger_url) if ledger_url else None,
         partial(ask_redis, RedisRole.CACHE, cache_url) if cache_url else None,
         partial(ask_mysql, mysql_url) if mysql_url else None,
     ]
@@ -339,6 +348,8 @@ def _judge(answers: Sequence[_Answer | None], durability: Durability) -> list[Fi
                 durability=durability,
                 claims=claims,
             )
+        elif isinstance(answer, ClusterFacts):
+            findings += judge_cluster(answer, durability, claims)
         elif isinstance(answer, MySQLFacts):
             findings += judge_mysql(answer)
     return findings

@@ -97,14 +97,22 @@ def judge_replication(
     version: tuple[int, ...],
     durability: Durability,
     claims: ClaimSettings,
+    *,
+    in_cluster: bool = False,
 ) -> list[Judged]:
-    """What holds of a ledger that has replicas, or is to have some; nothing of any other. Pure."""
+    """What holds of a ledger that has replicas, or is to have some; nothing of any other. Of a
+    cluster's master `in_cluster` says so: who is cut off from the others takes no writes there,
+    after its node time-out. Pure."""
     wanted = claims.confirm_replicas or (1 if durability is Durability.REPLICATED else 0)
+    if in_cluster and not (facts.replicas or wanted):
+        cure = "give it one (`redis-cli cluster replicate`): its lanes are away as long as it is"
+        return [Judged("replicas", "none", Grade.WARN, cure)]
     if not (facts.replicas or facts.watches or wanted):
         return []
     rows = [*_judge_sentinels(facts)] if facts.watches else []
     rows.append(_judge_replicas(facts, wanted))
-    rows.append(_judge_least(facts, config, wanted))
+    if not in_cluster or _number(config, "min-replicas-to-write") > len(facts.replicas):
+        rows.append(_judge_least(facts, config, wanted))
     rows.append(_judge_loss(facts, config, wanted, claims.confirm_on_disk))
     if wanted and claims.confirm_on_disk and version < _WAITAOF_LEAST:
         told = ".".join(map(str, version))
@@ -156,7 +164,7 @@ def _judge_replicas(facts: Replication, wanted: int) -> Judged:
         for each in facts.replicas
     )
     if not count:
-        cure = "start one with `replicaof`: a failover has nobody to go to"
+        cure = "start one: a failover has nobody to go to"
         return Judged("replicas", "none", Grade.FAIL, cure)
     if count < wanted:
         cure = f"start more, or ask fewer than {wanted} (FLASHSALE_CLAIM_CONFIRM_REPLICAS)"
@@ -202,7 +210,7 @@ def _judge_loss(
     disk = " on their disks" if on_disk else ""
     why = f"an order is acknowledged when {wanted} of {len(facts.replicas)} replicas have it{disk}"
     if len(facts.replicas) > wanted:
-        why += "; Sentinel takes the one that has most, of those that it reaches"
+        why += "; a failover takes the one that has most, of those that are reached"
     else:
         why += "; with one more, a replica that is away does not stop the sale"
     line = f"FLASHSALE_CLAIM_CONFIRM_REPLICAS={wanted}"

@@ -35,7 +35,8 @@ def make_worker(
     name: str, stores: StoreSettings, settings: WorkerSettings, lane: Lane = WHOLE
 ) -> Worker:
     """A worker that consumes as `name`, of a cluster's ledger one lane. Its ledger client waits
-    longer than the stream blocks."""
+    longer than the stream blocks. Those of several lanes rest longer after a small batch: each of
+    the batches is smaller than that of all, and costs as much."""
     timeout_s = settings.block_ms / 1000 + CALL_TIMEOUT_S
     ledger = sync_client(stores.ledger_url, lane=lane, timeout_s=timeout_s)
     locks = BatchLocks(
@@ -45,7 +46,9 @@ def make_worker(
         renew_ms=settings.lock_renew_ms,
     )
     stream = OrderStream(ledger, name, Confirmation.wanted(ClaimSettings.load()))
-    return Worker(stream, engine(stores.mysql_url), locks, settings)
+    linger_ms = settings.linger_ms * max(1, lane.lanes // 2)
+    rested = settings.model_copy(update={"linger_ms": linger_ms})
+    return Worker(stream, engine(stores.mysql_url), locks, rested)
 
 
 def make_sweeper(stores: StoreSettings) -> Sweeper:

@@ -1,5 +1,5 @@
-"""The gate: what arrives while a call is in flight leaves together in the next one; and who may
-wait before it, and for how long."""
+"""The gate: what arrives while a call is in flight leaves together in the next one; who may wait
+before it, and for how long; and gates of several lanes, whose calls leave in rounds."""
 
 import asyncio
 import time
@@ -21,6 +21,10 @@ _CROWD_SHARE, _CROWD_MIN_S = 1 / 8, 0.1
 """A crowd has come within this share of the queue's time-out, or within so long at least."""
 _WELL_SHARE, _LOOK_SHARE = 1 / 10, 1 / 4
 """A load is carried where no more than this share were too many for such a part of the time-out."""
+
+
+_ROUND_PATIENCE, _ROUND_MIN_S, _ROUND_MOST_S = 2, 0.01, 0.05
+"""How many calls' time, within these bounds, a round waits for its last call."""
 
 
 class GateFull(Exception):  # noqa: N818 - a bound that was met, not a bug
@@ -118,13 +122,79 @@ class Admission:
         self._looked_s, self._came, self._too_many = now_s, 0, 0
 
 
+class Rounds:
+    """Has the calls of several gates leave at the same moments.
+
+    Six lanes that call as each of them likes make many small calls of what one ledger serves in a
+    large one. So who has something to send while calls of a round are under way leaves in the next
+    round, with all others who do: when those calls have ended, or have taken twice as long as a
+    call does of late. One that has not ended by then is of no round any more: a lane whose master
+    is away holds up no other for longer.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._under_way = 0  # calls of this round
+        self._began_s = 0.0
+        self._is_open = False
+        self._next: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.call_s = 0.0  # what a call takes, of late
+
+    def __repr__(self) -> str:
+        return f"<Rounds number={self._number} under_way={self._under_way}>"
+
+    async def begin(self) -> tuple[int, float]:
+        """Return when a call may leave; `end` takes what it returns, whatever became of it."""
+        loop = asyncio.get_running_loop()
+        if self._under_way and not self._is_open:
+            if self._next is None:
+                self._next = loop.create_future()
+                self._timer = loop.call_at(self._began_s + self._patience_s, self._release)
+            await asyncio.shield(self._next)
+        now_s = loop.time()
+        if not self._under_way:
+            self._began_s = now_s
+            self._is_open = True
+            loop.call_soon(self._shut)  # whoever is ready in this turn of the loop comes along
+        self._under_way += 1
+        return self._number, now_s
+
+    def end(self, began: tuple[int, float]) -> None:
+        """A call has ended."""
+        number, began_s = began
+        took_s = asyncio.get_running_loop().time() - began_s
+        self.call_s += (took_s - self.call_s) / _OF_LATE
+        if number == self._number:
+            self._under_way -= 1
+            if not self._under_way:
+                self._release()
+
+    def _shut(self) -> None:
+        self._is_open = False
+
+    @property
+    def _patience_s(self) -> float:
+        return min(max(_ROUND_MIN_S, _ROUND_PATIENCE * self.call_s), _ROUND_MOST_S)
+
+    def _release(self) -> None:
+        self._number += 1
+        self._under_way = 0
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._next is not None:
+            self._next.set_result(None)
+        self._next = self._timer = None
+
+
 class Gate(Generic[Item, Reply]):
     """Batches single requests into calls, in order of arrival, within fixed bounds.
 
     `send` takes a batch and answers a list of replies, in the same order; what it raises is
     raised to every caller of that batch who has no answer yet. A reply that takes longer than the
     call may be a future: it is passed on when it is there, and keeps no call in flight.
-    `is_overdue` says of the first who waits whether that was too long, in place of a call.
+    `is_overdue` says of the first who waits whether that was too long, in place of a call. With
+    `rounds` its calls leave with those of other gates.
     """
 
     def __init__(
@@ -132,10 +202,12 @@ class Gate(Generic[Item, Reply]):
         send: Callable[[list[Item]], Awaitable[Sequence[Reply | asyncio.Future[Reply]]]],
         bounds: Bounds,
         is_overdue: Callable[[Item], bool] | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         self._send = send
         self._bounds = bounds
         self._is_overdue = is_overdue
+        self._rounds = rounds
         self._queue: deque[tuple[Item, asyncio.Future[Reply]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_due = False
@@ -204,19 +276,28 @@ class Gate(Generic[Item, Reply]):
         """One call after the other, for as long as anybody waits."""
         self._start_due = False
         while self._queue:
-            self._leave_out_overdue()
-            size = min(len(self._queue), self._bounds.batch_max)
-            batch = [self._queue.popleft() for _ in range(size)]
-            if not batch:
-                break
-            self._start()
-            await self._call(batch)
+            if self._rounds is None:
+                await self._call_next()
+            else:
+                began = await self._rounds.begin()
+                try:
+                    await self._call_next()
+                finally:
+                    self._rounds.end(began)
             if self._queue:
                 await asyncio.sleep(0)  # who has an answer now goes first
         self.room = self._bounds.queue_max
 
+    async def _call_next(self) -> None:
+        self._leave_out_overdue()
+        size = min(len(self._queue), self._bounds.batch_max)
+        batch = [self._queue.popleft() for _ in range(size)]
+        if batch:
+            self._start()
+            await self._call(batch)
+
     def _leave_out_overdue(self) -> None:
-        if self._is_overdue is None or not self._is_overdue(self._queue[0][0]):
+        if self._is_overdue is None or not self._queue or not self._is_overdue(self._queue[0][0]):
             return
         error = Overdue()
         while self._queue and self._is_overdue(self._queue[0][0]):

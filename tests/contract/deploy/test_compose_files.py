@@ -13,7 +13,8 @@ from rig.compose import DEPLOY
 from rig.containers import Containers
 from rig.until import until
 
-from flashsale.doctor.findings import Grade, ask_redis, judge_redis
+from flashsale.doctor.facts import ask_redis
+from flashsale.doctor.findings import Grade, judge_redis
 from flashsale.stack import binaries
 from flashsale.stack.redis import RedisRole
 from flashsale.storage.roles import sync_client

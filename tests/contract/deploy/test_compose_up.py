@@ -17,7 +17,8 @@ from rig.containers import Containers
 from rig.observers import fetched
 from rig.until import until
 
-from flashsale.doctor.findings import Grade, ask_mysql, judge_mysql
+from flashsale.doctor.facts import ask_mysql
+from flashsale.doctor.findings import Grade, judge_mysql
 
 STORES = ("redis-ledger", "redis-cache", "mysql")
 REPLICAS = ("replica1", "replica2", "replica3")

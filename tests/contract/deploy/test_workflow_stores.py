@@ -11,7 +11,8 @@ from rig.child import free_port
 from rig.until import until
 from rig.workflow import load, of_container
 
-from flashsale.doctor.findings import Grade, ask_redis, judge_redis
+from flashsale.doctor.facts import ask_redis
+from flashsale.doctor.findings import Grade, judge_redis
 from flashsale.stack.binaries import REDIS, find
 from flashsale.stack.redis import RedisRole
 

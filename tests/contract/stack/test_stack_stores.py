@@ -16,15 +16,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from flashsale.doctor.findings import (
-    Grade,
-    ask_mysql,
-    ask_redis,
-    examine,
-    insist,
-    judge_mysql,
-    judge_redis,
-)
+from flashsale.doctor.facts import ask_mysql, ask_redis
+from flashsale.doctor.findings import Grade, examine, insist, judge_mysql, judge_redis
 from flashsale.errors import UnreachableError
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.port import Socket

@@ -8,7 +8,8 @@ import pytest
 from rig.foreign_stores import ForeignMySQL, ForeignRedis, by_its_loader, unpacked
 from rig.store_commands import main_job
 
-from flashsale.doctor.findings import ask_mysql, judge_mysql
+from flashsale.doctor.facts import ask_mysql
+from flashsale.doctor.findings import judge_mysql
 from flashsale.doctor.policies import Grade
 from flashsale.stack.redis import RedisRole
 

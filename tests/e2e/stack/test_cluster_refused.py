@@ -12,8 +12,7 @@ MYSQL = ("--mysql-url", "mysql://a:b@127.0.0.1:1/shop")
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("doctor", "--ledger-url", URL, "--cache-url", "redis://127.0.0.1:1", *MYSQL), "cluster"),
-        (("serve", "--ledger-url", URL), "it is a cluster's, which this does not know yet"),
+        (("serve", "--ledger-url", URL, "--observe"), "--observe knows no ledger on a cluster yet"),
         (("serve", "--cluster", "--ha"), "a cluster has replicas of its own"),
         (("serve", "--cluster", "--observe"), "--observe knows no ledger on a cluster yet"),
         (("serve", "--cluster", "--ledger-url", "redis://127.0.0.1:1"), "leave --ledger-url out"),

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from flashsale.doctor.facts import MySQLFacts, RedisFacts
 from flashsale.doctor.findings import (
-    MySQLFacts,
-    RedisFacts,
     failures,
     insist,
     judge_mysql,

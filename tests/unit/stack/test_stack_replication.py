@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 
 from flashsale.cli.serve import _see_to_replicas
+from flashsale.doctor.facts import (
+    ClusterFacts,
+    MySQLFacts,
+    Node,
+    NodeFacts,
+    RedisFacts,
+    nodes_in,
+)
 from flashsale.doctor.findings import (
     Finding,
-    MySQLFacts,
-    RedisFacts,
     failures,
+    judge_cluster,
     judge_mysql,
     judge_redis,
 )
@@ -163,6 +170,110 @@ def test_replicas_are_those_that_are_online() -> None:
     }
     assert replicas_in(info) == [Replica("a:1", 10, 1), Replica("c:3", 0, 0)]
     assert replicas_in({"connected_slaves": 0}) == []
+
+
+# A cluster ---------------------------------------------------------------------------------------
+
+KEEPS = {**(LEDGER.config or {}), "min-replicas-to-write": "0"}
+NODE = replace(
+    LEDGER,
+    clustered=True,
+    config={**KEEPS, "cluster-require-full-coverage": "no"},
+    replication=Replication((Replica("10.0.0.9:6379", 0, 0),)),
+)
+MASTERS = [Node(f"m{n}", "10.0.0.1", 7000 + n, lanes=(2 * n, 2 * n + 1)) for n in range(3)]
+COPIES = [Node(f"r{n}", "10.0.0.1", 7003 + n, f"m{n}") for n in range(3)]
+SIX = ClusterFacts(
+    "ok",
+    [
+        *(NodeFacts(node, NODE) for node in MASTERS),
+        *(NodeFacts(node, replace(NODE, role="slave")) for node in COPIES),
+    ],
+)
+
+
+def of_cluster(
+    facts: ClusterFacts = SIX, durability: Durability = Durability.REPLICATED
+) -> dict[tuple[str, str], Finding]:
+    """The rows by subject and name."""
+    found = judge_cluster(facts, durability, ClaimSettings())
+    return {(finding.subject, finding.name): finding for finding in found}
+
+
+def with_node(number: int, **changed: Any) -> ClusterFacts:
+    """The same cluster, but one of its nodes says something else."""
+    nodes = list(SIX.nodes)
+    nodes[number] = replace(nodes[number], **changed)
+    return replace(SIX, nodes=nodes)
+
+
+def test_three_masters_with_a_replica_each_lose_nothing() -> None:
+    rows = of_cluster()
+    assert [row for row in rows.values() if row.grade is not Grade.OK] == []
+    assert rows["ledger", "lanes"].found == "each has one of 3 masters, which have 3 replicas"
+    assert rows["ledger 10.0.0.1:7001", "role"].found == "master of lane2i, lane3"
+    assert rows["ledger 10.0.0.1:7004", "role"].found == "replica of 10.0.0.1:7001"
+    assert rows["ledger 10.0.0.1:7000", "failover"].found == "loses nothing acknowledged"
+    assert ("ledger 10.0.0.1:7003", "failover") not in rows
+    asynchronous = of_cluster(durability=Durability.ALWAYS)
+    assert asynchronous["ledger 10.0.0.1:7000", "failover"].grade is Grade.WARN
+
+
+ALONE = replace(NODE, replication=Replication())
+FORGETS = replace(NODE, config={**(NODE.config or {}), "appendfsync": "no"})
+ALL_OR_NONE = replace(NODE, config={**(NODE.config or {}), "cluster-require-full-coverage": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("facts", "subject", "name", "grade", "told"),
+    [
+        (replace(SIX, state="fail"), "ledger", "cluster", Grade.FAIL, "cluster info"),
+        (
+            with_node(1, node=replace(MASTERS[1], lanes=(2,))),
+            "ledger",
+            "lanes",
+            Grade.FAIL,
+            "slots",
+        ),
+        (with_node(2, ahead_ms=251.0), "ledger", "clocks", Grade.FAIL, "within 250 ms"),
+        (with_node(0, says=None), "ledger 10.0.0.1:7000", "answers", Grade.FAIL, "start it"),
+        (with_node(4, says=None), "ledger 10.0.0.1:7004", "answers", Grade.WARN, "start it"),
+        (with_node(0, says=FORGETS), "ledger 10.0.0.1:7000", "appendfsync", Grade.FAIL, "always"),
+        (with_node(5, says=FORGETS), "ledger 10.0.0.1:7005", "appendfsync", Grade.FAIL, "always"),
+        (
+            with_node(2, says=ALL_OR_NONE),
+            "ledger 10.0.0.1:7002",
+            "cluster-require-full-coverage",
+            Grade.WARN,
+            "all lanes stop",
+        ),
+        (with_node(1, says=ALONE), "ledger 10.0.0.1:7001", "replicas", Grade.FAIL, "start one"),
+    ],
+)
+def test_what_is_wrong_with_a_cluster_names_the_node(
+    facts: ClusterFacts, subject: str, name: str, grade: Grade, told: str
+) -> None:
+    wrong = [row for row in of_cluster(facts).values() if row.grade is not Grade.OK]
+    row = of_cluster(facts)[subject, name]
+    assert row in wrong
+    assert (row.grade, told in row.cure) == (grade, True), row
+
+
+def test_a_master_without_a_replica_is_told_where_none_is_asked() -> None:
+    rows = of_cluster(with_node(1, says=ALONE), Durability.ALWAYS)
+    assert rows["ledger 10.0.0.1:7001", "replicas"].grade is Grade.WARN
+
+
+def test_nodes_are_read_as_another_tells_them() -> None:
+    told = {
+        "10.0.0.1:7003": {"node_id": "r", "master_id": "m", "slots": []},
+        "10.0.0.1:7000": {"node_id": "m", "master_id": "-", "slots": [["0", "8191"], ["9000"]]},
+        "10.0.0.1:7001": {"node_id": "n", "master_id": "-", "slots": [["8192", "16383"]]},
+    }
+    first, second, copy = nodes_in(told)
+    assert (first.place, second.place, copy.master) == ("10.0.0.1:7000", "10.0.0.1:7001", "m")
+    assert sorted(first.lanes + second.lanes) == list(range(6))
+    assert len(first.lanes) == 3
 
 
 # MySQL -------------------------------------------------------------------------------------------

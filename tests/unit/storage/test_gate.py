@@ -1,4 +1,5 @@
-"""The gate: batching, bounds, order, and that nobody who entered is left without an answer."""
+"""The gate: batching, bounds, order, and that nobody who entered is left without an answer; and
+gates whose calls leave in rounds."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,9 +7,10 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rig.until import eventually
 
 from flashsale.errors import Indeterminate, Unavailable
-from flashsale.storage.gate import Bounds, Gate, GateFull
+from flashsale.storage.gate import Bounds, Gate, GateFull, Rounds
 
 pytestmark = pytest.mark.anyio
 
@@ -283,3 +285,85 @@ async def test_every_item_is_sent_once_in_order_within_bounds(
     assert await asyncio.gather(*futures) == [-item for item in range(len(futures))]
     assert sent == list(range(len(futures)))
     assert in_flight[1] <= calls_max
+
+
+# Rounds -------------------------------------------------------------------------------------------
+
+
+def make_lanes(count: int = 3) -> tuple[list[Gate], list[Calls]]:  # type: ignore[type-arg]
+    calls, rounds = [Calls() for _ in range(count)], Rounds()
+    return [Gate(each, Bounds(10, 1, 100), rounds=rounds) for each in calls], calls
+
+
+async def test_what_comes_while_a_round_is_under_way_leaves_with_the_others_in_the_next() -> None:
+    gates, calls = make_lanes()
+    first = [gate.enter(1) for gate in gates[:2]]
+    await turns()
+    later = [gates[2].enter(2), gates[0].enter(2), gates[2].enter(3)]
+    await turns()
+    assert [each.batches for each in calls] == [[[1]], [[1]], []]
+    calls[0].answer(0)
+    await turns()
+    assert [each.batches for each in calls] == [[[1]], [[1]], []], "one of the round is under way"
+    calls[1].answer(0)
+    await turns(8)
+    assert [each.batches for each in calls] == [[[1], [2]], [[1]], [[2, 3]]]
+    calls[0].answer(1)
+    calls[2].answer(0)
+    assert await asyncio.gather(*first, *later) == ["r1", "r1", "r2", "r2", "r3"]
+
+
+async def test_a_call_that_does_not_end_holds_up_no_other_for_long() -> None:
+    gates, calls = make_lanes(2)
+    stuck = gates[0].enter(1)
+    await turns()
+    for number in range(5):
+        future = gates[1].enter(number)
+        await eventually(lambda number=number: len(calls[1].batches) == number + 1)
+        calls[1].answer(number)
+        assert await future == f"r{number}"
+    assert not stuck.done()
+    calls[0].answer(0)
+    assert await stuck == "r1"
+    again = gates[0].enter(2)
+    await turns()
+    calls[0].answer(1)
+    assert await again == "r2"
+
+
+async def test_a_call_that_fails_ends_its_round_and_one_that_is_cancelled_too() -> None:
+    gates, calls = make_lanes(2)
+    failing, cancelled = gates[0].enter(1), gates[1].enter(1)
+    await turns()
+    waiting = gates[0].enter(2)
+    calls[0].fail(0, Unavailable("away"))
+    next(iter(gates[1]._tasks)).cancel()
+    await turns(8)
+    assert calls[0].batches == [[1], [2]]
+    calls[0].answer(1)
+    assert await waiting == "r2"
+    with pytest.raises(Unavailable):
+        await failing
+    assert cancelled.cancelled()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=40))
+@settings(max_examples=60)
+async def test_in_rounds_too_everybody_is_answered_once(arrivals: list[tuple[int, int]]) -> None:
+    rounds, sent = Rounds(), []
+
+    async def send(items: list[int]) -> list[int]:
+        sent.extend(items)
+        await turns(len(items))
+        return items
+
+    gates: list[Gate[int, int]] = [Gate(send, Bounds(3, 2, 100), rounds=rounds) for _ in range(3)]
+    futures = []
+    for number, (lane, pause) in enumerate(arrivals):
+        futures.append(gates[lane].enter(number))
+        await turns(pause)
+    assert await asyncio.gather(*futures) == list(range(len(arrivals)))
+    assert sorted(sent) == list(range(len(arrivals)))
+    for gate in gates:
+        await gate.drain()
+    assert (rounds._under_way, rounds._next) == (0, None)
