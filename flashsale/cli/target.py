@@ -1,12 +1,12 @@
 """`flashsale target`: somebody's shop, before it is stormed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, find_base_url, shop_books
-from flashsale.campaign.trying import scenario_to_try, try_books, try_steps
+from flashsale.campaign.trying import mission_to_try, scenario_to_try, try_books, try_steps
 from flashsale.cli.options import (
     BaseUrl,
     BooksRedisUrl,
@@ -19,7 +19,7 @@ from flashsale.cli.options import (
     tls_of,
 )
 from flashsale.cli.terminal import tell
-from flashsale.errors import ExitCode
+from flashsale.errors import ExitCode, FlashsaleError, UnreachableError
 
 command = typer.Typer(help="Somebody's shop: what a file of it says, and what is understood.")
 
@@ -49,25 +49,38 @@ def check(
 ) -> None:
     """Send one request of each kind as the first user, and show what was understood.
 
-    It is a real claim: a unit may be sold. The books are read, and nothing is written there. Exits
-    with 2 where an answer was not understood, or the books could not be read.
+    It is a real claim: a unit may be sold. The books are read before and after it, and nothing is
+    written there. Exits with 2 where an answer was not understood, or the books are not as the file
+    says, with 7 where they cannot be reached; nothing is sold then.
     """
     scenario = scenario_to_try(shop, voucher)
     where = find_base_url(state_dir, base_url)
     tls = tls_of(ca, cert, key, insecure)
-    tried = list(try_steps(scenario, where, tokens or state_dir / TOKENS, tls))
-    for each in tried:
-        tell(str(each))
-    unread = [each.step for each in tried if not each.is_understood]
-    trouble = None
+    mission = mission_to_try(scenario, where, tokens or state_dir / TOKENS, tls)
+    kept = None
     if scenario.books is not None:
         kept = shop_books(scenario.books, where, books_url, books_redis_url, tls)
+        _, trouble = try_books(kept, voucher)
+        if trouble is not None:
+            _end_unread(trouble)
+    tried = list(try_steps(mission))
+    for each in tried:
+        tell(str(each))
+    unread = [each for each in tried if not each.is_understood]
+    trouble = None
+    if kept is not None:
         lines, trouble = try_books(kept, voucher, tried)
         for line in lines:
             tell(f"books: {line}")
-        if trouble is not None:
-            tell(f"books: not read: {trouble}", err=True)
+    for each in unread:
+        tell(f"not understood: {each.step}; {each.cure}", err=True)
+    if trouble is not None:
+        _end_unread(trouble)
     if unread:
-        tell(f"not understood: {', '.join(unread)}; add a rule to [target.{unread[0]}]", err=True)
-    if unread or trouble is not None:
         raise typer.Exit(ExitCode.USAGE)
+
+
+def _end_unread(trouble: FlashsaleError) -> NoReturn:
+    tell(f"books: not read: {trouble}", err=True)
+    is_away = isinstance(trouble, UnreachableError)
+    raise typer.Exit(ExitCode.UNREACHABLE if is_away else ExitCode.USAGE)
