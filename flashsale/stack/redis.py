@@ -89,6 +89,10 @@ unixsocket {path}
 unixsocketperm 600
 """
 
+REPLICATION = {"repl-diskless-sync-delay": "0", "repl-backlog-size": "64mb"}
+"""Of a ledger that has a replica: one that comes back is made whole at once, and by what it missed
+alone where that is at hand."""
+
 _IN_A_CLUSTER = """\
 cluster-enabled yes
 cluster-port {bus}
@@ -207,7 +211,9 @@ class RedisServer(Service):
         ]
         if self.cluster:
             owner = _TRUSTED.format(user=Account.OWNER, password=self._passwords[Account.OWNER])
-            arguments = [write_private(self.directory / _TRUSTED_FILE, owner).name, *arguments]
+            trusted = write_private(self.directory / _TRUSTED_FILE, owner).name
+            more = [word for line in REPLICATION.items() for word in _argument(*line)]
+            arguments = [trusted, *arguments, *more]
         return CommandLine([binary.path, *arguments], binary.environment(), self.directory)
 
     def _way_in(self) -> str:

@@ -25,7 +25,13 @@ from flashsale.sentinels import NoPrimary, Sentinels
 from flashsale.stack import binaries, probe
 from flashsale.stack.port import LOOPBACK, Port
 from flashsale.stack.process import CommandLine
-from flashsale.stack.redis import RedisRole, RedisServer, account_line, new_passwords
+from flashsale.stack.redis import (
+    REPLICATION,
+    RedisRole,
+    RedisServer,
+    account_line,
+    new_passwords,
+)
 from flashsale.stack.service import Account, Service
 from flashsale.stack.settings import StackSettings
 from flashsale.storage.roles import sync_client
@@ -53,7 +59,6 @@ _SENTINEL_ACCOUNT = (
 """Who may ask a Sentinel, and change nothing."""
 
 _LINK_FILE, _CONF, _PORTS = "link.conf", "sentinel.conf", "nodes.json"
-_REPLICATION = {"repl-diskless-sync-delay": "0", "repl-backlog-size": "64mb"}
 _SAFE = {"min-replicas-to-write": "1", "min-replicas-max-lag": "10"}
 _DECISION_S = 15.0
 """How long a primary that died waits for the Sentinels' word before it is one again."""
@@ -77,7 +82,7 @@ class LedgerNode(RedisServer):
             passwords=pair.passwords,
         )
         self._pair = pair
-        self._options = _REPLICATION | (
+        self._options = REPLICATION | (
             _SAFE if settings.durability is Durability.REPLICATED else {}
         )
 

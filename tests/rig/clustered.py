@@ -1,13 +1,18 @@
-"""A small Redis Cluster of a test's own: three masters without replicas, whose lanes can move."""
+"""A small Redis Cluster of a test's own: masters, mostly without replicas, whose lanes can move."""
 
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.retry import Retry
 
 from flashsale.keys import CLUSTER, Lane
 from flashsale.stack.cluster import LedgerCluster
@@ -19,13 +24,13 @@ _MOVE_TIMEOUT_MS = 5_000
 
 
 class Clustered:
-    """The masters of a cluster, and who has which lane."""
+    """The nodes of a cluster, and who has which lane."""
 
     def __init__(self, urls: Sequence[str], url: str) -> None:
         """Of the nodes at `urls`; as a ledger it is at `url`."""
         self.places = [read_redis_url(each) for each in urls]
         self.url = url
-        self._nodes = [Redis.from_url(each) for each in urls]
+        self._nodes = [Redis.from_url(each, retry=Retry(NoBackoff(), 1)) for each in urls]
 
     def flush(self) -> None:
         """Empty every master, scripts among it."""
@@ -35,25 +40,58 @@ class Clustered:
 
     def node_of(self, lane: Lane) -> int:
         """The master that has a lane: its place among the servers, -1 where none has."""
-        slots: Any = self._ask(0, "SLOTS")
         slot = _slot(lane)
         ports = {place.port: number for number, place in enumerate(self.places)}
+        slots = self._slots()
         masters = (ports[there[1]] for first, last, there, *_ in slots if first <= slot <= last)
         return next(masters, -1)
 
     def masters(self) -> list[int]:
         """Those that have slots now."""
-        slots: Any = self._ask(0, "SLOTS")
         ports = [place.port for place in self.places]
-        return sorted({ports.index(master[1]) for _, _, master, *_ in slots})
+        return sorted({ports.index(master[1]) for _, _, master, *_ in self._slots()})
+
+    def is_copied(self) -> bool:
+        """Whether each master has a replica, and each replica all that its master has."""
+        masters = self.masters()
+        others = [node for node in range(len(self.places)) if node not in masters]
+        return len(masters) == len(others) and all(
+            self._nodes[node].wait(1, 100) >= 1 for node in masters
+        )
+
+    def replica_of(self, node: int) -> int:
+        """A master's replica, as another node knows it."""
+        slots = self._slots(but=node)
+        ports = [place.port for place in self.places]
+        of_it = next(some for _, _, *some in slots if some[0][1] == ports[node])
+        return ports.index(of_it[1][1])
 
     def promote_replica_of(self, node: int) -> None:
         """Let a master's replica take its place at once, whatever the others think of it."""
-        slots: Any = self._ask((node + 1) % len(self.places), "SLOTS")
-        ports = [place.port for place in self.places]
-        of_it = next(some for _, _, *some in slots if some[0][1] == ports[node])
-        replica = ports.index(of_it[1][1])
-        self._ask(replica, "FAILOVER", "TAKEOVER")
+        self._ask(self.replica_of(node), "FAILOVER", "TAKEOVER")
+
+    @contextmanager
+    def cut_off(self, node: int) -> Iterator[None]:
+        """A master's replica hears nothing more of it: it is not let in again."""
+        replica = self._nodes[self.replica_of(node)]
+        word = replica.config_get("masterauth")["masterauth"]
+        replica.config_set("masterauth", f"{word}-no-more")
+        self._nodes[node].client_kill_filter(_type="replica")
+        try:
+            yield
+        finally:
+            replica.config_set("masterauth", word)
+
+    @contextmanager
+    def replica_stopped(self, lane: Lane) -> Iterator[None]:
+        """The replica of a lane's master stands still, and its connection stays."""
+        replica = self._nodes[self.replica_of(self.node_of(lane))]
+        pid = int(replica.info("server")["process_id"])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def lane_at(self, node: int) -> Lane:
         """A lane that this master has."""
@@ -112,6 +150,14 @@ class Clustered:
         for node in self._nodes:
             node.close()
 
+    def _slots(self, but: int = -1) -> Any:
+        """Who has which slots, by the first node but that one that answers."""
+        for node in range(len(self.places)):
+            if node != but:
+                with suppress(RedisConnectionError):
+                    return self._ask(node, "SLOTS")
+        raise AssertionError("no node answers")
+
     def _id(self, node: int) -> str:
         return str(self._ask(node, "MYID").decode())
 
@@ -125,9 +171,15 @@ def _slot(lane: Lane) -> int:
 
 
 @contextmanager
-def clustered(folder: Path) -> Iterator[Clustered]:
+def clustered(folder: Path, *, masters: int = 3, replicas: int = 0) -> Iterator[Clustered]:
     """A cluster that is up, for as long as the block lasts."""
-    made = LedgerCluster(folder, lambda name: folder / f"{name}.log", replicas=0, memory_mb=64)
+    made = LedgerCluster(
+        folder,
+        lambda name: folder / f"{name}.log",
+        masters=masters,
+        replicas=replicas,
+        memory_mb=64,
+    )
     cluster = None
     try:
         for node in made.nodes:

@@ -1,8 +1,11 @@
-"""Run folders as a storm leaves them, without a storm: what each attempt was told is given."""
+"""Run folders as a storm leaves them: without a storm, where what each attempt was told is given;
+and what one of a storm tells."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+
+import orjson
 
 from flashsale.model import Outcome, Reading
 from flashsale.run.attempts import Attempts
@@ -24,6 +27,18 @@ LOST = indeterminate("reset")
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&lt;"
 """What a server, a folder's name or a scenario could try."""
+
+
+def told_orders(run: Path) -> dict[int, int]:
+    """Order → user, of those whom a storm's record has as sold."""
+    users: dict[int, int] = {}
+    told: dict[int, int] = {}
+    for line in map(orjson.loads, (run / "attempts.jsonl").read_bytes().splitlines()):
+        if line["kind"] == "plan":
+            users[line["i"]] = line["user"]
+        elif line["kind"] == "result" and line["outcome"] == "sold":
+            told[int(line["order"])] = users[line["i"]]
+    return told
 
 
 def sale_scenario(users: int, units: int, question: str = "Does it hold?") -> Scenario:

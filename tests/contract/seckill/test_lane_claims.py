@@ -1,12 +1,13 @@
 """Claims on a ledger of several lanes: the session in one, the sale in another, a worker for each,
-and a lane that moves while it sells."""
+a lane that moves while it sells, and one whose replica confirms nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
-from rig.clustered import Clustered
+from rig.clustered import Clustered, clustered
 from rig.until import eventually
 from sqlalchemy import Engine, text
 
@@ -56,9 +57,10 @@ class Shop:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[LaneClaims]:
-        settings = SessionSettings()
+        """Claims as a replica of this environment makes them."""
+        settings, asked = SessionSettings(), ClaimSettings.load()
         sessions = Sessions(self.cluster.url, settings)
-        claims = LaneClaims(self.cluster.url, ClaimSettings(), settings, sessions, self.pool)
+        claims = LaneClaims(self.cluster.url, asked, settings, sessions, self.pool)
         try:
             await claims.sync_clocks()
             yield claims
@@ -173,3 +175,38 @@ async def test_a_lane_that_moves_goes_on_selling_under_a_permit_of_its_new_maste
     assert new is not None
     assert new != old
     assert shop.work(cache_url).written == UNITS
+
+
+@pytest.mark.slow
+async def test_what_no_replica_confirms_is_unknown_and_no_row_and_other_lanes_sell(
+    tmp_path: Path, pool: Engine, cache_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lane's replicas are asked for that lane alone, by whoever sells and by whoever writes."""
+    asked = {"REPLICAS": "1", "TIMEOUT_MS": "200"}
+    for name, value in asked.items():
+        monkeypatch.setenv(f"FLASHSALE_CLAIM_CONFIRM_{name}", value)
+    monkeypatch.setenv("FLASHSALE_CLAIM_TIMEOUT_MS", "600")
+    with clustered(tmp_path, masters=2, replicas=2) as cluster:
+        shop = Shop(cluster, pool)
+        lane, other = (cluster.lane_at(node) for node in cluster.masters())
+        here, there = (one.number + len(CLUSTER.lanes) * (not one.number) for one in (lane, other))
+        async with shop.open() as claims:
+            for voucher in (here, there):
+                assert (await buy(claims, shop, voucher, 1)).outcome is Outcome.SOLD
+            assert shop.work(cache_url).written == 2
+            with cluster.replica_stopped(lane):
+                unknown = await buy(claims, shop, here, 2)
+                refused = await buy(claims, shop, here, 3)
+                sold = await buy(claims, shop, there, 2)
+                assert unknown.outcome is Outcome.UNKNOWN
+                assert unknown.order_id in shop.held()[here].values(), "its master has it"
+                assert refused.outcome is Outcome.SHED
+                assert sold.outcome is Outcome.SOLD
+                held_up = shop.work(cache_url)
+                assert (held_up.written, held_up.failures > 0) == (1, True)
+            assert shop.work(cache_url).written == 1
+
+            async def sells_on() -> bool:
+                return (await buy(claims, shop, here, 4)).outcome in TOLD
+
+            await eventually(sells_on)

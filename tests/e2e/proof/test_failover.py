@@ -24,13 +24,13 @@ import orjson
 import pytest
 from redis import Redis
 from rig.command_line import run_flashsale
+from rig.run_folders import told_orders
 from rig.until import until
 
 from flashsale import Stores, judge_run, keys
 from flashsale.sentinels import NoPrimary, Primary, Sentinels
-from flashsale.stack.launch import stop_stack
 from flashsale.stack.redis import RedisRole, RedisServer
-from flashsale.stack.state import ChildState, StackState, read_state
+from flashsale.stack.state import ChildState, StackState, read_state, stop_stack
 from flashsale.storage.roles import sync_client
 from flashsale.store_urls import read_redis_url
 from flashsale.verify import finding
@@ -196,7 +196,7 @@ class Sale:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(finding, "EXAMPLES_MAX", STORMED)  # it would name twenty, and count
             judged = judge_run(run, Stores.of(self.state))
-        told = self._told(run)
+        told = told_orders(run)
         lost = {order for order in in_file if order not in held and order in told}
         document = judged.judgement.to_json()
         return Outcome(went_on_s, told, lost, judged.exit_code, document)
@@ -208,17 +208,6 @@ class Sale:
         shutil.copytree(self.folder / ".flashsale" / name, copy)
         with RedisServer(RedisRole.LEDGER, copy) as server, sync_client(server.url) as client:
             return self.sold(client, voucher)
-
-    def _told(self, run: Path) -> dict[int, int]:
-        lines = map(orjson.loads, (run / "attempts.jsonl").read_bytes().splitlines())
-        users: dict[int, int] = {}
-        told: dict[int, int] = {}
-        for line in lines:
-            if line["kind"] == "plan":
-                users[line["i"]] = line["user"]
-            elif line["kind"] == "result" and line["outcome"] == "sold":
-                told[int(line["order"])] = users[line["i"]]
-        return told
 
 
 @contextmanager

@@ -33,13 +33,3 @@ def test_links_of_a_stack_do_not_reach_a_cluster(tmp_path: Path) -> None:
     links = {"FLASHSALE_STACK_LINKS": '{"r1->ledger": 4711}', "FLASHSALE_LEDGER_LAYOUT": "cluster"}
     done = run_flashsale(tmp_path, "serve", **links)
     assert (done.returncode, "a relay knows no ledger" in done.stderr) == (2, True), done.stderr
-
-
-@pytest.mark.parametrize("process", [("worker", "--name", "c1"), ("replica", "--port", "1")])
-def test_no_order_is_said_to_be_confirmed_by_replicas_that_nobody_asks(
-    tmp_path: Path, process: tuple[str, ...]
-) -> None:
-    stores = ("--ledger-url", URL, "--cache-url", "redis://127.0.0.1:1", *MYSQL)
-    done = run_flashsale(tmp_path, *process, *stores, FLASHSALE_CLAIM_CONFIRM_REPLICAS="1")
-    assert done.returncode == 2, done.stderr
-    assert "the replicas of a ledger on a cluster are not asked yet" in done.stderr

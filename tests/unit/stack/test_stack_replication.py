@@ -221,7 +221,7 @@ def test_the_primary_of_the_last_run_is_whom_most_terms_were_counted_for() -> No
     ("given", "ledger_url", "told"),
     [
         ({"ha": True}, "redis://h/0", "leave out --ledger-url"),
-        ({"durability": "replicated"}, None, "add --ha"),
+        ({"durability": "replicated"}, None, "add --ha or --cluster"),
     ],
 )
 def test_a_choice_that_this_stack_cannot_keep(
@@ -237,6 +237,7 @@ def test_a_choice_that_this_stack_cannot_keep(
         ({}, None),
         ({"ha": True}, None),
         ({"ha": True, "durability": "replicated"}, None),
+        ({"cluster": True, "durability": "replicated"}, None),
         ({"durability": "replicated"}, "redis://h/0"),
     ],
 )
