@@ -250,6 +250,7 @@ def test_one_that_sells_past_its_last_unit_is_named(kind: str, tmp_path: Path) -
             "IS NOT NULL AS live",
             "none of the 4 new ones in [books] is live",
         ),
+        ("ulids", "AS live FROM orders", "AS live FROM orders LIMIT 5", "its LIMIT 5 is reached"),
         ("batches", "user, kind", "user, kind AS voucher", "of vouchers such as 'SKU'"),
         (
             "batches",
