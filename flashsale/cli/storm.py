@@ -21,7 +21,7 @@ from flashsale.campaign.stores import (
 )
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.campaign.teller import StormRun
-from flashsale.campaign.trying import scenario_to_try, try_books, try_steps
+from flashsale.campaign.trying import mission_to_try, scenario_to_try, try_books, try_steps
 from flashsale.cli.options import (
     BaseUrl,
     BooksRedisUrl,
@@ -63,7 +63,7 @@ from flashsale.cli.storm_options import (
     shard_named,
 )
 from flashsale.cli.terminal import TerminalTeller, tell, tell_workflow
-from flashsale.errors import ExitCode, UnreachableError, UsageError
+from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.scenario.target import Tls
 from flashsale.storm.attack.stopping import ignore_signals
@@ -298,25 +298,38 @@ def check(
 ) -> None:
     """Send one request of each kind as the first user, and show what was understood.
 
-    It is a real claim: a unit may be sold. The books are read, and nothing is written there. Exits
-    with 2 where an answer was not understood, or the books could not be read.
+    It is a real claim: a unit may be sold. The books are read before and after it, and nothing is
+    written there. Exits with 2 where an answer was not understood, or the books are not as the file
+    says, with 7 where they cannot be reached; nothing is sold then.
     """
     scenario = scenario_to_try(shop, voucher)
     where = find_base_url(state_dir, base_url)
     tls = tls_of(ca, cert, key, insecure)
-    tried = list(try_steps(scenario, where, tokens or state_dir / TOKENS, tls))
-    for each in tried:
-        tell(str(each))
-    unread = [each.step for each in tried if not each.is_understood]
-    trouble = None
+    mission = mission_to_try(scenario, where, tokens or state_dir / TOKENS, tls)
+    kept = None
     if scenario.books is not None:
         kept = shop_books(scenario.books, where, books_url, books_redis_url, tls)
+        _, trouble = try_books(kept, voucher)
+        if trouble is not None:
+            _end_unread(trouble)
+    tried = list(try_steps(mission))
+    for each in tried:
+        tell(str(each))
+    unread = [each for each in tried if not each.is_understood]
+    trouble = None
+    if kept is not None:
         lines, trouble = try_books(kept, voucher, tried)
         for line in lines:
             tell(f"books: {line}")
-        if trouble is not None:
-            tell(f"books: not read: {trouble}", err=True)
+    for each in unread:
+        tell(f"not understood: {each.step}; {each.cure}", err=True)
+    if trouble is not None:
+        _end_unread(trouble)
     if unread:
-        tell(f"not understood: {', '.join(unread)}; add a rule to [target.{unread[0]}]", err=True)
-    if unread or trouble is not None:
         raise typer.Exit(ExitCode.USAGE)
+
+
+def _end_unread(trouble: FlashsaleError) -> NoReturn:
+    tell(f"books: not read: {trouble}", err=True)
+    is_away = isinstance(trouble, UnreachableError)
+    raise typer.Exit(ExitCode.UNREACHABLE if is_away else ExitCode.USAGE)

@@ -115,20 +115,20 @@ def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
             f"the orders that answers name are of vouchers {_such_as(strange)} in [books], and of "
             "none that was sold; target.vouchers or books.vouchers say what those are called"
         )
-    new = [(s, row) for s in sales for row in (s.new_rows() if s.before else range(len(s.rows)))]
-    if not (snapshot.accepted and new):
+    news = [(s, s.new_rows() if s.before else range(len(s.rows))) for s in sales]
+    if not (snapshot.accepted and any(rows for _, rows in news)):
         return
     has_ids = UNIQUE_IDS not in snapshot.absent
     rows = {order for sale in sales for order in sale.row_of}
-    orders = {sale.rows.order[row]: sale for sale, row in new}
     if has_ids and told and not snapshot.strays and rows.isdisjoint(told):
+        orders = {sale.rows.order[row]: sale for sale, new in news for row in new}
         raise UnfitError(
             f"answers name orders, {_such_as(told)}, and none of them is among the new ones of "
             f"[books], {_such_as(orders)}; {_SAME_TEXT}"
         )
     asked = {user for sale in sales for user in sale.claims.user}
-    owners = {sale.rows.user[row]: sale for sale, row in new}
-    if asked.isdisjoint(owners):
+    if not any(sale.rows.user[row] in asked for sale, new in news for row in new):
+        owners = {sale.rows.user[row]: sale for sale, new in news for row in new}
         raise UnfitError(
             f"the new orders of [books] are of users {_such_as(owners)}, and none of those who "
             f"came is among them; {_SAME_TEXT} (target.user_column names the users' column)"
@@ -151,10 +151,11 @@ def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
 def _ensure_any_is_live(snapshot: Snapshot) -> None:
     """Raises UnfitError where users were told that they bought, and each order has ended, though
     nobody cancelled any: then what is live is read wrongly, which would hide an oversell."""
-    new = [(sale, row) for sale in snapshot.sales for row in sale.new_rows()]
-    if snapshot.accepted and new and not any(sale.rows.is_live(row) for sale, row in new):
+    count = sum(len(sale.new_rows()) for sale in snapshot.sales)
+    is_any = any(s.rows.is_live(row) for s in snapshot.sales for row in s.new_rows())
+    if snapshot.accepted and count and not is_any:
         raise UnfitError(
-            f"users were told of {snapshot.accepted:,} orders, and none of the {len(new):,} new "
+            f"users were told of {snapshot.accepted:,} orders, and none of the {count:,} new "
             "ones in [books] is live, though nobody cancelled; see to 'live' there, and to "
             "books.live_is"
         )

@@ -90,6 +90,8 @@ def look_at(
         yield f"{len(rows):,} orders of voucher {voucher}, {live:,} live; columns: {told}"
         if shop.books.stock:
             yield f"its stock says {'nothing' if stock is None else _said(stock)}"
+        if shop.books.redis is not None and redis is None:
+            yield "Redis is not given (--books-redis-url), so nothing there is read"
         if shop.books.redis is not None and redis is not None:
             held = seen.ledgers.get(voucher, LedgerSale())
             what = "sold" if shop.books.redis.stock_is == "sold" else "stock"

@@ -9,7 +9,7 @@ tells is refused.
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from flashsale.asking import ABSENT, UnansweredError, ask_once, at_pointer
 from flashsale.books import PAGES, ShopBooks
@@ -30,6 +30,7 @@ _MORE = frozenset({"hasmore", "hasnext", "hasnextpage"})
 _NEXT = frozenset({"next", "nextlink", "odatanextlink", "nextpage", "nexturl", "nexthref"})
 _CURSORS = frozenset({"nextcursor", "nexttoken", "nextpagetoken", "continuationtoken"})
 _BESIDE = frozenset({"meta", "pagination", "page", "paging", "pageinfo", "links", "cursor"})
+_SIZES = frozenset({"size", "limit", "perpage", "pagesize", "count", "top", "take", "first", "max"})
 _LINK = re.compile(r"<([^>]*)>[^,]*;\s*rel=\"?next\"?")
 _CURE = (
     "ask for all of it, such as by '?size=100000' in books.route, or page by page with {page}, "
@@ -66,7 +67,9 @@ def _objects(pages: list[Page], path: str, pointer: str) -> Iterator[Mapping[str
     for each in found:
         if not isinstance(each, dict):
             raise UnfitError(f"{pointer!r} holds {str(each)[:60]!r}, which is no object")
-    if isinstance(_at(pages[0].document, pointer), list) and (why := _lacks(pages, pointer, found)):
+    is_list = isinstance(_at(pages[0].document, pointer), list)
+    why = _lacks(pages, pointer, found) or _is_full(pages, path, pointer) if is_list else ""
+    if why:
         raise UnfitError(f"{path} tells of {len(found):,} at {pointer!r}, and {why}; {_CURE}")
     return iter(found)
 
@@ -187,6 +190,20 @@ def _lacks(pages: list[Page], pointer: str, found: list[Any]) -> str:
     return (
         f"says that there are {counted}" if counted.isdigit() and int(counted) > len(found) else ""
     )
+
+
+def _is_full(pages: list[Page], path: str, pointer: str) -> str:
+    """What says that one answer may be cut off where it was asked to be; empty where nothing does,
+    or where it says itself that it is not."""
+    names = {name for name, _ in _said_of_pages(pages[0].document, pointer)}
+    says_itself = names & (_TOTALS | _MORE | _NEXT | _CURSORS)
+    if len(pages) > 1 or says_itself or any(name in path for name in PAGES):
+        return ""
+    count = len(_at(pages[0].document, pointer))
+    for name, value in parse_qsl(urlsplit(path).query):
+        if _plain(name) in _SIZES and value == str(count) and count > 1:
+            return f"was asked for no more ({name}={value})"
+    return ""
 
 
 def _has_longer(document: Any, pointer: str) -> bool:

@@ -3,6 +3,7 @@
 Everything is read in one snapshot that can write nothing. What is read is named by its column.
 """
 
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ _ROWS_MAX = 5_000_000
 _FETCH_ROWS = 10_000
 _CONNECT_TIMEOUT_S = 3
 _READ_TIMEOUT_S = 120
+_LIMIT = re.compile(r"\b(?:LIMIT|FETCH\s+(?:FIRST|NEXT))\s+([0-9]{1,9})\b[^()]*$", re.IGNORECASE)
 _CURE = "name the shop's database with --books-url"
 
 
@@ -75,9 +77,15 @@ def _rows_of(
     columns, rows = select(shop.books.asking(what, vouchers))
     if columns is not None and reader is not None:
         reader.ensure(what, columns)
-    for number, row in enumerate(rows):
-        if number == _ROWS_MAX:
+    limit = None if shop.books.route else _LIMIT.search(getattr(shop.books, what))
+    for number, row in enumerate(rows, 1):
+        if number > _ROWS_MAX:
             raise UnfitError(f"more than {_ROWS_MAX:,} {what}; ask with WHERE … IN ({VOUCHERS})")
+        if limit is not None and number == int(limit[1]) > 1:
+            raise UnfitError(
+                f"books.{what}: its {' '.join(limit[0].split())} is reached, so there may be more; "
+                "leave it out, or raise it"
+            )
         yield row
 
 

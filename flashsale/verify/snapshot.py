@@ -155,6 +155,13 @@ class Sale:
         return self.rows.live_units + len(self.rowless) * self.quantity
 
     @cached_property
+    def bearers(self) -> frozenset[int]:
+        """Users with an order of this run, of any status, or with one from before that is live."""
+        rows, ended = self.rows, self.before.ended if self.before else frozenset()
+        pairs = zip(rows.order, rows.user, strict=True)
+        return frozenset(user for order, user in pairs if order not in ended)
+
+    @cached_property
     def unnamed(self) -> Mapping[int, int]:
         """How many orders each user was told of without an id."""
         users = self.claims.user

@@ -10,7 +10,13 @@ from typing import Any
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.trying import Tried, scenario_to_try, try_books, try_steps
+from flashsale.campaign.trying import (
+    Tried,
+    mission_to_try,
+    scenario_to_try,
+    try_books,
+    try_steps,
+)
 from flashsale.errors import FlashsaleError
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.verify.finding import Judgement
@@ -104,7 +110,7 @@ class Shop:
         scenario = scenario_to_try(str(folder / "shop.toml"), 1)
         assert scenario.books is not None
         with ShopServer(self.answer).open() as server:
-            tried = list(try_steps(scenario, server.base_url, self.put(folder)))
+            tried = list(try_steps(mission_to_try(scenario, server.base_url, self.put(folder))))
             books = shop_books(scenario.books, server.base_url, **stores)
             return tried, *try_books(books, 1, tried)
 

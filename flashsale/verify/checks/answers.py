@@ -25,6 +25,7 @@ def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
         *violation("promised under no id", (o for s in sales for o in _garbled(s))),
         *violation("a row no more", (o for s in sales for o in _vanished(snapshot, s))),
         *doubt("the storm's record is cut short", _unrecorded(snapshot)),
+        *doubt("told again, or lost", (o for s in sales for o in _told_oftener(s))),
     ]
 
 
@@ -36,6 +37,16 @@ def promises(snapshot: Snapshot) -> Met:
 def _unrecorded(snapshot: Snapshot) -> list[Offence]:
     count = snapshot.unrecorded
     return [Offence(f"{count:,} claims may have been told of an order")] if count else []
+
+
+def _told_oftener(sale: Sale) -> Iterator[Offence]:
+    """Orders without an id of users who may hold several: nobody knows whether one was told of
+    again, or lost."""
+    if sale.limit == 1:
+        return
+    users = sale.claims.user
+    for user, times in Counter(users[k] for k in sale.repeats).items():
+        yield sale.offence(f"told of {times:,} more orders than there are rows of theirs", user)
 
 
 def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
@@ -58,7 +69,7 @@ def lost_promises(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
         return
     for k, order in sale.claims.promised():
         user = sale.claims.user[k]
-        if not order and user not in sale.holders:
+        if not order and user not in sale.bearers:
             yield sale.offence("no row of this user", user)
         elif order and order not in sale.row_of and not _is_elsewhere(snapshot, sale, order):
             yield sale.offence(_fate(snapshot, sale, user, order), user, order)

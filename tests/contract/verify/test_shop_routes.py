@@ -134,3 +134,10 @@ def test_what_is_no_json_and_who_does_not_answer() -> None:
         told(lambda *_: Reply(200, b"<html>log in</html>"))
     with pytest.raises(UnreachableError, match=r"answers 403; check books\.route and its headers"):
         told(lambda *_: Reply(403))
+
+
+def test_as_many_as_were_asked_for_may_be_a_part() -> None:
+    with pytest.raises(UnfitError, match=r"was asked for no more \(size=3\); ask for all"):
+        told(lambda some, at, _: {"list": some}, "/orders?size=3")
+    assert told(lambda some, at, _: {"list": some}, "/orders?size=4") == ALL[:3]
+    assert told(lambda some, at, _: {"list": some, "next": None}, "/orders?size=3") == ALL[:3]

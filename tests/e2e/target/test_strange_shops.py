@@ -15,8 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import redis
+from rig.command_line import run_flashsale
 from rig.foreign_shop import UNITS, Shop, Stock, unproved
-from rig.shop_server import Asked, Reply
+from rig.shop_server import Asked, Reply, ShopServer
 
 from flashsale.errors import UsageError
 from flashsale.model import Verdict
@@ -249,6 +250,7 @@ def test_one_that_sells_past_its_last_unit_is_named(kind: str, tmp_path: Path) -
             "IS NOT NULL AS live",
             "none of the 4 new ones in [books] is live",
         ),
+        ("ulids", "AS live FROM orders", "AS live FROM orders LIMIT 5", "its LIMIT 5 is reached"),
         ("batches", "user, kind", "user, kind AS voucher", "of vouchers such as 'SKU'"),
         (
             "batches",
@@ -405,3 +407,40 @@ def test_who_sells_when_it_is_over_is_named_by_the_database(tmp_path: Path) -> N
     (window,) = (check for check in found.checks if check.verdict is Verdict.FAIL)
     assert window.name == "window"
     assert "ms past its end" in window.detail
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "code", "said", "sold"),
+    [
+        ("u.db", "none.db", 7, "none.db cannot be read (unable to open database file)", 0),
+        ("FROM orders", "FROM order_", 2, "no such table: order_", 0),
+        ("member AS user", "member", 2, "an order without 'user'", 0),
+        (
+            "status = 201",
+            "status = 200",
+            2,
+            "buy; see to what target.buy asks, or add a rule to",
+            1,
+        ),
+        ("header:location", "header:x-order", 2, "buy; no order's id is at target.buy.order", 1),
+        ('"/v1/orders"', '"/v2/orders"', 2, "such as { status = 404, outcome = ", 0),
+        ("[target.buy]", '[target]\nhealth = "/up"\n[target.buy]', 2, "health; see to target", 1),
+        ("", "[books.redis]\nstock = 's'\n", 0, "Redis is not given", 1),
+    ],
+)
+def test_a_wrong_file_is_told_by_a_try_before_a_unit_is_sold_if_that_can_be(
+    tmp_path: Path, right: str, wrong: str, code: int, said: str, sold: int
+) -> None:
+    stock = Stock()
+    shop = ulids(stock, tmp_path)
+    file = shop.file.replace(right, wrong) if right else shop.file + wrong
+    (tmp_path / "shop.toml").write_text(file)
+
+    def answer(asked: Asked) -> Reply:
+        return shop.answer(asked) if asked.path == "/v1/orders" else Reply(404)
+
+    with ShopServer(answer).open() as server:
+        words = ("target", "check", "shop.toml", "--base-url", server.base_url)
+        done = run_flashsale(tmp_path, *words)
+    assert (done.returncode, len(stock.of)) == (code, sold), done.stdout + done.stderr
+    assert said in done.stdout + done.stderr

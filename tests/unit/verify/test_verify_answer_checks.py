@@ -1,5 +1,7 @@
 """Answers: a good history and a broken one for every rule about "duplicate" and "sold out"."""
 
+from dataclasses import replace
+
 import pytest
 from rig.sale_world import World, broken, doubts, findings, together, violations
 
@@ -111,6 +113,28 @@ def test_an_order_without_an_id_that_was_sold_after_sell_out_is_found(unnamed: W
     unnamed.say(4, Outcome.SOLD)
     found = violations(unnamed.snapshot(), "sold_out_truthful")
     assert (found.count("user 4"), found.count("user 1")) == (1, 0)
+
+
+def test_an_order_without_an_id_is_not_the_one_that_ended_before_the_run() -> None:
+    world = World(units=2)
+    world.sell(1, 101)
+    world.end(101)
+    world.start()
+    world.say(1, Outcome.SOLD)
+    assert "user 1, voucher 1: no row of this user" in violations(
+        world.snapshot(), "accepted_persisted"
+    )
+
+
+def test_who_may_hold_several_and_is_told_of_more_than_there_are_is_in_doubt() -> None:
+    world = World(units=5)
+    world.say(1, Outcome.SOLD)
+    world.say(1, Outcome.SOLD)
+    world.sell(1, 101)
+    sale = replace(world.snapshot().sales[0], limit=2)
+    found = doubts(replace(world.snapshot(), sales=(sale,)), "accepted_persisted")
+    assert "user 1, voucher 1: told of 1 more orders than there are rows of theirs" in found
+    assert not doubts(world.snapshot(), "accepted_persisted")  # of one order a user: told again
 
 
 @pytest.mark.parametrize("order", [101, NO_ORDER])
