@@ -161,7 +161,9 @@ def _ensure_any_is_live(snapshot: Snapshot) -> None:
         )
 
 
-_APART_MS, _ZONE_STEP_MIN = 10 * 60_000, 15
+_APART_MS = 10 * 60_000
+_ZONE_STEP_MIN, _NEAR_MIN, _ZONE_MOST_MIN = 15, 2, 14 * 60
+"""Zones are so many minutes from one another, and at most so many from UTC."""
 _SAME_TEXT = "ids have to be the same text in answers, the users' file and the books"
 _SHOWN = 2
 
@@ -235,7 +237,7 @@ def _new_orders(snapshot: Snapshot) -> Iterator[int]:
 
 def _time_apart(books: Books, attempts: Attempts, times_ms: Sequence[int]) -> str:
     """What keeps the times of a run's orders from being those of their sale: that all of them are
-    far from the run, as those of another zone are. Empty where nothing does."""
+    as far from the run as another zone's are. Empty where nothing does."""
     began_ms = attempts.began_ms
     if began_ms is None or not times_ms:
         return ""
@@ -243,11 +245,15 @@ def _time_apart(books: Books, attempts: Attempts, times_ms: Sequence[int]) -> st
     nearest_ms = min((at_ms - began_ms for at_ms in times_ms), key=abs)
     if -_APART_MS <= nearest_ms <= lasted_ms + _APART_MS:
         return ""
-    apart = round(nearest_ms / 60_000)
-    zone = books.utc_offset_min + round(apart / _ZONE_STEP_MIN) * _ZONE_STEP_MIN
-    is_zone = abs(apart % _ZONE_STEP_MIN - _ZONE_STEP_MIN / 2) > _ZONE_STEP_MIN / 2 - 3
-    cure = f"; books.utc_offset_min = {zone} would fit" if is_zone and abs(zone) <= 840 else ""
-    return f"the times of the run's orders are {apart:+,} minutes from the run{cure}"
+    apart_min = round(nearest_ms / 60_000)
+    steps_min = round(apart_min / _ZONE_STEP_MIN) * _ZONE_STEP_MIN
+    zone_min = books.utc_offset_min + steps_min
+    if abs(apart_min - steps_min) > _NEAR_MIN or abs(zone_min) > _ZONE_MOST_MIN:
+        return ""
+    return (
+        f"the times of the run's orders are {apart_min:+,} minutes from the run; "
+        f"books.utc_offset_min = {zone_min} would fit"
+    )
 
 
 def _absent(
