@@ -444,3 +444,53 @@ def test_a_wrong_file_is_told_by_a_try_before_a_unit_is_sold_if_that_can_be(
         done = run_flashsale(tmp_path, *words)
     assert (done.returncode, len(stock.of)) == (code, sold), done.stdout + done.stderr
     assert said in done.stdout + done.stderr
+
+
+def test_a_unit_whose_money_is_declined_was_sold_to_nobody(tmp_path: Path) -> None:
+    """Every third is declined, and nothing is kept of it: reserving is a step before the claim, and
+    that none is left for now is no word of a sale that is sold out."""
+    held: dict[str, str] = {}
+    paid: dict[str, str] = {}
+    numbers = itertools.count(1)
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path == "/books":
+            left = UNITS - len(held) - len(paid)
+            listed = [{"id": order, "user": user} for order, user in paid.items()]
+            return Reply(200, {"orders": listed, "sku": {"stock": left, "initial": UNITS}})
+        if asked.path == "/hold":
+            hold = str(next(numbers))
+            if len(held) + len(paid) < UNITS:
+                held[hold] = asked.json["user"]
+            return Reply(201, {"id": hold})
+        hold = asked.path.removeprefix("/pay/")
+        user = held.pop(hold, None)
+        if user is None:
+            return Reply(410)
+        if not int(hold) % 3:
+            return Reply(402)
+        paid[hold] = user
+        return Reply(200, {"id": hold})
+
+    file = """\
+[target.cart]
+path = "/hold"
+json = { user = "{user}" }
+take = { hold = "/id" }
+[target.buy]
+path = "/pay/{hold}"
+order = "/id"
+outcomes = [
+    { status = 200, outcome = "sold" },
+    { status = [402, 410], outcome = "refused" },
+]
+[books]
+rest_ms = 100
+route = "/books"
+orders = "/orders"
+stock = "/sku"
+"""
+    found, outcomes = Shop(file, answer, ("cart", "buy")).judged(tmp_path)
+    assert outcomes["refused"] >= 1
+    failed = [c.name for c in found.checks if c.verdict is Verdict.FAIL]
+    assert not failed, unproved(found)
