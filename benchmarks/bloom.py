@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.table import Section, median, spread
-from flashsale.cache.bits import Bitmap, Shape
-from flashsale.cache.bloom import Bloom
+from flashsale.cache.bloom import Bitmap, Bloom, Shape
 from flashsale.cache.client import CacheClient
 from flashsale.settings import BloomSettings, CacheSettings
 from flashsale.stack.redis import RedisRole, RedisServer

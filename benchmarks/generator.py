@@ -163,13 +163,19 @@ def _write_inputs(folder: Path, size: Size) -> None:
 
 
 def storm_cost(
-    folder: Path, url: str, run: str, size: Size, more: tuple[str, ...] = ()
+    folder: Path,
+    url: str,
+    run: str,
+    size: Size,
+    more: tuple[str, ...] = (),
+    python: str = sys.executable,
 ) -> tuple[float, float]:
-    """CPU µs a request: of barrier to histograms by its own account, and of the whole process."""
+    """CPU µs a request: of barrier to histograms by its own account, and of the whole process; of
+    the flashsale that `python` has."""
     out = folder / run
     words = ["storm", str(folder / "null.toml"), "--quiet", "--out", str(out), *more]
     where = ["--base-url", url, "--tokens", str(folder / "tokens.csv")]
-    used_s, said = _cpu_s([sys.executable, "-m", "flashsale", *words, *where], folder)
+    used_s, said = _cpu_s([python, "-P", "-m", "flashsale", *words, *where], folder)
     try:
         summary = json.loads((out / "summary.json").read_text())
     except OSError:

@@ -4,6 +4,7 @@ system's, each time with another order id.
 """
 
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -16,8 +17,8 @@ from benchmarks.ports import await_port, free_port
 from flashsale.stack import binaries
 
 _CONF = """worker_processes 1; daemon off; pid {folder}/pid; error_log stderr crit; {user}
-worker_rlimit_nofile 16384;
-events {{ worker_connections 8192; }}
+worker_rlimit_nofile {descriptors};
+events {{ worker_connections {descriptors}; }}
 http {{
     access_log off; keepalive_requests 1000000; keepalive_timeout 300s;
     client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
@@ -35,6 +36,8 @@ http {{
     }}
 }}
 """
+
+_DESCRIPTORS_MAX = 65_536
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,11 @@ def null_target(*, tls: bool = False) -> Iterator[NullTarget]:
                 [str(openssl), *_CERTIFY], cwd=folder, check=True, stderr=subprocess.DEVNULL
             )
         secure = _TLS.format(folder=folder) if tls else ""
-        conf.write_text(_CONF.format(folder=folder, port=port, user=user, tls=secure))
+        _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+        descriptors = min(descriptors, _DESCRIPTORS_MAX) if descriptors > 0 else _DESCRIPTORS_MAX
+        conf.write_text(
+            _CONF.format(folder=folder, port=port, user=user, tls=secure, descriptors=descriptors)
+        )
         process = subprocess.Popen(
             [binary.path, "-e", "stderr", "-p", name, "-c", conf], env=binary.environment()
         )

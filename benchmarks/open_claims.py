@@ -99,8 +99,8 @@ def measure(runs: int) -> Section:
             for place, phase in enumerate(phases):
                 with neighbour() if phase.is_beside else nullcontext():
                     voucher = turn * len(phases) + place + 1
-                    phase.claims.append(_claims(stack, voucher, phase.rate))
-                    phase.health.append(_health(stack, phase.rate))
+                    phase.claims.append(claims_at(stack, voucher, phase.rate))
+                    phase.health.append(health_at(stack, phase.rate))
     for phase in phases:
         _report(section, phase)
     return section
@@ -161,7 +161,7 @@ def _cpu_us(run: Answered) -> float:
     return run.effort().cpu_s * 1e6
 
 
-def _claims(stack: System, voucher: int, rate: int) -> Answered:
+def claims_at(stack: System, voucher: int, rate: int) -> Answered:
     users = rate * SECONDS
     text = _CLAIMS.format(users=users, voucher=voucher, seconds=SECONDS, rate=rate)
     scenario = stack.folder / "open.toml"
@@ -172,7 +172,7 @@ def _claims(stack: System, voucher: int, rate: int) -> Answered:
     return Answered(json.loads((out / "summary.json").read_text()), meter.used())
 
 
-def _health(stack: System, rate: int) -> Answered:
+def health_at(stack: System, rate: int) -> Answered:
     scenario = parse_scenario(_HEALTH.format(seconds=SECONDS, rate=rate), "health")
     out = Path(tempfile.mkdtemp(prefix="health-", dir=stack.folder)) / "run"
     folder = create_run_folder("health", out, datetime.now(UTC))

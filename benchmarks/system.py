@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu import CpuMeter
-from flashsale.stack.launch import start_detached, stop_stack
-from flashsale.stack.state import StackState
+from flashsale.stack.state import StackState, read_state, start_detached, stop_stack
 
 _SCENARIO = """schema = 1
 name = "{name}"
@@ -77,23 +76,19 @@ class System:
 
     folder: Path
     state: StackState
+    python: str = sys.executable
+    """Whose flashsale it is."""
 
     def flashsale(self, *arguments: str, check: bool = True) -> None:
-        """Run one command on this stack; its output is shown only if it fails."""
-        done = subprocess.run(
-            [sys.executable, "-m", "flashsale", *arguments, "--state-dir", str(self.folder)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if check and done.returncode:
-            sys.exit(f"flashsale {' '.join(arguments)}: {done.stderr or done.stdout}")
+        """Run one command of ours on this stack; its output is shown only if it fails."""
+        flashsale(sys.executable, *arguments, "--state-dir", str(self.folder), check=check)
 
     def seed(self, *, users: int, vouchers: int, units: int) -> None:
-        """Seed and warm."""
+        """Seed and warm, as its own flashsale does."""
         flags = {"--users": users, "--vouchers": vouchers, "--units": units}
-        self.flashsale("seed", *(str(word) for flag in flags.items() for word in flag))
-        self.flashsale("warm")
+        words = (str(word) for flag in flags.items() for word in flag)
+        for command in (("seed", *words), ("warm",)):
+            flashsale(self.python, *command, "--state-dir", str(self.folder))
 
     def storm(self, storm: Storm, *, base_url: str | None = None) -> Run:
         """Run `storm`, on this system or on another base URL with its tokens."""
@@ -114,6 +109,15 @@ class System:
         return pids
 
 
+def flashsale(python: str, *arguments: str, check: bool = True) -> None:
+    """Run one command of the flashsale that `python` has; its output is shown only if it fails."""
+    done = subprocess.run(
+        [python, "-P", "-m", "flashsale", *arguments], capture_output=True, text=True, check=False
+    )
+    if check and done.returncode:
+        sys.exit(f"flashsale {' '.join(arguments)}: {done.stderr or done.stdout}")
+
+
 @contextmanager
 def system(*arguments: str) -> Iterator[System]:
     """A fresh private stack, gone when the block ends."""
@@ -124,3 +128,17 @@ def system(*arguments: str) -> Iterator[System]:
             yield System(folder, state)
         finally:
             stop_stack(folder)
+
+
+@contextmanager
+def system_of(python: str) -> Iterator[System]:
+    """The same of another commit's flashsale, which is installed where `python` is."""
+    with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as name:
+        where = ("--state-dir", name)
+        flashsale(python, "serve", "--port", "0", "--detach", *where)
+        try:
+            state = read_state(Path(name))
+            assert state is not None
+            yield System(Path(name), state, python)
+        finally:
+            flashsale(python, "stop", *where)

@@ -23,6 +23,10 @@ STOCK_COLUMNS = ("voucher", "stock", "sold", "initial", "opens", "closes")
 VOUCHERS = "{vouchers}"
 """In a query or a route: the vouchers that are sold, as a list for IN (…)."""
 
+PAGES = ("{page}", "{page0}", "{offset}")
+"""In a route that tells in pages: the page's number from 1 or from 0 on, or how many were told on
+the pages before it."""
+
 SQL_SCHEMES = ("mysql", "mariadb", "postgresql", "postgres", "sqlite")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _QUERY = re.compile(r"[\s(]*(?:SELECT|WITH|TABLE|VALUES)\b", re.IGNORECASE)
@@ -53,7 +57,11 @@ def _check_url(name: str, url: str, schemes: tuple[str, ...]) -> None:
     if parts.scheme not in schemes:
         forms = ", ".join(f"{scheme}://" for scheme in schemes)
         other = "" if "redis" in name else "; a shop that keeps them elsewhere tells by books.route"
-        raise ValueError(f"{name}: found {parts.scheme[:20]!r}, expected one of {forms}{other}")
+        plain = parts.scheme.partition("+")[0]  # as SQLAlchemy names a driver
+        meant = f", did you mean {plain}://?" if plain in schemes else ""
+        raise ValueError(
+            f"{name}: found {parts.scheme[:20]!r}{meant}, expected one of {forms}{other}"
+        )
     if password is not None:
         option = "FLASHSALE_BOOKS_REDIS" if "redis" in name else "FLASHSALE_BOOKS"
         raise ValueError(
@@ -108,8 +116,10 @@ class RedisBooks(_Table):
     stock_field: str = Field(
         default="", description="where that is a hash: the field of the number"
     )
-    stock_is: Literal["number", "units"] = Field(
-        default="number", description='or "units": a list or set with each that is left'
+    stock_is: Literal["number", "countdown", "sold", "units"] = Field(
+        default="number",
+        description='of units left; or "countdown": below nought by who is refused; or "sold": of '
+        'units sold, and of who is refused; or "units": a list or set with each that is left',
     )
     holders: str = Field(
         default="",
@@ -187,7 +197,11 @@ class Books(_Table):
         "receipts in Redis are the orders",
     )
     stock: str = Field(default="", description="SQL for the stock, or a route's JSON pointer")
-    route: str = Field(default="", description="in place of SQL: a path of the shop, for its JSON")
+    route: str = Field(
+        default="",
+        description="in place of SQL: a path of the shop, for its JSON; with {page}, {page0} or "
+        "{offset} in it page by page",
+    )
     stock_route: str = Field(default="", description="the path for the stock, where it is another")
     headers: dict[str, str] = Field(default_factory=dict, description="of the route's request")
     names: dict[str, str] = Field(
@@ -259,6 +273,10 @@ class Books(_Table):
 
     def _check_route(self) -> None:
         for name, path in (("route", self.route), ("stock_route", self.stock_route)):
+            if strange := set(re.findall(r"\{[^{}]*\}", path)) - {VOUCHERS, *PAGES}:
+                raise ValueError(
+                    f"books.{name}: found {min(strange)}, expected {', '.join((VOUCHERS, *PAGES))}"
+                )
             if path and (self.url or not path.startswith("/")):
                 raise ValueError(
                     f"books.{name}: found {path!r}, expected a path, and no books.url beside"

@@ -84,7 +84,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
 class StoreSettings(Settings):
     """Where the three stores are."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_")
 
     ledger_url: str = Field(description="The Redis that must lose nothing.")
     cache_url: str = Field(description="The Redis that may lose everything.")
@@ -94,7 +94,7 @@ class StoreSettings(Settings):
 class LedgerSettings(Settings):
     """How the ledger is laid out."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LEDGER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LEDGER_")
 
     layout: Literal["single", "cluster"] = Field(
         "single",
@@ -106,7 +106,7 @@ class LedgerSettings(Settings):
 class SessionSettings(Settings):
     """Sessions and their look-up."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_SESSION_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_SESSION_")
 
     lifetime_minutes: int = Field(
         36_000, ge=1, le=5_256_000, description="How long an unused session lives."
@@ -139,7 +139,7 @@ class SessionSettings(Settings):
 class LoginSettings(Settings):
     """Phone codes."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LOGIN_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LOGIN_")
 
     code_lifetime_s: int = Field(120, ge=1, le=86_400, description="How long a code can be used.")
     tries_max: int = Field(
@@ -169,7 +169,7 @@ class LoginSettings(Settings):
 class RendezvousSettings(Settings):
     """Shards that meet before they fire: the rendezvous, and each shard."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_RENDEZVOUS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_RENDEZVOUS_")
 
     secret: SecretStr = Field(
         SecretStr(""),
@@ -193,7 +193,7 @@ class RendezvousSettings(Settings):
 class OperatorSettings(Settings):
     """Who may create and change shops and vouchers."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_OPERATOR_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_OPERATOR_")
 
     token: SecretStr = Field(
         SecretStr(""), description="What an operator sends as `authorization`; unset: nobody may."
@@ -203,7 +203,7 @@ class OperatorSettings(Settings):
 class ClaimSettings(Settings):
     """The claim path of one replica."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CLAIM_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CLAIM_")
 
     timeout_ms: int = Field(
         2_000, ge=10, le=3_600_000, description="From leaving the gate to the deadline."
@@ -255,7 +255,7 @@ class ClaimSettings(Settings):
 class ReplicaSettings(Settings):
     """One HTTP process."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_REPLICA_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_REPLICA_")
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     backlog: int = Field(
@@ -352,7 +352,7 @@ class ReplicaSettings(Settings):
 class WorkerSettings(Settings):
     """One order worker."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_WORKER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_WORKER_")
 
     host: str = Field("127.0.0.1", description="Where /healthz and /metrics listen.")
     batch_rows_max: int = Field(500, ge=1, le=5_000, description="Orders in one transaction.")
@@ -392,7 +392,7 @@ class WorkerSettings(Settings):
 class CacheSettings(Settings):
     """The cached reads of one process."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CACHE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CACHE_")
 
     timeout_ms: int = Field(
         1_000, ge=1, le=3_600_000, description="A longer call to the cache has failed."
@@ -449,7 +449,7 @@ class CacheSettings(Settings):
 class BloomSettings(Settings):
     """The size of the filters, and how they are rebuilt."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_BLOOM_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_BLOOM_")
 
     false_positives: float = Field(0.01, ge=1e-6, lt=0.5, description="Share at full capacity.")
     headroom: float = Field(
@@ -470,7 +470,7 @@ class BloomSettings(Settings):
 class LockSettings(Settings):
     """The general lock."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LOCK_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_LOCK_")
 
     lease_ms: int = Field(
         30_000, ge=100, le=3_600_000, description="A lock's life, unless renewed."
@@ -495,7 +495,7 @@ class LockSettings(Settings):
 class LifecycleSettings(Settings):
     """Orders after they are rows, and the sweeper that looks after them in every worker."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_ORDER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_ORDER_")
 
     unpaid_timeout_s: int = Field(
         1_800, ge=1, le=315_360_000, description="An order unpaid for longer is void."
@@ -518,7 +518,7 @@ class LifecycleSettings(Settings):
 class CatalogSettings(Settings):
     """Shops, vouchers and blogs, and how long the cache may answer for MySQL."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CATALOG_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_CATALOG_")
 
     hot_shops: int = Field(8, ge=0, le=10_000, description="The most sold shops, kept warm.")
     shop_ttl_s: float = Field(
@@ -567,7 +567,7 @@ class CatalogSettings(Settings):
 class PictureSettings(Settings):
     """Pictures that users send."""
 
-    model_config = SettingsConfigDict(env_prefix="FLASHSALE_PICTURES_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLASHSALE_PICTURES_")
 
     folder: str = Field(
         "", description="Where they are kept, for all replicas; unset: none is taken."

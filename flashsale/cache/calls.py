@@ -15,8 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
-from flashsale.cache.bits import Id
-from flashsale.cache.bloom import Bloom
+from flashsale.cache.bloom import Bloom, Id
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import Call, script
 from flashsale.settings import CacheSettings

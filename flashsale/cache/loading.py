@@ -21,7 +21,7 @@ from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
 from flashsale.buckets import LATENCY_S, Buckets
-from flashsale.cache.bits import Id
+from flashsale.cache.bloom import Id
 from flashsale.cache.entry import NULL, Entry, Source, pack, unpack
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import Call, script

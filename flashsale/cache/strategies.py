@@ -15,8 +15,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from flashsale import keys
-from flashsale.cache.bits import Id
-from flashsale.cache.bloom import Bloom
+from flashsale.cache.bloom import Bloom, Id
 from flashsale.cache.calls import CacheCalls, Want
 from flashsale.cache.entry import NULL, Cached, Entry, Source, unpack
 from flashsale.cache.loading import (

@@ -57,7 +57,7 @@ class CapacityRequest:
 
 
 @dataclass(frozen=True)
-class Trial:
+class RateTrial:
     """One storm at a rate: whether all held, and what it came to."""
 
     per_s: float
@@ -86,7 +86,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Found:
+class Capacity:
     """What all trials together say. The capacity is at least `holds_per_s` and below
     `fails_per_s`; either is None where no such rate was found."""
 
@@ -115,7 +115,7 @@ def _rate(per_s: float) -> str:
 # What to try next. Pure ---------------------------------------------------------------------------
 
 
-def verdict_of(trials: Sequence[Trial], repeats: int) -> bool | None:
+def verdict_of(trials: Sequence[RateTrial], repeats: int) -> bool | None:
     """Whether the rate of these trials holds; None where that is not decided yet. Pure.
 
     Where the generator cannot be believed nobody knows, and it is tried again; more often than
@@ -130,16 +130,16 @@ def verdict_of(trials: Sequence[Trial], repeats: int) -> bool | None:
     return None
 
 
-def found_by(trials: Sequence[Trial], repeats: int) -> Found:
+def found_by(trials: Sequence[RateTrial], repeats: int) -> Capacity:
     """What trials say. A rate above one that does not hold says nothing more. Pure."""
     verdicts = _verdicts(trials, repeats)
     fails = min((rate for rate, holds in verdicts.items() if holds is False), default=None)
     holding = [rate for rate, holds in verdicts.items() if holds and (not fails or rate < fails)]
     why = next((it.why for it in trials if it.per_s == fails and not it.holds), "")
-    return Found(max(holding, default=None), fails, why, repeats)
+    return Capacity(max(holding, default=None), fails, why, repeats)
 
 
-def next_rate(request: CapacityRequest, trials: Sequence[Trial]) -> float | None:
+def next_rate(request: CapacityRequest, trials: Sequence[RateTrial]) -> float | None:
     """The rate of the next trial, None where there is none to be made. Pure.
 
     1. A rate that is not decided is tried again.
@@ -166,7 +166,7 @@ def next_rate(request: CapacityRequest, trials: Sequence[Trial]) -> float | None
     return between if found.holds_per_s < between < found.fails_per_s else None
 
 
-def _verdicts(trials: Sequence[Trial], repeats: int) -> dict[float, bool | None]:
+def _verdicts(trials: Sequence[RateTrial], repeats: int) -> dict[float, bool | None]:
     rates = dict.fromkeys(trial.per_s for trial in trials)
     return {rate: verdict_of([t for t in trials if t.per_s == rate], repeats) for rate in rates}
 
@@ -210,14 +210,14 @@ def _written(stage: Stage, factor: Fraction) -> str:
 # Trials -------------------------------------------------------------------------------------------
 
 
-def run_capacity(request: CapacityRequest, teller: Teller = SILENT) -> tuple[Found, ExitCode]:
+def run_capacity(request: CapacityRequest, teller: Teller = SILENT) -> tuple[Capacity, ExitCode]:
     """What was found, and what the process that asked is to exit with: that of a violation where
     one was found, 8 where no rate holds. Raises UsageError before anything is started.
 
     capacity.json and capacity.md are written after each trial: whoever stops it has what there is.
     """
     at_rate(request.scenario, next_rate(request, []) or RATE_MIN)
-    trials: list[Trial] = []
+    trials: list[RateTrial] = []
     while (per_s := next_rate(request, trials)) is not None:
         trial = _tried(request, per_s, trials)
         trials.append(trial)
@@ -229,7 +229,7 @@ def run_capacity(request: CapacityRequest, teller: Teller = SILENT) -> tuple[Fou
     return found, ExitCode.PASS if found.holds_per_s is not None else ExitCode.NOTHING_JUDGED
 
 
-def told(trial: Trial) -> str:
+def told(trial: RateTrial) -> str:
     """A trial in a line."""
     p99 = "" if trial.p99_ms is None else f", p99 {trial.p99_ms:,.1f} ms"
     verdict = "holds" if trial.holds else f"does not hold: {trial.why}"
@@ -248,7 +248,7 @@ class _Witness(Teller):
         self.summary = found.summary or self.summary
 
 
-def _tried(request: CapacityRequest, per_s: float, before: Sequence[Trial]) -> Trial:
+def _tried(request: CapacityRequest, per_s: float, before: Sequence[RateTrial]) -> RateTrial:
     repeat = sum(trial.per_s == per_s for trial in before)
     named = f"{per_s:.{_DIGITS}f}".rstrip("0").rstrip(".")
     out = request.out / f"rate-{named}-{repeat + 1}"
@@ -266,8 +266,8 @@ def _tried(request: CapacityRequest, per_s: float, before: Sequence[Trial]) -> T
         raise StoppedError(f"interrupted; what was found is in {request.out}", code)
     summary = witness.summary
     if summary is None:
-        return Trial(per_s, code, _WHY.get(code, "the storm left no summary"), run=str(out))
-    return Trial(
+        return RateTrial(per_s, code, _WHY.get(code, "the storm left no summary"), run=str(out))
+    return RateTrial(
         per_s,
         code,
         _why(code, summary),
@@ -298,7 +298,7 @@ def _why(code: ExitCode, summary: Summary) -> str:
     return _WHY.get(code, f"exit code {int(code)}")
 
 
-def _write(request: CapacityRequest, trials: Sequence[Trial]) -> None:
+def _write(request: CapacityRequest, trials: Sequence[RateTrial]) -> None:
     found = found_by(trials, request.repeats)
     document = {
         "schema": 1,
@@ -318,7 +318,7 @@ def _write(request: CapacityRequest, trials: Sequence[Trial]) -> None:
     write_file(request.out / "capacity.md", "\n".join([*lines, ""]).encode())
 
 
-def table(trials: Sequence[Trial]) -> tuple[list[str], list[list[str]]]:
+def table(trials: Sequence[RateTrial]) -> tuple[list[str], list[list[str]]]:
     """Head and rows, a trial each, by rate. Pure."""
     rows = [
         [

@@ -12,9 +12,18 @@ from flashsale.campaign.chaos_trial import TrialRequest, tried
 from flashsale.campaign.teller import SILENT, Teller
 from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.faults.controls import Control
-from flashsale.faults.schedule import EVERYTHING, Asked, as_tables, compose, shrink
+from flashsale.faults.seeds import (
+    EVERYTHING,
+    Asked,
+    Fate,
+    Trial,
+    as_tables,
+    compose,
+    exit_code_of,
+    markdown,
+    shrink,
+)
 from flashsale.faults.shim import compiler
-from flashsale.faults.trials import Fate, Trial, exit_code_of, markdown
 from flashsale.run.folder import write_file
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.scenario import Scenario

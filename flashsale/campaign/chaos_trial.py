@@ -17,15 +17,14 @@ from flashsale.campaign.storming import StoppedError, StormRequest
 from flashsale.campaign.teller import JudgedRun, StormRun, Teller
 from flashsale.errors import ExitCode, FlashsaleError, UsageError
 from flashsale.faults.controls import Control
-from flashsale.faults.schedule import REPLICAS, WORKERS
-from flashsale.faults.trials import SOLD_BEHIND, Trial
+from flashsale.faults.seeds import REPLICAS, SOLD_BEHIND, WORKERS, Trial
 from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts_file import Record, read_record
 from flashsale.run.folder import RunFolder
 from flashsale.run.parts import FaultRecord, read_faults
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.scenario import Scenario
-from flashsale.seeding.sessions import read_tokens
+from flashsale.seeding.sessions import read_seeded_tokens
 from flashsale.stack.state import StackState
 from flashsale.verify.finding import CheckResult, Finding
 
@@ -147,7 +146,7 @@ class _Witness(Teller):
         count, sent = self._scenario.load.user_count, self.recovery.sent
         began_s = time.monotonic()
         with httpx.Client(timeout=_ANSWER_S) as client:
-            for _, token in islice(read_tokens(self._tokens), count, None):
+            for _, token in islice(read_seeded_tokens(self._tokens), count, None):
                 if time.monotonic() > began_s + self._within_s:
                     break
                 outcome = _outcome(client, url, token)

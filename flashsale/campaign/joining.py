@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from flashsale.campaign.demands import ensure_seats
+from flashsale.campaign.judging import ensure_seats
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import FlashsaleError, UnreachableError, UsageError, one_line
@@ -79,7 +79,7 @@ class Link:
         self._place = parts.hostname, parts.port or 80
         self._url, self._silence_s = url, settings.silence_s
         self._headers = {"authorization": settings.secret.get_secret_value()}
-        self._lines: dict[int, http.client.HTTPConnection] = {}  # by thread
+        self._connections: dict[int, http.client.HTTPConnection] = {}  # by thread
 
     def __repr__(self) -> str:
         return f"<Link {self._url}>"
@@ -89,8 +89,8 @@ class Link:
 
     def __exit__(self, *_: object) -> None:
         """Close every connection; no thread asks any more."""
-        for line in self._lines.values():
-            line.close()
+        for connection in self._connections.values():
+            connection.close()
 
     def call(
         self,
@@ -119,14 +119,14 @@ class Link:
                 time.sleep(_AGAIN_S)
 
     def _once(self, path: str, body: bytes | None) -> bytes:
-        line = self._lines.get(threading.get_ident())
-        if line is None:
-            line = http.client.HTTPConnection(*self._place, timeout=_CALL_S)
-            self._lines[threading.get_ident()] = line
-            line.connect()
-            line.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        line.request("GET" if body is None else "POST", path, body, self._headers)
-        response = line.getresponse()
+        connection = self._connections.get(threading.get_ident())
+        if connection is None:
+            connection = http.client.HTTPConnection(*self._place, timeout=_CALL_S)
+            self._connections[threading.get_ident()] = connection
+            connection.connect()
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.request("GET" if body is None else "POST", path, body, self._headers)
+        response = connection.getresponse()
         answer: bytes = response.read()
         if response.status == _OK:
             return answer
@@ -145,16 +145,16 @@ class Link:
         raise UsageError(f"{self._url} answered {response.status} ({told}); is it a rendezvous?")
 
     def _hang_up(self) -> None:
-        line = self._lines.pop(threading.get_ident(), None)
-        if line is not None:
-            line.close()
+        connection = self._connections.pop(threading.get_ident(), None)
+        if connection is not None:
+            connection.close()
 
     def post(self, path: str, told: dict[str, object], **how: Any) -> Any:
         """The JSON that is answered to JSON."""
         return orjson.loads(self.call(path, orjson.dumps(told), **how))
 
 
-class Attendance:
+class Presence:
     """A shard at its rendezvous, as the storm knows it, and the thread that reports."""
 
     def __init__(self, link: Link, ticket: str, name: str, plan_hash: str) -> None:
@@ -170,7 +170,7 @@ class Attendance:
     clock: ClockReading | None
 
     def __repr__(self) -> str:
-        return f"<Attendance {self.name} ready={self._is_ready} stopping={self._stopping!r}>"
+        return f"<Presence {self.name} ready={self._is_ready} stopping={self._stopping!r}>"
 
     def start(self) -> None:
         """Report for the first time, then again and again. Raises UsageError where the plan is not
@@ -278,7 +278,7 @@ def storm_as_shard(
             task = _fetched(link, told, Path(folder))
             ensure_seats(given.processes, shard, task.scenario.load.seats)
             plan_hash = task.plan_hash if scenario is None else _hash_of(scenario, task)
-            left.append(Attendance(link, ticket, task.name, plan_hash))
+            left.append(Presence(link, ticket, task.name, plan_hash))
             left[0].start()
             teller.say(f"shard {shard} of {task.scenario.name}, waits for the others")
             request = StormRequest(
@@ -302,15 +302,15 @@ def storm_as_shard(
 
 
 @contextmanager
-def _leaving(link: Link, ticket: str) -> Iterator[list[Attendance]]:
+def _leaving(link: Link, ticket: str) -> Iterator[list[Presence]]:
     """Tell the rendezvous where the block ends early, so that nobody waits for this shard."""
-    left: list[Attendance] = []
+    left: list[Presence] = []
     try:
         yield left
     except BaseException as error:
-        fired = any(attendance.fired for attendance in left)
-        for attendance in left:
-            attendance.end()
+        fired = any(presence.fired for presence in left)
+        for presence in left:
+            presence.end()
         why = "interrupted"
         if isinstance(error, Exception):
             why = str(error) if isinstance(error, FlashsaleError) else repr(error)

@@ -20,7 +20,7 @@ from flashsale.campaign.teller import SILENT, Teller
 from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.faults.fault import Rebuilt, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for
-from flashsale.faults.network import Relay, links_of
+from flashsale.faults.outside import Relay, links_of
 from flashsale.faults.shim import install, needs_shim
 from flashsale.run.folder import ensure_run_folder
 from flashsale.scenario.scenario import Scenario
@@ -28,10 +28,9 @@ from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings
 from flashsale.seeding.warm import await_warmed, drop_shops, expire_shops, warm
 from flashsale.settings import CatalogSettings
-from flashsale.stack.launch import start_detached, stop_stack
 from flashsale.stack.port import LOOPBACK
 from flashsale.stack.settings import StackSettings
-from flashsale.stack.state import StackState
+from flashsale.stack.state import StackState, start_detached, stop_stack
 
 REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
 _OTHERS = ("FLASHSALE_LEDGER_URL", "FLASHSALE_CACHE_URL", "FLASHSALE_MYSQL_URL")
@@ -132,10 +131,10 @@ def _making(folder: Path, scenario: Scenario, relay: Relay | None, teller: Telle
 
 
 def _rebuilt(state: StackState, run: Path | None) -> Rebuilt:
-    return told_of(rebuild(Stores.of(state), apply=True, run=run))
+    return _told_of(rebuild(Stores.of(state), apply=True, run=run))
 
 
-def told_of(report: RebuildReport) -> Rebuilt:
+def _told_of(report: RebuildReport) -> Rebuilt:
     """What a rebuild came to, in a line. Pure."""
     gone = report.gone or ()
     named = f"{', '.join(map(str, gone[:_NAMED]))}{', …' * (len(gone) > _NAMED)}"
@@ -219,7 +218,7 @@ def _undisturbed() -> Iterator[None]:
 
 def _prepare(request: RehearsalRequest, folder: Path, state: StackState, teller: Teller) -> None:
     scenario, stores = request.storm.scenario, Stores.of(state)
-    settings = seed_settings(scenario)
+    settings = _seed_settings(scenario)
     settings = replace(settings, users=settings.users + request.spare_users)
     teller.say(f"seeding {settings.users:,} users, {_goods(scenario, settings)}; warming them")
     with teller.working("seed") as progress:
@@ -254,7 +253,7 @@ def _age(entries: str, shops: range, state: StackState, teller: Teller) -> None:
         (drop_shops if entries == "absent" else expire_shops)(cache, shops)
 
 
-def seed_settings(scenario: Scenario) -> SeedSettings:
+def _seed_settings(scenario: Scenario) -> SeedSettings:
     """The data set that a scenario needs. Pure, but for what the environment says of seeding."""
     settings, sale = SeedSettings(), scenario.sale
     if scenario.needs_users:

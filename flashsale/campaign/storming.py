@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from flashsale.books import ShopBooks
-from flashsale.campaign.demands import EarlierRun
+from flashsale.campaign.judging import EarlierRun
 from flashsale.campaign.loads import LoadCount
 from flashsale.campaign.stores import Stores, record_stack
 from flashsale.campaign.teller import SILENT, StormRun, Teller
@@ -56,7 +56,7 @@ from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import ending
 from flashsale.verify.observation import Baseline
 from flashsale.verify.observation import take as take_stores_baseline
-from flashsale.verify.shop import take_baseline
+from flashsale.verify.shop_baseline import take_baseline
 from flashsale.verify.shop_rows import UnfitError
 
 if TYPE_CHECKING:  # its relays and watchers are for storms with faults, on a stack of our own
@@ -126,22 +126,7 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     if request.state_dir is not None:
         record_stack(folder.path, request.state_dir)
     loads = count_of_loads(request)
-    assignment = Assignment(
-        scenario=scenario,
-        target=target,
-        folder=folder,
-        units=units,
-        workers=request.processes,
-        aborts=request.aborts,
-        asks_after=asks_after,
-        verify_awaited=request.verify_awaited,
-        plan=request.plan,
-        shard=request.shard,
-        start_at_us=request.start_at_us,
-        rendezvous=request.rendezvous,
-        calibration=_calibration(request),
-        columns=columns,
-    )
+    assignment = _assignment(request, target, asks_after, folder, units, columns)
     _tell_start(request, teller)
     with interrupts() as taken:
         with (
@@ -161,6 +146,33 @@ def run_storm(request: StormRequest, teller: Teller = SILENT) -> StormRun:
     run = StormRun(summary, folder)
     teller.stormed(run)
     return run
+
+
+def _assignment(
+    request: StormRequest,
+    target: Target,
+    asks_after: bool,
+    folder: RunFolder,
+    units: Mapping[int, int] | None,
+    columns: Mapping[int, Mapping[str, str]],
+) -> Assignment:
+    """What the storm is given: what was asked for, and what was found before it."""
+    return Assignment(
+        scenario=request.scenario,
+        target=target,
+        folder=folder,
+        units=units,
+        processes=request.processes,
+        aborts=request.aborts,
+        asks_after=asks_after,
+        verify_awaited=request.verify_awaited,
+        plan=request.plan,
+        shard=request.shard,
+        start_at_us=request.start_at_us,
+        rendezvous=request.rendezvous,
+        calibration=_calibration(request),
+        columns=columns,
+    )
 
 
 def reported(
@@ -343,7 +355,7 @@ def baseline_taken(request: StormRequest, teller: Teller) -> Baseline | None:
             case None:
                 raise UnreachableError("the stores are not known")
             case ShopBooks() as books:
-                return take_baseline(books, sale.units_by_voucher())
+                return take_baseline(books, sale.units_by_voucher(), sale.quantity)
             case stores:
                 vouchers = list(sale.voucher_ids)
                 return take_stores_baseline(stores.ledger_url, stores.mysql_url, vouchers)

@@ -8,7 +8,7 @@ from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.run.folder import RunFolder
 from flashsale.run.summary import Summary
-from flashsale.seeding.settings import Progress, Silent
+from flashsale.seeding.settings import Silent, StageProgress
 from flashsale.stack.state import StackState
 from flashsale.storm.attack.attack import ShowProgress
 from flashsale.verify.finding import Judgement
@@ -51,7 +51,7 @@ class Teller:
         """One line worth reading."""
 
     @contextmanager
-    def working(self, command: str) -> Iterator[Progress]:
+    def working(self, command: str) -> Iterator[StageProgress]:
         """`seed` or `warm` is at work for the time of the block."""
         yield Silent()
 

@@ -18,9 +18,17 @@ from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached, Source
 from flashsale.cache.indexes import Member
 from flashsale.cache.strategies import Strategy
-from flashsale.catalog.feed import Feeds, Scroll
-from flashsale.catalog.form import NewBlog
-from flashsale.catalog.page import Page, Record, assemble, extended, record, shape_of, slowest
+from flashsale.catalog.json import (
+    NewBlog,
+    Page,
+    Record,
+    assemble,
+    extended,
+    record,
+    shape_of,
+    slowest,
+)
+from flashsale.catalog.people import Feeds, Scroll
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
 from flashsale.settings import CatalogSettings

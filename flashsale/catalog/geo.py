@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from flashsale import keys
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Source
-from flashsale.catalog.form import LATITUDE_MAX
+from flashsale.catalog.json import LATITUDE_MAX
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import Call, script
 from flashsale.settings import CatalogSettings

@@ -15,10 +15,19 @@ from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached
 from flashsale.cache.loading import Limit
 from flashsale.cache.strategies import Strategy
-from flashsale.catalog.form import NewShop, ShopChange
 from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.json import (
+    NewShop,
+    Page,
+    Record,
+    ShopChange,
+    assemble,
+    bodies,
+    extended,
+    record,
+    shape_of,
+)
 from flashsale.catalog.names import ShopNames
-from flashsale.catalog.page import Page, Record, assemble, bodies, extended, record, shape_of
 from flashsale.errors import Unavailable
 from flashsale.settings import CatalogSettings
 from flashsale.storage.mysql import Database

@@ -17,8 +17,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached
 from flashsale.cache.strategies import Strategy
-from flashsale.catalog.form import NewSale, NewVoucher
-from flashsale.catalog.page import Record, record, shape_of
+from flashsale.catalog.json import NewSale, NewVoucher, Record, record, shape_of
 from flashsale.catalog.shop import Shops
 from flashsale.errors import Unavailable
 from flashsale.seckill.sale import Terms, open_sale

@@ -1,6 +1,7 @@
 """Options that several commands share: the system that they work on."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -51,118 +52,105 @@ def _store(option: str, variable: str) -> Callable[[str | None], str | None]:
     return check
 
 
+_system = partial(typer.Option, rich_help_panel="System")
+
 StateDir = Annotated[
     Path,
-    typer.Option(
+    _system(
         "--state-dir",
         envvar="FLASHSALE_STATE_DIR",
         help="Where a stack keeps its data, logs and stack.json.",
         show_default=True,
-        rich_help_panel="System",
     ),
 ]
 RunStateDir = Annotated[
     Path | None,
-    typer.Option(
+    _system(
         "--state-dir",
         envvar="FLASHSALE_STATE_DIR",
         help="The state folder of the stack that was stormed.",
         show_default="the run's own, else .flashsale",
-        rich_help_panel="System",
     ),
 ]
 LedgerUrl = Annotated[
     str | None,
-    typer.Option(
+    _system(
         "--ledger-url",
         envvar="FLASHSALE_LEDGER_URL",
         callback=_store("--ledger-url", "FLASHSALE_LEDGER_PASSWORD"),
         help="The Redis that must lose nothing.",
-        rich_help_panel="System",
     ),
 ]
 Durable = Annotated[
     Durability | None,
-    typer.Option(
+    _system(
         "--durability",
         envvar="FLASHSALE_STACK_DURABILITY",
         help="When the ledger acknowledges an order: `always` when it is on the disk, `everysec` "
         "up to two seconds before, which a power cut loses, `replicated` when it is on the disk "
         "and a replica has it, so that a failover loses none.",
         show_default="always",
-        rich_help_panel="System",
     ),
 ]
 CacheUrl = Annotated[
     str | None,
-    typer.Option(
+    _system(
         "--cache-url",
         envvar="FLASHSALE_CACHE_URL",
         callback=_store("--cache-url", "FLASHSALE_CACHE_PASSWORD"),
         help="The Redis that may lose everything.",
-        rich_help_panel="System",
     ),
 ]
 MySQLUrl = Annotated[
     str | None,
-    typer.Option(
+    _system(
         "--mysql-url",
         envvar="FLASHSALE_MYSQL_URL",
         callback=_store("--mysql-url", "FLASHSALE_MYSQL_PASSWORD"),
         help="mysql://user:password@host:port/database of MySQL 8 or MariaDB.",
-        rich_help_panel="System",
     ),
 ]
 BooksUrl = Annotated[
     str | None,
-    typer.Option(
+    _system(
         "--books-url",
         envvar="FLASHSALE_BOOKS_URL",
         callback=_store("--books-url", "FLASHSALE_BOOKS_PASSWORD"),
         help="The database of somebody's shop, in place of its file's books.url.",
-        rich_help_panel="System",
     ),
 ]
 BooksRedisUrl = Annotated[
     str | None,
-    typer.Option(
+    _system(
         "--books-redis-url",
         envvar="FLASHSALE_BOOKS_REDIS_URL",
         callback=_store("--books-redis-url", "FLASHSALE_BOOKS_REDIS_PASSWORD"),
         help="The Redis of somebody's shop, in place of its file's books.redis.url.",
-        rich_help_panel="System",
     ),
 ]
 TargetFile = Annotated[
     str | None,
-    typer.Option(
+    _system(
         "--target",
         metavar="SHOP",
         help="The .toml that describes somebody's shop, or a preset's name.",
-        rich_help_panel="System",
     ),
 ]
 CaFile = Annotated[
     Path | None,
-    typer.Option(
-        "--ca", help="What an https:// target is checked against.", rich_help_panel="System"
-    ),
+    _system("--ca", help="What an https:// target is checked against."),
 ]
 CertFile = Annotated[
     Path | None,
-    typer.Option(
-        "--cert", help="The certificate to show to an https:// target.", rich_help_panel="System"
-    ),
+    _system("--cert", help="The certificate to show to an https:// target."),
 ]
 KeyFile = Annotated[
     Path | None,
-    typer.Option("--key", help="The key of --cert, in a file.", rich_help_panel="System"),
+    _system("--key", help="The key of --cert, in a file."),
 ]
 Insecure = Annotated[
     bool,
-    typer.Option(
-        "--insecure", help="Take any certificate of the target's.", rich_help_panel="System"
-    ),
+    _system("--insecure", help="Take any certificate of the target's."),
 ]
 
 
@@ -178,11 +166,10 @@ def tls_of(ca: Path | None, cert: Path | None, key: Path | None, insecure: bool)
 
 BaseUrl = Annotated[
     str | None,
-    typer.Option(
+    _system(
         "--base-url",
         envvar="FLASHSALE_BASE_URL",
         help="Where the sale answers: http://, https:// or unix:/path/of/socket.",
-        rich_help_panel="System",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

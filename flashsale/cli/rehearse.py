@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from flashsale import logs
-from flashsale.campaign.demands import aborting, exercising, only_thresholds, requiring
+from flashsale.campaign.judging import aborting, exercising, only_thresholds, requiring
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
 from flashsale.campaign.storming import StormRequest
 from flashsale.campaign.teller import JudgedRun, StormRun
 from flashsale.cli.options import Durable
-from flashsale.cli.panels import show_when_filled
+from flashsale.cli.run import show
+from flashsale.cli.status import show_when_filled
 from flashsale.cli.storm_options import (
     AbortIf,
     Baseline,
@@ -32,7 +33,6 @@ from flashsale.cli.storm_options import (
     required,
 )
 from flashsale.cli.terminal import TerminalTeller, console, tell, tell_workflow
-from flashsale.cli.verify import show
 from flashsale.errors import UsageError
 from flashsale.report.console import print_summary
 from flashsale.stack.state import StackState

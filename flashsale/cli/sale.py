@@ -36,7 +36,7 @@ from flashsale.seckill.control import (
 )
 from flashsale.seckill.journal import Line
 from flashsale.seckill.sale import OPEN, PAUSED, Terms, read_terms
-from flashsale.seeding.stores import Stores, opened
+from flashsale.seeding.stores import OpenStores, opened
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import call
 
@@ -65,7 +65,9 @@ def _root(context: typer.Context) -> None:
 
 
 @contextmanager
-def working_on(state_dir: Path, ledger_url: str | None, mysql_url: str | None) -> Iterator[Stores]:
+def working_on(
+    state_dir: Path, ledger_url: str | None, mysql_url: str | None
+) -> Iterator[OpenStores]:
     """The stores that are named, else the stack's; their trouble is one line, exit 7."""
     # The cache is none of these commands' business: who names the other two has named enough.
     with opened(find_stores(state_dir, ledger_url, ledger_url, mysql_url)) as stores:
@@ -143,7 +145,7 @@ def _moment(unix_ms: int | None) -> str | None:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="seconds")
 
 
-def _sales(stores: Stores) -> list[_Sale]:
+def _sales(stores: OpenStores) -> list[_Sale]:
     terms = {each.voucher_id: each for each in read_terms(stores.pool)}
     vouchers = sorted({*terms, *loaded_sales(stores.ledgers)})
     seconds, micros = call(stores.ledgers.home.time)
@@ -325,11 +327,11 @@ def close(
     )
 
 
-def _control(stores: Stores, by: str | None) -> SaleControl:
+def _control(stores: OpenStores, by: str | None) -> SaleControl:
     return SaleControl(stores.pool, stores.ledgers, actor(by))
 
 
-def _chosen(stores: Stores, vouchers: Sequence[int] | None, every: bool) -> Sequence[int]:
+def _chosen(stores: OpenStores, vouchers: Sequence[int] | None, every: bool) -> Sequence[int]:
     if bool(vouchers) == every:
         raise UsageError("expected vouchers or --all; see `flashsale sale list`")
     return loaded_sales(stores.ledgers) if every else list(dict.fromkeys(vouchers or ()))

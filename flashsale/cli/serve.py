@@ -8,7 +8,6 @@ from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Self
 
 import typer
@@ -26,9 +25,9 @@ from flashsale.keys import SINGLE
 from flashsale.model import Durability
 from flashsale.observe.prometheus import PrivateObservers
 from flashsale.settings import LedgerSettings, check_environment
-from flashsale.stack.launch import start_detached
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import Stack
+from flashsale.stack.state import start_detached
 from flashsale.stack.supervisor import Supervisor
 from flashsale.store_urls import layout_of
 
@@ -177,12 +176,7 @@ class PlainWatcher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing was put up that has to be taken down."""
 
 
@@ -218,12 +212,7 @@ class LiveWatcher(PlainWatcher):
                 self._live = _live(drawn)
             self._live.update(drawn, refresh=True)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             with suppress(OSError):
                 self._live.stop()

@@ -1,5 +1,5 @@
-"""`flashsale storm`: the load of a scenario on a running sale, its record and its report; and
-`flashsale rendezvous`, where the shards of one meet."""
+"""`flashsale storm`: the load of a scenario on a running sale, its record and its report;
+`rendezvous`, where the shards of one meet; and `target`, what one would ask of somebody's shop."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from flashsale.books import ShopBooks
-from flashsale.campaign.demands import aborting, only_thresholds, requiring
 from flashsale.campaign.joining import ShardRequest, storm_as_shard
+from flashsale.campaign.judging import aborting, only_thresholds, requiring
 from flashsale.campaign.rendezvous import Place, run_rendezvous
 from flashsale.campaign.stores import (
     DEFAULT_STATE_DIR,
@@ -21,6 +21,7 @@ from flashsale.campaign.stores import (
 )
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.campaign.teller import StormRun
+from flashsale.campaign.trying import mission_to_try, scenario_to_try, try_books, try_steps
 from flashsale.cli.options import (
     BaseUrl,
     BooksRedisUrl,
@@ -51,6 +52,7 @@ from flashsale.cli.storm_options import (
     ScenarioName,
     ShardOption,
     StartAt,
+    Tokens,
     Workers,
     chosen,
     doubtful,
@@ -60,22 +62,13 @@ from flashsale.cli.storm_options import (
     required,
     shard_named,
 )
-from flashsale.cli.terminal import TerminalTeller, tell_workflow
-from flashsale.errors import UnreachableError, UsageError
+from flashsale.cli.terminal import TerminalTeller, tell, tell_workflow
+from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.scenario.target import Tls
 from flashsale.storm.attack.stopping import ignore_signals
 from flashsale.storm.crew.shard import SHARDS_MAX
 from flashsale.verify.stores import connect
-
-Tokens = Annotated[
-    Path | None,
-    typer.Option(
-        help="The users' tokens.",
-        show_default=f"{TOKENS} in the state folder",
-        rich_help_panel="Workload",
-    ),
-]
 
 
 def command(
@@ -140,7 +133,7 @@ def command(
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
     where = find_base_url(state_dir, base_url)
-    named = StoreUrls(ledger_url, cache_url, mysql_url, books_url, books_redis_url, tls)
+    named = _NamedStores(ledger_url, cache_url, mysql_url, books_url, books_redis_url, tls)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
@@ -209,7 +202,7 @@ def rendezvous(
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
     where = find_base_url(state_dir, base_url)
-    named = StoreUrls(ledger_url, cache_url, mysql_url, books_url, books_redis_url)
+    named = _NamedStores(ledger_url, cache_url, mysql_url, books_url, books_redis_url)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
@@ -232,7 +225,7 @@ def _end(run: StormRun) -> NoReturn:
 
 
 @dataclass(frozen=True)
-class StoreUrls:
+class _NamedStores:
     """The stores that somebody named on a command line."""
 
     ledger: str | None
@@ -271,3 +264,72 @@ def _greet(stores: Stores) -> None:
     """See that the stores that somebody named are there, before a storm that needs them to tell."""
     with connect(stores.ledger_url, stores.mysql_url):
         pass
+
+
+# Before a storm ----------------------------------------------------------------------------------
+
+target_command = typer.Typer(
+    help="Somebody's shop: what a file of it says, and what is understood."
+)
+
+
+@target_command.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@target_command.command("check")
+def check(
+    shop: Annotated[str, typer.Argument(help="The .toml of the shop, or a preset's name.")],
+    voucher: Annotated[int, typer.Option(help="What is claimed.", min=1)] = 1,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="The users' file.", show_default=f"{TOKENS} in the state folder"),
+    ] = None,
+    base_url: BaseUrl = None,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    books_url: BooksUrl = None,
+    books_redis_url: BooksRedisUrl = None,
+    ca: CaFile = None,
+    cert: CertFile = None,
+    key: KeyFile = None,
+    insecure: Insecure = False,
+) -> None:
+    """Send one request of each kind as the first user, and show what was understood.
+
+    It is a real claim: a unit may be sold. The books are read before and after it, and nothing is
+    written there. Exits with 2 where an answer was not understood, or the books are not as the file
+    says, with 7 where they cannot be reached; nothing is sold then.
+    """
+    scenario = scenario_to_try(shop, voucher)
+    where = find_base_url(state_dir, base_url)
+    tls = tls_of(ca, cert, key, insecure)
+    mission = mission_to_try(scenario, where, tokens or state_dir / TOKENS, tls)
+    kept = None
+    if scenario.books is not None:
+        kept = shop_books(scenario.books, where, books_url, books_redis_url, tls)
+        _, trouble = try_books(kept, voucher)
+        if trouble is not None:
+            _end_unread(trouble)
+    tried = list(try_steps(mission))
+    for each in tried:
+        tell(str(each))
+    unread = [each for each in tried if not each.is_understood]
+    trouble = None
+    if kept is not None:
+        lines, trouble = try_books(kept, voucher, tried)
+        for line in lines:
+            tell(f"books: {line}")
+    for each in unread:
+        tell(f"not understood: {each.step}; {each.cure}", err=True)
+    if trouble is not None:
+        _end_unread(trouble)
+    if unread:
+        raise typer.Exit(ExitCode.USAGE)
+
+
+def _end_unread(trouble: FlashsaleError) -> NoReturn:
+    tell(f"books: not read: {trouble}", err=True)
+    is_away = isinstance(trouble, UnreachableError)
+    raise typer.Exit(ExitCode.UNREACHABLE if is_away else ExitCode.USAGE)

@@ -4,12 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flashsale.campaign.demands import (
+from flashsale.campaign.judging import (
     ABORT_IF,
     EXERCISED,
     MAX_REGRESS,
@@ -18,6 +19,7 @@ from flashsale.campaign.demands import (
     ensure_seats,
     parse_regress,
 )
+from flashsale.campaign.stores import TOKENS
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
 from flashsale.run.attempts import PlanColumns
@@ -28,6 +30,11 @@ from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard, sha
 
 PROCESSES_MAX = 64
 
+_workload = partial(typer.Option, rich_help_panel="Workload")
+_machines = partial(typer.Option, rich_help_panel="Machines")
+_judgement = partial(typer.Option, rich_help_panel="Judgement")
+_output = partial(typer.Option, rich_help_panel="Output")
+
 # What is fired ---------------------------------------------------------------------------------
 
 ScenarioName = Annotated[
@@ -36,19 +43,19 @@ ScenarioName = Annotated[
 ]
 Replay = Annotated[
     Path | None,
-    typer.Option(
-        "--replay",
-        metavar="RUN",
-        help="Fire the very plan of this run, in place of a scenario.",
-        rich_help_panel="Workload",
+    _workload(
+        "--replay", metavar="RUN", help="Fire the very plan of this run, in place of a scenario."
     ),
+]
+Tokens = Annotated[
+    Path | None,
+    _workload(help="The users' tokens.", show_default=f"{TOKENS} in the state folder"),
 ]
 Calibrate = Annotated[
     bool,
-    typer.Option(
+    _workload(
         "--calibrate/--no-calibrate",
         help="First find out, in half a second, what this generator can send.",
-        rich_help_panel="Workload",
     ),
 ]
 
@@ -74,41 +81,37 @@ def chosen(
 
 Workers = Annotated[
     int,
-    typer.Option(
+    _machines(
         help="Processes that fire the plan, each its part of the connections.",
         min=1,
         max=PROCESSES_MAX,
-        rich_help_panel="Machines",
     ),
 ]
 StartAt = Annotated[
     str | None,
-    typer.Option(
+    _machines(
         "--start-at",
         metavar="INSTANT",
         help="When the barrier opens, such as 2026-11-23T10:00:00Z.",
-        rich_help_panel="Machines",
     ),
 ]
 ShardOption = Annotated[
     str | None,
-    typer.Option(
+    _machines(
         "--shard",
         metavar="K/N|auto",
         help="Fire part K of N; others fire the others. `auto` takes both from an Indexed Job. "
         "Needs --rendezvous or --start-at.",
-        rich_help_panel="Machines",
     ),
 ]
 RendezvousUrl = Annotated[
     str | None,
-    typer.Option(
+    _machines(
         "--rendezvous",
         metavar="URL",
         envvar="FLASHSALE_RENDEZVOUS_URL",
         help="Where a rendezvous answers: it has scenario, plan, tokens and the instant, and takes "
         "the record.",
-        rich_help_panel="Machines",
     ),
 ]
 
@@ -163,12 +166,11 @@ def ensure_left_to_the_rendezvous(**given: object) -> None:
 
 Require = Annotated[
     list[str] | None,
-    typer.Option(
+    _judgement(
         REQUIRE,
         metavar="THRESHOLD",
         help="What has to hold, such as 'buy.p99<50ms', else exit 4. Repeatable. A rehearsal takes "
         f"'{EXERCISED}CHECK', too: a rule that has to have been put to the test, else exit 8.",
-        rich_help_panel="Judgement",
     ),
 ]
 FailIf = Annotated[
@@ -178,30 +180,27 @@ FailIf = Annotated[
 
 AbortIf = Annotated[
     list[str] | None,
-    typer.Option(
+    _judgement(
         ABORT_IF,
         metavar="CONDITION",
         help="End the storm, and fail, once this becomes true: 'buy.indeterminate.share>20%'.",
-        rich_help_panel="Judgement",
     ),
 ]
 Baseline = Annotated[
     Path | None,
-    typer.Option(
+    _judgement(
         "--baseline",
         metavar="RUN",
         help="An earlier run: what became worse by more than --max-regress exits with 5.",
-        rich_help_panel="Judgement",
     ),
 ]
 MaxRegress = Annotated[
     str | None,
-    typer.Option(
+    _judgement(
         "--max-regress",
         metavar="SHARE",
         help="How much worse a latency, the rate or the share of errors may be.",
         show_default=MAX_REGRESS,
-        rich_help_panel="Judgement",
     ),
 ]
 
@@ -241,17 +240,10 @@ def earlier(scenario: Scenario, run: Path | None, max_regress: str | None) -> Ea
 
 Out = Annotated[
     Path | None,
-    typer.Option(
-        "--out",
-        help="The run folder.",
-        show_default="runs/SCENARIO-TIME",
-        rich_help_panel="Output",
-    ),
+    _output("--out", help="The run folder.", show_default="runs/SCENARIO-TIME"),
 ]
 Csv = Annotated[
     bool,
-    typer.Option("--csv", help="Write attempts.csv, one row an attempt.", rich_help_panel="Output"),
+    _output("--csv", help="Write attempts.csv, one row an attempt."),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No live progress.", rich_help_panel="Output")
-]
+Quiet = Annotated[bool, _output("--quiet", "-q", help="No live progress.")]

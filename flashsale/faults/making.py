@@ -8,12 +8,12 @@ from pathlib import Path
 
 from flashsale.errors import UsageError
 from flashsale.faults.fault import TROUBLES, Fault, Site
-from flashsale.faults.network import OnLink
-from flashsale.faults.processes import (
+from flashsale.faults.outside import (
     SHORT_LEASES,
     Kill,
     MemoryLimit,
     OlderCopy,
+    OnLink,
     PausePastLease,
     Restart,
     Stop,

@@ -133,7 +133,7 @@ _TARGETS_BYTES_MAX = 4 * 1_048_576
 
 
 @dataclass(frozen=True)
-class Target:
+class ScrapeTarget:
     """Who is scraped, under which labels."""
 
     job: str
@@ -147,7 +147,7 @@ class PrometheusServer(Service):
     kind = "prometheus"
 
     def __init__(
-        self, directory: Path, targets: Sequence[Target], *, interval_s: float, log: Path
+        self, directory: Path, targets: Sequence[ScrapeTarget], *, interval_s: float, log: Path
     ) -> None:
         super().__init__("prometheus", directory, log=log)
         self._targets = targets
@@ -159,7 +159,7 @@ class PrometheusServer(Service):
 
     def prepare(self) -> CommandLine:
         binary = binaries.find(binaries.PROMETHEUS)
-        own = Target("prometheus", "prometheus", f"{self.port.host}:{self.port.number}")
+        own = ScrapeTarget("prometheus", "prometheus", f"{self.port.host}:{self.port.number}")
         conf = configuration([*self._targets, own], self._interval_s)
         write_private(self.directory / "prometheus.yml", json.dumps(conf, indent=2))
         arguments = [
@@ -195,7 +195,7 @@ class PrometheusServer(Service):
         return probe.http_status(self.port.host, self.port.number, path, timeout_s) == 200
 
 
-def configuration(targets: Sequence[Target], interval_s: float) -> Mapping[str, Any]:
+def configuration(targets: Sequence[ScrapeTarget], interval_s: float) -> Mapping[str, Any]:
     """Prometheus' configuration, as JSON, which is YAML too. Pure."""
     every, rules = (f"{round(s * 1000)}ms" for s in (interval_s, min(interval_s, RULES_EVERY_S)))
     jobs: dict[str, list[dict[str, Any]]] = {}
@@ -243,7 +243,7 @@ class PrivateObservers:
         own = [(each.kind, each.name, each.port) for each in observed.processes]
         told = [(each.export.job, each.export.instance, each.port) for each in exporters]
         targets = [
-            Target(job, instance, f"{port.reachable_host}:{port.number}")
+            ScrapeTarget(job, instance, f"{port.reachable_host}:{port.number}")
             for job, instance, port in [*own, *told]
         ]
         log = observed.log("prometheus")

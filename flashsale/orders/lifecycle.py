@@ -111,7 +111,7 @@ class Lifecycle:
 
     async def pay(self, order_id: int, user_id: int) -> Change:
         """Pay for an order; money for one that was cancelled goes back."""
-        row = await self._database.run(lambda c: mark_paid(c, order_id, user_id))
+        row = await self._database.run(lambda c: _mark_paid(c, order_id, user_id))
         if row is None:
             return await self._without_row(order_id, user_id)
         return _PAID.get(row.status, Change.TOO_LATE)
@@ -123,7 +123,7 @@ class Lifecycle:
             return await self._without_row(order_id, user_id)
         if row.status == PayStatus.UNPAID:
             await self._until_settled(row)
-            row = await self._database.run(lambda c: mark_cancelled(c, order_id, user_id))
+            row = await self._database.run(lambda c: _mark_cancelled(c, order_id, user_id))
         change = Change.TOO_LATE if row is None else _CANCELLED.get(row.status, Change.TOO_LATE)
         if change is Change.DONE:
             reach("cancel.committed")
@@ -164,7 +164,7 @@ def read_row(connection: Connection, order_id: int, user_id: int) -> OrderRow | 
     return OrderRow(order_id, row.user_id, row.voucher_id, row.status, unix_ms(row.create_time))
 
 
-def mark_paid(connection: Connection, order_id: int, user_id: int) -> OrderRow | None:
+def _mark_paid(connection: Connection, order_id: int, user_id: int) -> OrderRow | None:
     """The order after a payment: paid, or refunded where it had been cancelled before."""
     now = func.now(3)
     if not _move(
@@ -175,7 +175,7 @@ def mark_paid(connection: Connection, order_id: int, user_id: int) -> OrderRow |
     return read_row(connection, order_id, user_id)
 
 
-def mark_cancelled(connection: Connection, order_id: int, user_id: int) -> OrderRow | None:
+def _mark_cancelled(connection: Connection, order_id: int, user_id: int) -> OrderRow | None:
     """The order after a cancellation: cancelled by this or before, or in the way of it."""
     moved = _move(connection, order_id, user_id, PayStatus.UNPAID, PayStatus.CANCELLED, {})
     row = read_row(connection, order_id, user_id)

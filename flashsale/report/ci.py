@@ -16,8 +16,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from flashsale.model import Verdict
 from flashsale.report.wording import amount, change_line, met, ms, share
-from flashsale.run.generator import Health
-from flashsale.run.parts import Latency
+from flashsale.run.parts import Health, Latency
 from flashsale.run.summary import Summary
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from flashsale.model import Verdict, ending
-from flashsale.run.generator import Health
 from flashsale.run.histogram import SAMPLES_BEYOND
-from flashsale.run.parts import Latency
+from flashsale.run.parts import Health, Latency
 from flashsale.run.summary import Change, Comparison, Summary
 from flashsale.scenario.thresholds import ERROR, beside
 

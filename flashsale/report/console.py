@@ -22,8 +22,7 @@ from flashsale.report.wording import (
     said_line,
     share,
 )
-from flashsale.run.generator import Health, WorkerFigures
-from flashsale.run.parts import Latency, ReadFigures
+from flashsale.run.parts import Health, Latency, ReadFigures, WorkerFigures
 from flashsale.run.summary import Comparison, EndpointSummary, LatencyFigures, Summary
 from flashsale.scenario.load import Step
 
@@ -35,7 +34,7 @@ _COLOURS = {
 }
 
 
-def styled(verdict: Verdict) -> Text:
+def _styled(verdict: Verdict) -> Text:
     """In capitals and its colour."""
     return Text(verdict.upper(), style=f"bold {_COLOURS[verdict]}")
 
@@ -56,7 +55,7 @@ def _changes(found: Comparison) -> Table:
         table.add_column(name, justify=side, overflow="fold")
     for change in found.changes:
         before, now = (amount(value, change.unit) for value in (change.before, change.after))
-        table.add_row(change.metric, before, now, change.detail, styled(change.verdict))
+        table.add_row(change.metric, before, now, change.detail, _styled(change.verdict))
     return table
 
 
@@ -200,10 +199,10 @@ def _thresholds(summary: Summary) -> Table:
     for name in ("threshold", "demanded", "found", ""):
         table.add_column(name, overflow="fold")
     for figure in summary.thresholds:
-        table.add_row(figure.metric, figure.condition, figure.detail, styled(figure.verdict))
+        table.add_row(figure.metric, figure.condition, figure.detail, _styled(figure.verdict))
     for figure in summary.aborts:
         metric = f"abort if {figure.metric}"
-        table.add_row(metric, figure.condition, figure.detail, styled(figure.verdict))
+        table.add_row(metric, figure.condition, figure.detail, _styled(figure.verdict))
     return table
 
 
@@ -212,7 +211,7 @@ def _checks(summary: Summary) -> Table:
     for name in ("check", "", "detail"):
         table.add_column(name, overflow="fold")
     for check in summary.rules:
-        table.add_row(check.name, styled(check.verdict), Text(check.detail))
+        table.add_row(check.name, _styled(check.verdict), Text(check.detail))
     return table
 
 
@@ -300,7 +299,7 @@ def _workers(workers: Sequence[WorkerFigures]) -> Text:
 
 
 def _verdict_line(summary: Summary) -> Text:
-    text = styled(summary.verdict)
+    text = _styled(summary.verdict)
     verify = summary.verify
     unverified = not verify.checks and verify.reason is not None and _sells(summary)
     unverified = unverified and summary.shard is None  # `report merge` comes first

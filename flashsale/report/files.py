@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from flashsale.errors import UsageError
-from flashsale.report.charts import Run
+from flashsale.report.charts.chart import Run
 from flashsale.report.ci import junit
 from flashsale.report.html import html
 from flashsale.run.attempts import FIRST, Attempts, PlanColumns

@@ -22,11 +22,10 @@ from markupsafe import Markup, escape
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.report import wording
-from flashsale.report.charts import Chart, Run, charts_of
-from flashsale.report.charts.chart import colour_of
+from flashsale.report.charts.chart import Chart, Run, colour_of
+from flashsale.report.charts.run import charts_of
 from flashsale.report.wording import crowd, headroom_line, lapse, ms, plural, share
-from flashsale.run.generator import Health, Machine
-from flashsale.run.parts import FaultRecord
+from flashsale.run.parts import FaultRecord, Health, Machine
 from flashsale.run.summary import Summary
 from flashsale.storm.figures.conclusion import NOT_VERIFIED
 from flashsale.storm.figures.figures import Figures

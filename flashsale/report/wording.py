@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from flashsale.run.generator import CalibrationFigures
-from flashsale.run.parts import FairnessFigures, SaleFigures, Selling
+from flashsale.run.parts import CalibrationFigures, FairnessFigures, SaleFigures, Selling
 from flashsale.run.summary import Change, LoadFigures, SaidFigures
 
 

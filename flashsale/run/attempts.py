@@ -331,6 +331,7 @@ class Attempts:
 
 
 def label_of(answer: Answer) -> str:
+    """Under what the latency of an attempt that was sent counts: its outcome, CENSORED or LOST."""
     if answer.status is not None:
         return answer.outcome.value
     return CENSORED if answer.error in _CENSORED_BY else LOST

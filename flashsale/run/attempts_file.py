@@ -103,13 +103,13 @@ class AttemptsFile:
 
     def write_results(self, attempts: Attempts) -> None:
         """Write every outcome that has come since the last time."""
-        origin, outcomes = attempts.origin_ns, self.outcomes
         due, sent, done = attempts.due_ns, attempts.sent_ns, attempts.done_ns
-        free = attempts.free_ns
+        origin, free = attempts.origin_ns, attempts.free_ns
         lines: list[str] = []
+        endings: list[Ending] = []
         for i, answer in attempts.settled(self._written):
             outcome, status, order, error, _ = answer
-            outcomes[outcome] += 1
+            endings.append(outcome)
             if status is None or error is not None:
                 lines.append(self._trouble(attempts, i, answer))
                 continue
@@ -126,6 +126,7 @@ class AttemptsFile:
             self._write_spared(attempts.spared)
         if lines:
             self._written += len(lines)
+            self.outcomes.update(endings)
             self._write("".join(lines).encode())
 
     def _write_spared(self, spared: list[int]) -> None:

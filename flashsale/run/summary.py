@@ -14,8 +14,16 @@ from flashsale.errors import ExitCode, worst
 from flashsale.model import ENDINGS, Verdict
 from flashsale.resources import resource
 from flashsale.run.folder import read_file, write_file
-from flashsale.run.generator import GeneratorFigures, Health, Machine
-from flashsale.run.parts import Latency, Part, PersistedLatency, ReadFigures, SaleFigures
+from flashsale.run.parts import (
+    GeneratorFigures,
+    Health,
+    Latency,
+    Machine,
+    Part,
+    PersistedLatency,
+    ReadFigures,
+    SaleFigures,
+)
 from flashsale.scenario.load import Step
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

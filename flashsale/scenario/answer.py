@@ -6,7 +6,8 @@ in `data` sold, and its error messages map to outcomes, which a scenario can ext
 Which answers make a user try again follows from that.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -84,6 +85,12 @@ class Answer(NamedTuple):
     order: str | None = None
     error: str | None = None
     said: str | None = None
+
+
+new_answer: Callable[[tuple[Ending, int | None, str | None, str | None, str | None]], Answer] = (
+    partial(tuple.__new__, Answer)
+)
+"""An answer from its fields, for where each request pays for it."""
 
 
 def excerpt(said: bytes | str) -> str:

@@ -1,7 +1,7 @@
 """What a shop is asked: one request, its texts templates, and the bytes that come of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -77,8 +77,32 @@ class Request(Table):
                 "that is JSON already goes into text, with a content-type among the headers"
             )
         check_headers(self.headers)
-        self.prepared("host", "", {})  # every template is one
+        self.variables({})  # every template is one
         return self
+
+    def variables(self, common: Mapping[str, str]) -> dict[str, set[str]]:
+        """The variables that each part asks for, `common` being headers that it has besides. Raises
+        ValueError for a template that is none, in the part's name."""
+        parts: dict[str, Callable[[], Iterable[Piece]]] = {
+            "path": lambda: template.in_path(self.path),
+            "query": lambda: template.in_form(self.query),
+            "headers": lambda: self._in_headers(self.headers),
+            "json": lambda: template.in_json(self.body_json),
+            "form": lambda: template.in_form(self.form or {}),
+            "text": lambda: template.in_text(self.text or ""),
+            "target.headers": lambda: self._in_headers(common),
+        }
+        found = {}
+        for name, pieces in parts.items():
+            try:
+                found[name] = set(template.names_in(pieces()))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return found
+
+    @staticmethod
+    def _in_headers(headers: Mapping[str, str]) -> Iterator[Piece]:
+        return (piece for text in headers.values() for piece in template.in_header(text))
 
     def prepared(self, authority: str, prefix: str, common: Mapping[str, str]) -> Prepared:
         """The request to this host. Raises ValueError for a template that is none."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, field_validator
 
 from flashsale.model import Doing, Ending, Outcome, Reading, Signing, ending, text_id
-from flashsale.scenario.answer import Answer, excerpt, plain_text
+from flashsale.scenario.answer import Answer, excerpt, new_answer, plain_text
 from flashsale.scenario.said import (
     Said,
     Value,
@@ -22,6 +22,7 @@ from flashsale.scenario.said import (
     expression,
     finder,
     headers_at,
+    place_of,
     value_at,
 )
 from flashsale.scenario.table import Table, suggestion
@@ -261,6 +262,20 @@ class Meanings:
         named = {name.lower().encode("ascii") for rule in self.rules for name in rule.header}
         return frozenset(named | headers_at(places))
 
+    @property
+    def any_id_will_do(self) -> bool:
+        """Whether what an answer means cannot depend on which order it names: no rule looks where
+        an id is, or by an expression that could find one, and none is taken out of more text."""
+        places = {self.order, *(rule.order for rule in self.rules)} - {""}
+        looks = {name for rule in self.rules for name in rule.equals}
+        texts = [text for rule in self.rules for text in rule.header.values()]
+        searches = any(rule.matches or rule.body for rule in self.rules)
+        return (
+            not (searches or places & looks)
+            and all(text == re.escape(text) for text in texts)
+            and all(place_of(place).pattern is None for place in places)
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made of it: functions do not travel to another process."""
         hidden = ("_by_code", "headers")
@@ -319,7 +334,7 @@ def _answer(said: Said, turn: _Turn) -> Answer:
     error = "unknown" if meant is Outcome.UNKNOWN else None
     if meant is Outcome.REFUSED or meant is Outcome.INDETERMINATE:
         error = f"http_{said.status}"
-    return Answer(meant, said.status, order, error)
+    return new_answer((meant, said.status, order, error, None))
 
 
 SUCCESS: Mapping[str, Ending] = {

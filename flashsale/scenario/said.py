@@ -95,6 +95,11 @@ def finder(pointer: str) -> Callable[[Any], Any]:
     """What finds in a document what stands at a JSON pointer, as `at_pointer` does: the way through
     objects is taken apart once, since most of it is that."""
     names = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+    if len(names) == 1:
+        (only,) = names
+        return lambda document: (
+            document.get(only, ABSENT) if type(document) is dict else at_pointer(document, pointer)
+        )
 
     def find(document: Any) -> Any:
         found = document

@@ -1,6 +1,5 @@
 """A scenario: what is sold or read, the load to put on it and what to demand of it (TOML)."""
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +16,16 @@ from flashsale.scenario.fault import Fault
 from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
 from flashsale.scenario.shop import Shop
 from flashsale.scenario.table import (
+    NO_TEXTS,
     Table,
-    in_short,
+    Texts,
+    not_toml,
     on_preset,
     one_line,
     shop_document,
     shown,
     suggestion,
+    texts_of,
     unquoted,
 )
 from flashsale.scenario.thresholds import DEFAULTS, Threshold, parse_threshold
@@ -287,7 +289,8 @@ def load_scenario(name: str, target: str | None = None) -> Scenario:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
         raise UsageError(f"scenario {path}: {reason}") from error
-    return parse_scenario(text, str(path), None if target is None else shop_document(target))
+    shop = None if target is None else shop_document(target)
+    return parse_scenario(text, str(path), shop, texts_of(target))
 
 
 def books_of(target: str) -> Books | None:
@@ -296,60 +299,38 @@ def books_of(target: str) -> Books | None:
     try:
         return _OnlyBooks.model_validate(document).books
     except ValidationError as error:
-        raise UsageError(f"{target}: {one_line(error, _OnlyBooks)}") from error
+        raise UsageError(one_line(error, _OnlyBooks, target, texts_of(target))) from error
 
 
 class _OnlyBooks(Table):
     books: Books | None = Field(default=None, description="the table [books]")
 
 
-def parse_scenario(text: str, source: str, shop: dict[str, Any] | None = None) -> Scenario:
+def parse_scenario(
+    text: str, source: str, shop: dict[str, Any] | None = None, shop_texts: Texts = NO_TEXTS
+) -> Scenario:
     """The scenario written in `text`, for the shop of these tables in place of its own; `source`
-    names it in errors (UsageError)."""
+    names it in errors (UsageError), and what was written in `shop_texts` that of the shop."""
     text = text.removeprefix("\ufeff")
     try:
         document = tomllib.loads(text)
     except RecursionError:
         raise UsageError(f"{source} is no scenario: it nests too deep") from None
     except ValueError as error:  # a number of thousands of digits is one, too
-        trouble = in_short(f"{error}{_written_there(error, text)}")
-        raise UsageError(f"{source} is not TOML: {trouble}") from error
+        raise UsageError(not_toml(source, error, text)) from error
     if "question" not in document:
         document["question"] = _first_comment(text)
-    return parse_document({**document, **(shop or {})}, source)
+    return parse_document({**document, **(shop or {})}, source, {**shop_texts, source: text})
 
 
-def parse_document(document: dict[str, Any], source: str) -> Scenario:
-    """The scenario that these tables make; `source` names them in errors (UsageError)."""
-    document = on_preset(document, source)
+def parse_document(document: dict[str, Any], source: str, texts: Texts = NO_TEXTS) -> Scenario:
+    """The scenario that these tables make. In errors (UsageError) `source` names them, or the line
+    of the texts in which they were written."""
+    document = on_preset(document, source, texts)
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:
-        raise UsageError(f"{source}: {one_line(error, Scenario)}") from error
-
-
-_AT_LINE = re.compile(r"\(at line ([0-9]+), column [0-9]+\)")
-_DEMAND = re.compile(
-    r"""\s*["']?([\w.]+)["']?\s*=?\s*["']?([<>=]=?\s*[0-9.]+\s*[\w%/µ]*)["']?\s*"""
-)
-
-
-_BARE = re.compile(r"""\s*([^"'=\[#]{1,200}?)\s*=\s*("[^"]*")\s*""")
-"""A key without quotes that needs them, before a text."""
-
-
-def _written_there(error: Exception, text: str) -> str:
-    """The line that is no TOML, and what to write where a threshold or a message was meant."""
-    match, lines = _AT_LINE.search(str(error)), text.splitlines()
-    if match is None or not 0 < int(match[1]) <= len(lines):
-        return ""
-    line = lines[int(match[1]) - 1]
-    cure = ""
-    if demand := _DEMAND.fullmatch(line):
-        cure = f'; write "{demand[1]}" = "{demand[2].strip()}"'
-    elif bare := _BARE.fullmatch(line):
-        cure = f'; write "{bare[1]}" = {bare[2]}'
-    return f": {shown(line.strip())}{cure}"
+        raise UsageError(one_line(error, Scenario, source, texts)) from error
 
 
 def built_in_names() -> list[str]:

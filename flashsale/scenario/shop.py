@@ -31,6 +31,8 @@ _VARIABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,31}")
 _POLLED = (QUEUED, "sold", "sold_out", "duplicate", "ended", "refused", "shed", "unknown")
 
 
+_NO_WORD_OF_IT = Rule(status=("4xx",), outcome="indeterminate")
+
 LOOKED_UP = ("sold", "none", "later")
 """What a look after a claim in doubt can find."""
 
@@ -103,9 +105,10 @@ class StepTable(Request):
         return Meanings(self.outcomes, place, self.take, SUCCESS[name])
 
     def polled(self) -> Meanings:
-        """What the answers to its questions mean."""
+        """What the answers to its questions mean. One that no rule knows refuses the question, and
+        says nothing of the claim, which was taken."""
         assert self.poll is not None
-        return Meanings(self.poll.outcomes, self.poll.order)
+        return Meanings((*self.poll.outcomes, _NO_WORD_OF_IT), self.poll.order)
 
 
 class Shop(Routes):
@@ -179,13 +182,10 @@ class Shop(Routes):
             if table.order_given:
                 _check_given(where, step, table.order_given)
             else:
-                check_place(table.order, where)
+                check_place(table.order, f"{where}.order")
             _check_outcomes(where, step, table)
-            prepared = table.prepared("host", "", self.headers)
-            for name in prepared.names:
-                if not template.is_known(name, taken):
-                    raise ValueError(f"{where}: {template.unknown(name, taken)}")
-            self._check_numbers(where, prepared)
+            _check_known(where, table, self.headers, taken)
+            self._check_numbers(where, table.prepared("host", "", self.headers))
             if table.poll is not None:
                 _check_poll(where, table.poll, taken)
         if self.lookup is not None:
@@ -204,11 +204,9 @@ class Shop(Routes):
         where = "target.lookup"
         if self.buy is None:
             raise ValueError(f"{where}: this is for a shop with [target.buy]")
-        check_place(lookup.order, where)
+        check_place(lookup.order, f"{where}.order")
         check_rules(where, lookup.outcomes, LOOKED_UP)
-        for name in lookup.prepared("host", "", self.headers).names:
-            if not template.is_known(name, ()):
-                raise ValueError(f"{where}: {template.unknown(name, ())}")
+        _check_known(where, lookup, self.headers, ())
 
     @property
     def _taken(self) -> list[str]:
@@ -262,6 +260,17 @@ class Shop(Routes):
         return found | ({"token"} if "token" in names - taken else set())
 
 
+def _check_known(
+    where: str, request: Request, common: Mapping[str, str], taken: Iterable[str]
+) -> None:
+    """Raises ValueError for a variable that there is not."""
+    for part, names in request.variables(common).items():
+        for name in sorted(names):
+            if not template.is_known(name, taken):
+                place = part if "." in part else f"{where}.{part}"
+                raise ValueError(f"{place}: {template.unknown(name, taken)}")
+
+
 def _check_given(where: str, step: Step, order: list[Piece]) -> None:
     if step is not Step.BUY:
         raise ValueError(f"{where}.order: only a claim, [target.buy], gives an order its id")
@@ -273,7 +282,10 @@ def _check_given(where: str, step: Step, order: list[Piece]) -> None:
 def _check_takes(where: str, takes: Mapping[str, str]) -> None:
     for name, place in takes.items():
         if not _VARIABLE_NAME.fullmatch(name) or name in set(template.PLANNED) - {"token"}:
-            raise ValueError(f"{where}.take: found {name!r}, expected a name that is free")
+            raise ValueError(
+                f"{where}.take: found {name!r}, expected a name in small letters that is none of "
+                f"{', '.join(n for n in template.PLANNED if n != 'token')}"
+            )
         if not place:
             raise ValueError(f"{where}.take.{name}: expected where it is, such as '/data/token'")
         check_place(place, f"{where}.take.{name}")
@@ -301,8 +313,5 @@ def _check_outcomes(where: str, step: Step, table: StepTable) -> None:
 
 def _check_poll(where: str, poll: Poll, taken: Iterable[str]) -> None:
     check_rules(f"{where}.poll", poll.outcomes, _POLLED)
-    check_place(poll.order, f"{where}.poll")
-    known = [*taken, template.ORDER]
-    for name in poll.prepared("host", "", {}).names:
-        if not template.is_known(name, known):
-            raise ValueError(f"{where}.poll: {template.unknown(name, known)}")
+    check_place(poll.order, f"{where}.poll.order")
+    _check_known(f"{where}.poll", poll, {}, [*taken, template.ORDER])

@@ -2,8 +2,10 @@
 in one; and a shop's file, laid over the preset that it names.
 """
 
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import Repr
@@ -24,11 +26,18 @@ class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
-def one_line(error: ValidationError, document: type[Table]) -> str:
-    """The first error, a misspelt key before whatever follows from it."""
+Texts = Mapping[str, str]
+"""What was written, by the name of its file; where two say the same, the first counts."""
+NO_TEXTS: Texts = {}
+
+
+def one_line(error: ValidationError, document: type[Table], source: str, texts: Texts) -> str:
+    """The first error, a misspelt key before whatever follows from it; with the file and the line
+    that it is in, where these texts have it, else with `source`."""
     details = sorted(_of_values(error), key=lambda detail: detail["type"] != "extra_forbidden")
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return in_short(_sentence(details[0], document)) + more
+    sentence = _sentence(details[0], document)
+    return f"{_where(details[0]['loc'], sentence, texts) or source}: {in_short(sentence)}{more}"
 
 
 _KINDS = ("str", "int", "float", "bool")
@@ -88,7 +97,10 @@ def _expected(detail: ErrorDetails) -> str:
             letters = "letters" if "A-Z" in detail["ctx"]["pattern"] else "lower-case letters"
             return f"{letters}, digits, '-' and '_'"
         case "model_type" | "dict_type":
-            return "a table"
+            is_named = all(isinstance(part, str) for part in detail["loc"])
+            return f"a table, [{'.'.join(map(str, detail['loc']))}]" if is_named else "a table"
+        case "string_type":
+            return "text, in quotes"
         case "tuple_type":
             found = detail["input"]
             return f'a list, such as ["{found[:40]}"]' if isinstance(found, str) else "a list"
@@ -133,6 +145,123 @@ def _table_in(annotation: object) -> type[BaseModel] | None:
     return next(filter(None, map(_table_in, get_args(annotation))), None)
 
 
+# Lines --------------------------------------------------------------------------------------------
+
+_Place = tuple[int | str, ...]
+_NAMED = re.compile(r"((?:[a-z_0-9]+\.)*[a-z_0-9]+)(?:, rule ([0-9]+)|:)")
+"""How an error names a place by itself: `target.buy.outcomes, rule 2`, `books.orders:`, `path:`."""
+
+
+def _where(place: _Place, sentence: str, texts: Texts) -> str:
+    """The file and the line of what is wrong; empty where no text has any of it."""
+    places = [place]
+    if named := _NAMED.match(sentence):
+        rule = () if named[2] is None else (int(named[2]) - 1,)
+        inner: _Place = (*named[1].split("."), *rule)
+        places += [inner, (*place, *inner)]
+    found = [
+        (depth, -number, name, text, each)
+        for number, (name, text) in enumerate(texts.items())
+        for each in places
+        if (depth := _depth(_read(text), each))
+    ]
+    if not found:
+        return ""
+    depth, _, name, text, each = max(found, key=lambda it: it[:2])
+    return f"{name} line {_line_of(text, each[:depth])}"
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _depth(document: Any, place: _Place) -> int:
+    """How much of a place there is in a document."""
+    for depth, part in enumerate(place):
+        is_there = (
+            part in document
+            if isinstance(document, dict)
+            else isinstance(document, list) and isinstance(part, int) and part < len(document)
+        )
+        if not is_there:
+            return depth
+        document = document[part]
+    return len(place)
+
+
+def _line_of(text: str, place: _Place) -> int:
+    """The line in which a place of a TOML text is written, where the text has it. The parser tells
+    none, so each statement is read by itself, as many lines as it takes."""
+    lines, begin = text.splitlines(), 0
+    table: _Place = ()
+    seen: Counter[str] = Counter()
+    for end in range(1, len(lines) + 1):
+        statement = "\n".join(lines[begin:end])
+        told = _read(statement)
+        if not told and statement.strip() and not _is_comment(statement):
+            continue
+        if statement.lstrip().startswith("["):
+            table = _table_named(told, seen)
+        inner = place[len(table) :]
+        if place[: len(table)] == table[: len(place)] and _depth(told, inner) == len(inner):
+            ends = (n for n in range(begin + 1, end) if _has(lines[begin:n], inner))
+            return next(ends, begin + 1)
+        begin = end
+    return 1
+
+
+def _is_comment(statement: str) -> bool:
+    return all(line.lstrip()[:1] in ("", "#") for line in statement.splitlines())
+
+
+def _has(lines: Sequence[str], place: _Place) -> bool:
+    """Whether a list has this place that would end here."""
+    return bool(place) and _depth(_read("\n".join([*lines, "]"])), place) == len(place)
+
+
+def _table_named(told: Any, seen: Counter[str]) -> _Place:
+    """The place of the table that a header begins; of several of one name, which."""
+    place: list[int | str] = []
+    while told:
+        if isinstance(told, list):
+            name = ".".join(map(str, place))
+            place.append(seen[name])
+            seen[name] += 1
+            told = told[0]
+        else:
+            ((name, told),) = told.items()
+            place.append(name)
+    return tuple(place)
+
+
+_AT_LINE = re.compile(r"\(at line ([0-9]+), column [0-9]+\)")
+_DEMAND = re.compile(
+    r"""\s*["']?([\w.]+)["']?\s*=?\s*["']?([<>=]=?\s*[0-9.]+\s*[\w%/µ]*)["']?\s*"""
+)
+_BARE = re.compile(r"""\s*([^"'=\[#]{1,200}?)\s*=\s*("[^"]*")\s*""")
+"""A key without quotes that needs them, before a text."""
+
+
+def not_toml(source: str, error: Exception, text: str) -> str:
+    """What is wrong with a text that is no TOML: the line, and what to write where a threshold, a
+    message or a text was meant."""
+    match, lines = _AT_LINE.search(str(error)), text.splitlines()
+    there = ""
+    if match is not None and 0 < int(match[1]) <= len(lines):
+        line = lines[int(match[1]) - 1]
+        there = f": {shown(line.strip())}"
+        if demand := _DEMAND.fullmatch(line):
+            there += f'; write "{demand[1]}" = "{demand[2].strip()}"'
+        elif bare := _BARE.fullmatch(line):
+            there += f'; write "{bare[1]}" = {bare[2]}'
+        elif "Invalid value" in str(error):
+            there += "; text stands in quotes"
+    return f"{source} is not TOML: {in_short(f'{error}{there}')}"
+
+
 # Files and presets --------------------------------------------------------------------------------
 
 TABLES = ("target", "books")
@@ -158,19 +287,30 @@ def shop_document(name: str) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
         raise UsageError(f"target {path}: {reason}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
+        raise UsageError(not_toml(str(path), error, text)) from error
     if "schema" in document:  # a scenario with its shop in it
         document = {table: document[table] for table in TABLES if table in document}
     strange = next((key for key in document if key not in TABLES), None)
     if strange is not None:
         raise UsageError(
-            f"{path}: {in_short(strange)}: no such table{suggestion(strange, list(TABLES))}; "
+            f"{_where((strange,), '', {name: text}) or path}: {in_short(strange)}: no such table"
+            f"{suggestion(strange, list(TABLES))}; "
             f"expected {' and '.join(f'[{table}]' for table in TABLES)}"
         )
-    return on_preset(document, str(path))
+    return on_preset(document, str(path), {name: text})
 
 
-def on_preset(document: dict[str, Any], source: str) -> dict[str, Any]:
+def texts_of(name: str | None) -> Texts:
+    """What a shop's file says, by its name; nothing of a preset, which is right."""
+    if name is None or (Path(name).suffix != ".toml" and "/" not in name):
+        return {}
+    try:
+        return {name: Path(name).read_text(encoding="utf-8-sig")}
+    except (OSError, UnicodeDecodeError):
+        return {}
+
+
+def on_preset(document: dict[str, Any], source: str, texts: Texts) -> dict[str, Any]:
     """A document's tables laid over those of the preset that its [target] names; what that calls
     the vouchers is what the books call them, where they do not say otherwise."""
     target = document.get("target")
@@ -178,7 +318,8 @@ def on_preset(document: dict[str, Any], source: str) -> dict[str, Any]:
         return document
     name = target.get("preset")
     if isinstance(name, str) and name:
-        document = _laid_over(_preset(name, f"{source}: target.preset"), document)
+        where = _where(("target", "preset"), "", texts) or source
+        document = _laid_over(_preset(name, f"{where}: target.preset"), document)
     books, vouchers = document.get("books"), target.get("vouchers")
     if isinstance(books, dict) and vouchers and "vouchers" not in books:
         document = {**document, "books": {**books, "vouchers": vouchers}}

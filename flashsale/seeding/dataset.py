@@ -163,15 +163,15 @@ class Dataset:
             voucher_id,
             units,
             units,
-            sql_moment(self._window.begin),
-            sql_moment(self._window.end),
+            _sql_moment(self._window.begin),
+            _sql_moment(self._window.end),
         )
 
     def _draw(self, what: str, number: int) -> int:
         return xxh64_intdigest(b"%s %d" % (what.encode(), number), self._settings.seed)
 
 
-def sql_moment(moment: datetime) -> str:
+def _sql_moment(moment: datetime) -> str:
     """A UTC time as a DATETIME(3) literal."""
     return moment.replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
 

@@ -27,8 +27,8 @@ from flashsale.seeding.ours import (
     owned,
     unlink_all,
 )
-from flashsale.seeding.settings import Progress, SeedSettings
-from flashsale.seeding.stores import Stores
+from flashsale.seeding.settings import SeedSettings, StageProgress
+from flashsale.seeding.stores import OpenStores
 from flashsale.storage.mysql import transaction, translated
 from flashsale.storage.roles import Ledgers
 from flashsale.storage.tables import dataset, seckill_voucher, voucher
@@ -42,7 +42,7 @@ def unlink(redis: Redis, is_ours: Callable[[str], bool]) -> int:
     return unlink_all(redis, filter(is_ours, redis.scan_iter(count=_SCAN_COUNT)))
 
 
-def reset(stores: Stores, known: Owned, progress: Progress) -> None:
+def reset(stores: OpenStores, known: Owned, progress: StageProgress) -> None:
     """Delete what `known` names; a second call completes one that was interrupted.
 
     The data set's id goes first, so that no run is ever judged against what is left of it. The
@@ -95,7 +95,9 @@ def lock_name(database: str) -> str:
     return f"flashsale.seed.{md5(database.encode(), usedforsecurity=False).hexdigest()}"
 
 
-def check(stores: Stores, asked: SeedSettings, wanted: Dataset, now: datetime) -> tuple[Owned, int]:
+def check(
+    stores: OpenStores, asked: SeedSettings, wanted: Dataset, now: datetime
+) -> tuple[Owned, int]:
     """What data sets made here, and how many of the sales exist and have ended. Writes nothing.
 
     Raises UsageError where the stores hold what `asked` contradicts, or what others put there in

@@ -25,10 +25,10 @@ from flashsale.seeding.sessions import (
     batches,
     check_tokens,
     paired,
-    read_tokens,
+    read_seeded_tokens,
 )
-from flashsale.seeding.settings import Progress, SeedSettings
-from flashsale.seeding.stores import Stores, StoreUrls, opened
+from flashsale.seeding.settings import SeedSettings, StageProgress
+from flashsale.seeding.stores import OpenStores, StoreUrls, opened
 from flashsale.seeding.warm import StorefrontCache, storefront_cache
 from flashsale.settings import SessionSettings
 from flashsale.storage import tables
@@ -41,7 +41,7 @@ STATEMENT_ROWS = 1_000
 """Rows of one INSERT: a few hundred kilobytes, far below any `max_allowed_packet`."""
 
 
-def add_missing(pool: Engine, portion: Portion, seed: int) -> Iterator[tuple[int, int]]:
+def _add_missing(pool: Engine, portion: Portion, seed: int) -> Iterator[tuple[int, int]]:
     """Write the rows of `portion` that are not there yet; existing ones stay as they are.
 
     Yields (rows looked at, rows added) after each chunk's COMMIT, so that an interrupted run has
@@ -66,7 +66,7 @@ def add_missing(pool: Engine, portion: Portion, seed: int) -> Iterator[tuple[int
         yield len(ids), len(missing)
 
 
-def has_all(pool: Engine, portion: Portion) -> bool:
+def _has_all(pool: Engine, portion: Portion) -> bool:
     """True where no row of `portion` is missing. Raises Unavailable or Indeterminate."""
     if not portion.count:
         return True
@@ -147,7 +147,7 @@ class SeedReport:
 
 
 def seed(
-    settings: SeedSettings, urls: StoreUrls, tokens_path: Path, progress: Progress
+    settings: SeedSettings, urls: StoreUrls, tokens_path: Path, progress: StageProgress
 ) -> SeedReport:
     """Bring the data set of `settings` about; what exists already stays as it is.
 
@@ -174,7 +174,11 @@ def seed(
 
 
 def _load_all(
-    stores: Stores, urls: StoreUrls, dataset: Dataset, settings: SeedSettings, progress: Progress
+    stores: OpenStores,
+    urls: StoreUrls,
+    dataset: Dataset,
+    settings: SeedSettings,
+    progress: StageProgress,
 ) -> list[StageReport]:
     with storefront_cache(urls) as cache:
         stages = [
@@ -189,23 +193,23 @@ def _load_all(
 
 
 def _load(
-    stores: Stores, cache: StorefrontCache, portion: Portion, seed: int, progress: Progress
+    stores: OpenStores, cache: StorefrontCache, portion: Portion, seed: int, progress: StageProgress
 ) -> StageReport:
     progress.begin(portion.name, portion.count)
-    if portion.name in CACHED and not has_all(stores.pool, portion):
+    if portion.name in CACHED and not _has_all(stores.pool, portion):
         cache.expect(portion)
     added = 0
-    for looked_at, new in add_missing(stores.pool, portion, seed):
+    for looked_at, new in _add_missing(stores.pool, portion, seed):
         added += new
         progress.advance(looked_at)
     return StageReport(portion.name, portion.count, added)
 
 
 def _load_sessions(
-    maker: SessionMaker, settings: SeedSettings, tokens: TokensFile, progress: Progress
+    maker: SessionMaker, settings: SeedSettings, tokens: TokensFile, progress: StageProgress
 ) -> StageReport:
     """Sessions last: a token whose user is not there yet would be a lie."""
-    held: Iterable[tuple[int, str]] = () if settings.reset else read_tokens(tokens.path)
+    held: Iterable[tuple[int, str]] = () if settings.reset else read_seeded_tokens(tokens.path)
     progress.begin(SESSIONS, settings.users)
     added = dropped = 0
     for batch in batches(paired(settings.users, held)):

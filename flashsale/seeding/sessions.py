@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Self, cast
 
 from redis import Redis
@@ -19,6 +18,7 @@ from flashsale.errors import UsageError
 from flashsale.keys import Layout
 from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
+from flashsale.scenario.tokens import HEAD
 from flashsale.secret_file import private_folder
 from flashsale.seeding.dataset import Dataset
 from flashsale.settings import SessionSettings
@@ -107,12 +107,11 @@ def batches(
         yield batch
 
 
-HEAD = "user_id,token"
 _MODE = 0o600
 _TOKEN = re.compile(r"[!-+\--~]{1,128}")  # visible ASCII without a comma
 
 
-def read_tokens(path: Path) -> Iterator[tuple[int, str]]:
+def read_seeded_tokens(path: Path) -> Iterator[tuple[int, str]]:
     """The user ids and tokens of an earlier run, ascending; nothing where there is no file.
 
     Raises UsageError for a file that `seed` did not write.
@@ -130,7 +129,7 @@ def read_tokens(path: Path) -> Iterator[tuple[int, str]]:
 
 def check_tokens(path: Path) -> None:
     """Raises UsageError for a file that `seed` did not write, and would replace."""
-    for _ in read_tokens(path):
+    for _ in read_seeded_tokens(path):
         pass
 
 
@@ -168,12 +167,7 @@ class TokensFile:
             self._file.write(f"{HEAD}\n")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         self._partial.unlink(missing_ok=True)  # unless it was put in place
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from flashsale.errors import UsageError
-from flashsale.model import ID_MAX
+from flashsale.model import ID_MAX, UNITS_MAX
 
 
-class Progress(Protocol):
+class StageProgress(Protocol):
     """Stages follow one another: each begins with its total and advances up to it."""
 
     def begin(self, stage: str, total: int) -> None:
@@ -30,9 +30,6 @@ class Silent:
     def advance(self, steps: int) -> None: ...
     def note(self, line: str) -> None: ...
 
-
-UNITS_MAX = 2**31 - 1
-"""The largest stock of one voucher: a signed 32-bit column."""
 
 _BOUNDS = {
     "users": (1, 10_000_000),

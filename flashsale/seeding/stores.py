@@ -29,7 +29,7 @@ class StoreUrls(Protocol):
 
 
 @dataclass(frozen=True)
-class Stores:
+class OpenStores:
     """The stores, open. Their clients' errors end in `opened`."""
 
     pool: Engine
@@ -48,7 +48,7 @@ class Stores:
 
 
 @contextmanager
-def opened(urls: StoreUrls) -> Iterator[Stores]:
+def opened(urls: StoreUrls) -> Iterator[OpenStores]:
     """The stores behind `urls`, each of which has answered.
 
     Raises UsageError for a malformed URL. Trouble with a store, now or inside the block, becomes
@@ -66,7 +66,7 @@ def opened(urls: StoreUrls) -> Iterator[Stores]:
         for role, url, place in places:
             _ping(role, url, place)
         _ask(pool, database)
-        yield Stores(pool, ledger, cache)
+        yield OpenStores(pool, ledger, cache)
     except RedisError as error:
         raise UnreachableError(f"Redis: {_line(error)}; the same command goes on from here") from (
             error

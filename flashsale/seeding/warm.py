@@ -19,8 +19,7 @@ from flashsale import keys
 from flashsale.cache.bloom import Bloom
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import pack, unpack
-from flashsale.catalog.storefront import Storefront
-from flashsale.catalog.warming import LOCK
+from flashsale.catalog.storefront import LOCK, Storefront
 from flashsale.errors import (
     Indeterminate,
     Unavailable,
@@ -33,7 +32,7 @@ from flashsale.seckill.permit import Books, behind
 from flashsale.seckill.sale import Terms, load_sale, read_terms
 from flashsale.seeding.dataset import Portion
 from flashsale.seeding.existing import unlink
-from flashsale.seeding.settings import Progress
+from flashsale.seeding.settings import StageProgress
 from flashsale.seeding.stores import StoreUrls, opened
 from flashsale.settings import BloomSettings, CacheSettings, CatalogSettings, LockSettings
 from flashsale.storage.lanes import ledger_channel
@@ -75,7 +74,7 @@ class StorefrontCache:
         unlink(cache, keys.belongs_to_pages)
         self._run(lambda: self._alone(self._parts.warming.fill_filters))
 
-    def warm(self, progress: Progress) -> dict[str, int]:
+    def warm(self, progress: StageProgress) -> dict[str, int]:
         """Fill the cache; how many things of each kind were put in place."""
         warming = self._parts.warming
 
@@ -186,7 +185,9 @@ class WarmReport:
     cached: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
-def warm(urls: StoreUrls, progress: Progress, catalog: CatalogSettings | None = None) -> WarmReport:
+def warm(
+    urls: StoreUrls, progress: StageProgress, catalog: CatalogSettings | None = None
+) -> WarmReport:
     """Load every sale that the ledger has not, fill the cache, and mark it as warm.
 
     The catalogue is the environment's where `catalog` does not say.
@@ -225,7 +226,7 @@ def _terms(pool: Engine) -> list[Terms]:
 
 
 def _load_all(
-    ledger: Ledgers, sales: Sequence[Terms], progress: Progress
+    ledger: Ledgers, sales: Sequence[Terms], progress: StageProgress
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The vouchers loaded now, and those loaded before."""
     progress.begin("sales", len(sales))

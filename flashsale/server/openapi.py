@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel
 
 from flashsale.cache.entry import Source
-from flashsale.catalog.page import Shape, closed
+from flashsale.catalog.json import Shape, closed
 from flashsale.model import ID_MAX
 from flashsale.server.http.heads import (
     BODY_TOO_LARGE,

@@ -1,4 +1,5 @@
-"""The replica process: its parts wired together, served by the HTTP server beside it."""
+"""The replica process: its parts wired together, served by the HTTP server beside it; and what it
+says of itself, health, readiness and metrics, of which nginx passes on the first alone."""
 
 import asyncio
 import gc
@@ -6,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +39,12 @@ from flashsale.server.metrics import (
     LoopLag,
     PictureCollector,
 )
-from flashsale.server.routes.accounts import AccountRoutes
+from flashsale.server.openapi import Document
+from flashsale.server.request import Request
+from flashsale.server.response import RETRY_SOON, Response, ok, rejected, respond
 from flashsale.server.routes.orders import ClaimRoutes, OrderRoutes
-from flashsale.server.routes.people import PeopleRoutes, PictureRoutes
-from flashsale.server.routes.process import OWN_PATHS, ProcessRoutes
 from flashsale.server.routes.storefront import BlogRoutes, ShopRoutes, VoucherRoutes
+from flashsale.server.routes.users import AccountRoutes, PeopleRoutes, PictureRoutes
 from flashsale.settings import (
     BloomSettings,
     CacheSettings,
@@ -104,7 +107,7 @@ class Replica:
         self._mount_storefront(router)
         self._mount_sale(router, self._metrics({"replica": pool, "pages": page_pool}))
         if socket is not None:  # any user of this machine may come by the port, past any proxy
-            self.app.by_address = router.only(OWN_PATHS)
+            self.app.by_address = router.only(_OWN_PATHS)
 
     def _make_claims(
         self, stores: StoreSettings, sessions: SessionSettings, pool: Engine
@@ -160,7 +163,7 @@ class Replica:
         )
         ClaimRoutes(self._sessions, self._claims, orders, settings, budget).mount(router)
         OrderRoutes(self._callers, orders, lifecycle).mount(router)
-        ProcessRoutes(orders, metrics).mount(router)
+        _ProcessRoutes(orders, metrics).mount(router)
 
     def _mount_accounts(self, router: Router, sessions: SessionSettings) -> None:
         settings = LoginSettings.load()
@@ -298,3 +301,45 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+# What it says of itself --------------------------------------------------------------------------
+
+_OWN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
+
+_HEALTHY = ok()
+_UNREADY = rejected("Not ready", 503, RETRY_SOON)
+
+
+@dataclass(frozen=True)
+class _ProcessRoutes:
+    """What a supervisor and a Prometheus ask."""
+
+    orders: OrderLookup
+    metrics: Metrics
+
+    def mount(self, router: Router) -> None:
+        """Add the routes, after all others: one describes them."""
+        document = Document()
+        router.add("GET", "/healthz", self.healthz).gives()
+        router.add("GET", "/readyz", self.readyz).gives(None, _UNREADY)
+        router.add("GET", "/metrics", self.scrape).sends(self.metrics.content_type.decode())
+        router.add("GET", "/openapi.json", document.send).sends("application/json")
+        document.make(router.routes)
+
+    async def healthz(self, request: Request, segment: str) -> Response:
+        """The process answers."""
+        return _HEALTHY
+
+    async def readyz(self, request: Request, segment: str) -> Response:
+        """Redis and MySQL can be written to, too."""
+        try:
+            await self.orders.ready()
+        except (Unavailable, Indeterminate):
+            return _UNREADY
+        return _HEALTHY
+
+    async def scrape(self, request: Request, segment: str) -> Response:
+        """Prometheus' text format."""
+        body = self.metrics.render()
+        return respond(200, body, (b"content-type", self.metrics.content_type))

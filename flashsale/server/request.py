@@ -11,8 +11,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from flashsale.catalog.form import LATITUDE_MAX, BadForm, Form, read
-from flashsale.catalog.page import NUMBER_MAX
+from flashsale.catalog.json import LATITUDE_MAX, NUMBER_MAX, BadForm, Form, read
 from flashsale.model import ID_MAX, parse_id
 from flashsale.server.http.exchange import ANSWER
 from flashsale.server.response import Header, Response, rejected

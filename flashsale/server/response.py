@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from flashsale.cache.entry import Source
-from flashsale.catalog.page import Page
+from flashsale.catalog.json import Page
 from flashsale.model import Outcome
 
 Header = tuple[bytes, bytes]

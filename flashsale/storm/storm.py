@@ -14,7 +14,7 @@ from flashsale.errors import FlashsaleError, UsageError
 from flashsale.run.attempts import NEVER, Attempts, PlanColumns
 from flashsale.run.attempts_file import AttemptsFile
 from flashsale.run.folder import RunFolder, telling, write_file
-from flashsale.run.generator import Machine
+from flashsale.run.parts import Machine
 from flashsale.run.recording import scenario_document
 from flashsale.run.summary import ShardFigures, Summary
 from flashsale.scenario.load import Step
@@ -54,7 +54,7 @@ class Assignment:
     target: Target
     folder: RunFolder
     units: Mapping[int, int] | None = None
-    workers: int = 1
+    processes: int = 1
     aborts: Sequence[Threshold] = ()
     asks_after: bool = True  # whether the target has the route that tells of claims in doubt
     verify_awaited: bool = False
@@ -79,7 +79,7 @@ def storm(assignment: Assignment, tokens: Mapping[int, str], show: ShowProgress)
     code. Raises UnreachableError where the barrier cannot open, UsageError where the system does
     not allow enough open files.
     """
-    ensure_descriptors(connections_each(assignment.connections, assignment.workers))
+    ensure_descriptors(connections_each(assignment.connections, assignment.processes))
     _ensure_to_come(assignment.start_at_us)
     with interrupts() as taken, AttemptsFile(assignment.folder.attempts) as file:
         return _Storm(assignment, tokens, file, taken).run(show)
@@ -99,6 +99,8 @@ def _units(assignment: Assignment) -> Mapping[int, int]:
 
 
 class _Storm:
+    """One storm; what it was given stays one value, and what is made of it lies beside."""
+
     def __init__(
         self,
         assignment: Assignment,
@@ -106,24 +108,18 @@ class _Storm:
         file: AttemptsFile,
         taken: Interrupts,
     ) -> None:
-        self._scenario, self._target, self._folder = (
-            assignment.scenario,
-            assignment.target,
-            assignment.folder,
-        )
-        self._workers, self._calibration = assignment.workers, assignment.calibration
-        self._verify_awaited, self._asks_after = assignment.verify_awaited, assignment.asks_after
-        self._tokens, self._file, self._taken = tokens, file, taken
-        self._columns, self._units = assignment.columns, _units(assignment)
+        self._given, self._tokens, self._file, self._taken = assignment, tokens, file, taken
+        self._scenario, self._folder = assignment.scenario, assignment.folder
+        self._units, self._shard = _units(assignment), assignment.shard
         fired_before = assignment.plan
         whole = (
             plan_of(self._scenario, list(tokens)) if fired_before is None else Plan.of(fired_before)
         )
-        shard = assignment.shard
+        shard = self._shard
         self._plan = whole if shard is None else whole.part(shard.number, shard.of)
-        self._plan_hash, self._planned, self._shard = whole.digest, len(whole), shard
-        self._start_at_us = assignment.start_at_us
-        self._barrier = at_once if self._start_at_us is None else at_unix_us(self._start_at_us)
+        self._plan_hash, self._planned = whole.digest, len(whole)
+        start_at_us = assignment.start_at_us
+        self._barrier = at_once if start_at_us is None else at_unix_us(start_at_us)
         self._rendezvous = assignment.rendezvous
         if self._rendezvous is not None:
             self._barrier = self._met
@@ -173,18 +169,18 @@ class _Storm:
 
         attack: Attack = (
             Engine(mission, records, look, self._barrier)
-            if self._workers == 1
-            else Crew(mission, self._workers, records, look, self._barrier)
+            if self._given.processes == 1
+            else Crew(mission, self._given.processes, records, look, self._barrier)
         )
         return attack
 
     def _mission(self) -> Mission:
         return Mission(
             self._scenario,
-            self._target,
+            self._given.target,
             self._plan,
             self._tokens,
-            self._columns,
+            self._given.columns,
             self._folder.name,
         )
 
@@ -210,11 +206,11 @@ class _Storm:
     async def _resolve(self) -> int:
         shop = self._scenario.target
         status, lookup = shop.routes.status, shop.lookup
-        if lookup is None and not (self._asks_after and status):
+        if lookup is None and not (self._given.asks_after and status):
             return 0
         loop = asyncio.get_running_loop()
         resolver = Resolver(
-            self._target,
+            self._given.target,
             status,
             self._scenario.timeouts.resolve_ms,
             self._resolved,
@@ -248,7 +244,7 @@ class _Storm:
         ]
 
     def _sent_by_ns(self, attempt: int) -> int:
-        """No later than this, where the instant itself is lost with the worker that sent it."""
+        """No later than this, where the instant itself is lost with the process that sent it."""
         sent_ns = self._attempts.sent_ns[attempt]
         return self._attempts.done_ns[attempt] if sent_ns == NEVER else sent_ns
 
@@ -259,7 +255,7 @@ class _Storm:
         started = self._attempts.barrier_unix_us / 1e6 or datetime.now(UTC).timestamp()
         circumstances = Circumstances(
             run=self._folder.name,
-            base_url=self._target.base_url,
+            base_url=self._given.target.base_url,
             plan_hash=self._plan_hash,
             started_at=datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
             resolved=resolved,
@@ -270,14 +266,16 @@ class _Storm:
             room=self._room(),
             late=self._attempts.late,
             aborts=self._aborts.judgements,
-            verify_awaited=self._verify_awaited,
+            verify_awaited=self._given.verify_awaited,
         )
         return conclude(scenario, figures, effort, circumstances)
 
     def _room(self) -> Room | None:
-        if self._calibration is None:
+        if self._given.calibration is None:
             return None
-        return room_of(self._calibration, self._workers, self._plan, self._scenario.load.open)
+        return room_of(
+            self._given.calibration, self._given.processes, self._plan, self._scenario.load.open
+        )
 
     def _claims(self) -> list[Claims]:
         sale, same = self._scenario.sale, dict[str, int]()
@@ -292,12 +290,12 @@ class _Storm:
             self._plan,
             run=self._folder.name,
             plan_hash=self._plan_hash,
-            base_url=self._target.base_url,
+            base_url=self._given.target.base_url,
         )
         if self._shard is None:
             return {**header, "units": units_by_text(self._units)}
         met = None if self._rendezvous is None else self._rendezvous.name
-        shard = shard_header(self._shard, self._planned, self._units, self._start_at_us, met)
+        shard = shard_header(self._shard, self._planned, self._units, self._given.start_at_us, met)
         return {**header, "shard": shard}
 
     def _write_end(self) -> None:

@@ -137,7 +137,7 @@ class Claims:
 
 
 SCHEMA = 1
-_CLAIM = "buy"
+_CLAIM, _CANCEL, _DONE = "buy", "cancel", "done"
 _OPENED_MAX, _REASON_MAX = 250, 200
 """Brackets opened in one line of a record, and characters of a reason why it is none."""
 NO_CLAIM = 0
@@ -154,7 +154,9 @@ class Attempts:
     write. `unrecorded` claims then have no result, though they may have been sent and answered.
 
     Each claim asked for `quantity` units, and a user may hold `limit` orders of a voucher. `names`
-    are the ids of orders whose numbers here only stand for them.
+    are the ids of orders whose numbers here only stand for them. By voucher, `cancelled` are users
+    and orders (or NO_ORDER) of claims that were undone in the run, as the target said. Its barrier
+    opened at `began_ms` of the storm's clock.
     """
 
     run: str
@@ -166,6 +168,8 @@ class Attempts:
     quantity: int = 1
     limit: int = 1
     names: Mapping[int, str] = field(default_factory=dict)
+    cancelled: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    began_ms: int | None = None
 
     @property
     def vouchers(self) -> tuple[int, ...]:
@@ -276,6 +280,9 @@ class _Record:
         self._voucher = column()
         self._answered = bytearray()
         self._names: dict[int, str] = {}
+        self._undoes: dict[int, int] = {}
+        self._undone: list[int] = []
+        self._began_ms: int | None = None
         self._barrier = self._ended = self._complete = False
         self._kinds = {
             "plan": self._plan,
@@ -372,7 +379,16 @@ class _Record:
             quantity=_times(self._header.get("quantity", 1)),
             limit=_times(self._header.get("limit", 1)),
             names=self._names,
+            cancelled=self._cancelled(),
+            began_ms=self._began_ms,
         )
+
+    def _cancelled(self) -> dict[int, list[tuple[int, int]]]:
+        found: dict[int, list[tuple[int, int]]] = {}
+        for k in self._undone:
+            pair = (self._all.user[k], self._all.order[k])
+            found.setdefault(self._voucher[k], []).append(pair)
+        return found
 
     def _unrecorded(self) -> int:
         """Claims without a result: `_answered` is a byte for each attempt."""
@@ -407,6 +423,8 @@ class _Record:
             user, voucher = line["user"], line["voucher"]
             if not (_is_id(user) and _is_id(voucher)):
                 raise ValueError("user and voucher: expected positive integers")
+        elif line["ask"] == _CANCEL and "given" in line:
+            self._undoes[line["i"]] = _earlier(line["given"], line["i"])
         self._voucher.append(voucher)
         self._all.user.append(user)
 
@@ -425,7 +443,8 @@ class _Record:
             filled.extend(array(filled.typecode, [value]) * more)
 
     def _open_barrier(self, line: dict[str, Any]) -> None:
-        line["unix_us"]
+        unix_us = line["unix_us"]
+        self._began_ms = unix_us // 1_000 if type(unix_us) is int else None
         self._barrier = True
 
     def _result(self, line: dict[str, Any]) -> None:
@@ -434,6 +453,8 @@ class _Record:
             raise ValueError(f"attempt {i} has a result already")
         self._answered[i] = 1
         if self._voucher[i] == NO_CLAIM:
+            if i in self._undoes and line["outcome"] == _DONE:
+                self._undone.append(self._undoes[i])
             return
         order, code, clock = line.get("order"), _CODES.get(line["outcome"]), line.get("clock")
         sent_us, done_us = line["sent_us"], line["done_us"]
@@ -518,6 +539,12 @@ def _order_ids(texts: list[Any]) -> list[int] | None:
         return ids
     rest = iter(ids)
     return [NO_ORDER if text is None else next(rest) for text in texts]
+
+
+def _earlier(value: Any, i: int) -> int:
+    if type(value) is not int or not 0 <= value < i:
+        raise ValueError(f"given: expected an attempt before {i}, got {value!r}")
+    return value
 
 
 def _no_instant(name: str, value: Any) -> int:

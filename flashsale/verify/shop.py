@@ -5,135 +5,29 @@ finds is found, but otherwise it is unknown, with the reason, and has no say in 
 one says what it rests on.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from redis import Redis
-
-from flashsale.books import ORDER_COLUMNS, Books, ShopBooks
-from flashsale.model import id_of
+from flashsale.books import Books, ShopBooks
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import Attempts, read_attempts
+from flashsale.verify.checks.answers import lost_promises
 from flashsale.verify.finding import Judgement
 from flashsale.verify.linearizability import LINEARIZABLE
-from flashsale.verify.observation import Baseline, Observation, baseline_of, read_baseline
-from flashsale.verify.queue import BEGINNING, Sighting
+from flashsale.verify.observation import Baseline, Observation, read_baseline
+from flashsale.verify.queue import BEGINNING, Patience, Sighting
+from flashsale.verify.shop_baseline import LATE_LOOK_EVERY_S, ensure_units
 from flashsale.verify.shop_redis import shop_redis
-from flashsale.verify.shop_rows import Stock, UnfitError
-from flashsale.verify.shop_seen import Seen, drain, look
-from flashsale.verify.snapshot import Snapshot, join
-from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale
+from flashsale.verify.shop_rows import UnfitError
+from flashsale.verify.shop_seen import Seen, count, drain, look, observation
+from flashsale.verify.snapshot import Sale, Snapshot, join
+from flashsale.verify.stores import NO_TIME
 from flashsale.verify.verdict import after_waiting, judge
 
-_CHECK_DRAIN_S = 5.0
-_ALWAYS = (0, 2**62)
-"""The window of a sale of which nobody says when it is open."""
-
-
-def take_baseline(shop: ShopBooks, units: Mapping[int, int]) -> Baseline:
-    """The baseline of the sales of these vouchers, read now. `units` is what the scenario says of
-    them, for a shop that does not say itself.
-
-    Raises as `read_tables` does, UnfitError where the stock has none of a voucher, and
-    NothingJudgedError where the sales move already.
-    """
-    with shop_redis(shop.books.redis, shop.redis_url) as redis:
-        seen = look(shop, redis, tuple(units), BEGINNING)
-        _ensure_stock(shop.books, seen, tuple(units))
-        initial = {v: _initial_now(seen, v, units[v]) for v in units}
-        return baseline_of(_observation(shop, redis, seen, initial))
-
-
-def _ensure_stock(books: Books, seen: Seen, vouchers: Sequence[int]) -> None:
-    """Raises UnfitError where books that tell of stock tell of none of a voucher."""
-    missing = [books.name_of(v) for v in vouchers if v not in seen.stocks]
-    if books.stock and missing:
-        others = ", ".join(dict.fromkeys(stock.voucher for stock in seen.told.stocks)) or "nothing"
-        raise UnfitError(
-            f"books.stock: tells of {others[:200]}, and not of voucher {missing[0]}; sell what "
-            "there is (sale.first_voucher, or target.vouchers for what it is called)"
-        )
-
-
-Claimed = tuple[str, str | None]
-"""Who was sold something, and the id of the order, where an answer named one."""
-
-
-def look_at(shop: ShopBooks, voucher: int, claimed: Sequence[Claimed] = ()) -> Iterator[str]:
-    """What the books say of a voucher, a line each, and that they have what was just sold, once
-    they rest. Raises as `take_baseline` does, and UnfitError where they do not have it."""
-    with shop_redis(shop.books.redis, shop.redis_url) as redis:
-        if claimed:
-            drain(shop, redis, [voucher], BEGINNING, _CHECK_DRAIN_S, lambda left: None)
-        seen = look(shop, redis, [voucher], BEGINNING)
-        _ensure_stock(shop.books, seen, [voucher])
-        rows, stock = seen.rows[voucher], seen.stocks.get(voucher)
-        told = ", ".join(sorted(seen.told.columns & {*ORDER_COLUMNS})) or "not known yet"
-        if strange := sorted(seen.told.columns - {*ORDER_COLUMNS}):
-            told += f"; not used: {', '.join(strange)}"
-        live = sum(1 for _ in rows.live())
-        yield f"{len(rows):,} orders of voucher {voucher}, {live:,} live; columns: {told}"
-        if shop.books.stock:
-            yield f"its stock says {'nothing' if stock is None else _said(stock)}"
-        if shop.books.redis is not None and redis is not None:
-            held = seen.ledgers.get(voucher, LedgerSale())
-            yield f"Redis has stock {held.stock}, {len(held.members):,} holders"
-            yield from (f"in Redis {odd}" for odd in held.oddities)
-            backlog = seen.queue.queue.backlog.total
-            yield f"its queue: {seen.queue.why or f'{backlog:,} to do'}"
-        for each in claimed:
-            yield _found(seen, voucher, each)
-
-
-def _found(seen: Seen, voucher: int, claimed: Claimed) -> str:
-    """That an order is there. Raises UnfitError with what is there in its place."""
-    user, order = claimed
-    rows, has_ids = seen.rows[voucher], "id" in seen.told.columns
-    if order is not None and rows and not has_ids:
-        raise UnfitError(
-            f"the answer names order {order}, and the orders have no 'id'; tell it, or leave "
-            "target.buy.order out"
-        )
-    wanted = (id_of(order), id_of(user)) if order is not None else (None, id_of(user))
-    for row in range(len(rows)):
-        if rows.user[row] == wanted[1] and wanted[0] in (None, rows.order[row]):
-            return f"what was sold is there: {_shown(user, order)}"
-    last = len(rows) - 1
-    there = (
-        "none of this voucher"
-        if last < 0
-        else "the last is "
-        + _shown(
-            str(seen.names.get(rows.user[last], rows.user[last])),
-            str(seen.names.get(rows.order[last], rows.order[last])) if has_ids else None,
-        )
-    )
-    raise UnfitError(
-        f"{_shown(user, order)} was sold, and is not among the orders ({there}); ids have to be "
-        "the same text in answers, the users' file and the books"
-    )
-
-
-def _shown(user: str, order: str | None) -> str:
-    return f"an order of user {user}" if order is None else f"order {order} of user {user}"
-
-
-def _said(stock: Stock) -> str:
-    known = {name: value for name, value in stock._asdict().items() if value is not None}
-    return ", ".join(f"{name} {value}" for name, value in known.items())
-
-
-def _initial_now(seen: Seen, voucher: int, said: int) -> int:
-    """The units on sale: the shop's word, else what is left and what was ordered, else what is left
-    in Redis, else what the scenario says."""
-    stock, held = seen.stocks.get(voucher), seen.ledgers.get(voucher)
-    if stock is not None and stock.initial is not None:
-        return stock.initial
-    left = stock.stock if stock is not None else None
-    if left is None and held is not None:
-        left = held.stock
-    return (said if left is None else left) + seen.rows[voucher].live_units
+UNIQUE_IDS = "unique_ids"
 
 
 def examine_shop(
@@ -156,11 +50,46 @@ def examine_shop(
         raise UnfitError(trouble)
     with shop_redis(shop.books.redis, shop.redis_url) as redis:
         waited_s = drain(shop, redis, attempts.vouchers, since, drain_timeout_s, on_look)
-        seen = look(shop, redis, attempts.vouchers, since)
-        _ensure_ids(attempts, seen)
-        initial = _initial_then(seen, before)
-        snapshot = _snapshot(shop, attempts, before, seen, _observation(shop, redis, seen, initial))
-    return after_waiting(judge(snapshot, required), waited_s)
+
+        def snapshot() -> Snapshot:
+            seen = look(shop, redis, attempts.vouchers, since)
+            seen.fill_in_cancelled(attempts.cancelled, attempts.quantity)
+            _ensure_ids(attempts, seen)
+            ensure_units(shop.books, seen, attempts.quantity)
+            observed = observation(shop, seen, _initial_then(seen, before))
+            taken = _snapshot(shop, attempts, before, seen, observed)
+            _ensure_same_ids(shop.books, taken)
+            if not attempts.cancelled:
+                _ensure_any_is_live(taken)
+            return taken
+
+        counted = partial(count, shop, redis, attempts.vouchers)
+        found, late_s = _awaited(snapshot, counted, drain_timeout_s, on_look)
+    return after_waiting(judge(found, required), waited_s + late_s)
+
+
+def _awaited(
+    read: Callable[[], Snapshot],
+    counted: Callable[[], int],
+    timeout_s: float,
+    on_look: Callable[[int], None],
+) -> tuple[Snapshot, float]:
+    """A snapshot in which each order that a user was told of is a row, if given time, and that
+    time: rows may rest between two batches of a shop whose queue nobody can read."""
+    start_s, patience = time.monotonic(), Patience(timeout_s)
+    rows, snapshot = counted(), read()
+    while "queue_empty" in snapshot.absent:
+        missing = sum(1 for sale in snapshot.sales for _ in lost_promises(snapshot, sale))
+        on_look(missing)
+        while not patience.is_over(missing, time.monotonic()):
+            time.sleep(LATE_LOOK_EVERY_S)
+            now = counted()
+            if now != rows:
+                rows, snapshot = now, read()
+                break
+        else:
+            break
+    return snapshot, time.monotonic() - start_s
 
 
 def _ensure_ids(attempts: Attempts, seen: Seen) -> None:
@@ -172,6 +101,75 @@ def _ensure_ids(attempts: Attempts, seen: Seen) -> None:
             "answers name orders, and those of [books] have no 'id'; tell it, or storm with "
             "target.buy.order left out"
         )
+
+
+def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
+    """Raises UnfitError where the record and the books share no order, or no user, at all: then
+    ids are written in two ways, and a shop would be accused of having lost each order and made
+    others up."""
+    sales = snapshot.sales
+    told = {order: sale for sale in sales for order in sale.promised}
+    if told and told.keys() <= snapshot.strays.keys():
+        strange = {voucher: sales[0] for _, voucher in snapshot.strays.values()}
+        raise UnfitError(
+            f"the orders that answers name are of vouchers {_such_as(strange)} in [books], and of "
+            "none that was sold; target.vouchers or books.vouchers say what those are called"
+        )
+    news = [(s, s.new_rows() if s.before else range(len(s.rows))) for s in sales]
+    if not (snapshot.accepted and any(rows for _, rows in news)):
+        return
+    has_ids = UNIQUE_IDS not in snapshot.absent
+    rows = {order for sale in sales for order in sale.row_of}
+    if has_ids and told and not snapshot.strays and rows.isdisjoint(told):
+        orders = {sale.rows.order[row]: sale for sale, new in news for row in new}
+        raise UnfitError(
+            f"answers name orders, {_such_as(told)}, and none of them is among the new ones of "
+            f"[books], {_such_as(orders)}; {_SAME_TEXT}"
+        )
+    asked = {user for sale in sales for user in sale.claims.user}
+    if not any(sale.rows.user[row] in asked for sale, new in news for row in new):
+        owners = {sale.rows.user[row]: sale for sale, new in news for row in new}
+        raise UnfitError(
+            f"the new orders of [books] are of users {_such_as(owners)}, and none of those who "
+            f"came is among them; {_SAME_TEXT} (target.user_column names the users' column)"
+        )
+    known = asked.union(*(sale.holders for sale in sales))
+    holders = {user: sale for sale in sales for user in sale.ledger.members}
+    if holders and known.isdisjoint(holders):
+        raise UnfitError(
+            f"Redis names users {_such_as(holders)} as holders of orders, and none of those who "
+            f"came is among them; {_SAME_TEXT}"
+        )
+    receipts = {order: sale for sale in sales for order in sale.ledger.receipts.values()}
+    if has_ids and receipts and rows.isdisjoint(receipts) and not books.orders_in_redis:
+        raise UnfitError(
+            f"books.redis.receipts: found orders {_such_as(receipts)}, and none of them is among "
+            f"those of [books]; {_SAME_TEXT}, or leave receipts out"
+        )
+
+
+def _ensure_any_is_live(snapshot: Snapshot) -> None:
+    """Raises UnfitError where users were told that they bought, and each order has ended, though
+    nobody cancelled any: then what is live is read wrongly, which would hide an oversell."""
+    count = sum(len(sale.new_rows()) for sale in snapshot.sales)
+    is_any = any(s.rows.is_live(row) for s in snapshot.sales for row in s.new_rows())
+    if snapshot.accepted and count and not is_any:
+        raise UnfitError(
+            f"users were told of {snapshot.accepted:,} orders, and none of the {count:,} new "
+            "ones in [books] is live, though nobody cancelled; see to 'live' there, and to "
+            "books.live_is"
+        )
+
+
+_APART_MS, _ZONE_STEP_MIN = 10 * 60_000, 15
+_SAME_TEXT = "ids have to be the same text in answers, the users' file and the books"
+_SHOWN = 2
+
+
+def _such_as(found: Mapping[int, Sale]) -> str:
+    """A few of these ids as the shop writes them."""
+    named = [repr(str(found[number].called(number))) for number in sorted(found)[:_SHOWN]]
+    return f"such as {' and '.join(named)}"
 
 
 def _initial_then(seen: Seen, before: Baseline | None) -> dict[int, int]:
@@ -187,48 +185,6 @@ def _initial_then(seen: Seen, before: Baseline | None) -> dict[int, int]:
     return found
 
 
-def _observation(
-    shop: ShopBooks, redis: Redis | None, seen: Seen, initial: Mapping[int, int]
-) -> Observation:
-    """What was seen, as the rules read it."""
-    ledgers = {
-        voucher: _ledger(shop.books, seen, voucher, initial.get(voucher)) for voucher in seen.rows
-    }
-    return Observation(
-        dataset=None,
-        clocks=None,
-        mysql={v: _sale(seen, v, initial[v]) for v in seen.rows if v in initial},
-        rows=seen.rows,
-        ledger=ledgers,
-        queue=seen.queue.queue,
-        still=seen.still,
-    )
-
-
-def _sale(seen: Seen, voucher: int, initial: int) -> MySQLSale:
-    """The shop's own count; one that it does not keep balances."""
-    stock = seen.stocks.get(voucher)
-    left = stock.stock if stock else None
-    opens, closes = (stock.opens_ms, stock.closes_ms) if stock else (None, None)
-    return MySQLSale(
-        initial=initial,
-        stock=initial - seen.rows[voucher].live_units if left is None else left,
-        begin_ms=_ALWAYS[0] if opens is None else opens,
-        end_ms=_ALWAYS[1] if closes is None else closes,
-    )
-
-
-def _ledger(books: Books, seen: Seen, voucher: int, initial: int | None) -> LedgerSale:
-    """What Redis holds; where it keeps a stock and nobody's name, the rows say who holds a unit."""
-    found = seen.ledgers.get(voucher)
-    if found is None or books.redis is None:
-        return LedgerSale()
-    if found.stock is not None and not (books.redis.holders or books.redis.receipts):
-        rows = seen.rows[voucher]
-        found = replace(found, members=frozenset(rows.user[row] for row in rows.live()))
-    return replace(found, initial=initial if found.stock is not None else None)
-
-
 # The snapshot -------------------------------------------------------------------------------------
 
 
@@ -242,12 +198,19 @@ def _snapshot(
     named = replace(attempts, names={**seen.names, **attempts.names})
     snapshot = join(named, before, observed)
     sightings = _sightings(shop.books, seen)
+    of_run = [sightings[o][0] for o in _new_orders(snapshot) if o in sightings]
+    odd = _time_apart(shop.books, attempts, of_run) if shop.books.time_is == "sold" else ""
+    if odd:
+        sightings = {}
     missing = {o for s in snapshot.sales for o in s.promised if o not in s.row_of}
     return replace(
         snapshot,
         sightings=sightings,
         strays={order: whose for order, whose in seen.others.items() if order in missing},
-        absent=_absent(shop.books, attempts, seen, snapshot, sightings),
+        absent={
+            **_absent(shop.books, attempts, seen, snapshot, sightings),
+            **({"window": odd} if odd else {}),
+        },
         rests_on=shop.rests_on,
     )
 
@@ -266,6 +229,27 @@ def _sightings(books: Books, seen: Seen) -> dict[int, Sighting]:
     }
 
 
+def _new_orders(snapshot: Snapshot) -> Iterator[int]:
+    return (sale.rows.order[row] for sale in snapshot.sales for row in sale.new_rows())
+
+
+def _time_apart(books: Books, attempts: Attempts, times_ms: Sequence[int]) -> str:
+    """What keeps the times of a run's orders from being those of their sale: that all of them are
+    far from the run, as those of another zone are. Empty where nothing does."""
+    began_ms = attempts.began_ms
+    if began_ms is None or not times_ms:
+        return ""
+    lasted_ms = max(max(claims.done_us, default=0) for claims in attempts.claims.values()) // 1_000
+    nearest_ms = min((at_ms - began_ms for at_ms in times_ms), key=abs)
+    if -_APART_MS <= nearest_ms <= lasted_ms + _APART_MS:
+        return ""
+    apart = round(nearest_ms / 60_000)
+    zone = books.utc_offset_min + round(apart / _ZONE_STEP_MIN) * _ZONE_STEP_MIN
+    is_zone = abs(apart % _ZONE_STEP_MIN - _ZONE_STEP_MIN / 2) > _ZONE_STEP_MIN / 2 - 3
+    cure = f"; books.utc_offset_min = {zone} would fit" if is_zone and abs(zone) <= 840 else ""
+    return f"the times of the run's orders are {apart:+,} minutes from the run{cure}"
+
+
 def _absent(
     books: Books,
     attempts: Attempts,
@@ -276,7 +260,7 @@ def _absent(
     """The checks that lack their data, and what they lack."""
     found: dict[str, str] = {}
     if "id" not in seen.told.columns and seen.told.orders:
-        found["unique_ids"] = "the shop's orders have no ids"
+        found[UNIQUE_IDS] = "the shop's orders have no ids"
     stocks = [seen.stocks.get(sale.voucher) for sale in snapshot.sales]
     if any(stock is None or stock.stock is None for stock in stocks):
         found["mysql_conservation"] = "[books] tell of no stock beside the orders"
@@ -309,8 +293,7 @@ def _no_window(
         return "[books] do not say when the sale opens and closes"
     if books.time_is == "written":
         return "[books] know when rows were written, not when their orders were sold"
-    orders = (sale.rows.order[row] for sale in snapshot.sales for row in sale.new_rows())
-    blind = sum(1 for order in orders if order not in sightings)
+    blind = sum(1 for order in _new_orders(snapshot) if order not in sightings)
     where = f"in the stream {books.redis.stream}" if books.redis and books.redis.stream else ""
     told = where if books.time_is == "stream" else "told"
     return f"of {blind:,} orders the time of their sale is not {told}" if blind else ""

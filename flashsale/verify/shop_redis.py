@@ -107,8 +107,8 @@ def _kind(redis: Redis, key: str, kinds: Collection[str], odd: list[str]) -> str
 
 
 def _stock(redis: Redis, kept: RedisBooks, key: str, odd: list[str]) -> int | None:
-    """The units left: the number that a key or a field of it holds, or how many units there are
-    in it."""
+    """The units left, or sold: the number that a key or a field of it holds, or how many units
+    there are in it."""
     if kept.stock_is == "units":
         kind = _kind(redis, key, _UNITS, odd)
         return int(_COUNTED[kind](redis, key)) if kind else None if odd else 0
@@ -118,12 +118,18 @@ def _stock(redis: Redis, kept: RedisBooks, key: str, odd: list[str]) -> int | No
         odd += [f'{told}; see to stock_field, or stock_is = "units"' for told in cure]
         return None
     raw: Any = redis.hget(key, kept.stock_field) if is_field else redis.get(key)
+    held = f"{kept.stock_field} of {key}" if is_field else key
     try:
-        return int(_text(raw))
+        number = int(_text(raw))
     except (TypeError, ValueError, AttributeError):
-        held = f"{kept.stock_field} of {key}" if is_field else key
         odd.append(f"{held} holds {raw!r}, which is no number")
         return None
+    if number < 0 and kept.stock_is == "number":
+        odd.append(
+            f"{held} holds {number:,}; where it is who is refused that counts it down, say "
+            'stock_is = "countdown"'
+        )
+    return max(0, number) if kept.stock_is == "countdown" else number
 
 
 def _holders(redis: Redis, key: str, odd: list[str]) -> Iterator[str]:

@@ -5,10 +5,11 @@ for none, or a state that is taken for a truth, would be a wrong verdict.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -24,8 +25,12 @@ _PER_S = ((10**11, 1), (10**14, 1_000), (10**17, 1_000_000), (10**20, 1_000_000_
 _TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE = frozenset({"", "0", "f", "false", "n", "no", "off"})
 _NO_DATE = re.compile(r"0000-00-00.*")  # what MySQL has in place of none
+_PRINTABLE = re.compile(rb"[!-~]{16}")  # as 16 bytes of a UUID once in ten million are
+_ZONE = re.compile(r"(?<=[0-9])(?: +([+-][0-9]{2}:?[0-9]{2}))?(?: *(?:UTC|GMT))?$")
+_MAILED = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8}[+-][0-9]{4}")
 _DIGITS = re.compile(r"20[0-9]{12}")  # 20261130100000, which as ms would be of the year 2612
 _COUNT_MAX = 10**12
+_OF_STOCK = frozenset({*STOCK_COLUMNS}) - {"voucher"}
 
 
 class UnfitError(NothingJudgedError):
@@ -64,6 +69,12 @@ class Told:
 
 Row = Mapping[str, Any]
 
+Found = tuple[list[str] | None, Iterator[Row]]
+"""The columns, None where each row has its own, and the rows."""
+
+Select = Callable[[str], Found]
+"""Finds the rows of a query, or of a route's path with the pointer behind a #."""
+
 
 class RowReader:
     """Reads the rows of these books, in which `vouchers` are what is sold: a row that says nothing
@@ -93,7 +104,7 @@ class RowReader:
             needed, one = ["user"], "an order"
         else:
             needed, one = [], "a stock"
-            if not has.keys() & {"stock", "sold", "initial", "opens", "closes"}:
+            if not has.keys() & _OF_STOCK:
                 raise UnfitError(self._lacks(one, "stock", has))
         for name in (*needed, *(["voucher"] if self._only is None else [])):
             if name not in has:
@@ -118,6 +129,8 @@ class RowReader:
     def stock(self, row: Row) -> Stock:
         """The stock that a row is."""
         row = self._named(row)
+        if not row.keys() & _OF_STOCK:
+            raise UnfitError(self._lacks("a stock", "stock", row))
         opens, closes = (instant_ms(row.get(n), self._zone, n) for n in ("opens", "closes"))
         left, sold, initial = (_known(row.get(name), name) for name in ("stock", "sold", "initial"))
         if left is None and sold is not None and initial is not None:
@@ -194,7 +207,8 @@ def _word(value: Any) -> str:
 def _text(value: Any, name: str) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         raw = bytes(value)
-        return str(UUID(bytes=raw)) if len(raw) == 16 else raw.decode("utf-8", "backslashreplace")
+        is_uuid = len(raw) == 16 and _PRINTABLE.fullmatch(raw) is None
+        return str(UUID(bytes=raw)) if is_uuid else raw.decode("utf-8", "backslashreplace")
     if isinstance(value, float | Decimal) and isfinite(value) and value == int(value):
         return str(int(value))
     if isinstance(value, dict | list):
@@ -223,6 +237,8 @@ def instant_ms(value: Any, zone: timezone, name: str = "time") -> int:
     """An instant in Unix ms; NO_TIME where `value` is none. One that tells no zone is of `zone`.
     Numbers are s, ms, µs or ns, by their size. Raises UnfitError for what is no instant."""
     is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+    if isinstance(value, list):
+        value = _listed(value)
     moment: Any = _moment(str(value)) if is_number or isinstance(value, str) else value
     if moment is None:
         return NO_TIME
@@ -241,6 +257,17 @@ def instant_ms(value: Any, zone: timezone, name: str = "time") -> int:
     )
 
 
+def _listed(parts: list[Any]) -> Any:
+    """A list from year to nanosecond, as Java's serializers write an instant; else as it is."""
+    if not (5 <= len(parts) <= 7 and all(type(part) is int for part in parts)):
+        return parts
+    year, month, day, hour, minute, second, ns = (*parts, 0, 0)[:7]
+    try:
+        return datetime(year, month, day, hour, minute, second, ns // 1_000)
+    except ValueError:
+        return parts
+
+
 def _moment(text: str) -> Any:
     """What a text says of time: an instant, a number, None for nothing, else the text."""
     text = text.strip()
@@ -248,6 +275,9 @@ def _moment(text: str) -> Any:
         return None
     if _DIGITS.fullmatch(text):
         text = f"{text[:8]}T{text[8:]}"
+    zone = _ZONE.search(text)
+    if zone and zone[0]:
+        text = text[: zone.start()] + (zone[1] or "+0000").replace(":", "")
     for read in _READ:
         try:
             return read(text)
@@ -256,5 +286,12 @@ def _moment(text: str) -> Any:
     return text
 
 
-_READ: tuple[Callable[[str], Any], ...] = (Decimal, datetime.fromisoformat)
+def _mailed(text: str) -> datetime:
+    """An instant as headers and mails have it."""
+    if _MAILED.fullmatch(text) is None:
+        raise ValueError(text)
+    return parsedate_to_datetime(text)
+
+
+_READ: tuple[Callable[[str], Any], ...] = (Decimal, datetime.fromisoformat, _mailed)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

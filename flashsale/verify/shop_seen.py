@@ -2,7 +2,7 @@
 
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +11,8 @@ from redis import Redis
 from flashsale.books import Books, ShopBooks
 from flashsale.errors import UnreachableError
 from flashsale.model import PayStatus, id_of
+from flashsale.verify.attempts import NO_ORDER
+from flashsale.verify.observation import Observation
 from flashsale.verify.queue import Patience
 from flashsale.verify.shop_redis import (
     Rest,
@@ -19,10 +21,12 @@ from flashsale.verify.shop_redis import (
     read_pulse,
     read_shop_queue,
 )
-from flashsale.verify.shop_rows import Order, Stock, Told
+from flashsale.verify.shop_rows import Order, Stock, Told, UnfitError
 from flashsale.verify.shop_tables import count_orders, read_tables
-from flashsale.verify.stores import NO_TIME, LedgerSale, Rows
+from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale, Rows
 
+_ALWAYS = (0, 2**62)
+"""The window of a sale of which nobody says when it is open."""
 _TRIES = 5
 _TRY_PAUSE_S = 0.2
 _LOOK_EVERY_S = 0.25
@@ -41,6 +45,23 @@ class Seen:
     names: dict[int, str] = field(default_factory=dict)
     others: dict[int, tuple[int, int]] = field(default_factory=dict)
     ledgers: dict[int, LedgerSale] = field(default_factory=dict)
+
+    def fill_in_cancelled(
+        self, cancelled: Mapping[int, Sequence[tuple[int, int]]], quantity: int
+    ) -> None:
+        """Put orders that were cancelled, and are no rows, among the rows as what ended: a shop may
+        delete them. `cancelled` are users and orders (or NO_ORDER) by voucher."""
+        for voucher, pairs in cancelled.items():
+            rows = self.rows[voucher]
+            known, owners = set(rows.order), set(rows.user)
+            is_counted = bool(rows.units) or quantity > 1
+            for turn, (user, order) in enumerate(pairs):
+                if order in known or (order <= NO_ORDER and user in owners):
+                    continue
+                number = order if order > NO_ORDER else id_of(f"{user}'s, cancelled as {turn}.")
+                rows.extend(array("q", (number, user, PayStatus.CANCELLED, NO_TIME, NO_TIME)))
+                if is_counted:
+                    rows.units.append(quantity)
 
 
 def look(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int], since: str) -> Seen:
@@ -91,12 +112,20 @@ def _fill(seen: Seen, books: Books, vouchers: AbstractSet[int]) -> None:
     """Put what the tables told into rows, an order without an id under one of its own."""
     turns: dict[tuple[int, int], int] = {}
     counted = "quantity" in seen.told.columns
+    folded = {name.casefold(): name for name in map(str, books.vouchers)}
     for order in sorted(seen.told.orders, key=lambda order: order.at_ms):
         voucher, user = books.number_of(order.voucher), _number(order.user, seen.names)
         number = _order_number(order, (user, voucher), turns, seen.names)
         rows = seen.rows.get(voucher)
         if rows is None:
+            if (meant := folded.get(order.voucher.casefold())) not in (None, order.voucher):
+                raise UnfitError(
+                    f"books.orders: found voucher {order.voucher!r}, and the file calls it "
+                    f"{meant!r}; write it there as the books do, or have the query do as the "
+                    "file: lower(sku) AS voucher"
+                )
             seen.others[number] = (user, voucher)
+            seen.names[voucher] = order.voucher
             continue
         status = PayStatus.UNPAID if order.live else PayStatus.CANCELLED
         rows.extend(array("q", (number, user, status, order.at_ms, NO_TIME)))
@@ -105,7 +134,31 @@ def _fill(seen: Seen, books: Books, vouchers: AbstractSet[int]) -> None:
     for stock in seen.told.stocks:
         voucher = books.number_of(stock.voucher)
         if voucher in vouchers:
-            seen.stocks[voucher] = stock
+            earlier = seen.stocks.get(voucher)
+            seen.stocks[voucher] = stock if earlier is None else _together(books, earlier, stock)
+
+
+def _together(books: Books, one: Stock, other: Stock) -> Stock:
+    """Two rows of one voucher, such as of two warehouses. A query can sum them, and may hold one
+    twice by a join; what a route tells is summed here. Raises UnfitError."""
+    if not books.route:
+        raise UnfitError(
+            f"books.stock: tells of {one.voucher} in several rows; sum them, such as SELECT sku AS "
+            "voucher, sum(stock) AS stock … GROUP BY sku"
+        )
+    opens = [each.opens_ms for each in (one, other) if each.opens_ms is not None]
+    closes = [each.closes_ms for each in (one, other) if each.closes_ms is not None]
+    return Stock(
+        voucher=one.voucher,
+        stock=_sum(one.stock, other.stock),
+        initial=_sum(one.initial, other.initial),
+        opens_ms=min(opens, default=None),
+        closes_ms=max(closes, default=None),
+    )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def _order_number(
@@ -127,6 +180,49 @@ def _number(text: str, names: dict[int, str]) -> int:
     return number
 
 
+def observation(shop: ShopBooks, seen: Seen, initial: Mapping[int, int]) -> Observation:
+    """What was seen, as the rules read it."""
+    ledgers = {
+        voucher: _ledger(shop.books, seen, voucher, initial.get(voucher)) for voucher in seen.rows
+    }
+    return Observation(
+        dataset=None,
+        clocks=None,
+        mysql={v: _sale(seen, v, initial[v]) for v in seen.rows if v in initial},
+        rows=seen.rows,
+        ledger=ledgers,
+        queue=seen.queue.queue,
+        still=seen.still,
+    )
+
+
+def _sale(seen: Seen, voucher: int, initial: int) -> MySQLSale:
+    """The shop's own count; one that it does not keep balances."""
+    stock = seen.stocks.get(voucher)
+    left = stock.stock if stock else None
+    opens, closes = (stock.opens_ms, stock.closes_ms) if stock else (None, None)
+    return MySQLSale(
+        initial=initial,
+        stock=initial - seen.rows[voucher].live_units if left is None else left,
+        begin_ms=_ALWAYS[0] if opens is None else opens,
+        end_ms=_ALWAYS[1] if closes is None else closes,
+    )
+
+
+def _ledger(books: Books, seen: Seen, voucher: int, initial: int | None) -> LedgerSale:
+    """What Redis holds; where it keeps a stock and nobody's name, the rows say who holds a unit."""
+    found = seen.ledgers.get(voucher)
+    if found is None or books.redis is None:
+        return LedgerSale()
+    if books.redis.stock_is == "sold" and found.stock is not None:
+        left = None if initial is None else max(0, initial - found.stock)
+        found = replace(found, stock=left)
+    if found.stock is not None and not (books.redis.holders or books.redis.receipts):
+        rows = seen.rows[voucher]
+        found = replace(found, members=frozenset(rows.user[row] for row in rows.live()))
+    return replace(found, initial=initial if found.stock is not None else None)
+
+
 def drain(
     shop: ShopBooks,
     redis: Redis | None,
@@ -144,7 +240,7 @@ def drain(
         queue = read_shop_queue(redis, shop.books, since, {})
         left, now_s = queue.queue.backlog.total, time.monotonic()
         if queue.why or (kept is not None and kept.list_):
-            rests = rest.is_over(_count(shop, redis, vouchers), now_s)
+            rests = rest.is_over(count(shop, redis, vouchers), now_s)
             over = (rests and not left) or now_s - start_s >= timeout_s + shop.books.rest_ms / 1000
         else:
             over = patience.is_over(left, now_s)
@@ -154,7 +250,7 @@ def drain(
         time.sleep(_LOOK_EVERY_S)
 
 
-def _count(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int]) -> int:
+def count(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int]) -> int:
     """How many orders there are."""
     if shop.books.orders_in_redis and redis is not None:
         held = [read_ledger(redis, shop.books, voucher, {}) for voucher in vouchers]

@@ -1,10 +1,11 @@
-"""Orders and stock of a shop that is not ours, as its database or routes of its own tell them.
+"""Orders and stock of a shop that is not ours, as its database tells them, or a route of its own.
 
 Everything is read in one snapshot that can write nothing. What is read is named by its column.
 """
 
+import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,19 @@ from urllib.parse import unquote, urlsplit
 
 import pymysql
 
-from flashsale.asking import ABSENT, UnansweredError, ask_once, at_pointer
 from flashsale.books import VOUCHERS, ShopBooks
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.store_urls import mysql_arguments, open_mysql, read_mysql_url
-from flashsale.verify.shop_rows import Row, RowReader, Told, UnfitError
+from flashsale.verify.shop_routes import by_route
+from flashsale.verify.shop_rows import Found, Row, RowReader, Select, Told, UnfitError
 from flashsale.verify.stores import frozen_view
 
 _ROWS_MAX = 5_000_000
 _FETCH_ROWS = 10_000
-_ROUTE_BYTES_MAX = 256 * 1024 * 1024
-_ROUTE_TIMEOUT_S = 60.0
 _CONNECT_TIMEOUT_S = 3
 _READ_TIMEOUT_S = 120
+_LIMIT = re.compile(r"\b(?:LIMIT|FETCH\s+(?:FIRST|NEXT))\s+([0-9]{1,9})\b[^()]*$", re.IGNORECASE)
 _CURE = "name the shop's database with --books-url"
-
-
-Found = tuple[list[str] | None, Iterator[Row]]
-"""The columns, None where each row has its own, and the rows."""
-
-Select = Callable[[str], Found]
 
 
 def read_tables(shop: ShopBooks, vouchers: Sequence[int]) -> Told:
@@ -83,16 +77,22 @@ def _rows_of(
     columns, rows = select(shop.books.asking(what, vouchers))
     if columns is not None and reader is not None:
         reader.ensure(what, columns)
-    for number, row in enumerate(rows):
-        if number == _ROWS_MAX:
+    limit = None if shop.books.route else _LIMIT.search(getattr(shop.books, what))
+    for number, row in enumerate(rows, 1):
+        if number > _ROWS_MAX:
             raise UnfitError(f"more than {_ROWS_MAX:,} {what}; ask with WHERE … IN ({VOUCHERS})")
+        if limit is not None and number == int(limit[1]) > 1:
+            raise UnfitError(
+                f"books.{what}: its {' '.join(limit[0].split())} is reached, so there may be more; "
+                "leave it out, or raise it"
+            )
         yield row
 
 
 @contextmanager
 def _selecting(shop: ShopBooks) -> Iterator[Select]:
     if shop.books.route:
-        yield _by_route(shop)
+        yield by_route(shop)
         return
     if not shop.url:
         raise UnreachableError(f"books.url: not given; {_CURE}, or FLASHSALE_BOOKS_URL")
@@ -117,6 +117,8 @@ def _shown(url: str) -> str:
 
 _REFUSED = "give the account SELECT there, or ask for what there is"
 """What helps where a database that answers says no to a query."""
+_NO_OPERATOR = "42883"
+_QUOTES = 'where a column is text, books.vouchers = ["1"] has {vouchers} stand in quotes'
 
 
 @contextmanager
@@ -177,7 +179,8 @@ def _postgres(url: str) -> Iterator[Select]:
     except psycopg.Error as error:
         away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         if is_open and not (away and (error.sqlstate or "08")[:2] in ("08", "57")):
-            raise UnfitError(f"{_first(error)}; {_REFUSED}") from error
+            cure = _QUOTES if error.sqlstate == _NO_OPERATOR else _REFUSED
+            raise UnfitError(f"{_first(error)}; {cure}") from error
         if error.sqlstate == "57014":
             raise UnfitError(f"{_first(error)}, after {_READ_TIMEOUT_S} s; ask for less") from error
         raise UnreachableError(
@@ -240,53 +243,3 @@ def _found(cursor: Any) -> Found:
 
 def _first(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-# Routes -------------------------------------------------------------------------------------------
-
-
-def _by_route(shop: ShopBooks) -> Select:
-    """The lists of an answer; each route is asked once, so that what it tells is of one instant."""
-    documents: dict[str, Any] = {}
-
-    def select(asked: str) -> Found:
-        path, _, pointer = asked.partition("#")
-        if path not in documents:
-            documents[path] = _document(shop, path)
-        document = documents[path]
-        found = document if pointer == "/" else at_pointer(document, pointer)
-        if isinstance(found, dict):
-            found = [found]
-        if found is ABSENT or not isinstance(found, list):
-            has = ", ".join(map(str, document)) if isinstance(document, dict) else "no object"
-            raise UnfitError(
-                f"{pointer!r} is no list of objects in what {path} answers (it has {has[:200]}); "
-                "say where they are by a pointer such as '/data/orders', or '/' for all of it"
-            )
-        for each in found:
-            if not isinstance(each, dict):
-                raise UnfitError(f"{pointer!r} holds {str(each)[:60]!r}, which is no object")
-        return None, iter(found)
-
-    return select
-
-
-def _document(shop: ShopBooks, path: str) -> Any:
-    url = f"{shop.base_url.rstrip('/')}{path}"
-    try:
-        told = ask_once(
-            url,
-            total_s=_ROUTE_TIMEOUT_S,
-            bytes_max=_ROUTE_BYTES_MAX,
-            headers=dict(shop.books.headers),
-            way=shop.way,
-        )
-    except UnansweredError as error:
-        is_unknown = "CERTIFICATE_VERIFY_FAILED" in str(error)
-        cure = "give the authority of its certificate with --ca, or --insecure to check none"
-        raise UnreachableError(
-            f"{url} cannot be read ({error}); {cure if is_unknown else 'check books.route'}"
-        ) from error
-    if told.status != 200:
-        raise UnreachableError(f"{url} answers {told.status}; check books.route and its headers")
-    return told.json()

@@ -155,11 +155,35 @@ class Sale:
         return self.rows.live_units + len(self.rowless) * self.quantity
 
     @cached_property
+    def bearers(self) -> frozenset[int]:
+        """Users with an order of this run, of any status, or with one from before that is live."""
+        rows, ended = self.rows, self.before.ended if self.before else frozenset()
+        pairs = zip(rows.order, rows.user, strict=True)
+        return frozenset(user for order, user in pairs if order not in ended)
+
+    @cached_property
     def unnamed(self) -> Mapping[int, int]:
         """How many orders each user was told of without an id."""
         users = self.claims.user
         told = ((users[k], self.claims.order[k]) for k in self.claims.told(SOLD))
         return Counter(user for user, order in told if order == NO_ORDER)
+
+    @cached_property
+    def repeats(self) -> frozenset[int]:
+        """Claims that were told once more, without an id, of an order that their user had been told
+        of: of a user's the first that were sent count, as many as there are new rows of theirs."""
+        if len(self.unnamed) == sum(self.unnamed.values()):
+            return frozenset()
+        users, rows = self.claims.user, self.rows.user
+        held = Counter(rows[row] for row in self.new_rows())
+        left = {user: max(1, held[user]) for user in self.unnamed}
+        told = [k for k in self.claims.told(SOLD) if self.claims.order[k] == NO_ORDER]
+        found = []
+        for k in sorted(told, key=self.claims.sent_us.__getitem__):
+            left[users[k]] -= 1
+            if left[users[k]] < 0:
+                found.append(k)
+        return frozenset(found)
 
     @property
     def initial(self) -> int | None:
@@ -296,7 +320,7 @@ class Snapshot:
         named = sum(len(sale.told_sold) for sale in self.sales)
         orders = (sale.claims.sold()[1] for sale in self.sales)
         unnamed = sum(sum(map(NO_ORDER.__ge__, some)) for some in orders)
-        return named + unnamed
+        return named + unnamed - sum(len(sale.repeats) for sale in self.sales)
 
     @property
     def unanswered(self) -> int:

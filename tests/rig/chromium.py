@@ -67,8 +67,7 @@ def _unpack(tree: Path) -> None:
         apt = Apt(work / "apt")
         apt.update()
         packages = apt.closure([apt.package(pattern) for pattern in _PACKAGES])
-        for archive in apt.download(packages):
-            subprocess.run(["dpkg", "-x", archive, work / "tree"], check=True)
+        apt.unpack(packages, work / "tree")
         (work / "tree/fonts.conf").write_text(_FONTS.format(tree=tree))
         (work / "tree").rename(tree)
 

@@ -9,7 +9,7 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from flashsale.catalog.page import Page
+from flashsale.catalog.json import Page
 from flashsale.catalog.storefront import Storefront
 
 Open = Callable[..., AbstractAsyncContextManager[Storefront]]

@@ -79,7 +79,7 @@ def visit(
     folder = create_run_folder("town", tmp_path / "run", datetime.now(UTC))
     tokens = {user: f"token-{user}" for user in range(1, scenario.load.user_count + 1)}
     target = Target.at(sale.base_url)
-    assignment = Assignment(scenario, target, folder, workers=workers)
+    assignment = Assignment(scenario, target, folder, processes=workers)
     finished = storm(assignment, tokens, lambda _: None)
     ends = [line["i"] for kind in ("result", "spared") for line in lines_of(folder, kind)]
     assert sorted(ends) == list(range(len(finished.plan)))

@@ -5,17 +5,20 @@ from typing import Any
 
 from flashsale.report.charts.chart import (
     ROWS_MAX,
+    Bin,
     Chart,
     Run,
     Table,
     Trace,
     axis,
     colour_of,
+    latency_by_rank,
+    latency_by_time,
     line,
     seconds_axis,
+    start_lag,
     thinned,
 )
-from flashsale.report.series import Bin, latency_by_rank, latency_by_time, start_lag
 from flashsale.report.wording import lapse, ms
 from flashsale.run.attempts import LOST
 from flashsale.run.histogram import SAMPLES_BEYOND, Histogram

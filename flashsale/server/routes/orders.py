@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from flashsale.accounts.sessions import ClaimBudget, Sessions
-from flashsale.catalog.page import closed
+from flashsale.catalog.json import closed
 from flashsale.model import OrderStatus, Outcome, PayStatus, parse_id
 from flashsale.orders.lifecycle import Change, Lifecycle
 from flashsale.orders.lookup import Found, KnownSales, OrderLookup
@@ -139,7 +139,7 @@ class ClaimRoutes:
         if found is None:
             return personal(ok({"state": "none"}))
         is_row = found.status is OrderStatus.CONFIRMED
-        return personal(ok({"state": "row" if is_row else "receipt", **described(found)}))
+        return personal(ok({"state": "row" if is_row else "receipt", **_described(found)}))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class OrderRoutes:
         found = await self.orders.by_id(order_id, user_id)
         if found is None:
             return NOT_FOUND
-        return ok({"state": found.status.value, **described(found)})
+        return ok({"state": found.status.value, **_described(found)})
 
     async def pay(self, request: Request, segment: str, user_id: int) -> Response:
         """Pay. Twice is once; too late is given back."""
@@ -183,7 +183,7 @@ class OrderRoutes:
         return _CANCEL[await self.lifecycle.cancel(order_id, user_id)]
 
 
-def described(found: Found) -> dict[str, Any]:
+def _described(found: Found) -> dict[str, Any]:
     """An order as JSON has it; its id is text, since JavaScript's numbers end at 2^53."""
     order: dict[str, Any] = {
         "orderId": str(found.order_id),

@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 
 from flashsale.catalog.blog import BLOG, FIRST_LIKES, HOT_PAGE, OWN_PAGE, Blogs, NotWritten
-from flashsale.catalog.feed import KEPT, SCROLL
-from flashsale.catalog.form import (
+from flashsale.catalog.json import (
     NAME_LENGTH_MAX,
     NewBlog,
     NewSale,
     NewShop,
     NewVoucher,
     ShopChange,
+    closed,
 )
-from flashsale.catalog.page import closed
-from flashsale.catalog.people import CARD, People
+from flashsale.catalog.people import CARD, KEPT, SCROLL, People
 from flashsale.catalog.shop import (
     NAME_PAGE,
     NEAR_SHOP,

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic_ns
 
 from flashsale.errors import UnreachableError
@@ -95,6 +96,9 @@ class Alarm:
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
         self._loop, self._ring = loop, ring
         self._file = _timer_file()
+        self._at_ns: int | None = None
+        self._spec = _Spec()
+        self._spec_there = ctypes.byref(self._spec)
         if self._file is not None:
             loop.add_reader(self._file, self._rung)
 
@@ -106,8 +110,9 @@ class Alarm:
         if self._file is None:
             self._loop.call_later(max(0, at_ns - monotonic_ns()) / _SECOND_NS, self._ring)
             return
-        spec = _Spec(0, 0, *divmod(max(1, at_ns), _SECOND_NS))
-        _LIBC.timerfd_settime(self._file, _ABSOLUTE, ctypes.byref(spec), None)
+        self._at_ns = at_ns
+        self._spec.at_s, self._spec.at_ns = divmod(max(1, at_ns), _SECOND_NS)
+        _LIBC.timerfd_settime(self._file, _ABSOLUTE, self._spec_there, None)
 
     def close(self) -> None:
         """Ring no more."""
@@ -117,12 +122,14 @@ class Alarm:
             self._file = None
 
     def _rung(self) -> None:
-        assert self._file is not None
-        try:
-            os.read(self._file, 8)
-        except BlockingIOError:  # set anew in the meantime
+        if self._at_ns is None or monotonic_ns() < self._at_ns:  # set anew in the meantime
             return
+        self._at_ns = None
         self._ring()
+        # A timer file that is set anew forgets that it has expired; else one has to read that.
+        if self._at_ns is None and self._file is not None:
+            with suppress(BlockingIOError):
+                os.read(self._file, 8)
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

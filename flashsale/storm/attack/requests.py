@@ -35,6 +35,7 @@ class ShopReader(Reader):
         super().__init__()
         self.meanings = meanings
         self.kept = KEPT | meanings.headers
+        self.any_id_will_do = meanings.any_id_will_do
 
     def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
         return self.meanings.read(status, headers, body)

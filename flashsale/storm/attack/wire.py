@@ -5,6 +5,7 @@ the attempt in flight ended: with the answer, or indeterminate, with what went w
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from time import monotonic_ns
 from typing import cast
@@ -19,6 +20,7 @@ from flashsale.scenario.answer import (
     OUTCOME_HEADER,
     Answer,
     indeterminate,
+    new_answer,
     read_answer,
     read_reading,
     read_signing,
@@ -36,8 +38,15 @@ _SAID_MAX = 256
 """So many different answers that could not be read leave evidence; further ones are counted."""
 
 _ORDER_LINE = b"\r\n" + ORDER_HEADER + b": "
-_BLANK = b"#" * 18
-_ZERO = ord("0")
+_LEAD_BYTES = 12
+_DIGITS = re.compile(rb"[1-9][0-9]{0,17}")
+_TEXT = re.compile(rb"[0-9A-Za-z_-]{1,128}")
+_BLANKS = {_DIGITS: b"\0" * 18, _TEXT: b"\1" * 128}
+"""Ids that can be exchanged for one another: numbers without a leading zero, which with 19 digits
+could exceed 2^63−1, and names; and what is put in their place, which no answer holds."""
+_LEARNED_AT_ONCE, _LEARNED_EVERY = 256, 16
+"""So many answers that were parsed are learned from; then only one in sixteen: where each differs
+in more than its order id, there is nothing to learn."""
 KEPT = frozenset(
     {OUTCOME_HEADER, ORDER_HEADER, CACHE_HEADER, b"content-length", b"transfer-encoding"}
 )
@@ -54,19 +63,26 @@ class Reader:
 
     Parsing is strict, and costs several µs. But most answers of a sale differ from one before
     only in the order id, or not at all, and equal bytes on a parser at rest mean the same each
-    time. So an answer that was parsed whole is remembered by its bytes with the order id blanked
-    out: digits for as many digits, wherever they stand, change no line of an HTTP message.
+    time. So an answer that was parsed whole is remembered by its bytes, and one that names an order
+    by its bytes with the id blanked out, if its place is one where any id would do: the answer is
+    parsed twice more with other ids, and has to mean the same with those.
     """
 
     kept = KEPT
+    any_id_will_do = True
+    """Whether nothing but the order id itself depends on which one it is."""
 
     def __init__(self, messages: Mapping[str, Outcome] = MESSAGES) -> None:
         self._messages = messages
+        self._alike: dict[bytes, Answer] = {}
         self._shapes: dict[bytes, Answer] = {}
+        self._lead, self._ids = _ORDER_LINE, _DIGITS
+        self._start = self._end = 0  # where the last id stood
+        self._learned = 0
         self._said: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<Reader shapes={len(self._shapes)}>"
+        return f"<Reader shapes={len(self._shapes) + len(self._alike)}>"
 
     def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
         """The answer with these headers, their names in lower case."""
@@ -75,21 +91,36 @@ class Reader:
 
     def recall(self, data: bytes) -> Answer | None:
         """What `data` means, if an answer of its shape was read before."""
-        shape, order = _shape_of(data)
-        answer = self._shapes.get(shape)
-        if answer is None or not order:
-            return answer
-        return Answer(answer.outcome, answer.status, order.decode("ascii"), answer.error)
+        order = data[self._start : self._end]
+        if self._ids.fullmatch(order) is not None:
+            answer = self._shapes.get(_blanked(data, order, self._ids))
+            if answer is not None:
+                outcome, status, _, error, _ = answer
+                return new_answer((outcome, status, order.decode("ascii"), error, None))
+        return self._sought(data)
+
+    def _sought(self, data: bytes) -> Answer | None:
+        """The same for an answer whose id is not where the last one was, or that has none."""
+        start = data.find(self._lead)
+        if start >= 0:
+            found = self._ids.match(data, start + len(self._lead))
+            if found is not None:
+                answer = self._shapes.get(_blanked(data, found[0], self._ids))
+                if answer is not None:
+                    self._start, self._end = found.span()
+                    return answer._replace(order=found[0].decode("ascii"))
+        return self._alike.get(data)
 
     def remember(self, data: bytes, answer: Answer) -> None:
         """`data`, parsed whole and by itself, meant `answer`."""
+        self._learned += 1
+        if self._learned > _LEARNED_AT_ONCE and self._learned % _LEARNED_EVERY:
+            return
         if len(data) > _SHAPE_BYTES_MAX:
             return
-        shape, order = _shape_of(data)
-        if order.decode("ascii") == (answer.order or "") and not (order and answer.said):
-            if len(self._shapes) >= _SHAPES_MAX:
-                self._shapes.clear()
-            self._shapes[shape] = answer
+        names_one = answer.order is not None and answer.said is None and self.any_id_will_do
+        if not (names_one and self._learn(data, answer)):
+            _keep(self._alike, data, answer)
 
     def bounded(self, answer: Answer) -> Answer:
         """`answer`, without what it said where too many have said something else before it."""
@@ -99,6 +130,29 @@ class Reader:
             return answer._replace(said=None)
         self._said.add(answer.said)
         return answer
+
+    def _learn(self, data: bytes, answer: Answer) -> bool:
+        """Remember an answer by its shape, if other ids in the place of its own would be read as it
+        was; whether they would."""
+        assert answer.order is not None
+        order = answer.order.encode()
+        ids = _DIGITS if order.isdigit() else _TEXT
+        start = data.find(order)
+        lead = data[max(0, start - _LEAD_BYTES) : start]
+        if not (ids.fullmatch(order) and lead and data.find(lead) + len(lead) == start):
+            return False
+        shape = _blanked(data, order, ids)
+        for other in _others(order):
+            told = Connection(IDLE, _untold).understood(
+                shape.replace(_BLANKS[ids][: len(order)], other), self
+            )
+            if told != answer._replace(order=other.decode("ascii")):
+                return False
+        if (lead, ids) != (self._lead, self._ids):
+            self._lead, self._ids = lead, ids
+            self._shapes.clear()
+        _keep(self._shapes, shape, answer)
+        return True
 
 
 class BrowseReader(Reader):
@@ -115,20 +169,32 @@ class SignReader(Reader):
         return read_signing(status, body)
 
 
-def _shape_of(data: bytes) -> tuple[bytes, bytes]:
-    """`data` with its order id blanked out, and the id; `data` and nothing where there is none.
+def _blanked(data: bytes, order: bytes, ids: "re.Pattern[bytes]") -> bytes:
+    """`data` with the order id blanked out wherever it stands."""
+    return data.replace(order, _BLANKS[ids][: len(order)])
 
-    An id is blanked only where it can be neither a status nor a length: 16 digits or more, the
-    first of them not 0. With 19 digits it could exceed 2^63−1, which wants looking at.
-    """
-    start = data.find(_ORDER_LINE)
-    if start < 0:
-        return data, b""
-    start += len(_ORDER_LINE)
-    order = data[start : data.find(b"\r", start)]
-    if not (16 <= len(order) <= 18 and order.isdigit() and order[0] != _ZERO):
-        return data, b""
-    return data.replace(order, _BLANK[: len(order)]), order
+
+_NEXT = bytes.maketrans(
+    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    b"1234567891bcdefahijklmnopqrstuvwxyzgBCDEFAHIJKLMNOPQRSTUVWXYZG",
+)
+"""Each sign's next of its kind; those of hexadecimal numbers by themselves, and never a 0."""
+
+
+def _others(order: bytes) -> tuple[bytes, bytes]:
+    """Two other ids of the same length and kind."""
+    other = order.translate(_NEXT)
+    return other, other.translate(_NEXT)
+
+
+def _untold(_number: int, _attempt: int, _at_ns: int, _answer: Answer) -> None:
+    """For a connection that has no other end."""
+
+
+def _keep(shapes: dict[bytes, Answer], shape: bytes, answer: Answer) -> None:
+    if len(shapes) >= _SHAPES_MAX:
+        shapes.clear()
+    shapes[shape] = answer
 
 
 class Connection(asyncio.Protocol):
@@ -238,19 +304,22 @@ class Connection(asyncio.Protocol):
         self._body = b""
         self._started = self._headers_done = self._excess = self._closing = False
 
+    def understood(self, data: bytes, reader: Reader) -> Answer | None:
+        """What `reader` makes of `data`, for one who neither sends nor receives; None where they
+        are not one whole answer, and no more."""
+        self._reader = reader
+        whole = self._feed(data) and not (self._closing or self._excess)
+        return self._answer if whole else None
+
     def _parse(self, now: int, data: bytes) -> None:
         in_one_piece, self._started = not self._started, True
         if in_one_piece:
             self._first, self._received = data, 0
         else:
             self._received += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade):
-            self._closing = True
-            if self._answer is None:
-                self._fail(now, "malformed", self._first)
-                return
+        if not self._feed(data) and self._answer is None:
+            self._fail(now, "malformed", self._first)
+            return
         answer = self._answer
         if answer is None:
             limit = _ANSWER_BYTES_MAX if self._headers_done else _HEAD_BYTES_MAX
@@ -260,6 +329,15 @@ class Connection(asyncio.Protocol):
         if in_one_piece and not (self._closing or self._excess):
             self._reader.remember(data, answer)
         self._conclude(now)
+
+    def _feed(self, data: bytes) -> bool:
+        """Let the parser have `data`; whether they are HTTP."""
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._closing = True
+            return False
+        return True
 
     def _finish(self, close: bool) -> None:
         if self._answer is None:

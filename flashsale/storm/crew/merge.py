@@ -19,7 +19,7 @@ from flashsale.errors import ExitCode
 from flashsale.model import Outcome
 from flashsale.run.attempts_file import AttemptsFile, Record, read_record
 from flashsale.run.folder import RunFolder, write_file
-from flashsale.run.generator import Machine
+from flashsale.run.parts import Machine
 from flashsale.run.recording import scenario_document
 from flashsale.run.summary import MergedFigures, MergedShard
 from flashsale.storm.crew.shard import ShardRun
@@ -30,7 +30,7 @@ from flashsale.storm.figures.sale import Asked, claims_by_voucher
 from flashsale.storm.plan.plan import Plan
 
 
-def write_merged(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> None:
+def _write_merged(runs: Sequence[ShardRun], plan: Plan, folder: RunFolder) -> None:
     """Write attempts.jsonl of the run that all shards in `runs` make, given by their numbers.
 
     An attempt of which a shard did not live to tell gets a result, too: indeterminate, by the
@@ -136,7 +136,7 @@ def merge_runs(
     """
     runs = sorted(runs, key=lambda run: run.shard.number)
     write_file(folder.scenario, scenario_document(runs[0].scenario))
-    write_merged(runs, plan, folder)
+    _write_merged(runs, plan, folder)
     record = read_record(folder.attempts)
     figures = Figures(record.attempts, plan.asks)
     circumstances = _circumstances(runs, record, folder, interrupted_by)

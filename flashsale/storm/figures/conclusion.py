@@ -8,14 +8,15 @@ from typing import Any
 from flashsale.errors import ExitCode
 from flashsale.model import ENDINGS, Outcome, Verdict
 from flashsale.run.folder import RunFolder, telling, write_file
-from flashsale.run.generator import (
+from flashsale.run.parts import (
     CalibrationFigures,
     GeneratorFigures,
+    Latency,
     Machine,
+    ReadFigures,
     SampleFigures,
     WorkerFigures,
 )
-from flashsale.run.parts import Latency, ReadFigures
 from flashsale.run.summary import (
     AbortFigures,
     Asked,
@@ -172,13 +173,13 @@ def _hints(
     unsold = (
         None
         if sold or circumstances.late or circumstances.shard
-        else unsold_hint(scenario, figures)
+        else _unsold_hint(scenario, figures)
     )
-    hints = (unsold, messages_hint(figures.said), listen_queue_hint(effort.connect))
+    hints = (unsold, _messages_hint(figures.said), listen_queue_hint(effort.connect))
     return [hint for hint in hints if hint]
 
 
-def messages_hint(said: Mapping[tuple[str, int, str], int]) -> str | None:
+def _messages_hint(said: Mapping[tuple[str, int, str], int]) -> str | None:
     """That messages of rejections are not known, and how to say what they mean; None where there
     are none. Pure."""
     unknown = Counter({text: n for (error, _, text), n in said.items() if error == "message"})
@@ -192,7 +193,7 @@ def messages_hint(said: Mapping[tuple[str, int, str], int]) -> str | None:
     )
 
 
-def unsold_hint(scenario: Scenario, figures: Figures) -> str | None:
+def _unsold_hint(scenario: Scenario, figures: Figures) -> str | None:
     """Why a sale sold nothing, and its cure; None where the answers do not tell. Pure."""
     claims, sale = figures.of(Step.BUY.endpoint), scenario.sale
     told = [outcome for outcome in _UNSOLD if claims.outcomes.get(outcome)]

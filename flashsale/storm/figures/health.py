@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from flashsale.run.generator import Health
 from flashsale.run.histogram import Histogram
+from flashsale.run.parts import Health
 from flashsale.storm.figures.effort import SelfReport
 from flashsale.storm.plan.plan import Plan
 
@@ -63,10 +63,10 @@ class Calibration:
     us_per_request: float
     took_ms: float
 
-    def capacity_per_s(self, workers: int = 1) -> float:
+    def capacity_per_s(self, processes: int = 1) -> float:
         """What so many processes could send a second, each on a core of its own while there are
         enough."""
-        return min(workers, len(os.sched_getaffinity(0))) * 1e6 / self.us_per_request
+        return min(processes, len(os.sched_getaffinity(0))) * 1e6 / self.us_per_request
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class Room:
     no rate: then `at_once` attempts leave together at its beginning."""
 
     calibration: Calibration
-    workers: int
+    processes: int
     peak_per_s: float | None
     at_once: int
 
     @property
     def capacity_per_s(self) -> float:
-        """What all workers could send a second."""
-        return self.calibration.capacity_per_s(self.workers)
+        """What all processes could send a second."""
+        return self.calibration.capacity_per_s(self.processes)
 
     @property
     def headroom(self) -> float | None:
@@ -95,13 +95,13 @@ class Room:
         return self.at_once / self.capacity_per_s * 1000 if self.at_once else None
 
 
-def room_of(calibration: Calibration, workers: int, plan: Plan, open_run: bool) -> Room:
+def room_of(calibration: Calibration, processes: int, plan: Plan, open_run: bool) -> Room:
     """The room that `plan` leaves."""
     firsts = plan.first_attempts
     if open_run:
-        return Room(calibration, workers, peak_per_s(plan.at_us[: len(firsts)]), 0)
+        return Room(calibration, processes, peak_per_s(plan.at_us[: len(firsts)]), 0)
     at_once = bisect_left(plan.at_us, PEAK_US, hi=len(firsts))
-    return Room(calibration, workers, None, min(at_once, plan.connection_count))
+    return Room(calibration, processes, None, min(at_once, plan.connection_count))
 
 
 def peak_per_s(at_us: Sequence[int]) -> float:

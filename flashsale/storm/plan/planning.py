@@ -172,7 +172,7 @@ def _column(values: Iterable[int]) -> "array[int]":
     return array("q", values)
 
 
-def closed_plan(scenario: Scenario, users: "array[int]", things: Things, random: Random) -> Plan:
+def _closed_plan(scenario: Scenario, users: "array[int]", things: Things, random: Random) -> Plan:
     """The plan for `users` (empty: nobody in particular), `random` drawing whatever is drawn."""
     load, draft = scenario.load, Draft()
     starts = spread(load, load.seats, random)
@@ -185,7 +185,7 @@ def closed_plan(scenario: Scenario, users: "array[int]", things: Things, random:
     return draft.plan(load.connections, load.clicks, _retry_on(load))
 
 
-def open_plan(
+def _open_plan(
     scenario: Scenario,
     users: "array[int]",
     instants: Sequence[int],
@@ -295,11 +295,11 @@ def plan_of(scenario: Scenario, user_ids: Sequence[int]) -> Plan:
     users = _users(scenario, user_ids, random)
     match load.model:
         case "closed":
-            return closed_plan(scenario, users, Things(scenario, random), random)
+            return _closed_plan(scenario, users, Things(scenario, random), random)
         case "rate":
             instants = staged(load, load.parsed_stages, random)
             if load.is_visited:
-                return open_plan(scenario, users, instants, Things(scenario, random), random)
+                return _open_plan(scenario, users, instants, Things(scenario, random), random)
             return _one_step(scenario, users, array("q", instants), random)
         case _:
             return _stampede(scenario, users, random)

@@ -25,6 +25,7 @@ def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
         *violation("promised under no id", (o for s in sales for o in _garbled(s))),
         *violation("a row no more", (o for s in sales for o in _vanished(snapshot, s))),
         *doubt("the storm's record is cut short", _unrecorded(snapshot)),
+        *doubt("told again, or lost", (o for s in sales for o in _told_oftener(s))),
     ]
 
 
@@ -38,16 +39,28 @@ def _unrecorded(snapshot: Snapshot) -> list[Offence]:
     return [Offence(f"{count:,} claims may have been told of an order")] if count else []
 
 
+def _told_oftener(sale: Sale) -> Iterator[Offence]:
+    """Orders without an id of users who may hold several: nobody knows whether one was told of
+    again, or lost."""
+    if sale.limit == 1:
+        return
+    users = sale.claims.user
+    for user, times in Counter(users[k] for k in sale.repeats).items():
+        yield sale.offence(f"told of {times:,} more orders than there are rows of theirs", user)
+
+
 def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
     if sale.is_told_plainly:
         return
     for k, order in sale.claims.promised():
         user, row = sale.claims.user[k], sale.row_of.get(order)
         if row is not None and sale.rows.user[row] != user:
-            yield sale.offence(f"the row is of user {sale.rows.user[row]}", user, order)
+            owner = sale.called(sale.rows.user[row])
+            yield sale.offence(f"the row is of user {owner}", user, order)
         elif row is None and order in snapshot.strays:
             owner, voucher = snapshot.strays[order]
-            yield sale.offence(f"the row is of user {owner}, voucher {voucher}", user, order)
+            whose = f"user {sale.called(owner)}, voucher {sale.called(voucher)}"
+            yield sale.offence(f"the row is of {whose}", user, order)
 
 
 def lost_promises(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
@@ -56,7 +69,7 @@ def lost_promises(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
         return
     for k, order in sale.claims.promised():
         user = sale.claims.user[k]
-        if not order and user not in sale.holders:
+        if not order and user not in sale.bearers:
             yield sale.offence("no row of this user", user)
         elif order and order not in sale.row_of and not _is_elsewhere(snapshot, sale, order):
             yield sale.offence(_fate(snapshot, sale, user, order), user, order)
@@ -72,7 +85,7 @@ def _fate(snapshot: Snapshot, sale: Sale, user: int, order: int) -> str:
         return f"a dead letter ({snapshot.queue.dead_reasons[order]})"
     row = sale.live_of.get(user)
     if row is not None:
-        return f"no row; the user's row is order {sale.rows.order[row]}"
+        return f"no row; the user's row is order {sale.called(sale.rows.order[row])}"
     return "no row" if snapshot.drained else "no row yet"
 
 
@@ -185,7 +198,8 @@ def _not_theirs(sale: Sale) -> Iterator[Offence]:
         if order == GARBLED:
             yield sale.offence(f"told of {claims.garbled[k][:40]!r}, which is no order id", user)
         elif row is not None and sale.rows.user[row] != user:
-            yield sale.offence(f"the order is of user {sale.rows.user[row]}", user, order)
+            owner = sale.called(sale.rows.user[row])
+            yield sale.offence(f"the order is of user {owner}", user, order)
 
 
 def _no_such_order(sale: Sale) -> Iterator[Offence]:
@@ -285,6 +299,15 @@ def _unanswered(sale: Sale) -> dict[tuple[int, int], int]:
     return found
 
 
+def _lost_answers(sale: Sale) -> dict[int, int]:
+    """By user: the first claim that was sent and had no answer."""
+    claims, found = sale.claims, dict[int, int]()
+    for k in claims.open():
+        user = claims.user[k]
+        found[user] = min(found.get(user, k), k, key=claims.sent_us.__getitem__)
+    return found
+
+
 def _first_sold_out(sale: Sale) -> dict[int, tuple[int, int]]:
     """By clock: when the first “sold out” arrived, and whose it was."""
     claims, first = sale.claims, dict[int, tuple[int, int]]()
@@ -302,22 +325,30 @@ def _late(sale: Sale, k: int, order: int, sold_out: tuple[int, int] | None) -> I
         return
     arrived_us, witness = sold_out
     if sent_us > arrived_us:
-        detail = f"sent {sent_us - arrived_us:,} µs after user {witness} had been told “sold out”"
+        who = sale.called(witness)
+        detail = f"sent {sent_us - arrived_us:,} µs after user {who} had been told “sold out”"
         yield sale.offence(detail, sale.claims.user[k], order or None)
 
 
 def _sales(sale: Sale) -> Iterator[tuple[int, int]]:
     """Claims that sold, by their answer or because no other claim can have made the order. Of a
-    user's claims that were told of one order, the first: the others repeat its Idempotency-Key."""
-    claims, first, unanswered = sale.claims, sale.promised, _unanswered(sale)
+    user's claims that were told of one order, the first: the others repeat its Idempotency-Key, or
+    the shop tells a user of what they have. It may be an earlier one that had no answer."""
+    claims, first = sale.claims, sale.promised
+    unanswered, lost = _unanswered(sale), _lost_answers(sale)
     for k in claims.told(SOLD):
-        order = max(claims.order[k], NO_ORDER)
-        if order == NO_ORDER or claims.user[k] != claims.user[first[order]]:
+        order, user = max(claims.order[k], NO_ORDER), claims.user[k]
+        if order == NO_ORDER:
+            repeats = k in sale.repeats
+        elif user == claims.user[first[order]]:
+            repeats = first[order] != k
+        else:
             yield k, order
-        elif first[order] == k:
-            earlier = unanswered.get((claims.user[k], order), k)
+            continue
+        if not repeats:
+            earlier = unanswered.get((user, order), lost.get(user, k))
             yield min(k, earlier, key=claims.sent_us.__getitem__), order
-    if not any(True for _ in claims.open()):
+    if not lost:
         return
     asked = Counter(claims.user)
     for k in claims.open():

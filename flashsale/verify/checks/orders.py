@@ -60,7 +60,7 @@ def _second_words(sale: Sale) -> Iterator[Offence]:
         if other == order and row is None:
             other = _other_order(sale, user) or order
         if other != order:
-            yield sale.offence(f"promised besides order {other}", user, order)
+            yield sale.offence(f"promised besides order {sale.called(other)}", user, order)
 
 
 def _beyond_limit(sale: Sale) -> Iterator[Offence]:
@@ -118,7 +118,8 @@ def _clashes(sale: Sale, owner: dict[int, int], elsewhere: Mapping[int, int]) ->
     """Ids that are used twice; fills `owner` in."""
     for order, user in _uses(sale):
         if owner.setdefault(order, user) != user:
-            yield sale.offence(f"also the id of an order of user {owner[order]}", user, order)
+            other = sale.called(owner[order])
+            yield sale.offence(f"also the id of an order of user {other}", user, order)
         elif order in elsewhere:
             detail = f"also the id of an order of voucher {elsewhere[order]}"
             yield sale.offence(detail, user, order)
@@ -159,8 +160,8 @@ def queue_empty(snapshot: Snapshot) -> list[Finding]:
     queue = snapshot.queue
     losses = list(_losses(snapshot))
     findings = [
-        *_named("still queued", queue.backlog.total, queue.stuck),
-        *_named("dead letters", queue.dead_total, queue.dead),
+        *_named("still queued", queue.backlog.total, queue.stuck, snapshot),
+        *_named("dead letters", queue.dead_total, queue.dead, snapshot),
         *violation("lost from the queue", _missing(snapshot)),
     ]
     if _is_all_kept(snapshot):
@@ -195,17 +196,17 @@ def _late_rows(sale: Sale) -> int:
     )
 
 
-def _named(rule: str, total: int, entries: tuple[Entry, ...]) -> list[Finding]:
+def _named(rule: str, total: int, entries: tuple[Entry, ...], snapshot: Snapshot) -> list[Finding]:
     if not total:
         return []
-    named = tuple(_offence(entry) for entry in entries[:EXAMPLES_MAX])
+    names = snapshot.sales[0].names if snapshot.sales else {}
+    named = tuple(_offence(entry, names) for entry in entries[:EXAMPLES_MAX])
     return [Finding(Verdict.FAIL, rule, total, named)]
 
 
-def _offence(entry: Entry) -> Offence:
-    named = [f"order {entry.order}"] if entry.order else []
-    named += [f"user {entry.user}"] if entry.user else []
-    named += [f"voucher {entry.voucher}"] if entry.voucher else []
+def _offence(entry: Entry, names: Mapping[int, str]) -> Offence:
+    ids = {"order": entry.order, "user": entry.user, "voucher": entry.voucher}
+    named = [f"{what} {names.get(number, number)}" for what, number in ids.items() if number]
     text = f"{', '.join([*named, f'entry {entry.entry}'])}: {entry.note}"
     return Offence(text, entry.voucher, entry.user, entry.order)
 

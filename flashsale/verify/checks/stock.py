@@ -260,7 +260,7 @@ def _orders(sale: Sale) -> Iterator[Offence]:
         if user not in ledger.members:
             yield sale.row_offence(row, "a live order, but not in the order set")
         elif receipt is not None and receipt != sale.rows.order[row]:
-            yield sale.row_offence(row, f"the receipt names order {receipt} instead")
+            yield sale.row_offence(row, f"the receipt names order {sale.called(receipt)} instead")
 
 
 def _members_without_order(sale: Sale) -> Iterator[Offence]:
@@ -270,7 +270,8 @@ def _members_without_order(sale: Sale) -> Iterator[Offence]:
         if row is None:
             detail = "in the order set, but no live order"
         elif sale.rows.is_live(row):
-            detail = f"in the order set, but the order is of user {sale.rows.user[row]}"
+            owner = sale.called(sale.rows.user[row])
+            detail = f"in the order set, but the order is of user {owner}"
         else:
             detail = "the order has ended, but its unit was not returned to the ledger"
         yield sale.offence(detail, user, receipt)

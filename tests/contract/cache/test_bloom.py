@@ -11,8 +11,7 @@ from rig.until import eventually
 from rig.versions import client
 
 from flashsale import keys
-from flashsale.cache.bits import Bitmap, Shape
-from flashsale.cache.bloom import Bloom
+from flashsale.cache.bloom import Bitmap, Bloom, Shape
 from flashsale.cache.client import CacheClient
 from flashsale.errors import Unavailable
 from flashsale.settings import BloomSettings, CacheSettings

@@ -10,8 +10,8 @@ from rig.shops import Open, ShopStores, ids
 
 from flashsale import keys
 from flashsale.cache.entry import Source
-from flashsale.catalog.form import NewShop, ShopChange, read
 from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.json import NewShop, ShopChange, read
 from flashsale.errors import Unavailable
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ from rig.shops import ids as ids_on
 from flashsale import keys
 from flashsale.cache.indexes import Member
 from flashsale.catalog.blog import NotWritten
-from flashsale.catalog.form import NewBlog
+from flashsale.catalog.json import NewBlog
 from flashsale.catalog.people import Followed
 from flashsale.catalog.storefront import Storefront
 

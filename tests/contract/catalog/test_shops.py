@@ -11,7 +11,7 @@ from sqlalchemy.dialects import mysql
 from flashsale import keys
 from flashsale.cache.entry import Source
 from flashsale.catalog import names
-from flashsale.catalog.form import NewShop, ShopChange, read
+from flashsale.catalog.json import NewShop, ShopChange, read
 from flashsale.catalog.shop import Changed, names_with
 from flashsale.errors import Unavailable
 

@@ -11,7 +11,7 @@ from rig.shops import Open, ShopStores
 from flashsale import keys
 from flashsale.cache.entry import Source
 from flashsale.catalog import voucher as voucher_module
-from flashsale.catalog.form import NewSale, NewVoucher, read
+from flashsale.catalog.json import NewSale, NewVoucher, read
 from flashsale.catalog.voucher import LISTED, UNLISTED
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script

@@ -9,7 +9,7 @@ from rig.shops import Open, ShopStores
 
 from flashsale import keys
 from flashsale.cache.entry import Source
-from flashsale.catalog.warming import LOCK
+from flashsale.catalog.storefront import LOCK
 from flashsale.locks.task import TaskLocks
 from flashsale.settings import LockSettings
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flashsale import keys
-from flashsale.catalog.warming import LOCK
+from flashsale.catalog.storefront import LOCK
 from flashsale.errors import UnreachableError
 from flashsale.seeding import load
 from flashsale.seeding.warm import StorefrontCache, storefront_cache

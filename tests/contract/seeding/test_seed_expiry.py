@@ -7,7 +7,7 @@ from redis import Redis
 
 from flashsale import keys
 from flashsale.cache.entry import pack, unpack
-from flashsale.catalog.warming import LOCK
+from flashsale.catalog.storefront import LOCK
 from flashsale.errors import UnreachableError
 from flashsale.seeding import warm
 

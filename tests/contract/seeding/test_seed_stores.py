@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from sqlalchemy import text
 
 from flashsale import keys
-from flashsale.catalog.warming import LOCK
+from flashsale.catalog.storefront import LOCK
 from flashsale.cli.terminal import PlainProgress
 from flashsale.errors import UnreachableError, UsageError, ViolationError
 from flashsale.lua.scripts import script

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import text
 
 from flashsale import keys
-from flashsale.cache.bits import Shape
+from flashsale.cache.bloom import Shape
 from flashsale.cache.client import CacheClient
-from flashsale.catalog.warming import LOCK
+from flashsale.catalog.storefront import LOCK
 from flashsale.errors import UnreachableError, UsageError, ViolationError
 from flashsale.locks.task import TaskLocks
 from flashsale.seeding.settings import Silent

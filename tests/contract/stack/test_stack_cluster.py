@@ -10,8 +10,7 @@ from rig.command_line import run_flashsale
 
 from flashsale.doctor.findings import examine, insist
 from flashsale.errors import UnreachableError
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import read_state
+from flashsale.stack.state import read_state, stop_stack
 from flashsale.store_urls import of_node
 
 

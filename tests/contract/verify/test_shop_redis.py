@@ -49,6 +49,9 @@ def read(ledger_url: str, vouchers: tuple[str, ...] = (), **kept: Any) -> Ledger
         (3, {"stock": "list", "stock_is": "units"}, ""),
         (2, {"stock": "set", "stock_is": "units"}, ""),
         (0, {"stock": "gone", "stock_is": "units"}, ""),  # the last was taken
+        (7, {"stock": "text:1", "stock_is": "countdown"}, ""),
+        (0, {"stock": "below", "stock_is": "countdown"}, ""),
+        (-4, {"stock": "below"}, "below holds -4; where it is who is refused that counts it down"),
         (None, {"stock": "gone"}, ""),
         (None, {"stock": "hash"}, "hash is a hash, not a string; see to stock_field, or stock_is"),
         (None, {"stock": "list"}, "list is a list, not a string"),
@@ -61,7 +64,7 @@ def read(ledger_url: str, vouchers: tuple[str, ...] = (), **kept: Any) -> Ledger
 def test_units_in_whatever_kind_of_key(
     server: "redis.Redis", ledger_url: str, stock: int | None, kept: dict[str, str], odd: str
 ) -> None:
-    server.mset({"text:1": 7, "quoted": '"7"', "word": "many"})
+    server.mset({"text:1": 7, "quoted": '"7"', "word": "many", "below": -4})
     server.hset("hash", "left", 7)
     server.rpush("list", "a", "b", "c")
     server.sadd("set", "a", "b")

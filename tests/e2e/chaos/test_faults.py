@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flashsale.faults.schedule import as_tables
+from flashsale.faults.seeds import as_tables
 from flashsale.scenario.fault import Fault
 
 SCENARIO = """

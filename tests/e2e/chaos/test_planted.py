@@ -11,8 +11,7 @@ import pytest
 
 from flashsale.campaign.chaos import ChaosRequest, run_chaos, told
 from flashsale.faults.controls import Control
-from flashsale.faults.schedule import Asked
-from flashsale.faults.trials import Fate
+from flashsale.faults.seeds import Asked, Fate
 from flashsale.scenario.scenario import load_scenario
 
 PLANTED = sorted((Path(__file__).parent / "planted").glob("*.py"))

@@ -15,8 +15,7 @@ import pytest
 from rig.observers import fetched, promtool
 from rig.until import until
 
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import ChildState, StackState, read_state
+from flashsale.stack.state import ChildState, StackState, read_state, stop_stack
 
 SMALL = {
     "FLASHSALE_STACK_PORT": "0",

@@ -11,7 +11,7 @@ import pytest
 from rig.observers import fetched
 
 from flashsale.observe.panels import queries
-from flashsale.stack.launch import stop_stack
+from flashsale.stack.state import stop_stack
 
 FLASHSALE = (sys.executable, "-m", "flashsale")
 

@@ -18,8 +18,7 @@ from rig.observers import fetched
 from rig.until import until
 
 from flashsale.observe.panels import prometheus_url, queries, substituted
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import StackState, read_state
+from flashsale.stack.state import StackState, read_state, stop_stack
 
 pytestmark = pytest.mark.slow
 

@@ -29,8 +29,7 @@ from rig.until import until
 
 from flashsale import Stores, judge_run
 from flashsale.keys import CLUSTER, Lane
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import StackState, read_state
+from flashsale.stack.state import StackState, read_state, stop_stack
 from flashsale.storage.roles import Ledgers
 from flashsale.verify import finding
 

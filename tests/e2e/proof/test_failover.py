@@ -29,9 +29,8 @@ from rig.until import until
 
 from flashsale import Stores, judge_run, keys
 from flashsale.sentinels import NoPrimary, Primary, Sentinels
-from flashsale.stack.launch import stop_stack
 from flashsale.stack.redis import RedisRole, RedisServer
-from flashsale.stack.state import ChildState, StackState, read_state
+from flashsale.stack.state import ChildState, StackState, read_state, stop_stack
 from flashsale.storage.roles import sync_client
 from flashsale.store_urls import read_redis_url
 from flashsale.verify import finding

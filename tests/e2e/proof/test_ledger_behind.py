@@ -25,8 +25,7 @@ from rig.until import until
 from sqlalchemy import create_engine, text
 
 from flashsale import keys
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import StackState, read_state
+from flashsale.stack.state import StackState, read_state, stop_stack
 from flashsale.storage.roles import sync_client
 
 pytestmark = pytest.mark.timeout(300)

@@ -14,8 +14,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import StackState, read_state
+from flashsale.stack.state import StackState, read_state, stop_stack
 from flashsale.storage.mysql import engine, transaction
 from tests.rig.until import until
 

@@ -14,8 +14,7 @@ import pytest
 from redis import Redis
 
 from flashsale.seckill.control import SaleControl, read_units
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import read_state
+from flashsale.stack.state import read_state, stop_stack
 from flashsale.storage.mysql import engine
 from flashsale.storage.roles import sync_client
 

@@ -19,8 +19,7 @@ from sqlalchemy import select
 
 from flashsale import keys
 from flashsale.keys import CLUSTER
-from flashsale.stack.launch import stop_stack
-from flashsale.stack.state import ChildState, StackState, read_state
+from flashsale.stack.state import ChildState, StackState, read_state, stop_stack
 from flashsale.storage.mysql import engine, transaction
 from flashsale.storage.roles import Ledgers
 from flashsale.storage.tables import voucher_order

@@ -17,8 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flashsale.stack.launch import start_detached, stop_stack
-from flashsale.stack.state import StackState, read_state
+from flashsale.stack.state import StackState, read_state, start_detached, stop_stack
 
 FLASHSALE = (sys.executable, "-m", "flashsale")
 SMALL = {
@@ -265,7 +264,7 @@ def test_a_signal_at_any_time_leaves_nothing(
 def test_a_tied_stack_ends_with_its_owner(state_dir: Path) -> None:
     owner = (
         "import sys, time; from pathlib import Path; "
-        "from flashsale.stack.launch import start_detached; "
+        "from flashsale.stack.state import start_detached; "
         "start_detached(Path(sys.argv[1]), tied=True); print('up', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

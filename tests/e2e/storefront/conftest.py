@@ -10,9 +10,8 @@ import httpx
 import pytest
 from rig.command_line import run_flashsale
 
-from flashsale.seeding.sessions import read_tokens
-from flashsale.stack.launch import start_detached, stop_stack
-from flashsale.stack.state import StackState
+from flashsale.seeding.sessions import read_seeded_tokens
+from flashsale.stack.state import StackState, start_detached, stop_stack
 
 OPERATOR = "the operator of the tests"
 SETTINGS = {
@@ -83,7 +82,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     try:
         for command in (("seed", "--users", "60"), ("warm",)):
             _run(*command, "--state-dir", str(state_dir))
-        tokens = dict(read_tokens(state_dir / "tokens.csv"))
+        tokens = dict(read_seeded_tokens(state_dir / "tokens.csv"))
         with httpx.Client(base_url=state.base_url, timeout=20) as http:
             yield Front(state, state_dir, tokens, http)
     finally:

@@ -144,7 +144,7 @@ def test_its_help_is_read_at_80_columns(desk: Path) -> None:
     [
         (["nosuch"], 2, "no scenario 'nosuch'; built in: "),
         (["./none.toml"], 2, "scenario none.toml: No such file or directory"),
-        (["broken.toml"], 2, "broken.toml: load.userz: no such key, did you mean 'users'?"),
+        (["broken.toml"], 2, "broken.toml line 8: load.userz: no such key, did you mean 'users'?"),
         (["tiny.toml", "--base-url", "nonsense"], 2, "--base-url: found 'nonsense', expected"),
         (["tiny.toml", "--base-url", "ftp://127.0.0.1:1"], 2, "https://host:port"),
         (["tiny.toml", "--base-url", "http://127.0.0.1:1"], 7, "nothing answers at http://127.0."),

@@ -63,7 +63,7 @@ def storm_on(tmp_path: Path) -> Storm:
             f'schema = 1\nname = "tiny"\n{text}\n[timeouts]\n{limits}', "tiny"
         )
         folder = create_run_folder("tiny", tmp_path / f"run{next(runs)}", datetime.now(UTC))
-        assignment = Assignment(scenario, Target.at(sale.base_url), folder, workers=workers)
+        assignment = Assignment(scenario, Target.at(sale.base_url), folder, processes=workers)
         tokens = {user: f"token-{user}" for user in range(1, scenario.load.users + 1)}
         try:
             run = Run(storm(assignment, tokens, show), folder)

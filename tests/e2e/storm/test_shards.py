@@ -45,7 +45,7 @@ def fire(
         scenario=parse_scenario(TEXT, "tiny"),
         target=Target.at(sale.base_url),
         folder=create_run_folder("tiny", folder, datetime.now(UTC)),
-        workers=workers,
+        processes=workers,
         shard=shard,
         start_at_us=start_at_us,
     )

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 from rig.command_line import run_flashsale
 
-from flashsale.stack.launch import start_detached, stop_stack
+from flashsale.stack.state import start_detached, stop_stack
 
 SCENARIO = """# Does it hold?
 schema = 1

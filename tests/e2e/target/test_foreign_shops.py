@@ -8,8 +8,8 @@ import itertools
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,59 +17,11 @@ from uuid import UUID
 
 import pytest
 import redis
-from rig.shop_server import Answer, Asked, Reply, ShopServer
+from rig.foreign_shop import UNITS, Shop, Stock, unproved
+from rig.shop_server import Asked, Reply
 
-from flashsale.campaign.judging import judge_run
-from flashsale.campaign.stores import shop_books
-from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.trying import scenario_to_try, try_books, try_steps
 from flashsale.model import Verdict
-from flashsale.scenario.scenario import parse_scenario
 from flashsale.verify.finding import Judgement
-
-UNITS = 4
-SALE = """\
-# Is it sold as it should be?
-schema = 1
-name = "foreign"
-[sale]
-units = {units}
-[load]
-model = "closed"
-users = 8
-connections = 4
-steps = {steps}
-[thresholds]
-"error.share" = "<= 100%"
-{shop}
-"""
-
-
-@dataclass
-class Stock:
-    """Units and who has one; `spare` claims are sold past the last unit."""
-
-    spare: int = 0
-    of: dict[str, str] = field(default_factory=dict)
-
-    def to(self, user: str, order: str) -> str:
-        """The order, or `sold_out`, or `duplicate`."""
-        if user in self.of:
-            return "duplicate"
-        if len(self.of) >= UNITS + self.spare:
-            return "sold_out"
-        return self.of.setdefault(user, order)
-
-
-@dataclass
-class Shop:
-    """What a file describes, and who it describes; `check` keeps what it does besides."""
-
-    file: str
-    answer: Answer
-    steps: tuple[str, ...] = ("buy",)
-    users: str = ""
-
 
 Make = Callable[[Stock, Path, Any], Shop]
 
@@ -88,7 +40,7 @@ def graphql(stock: Stock, folder: Path, _: Any) -> Shop:
         found = stock.to(user, str(order))
         if found in ("duplicate", "sold_out"):
             return Reply(200, {"data": None, "errors": [{"extensions": {"code": found.upper()}}]})
-        row = (order.bytes, user, product.bytes, 1_790_000_000_000_000)
+        row = (order.bytes, user, product.bytes, time.time_ns() // 1_000)
         database.execute("INSERT INTO orders VALUES (?, ?, ?, ?)", row)
         return Reply(200, {"data": {"buy": {"order": {"id": str(order).upper()}}}})
 
@@ -112,7 +64,7 @@ rest_ms = 100
 url = "sqlite:///{folder}/g.db"
 orders = "SELECT id, user_id AS user, product_id AS voucher, sold_at AS time FROM orders"
 stock = "SELECT X'{product.hex}' AS voucher, 4 AS initial, count(*) AS sold, \
-'2026-09-01' AS opens FROM orders"
+'2024-09-01' AS opens FROM orders"
 """,
         answer,
     )
@@ -287,6 +239,7 @@ orders = "/orders"
 names = { user = "who", voucher = "item" }
 """,
         answer,
+        sale={"units": UNITS},
     )
 
 
@@ -474,28 +427,7 @@ def _reads(store: Any) -> str | None:
 
 
 def judged(kind: str, folder: Path, store: Any, spare: int) -> tuple[Judgement, dict[str, int]]:
-    shop = SHOPS[kind](Stock(spare), folder, store)
-    (folder / "users.csv").write_text(shop.users)
-    units = UNITS if kind == "own_key" else 9  # which the other books know better
-    text = SALE.format(units=units, steps=json.dumps(shop.steps), shop=shop.file)
-    scenario = parse_scenario(text, f"{kind}.toml")
-    assert scenario.books is not None
-    with ShopServer(shop.answer).open() as server:
-        stores = shop_books(scenario.books, server.base_url, redis_url=_reads(store))
-        request = StormRequest(
-            scenario=scenario,
-            base_url=server.base_url,
-            tokens=folder / "users.csv" if shop.users else folder / "none.csv",
-            stores=stores,
-            out=folder / "run",
-            calibrate=False,
-        )
-        told = run_storm(request)
-        return judge_run(folder / "run", stores).judgement, told.summary.endpoints["buy"].outcomes
-
-
-def unproved(found: Judgement) -> list[tuple[str, str]]:
-    return [(check.name, check.detail) for check in found.checks if check.verdict != "pass"]
+    return SHOPS[kind](Stock(spare), folder, store).judged(folder, redis_url=_reads(store))
 
 
 @pytest.mark.parametrize("kind", SHOPS)
@@ -524,15 +456,7 @@ def test_one_that_sells_past_its_last_unit_is_named(kind: str, tmp_path: Path, s
 @pytest.mark.parametrize("kind", SHOPS)
 def test_what_one_claim_left_is_found_in_the_books(kind: str, tmp_path: Path, store: Any) -> None:
     shop = SHOPS[kind](Stock(), tmp_path, store)
-    (tmp_path / "users.csv").write_text(shop.users)
-    (tmp_path / "shop.toml").write_text(shop.file)
-    scenario = scenario_to_try(str(tmp_path / "shop.toml"), 1)
-    users = tmp_path / ("users.csv" if shop.users else "none.csv")
-    with ShopServer(shop.answer).open() as server:
-        tried = list(try_steps(scenario, server.base_url, users))
-        assert all(each.is_understood for each in tried), [str(each) for each in tried]
-        assert scenario.books is not None
-        stores = shop_books(scenario.books, server.base_url, redis_url=_reads(store))
-        lines, trouble = try_books(stores, 1, tried)
+    tried, lines, trouble = shop.tried(tmp_path, redis_url=_reads(store))
+    assert all(each.is_understood for each in tried), [str(each) for each in tried]
     assert trouble is None, trouble
     assert lines[-1].startswith("what was sold is there: " if kind != "silent" else "its stock")

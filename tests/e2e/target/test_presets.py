@@ -248,7 +248,7 @@ def test_what_was_not_understood_is_shown_and_exits_with_2(tmp_path: Path) -> No
         )
     assert done.returncode == 2
     assert 'buy: POST /orders → 200: unknown (order_id: {"what": "ever"})' in done.stdout
-    assert "not understood: buy; add a rule to [target.buy]" in done.stderr
+    assert "not understood: buy; no order's id is at target.buy.order ('/id')" in done.stderr
 
 
 SMALL = "users = 300\nconnections = 100\n"

@@ -9,7 +9,7 @@ import pytest
 from flashsale.campaign import capacity
 from flashsale.campaign.capacity import (
     CapacityRequest,
-    Trial,
+    RateTrial,
     at_rate,
     found_by,
     next_rate,
@@ -49,14 +49,16 @@ class Stack:
         self.carries, self.code, self.odd = carries, code, odd
         self.tried: list[float] = []
 
-    def __call__(self, request: CapacityRequest, per_s: float, before: Sequence[Trial]) -> Trial:
+    def __call__(
+        self, request: CapacityRequest, per_s: float, before: Sequence[RateTrial]
+    ) -> RateTrial:
         self.tried.append(per_s)
         holds = per_s <= self.carries and len(self.tried) != self.odd
-        return Trial(per_s, ExitCode.PASS if holds else self.code, "" if holds else "too slow")
+        return RateTrial(per_s, ExitCode.PASS if holds else self.code, "" if holds else "too slow")
 
 
-def found(stack: Stack, **given: object) -> capacity.Found:
-    trials: list[Trial] = []
+def found(stack: Stack, **given: object) -> capacity.Capacity:
+    trials: list[RateTrial] = []
     asked = request(**given)
     while (rate := next_rate(asked, trials)) is not None:
         trials.append(stack(asked, rate, trials))
@@ -82,7 +84,7 @@ def test_one_odd_trial_of_three_changes_nothing(odd: int) -> None:
 
 
 def test_a_rate_is_decided_by_more_than_half() -> None:
-    holds, fails = Trial(1, ExitCode.PASS), Trial(1, ExitCode.THRESHOLD)
+    holds, fails = RateTrial(1, ExitCode.PASS), RateTrial(1, ExitCode.THRESHOLD)
     assert verdict_of([holds, holds], 3) is True
     assert verdict_of([holds, fails], 3) is None
     assert verdict_of([fails, holds, fails], 3) is False
@@ -91,8 +93,8 @@ def test_a_rate_is_decided_by_more_than_half() -> None:
 
 
 def test_a_generator_that_cannot_be_believed_decides_nothing_until_it_does_so_too_often() -> None:
-    holds, fails = Trial(1, ExitCode.PASS), Trial(1, ExitCode.THRESHOLD)
-    unknown = Trial(1, ExitCode.INVALID_RUN)
+    holds, fails = RateTrial(1, ExitCode.PASS), RateTrial(1, ExitCode.THRESHOLD)
+    unknown = RateTrial(1, ExitCode.INVALID_RUN)
     assert verdict_of([unknown, unknown, unknown], 3) is None
     assert verdict_of([unknown, holds, unknown, holds], 3) is True
     assert verdict_of([unknown, fails, unknown, unknown, fails], 3) is False
@@ -175,7 +177,7 @@ def test_no_rate_that_holds_is_nothing_judged(
 def test_who_stops_it_has_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stack = Stack(10_000)
 
-    def stopped(request: CapacityRequest, per_s: float, before: Sequence[Trial]) -> Trial:
+    def stopped(request: CapacityRequest, per_s: float, before: Sequence[RateTrial]) -> RateTrial:
         if len(stack.tried) == 4:
             raise StoppedError("interrupted", ExitCode.INTERRUPTED)
         return stack(request, per_s, before)

@@ -11,9 +11,8 @@ from flashsale.campaign import chaos, rehearsal
 from flashsale.campaign.chaos import ChaosRequest, Controlled, run_chaos
 from flashsale.errors import ExitCode
 from flashsale.faults.controls import CONTROLS
-from flashsale.faults.schedule import EVERYTHING, compose
+from flashsale.faults.seeds import EVERYTHING, Trial, compose
 from flashsale.faults.shim import compiler
-from flashsale.faults.trials import Trial
 from flashsale.scenario.fault import Fault
 from flashsale.scenario.scenario import load_scenario
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from flashsale.campaign.chaos_trial import _excused, accepted_before, sold_behind
-from flashsale.faults.trials import SOLD_BEHIND
+from flashsale.faults.seeds import SOLD_BEHIND
 from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts import Attempts, PlanColumns
 from flashsale.run.attempts_file import Record

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsale.campaign.demands import MAX_REGRESS, aborting, parse_regress, requiring
+from flashsale.campaign.judging import MAX_REGRESS, aborting, parse_regress, requiring
 from flashsale.cli.storm_options import doubtful, earlier, required
 from flashsale.errors import UsageError
 from flashsale.scenario.scenario import parse_scenario

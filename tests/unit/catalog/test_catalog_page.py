@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, literal, select
 
 from flashsale.cache.entry import Cached, Source
-from flashsale.catalog.page import assemble, bodies, extended, record, slowest
+from flashsale.catalog.json import assemble, bodies, extended, record, slowest
 from flashsale.storage.mysql import unix_ms
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flashsale.catalog.form import BadForm, NewBlog, NewSale, NewShop, NewVoucher, ShopChange, read
+from flashsale.catalog.json import BadForm, NewBlog, NewSale, NewShop, NewVoucher, ShopChange, read
 from flashsale.model import ID_MAX
 
 SHOP: dict[str, Any] = {"name": "Noodles", "typeId": 1, "x": 120.1, "y": 30}

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from flashsale.campaign.chaos import Chaos, ensure_lasting
-from flashsale.cli.chaos import drawn, parse_first
+from flashsale.cli.trials import chaos_table, parse_first
 from flashsale.errors import UsageError
 from flashsale.faults.controls import CONTROLS, controls_named
-from flashsale.faults.trials import Trial
+from flashsale.faults.seeds import Trial
 from flashsale.scenario.scenario import load_scenario
 
 NOW = datetime(2026, 11, 29, 23, 59, tzinfo=UTC)
@@ -55,7 +55,7 @@ def test_the_table_has_whole_heads_and_figures_on_80_columns() -> None:
         drained=True,
     )
     text = StringIO()
-    Console(file=text, width=80).print(drawn(Chaos([trial] * 50)))
+    Console(file=text, width=80).print(chaos_table(Chaos([trial] * 50)))
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     (head,) = (line for line in lines if "breached" in line)

@@ -5,6 +5,7 @@ import importlib.util
 import re
 import shutil
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from rig.command_line import parse
 from rig.documents import DOCUMENTS, ROOT, Block, Words, blocks, spans
 from ruamel.yaml import YAML
 
+from benchmarks.__main__ import IN_TURN
 from benchmarks.__main__ import NAMES as BENCHMARKS
-from flashsale.campaign.demands import exercising
+from flashsale.campaign.judging import exercising
 from flashsale.errors import UsageError
 from flashsale.scenario.scenario import built_in_names, load_scenario, parse_scenario
 from flashsale.scenario.thresholds import parse_expression
@@ -26,6 +28,7 @@ CHECKED = {"toml", "console", "python", "json", "jsonl", "yaml"}
 SHOWN = {"text", ""}
 """Pictures and output: nothing can be wrong in them that a program would find."""
 
+INSTALLED = ".venv/.installed"
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SERVICES = set(
     re.findall(r"^  ([\w-]+):$", (ROOT / "deploy/compose.yaml").read_text(), re.MULTILINE)
@@ -66,7 +69,9 @@ def test_a_scenario_is_loaded_or_refused_as_it_says(block: Block) -> None:
         return
     with pytest.raises(UsageError) as refused:
         parse_scenario(block.text, str(block))
-    assert str(refused.value) == f"{block}: {block.refused}"
+    where, _, said = str(refused.value).partition(": ")
+    assert where.startswith(f"{block} line ")
+    assert said == block.refused
 
 
 def test_one_that_is_meant_to_fail_is_among_them() -> None:
@@ -94,9 +99,10 @@ def _flashsale(words: Words) -> None:
 
 
 def _make(words: Words) -> None:
-    targets = [word for word in words if "=" not in word]
+    in_another = 2 if words[:1] == ["-C"] else 0
+    targets = [word for word in words[in_another:] if "=" not in word]
     assert targets
-    assert set(targets) <= TARGETS, targets
+    assert set(targets) <= {*TARGETS, *([INSTALLED] if in_another else [])}, targets
 
 
 def _python(words: Words) -> None:
@@ -105,8 +111,8 @@ def _python(words: Words) -> None:
     module, rest = words[1], words[2:]
     assert module == "venv" or importlib.util.find_spec(module) is not None, module
     if module == "benchmarks":
-        named = rest[: rest.index("--runs")] if "--runs" in rest else rest
-        assert set(named) <= {*BENCHMARKS, "NAME"}, named
+        named = list(takewhile(lambda word: not word.startswith("-"), rest))
+        assert set(named) <= {*BENCHMARKS, IN_TURN, "NAME"}, named
 
 
 def _docker(words: Words) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flashsale.observe.prometheus import RULES, Target, configuration
+from flashsale.observe.prometheus import RULES, ScrapeTarget, configuration
 from flashsale.orders.watch import AGAIN_S, LOOKS, TOLD_S
 from flashsale.settings import WorkerSettings
 from flashsale.stack.settings import StackSettings
@@ -70,7 +70,7 @@ def test_serve_scrapes_the_jobs_of_compose() -> None:
         for entry in job["static_configs"]
     }
     names = {job for job, _ in told}
-    targets = [Target(job, instance, "127.0.0.1:1") for job, instance in sorted(told)]
+    targets = [ScrapeTarget(job, instance, "127.0.0.1:1") for job, instance in sorted(told)]
     ours = configuration(targets, 0.5)
     assert {job["job_name"] for job in ours["scrape_configs"]} == names
     assert {instance for job, instance in told if job not in _SELLERS} == {

@@ -8,10 +8,9 @@ import plotly.graph_objects as plotly
 import pytest
 from rig.run_folders import GONE, HIT, LOAD, LOST, SOLD, record_of, sale_scenario, summary_of
 
-from flashsale.report.charts import Chart, Run, charts_of
-from flashsale.report.charts.chart import COLOURS, thinned
-from flashsale.report.charts.run import health
-from flashsale.run.generator import SampleFigures
+from flashsale.report.charts.chart import COLOURS, Chart, Run, thinned
+from flashsale.report.charts.run import charts_of, health
+from flashsale.run.parts import SampleFigures
 from flashsale.scenario.answer import unsent
 
 STYLE = Path(__file__).parents[3] / "flashsale/report/page/page.css"

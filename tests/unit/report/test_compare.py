@@ -7,8 +7,7 @@ from unit.run.test_summary import GONE, SHED, SOLD, concluded, judgement
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.report.compare import compare, ensure_comparable
-from flashsale.run.generator import Health, Machine
-from flashsale.run.parts import Latency
+from flashsale.run.parts import Health, Latency, Machine
 from flashsale.run.summary import Change, Comparison, EndpointSummary, Summary
 
 HERE = Machine(system="Linux 6", processor="a", cpus=2, python="3.11.2")

@@ -19,11 +19,11 @@ from rig.run_folders import (
     summary_of,
 )
 
-from flashsale.report.charts import Run
+from flashsale.report.charts.chart import Run
 from flashsale.report.files import write_reports
 from flashsale.report.html import html
 from flashsale.report.wording import lapse
-from flashsale.run.generator import Machine
+from flashsale.run.parts import Machine
 from flashsale.run.summary import Change, Comparison, SaidFigures, Summary
 from flashsale.scenario.answer import unsent
 

@@ -14,9 +14,8 @@ from flashsale.report.ci import annotations, junit, step_summary
 from flashsale.report.console import print_summary
 from flashsale.report.html import html
 from flashsale.run.attempts import Attempts
-from flashsale.run.generator import GeneratorFigures
 from flashsale.run.histogram import Histogram
-from flashsale.run.parts import ReadFigures
+from flashsale.run.parts import GeneratorFigures, ReadFigures
 from flashsale.run.summary import Check, Summary
 from flashsale.scenario.answer import Answer, indeterminate, unsent
 from flashsale.scenario.scenario import parse_scenario

@@ -4,26 +4,26 @@ from hypothesis import strategies as st
 from rig.run_folders import GONE, HIT, SOLD, record_of
 
 from flashsale.model import Outcome, Reading
-from flashsale.report import series
-from flashsale.run.attempts import Attempts
+from flashsale.report.charts import chart
+from flashsale.run.attempts import NEVER, Attempts
 from flashsale.scenario.answer import unsent
 
 LEDGER = record_of([SOLD] * 300 + [GONE] * 1700)
 
 
 def in_order(record: Attempts) -> list[int]:
-    return series.sent_attempts(record)
+    return [i for i, instant in enumerate(record.sent_ns) if instant != NEVER]
 
 
 @given(st.integers(0, 10**10), st.integers(10, 400))
 def test_slots_are_round_and_no_more_than_asked_for(span_us: int, slots: int) -> None:
-    width = series.width_us(span_us, slots)
+    width = chart.width_us(span_us, slots)
     assert span_us // width < slots
     assert str(width).rstrip("0") in ("1", "2", "5")
 
 
 def test_every_attempt_is_in_the_slot_in_which_it_ended() -> None:
-    found = series.endings(LEDGER)
+    found = chart.endings(LEDGER)
     assert {end: sum(counts) for end, counts in found.counts.items()} == {
         Outcome.SOLD: 300,
         Outcome.SOLD_OUT: 1700,
@@ -36,11 +36,11 @@ def test_every_attempt_is_in_the_slot_in_which_it_ended() -> None:
 def test_endings_stand_in_the_order_in_which_they_are_shown() -> None:
     mixed = record_of([GONE, SOLD, HIT, unsent("connect")])
     expected = [Reading.HIT, Outcome.SOLD, Outcome.SOLD_OUT, Outcome.UNSENT]
-    assert list(series.endings(mixed).counts) == expected
+    assert list(chart.endings(mixed).counts) == expected
 
 
 def test_the_stock_falls_from_all_units_to_what_is_left() -> None:
-    steps = series.stock(LEDGER, 310)
+    steps = chart.stock(LEDGER, 310)
     assert steps[0] == (0.0, 310)
     assert steps[-1][1] == 10
     assert [left for _, left in steps] == sorted((left for _, left in steps), reverse=True)
@@ -49,24 +49,24 @@ def test_the_stock_falls_from_all_units_to_what_is_left() -> None:
 
 
 def test_a_big_sale_is_thinned_and_keeps_its_end() -> None:
-    steps = series.stock(record_of([SOLD] * 5000), 5000)
-    assert len(steps) <= series.POINTS_MAX + 2
+    steps = chart.stock(record_of([SOLD] * 5000), 5000)
+    assert len(steps) <= chart.POINTS_MAX + 2
     assert steps[-1][1] == 0
 
 
 def test_an_order_that_is_told_again_takes_one_unit() -> None:
     twice = record_of([SOLD, SOLD, GONE])
     twice.answers[1] = twice.answers[0]
-    assert [left for _, left in series.stock(twice, 2)] == [2, 1, 1]
+    assert [left for _, left in chart.stock(twice, 2)] == [2, 1, 1]
 
 
 def test_without_an_order_the_stock_stays() -> None:
-    assert [left for _, left in series.stock(record_of([GONE]), 7)] == [7, 7]
+    assert [left for _, left in chart.stock(record_of([GONE]), 7)] == [7, 7]
 
 
 def test_bins_of_equal_size_keep_the_slowest() -> None:
-    bins = series.latency_by_rank(LEDGER, in_order(LEDGER))
-    assert len(bins) == series.BINS_MAX
+    bins = chart.latency_by_rank(LEDGER, in_order(LEDGER))
+    assert len(bins) == chart.BINS_MAX
     assert sum(b.size for b in bins) == 2000
     assert bins[-1].until == 2000
     slowest = max(LEDGER.latencies_us(range(2000), LEDGER.due_ns))
@@ -76,14 +76,14 @@ def test_bins_of_equal_size_keep_the_slowest() -> None:
 
 def test_few_attempts_have_a_bin_each() -> None:
     few = record_of([SOLD] * 3)
-    assert [b.size for b in series.latency_by_rank(few, in_order(few))] == [1, 1, 1]
-    assert series.latency_by_rank(few, []) == []
+    assert [b.size for b in chart.latency_by_rank(few, in_order(few))] == [1, 1, 1]
+    assert chart.latency_by_rank(few, []) == []
 
 
 def test_start_lag_is_told_by_the_instant_of_the_send() -> None:
-    bins = series.start_lag(LEDGER)
+    bins = chart.start_lag(LEDGER)
     assert sum(b.size for b in bins) == 2000
     assert bins[-1].max == 1999 * 40  # all were due at once, and left 40 µs apart
     assert [b.until for b in bins] == sorted(b.until for b in bins)
     assert bins[-1].until == pytest.approx(0.08, abs=0.002)
-    assert series.start_lag(Attempts(3)) == []
+    assert chart.start_lag(Attempts(3)) == []

@@ -10,8 +10,7 @@ from unit.report.test_junit import ABORTED, COMPARED
 from unit.report.test_pages import BAD, GOOD, verified
 
 from flashsale.model import Reading
-from flashsale.run.generator import Machine
-from flashsale.run.parts import ReadFigures
+from flashsale.run.parts import Machine, ReadFigures
 from flashsale.run.summary import PUBLISHED, DatabaseFigures, Summary, summary_schema
 
 READ = GOOD.model_copy(

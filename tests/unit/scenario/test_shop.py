@@ -1,6 +1,7 @@
 """[target]: what of somebody's shop is refused before anything is sent, and what is sent to it."""
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from flashsale.run.recording import scenario_document, scenario_of
 from flashsale.scenario.answer import Answer
 from flashsale.scenario.load import Step
 from flashsale.scenario.rules import QUEUED
-from flashsale.scenario.scenario import Scenario, parse_scenario
+from flashsale.scenario.scenario import Scenario, load_scenario, parse_scenario
 
 HEAD = """\
 # Is it sold?
@@ -78,7 +79,10 @@ def rules(text: str) -> str:
         (BUY.replace('order = "/id"', 'order = "id"'), "expected a JSON pointer"),
         (BUY + 'json = { a = 1 }\ntext = "b"\n', "json and text: a request has one body"),
         (BUY + 'headers = { host = "x" }\n', "a header's name that is yours to give"),
-        (BUY + 'take = { user = "/id" }\n', "expected a name that is free"),
+        (
+            BUY + 'take = { user = "/id" }\n',
+            "expected a name in small letters that is none of voucher, user",
+        ),
         (BUY + "[target.buy.poll]\n", "target.buy.poll.path: missing"),
         (BUY.replace('"/orders', '"orders'), "expected a path such as"),
         ('[target]\npreset = "hm-dianpin"\n', "did you mean 'hm-dianping'?"),
@@ -122,6 +126,17 @@ def rules(text: str) -> str:
 )
 def test_what_cannot_be_is_told_before_anything_is_sent(target: str, said: str) -> None:
     assert said in refused(target)
+
+
+@pytest.mark.parametrize("status", [404, 429, 401, 500])
+def test_a_question_that_is_refused_says_nothing_of_the_claim(status: int) -> None:
+    """A claim that was queued may have sold, whatever the one who is asked after it says."""
+    text = rules('{ status = 202, outcome = "queued" }') + (
+        '[target.buy.poll]\npath = "/q/{order}"\noutcomes = [{ status = 200, outcome = "sold" }]\n'
+    )
+    buy = scenario(text).target.buy
+    assert buy is not None
+    assert buy.polled().read(status, {}, b"").outcome is Outcome.INDETERMINATE
 
 
 def test_a_poll_that_no_rule_leads_to_is_refused() -> None:
@@ -316,3 +331,87 @@ def test_ids_are_text_that_has_a_number(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "x" * 129, 'a"b', "a\\b", "a\nb", "ü" * 65])
 def test_ids_that_are_none(text: str) -> None:
     assert text_id(text) is None
+
+
+FILE = """\
+# A shop.
+[target]
+health = "/health"
+
+[target.buy]
+path = "/orders"
+headers = { authorization = "Bearer {token}" }
+json = { item = "{voucher}" }
+order = "/id"
+outcomes = [
+    { status = 201, outcome = "sold" },
+    # who comes late
+    { status = 409, json = { "/code" = "gone" }, outcome = "sold_out" },
+    { status = 409, outcome = "duplicate" },
+]
+
+[books]
+url = "sqlite:////shop.db"
+orders = '''
+SELECT id, user_id AS user
+FROM orders'''
+stock = "SELECT stock FROM skus"
+names = { id = "no" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "said"),
+    [
+        ('"/orders"', '"/orders', 0, "(at line 6, column 16): 'path"),
+        ('= "sold" }', "= sold }", 0, "text stands in quotes"),
+        ("[target.buy]", "[target.bye]", 5, "did you mean 'buy'?"),
+        ("[books]", "[book]", 17, "did you mean 'books'?"),
+        ("outcomes =", "outcome =", 10, "did you mean 'outcomes'?"),
+        ('"duplicate"', '"dupliate"', 14, "rule 3: found 'dupliate', did you mean 'duplicate'?"),
+        ("status = 201", "status = 2010", 11, "found status 2010, expected 100 to 599"),
+        ('"/code" =', '"code" =', 13, "rule 2: found 'code', did you mean '/code'?"),
+        ('"/orders"', '"orders"', 6, "path: found 'orders', expected a path such as"),
+        ("{voucher}", "{sku}", 8, "target.buy.json: found {sku}, expected one of {voucher}"),
+        ("{voucher}", "{voucher", 8, "json: found '{' alone in"),
+        ("{token}", "{tokn}", 7, "target.buy.headers: found {tokn}, did you mean 'token'?"),
+        ('order = "/id"', 'order = "id"', 9, "target.buy.order: found 'id', did you mean"),
+        ("status = 201, ", "", 13, "rule 2 can never match: rule 1 (sold) fits before it"),
+        ('"sold" }', '"queued" }', 10, "needs the table [target.buy.poll]"),
+        ("sqlite:", "mysql+pymysql:", 18, "did you mean mysql://?"),
+        ("SELECT id,", "DELETE FROM o; SELECT id,", 19, "books.orders: expected a SELECT"),
+        ('id = "no"', 'key = "no"', 23, "books.names: found 'key', expected some of id"),
+        ('health = "/health"', 'preset = "berer"', 3, "did you mean 'bearer'?"),
+        ('health = "/health"', "health = 1", 3, "target.health: found 1, expected text, in quotes"),
+        ('order = "/id"', "poll = 5", 9, "expected a table, [target.buy.poll]"),
+        ("[books]", "[target.buy.poll]\n[books]", 17, "target.buy.poll.path: missing"),
+        ('stock = "SELECT', 'time_is = "stream"\nstock = "SELECT', 22, "needs books.redis.stream"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_by_its_line(
+    tmp_path: Path, right: str, wrong: str, line: int, said: str
+) -> None:
+    (tmp_path / "sale.toml").write_text(HEAD)
+    shop = tmp_path / "shop.toml"
+    shop.write_text(FILE.replace(right, wrong, 1))
+    with pytest.raises(UsageError) as error:
+        load_scenario(str(tmp_path / "sale.toml"), str(shop))
+    told = str(error.value)
+    assert told.startswith(f"{shop} line {line}: " if line else f"{shop} is not TOML: "), told
+    assert said in told
+
+
+def test_what_is_wrong_beside_the_shop_is_told_by_the_line_of_the_scenario(tmp_path: Path) -> None:
+    (tmp_path / "shop.toml").write_text(FILE)
+    sale = tmp_path / "sale.toml"
+    fault = '[[fault]]\nat = "1s"\nwhat = "kill"\nwhom = "worker"\n'
+    right = f"{HEAD}{fault}{fault}"
+    wrong = [
+        (5, right.replace("units = 3", "units = -3")),
+        (17, "who =".join(right.rsplit("whom =", 1))),
+    ]
+    for line, text in wrong:
+        sale.write_text(text)
+        with pytest.raises(UsageError) as error:
+            load_scenario(str(sale), str(tmp_path / "shop.toml"))
+        assert str(error.value).startswith(f"{sale} line {line}: "), error.value

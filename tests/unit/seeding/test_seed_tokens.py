@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsale.errors import UsageError
-from flashsale.seeding.sessions import HEAD, TokensFile, paired, read_tokens
+from flashsale.scenario.tokens import HEAD
+from flashsale.seeding.sessions import TokensFile, paired, read_seeded_tokens
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_it_is_secret_from_its_first_byte_and_complete_or_absent(tmp_path: Path)
     assert [entry.name for entry in path.parent.iterdir()] == ["tokens.csv"]
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text() == f"{HEAD}\n1,a\n2,b\n"
-    assert list(read_tokens(path)) == [(1, "a"), (2, "b")]
+    assert list(read_seeded_tokens(path)) == [(1, "a"), (2, "b")]
 
 
 def test_an_error_leaves_the_earlier_file(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_a_file_that_others_can_read_is_not_current(
 
 
 def test_no_file_holds_nothing_and_is_not_current(tmp_path: Path) -> None:
-    assert list(read_tokens(tmp_path / "tokens.csv")) == []
+    assert list(read_seeded_tokens(tmp_path / "tokens.csv")) == []
     assert not TokensFile(tmp_path / "tokens.csv").is_current()
 
 
@@ -109,16 +110,16 @@ def test_a_malformed_line_is_named(tmp_path: Path, text: str, line: int | None) 
     path = tmp_path / "tokens.csv"
     path.write_text(text)
     if line is None:
-        assert list(read_tokens(path)) == []
+        assert list(read_seeded_tokens(path)) == []
         return
     with pytest.raises(UsageError, match=rf"tokens\.csv, line {line}: expected .* away"):
-        list(read_tokens(path))
+        list(read_seeded_tokens(path))
 
 
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokens.csv"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="expected 'user_id,token' and ASCII lines"):
-        list(read_tokens(path))
+        list(read_seeded_tokens(path))
     with pytest.raises(UsageError, match="Is a directory; name another file"):
-        list(read_tokens(tmp_path))
+        list(read_seeded_tokens(tmp_path))

@@ -8,8 +8,7 @@ import pytest
 import schemathesis
 from rig.asgi import ask
 
-from flashsale.catalog.form import NewSale, NewShop
-from flashsale.catalog.page import shape_of
+from flashsale.catalog.json import NewSale, NewShop, shape_of
 from flashsale.server.app import Router
 from flashsale.server.openapi import Caller, Guarded, described
 from flashsale.server.replica import Replica

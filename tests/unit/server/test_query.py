@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from flashsale.catalog.form import LATITUDE_MAX
-from flashsale.catalog.page import NUMBER_MAX
+from flashsale.catalog.json import LATITUDE_MAX, NUMBER_MAX
 from flashsale.server.request import CURRENT, PLACE, TYPE_ID, Refused, Request, TextParameter
 from flashsale.settings import ReplicaSettings
 

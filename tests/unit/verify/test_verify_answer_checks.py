@@ -1,5 +1,7 @@
 """Answers: a good history and a broken one for every rule about "duplicate" and "sold out"."""
 
+from dataclasses import replace
+
 import pytest
 from rig.sale_world import World, broken, doubts, findings, together, violations
 
@@ -76,6 +78,75 @@ def test_a_second_order_beside_one_that_is_repeated_is_found(keyed: World) -> No
 def test_anothers_order_told_as_if_repeated_is_found(keyed: World) -> None:
     keyed.say(4, Outcome.SOLD, 101)
     assert {"unique_ids", "sold_out_truthful", "accepted_persisted"} <= broken(keyed.snapshot())
+
+
+# A shop that names no orders tells a user once more of what they have
+
+
+@pytest.fixture
+def unnamed() -> World:
+    """Two units, sold to users 1 and 2 without an id; user 3 is refused, and user 1 asks again."""
+    world = World(units=2)
+    for user in (1, 2):
+        world.say(user, Outcome.SOLD)
+        world.sell(user, 100 + user)
+    world.say(3, Outcome.SOLD_OUT)
+    world.say(1, Outcome.SOLD)
+    return world
+
+
+def test_an_order_without_an_id_may_be_told_again(unnamed: World) -> None:
+    assert broken(unnamed.snapshot()) == set()
+    assert unnamed.snapshot().accepted == 2
+    assert not linearizable(unnamed.snapshot()).findings
+
+
+def test_a_second_order_without_an_id_is_a_sale_of_its_own(unnamed: World) -> None:
+    unnamed.sell(1, 103)
+    assert {"one_per_user", "no_oversell"} <= broken(unnamed.snapshot())
+    assert "user 1" in violations(unnamed.snapshot(), "sold_out_truthful")
+    assert unnamed.snapshot().accepted == 3
+
+
+def test_an_order_without_an_id_that_was_sold_after_sell_out_is_found(unnamed: World) -> None:
+    unnamed.say(4, Outcome.SOLD)
+    unnamed.say(4, Outcome.SOLD)
+    found = violations(unnamed.snapshot(), "sold_out_truthful")
+    assert (found.count("user 4"), found.count("user 1")) == (1, 0)
+
+
+def test_an_order_without_an_id_is_not_the_one_that_ended_before_the_run() -> None:
+    world = World(units=2)
+    world.sell(1, 101)
+    world.end(101)
+    world.start()
+    world.say(1, Outcome.SOLD)
+    assert "user 1, voucher 1: no row of this user" in violations(
+        world.snapshot(), "accepted_persisted"
+    )
+
+
+def test_who_may_hold_several_and_is_told_of_more_than_there_are_is_in_doubt() -> None:
+    world = World(units=5)
+    world.say(1, Outcome.SOLD)
+    world.say(1, Outcome.SOLD)
+    world.sell(1, 101)
+    sale = replace(world.snapshot().sales[0], limit=2)
+    found = doubts(replace(world.snapshot(), sales=(sale,)), "accepted_persisted")
+    assert "user 1, voucher 1: told of 1 more orders than there are rows of theirs" in found
+    assert not doubts(world.snapshot(), "accepted_persisted")  # of one order a user: told again
+
+
+@pytest.mark.parametrize("order", [101, NO_ORDER])
+def test_a_claim_whose_answer_was_lost_may_have_sold_what_is_told_later(order: int) -> None:
+    world = World(units=1)
+    world.say(1, Outcome.INDETERMINATE)
+    world.sell(1, 101)
+    world.say(2, Outcome.SOLD_OUT)
+    world.say(1, Outcome.SOLD, order)
+    assert broken(world.snapshot()) == set()
+    world.claims[0].outcome = Outcome.REFUSED
+    assert "user 1" in violations(world.snapshot(), "sold_out_truthful")
 
 
 # duplicate_truthful

@@ -57,6 +57,23 @@ def claims(content: list[bytes], voucher: int = 1) -> Claims:
     return parse_attempts(content).claims[voucher]
 
 
+def cancels(i: int, claim: Any) -> dict[str, Any]:
+    return {"kind": "plan", "ask": "cancel", "i": i, "user": 10, "voucher": 1, "given": claim}
+
+
+@pytest.mark.parametrize(("told", "undone"), [("done", {1: [(10, 77)]}), ("refused", {})])
+def test_an_order_that_was_cancelled_is_known(told: str, undone: dict[int, Any]) -> None:
+    results = [result(0, order="77"), result(1, told)]
+    content = lines(HEADER, plan(0, 10), cancels(1, 0), BARRIER, *results, END)
+    assert parse_attempts(content).cancelled == undone
+
+
+@pytest.mark.parametrize("claim", [1, -1, "0", None, 2.0])
+def test_a_cancellation_of_no_claim_is_told(claim: Any) -> None:
+    with pytest.raises(NothingJudgedError, match="line 3: given: expected an attempt before 1"):
+        parse_attempts(lines(HEADER, plan(0, 10), cancels(1, claim)))
+
+
 def test_a_result_tells_which_clock_it_was_read_from() -> None:
     found = claims(good(result(0, clock=3), result(1), END))
     assert list(found.clock) == [3, 0]

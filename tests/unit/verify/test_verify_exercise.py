@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from rig.sale_world import BEGIN_MS, World
 
-from flashsale.campaign.demands import exercising, only_exercising, only_thresholds
+from flashsale.campaign.judging import exercising, only_exercising, only_thresholds
 from flashsale.errors import ExitCode, UsageError
 from flashsale.model import Outcome, Verdict
 from flashsale.report.wording import met

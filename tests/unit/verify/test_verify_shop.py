@@ -37,6 +37,13 @@ SELECT = "SELECT 1 AS user, 1 AS voucher"
         ("20240101080000", 1_704_067_200_000),
         (20240101080000, 1_704_067_200_000),
         ("2024-01-01T00:00:00+0800", 1_704_038_400_000),
+        ("Mon, 01 Jan 2024 00:00:00 GMT", 1_704_067_200_000),
+        ("Mon, 01 Jan 2024 08:00:00 +0800", 1_704_067_200_000),
+        ("2024-01-01 08:00:00 +08:00", 1_704_067_200_000),
+        ("2024-01-01 00:00:00 UTC", 1_704_067_200_000),
+        ("2024-01-01 00:00:00.123456789 +0000 UTC", 1_704_067_200_123),
+        ([2024, 1, 1, 8, 0], 1_704_067_200_000),
+        ([2024, 1, 1, 8, 0, 0, 123_456_789], 1_704_067_200_123),
         (0, 0),
         (None, NO_TIME),
         ("", NO_TIME),
@@ -49,7 +56,10 @@ def test_an_instant_in_any_form(value: Any, ms: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["soon", "01/02/2024 10:00", True, float("nan"), "Infinity", 10**30, date(2024, 1, 1), [1]],
+    [
+        *("soon", "01/02/2024 10:00", True, float("nan"), "Infinity", 10**30, date(2024, 1, 1)),
+        *([1], [2024, 13, 1, 0, 0], "UTC", "Mon, 40 Jan 2024 00:00:00 GMT"),
+    ],
     ids=str,
 )
 def test_what_is_no_instant_is_told(value: Any) -> None:
@@ -120,6 +130,11 @@ def test_what_is_no_order_is_told(row: dict[str, Any], said: str) -> None:
         reader().order(row)
 
 
+def test_bytes_are_a_uuid_or_text() -> None:
+    text = [reader().order({"user": raw}).user for raw in (bytes(range(16)), b"V1StGXR8_Z5jdHi6")]
+    assert text == ["00010203-0405-0607-0809-0a0b0c0d0e0f", "V1StGXR8_Z5jdHi6"]
+
+
 @pytest.mark.parametrize("quantity", [2, 2.0, "2", "2.00", Decimal("2.000")])
 def test_a_whole_number_in_any_form(quantity: Any) -> None:
     assert reader().order({"user": 1, "quantity": quantity}).quantity == 2
@@ -166,6 +181,13 @@ def test_stock_is_what_is_left_or_what_was_not_sold(
 ) -> None:
     found = reader().stock(row)
     assert (found.stock, found.initial) == (stock, initial)
+
+
+def test_a_stock_that_tells_nothing_of_one_is_told() -> None:
+    with pytest.raises(
+        UnfitError, match=r"a stock without 'stock' \(it has 1\); say what the route"
+    ):
+        reader(**BY_ROUTE).stock({"1": 4})
 
 
 @pytest.mark.parametrize(

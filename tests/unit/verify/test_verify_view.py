@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rig.sale_world import World
 
-from flashsale.cli.verify import show
+from flashsale.cli.run import show
 from flashsale.errors import ExitCode
 from flashsale.model import Outcome, Verdict
 from flashsale.verify.verdict import judge, unjudged

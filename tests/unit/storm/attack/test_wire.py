@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from flashsale.model import Outcome
 from flashsale.scenario.answer import Answer, indeterminate
+from flashsale.scenario.rules import Meanings, Rule
+from flashsale.storm.attack.requests import ShopReader
 from flashsale.storm.attack.wire import IDLE, Connection, Reader, SignReader
 
 ORDER = "515385561440059393"
@@ -121,11 +123,72 @@ def test_only_whole_answers_alone_in_their_piece_are_remembered() -> None:
     assert repr(reader) == "<Reader shapes=1>"
 
 
-@pytest.mark.parametrize("order", ["200", "0000000000000053", "9223372036854775807"])
-def test_ids_that_could_be_something_else_are_always_parsed(order: str) -> None:
+@pytest.mark.parametrize("first", ["200", "40", "0000000000000053", "9223372036854775807"])
+@pytest.mark.parametrize("second", ["204", "41", "0000000000000054", "9223372036854775808"])
+def test_ids_that_could_be_something_else_are_read_as_a_parser_does(
+    first: str, second: str
+) -> None:
     reader = Reader()
-    Wire(reader).ask(sold(order))
-    assert reader.recall(sold(order)) is None
+    Wire(reader).ask(sold(first))
+    assert Wire(reader).ask(sold(second)) == Wire().ask(sold(second))
+
+
+_SHOPS = {
+    "number": (message, b'{"ok":true,"id":%s}', {"order": "/id"}),
+    "text": (message, b'{"ok":true,"id":"%s"}', {"order": "/id"}),
+    "late": (message, b'{"ok":true,"was":"%s","id":"7"}', {"order": "/id"}),
+    "twice": (message, b'{"ok":true,"id":"%s","id":"7"}', {"order": "/id"}),
+    "message": (message, b'{"ok":true,"id":"%s","told":"order %s"}', {"order": "/id"}),
+    "pattern": (message, b'{"ok":true,"id":"%s"}', {"order": 'body:"id":"([0-9a-f]{2})'}),
+}
+_IDS = st.one_of(
+    st.integers(0, 10**20).map(str),
+    st.from_regex(r"[0-9a-f]{1,8}(-[0-9a-f]{4})?", fullmatch=True),
+    st.text("019aFz_-", min_size=1, max_size=20),
+    st.sampled_from(["null", "true", "200", "7", "12.5", "\\u0031", "#", "\0"]),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(sorted(_SHOPS)), st.lists(_IDS, min_size=2, max_size=6), st.booleans())
+def test_a_shops_answer_is_recalled_as_its_rules_read_it(
+    shop: str, ids: list[str], by_digits: bool
+) -> None:
+    made, body, places = _SHOPS[shop]
+    sells = {"status": 200, "json": {"/ok": True}, "outcome": "sold"}
+    rules = [{"status": 200, "matches": {"/id": "[13579]$"}, "outcome": "duplicate"}, sells]
+    found = tuple(Rule.model_validate(rule) for rule in (rules if by_digits else [sells]))
+    reader = ShopReader(Meanings(found, places["order"]))
+    for one in ids:
+        answer = made(body.replace(b"%s", one.encode()))
+        afresh = ShopReader(Meanings(found, places["order"]))
+        assert Wire(reader).ask(answer) == Wire(afresh).ask(answer), one
+
+
+@pytest.mark.parametrize(
+    ("body", "first", "second"),
+    [
+        (b'{"success":true,"data":%s}', "515385561440059393", "515385561440059394"),
+        (b'{"success":true,"data":%s}', "71", "72"),
+        (b'{"success":true,"data":"%s","at":3}', "84", "93"),
+    ],
+)
+def test_an_answer_that_differs_in_its_order_alone_is_not_parsed_again(
+    body: bytes, first: str, second: str
+) -> None:
+    reader = Reader()
+    Wire(reader).ask(message(body % first.encode()))
+    told = reader.recall(message(body % second.encode()))
+    assert told == Answer(Outcome.SOLD, 200, second)
+    assert reader.recall(message(body % b"0" * len(first))) is None
+
+
+def test_where_nothing_is_alike_little_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, learned = Reader(), []
+    monkeypatch.setattr(reader, "_learn", lambda *_: learned.append(1) or True)
+    for at in range(4_000):
+        Wire(reader).ask(message(b'{"success":true,"data":%d,"at":%d}' % (at + 5_000, at)))
+    assert len(learned) < 4_000 / 8
 
 
 def test_a_foreign_sale_is_recalled_only_byte_for_byte() -> None:

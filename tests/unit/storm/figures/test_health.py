@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from flashsale.run.generator import Health
 from flashsale.run.histogram import Histogram
+from flashsale.run.parts import Health
 from flashsale.storm.figures.effort import Sample, SelfReport
 from flashsale.storm.figures.health import Conduct, doubts, faults, health_of
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale.cache.bits import BITS_MAX, Bitmap, Shape, hashes_of
+from flashsale.cache.bloom import BITS_MAX, Bitmap, Shape, hashes_of
 
 
 @given(st.integers(1, 2**63 - 1) | st.text(max_size=30))

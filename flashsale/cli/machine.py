@@ -1,8 +1,10 @@
-"""`flashsale doctor`: what would break a promise or slow a storm, and the cure."""
+"""`flashsale doctor`: what would break a promise or slow a storm here, and the cure; and
+`flashsale services`: the programs without which no server starts here."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -18,20 +20,20 @@ from flashsale.cli.options import (
     MySQLUrl,
     StateDir,
 )
-from flashsale.cli.terminal import console, tell_document
+from flashsale.cli.terminal import console, tell, tell_document
 from flashsale.doctor import findings
 from flashsale.doctor.findings import Finding, failures
 from flashsale.doctor.machine import examine_binaries, examine_machine
 from flashsale.errors import ExitCode
 from flashsale.model import Durability
-from flashsale.stack import binaries
+from flashsale.stack import binaries, packages
 from flashsale.stack.binaries import Program
 from flashsale.stack.state import read_state
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def command(
+def doctor(
     state_dir: StateDir = DEFAULT_STATE_DIR,
     ledger_url: LedgerUrl = None,
     cache_url: CacheUrl = None,
@@ -94,3 +96,59 @@ def _print_table(findings: Sequence[Finding]) -> None:
             told = Text("\n").join([told, Text(finding.cure)]) if told else Text(finding.cure)
         drawn.add_row(finding.subject, finding.name, finding.found, verdict, told)
     console().print(drawn)
+
+
+# Services ----------------------------------------------------------------------------------------
+
+Observe = Annotated[
+    bool,
+    typer.Option(
+        "--observe", help="Those of `serve --observe`: Prometheus, its tool and its exporters."
+    ),
+]
+
+services = typer.Typer(
+    help="The Redis, MariaDB and nginx programs that private servers run from.",
+)
+
+
+@services.callback(invoke_without_command=True)
+def _services_root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@services.command("install")
+def install(observe: Observe = False) -> None:
+    """Fetch what is missing or does not start: Debian and Ubuntu, no root, run twice safely.
+
+    The programs go into a per-user cache (FLASHSALE_SERVICES_DIR names another). Each is started
+    once.
+    """
+    programs = binaries.OBSERVERS if observe else binaries.PROGRAMS
+    for program, binary in zip(programs, packages.install(_say, programs), strict=True):
+        _say(f"{program.name} {binary}")
+
+
+@services.command("list")
+def list_(observe: Observe = False) -> None:
+    """Show which programs are found, where, and for which release they were fetched."""
+    programs = binaries.OBSERVERS if observe else binaries.PROGRAMS
+    found = [binaries.look(program) for program in programs]
+    for program, binary in zip(programs, found, strict=True):
+        tell(f"{program.name}  {binary or 'missing'}")
+    for tree in packages.trees():
+        tell(f"fetched  {tree}")
+    for program, binary in zip(programs, found, strict=True):
+        if binary is None:
+            binaries.find(program)  # says what is wrong with it, and the cure
+
+
+@services.command("remove")
+def remove() -> None:
+    """Remove every program that `install` fetched, for this and other releases."""
+    packages.remove(_say)
+
+
+def _say(line: str) -> None:
+    tell(f"services: {line}")

@@ -1,20 +1,25 @@
-"""`flashsale orders`: one order wherever it is, and dead letters settled."""
+"""What an operator puts right by hand: `flashsale orders`, one order wherever it is and dead
+letters settled; and `flashsale rebuild`, a ledger that is behind or has lost keys, made whole from
+what is left."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from flashsale.campaign.stores import DEFAULT_STATE_DIR
+from flashsale.campaign.rebuilding import RebuildReport, rebuild
+from flashsale.campaign.stores import DEFAULT_STATE_DIR, find_stores
 from flashsale.cli.options import Json, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.sale import By, Reason, actor, described, working_on
 from flashsale.cli.terminal import console, tell, tell_document
-from flashsale.errors import NothingJudgedError, UsageError
+from flashsale.errors import ExitCode, NothingJudgedError, UsageError
 from flashsale.model import ID_MAX
 from flashsale.orders.dead_letters import DeadLetters, Letter, Settled, chosen, read_letters
 from flashsale.orders.trace import NOWHERE, PAY_STATUS, StreamEntry, Trace, trace
-from flashsale.seeding.stores import Stores
+from flashsale.seeding.stores import OpenStores
 from flashsale.settings import ClaimSettings
 
 Ids = Annotated[
@@ -22,18 +27,18 @@ Ids = Annotated[
 ]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter that holds an order.")]
 
-command = typer.Typer(
+orders = typer.Typer(
     help="One order wherever it is, and dead letters: orders that could not become rows.",
 )
 
 
-@command.callback(invoke_without_command=True)
+@orders.callback(invoke_without_command=True)
 def _root(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-@command.command()
+@orders.command()
 def dead(
     json: Json = False,
     state_dir: StateDir = DEFAULT_STATE_DIR,
@@ -81,7 +86,7 @@ def _settling(name: str, told: str, settle: Callable[[DeadLetters, Letter, str],
             _each(letters, lambda letter: settle(dead_letters, letter, reason))
 
     run.__doc__ = told
-    command.command(name)(run)
+    orders.command(name)(run)
 
 
 _settling(
@@ -96,12 +101,12 @@ _settling(
 )
 
 
-def _dead_letters(stores: Stores, by: str | None) -> DeadLetters:
+def _dead_letters(stores: OpenStores, by: str | None) -> DeadLetters:
     claim_timeout_ms = ClaimSettings.load().timeout_ms
     return DeadLetters(stores.pool, stores.ledgers, actor(by), claim_timeout_ms)
 
 
-def _chosen(stores: Stores, ids: Sequence[str] | None, every: bool) -> list[Letter]:
+def _chosen(stores: OpenStores, ids: Sequence[str] | None, every: bool) -> list[Letter]:
     if bool(ids) == every:
         raise UsageError("expected ids or --all; see `flashsale orders dead`")
     letters = list(read_letters(stores.ledgers))
@@ -125,7 +130,7 @@ def _each(letters: Sequence[Letter], settle: Callable[[Letter], Settled]) -> Non
         )
 
 
-@command.command()
+@orders.command()
 def show(
     order: Annotated[int, typer.Argument(min=1, max=ID_MAX, help="The order's id.")],
     json: Json = False,
@@ -209,3 +214,71 @@ def _lines(found: Trace) -> Iterator[str]:
     for letter in found.letters:
         yield f"  dead     {letter.letter_id}: {letter.reason}"
     yield from (f"  journal  {described(line)}" for line in found.lines)
+
+
+# Rebuilding --------------------------------------------------------------------------------------
+
+_NAMED_MAX = 1_000
+
+
+def rebuild_command(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it; without this it is only shown.")
+    ] = False,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A storm's run: name the orders of it that were told and are gone."),
+    ] = None,
+    json: Json = False,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    ledger_url: LedgerUrl = None,
+    mysql_url: MySQLUrl = None,
+) -> None:
+    """Restore a ledger from MySQL, its receipts and what survives of its stream.
+
+    Shows what differs and what would be done; with --apply it closes all sales, does it, and opens
+    them again. It may be interrupted and repeated, and replicas may run beside it. Exits with 3
+    where something differs and nothing was done about it, and where orders are gone or oversold.
+    Sessions are not restored: `flashsale seed` makes them anew, or users sign in again.
+    """
+    # The cache is no part of this, so whoever names the other two has named enough.
+    stores = find_stores(state_dir, ledger_url, ledger_url, mysql_url)
+    report = rebuild(stores, apply=apply, run=run)
+    _tell_rebuild_json(report) if json else _tell_rebuild(report)
+    is_left = bool(report.differences) and report.done is None
+    if is_left or report.gone or report.oversold:
+        raise typer.Exit(ExitCode.VIOLATION)
+
+
+def _tell_rebuild(report: RebuildReport) -> None:
+    if report.differences:
+        drawn = Table()
+        for heading in ("what", "found", "to be done" if report.done is None else "done"):
+            drawn.add_column(heading, overflow="fold")
+        for difference in report.differences:
+            drawn.add_row(*difference)
+        console().print(drawn)
+    for order_id in (report.gone or ())[:_NAMED_MAX]:
+        tell(f"order {order_id} was acknowledged, and is gone")
+    if report.gone is not None:
+        tell(f"rebuild: {len(report.gone):,} acknowledged orders of the run are gone")
+    if report.done is not None:
+        tell(
+            f"rebuild: done in {report.done.rounds:,} rounds, {report.done.requeued:,} orders "
+            "written to the stream again; the sales go on"
+        )
+    elif report.differences:
+        tell("rebuild: nothing was changed; `flashsale rebuild --apply` does it")
+    else:
+        tell("rebuild: the ledger is as it ought to be")
+
+
+def _tell_rebuild_json(report: RebuildReport) -> None:
+    tell_document(
+        {
+            "differences": [difference._asdict() for difference in report.differences],
+            "applied": None if report.done is None else asdict(report.done),
+            "gone": None if report.gone is None else [str(order) for order in report.gone],
+            "oversold": report.oversold,
+        }
+    )

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
+from flashsale.cli.terminal import LiveProgress
 from flashsale.model import Ending, Outcome
-from flashsale.report.live import LiveProgress
 from flashsale.storm.attack.attack import Progress
 
 
@@ -35,7 +35,7 @@ def test_progress_renews_itself_in_a_terminal_and_leaves_nothing_behind() -> Non
 def test_progress_that_costs_much_comes_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     file, clock = io.StringIO(), [0.0]
     console = Console(file=file, width=120)
-    monkeypatch.setattr("flashsale.report.live.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("flashsale.cli.terminal.time.monotonic", lambda: clock[0])
 
     def print_slowly(_: object, **__: object) -> None:
         clock[0] += 0.05
