@@ -1,4 +1,11 @@
-"""A ledger on three masters of a Redis Cluster against one on one server: CPU a claim, in turn."""
+"""A ledger on three masters of a Redis Cluster against one on one server: CPU a claim, in turn.
+
+One server is measured twice: as a stack has it, asked by a Unix socket and without a replica; and
+as `--ha` has it, asked by TCP and with one. Only the second does what each master does.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 from benchmarks.cpu import CpuMeter
 from benchmarks.system import Run, Storm, System, system
@@ -7,48 +14,60 @@ from benchmarks.table import Section, median, spread
 USERS, VOUCHERS = 60_000, 110
 CONNECTIONS = 1_000
 LEDGER_RATIO_LIMIT = 1.25
-_MASTERS = ("ledger-1", "ledger-2", "ledger-3")
+KINDS = {
+    "one server": ((), ("ledger",)),
+    "one server, TCP, a replica": (("--ha",), ("ledger",)),
+    "three masters, together": (("--cluster",), ("ledger-1", "ledger-2", "ledger-3")),
+}
+"""How each stack is started, and the processes of its ledger that are asked."""
+_PLAIN, _ALIKE, _MASTERS = KINDS
 
 
 def measure(runs: int) -> Section:
-    """`runs` times 60,000 claims on 110 vouchers and as many on one, all sold, on either ledger."""
+    """`runs` times 60,000 claims on 110 vouchers and as many on one, all sold, on each ledger."""
     section = Section("a sharded ledger: three masters, three replicas, against one server")
-    with system() as single, system("--cluster") as cluster:
-        for each in (single, cluster):
+    with ExitStack() as stacks:
+        systems = {kind: stacks.enter_context(system(*words)) for kind, (words, _) in KINDS.items()}
+        for each in systems.values():
             count = runs * (VOUCHERS + 1)
             each.seed(users=USERS, vouchers=count, units=count * USERS)
         for vouchers in (VOUCHERS, 1):
-            _compare(section, single, cluster, vouchers, runs)
-    section.notes.append("the ledger of the cluster: its masters, which lead; replicas apart")
+            _compare(section, systems, vouchers, runs)
+    section.notes += [
+        "the ledger of the cluster: its masters, which lead; replicas apart",
+        "each master is asked by TCP and feeds a replica, as the second server does: beside that "
+        "one three masters show what lanes cost, beside the first what all of it costs",
+    ]
     return section
 
 
-def _compare(section: Section, single: System, cluster: System, vouchers: int, runs: int) -> None:
+def _compare(section: Section, systems: dict[str, System], vouchers: int, runs: int) -> None:
     told = f"{vouchers} vouchers" if vouchers > 1 else "one voucher"
-    whole, masters, replicas = [], [], []
-    ours: dict[str, list[float]] = {"single": [], "cluster": []}
+    ledgers: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    others: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    sellers: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for number in range(runs):
         first = 1 + number * VOUCHERS if vouchers > 1 else 1 + runs * VOUCHERS + number
         storm = Storm(f"{vouchers}-{number}", USERS, vouchers * USERS, vouchers, first, CONNECTIONS)
-        one = single.storm(storm)
-        whole.append(one.cpu_us("redis-ledger"))
-        ours["single"].append(one.cpu_us("replica"))
-        run, used = _storm_on(cluster, storm)
-        masters.append(sum(used[name] for name in _MASTERS) / run.sent * 1e6)
-        replicas.append(run.cpu_us("redis-ledger") - masters[-1])
-        ours["cluster"].append(run.cpu_us("replica"))
-    section.add(f"{told}: ledger CPU a claim, one server, µs", spread(whole, 1))
-    section.add(f"{told}: … three masters, together, µs", spread(masters, 1))
-    section.add_ratio(
-        f"{told}: … of one server's", median(masters) / median(whole), LEDGER_RATIO_LIMIT
-    )
-    section.add(f"{told}: … their replicas, together, µs", spread(replicas, 1))
-    for name, values in ours.items():
-        section.add(f"{told}: replica CPU a claim, {name}, µs", spread(values, 1))
+        for kind, (_, asked) in KINDS.items():
+            run, used_us = _storm_on(systems[kind], storm, asked)
+            ledgers[kind].append(used_us)
+            others[kind].append(run.cpu_us("redis-ledger") - used_us)
+            sellers[kind].append(run.cpu_us("replica"))
+    for kind, values in ledgers.items():
+        section.add(f"{told}: ledger CPU a claim, {kind}, µs", spread(values, 1))
+    masters = median(ledgers[_MASTERS])
+    alike, plain = (masters / median(ledgers[kind]) for kind in (_ALIKE, _PLAIN))
+    section.add_ratio(f"{told}: … of {_ALIKE}", alike, LEDGER_RATIO_LIMIT)
+    section.add(f"{told}: … of {_PLAIN}", f"{plain:.2f} ×")
+    section.add(f"{told}: … their replicas, together, µs", spread(others[_MASTERS], 1))
+    for kind, values in sellers.items():
+        section.add(f"{told}: replica CPU a claim, {kind}, µs", spread(values, 1))
 
 
-def _storm_on(cluster: System, storm: Storm) -> tuple[Run, dict[str, float]]:
-    """A storm, and what each node of the ledger used in it."""
-    meter = CpuMeter({child.name: [child.pid] for child in cluster.state.children})
-    run = cluster.storm(storm)
-    return run, meter.used_s()
+def _storm_on(system: System, storm: Storm, asked: Sequence[str]) -> tuple[Run, float]:
+    """A storm, and the CPU a claim, µs, of the ledger's processes that are asked."""
+    meter = CpuMeter({child.name: [child.pid] for child in system.state.children})
+    run = system.storm(storm)
+    used = meter.used_s()
+    return run, sum(used[name] for name in asked) / run.sent * 1e6

@@ -88,8 +88,10 @@ def pair(servers: Pair) -> Pair:
 
 
 @asynccontextmanager
-async def channel_to(url: str, confirmation: Confirmation | None) -> AsyncIterator[Channel]:
-    channel = Channel(url, connections_max=1, timeout_s=2.0, confirmation=confirmation)
+async def channel_to(
+    url: str, confirmation: Confirmation | None, timeout_s: float = 2.0
+) -> AsyncIterator[Channel]:
+    channel = Channel(url, connections_max=1, timeout_s=timeout_s, confirmation=confirmation)
     try:
         yield channel
     finally:
@@ -163,7 +165,8 @@ async def test_more_replicas_than_there_are_confirm_nothing(pair: Pair) -> None:
 async def test_their_disks_are_asked_where_the_server_can(pair: Pair) -> None:
     server: Any = pair.client.info("server")
     recent = tuple(map(int, str(server["redis_version"]).split(".")[:2])) >= (7, 2)
-    async with channel_to(pair.primary.url, Confirmation(1, 1000, on_disk=True)) as channel:
+    asked = Confirmation(1, 3000, on_disk=True)  # a replica tells of its disk once a second
+    async with channel_to(pair.primary.url, asked, timeout_s=10.0) as channel:
         if recent:
             assert await channel.run([COUNT]) == [1]
         else:
