@@ -21,8 +21,6 @@ _CROWD_SHARE, _CROWD_MIN_S = 1 / 8, 0.1
 """A crowd has come within this share of the queue's time-out, or within so long at least."""
 _WELL_SHARE, _LOOK_SHARE = 1 / 10, 1 / 4
 """A load is carried where no more than this share were too many for such a part of the time-out."""
-
-
 _ROUND_PATIENCE, _ROUND_MIN_S, _ROUND_MOST_S = 2, 0.01, 0.05
 """How many calls' time, within these bounds, a round waits for its last call."""
 
