@@ -106,7 +106,9 @@ def _pages(shop: ShopBooks, path: str, pointer: str) -> Iterator[Page]:
         return
     url = f"{shop.base_url.rstrip('/')}{path}"
     seen: set[str] = set()
-    while url and len(seen) < _PAGES_MAX:
+    while url:
+        if len(seen) == _PAGES_MAX:
+            raise _endless(path)
         seen.add(url)
         told = _told(shop, url)
         yield told
@@ -136,6 +138,11 @@ def _by_number(shop: ShopBooks, path: str, pointer: str) -> Iterator[Page]:
         if not listed:
             return
         count, before = count + len(listed), listed
+    raise _endless(path)
+
+
+def _endless(path: str) -> UnfitError:
+    return UnfitError(f"{path} has no end after {_PAGES_MAX:,} pages; ask for larger ones")
 
 
 def _told(shop: ShopBooks, url: str, *, may_lack: bool = False) -> Page:

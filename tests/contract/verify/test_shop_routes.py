@@ -9,6 +9,7 @@ from rig.shop_server import Asked, Reply, ShopServer
 
 from flashsale.books import Books, ShopBooks
 from flashsale.errors import UnreachableError
+from flashsale.verify import shop_routes
 from flashsale.verify.shop_rows import UnfitError
 from flashsale.verify.shop_tables import read_tables
 
@@ -141,3 +142,13 @@ def test_as_many_as_were_asked_for_may_be_a_part() -> None:
         told(lambda some, at, _: {"list": some}, "/orders?size=3")
     assert told(lambda some, at, _: {"list": some}, "/orders?size=4") == ALL[:3]
     assert told(lambda some, at, _: {"list": some, "next": None}, "/orders?size=3") == ALL[:3]
+
+
+@pytest.mark.parametrize("route", ["/orders", "/orders?p={page}"])
+def test_pages_without_an_end_are_refused_and_no_part_is_taken_for_all(
+    route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop_routes, "_PAGES_MAX", 2)
+    tells = LINKS["query"] if "{" not in route else (lambda some, *_: {"list": some})
+    with pytest.raises(UnfitError, match="no end after 2 pages; ask for larger ones"):
+        told(tells, route)

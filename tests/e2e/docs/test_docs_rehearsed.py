@@ -13,7 +13,7 @@ from flashsale.model import Verdict
 from flashsale.run.folder import SUMMARY_FILE
 from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import parse_scenario
-from flashsale.scenario.thresholds import metrics
+from flashsale.scenario.thresholds import parse_threshold
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -55,8 +55,8 @@ def _only_slow(folder: Path, exit_code: int) -> bool:
     if exit_code not in (ExitCode.THRESHOLD, ExitCode.INVALID_RUN):
         return False
     summary = Summary.read(folder / "runs/latest" / SUMMARY_FILE)
-    broken = [it.metric for it in summary.thresholds if it.verdict is not Verdict.PASS]
-    return all(metrics()[metric].kind == "latency" for metric in broken)
+    broken = [it for it in summary.thresholds if it.verdict is not Verdict.PASS]
+    return all(parse_threshold(it.metric, it.condition).metric.kind == "latency" for it in broken)
 
 
 def test_the_broken_promise_of_the_tutorial_is_caught(tmp_path: Path) -> None:
