@@ -55,7 +55,7 @@ def _head(summary: Summary, cases: list[_Case]) -> dict[str, str]:
     tags = [case.tag for case in cases]
     return {
         "name": _text(_suite(summary)),
-        "timestamp": summary.started_at[:_TO_THE_SECOND],
+        "timestamp": _text(summary.started_at[:_TO_THE_SECOND]),
         "hostname": "localhost",
         "tests": str(len(cases)),
         "failures": str(tags.count("failure")),
