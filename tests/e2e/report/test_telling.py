@@ -114,6 +114,32 @@ def test_nothing_that_a_run_says_steers_the_terminal(desk: Path) -> None:
     assert "\x1b" not in wrong.stderr
 
 
+def test_nothing_that_a_run_says_is_obeyed_by_a_ci_server(desk: Path) -> None:
+    """Runners read commands from whatever line of a log begins so, however it came to begin."""
+    document = orjson.loads((desk / "run/summary.json").read_bytes())
+    evil = "::add-mask::0 ##[error]x " + "y" * 60 + " ::error::mine " + "z" * 60 + "\n::error::2"
+    document["question"] = document["verify"]["checks"][0]["detail"] = evil
+    document["hints"] = document["generator"]["complaints"] = [evil]
+    document["load"]["errors"] = {evil: 1}
+    (desk / "run/summary.json").write_bytes(orjson.dumps(document))
+    for columns in ("44", "61", "80"):
+        done = run_flashsale(desk, "report", "run", COLUMNS=columns)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not [line for line in done.stdout.splitlines() if line.strip().startswith("::")]
+        assert "##[" not in done.stdout
+
+
+@pytest.mark.parametrize("columns", ["0", "99999999", "abc"])
+def test_a_width_that_no_terminal_has_loses_no_verdict(desk: Path, columns: str) -> None:
+    done = run_flashsale(desk, "report", "run", COLUMNS=columns, TERMINAL_WIDTH=columns)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run_flashsale(desk, "report", "run", COLUMNS="80").stdout
+    assert "verdict" in done.stdout
+    told = run_flashsale(desk, "report", "--help", COLUMNS=columns, TERMINAL_WIDTH=columns)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "Usage" in told.stdout
+
+
 def test_a_verdict_is_told_where_its_files_cannot_be_written(desk: Path) -> None:
     """The page is megabytes, all else of so small a run is not."""
     steps = desk / "steps.md"
