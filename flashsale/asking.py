@@ -23,6 +23,17 @@ _ASKED_FOR = {"accept-encoding": "identity"}
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
 
 
+def read_json(text: bytes) -> Any:
+    """What JSON says. Raises ValueError for what is none, and for what nests too deep to be written
+    again: showing such a thing, or comparing it, fails at a depth of its own."""
+    document = orjson.loads(text)
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        raise ValueError("nests too deep") from error
+    return document
+
+
 ABSENT = object()
 """What stands where nothing does: null is something."""
 
@@ -67,8 +78,8 @@ class Told:
     def json(self) -> Any:
         """What the body says, None where that is no JSON that can be read."""
         try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:  # nesting that goes too deep is one
+            return read_json(self.body)
+        except ValueError:
             return None
 
     @property
