@@ -5,6 +5,7 @@ nest JSON deeper than a parser goes. None of that may hold up or end whoever ask
 """
 
 import asyncio
+import codecs
 import ssl
 import zlib
 from contextlib import suppress
@@ -24,9 +25,12 @@ _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
 
 
 def read_json(text: bytes) -> Any:
-    """What JSON says. Raises ValueError for what is none, and for what nests too deep to be written
-    again: showing such a thing, or comparing it, fails at a depth of its own."""
-    document = orjson.loads(text)
+    """What JSON says, behind a byte-order mark, too.
+
+    Raises ValueError for what is none, and for what nests too deep to be written again: showing
+    such a thing, or comparing it, fails at a depth of its own.
+    """
+    document = orjson.loads(text.removeprefix(codecs.BOM_UTF8))
     try:
         orjson.dumps(document)
     except orjson.JSONEncodeError as error:
