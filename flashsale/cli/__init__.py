@@ -88,7 +88,7 @@ class Outlet(io.RawIOBase):
         return self._descriptor
 
 
-_STDOUT, _STDERR = 1, 2
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
 _NOBODY_READS = frozenset({errno.EPIPE, errno.EIO, errno.EBADF})
 _PATIENCE_S = 10.0
 _TELLS_WHAT_IT_CANNOT_ENCODE = frozenset(
@@ -105,6 +105,8 @@ def _open_streams() -> None:
     while (nowhere := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         os.set_inheritable(nowhere, True)
     os.close(nowhere)
+    if sys.stdin is None:  # as it is where it came closed
+        sys.stdin = io.TextIOWrapper(io.FileIO(_STDIN, closefd=False), encoding="utf-8")
     sys.stdout = _stream(_STDOUT, sys.stdout)
     sys.stderr = _stream(_STDERR, sys.stderr)
 

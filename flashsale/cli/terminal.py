@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
 import orjson
@@ -171,10 +170,15 @@ def tell_workflow(summary: Summary) -> None:
         typer.echo(line, err=True)
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
-            with Path(path).open("a", encoding="utf-8", errors="replace") as file:
-                file.write(plain(step_summary(summary)))
+            with open(path, "ab", opener=_at_once) as file:
+                file.write(plain(step_summary(summary)).encode("utf-8", "replace"))
         except (OSError, ValueError) as error:
             tell(f"flashsale: no step summary: {path}: {error}", err=True)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open what may be a pipe that nobody reads, which would be waited for."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 # A storm under way -------------------------------------------------------------------------------

@@ -277,12 +277,17 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
         yield f"| {' | '.join(map(_cell, row))} |"
 
 
+_CELL_MAX = 2_000
+"""GitHub drops a step's summary of more than 1 MiB, and keeps nothing of it."""
+
 _MARKUP = re.compile(r"[\\`*\[\]|~]|(?<!\w)_|_(?!\w)")
 _BLOCK = re.compile(r"^([#+=>-]|[0-9]+(?=[.)]))")
 
 
 def _cell(text: str) -> str:
-    """Text that neither ends a table's cell nor begins a tag, an image or code."""
+    """Text that neither ends a table's cell nor begins a tag, an image or code; its beginning."""
+    if len(text) > _CELL_MAX:
+        text = f"{text[:_CELL_MAX]} …"
     text = _MARKUP.sub(r"\\\g<0>", text)
     for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("\r", ""), ("\n", "<br>")):
         text = text.replace(sign, safe)

@@ -90,6 +90,20 @@ def test_nobody_has_to_listen(desk: Path, closed: str, streams: tuple[int, ...])
     assert (desk / "run/latency.hgrm").read_text().lstrip().startswith("Value")
 
 
+def test_nobody_has_to_answer(desk: Path) -> None:
+    """A question with standard input closed is refused, as where no terminal is."""
+    stores = ("--ledger-url", "redis://127.0.0.1:1", "--cache-url", "redis://127.0.0.1:1",
+              "--mysql-url", "mysql://u:p@127.0.0.1:1/x")  # fmt: skip
+    told = desk / "told"
+    with told.open("w") as file:
+        code = start(
+            desk, "seed", "--reset", *stores, stdout=file.fileno(), stderr=file.fileno(),
+            prepare=lambda: os.close(0),
+        )  # fmt: skip
+    assert (code, told.read_text().count("\n")) == (2, 1), told.read_text()
+    assert "--yes" in told.read_text()
+
+
 @pytest.mark.parametrize("name", ["[", "a [/b] [red]c", "[bold]:boom:", "caf\udce9"])
 def test_a_name_is_a_name_and_no_markup(desk: Path, name: str) -> None:
     shutil.move(desk / "run", desk / name)
@@ -208,6 +222,13 @@ def test_a_run_folder_that_vanishes_under_a_storm_takes_no_verdict_along(desk: P
     assert done.returncode == 6, done.stderr
     assert "verdict    INVALID" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_step_summary_that_nobody_reads_is_not_waited_for(desk: Path) -> None:
+    os.mkfifo(desk / "steps")
+    done = storm(desk, "--out", "out", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY="steps")
+    assert done.returncode == 0, done.stderr
+    assert "no step summary: steps: " in done.stderr
 
 
 def test_a_folder_called_latest_is_told_and_no_more(desk: Path) -> None:

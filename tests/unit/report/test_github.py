@@ -59,6 +59,14 @@ def test_words_of_others_are_words_in_markdown(begin: str) -> None:
     assert re.search(r">c</td>\n<td>.*</td>\n<td>.*fail</td>\n</tr>", page), page
 
 
+def test_a_summary_has_room_for_whatever_is_said() -> None:
+    checks = [Check(name="c" * 9_999, verdict=Verdict.FAIL, detail="<" * 999_999)] * 12
+    verify = BAD.verify.model_copy(update={"verdict": Verdict.FAIL, "checks": checks})
+    text = step_summary(GOOD.model_copy(update={"question": "|" * 999_999, "verify": verify}))
+    assert len(text.encode()) < 1024 * 1024
+    assert text.count("❌ fail |") == 12
+
+
 def test_what_leaves_a_reader_in_doubt_is_a_warning() -> None:
     doubtful = GOOD.generator.model_copy(update={"doubts": ["a busy core"]})
     assert COMPARED.baseline is not None
