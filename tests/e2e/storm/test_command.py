@@ -261,7 +261,9 @@ def slow_sale(desk: Path) -> Iterator[ScriptedSale]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
+    ids=["ctrl-c", "sigterm", "closed terminal"],
 )
 def test_a_signal_leaves_a_partial_report(
     desk: Path, slow_sale: ScriptedSale, number: signal.Signals, code: int
