@@ -24,8 +24,8 @@ from flashsale.run.folder import VERIFY_FILE, RunFolder, as_text, telling, write
 from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import Threshold, parse_expression
-from flashsale.storm.attack.stopping import parse_abort
 from flashsale.storm.crew.shard import Shard
+from flashsale.storm.figures.judging import parse_abort
 from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.shop import examine_shop
 from flashsale.verify.verdict import RULES, examine

@@ -46,7 +46,7 @@ from flashsale.server.request import Refused, Request
 from flashsale.server.response import NOT_FOUND, UNAUTHORIZED, Response, ok, rejected, respond
 from flashsale.settings import RendezvousSettings, ReplicaSettings
 from flashsale.storm.attack.attack import Progress, ShowProgress
-from flashsale.storm.attack.stopping import interrupts
+from flashsale.storm.attack.instants import interrupts
 from flashsale.storm.crew.merge import merge_runs
 from flashsale.storm.crew.rendezvous import Meeting, Patience, Report
 from flashsale.storm.crew.shard import SHARDS_MAX, Shard, units_by_text, whole_plan

@@ -66,7 +66,7 @@ from flashsale.cli.terminal import TerminalTeller, tell, tell_workflow
 from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.scenario.target import Tls
-from flashsale.storm.attack.stopping import ignore_signals
+from flashsale.storm.attack.instants import ignore_signals
 from flashsale.storm.crew.shard import SHARDS_MAX
 from flashsale.verify.stores import connect
 

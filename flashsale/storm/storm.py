@@ -23,11 +23,17 @@ from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
 from flashsale.storm.attack.attack import Attack, Mission, Progress, Records, ShowProgress
 from flashsale.storm.attack.engine import Engine
-from flashsale.storm.attack.instants import Hold, at_once, at_unix_us, until_unix_us
+from flashsale.storm.attack.instants import (
+    Hold,
+    Interrupts,
+    at_once,
+    at_unix_us,
+    interrupts,
+    until_unix_us,
+)
 from flashsale.storm.attack.questions import Question, Resolver
 from flashsale.storm.attack.requests import Values
 from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
-from flashsale.storm.attack.stopping import AbortWatch, Interrupts, interrupts
 from flashsale.storm.crew.crew import Crew, connections_each
 from flashsale.storm.crew.rendezvous import Rendezvous
 from flashsale.storm.crew.shard import Shard, record_header, shard_header, units_by_text
@@ -35,6 +41,7 @@ from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude
 from flashsale.storm.figures.effort import Effort
 from flashsale.storm.figures.figures import Figures
 from flashsale.storm.figures.health import Calibration, Room, room_of
+from flashsale.storm.figures.judging import AbortWatch
 from flashsale.storm.figures.sale import Asked, Claims, claims_by_voucher
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.plan.planning import plan_of

@@ -20,11 +20,17 @@ from flashsale.run.histogram import Histogram
 from flashsale.scenario.answer import SILENT, Answer, indeterminate, unsent
 from flashsale.storm.attack.attack import Mission, Progress, Records, ShowProgress
 from flashsale.storm.attack.connections import Connections
-from flashsale.storm.attack.instants import Alarm, Barrier, at_once, unix_us_at, wait_until
+from flashsale.storm.attack.instants import (
+    Alarm,
+    Barrier,
+    Deadlines,
+    at_once,
+    unix_us_at,
+    wait_until,
+)
 from flashsale.storm.attack.polling import Polling
 from flashsale.storm.attack.requests import Exchange
 from flashsale.storm.attack.schedule import Schedule
-from flashsale.storm.attack.stopping import Deadlines
 from flashsale.storm.attack.wire import IDLE, Connection
 from flashsale.storm.figures.effort import Effort
 

@@ -19,8 +19,7 @@ from flashsale.errors import UnreachableError
 from flashsale.model import Ending
 from flashsale.scenario.answer import indeterminate, unsent
 from flashsale.storm.attack.attack import Mission, Progress, Records, ShowProgress
-from flashsale.storm.attack.instants import LEAD_NS, Barrier, at_once, unix_us_at
-from flashsale.storm.attack.stopping import INTERRUPT_GRACE_S
+from flashsale.storm.attack.instants import INTERRUPT_GRACE_S, LEAD_NS, Barrier, at_once, unix_us_at
 from flashsale.storm.crew.messages import (
     Channel,
     Done,

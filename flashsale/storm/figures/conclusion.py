@@ -36,7 +36,7 @@ from flashsale.scenario.answer import TARGETS_DOING
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario
 from flashsale.storm.figures.effort import Effort, ProcessEffort, SelfReport
-from flashsale.storm.figures.figures import EndpointFigures, Figures
+from flashsale.storm.figures.figures import EndpointFigures, Figures, Loads
 from flashsale.storm.figures.health import (
     Conduct,
     Room,
@@ -45,7 +45,7 @@ from flashsale.storm.figures.health import (
     health_of,
     listen_queue_hint,
 )
-from flashsale.storm.figures.judging import Judgement, Loads, answer_checks, judge
+from flashsale.storm.figures.judging import Judgement, answer_checks, judge
 from flashsale.storm.figures.sale import Claims, sale_figures
 from flashsale.storm.plan.plan import Plan
 
