@@ -36,9 +36,9 @@ from flashsale.scenario.thresholds import Threshold
 from flashsale.scenario.tokens import read_tokens, read_tokens_of, read_users, read_users_of
 from flashsale.storm.attack.attack import Progress, ShowProgress
 from flashsale.storm.attack.calibration import calibrate
+from flashsale.storm.attack.connections import ensure_descriptors, ensure_ports
 from flashsale.storm.attack.instants import Interrupts, interrupts
 from flashsale.storm.attack.questions import preflight
-from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
 from flashsale.storm.crew.crew import connections_each
 from flashsale.storm.crew.rendezvous import Rendezvous
 from flashsale.storm.crew.shard import Shard

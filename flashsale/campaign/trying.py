@@ -25,9 +25,8 @@ from flashsale.scenario.shop import StepTable
 from flashsale.scenario.table import shop_document, texts_of
 from flashsale.scenario.target import Target, Tls
 from flashsale.scenario.tokens import ID_COLUMN
-from flashsale.storm.attack.attack import Mission, Records
+from flashsale.storm.attack.attack import Mission, Records, SelfWatch
 from flashsale.storm.attack.engine import Engine
-from flashsale.storm.attack.selfwatch import SelfWatch
 from flashsale.storm.plan.planning import plan_of
 from flashsale.verify.shop_baseline import Claimed, look_at
 

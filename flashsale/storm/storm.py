@@ -21,7 +21,15 @@ from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
-from flashsale.storm.attack.attack import Attack, Mission, Progress, Records, ShowProgress
+from flashsale.storm.attack.attack import (
+    Attack,
+    Mission,
+    Progress,
+    Records,
+    SelfWatch,
+    ShowProgress,
+)
+from flashsale.storm.attack.connections import ensure_descriptors
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.instants import (
     Hold,
@@ -33,7 +41,6 @@ from flashsale.storm.attack.instants import (
 )
 from flashsale.storm.attack.questions import Question, Resolver
 from flashsale.storm.attack.requests import Values
-from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.crew.crew import Crew, connections_each
 from flashsale.storm.crew.rendezvous import Rendezvous
 from flashsale.storm.crew.shard import Shard, record_header, shard_header, units_by_text

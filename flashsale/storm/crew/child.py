@@ -18,10 +18,10 @@ import uvloop
 from flashsale.errors import FlashsaleError
 from flashsale.model import Ending
 from flashsale.run.attempts import Attempts
-from flashsale.storm.attack.attack import Mission, Progress, Records
+from flashsale.storm.attack.attack import Mission, Progress, Records, SelfWatch
+from flashsale.storm.attack.connections import ensure_descriptors
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.instants import Hold
-from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.crew.messages import (
     Channel,
     Done,
