@@ -44,7 +44,7 @@ from flashsale.storm.crew.rendezvous import Rendezvous
 from flashsale.storm.crew.shard import Shard
 from flashsale.storm.figures.conclusion import Finished, with_loads
 from flashsale.storm.figures.figures import Loads
-from flashsale.storm.figures.health import Calibration
+from flashsale.storm.figures.generator import Calibration
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import ending

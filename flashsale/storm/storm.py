@@ -45,9 +45,8 @@ from flashsale.storm.crew.crew import Crew, connections_each
 from flashsale.storm.crew.rendezvous import Rendezvous
 from flashsale.storm.crew.shard import Shard, record_header, shard_header, units_by_text
 from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude, write_results
-from flashsale.storm.figures.effort import Effort
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.health import Calibration, Room, room_of
+from flashsale.storm.figures.generator import Calibration, Effort, Room, room_of
 from flashsale.storm.figures.judging import AbortWatch
 from flashsale.storm.figures.sale import Asked, Claims, claims_by_voucher
 from flashsale.storm.plan.plan import Plan

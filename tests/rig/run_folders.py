@@ -16,8 +16,8 @@ from flashsale.run.summary import Summary
 from flashsale.scenario.answer import Answer, indeterminate
 from flashsale.scenario.scenario import Scenario, parse_scenario
 from flashsale.storm.figures.conclusion import Circumstances, conclude
-from flashsale.storm.figures.effort import Effort, SelfReport
 from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.generator import Effort, SelfReport
 from flashsale.storm.figures.sale import Asked, claims_by_voucher
 from flashsale.storm.plan.planning import plan_of
 

@@ -16,7 +16,7 @@ from flashsale.run.attempts import Attempts
 from flashsale.run.histogram import Histogram
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target
-from flashsale.storm.figures.effort import Effort, Look, SelfReport, samples_of
+from flashsale.storm.figures.generator import Effort, Look, SelfReport, samples_of
 from flashsale.storm.plan.plan import Plan
 
 

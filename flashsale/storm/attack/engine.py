@@ -32,7 +32,7 @@ from flashsale.storm.attack.polling import Polling
 from flashsale.storm.attack.requests import Exchange
 from flashsale.storm.attack.schedule import Schedule
 from flashsale.storm.attack.wire import IDLE, Connection
-from flashsale.storm.figures.effort import Effort
+from flashsale.storm.figures.generator import Effort
 
 TICK_NS = 20_000_000
 SWEEP_NS = 100_000_000

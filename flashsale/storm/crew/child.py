@@ -32,7 +32,7 @@ from flashsale.storm.crew.messages import (
     Trouble,
     outcomes_since,
 )
-from flashsale.storm.figures.effort import ProcessEffort
+from flashsale.storm.figures.generator import ProcessEffort
 
 HEARTBEAT_NS = 100_000_000
 _HOLD_S = 1.0

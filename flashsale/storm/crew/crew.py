@@ -30,7 +30,7 @@ from flashsale.storm.crew.messages import (
     Told,
     Trouble,
 )
-from flashsale.storm.figures.effort import Effort, together
+from flashsale.storm.figures.generator import Effort, together
 
 _GOODBYE_S = 2.0
 

@@ -24,8 +24,8 @@ from flashsale.run.recording import scenario_document
 from flashsale.run.summary import MergedFigures, MergedShard
 from flashsale.storm.crew.shard import ShardRun
 from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude, write_results
-from flashsale.storm.figures.effort import Effort, ProcessEffort, together
 from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.generator import Effort, ProcessEffort, together
 from flashsale.storm.figures.sale import Asked, claims_by_voucher
 from flashsale.storm.plan.plan import Plan
 

@@ -18,7 +18,7 @@ from flashsale.errors import FlashsaleError
 from flashsale.model import Ending
 from flashsale.run.attempts import NEVER, Attempts
 from flashsale.scenario.answer import Answer
-from flashsale.storm.figures.effort import ProcessEffort
+from flashsale.storm.figures.generator import ProcessEffort
 
 Kind: TypeAlias = tuple[Ending, int | None, str | None, str | None]
 """An answer without its order: outcome, status, error and what it said. A storm knows a handful,

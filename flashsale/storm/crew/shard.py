@@ -22,7 +22,7 @@ from flashsale.run.folder import RunFolder, read_file
 from flashsale.run.recording import scenario_of
 from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import Scenario
-from flashsale.storm.figures.effort import Effort
+from flashsale.storm.figures.generator import Effort
 from flashsale.storm.plan.plan import Plan, whole
 
 _TIME_ERROR = 5

@@ -35,11 +35,13 @@ from flashsale.run.summary import (
 from flashsale.scenario.answer import TARGETS_DOING
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario
-from flashsale.storm.figures.effort import Effort, ProcessEffort, SelfReport
 from flashsale.storm.figures.figures import EndpointFigures, Figures, Loads
-from flashsale.storm.figures.health import (
+from flashsale.storm.figures.generator import (
     Conduct,
+    Effort,
+    ProcessEffort,
     Room,
+    SelfReport,
     doubts,
     faults,
     health_of,

@@ -19,8 +19,8 @@ from flashsale.scenario.scenario import Scenario, parse_scenario
 from flashsale.storm.crew.merge import baseline_of, merge_runs
 from flashsale.storm.crew.shard import ShardRun, read_shard, whole_plan
 from flashsale.storm.figures.conclusion import Circumstances, conclude
-from flashsale.storm.figures.effort import Effort, SelfReport
 from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.generator import Effort, SelfReport
 from flashsale.storm.plan.planning import plan_of
 from flashsale.verify.attempts import read_attempts
 

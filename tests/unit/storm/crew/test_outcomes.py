@@ -17,7 +17,7 @@ from flashsale.run.histogram import Histogram, merged
 from flashsale.scenario.answer import Answer, indeterminate
 from flashsale.storm.crew.crew import connections_each
 from flashsale.storm.crew.messages import Channel, EventOrder, OutcomeColumns, outcomes_since
-from flashsale.storm.figures.effort import Effort, ProcessEffort, Sample, SelfReport, together
+from flashsale.storm.figures.generator import Effort, ProcessEffort, Sample, SelfReport, together
 
 ANSWERS = [
     Answer(Outcome.SOLD, 200, "515385561440059393"),
