@@ -28,8 +28,7 @@ from flashsale.storm.attack.instants import (
     unix_us_at,
     wait_until,
 )
-from flashsale.storm.attack.polling import Polling
-from flashsale.storm.attack.requests import Exchange
+from flashsale.storm.attack.requests import Exchange, Polling
 from flashsale.storm.attack.schedule import Schedule
 from flashsale.storm.attack.wire import IDLE, Connection
 from flashsale.storm.figures.generator import Effort
