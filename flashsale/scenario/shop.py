@@ -13,17 +13,10 @@ from pydantic import Field, field_validator, model_validator
 from flashsale.books import check_names
 from flashsale.scenario import template
 from flashsale.scenario.load import HOUR_MS, Step
-from flashsale.scenario.request import Prepared, Request, check_headers
-from flashsale.scenario.rules import (
-    QUEUED,
-    SUCCESS,
-    Meanings,
-    Rule,
-    check_rules,
-)
+from flashsale.scenario.rules import QUEUED, SUCCESS, Meanings, Rule, check_rules
 from flashsale.scenario.said import check_place
 from flashsale.scenario.target import Routes
-from flashsale.scenario.template import Piece, Values
+from flashsale.scenario.template import Piece, Prepared, Request, Values, check_headers
 from flashsale.scenario.thresholds import ENDPOINTS
 from flashsale.scenario.tokens import ID_COLUMN
 

@@ -17,9 +17,9 @@ from flashsale.model import Outcome
 from flashsale.scenario import template
 from flashsale.scenario.answer import MESSAGES, Answer, indeterminate
 from flashsale.scenario.load import Step
-from flashsale.scenario.request import Prepared
 from flashsale.scenario.rules import QUEUED, Meanings
 from flashsale.scenario.target import Target
+from flashsale.scenario.template import Prepared
 from flashsale.scenario.tokens import ID_COLUMN
 from flashsale.storm.attack.attack import Mission
 from flashsale.storm.attack.connections import Connections
