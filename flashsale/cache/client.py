@@ -9,8 +9,8 @@ import structlog
 
 from flashsale.cache.bloom import Bloom
 from flashsale.cache.calls import CacheCalls, Pair
+from flashsale.cache.entry import Limit
 from flashsale.cache.indexes import Indexes, Load
-from flashsale.cache.loading import Limit
 from flashsale.cache.strategies import Entries, Strategy
 from flashsale.settings import BloomSettings, CacheSettings
 

@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from flashsale.cache.calls import CacheCalls, Pair
-from flashsale.cache.entry import Source
-from flashsale.cache.loading import Limit, new_token
+from flashsale.cache.entry import Limit, Source, new_token
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import Call, Script, Word, script
 

@@ -17,18 +17,22 @@ import structlog
 from flashsale import keys
 from flashsale.cache.bloom import Bloom, Id
 from flashsale.cache.calls import CacheCalls, Want
-from flashsale.cache.entry import NULL, Cached, Entry, Source, unpack
-from flashsale.cache.loading import (
+from flashsale.cache.entry import (
     ANY_ENTRY,
     NO_ENTRY,
+    NULL,
+    Cached,
+    Entry,
     Flight,
     Flights,
     Landed,
     Limit,
     Loader,
     Loading,
+    Source,
     new_token,
     now_ms,
+    unpack,
 )
 from flashsale.errors import Indeterminate, Unavailable
 

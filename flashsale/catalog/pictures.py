@@ -15,7 +15,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 
-from flashsale.cache.loading import Limit
+from flashsale.cache.entry import Limit
 from flashsale.errors import Unavailable
 from flashsale.settings import PictureSettings
 

@@ -12,8 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, insert, select, update
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entry import Cached
-from flashsale.cache.loading import Limit
+from flashsale.cache.entry import Cached, Limit
 from flashsale.cache.strategies import Strategy
 from flashsale.catalog.geo import ShopGeo
 from flashsale.catalog.json import (
