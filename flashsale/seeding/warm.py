@@ -31,9 +31,8 @@ from flashsale.locks.task import LockLost, TaskLocks
 from flashsale.seckill.permit import Books, behind
 from flashsale.seckill.sale import Terms, load_sale, read_terms
 from flashsale.seeding.dataset import Portion
-from flashsale.seeding.existing import unlink
 from flashsale.seeding.settings import StageProgress
-from flashsale.seeding.stores import StoreUrls, opened
+from flashsale.seeding.stores import StoreUrls, opened, unlink
 from flashsale.settings import BloomSettings, CacheSettings, CatalogSettings, LockSettings
 from flashsale.storage.lanes import ledger_channel
 from flashsale.storage.mysql import Database, engine, translated

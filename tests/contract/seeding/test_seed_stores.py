@@ -18,9 +18,9 @@ from flashsale.lua.scripts import script
 from flashsale.seckill.control import SaleControl
 from flashsale.seckill.permit import Books
 from flashsale.seeding import load, sessions
-from flashsale.seeding.existing import alone, lock_name
 from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings, Silent
+from flashsale.seeding.stores import alone, lock_name
 from flashsale.settings import StoreSettings
 from flashsale.storage import mysql
 
