@@ -50,8 +50,8 @@ from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import ending
 from flashsale.verify.observation import Baseline
 from flashsale.verify.observation import take as take_stores_baseline
-from flashsale.verify.shop_baseline import take_baseline
 from flashsale.verify.shop_rows import UnfitError
+from flashsale.verify.shop_seen import take_baseline
 
 if TYPE_CHECKING:  # its relays and watchers are for storms with faults, on a stack of our own
     from flashsale.faults.making import Making

@@ -28,7 +28,7 @@ from flashsale.scenario.tokens import ID_COLUMN
 from flashsale.storm.attack.attack import Mission, Records, SelfWatch
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.plan.planning import plan_of
-from flashsale.verify.shop_baseline import Claimed, look_at
+from flashsale.verify.shop_seen import Claimed, look_at
 
 _ORDER = (Step.LOGIN, Step.BROWSE, Step.SIGN, Step.CART, Step.BUY, Step.PAY, Step.CANCEL)
 _HEALTH_TIMEOUT_S = 5.0

@@ -19,10 +19,17 @@ from flashsale.verify.finding import Judgement
 from flashsale.verify.linearizability import LINEARIZABLE
 from flashsale.verify.observation import Baseline, Observation, read_baseline
 from flashsale.verify.queue import BEGINNING, Patience, Sighting
-from flashsale.verify.shop_baseline import LATE_LOOK_EVERY_S, ensure_units
 from flashsale.verify.shop_redis import shop_redis
 from flashsale.verify.shop_rows import UnfitError
-from flashsale.verify.shop_seen import Seen, count, drain, look, observation
+from flashsale.verify.shop_seen import (
+    LATE_LOOK_EVERY_S,
+    Seen,
+    count,
+    drain,
+    ensure_units,
+    look,
+    observation,
+)
 from flashsale.verify.snapshot import Sale, Snapshot, join
 from flashsale.verify.stores import NO_TIME
 from flashsale.verify.verdict import after_waiting, judge
