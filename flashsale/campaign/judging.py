@@ -26,9 +26,8 @@ from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import Threshold, parse_expression
 from flashsale.storm.crew.shard import Shard
 from flashsale.storm.figures.judging import parse_abort
-from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.shop import examine_shop
-from flashsale.verify.verdict import RULES, examine
+from flashsale.verify.verdict import DRAIN_TIMEOUT_S, RULES, examine
 
 REQUIRE = "--require"
 EXERCISED = "exercised:"

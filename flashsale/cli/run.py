@@ -59,8 +59,8 @@ from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN, RunFolder, read_file
 from flashsale.run.recording import scenario_of
 from flashsale.run.summary import summary_schema
 from flashsale.scenario.scenario import books_of
-from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.finding import CheckResult, Finding, Judgement
+from flashsale.verify.verdict import DRAIN_TIMEOUT_S
 
 _STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
 _DOUBTFUL = "yellow"

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from flashsale.books import Books, ShopBooks
-from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import Attempts, read_attempts
 from flashsale.verify.checks.answers import lost_promises
 from flashsale.verify.finding import Judgement
@@ -32,7 +31,7 @@ from flashsale.verify.shop_seen import (
 )
 from flashsale.verify.snapshot import Sale, Snapshot, join
 from flashsale.verify.stores import NO_TIME
-from flashsale.verify.verdict import after_waiting, judge
+from flashsale.verify.verdict import DRAIN_TIMEOUT_S, after_waiting, judge
 
 UNIQUE_IDS = "unique_ids"
 

@@ -11,7 +11,6 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from flashsale.model import Verdict
-from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, SOLD, SOLD_OUT, read_attempts
 from flashsale.verify.checks.answers import (
     accepted_persisted,
@@ -47,6 +46,10 @@ from flashsale.verify.observation import read_baseline
 from flashsale.verify.queue import drain
 from flashsale.verify.snapshot import Sale, Snapshot, read_snapshot
 from flashsale.verify.stores import NO_TIME, connect
+
+DRAIN_TIMEOUT_S = 60.0
+"""How long the queue may stand still before the judge stops waiting for it: longer than a
+take-over (TAKE_OVER_S), with time for the worker to look and to write."""
 
 _LONGEST_MS = 24 * 3600 * 1000
 _DIGITS = 3

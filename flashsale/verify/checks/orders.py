@@ -8,7 +8,6 @@ from itertools import pairwise
 from operator import sub
 
 from flashsale.model import Outcome, Verdict
-from flashsale.verify import TAKE_OVER_S
 from flashsale.verify.attempts import OUTCOMES, SOLD
 from flashsale.verify.checks.answers import lost_promises
 from flashsale.verify.finding import EXAMPLES_MAX, Finding, Met, Offence, doubt, remark, violation
@@ -172,6 +171,9 @@ def queue_empty(snapshot: Snapshot) -> list[Finding]:
         findings += doubt("no queue to look at", [Offence(f"there is no {queue.stream}")])
     return findings
 
+
+TAKE_OVER_S = 35.0
+"""How long an order may lie with a worker that ended, before another takes it over."""
 
 _TAKE_OVER_MS = int(TAKE_OVER_S * 1000)
 
