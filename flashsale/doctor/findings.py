@@ -26,11 +26,12 @@ from flashsale.doctor.policies import (
     SEMI_SYNC,
     SEMI_SYNC_WHY,
     Grade,
+    Judged,
     Rule,
     has_binlog,
+    judge_replication,
     ledger_rules,
 )
-from flashsale.doctor.replication import Judged, judge_replication
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
 from flashsale.keys import CLUSTER
 from flashsale.model import Durability

@@ -13,17 +13,14 @@ from flashsale.doctor.facts import (
     Node,
     NodeFacts,
     RedisFacts,
+    Replica,
+    Replication,
+    Watch,
     nodes_in,
+    replicas_in,
 )
-from flashsale.doctor.findings import (
-    Finding,
-    failures,
-    judge_cluster,
-    judge_mysql,
-    judge_redis,
-)
+from flashsale.doctor.findings import Finding, failures, judge_cluster, judge_mysql, judge_redis
 from flashsale.doctor.policies import Grade
-from flashsale.doctor.replication import Replica, Replication, Watch, replicas_in
 from flashsale.errors import UsageError
 from flashsale.model import Durability
 from flashsale.settings import ClaimSettings
