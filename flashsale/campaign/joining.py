@@ -29,8 +29,7 @@ from flashsale.errors import FlashsaleError, UnreachableError, UsageError, one_l
 from flashsale.run.attempts import ClockReading
 from flashsale.run.attempts_file import read_plan
 from flashsale.run.folder import ATTEMPTS_FILE, RunFolder, read_file, write_file
-from flashsale.run.recording import scenario_of
-from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.scenario import Scenario, scenario_of
 from flashsale.scenario.target import Tls
 from flashsale.scenario.tokens import read_tokens, read_users
 from flashsale.settings import RendezvousSettings

@@ -16,9 +16,8 @@ from flashsale.report.files import write_reports
 from flashsale.run.attempts import Attempts
 from flashsale.run.attempts_file import AttemptsFile
 from flashsale.run.folder import RunFolder, create_run_folder, read_file, telling, write_file
-from flashsale.run.recording import scenario_document
 from flashsale.scenario.answer import unsent
-from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.scenario import Scenario, scenario_document
 from flashsale.storm.crew.merge import baseline_of, merge_runs
 from flashsale.storm.crew.rendezvous import USERS_FILE, Seat
 from flashsale.storm.crew.shard import (

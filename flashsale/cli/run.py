@@ -56,9 +56,8 @@ from flashsale.report.files import (
 from flashsale.report.wording import met
 from flashsale.run.attempts_file import lines_of
 from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN, RunFolder, read_file, telling
-from flashsale.run.recording import scenario_of
 from flashsale.run.summary import summary_schema
-from flashsale.scenario.scenario import books_of
+from flashsale.scenario.scenario import books_of, scenario_of
 from flashsale.verify.finding import CheckResult, Finding, Judgement
 from flashsale.verify.verdict import DRAIN_TIMEOUT_S
 

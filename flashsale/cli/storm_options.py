@@ -23,10 +23,15 @@ from flashsale.campaign.stores import TOKENS
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
 from flashsale.run.attempts import PlanColumns
-from flashsale.run.recording import read_recording
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.scenario.thresholds import Threshold
-from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard, shard_of_job
+from flashsale.storm.crew.shard import (
+    Shard,
+    parse_instant_us,
+    parse_shard,
+    read_recording,
+    shard_of_job,
+)
 
 PROCESSES_MAX = 64
 

@@ -15,10 +15,9 @@ from flashsale.run.attempts import NEVER, Attempts, PlanColumns
 from flashsale.run.attempts_file import AttemptsFile
 from flashsale.run.folder import RunFolder, telling, write_file
 from flashsale.run.parts import Machine
-from flashsale.run.recording import scenario_document
 from flashsale.run.summary import ShardFigures, Summary
 from flashsale.scenario.load import Step
-from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.scenario import Scenario, scenario_document
 from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
 from flashsale.storm.attack.attack import (

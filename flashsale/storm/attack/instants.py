@@ -3,7 +3,8 @@ other, and what ends it before its plan does: its deadlines, or a signal.
 
 An event loop's own timers come round by the millisecond. So on Linux the alarm is a timerfd
 (timerfd_create(2)), called through libc since Python has it from 3.13 on only. Elsewhere it is the
-loop's timer, and the start lag says what that costs.
+loop's timer, and the start lag says what that costs. How well the wall clock is kept, by which
+several machines open their barriers, is the kernel's own account (adjtimex(2)).
 """
 
 import asyncio
@@ -146,6 +147,38 @@ def _timer_file() -> int | None:
     made: int = _LIBC.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
     return None if made < 0 else made
 
+
+_TIME_ERROR = 5
+_UNSYNCHRONISED = 0x40
+
+
+class _Timex(ctypes.Structure):
+    """The head of struct timex, and room for the rest."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),  # 0: only ask
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("max_error_us", ctypes.c_long),
+        ("estimated_error_us", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_byte * 256),
+    )
+
+
+def clock_error_us() -> int | None:
+    """By how much the wall clock may be wrong, at most. None where nobody keeps it in time, or
+    the system does not tell."""
+    if not sys.platform.startswith("linux"):
+        return None
+    timex = _Timex()
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    if state in (-1, _TIME_ERROR) or timex.status & _UNSYNCHRONISED:
+        return None
+    return int(timex.max_error_us)
+
+
+# Its end ------------------------------------------------------------------------------------------
 
 INTERRUPT_GRACE_S = 1.0
 """What answers that are out get when the attack is told to stop."""

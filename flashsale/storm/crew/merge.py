@@ -20,8 +20,8 @@ from flashsale.model import Outcome
 from flashsale.run.attempts_file import AttemptsFile, Record, read_record
 from flashsale.run.folder import RunFolder, write_file
 from flashsale.run.parts import Machine
-from flashsale.run.recording import scenario_document
 from flashsale.run.summary import MergedFigures, MergedShard
+from flashsale.scenario.scenario import scenario_document
 from flashsale.storm.crew.shard import ShardRun
 from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude, write_results
 from flashsale.storm.figures.figures import Figures
