@@ -1,6 +1,7 @@
 """The cache of one process: kinds of cached things and Bloom filters over one Redis."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -8,9 +9,8 @@ import orjson
 import structlog
 
 from flashsale.cache.bloom import Bloom
-from flashsale.cache.calls import CacheCalls, Pair
-from flashsale.cache.entry import Limit
-from flashsale.cache.indexes import Indexes, Load
+from flashsale.cache.calls import CacheCalls
+from flashsale.cache.entry import Limit, Source
 from flashsale.cache.strategies import Entries, Strategy
 from flashsale.settings import BloomSettings, CacheSettings
 
@@ -38,7 +38,7 @@ class CacheClient:
             wait_s=settings.loads_wait_ms / 1000,
         )
         self.kinds: dict[str, Entries[Any]] = {}
-        self.indexes: dict[str, Indexes] = {}
+        self.index_outcomes: dict[str, Counter[Source]] = {}
         self.blooms: dict[str, Bloom] = {}
 
     def __repr__(self) -> str:
@@ -72,21 +72,6 @@ class CacheClient:
             codec=(encode, decode),
         )
         self.kinds[kind] = made
-        return made
-
-    def index(
-        self,
-        name: str,
-        keys_of: Callable[[int], Pair],
-        load: Load,
-        *,
-        is_sorted: bool,
-        ttl_s: float,
-    ) -> Indexes:
-        """A kind of sets, or of sorted sets, over `load`, which must read what is committed when
-        called."""
-        made = Indexes(self.calls, self.limit, keys_of, load, is_sorted=is_sorted, ttl_s=ttl_s)
-        self.indexes[name] = made
         return made
 
     def bloom(self, name: str) -> Bloom:

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from flashsale import keys
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached, Source
-from flashsale.cache.indexes import Member
 from flashsale.cache.strategies import Strategy
+from flashsale.catalog.indexes import Indexes, Member
 from flashsale.catalog.json import (
     NewBlog,
     Page,
@@ -78,7 +78,8 @@ class Blogs:
         self._likes = cache.entries(
             "blog-likes", self._load_likes, strategy=Strategy.MUTEX, ttl_s=settings.likes_ttl_s
         )
-        self.likers = cache.index(
+        self.likers = Indexes(
+            cache,
             "liked",
             keys.blog_liked,
             self._load_likers,

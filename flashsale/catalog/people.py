@@ -20,8 +20,8 @@ from sqlalchemy.dialects.mysql import insert as mysql_insert
 
 from flashsale import keys
 from flashsale.cache.client import CacheClient
-from flashsale.cache.indexes import Member
 from flashsale.cache.strategies import Strategy
+from flashsale.catalog.indexes import Indexes, Member
 from flashsale.catalog.json import Record, record, shape_of
 from flashsale.lua.scripts import script
 from flashsale.settings import CatalogSettings
@@ -52,8 +52,8 @@ class Feeds:
 
     def __init__(self, database: Database, cache: CacheClient, settings: CatalogSettings) -> None:
         self._database = database
-        self.indexes = cache.index(
-            "feed", keys.feed, self._load, is_sorted=True, ttl_s=settings.follows_ttl_s
+        self.indexes = Indexes(
+            cache, "feed", keys.feed, self._load, is_sorted=True, ttl_s=settings.follows_ttl_s
         )
 
     def __repr__(self) -> str:
@@ -133,7 +133,8 @@ class People:
         self._cards = cache.entries(
             "user", self._load, strategy=Strategy.MUTEX, ttl_s=settings.list_ttl_s
         )
-        self.follows = cache.index(
+        self.follows = Indexes(
+            cache,
             "follows",
             keys.follows,
             self._load_follows,

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Select, insert, select, update
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached, Limit
 from flashsale.cache.strategies import Strategy
-from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.indexes import ShopGeo
 from flashsale.catalog.json import (
     NewShop,
     Page,

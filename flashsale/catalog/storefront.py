@@ -18,7 +18,7 @@ from flashsale import keys
 from flashsale.cache.bloom import Bloom
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.blog import Blogs
-from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.indexes import ShopGeo
 from flashsale.catalog.people import Feeds, People
 from flashsale.catalog.shop import Shops, ShopTypes
 from flashsale.catalog.voucher import Vouchers

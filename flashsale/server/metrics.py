@@ -180,9 +180,9 @@ class CacheCollector(Collector):
             "Reads of sets by their outcome: there, waited for, or from the database.",
             labels=["index", "outcome"],
         )
-        for name, indexes in self._cache.indexes.items():
+        for name, outcomes in self._cache.index_outcomes.items():
             for source in (Source.HIT, Source.WAIT, Source.LOAD):
-                reads.add_metric([name, source.value], indexes.outcomes[source])
+                reads.add_metric([name, source.value], outcomes[source])
         yield reads
 
     def _blooms(self) -> Iterator[Metric]:

@@ -11,8 +11,8 @@ from rig.shops import Open, ShopStores
 from rig.shops import ids as ids_on
 
 from flashsale import keys
-from flashsale.cache.indexes import Member
 from flashsale.catalog.blog import NotWritten
+from flashsale.catalog.indexes import Member
 from flashsale.catalog.json import NewBlog
 from flashsale.catalog.people import Followed
 from flashsale.catalog.storefront import Storefront

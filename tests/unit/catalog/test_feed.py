@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale.cache.indexes import Member
+from flashsale.catalog.indexes import Member
 from flashsale.catalog.people import page_of, scroll_of
 
 members = st.dictionaries(st.integers(1, 200), st.integers(1, 9), max_size=60).map(
