@@ -26,7 +26,7 @@ from flashsale.verify.shop_redis import (
     read_shop_queue,
     shop_redis,
 )
-from flashsale.verify.shop_rows import Order, Stock, Told, UnfitError
+from flashsale.verify.shop_rows import ShopOrder, Stock, Told, UnfitError
 from flashsale.verify.shop_tables import count_orders, read_tables
 from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale, Rows
 
@@ -167,7 +167,7 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 
 def _order_number(
-    order: Order,
+    order: ShopOrder,
     whose: tuple[int, int],
     turns: dict[tuple[int, int], int],
     names: dict[int, str],

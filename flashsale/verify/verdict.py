@@ -44,7 +44,7 @@ from flashsale.verify.finding import CheckResult, Finding, Judgement, Met, is_me
 from flashsale.verify.linearizability import LINEARIZABLE, RULE, linearizable, met
 from flashsale.verify.observation import read_baseline
 from flashsale.verify.queue import drain
-from flashsale.verify.snapshot import Sale, Snapshot, read_snapshot
+from flashsale.verify.snapshot import SaleSnapshot, Snapshot, read_snapshot
 from flashsale.verify.stores import NO_TIME, connect
 
 DRAIN_TIMEOUT_S = 60.0
@@ -233,7 +233,7 @@ def _second_opinion(snapshot: Snapshot, is_broken: bool) -> CheckResult:
     return _as_far_as_known(replace(result, history=opinion.timeline), snapshot)
 
 
-def _without_idle_refusals(sale: Sale) -> Sale:
+def _without_idle_refusals(sale: SaleSnapshot) -> SaleSnapshot:
     """The sale as a shop may hold it that looks at its stock before it looks at who asks: whoever
     has an order may be told "sold out" there. To leave an answer out accuses nobody."""
     claims = sale.claims
@@ -246,7 +246,7 @@ def _without_idle_refusals(sale: Sale) -> Sale:
     return sale if len(kept) == len(claims) else replace(sale, claims=claims.select(kept))
 
 
-def _counted(sale: Sale) -> Sale:
+def _counted(sale: SaleSnapshot) -> SaleSnapshot:
     """The sale with the units that a shop without a ledger counted before the run, where its books
     balanced and nobody changed what there is since: then the answers have to fit them."""
     before = sale.before
