@@ -137,18 +137,18 @@ def parse_regress(text: str) -> float:
     return float(Fraction(match[1]) / 100)
 
 
-def ensure_seats(processes: int, shard: Shard | None, seats: int) -> None:
+def ensure_virtual_users(processes: int, shard: Shard | None, users: int) -> None:
     """Raises UsageError where some shard or process would have no connection: a user's
     (`load.clicks` of them) stay with one."""
     if shard is not None:
-        if shard.of > seats:
+        if shard.of > users:
             raise UsageError(
-                f"--shard: found {shard}, expected at most one shard a connection ({seats:,})"
+                f"--shard: found {shard}, expected at most one shard a connection ({users:,})"
             )
-        seats = len(range(shard.number - 1, seats, shard.of))
-    if processes > seats:
+        users = len(range(shard.number - 1, users, shard.of))
+    if processes > users:
         raise UsageError(
-            f"--workers: found {processes}, expected at most one a connection ({seats:,})"
+            f"--workers: found {processes}, expected at most one a connection ({users:,})"
         )
 
 

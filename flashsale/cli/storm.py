@@ -10,7 +10,7 @@ import typer
 from flashsale.books import ShopBooks
 from flashsale.campaign.joining import ShardRequest, storm_as_shard
 from flashsale.campaign.judging import aborting, only_thresholds, requiring
-from flashsale.campaign.rendezvous import Place, run_rendezvous
+from flashsale.campaign.rendezvous import MeetingPlace, run_rendezvous
 from flashsale.campaign.stores import (
     DEFAULT_STATE_DIR,
     TOKENS,
@@ -214,7 +214,7 @@ def rendezvous(
         baseline=earlier(loaded, baseline, max_regress),
         csv=csv,
     )
-    _end(run_rendezvous(request, Place(shards, host, port), teller))
+    _end(run_rendezvous(request, MeetingPlace(shards, host, port), teller))
 
 
 def _end(run: StormRun) -> NoReturn:

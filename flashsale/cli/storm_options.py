@@ -16,7 +16,7 @@ from flashsale.campaign.judging import (
     MAX_REGRESS,
     REQUIRE,
     EarlierRun,
-    ensure_seats,
+    ensure_virtual_users,
     parse_regress,
 )
 from flashsale.campaign.stores import TOKENS
@@ -146,7 +146,7 @@ def generators(
     except ValueError as error:
         raise UsageError(f"--start-at: {error}") from error
     found = Generators(processes, None if shard is None else shard_named(shard), instant)
-    ensure_seats(found.processes, found.shard, scenario.load.seats)
+    ensure_virtual_users(found.processes, found.shard, scenario.load.virtual_users)
     return found
 
 

@@ -47,7 +47,7 @@ from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude
 from flashsale.storm.figures.figures import Figures
 from flashsale.storm.figures.generator import Calibration, Effort, Room, room_of
 from flashsale.storm.figures.judging import AbortWatch
-from flashsale.storm.figures.sale import Asked, Claims, claims_by_voucher
+from flashsale.storm.figures.sale import AskedVouchers, BuyAttempts, claims_by_voucher
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.plan.planning import plan_of
 
@@ -289,11 +289,11 @@ class _Storm:
             self._given.calibration, self._given.processes, self._plan, self._scenario.load.open
         )
 
-    def _claims(self) -> list[Claims]:
+    def _claims(self) -> list[BuyAttempts]:
         sale, same = self._scenario.sale, dict[str, int]()
         if sale is not None:
             same = {"quantity": sale.quantity, "limit": sale.limit}
-        asked = Asked(self._plan.users, self._plan.vouchers, self._units, **same)
+        asked = AskedVouchers(self._plan.users, self._plan.vouchers, self._units, **same)
         return claims_by_voucher(self._attempts, asked)
 
     def _header(self) -> dict[str, object]:

@@ -16,7 +16,7 @@ from flashsale.run.attempts import Attempts
 from flashsale.run.histogram import Histogram
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.target import Target
-from flashsale.storm.figures.generator import Effort, Look, SelfReport, samples_of
+from flashsale.storm.figures.generator import Effort, RawSample, SelfReport, samples_of
 from flashsale.storm.plan.plan import Plan
 
 
@@ -76,7 +76,7 @@ class SelfWatch:
     def __init__(self) -> None:
         self._cpu_ns = self._wall_ns = 0
         self._lags_us: list[int] = []
-        self._looks: list[Look] = []
+        self._looks: list[RawSample] = []
         self._worst_us = 0
 
     def __repr__(self) -> str:
@@ -105,7 +105,9 @@ class SelfWatch:
 
     def look(self, at_ns: int, in_flight: int) -> None:
         """Read the clocks, `at_ns` after the barrier. It costs some 20 µs: ten a second will do."""
-        self._looks.append(Look(at_ns, process_time_ns(), waited_ns(), self._worst_us, in_flight))
+        self._looks.append(
+            RawSample(at_ns, process_time_ns(), waited_ns(), self._worst_us, in_flight)
+        )
         self._worst_us = 0
 
     def report(self) -> SelfReport:

@@ -106,14 +106,16 @@ def _greeted(
 def _connect(target: Target) -> None:
     """See that somebody takes connections. Raises OSError, of which ssl's errors are some."""
     if target.socket:
-        with socket.socket(socket.AF_UNIX) as visitor:
-            visitor.settimeout(_PREFLIGHT_TIMEOUT_S)
-            visitor.connect(target.socket)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_PREFLIGHT_TIMEOUT_S)
+            connection.connect(target.socket)
         return
-    with socket.create_connection((target.address, target.port), _PREFLIGHT_TIMEOUT_S) as visitor:
+    with socket.create_connection(
+        (target.address, target.port), _PREFLIGHT_TIMEOUT_S
+    ) as connection:
         if target.tls is not None:
             name = target.server_name
-            target.tls.context().wrap_socket(visitor, server_hostname=name).close()
+            target.tls.context().wrap_socket(connection, server_hostname=name).close()
 
 
 def _status_of(target: Target, path: str, **headers: str) -> int:

@@ -96,7 +96,7 @@ class TakingReader(Reader):
         return self._of.bounded(answer)
 
 
-class Exchange:
+class Requests:
     """What a mission sends and how its answers are read; `requests[i]` and `readers[i]` are of
     attempt `i`."""
 
@@ -112,7 +112,7 @@ class Exchange:
             self.readers = _family_readers(mission)
 
     def __repr__(self) -> str:
-        return f"<Exchange {self._mission.plan!r}>"
+        return f"<Requests {self._mission.plan!r}>"
 
     def _filled(self) -> Sequence[bytes]:
         plan, values = self._mission.plan, self.values
@@ -271,7 +271,7 @@ class Polling:
     queued is asked after, over its own connection. The attempt stays in flight meanwhile, so that
     its response is the whole time and its bound that of any other."""
 
-    def __init__(self, mission: Mission, exchange: Exchange, told: Ended) -> None:
+    def __init__(self, mission: Mission, requests: Requests, told: Ended) -> None:
         shop = mission.scenario.target
         assert shop.buy is not None
         assert shop.buy.poll is not None
@@ -281,7 +281,7 @@ class Polling:
         )
         self._reader = ShopReader(shop.buy.polled())
         self._every_s = shop.buy.poll.every_ms / 1000
-        self._exchange, self._told, self._plan = exchange, told, mission.plan
+        self._requests_of, self._told, self._plan = requests, told, mission.plan
         self._tickets: dict[int, str] = {}
         self._lost: dict[int, int] = {}
         self._unasked = Unasked()
@@ -342,11 +342,11 @@ class Polling:
             self._connection(number).send(attempt, self._filled(attempt), self._reader)
 
     def _filled(self, attempt: int) -> bytes:
-        values = {**self._exchange.values(attempt), **self._given(attempt)}
+        values = {**self._requests_of.values(attempt), **self._given(attempt)}
         return self._request.filled({**values, template.ORDER: self._tickets.get(attempt, "")})
 
     def _given(self, attempt: int) -> dict[str, str]:
-        return self._exchange.given.setdefault(self._plan.users[attempt], {})
+        return self._requests_of.given.setdefault(self._plan.users[attempt], {})
 
     def _connection(self, number: int) -> Connection:
         assert self.connections is not None

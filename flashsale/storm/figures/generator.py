@@ -32,7 +32,7 @@ SAMPLES_MAX = 600
 """A minute at ten a second. A longer run has wider samples, not more."""
 
 
-class Look(NamedTuple):
+class RawSample(NamedTuple):
     """One reading, `at_ns` after the barrier. `lag_us` is the loop's worst since the one before."""
 
     at_ns: int
@@ -61,7 +61,7 @@ class Sample(NamedTuple):
         return self.cpu_share + self.waited_share
 
 
-def samples_of(looks: Sequence[Look], most: int = SAMPLES_MAX) -> list[Sample]:
+def samples_of(looks: Sequence[RawSample], most: int = SAMPLES_MAX) -> list[Sample]:
     """What became of the time between looks, the first of which is only the start."""
     width = -(-(len(looks) - 1) // most) if len(looks) > 1 else 1
     return [_between(looks[i : i + width + 1]) for i in range(0, len(looks) - 1, width)]
@@ -78,7 +78,7 @@ def busiest(several: Iterable[Sequence[Sample]]) -> list[Sample]:
     ]
 
 
-def _between(looks: Sequence[Look]) -> Sample:
+def _between(looks: Sequence[RawSample]) -> Sample:
     first, last = looks[0], looks[-1]
     wall_ns = max(1, last.at_ns - first.at_ns)
     return Sample(

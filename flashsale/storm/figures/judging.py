@@ -24,7 +24,7 @@ from flashsale.scenario.thresholds import (
     parse_expression,
 )
 from flashsale.storm.figures.figures import Loads, RunningFigures
-from flashsale.storm.figures.sale import Claims
+from flashsale.storm.figures.sale import BuyAttempts
 
 _OPERATORS: Mapping[str, Callable[[Fraction, Fraction], bool]] = {
     "<": operator.lt,
@@ -36,7 +36,7 @@ _OPERATORS: Mapping[str, Callable[[Fraction, Fraction], bool]] = {
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ThresholdResult:
     """What became of a threshold. `value` has its metric's own unit, None without samples.
 
     `at_end` is of a condition that was true only when the storm had run its course.
@@ -64,7 +64,7 @@ class Endpoint(Protocol):
         """Latencies of all answers, or of those with `outcome`; empty where there are none."""
 
 
-class Figures(Endpoint, Protocol):
+class Measured(Endpoint, Protocol):
     """What thresholds are judged by: the whole run, and each endpoint by itself."""
 
     rate_per_s: Fraction
@@ -76,7 +76,7 @@ class Figures(Endpoint, Protocol):
         attempt where the plan did not ask it."""
 
 
-def judge(threshold: Threshold, figures: Figures, stages: Sequence[Stage] = ()) -> Judgement:
+def judge(threshold: Threshold, figures: Measured, stages: Sequence[Stage] = ()) -> ThresholdResult:
     """Whether `threshold` holds; `stages` are those of the load. Without samples it fails: silence
     is not a pass."""
     own, *others = threshold.figures
@@ -85,21 +85,23 @@ def judge(threshold: Threshold, figures: Figures, stages: Sequence[Stage] = ()) 
     for other in others:
         there, why = _value(other, figures, stages)
         if there is None:
-            return Judgement(threshold, Verdict.FAIL, None, f"{other.name}: {why}")
+            return ThresholdResult(threshold, Verdict.FAIL, None, f"{other.name}: {why}")
         limit *= Fraction(there)
         beside_it = f", beside {_shown(threshold, Fraction(there), limit)}"
     if value is None:
-        return Judgement(threshold, Verdict.FAIL, None, missing)
+        return ThresholdResult(threshold, Verdict.FAIL, None, missing)
     exact = Fraction(value)
     holds = _OPERATORS[threshold.comparison](exact, limit)
     verdict = Verdict.PASS if holds else Verdict.FAIL
-    return Judgement(threshold, verdict, float(exact), _shown(threshold, exact, limit) + beside_it)
+    return ThresholdResult(
+        threshold, verdict, float(exact), _shown(threshold, exact, limit) + beside_it
+    )
 
 
 _Number = int | Fraction | None
 
 
-def _value(figure: Figure, figures: Figures, stages: Sequence[Stage]) -> tuple[_Number, str]:
+def _value(figure: Figure, figures: Measured, stages: Sequence[Stage]) -> tuple[_Number, str]:
     """What it is; where it is nothing, None and why."""
     metric = figure.metric
     if metric.clock == DATABASE:
@@ -204,7 +206,7 @@ class AbortWatch:
         self._figures = RunningFigures(attempts, asks, metrics)
         self._next_s = 0.0
         self._ended_min = max(1, min(ENDED_MIN, round(ENDED_SHARE_MIN * len(attempts.answers))))
-        self.met: dict[int, Judgement] = {}
+        self.met: dict[int, ThresholdResult] = {}
 
     def __repr__(self) -> str:
         return f"<AbortWatch {len(self._conditions)} conditions met={[*self.met.values()]}>"
@@ -232,12 +234,12 @@ class AbortWatch:
             self._judge(number, "when the storm was over", at_end=True)
 
     @property
-    def judgements(self) -> list[Judgement]:
+    def judgements(self) -> list[ThresholdResult]:
         """One for each condition."""
         early = any(not judgement.at_end for judgement in self.met.values())
         untrue = "was not true when another ended the storm" if early else "did not become true"
         return [
-            self.met.get(number) or Judgement(condition, Verdict.PASS, None, untrue)
+            self.met.get(number) or ThresholdResult(condition, Verdict.PASS, None, untrue)
             for number, condition in enumerate(self._conditions)
         ]
 
@@ -263,7 +265,7 @@ EXAMPLES_MAX = 3
 """Breaches of a rule that are told one by one."""
 
 
-def answer_checks(claimed: Sequence[Claims]) -> list[Check]:
+def answer_checks(claimed: Sequence[BuyAttempts]) -> list[Check]:
     """The rules of the sale that HTTP alone can find broken, by the names that `verify` has for
     them; none where nothing was claimed.
 
@@ -293,12 +295,12 @@ def _check(name: str, orders: int, breaches: Sequence[str], unknown: str) -> Che
     return Check(name=name, verdict=Verdict.PASS, detail=told)
 
 
-def _units(claimed: Sequence[Claims]) -> int | None:
+def _units(claimed: Sequence[BuyAttempts]) -> int | None:
     known = [claims.units for claims in claimed if claims.units is not None]
     return sum(known) if len(known) == len(claimed) else None
 
 
-def _oversold(claimed: Sequence[Claims]) -> Iterator[str]:
+def _oversold(claimed: Sequence[BuyAttempts]) -> Iterator[str]:
     for claims in claimed:
         if claims.units is not None and claims.units_sold > claims.units:
             each = f" with {claims.quantity:,} units each" if claims.quantity > 1 else ""
@@ -306,7 +308,7 @@ def _oversold(claimed: Sequence[Claims]) -> Iterator[str]:
             yield f"voucher {claims.voucher}: {told}"
 
 
-def _sold_twice(claimed: Sequence[Claims]) -> Iterator[str]:
+def _sold_twice(claimed: Sequence[BuyAttempts]) -> Iterator[str]:
     for claims in claimed:
         for user, ids in claims.orders.items():
             if len(ids) > claims.limit:
@@ -314,7 +316,7 @@ def _sold_twice(claimed: Sequence[Claims]) -> Iterator[str]:
                 yield f"voucher {claims.voucher}: user {user} was told of orders {told}"
 
 
-def _given_twice(claimed: Sequence[Claims]) -> Iterator[str]:
+def _given_twice(claimed: Sequence[BuyAttempts]) -> Iterator[str]:
     owners: dict[str, tuple[int, int]] = {}
     for claims in claimed:
         for user, ids in claims.orders.items():

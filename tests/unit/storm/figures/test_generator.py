@@ -6,7 +6,7 @@ from flashsale.run.histogram import Histogram
 from flashsale.run.parts import Health
 from flashsale.storm.figures.generator import (
     Conduct,
-    Look,
+    RawSample,
     Sample,
     SelfReport,
     busiest,
@@ -21,10 +21,10 @@ from flashsale.storm.figures.generator import (
 TENTH_NS = 100_000_000
 
 
-def looks(count: int) -> list[Look]:
+def looks(count: int) -> list[RawSample]:
     """Every tenth of a second: a fifth of it on the core, a tenth waiting, and so late."""
     return [
-        Look(n * TENTH_NS, n * TENTH_NS // 5, n * TENTH_NS // 10, lag_us=n * 1000, in_flight=n)
+        RawSample(n * TENTH_NS, n * TENTH_NS // 5, n * TENTH_NS // 10, lag_us=n * 1000, in_flight=n)
         for n in range(count)
     ]
 
@@ -42,7 +42,7 @@ def test_one_look_or_none_is_no_sample() -> None:
 
 
 def test_a_look_that_came_late_is_spread_over_its_time() -> None:
-    late = [Look(0, 0, 0, 0, 0), Look(10 * TENTH_NS, TENTH_NS, 0, 900_000, 1)]
+    late = [RawSample(0, 0, 0, 0, 0), RawSample(10 * TENTH_NS, TENTH_NS, 0, 900_000, 1)]
     assert samples_of(late) == [Sample(1000.0, 0.1, 0.0, 900.0, 1)]
 
 
