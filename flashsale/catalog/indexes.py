@@ -44,14 +44,14 @@ _RETRY_S = 0.05
 _PUSHED_AT_ONCE = 250
 
 
-class Member(NamedTuple):
+class IndexMember(NamedTuple):
     """Who is in an index. Scores of a set mean nothing."""
 
     id: int
     score: int = 0
 
 
-Load = Callable[[int], Awaitable[Sequence[Member]]]
+Load = Callable[[int], Awaitable[Sequence[IndexMember]]]
 
 
 class _Builds:
@@ -117,7 +117,7 @@ class Indexes:
             pass
         return None
 
-    async def load(self, index_id: int) -> Sequence[Member]:
+    async def load(self, index_id: int) -> Sequence[IndexMember]:
         """What MySQL says, in a turn of those that all loads share."""
         async with self._limit.turn():
             self.outcomes[Source.LOAD] += 1
@@ -131,7 +131,7 @@ class Indexes:
         self._calls.owed.check_room(len(ids))
         return await asyncio.shield(self._calls.start(self._update(ids, work)))
 
-    async def push(self, ids: Sequence[int], member: Member, *, keep: int) -> None:
+    async def push(self, ids: Sequence[int], member: IndexMember, *, keep: int) -> None:
         """Add `member` to those of the indexes that are there, and keep the newest of each."""
         for start in range(0, len(ids), _PUSHED_AT_ONCE):
             pairs = [self._keys_of(each) for each in ids[start : start + _PUSHED_AT_ONCE]]

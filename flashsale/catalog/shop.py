@@ -70,7 +70,7 @@ class ShopTypes:
         return [record(row) for row in rows]
 
 
-class Changed(Enum):
+class ShopChanged(Enum):
     """What became of a change."""
 
     DONE = auto()
@@ -150,7 +150,7 @@ class Shops:
         """The id of a new shop, None where its type does not exist. Runs to its end."""
         return await asyncio.shield(self._cache.start(self._create(new)))
 
-    async def change(self, change: ShopChange) -> Changed:
+    async def change(self, change: ShopChange) -> ShopChanged:
         """Change a shop, then drop what the cache holds of it. Runs to its end."""
         return await asyncio.shield(self._cache.start(self._change(change)))
 
@@ -178,23 +178,23 @@ class Shops:
         with suppress(Unavailable):  # once more, for a filter that was rebuilt in between
             await self.ids.add([shop_id])
 
-    async def _change(self, change: ShopChange) -> Changed:
+    async def _change(self, change: ShopChange) -> ShopChanged:
         touched: set[int] = set()
 
-        def work(connection: Connection) -> Changed:
+        def work(connection: Connection) -> ShopChanged:
             places = select(shop.c.type_id, shop.c.x, shop.c.y).where(shop.c.id == change.id)
             before = connection.execute(places.with_for_update()).first()
             if before is None:
-                return Changed.NO_SHOP
+                return ShopChanged.NO_SHOP
             if change.type_id is not None and not _type_exists(connection, change.type_id):
-                return Changed.NO_TYPE
+                return ShopChanged.NO_TYPE
             values = change.model_dump(exclude={"id"}, exclude_none=True)
             if values:
                 connection.execute(update(shop).where(shop.c.id == change.id).values(values))
             after = connection.execute(places).one()
             if tuple(after) != tuple(before):
                 touched.update((before.type_id, after.type_id))
-            return Changed.DONE
+            return ShopChanged.DONE
 
         try:
             return await self.entries.update([change.id], lambda: self._database.run(work))

@@ -11,18 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
-from flashsale.cli.options import (
-    BaseUrl,
-    CacheUrl,
-    Durable,
-    Json,
-    LedgerUrl,
-    MySQLUrl,
-    StateDir,
-)
+from flashsale.cli.options import BaseUrl, CacheUrl, Durable, Json, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.terminal import console, tell, tell_document
 from flashsale.doctor import findings
-from flashsale.doctor.findings import Finding, failures
+from flashsale.doctor.findings import Diagnosis, failures
 from flashsale.doctor.machine import examine_binaries, examine_machine
 from flashsale.errors import ExitCode
 from flashsale.model import Durability
@@ -72,7 +64,7 @@ def _wanted_programs(
 
 def _examine_stores(
     state_dir: Path, urls: Sequence[str | None], durability: Durability
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """The stores that are named, ledger, cache and MySQL, else those of the running stack."""
     state = read_state(state_dir)
     running = (state.ledger_url, state.cache_url, state.mysql_url) if state else (None,) * 3
@@ -80,12 +72,12 @@ def _examine_stores(
     return findings.survey(ledger, cache, mysql, durability)
 
 
-def _print_json(findings: Sequence[Finding]) -> None:
+def _print_json(findings: Sequence[Diagnosis]) -> None:
     rows = [asdict(finding) for finding in findings]
     tell_document(rows)
 
 
-def _print_table(findings: Sequence[Finding]) -> None:
+def _print_table(findings: Sequence[Diagnosis]) -> None:
     drawn = Table()
     for heading in ("subject", "what", "found", "verdict", "why, and the cure"):
         drawn.add_column(heading, overflow="fold")

@@ -14,11 +14,18 @@ from rich.text import Text
 from flashsale.campaign.stores import DEFAULT_STATE_DIR
 from flashsale.cli.options import Json, StateDir
 from flashsale.cli.terminal import console, tell, tell_document
-from flashsale.doctor.findings import BOOKS, Finding, compare_books, failures
+from flashsale.doctor.findings import BOOKS, Diagnosis, compare_books, failures
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.observe import panels
 from flashsale.observe.panels import Filled
-from flashsale.stack.state import Health, StackState, check, read_state, stop_stack, supervisor_pid
+from flashsale.stack.state import (
+    StackHealth,
+    StackState,
+    check,
+    read_state,
+    stop_stack,
+    supervisor_pid,
+)
 
 Timeout = Annotated[
     float, typer.Option("--timeout", min=1, help="Seconds of patience before it is killed.")
@@ -72,7 +79,7 @@ def status(state_dir: StateDir = DEFAULT_STATE_DIR, json: Json = False) -> None:
         raise typer.Exit(ExitCode.UNREACHABLE)
 
 
-def _print_json(state: StackState, health: Health, books: Sequence[Finding]) -> None:
+def _print_json(state: StackState, health: StackHealth, books: Sequence[Diagnosis]) -> None:
     told = {
         "healthy": health.well and not books,
         "answers": health.answers,
@@ -81,7 +88,7 @@ def _print_json(state: StackState, health: Health, books: Sequence[Finding]) -> 
     tell_document(asdict(state) | told)
 
 
-def _print_table(state: StackState, health: Health, books: Sequence[Finding]) -> None:
+def _print_table(state: StackState, health: StackHealth, books: Sequence[Diagnosis]) -> None:
     rows = [
         Row(
             child.name,

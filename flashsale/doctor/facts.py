@@ -31,7 +31,7 @@ from flashsale.store_urls import (
 
 
 @dataclass(frozen=True)
-class Replica:
+class ReplicaFacts:
     """One that is connected, as its primary sees it."""
 
     place: str
@@ -52,7 +52,7 @@ class Watch:
 class Replication:
     """A ledger's replicas and Sentinels; `watches` is empty where the URL names none."""
 
-    replicas: Sequence[Replica] = ()
+    replicas: Sequence[ReplicaFacts] = ()
     watches: Sequence[Watch | None] = ()
     name: str = field(default="")  # what the Sentinels call it
 
@@ -175,12 +175,12 @@ def _ask_server(client: "redis.Redis", seen: Replication) -> RedisFacts:
     )
 
 
-def replicas_in(info: Mapping[str, Any]) -> list[Replica]:
+def replicas_in(info: Mapping[str, Any]) -> list[ReplicaFacts]:
     """The replicas that a primary's INFO names. Pure."""
     offset = int(info.get("master_repl_offset", 0))
     found = [info.get(f"slave{n}") for n in range(int(info.get("connected_slaves", 0)))]
     return [
-        Replica(
+        ReplicaFacts(
             f"{each['ip']}:{each['port']}",
             max(0, offset - int(each.get("offset", 0))),
             int(each.get("lag", 0)),

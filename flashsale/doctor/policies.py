@@ -23,7 +23,7 @@ class Grade(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Policy:
     """One setting: when it holds, the line that sets it, why, the cure, and what it means where it
     does not hold. `absent` is the value of a server that does not know it."""
 
@@ -46,9 +46,9 @@ def _cnf(line: str) -> str:
     return f"write `{line}` under [mysqld] in its my.cnf, and restart it"
 
 
-def _redis(name: str, wanted: str, why: str, grade: Grade = Grade.FAIL) -> Rule:
+def _redis(name: str, wanted: str, why: str, grade: Grade = Grade.FAIL) -> Policy:
     line = f"{name} {wanted}"
-    return Rule(name, wanted.__eq__, line, why, _conf(line), grade)
+    return Policy(name, wanted.__eq__, line, why, _conf(line), grade)
 
 
 def _mysql(
@@ -58,9 +58,9 @@ def _mysql(
     holds: Callable[[str], bool] | None = None,
     grade: Grade = Grade.FAIL,
     absent: str = "",
-) -> Rule:
+) -> Policy:
     line = f"{name} = {wanted}"
-    return Rule(name, holds or wanted.__eq__, line, why, _cnf(line), grade, absent)
+    return Policy(name, holds or wanted.__eq__, line, why, _cnf(line), grade, absent)
 
 
 def _is_on(value: str) -> bool:
@@ -92,7 +92,7 @@ LEDGER = (
     ),
 )
 CACHE = (
-    Rule(
+    Policy(
         "maxmemory",
         _is_not("0"),
         "maxmemory 256mb",
@@ -100,7 +100,7 @@ CACHE = (
         f"{_conf('maxmemory 256mb')}, so that it evicts before the machine swaps",
         Grade.WARN,
     ),
-    Rule(
+    Policy(
         "maxmemory-policy",
         _is_not("noeviction"),
         "maxmemory-policy volatile-lru",
@@ -147,14 +147,14 @@ MYSQL = (
         _is_on,
         absent="ON",
     ),
-    Rule(
+    Policy(
         "read_only",
         _is_off,
         "read_only = OFF",
         "rows are written to the primary, and read where they are written",
         "name the primary, not a replica of it",
     ),
-    Rule(
+    Policy(
         "wsrep_on",
         _is_off,
         "wsrep_on = OFF",
@@ -164,7 +164,7 @@ MYSQL = (
         "replicas if it is to outlive its machine",
         absent="OFF",
     ),
-    Rule(
+    Policy(
         "max_connections",
         lambda value: int(value or 0) >= CONNECTIONS_LEAST,
         "max_connections = 300",
@@ -196,7 +196,7 @@ LOSS = {
 """What each choice but the first can lose."""
 
 
-def ledger_rules(durability: Durability) -> Sequence[Rule]:
+def ledger_rules(durability: Durability) -> Sequence[Policy]:
     """What a ledger must be, where `durability` was chosen for its acknowledgements.
 
     What was chosen is told as a warning, with what it can lose, and fails nothing.
@@ -206,7 +206,7 @@ def ledger_rules(durability: Durability) -> Sequence[Rule]:
     return [_chosen(rule, durability) if rule.name == "appendfsync" else rule for rule in LEDGER]
 
 
-def _chosen(rule: Rule, durability: Durability) -> Rule:
+def _chosen(rule: Policy, durability: Durability) -> Policy:
     line = f"appendfsync {durability}"
     return replace(
         rule,

@@ -234,7 +234,7 @@ class Prepared:
         return frozenset(names_in((*self.head, *(self.body or ()))))
 
 
-class Request(Table):
+class RequestTemplate(Table):
     """What is asked. Texts are templates over `{voucher}`, `{user}`, `{token}`, `{attempt}`,
     `{run}`, `{uuid}`, `{quantity}`, columns of the users' file (`{user.email}`) and what answers
     gave."""

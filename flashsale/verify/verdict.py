@@ -113,7 +113,7 @@ def _percentile(histogram: HdrHistogram, count: int, percentile: float) -> int |
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class RuleCheck:
     """One rule, in a line, the function that judges it, and what it met of what it guards."""
 
     name: str
@@ -123,38 +123,38 @@ class Check:
 
 
 CHECKS = (
-    Check("no_oversell", "no more orders than units", no_oversell, buyers_beyond),
-    Check("one_per_user", "one live order a user and voucher", one_per_user, second_claims),
-    Check("unique_ids", "an order id belongs to one order", unique_ids, new_orders),
-    Check("accepted_persisted", "every accepted order is a row", accepted_persisted, promises),
-    Check("no_phantom", "every new order was asked for", no_phantom, new_orders),
-    Check(
+    RuleCheck("no_oversell", "no more orders than units", no_oversell, buyers_beyond),
+    RuleCheck("one_per_user", "one live order a user and voucher", one_per_user, second_claims),
+    RuleCheck("unique_ids", "an order id belongs to one order", unique_ids, new_orders),
+    RuleCheck("accepted_persisted", "every accepted order is a row", accepted_persisted, promises),
+    RuleCheck("no_phantom", "every new order was asked for", no_phantom, new_orders),
+    RuleCheck(
         "mysql_conservation",
         "MySQL: initial − stock = live orders",
         mysql_conservation,
         units,
     ),
-    Check(
+    RuleCheck(
         "redis_conservation",
         "Redis: stock + set = initial; set = orders",
         redis_conservation,
         units,
     ),
-    Check("queue_empty", "nothing pending, lost unread or dead", queue_empty, queued),
-    Check(
+    RuleCheck("queue_empty", "nothing pending, lost unread or dead", queue_empty, queued),
+    RuleCheck(
         "duplicate_truthful",
         "who was told “duplicate” has that order",
         duplicate_truthful,
         duplicates,
     ),
-    Check(
+    RuleCheck(
         "sold_out_truthful",
         "no sale after a “sold out” arrived",
         sold_out_truthful,
         refusals,
     ),
-    Check("window", "no order outside the sale's window", window, outside_the_window),
-    Check(
+    RuleCheck("window", "no order outside the sale's window", window, outside_the_window),
+    RuleCheck(
         "no_undersell",
         "nobody was told “sold out” with units left",
         no_undersell,
@@ -213,7 +213,7 @@ def after_waiting(judgement: Judgement, waited_s: float) -> Judgement:
     return replace(judgement, waited_s=waited_s)
 
 
-def _judge_one(check: Check, snapshot: Snapshot) -> CheckResult:
+def _judge_one(check: RuleCheck, snapshot: Snapshot) -> CheckResult:
     findings = tuple(check.judge(snapshot))
     result = _result(check.name, check.rule, findings, check.meets(snapshot))
     return _as_far_as_known(result, snapshot)

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from flashsale.asking import Told, UnansweredError, ask, ask_once, client
+from flashsale.asking import Fetched, UnansweredError, ask, ask_once, client
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.model import Outcome, parse_id
 from flashsale.scenario.answer import excerpt
@@ -185,7 +185,7 @@ SOLD_UNNAMED = ""
 """An order came of the claim, and has no id."""
 
 
-def read_by(meanings: Meanings, told: Told) -> str | Reply:
+def read_by(meanings: Meanings, told: Fetched) -> str | Reply:
     """The same by the rules of a shop. Pure."""
     raw = httpx.Headers(told.headers.raw, encoding="latin-1")  # bytes, whatever they spell
     headers = {n.lower().encode("latin-1"): v.encode("latin-1") for n, v in raw.items()}
