@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import orjson
 import structlog
 
 from flashsale.cache.bloom import Bloom
 from flashsale.cache.calls import CacheCalls
 from flashsale.cache.entry import Limit, Source
-from flashsale.cache.strategies import Entries, Strategy
+from flashsale.cache.strategies import Entries, Kind, Strategy
 from flashsale.settings import BloomSettings, CacheSettings
 
 log = structlog.get_logger(__name__)
@@ -52,8 +51,6 @@ class CacheClient:
         strategy: Strategy,
         ttl_s: float,
         bloom: Bloom | None = None,
-        encode: Callable[[T], bytes] = orjson.dumps,
-        decode: Callable[[bytes], T] = orjson.loads,
     ) -> Entries[T]:
         """A kind of cached thing, over `load`, which must read what is committed when called.
 
@@ -61,16 +58,7 @@ class CacheClient:
         """
         if kind in self.kinds or kind == "order":
             raise ValueError(f"the kind {kind!r} is taken")
-        made = Entries(
-            self.calls,
-            self.limit,
-            kind,
-            load,
-            strategy=strategy,
-            ttl_s=ttl_s,
-            bloom=bloom,
-            codec=(encode, decode),
-        )
+        made = Entries(self.calls, self.limit, Kind(kind, strategy, ttl_s, bloom), load)
         self.kinds[kind] = made
         return made
 

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import orjson
+
 from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.cache.bloom import Id
 from flashsale.errors import Indeterminate, Unavailable
@@ -74,12 +76,11 @@ class Cached(Generic[T]):
 
     source: Source
     body: bytes | None
-    _decode: Callable[[bytes], T]
 
     @property
     def value(self) -> T | None:
         """The thing itself, decoded at each use."""
-        return None if self.body is None else self._decode(self.body)
+        return None if self.body is None else orjson.loads(self.body)
 
 
 # Loading ------------------------------------------------------------------------------------------
@@ -252,12 +253,10 @@ class Loading(Generic[T]):
         ask: Callable[[Call], Awaitable[Any]],
         settings: CacheSettings,
         load: Callable[[Any], Awaitable[T | None]],
-        encode: Callable[[T], bytes],
     ) -> None:
         self._ask = ask
         self._settings = settings
         self._load = load
-        self._encode = encode
         self.durations_s = Buckets(LATENCY_S)  # of loads, failed ones too
         self.loads = 0
         self.failures = 0
@@ -292,7 +291,7 @@ class Loading(Generic[T]):
             raise
         finally:
             self.durations_s.add(time.perf_counter() - began_s)
-        return NULL if value is None else self._encode(value)
+        return NULL if value is None else orjson.dumps(value)
 
     async def load_or_release(self, entry_id: Id, keys: tuple[str, str], token: str) -> bytes:
         """`load`, giving the lock back where it fails."""

@@ -91,8 +91,8 @@ class Shops:
     ) -> None:
         self._database = database
         self._cache = cache
-        self._geo = geo
-        self._types = types
+        self.geo = geo
+        self.types = types
         self.ids = cache.bloom("shop")
         self.entries = cache.entries(
             "shop",
@@ -123,10 +123,10 @@ class Shops:
 
     async def near(self, type_id: int, number: int, x: float, y: float) -> Page:
         """The shops of a type by their distance from x, y, each with it, in metres."""
-        types = await self._types.everything()
+        types = await self.types.everything()
         if not _has_type(types, type_id):
             return assemble([], [types.source])
-        nearby, source = await self._geo.near(type_id, x, y, _places(number, TYPE_PAGE))
+        nearby, source = await self.geo.near(type_id, x, y, _places(number, TYPE_PAGE))
         answers = await asyncio.gather(*(self.read(place.shop_id) for place in nearby))
         shops = [
             extended(answer.body, distance=place.metres)
@@ -137,7 +137,7 @@ class Shops:
 
     async def of_type(self, type_id: int, number: int) -> Page:
         """The shops of a type, by id."""
-        types = await self._types.everything()
+        types = await self.types.everything()
         if not _has_type(types, type_id):
             return assemble([], [types.source])
         return await self._page(await self._by_type.read(f"{type_id}:{number}"))
@@ -174,7 +174,7 @@ class Shops:
 
     async def _created(self, shop_id: int, type_id: int) -> None:
         await self.entries.invalidate(shop_id)  # somebody may have asked for it too early
-        await self._geo.forget(type_id)
+        await self.geo.forget(type_id)
         with suppress(Unavailable):  # once more, for a filter that was rebuilt in between
             await self.ids.add([shop_id])
 
@@ -200,7 +200,7 @@ class Shops:
             return await self.entries.update([change.id], lambda: self._database.run(work))
         finally:  # also where the COMMIT's answer was lost
             if touched:
-                await self._geo.forget(*touched)
+                await self.geo.forget(*touched)
 
     async def _page(self, ids: Cached[list[int]]) -> Page:
         answers = await asyncio.gather(*(self.read(shop_id) for shop_id in ids.value or []))

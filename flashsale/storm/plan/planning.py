@@ -175,19 +175,17 @@ def _column(values: Iterable[int]) -> "array[int]":
 
 def _closed_plan(scenario: Scenario, users: "array[int]", things: Things, random: Random) -> Plan:
     """The plan for `users` (empty: nobody in particular), `random` drawing whatever is drawn."""
-    load, draft = scenario.load, Draft()
+    load, drawing = scenario.load, _Drawing(scenario.load, Draft(), things, random)
     starts = spread(load, load.virtual_users, random)
     virtual_users = [
         _VirtualUser(start, load.clicks * number) for number, start in enumerate(starts)
     ]
     for number in range(load.users):
         user = users[number] if users else 0
-        visit = _Visit(
-            load, draft, things, random, virtual_users[number % len(virtual_users)], user, number
-        )
+        visit = _Visit(drawing, virtual_users[number % len(virtual_users)], user, number)
         for step in scenario.steps:
             visit.take(step)
-    return draft.plan(load.connections, load.clicks, _retry_on(load))
+    return drawing.draft.plan(load.connections, load.clicks, _retry_on(load))
 
 
 def _open_plan(
@@ -198,17 +196,26 @@ def _open_plan(
     random: Random,
 ) -> Plan:
     """The plan for one user at each of the `instants`, in µs."""
-    load, draft = scenario.load, Draft()
+    load, drawing = scenario.load, _Drawing(scenario.load, Draft(), things, random)
     for number, start in enumerate(instants):
         user = users[number] if users else 0
-        visit = _Visit(load, draft, things, random, _VirtualUser(start, ANY), user, number)
+        visit = _Visit(drawing, _VirtualUser(start, ANY), user, number)
         for step in scenario.steps:
             visit.take(step)
-    return draft.plan(load.connections, retry_on=_retry_on(load))
+    return drawing.draft.plan(load.connections, retry_on=_retry_on(load))
 
 
 def _retry_on(load: Load) -> tuple[str, ...]:
     return tuple(sorted(load.retry.on)) if load.retry else ()
+
+
+class _Drawing(NamedTuple):
+    """Of what the visits of a plan are drawn, and into which draft."""
+
+    load: Load
+    draft: Draft
+    things: Things
+    random: Random
 
 
 class _VirtualUser:
@@ -223,16 +230,9 @@ class _Visit:
     """One user's steps, put down in a draft."""
 
     def __init__(
-        self,
-        load: Load,
-        draft: Draft,
-        things: Things,
-        random: Random,
-        virtual_user: _VirtualUser,
-        user: int,
-        number: int,
+        self, drawing: _Drawing, virtual_user: _VirtualUser, user: int, number: int
     ) -> None:
-        self._load, self._draft, self._things, self._random = load, draft, things, random
+        self._load, self._draft, self._things, self._random = drawing
         self._virtual_user, self._user, self._number = virtual_user, user, number
         self._claim = ALWAYS
 
