@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
+from flashsale.campaign.campaign import SILENT, JudgedRun, StormRun, Teller
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.rehearsal import RehearsalRequest, rehearse
 from flashsale.campaign.storming import StoppedError, StormRequest, run_storm
-from flashsale.campaign.teller import SILENT, JudgedRun, StormRun, Teller
 from flashsale.errors import ExitCode, UsageError
 from flashsale.model import Verdict
 from flashsale.run.folder import write_file

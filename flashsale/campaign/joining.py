@@ -22,9 +22,9 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
+from flashsale.campaign.campaign import StormRun, Teller
 from flashsale.campaign.judging import ensure_virtual_users
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import FlashsaleError, UnreachableError, UsageError, one_line
 from flashsale.run.attempts import ClockReading
 from flashsale.run.attempts_file import read_plan

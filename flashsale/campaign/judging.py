@@ -15,8 +15,7 @@ from pathlib import Path
 import orjson
 
 from flashsale.books import ShopBooks
-from flashsale.campaign.stores import Stores
-from flashsale.campaign.teller import SILENT, JudgedRun, Teller
+from flashsale.campaign.campaign import SILENT, JudgedRun, Stores, Teller
 from flashsale.errors import UsageError
 from flashsale.report.compare import compare, ensure_comparable
 from flashsale.report.files import read_run, write_reports

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flashsale.campaign.stores import copy_stack
-from flashsale.campaign.teller import StormRun, Teller
+from flashsale.campaign.campaign import StormRun, Teller, copy_stack
 from flashsale.errors import UsageError
 from flashsale.report.files import write_reports
 from flashsale.run.attempts import Attempts

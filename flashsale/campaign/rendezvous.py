@@ -23,9 +23,9 @@ from typing import Any
 import orjson
 import uvloop
 
+from flashsale.campaign.campaign import SILENT, StormRun, Teller, record_stack
 from flashsale.campaign.joining import CHUNK_BYTES
 from flashsale.campaign.merging import WholeStorm
-from flashsale.campaign.stores import record_stack
 from flashsale.campaign.storming import (
     StormRequest,
     baseline_taken,
@@ -36,7 +36,6 @@ from flashsale.campaign.storming import (
     tokens_of,
     users_of,
 )
-from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.errors import UnreachableError, UsageError, one_line
 from flashsale.model import ending
 from flashsale.run.folder import create_run_folder

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from flashsale.books import ShopBooks
+from flashsale.campaign.campaign import SILENT, Stores, StormRun, Teller, record_stack
 from flashsale.campaign.judging import EarlierRun
 from flashsale.campaign.loads import LoadCount
-from flashsale.campaign.stores import Stores, record_stack
-from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.errors import (
     ExitCode,
     FlashsaleError,

@@ -13,8 +13,8 @@ import uvloop
 
 from flashsale.asking import ask_once
 from flashsale.books import ShopBooks
+from flashsale.campaign.campaign import SILENT
 from flashsale.campaign.storming import StormRequest, greeted, tokens_of, users_of
-from flashsale.campaign.teller import SILENT
 from flashsale.errors import FlashsaleError
 from flashsale.model import Ending, Outcome
 from flashsale.run.attempts import Attempts

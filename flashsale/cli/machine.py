@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flashsale.campaign.stores import DEFAULT_STATE_DIR
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR
 from flashsale.cli.options import BaseUrl, CacheUrl, Durable, Json, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.terminal import console, tell, tell_document
 from flashsale.doctor import findings

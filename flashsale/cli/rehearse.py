@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from flashsale import logs
+from flashsale.campaign.campaign import JudgedRun, StormRun
 from flashsale.campaign.judging import aborting, exercising, only_thresholds, requiring
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
 from flashsale.campaign.storming import StormRequest
-from flashsale.campaign.teller import JudgedRun, StormRun
 from flashsale.cli.options import Durable
 from flashsale.cli.run import show
 from flashsale.cli.status import show_when_filled

@@ -15,6 +15,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from flashsale.books import Books, ShopBooks
+from flashsale.campaign.campaign import Stores, find_stores, shop_books, stack_of
 from flashsale.campaign.judging import (
     EXERCISED,
     MAX_REGRESS,
@@ -24,7 +25,6 @@ from flashsale.campaign.judging import (
     parse_regress,
 )
 from flashsale.campaign.merging import merge_shards
-from flashsale.campaign.stores import Stores, find_stores, shop_books, stack_of
 from flashsale.cli.options import (
     BaseUrl,
     BooksRedisUrl,

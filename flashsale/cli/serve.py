@@ -14,7 +14,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from flashsale.campaign.stores import DEFAULT_STATE_DIR
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR
 from flashsale.cli.options import CacheUrl, Durable, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.status import Row, table
 from flashsale.cli.terminal import console, tell

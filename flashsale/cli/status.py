@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flashsale.campaign.stores import DEFAULT_STATE_DIR
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR
 from flashsale.cli.options import Json, StateDir
 from flashsale.cli.terminal import console, tell, tell_document
 from flashsale.doctor.findings import BOOKS, Diagnosis, compare_books, failures

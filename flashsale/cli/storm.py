@@ -8,19 +8,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from flashsale.books import ShopBooks
-from flashsale.campaign.joining import ShardRequest, storm_as_shard
-from flashsale.campaign.judging import aborting, only_thresholds, requiring
-from flashsale.campaign.rendezvous import MeetingPlace, run_rendezvous
-from flashsale.campaign.stores import (
+from flashsale.campaign.campaign import (
     DEFAULT_STATE_DIR,
     TOKENS,
     Stores,
+    StormRun,
     find_base_url,
     find_stores,
     shop_books,
 )
+from flashsale.campaign.joining import ShardRequest, storm_as_shard
+from flashsale.campaign.judging import aborting, only_thresholds, requiring
+from flashsale.campaign.rendezvous import MeetingPlace, run_rendezvous
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.teller import StormRun
 from flashsale.campaign.trying import mission_to_try, scenario_to_try, try_books, try_steps
 from flashsale.cli.options import (
     BaseUrl,

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from flashsale.campaign.campaign import TOKENS
 from flashsale.campaign.judging import (
     ABORT_IF,
     EXERCISED,
@@ -19,7 +20,6 @@ from flashsale.campaign.judging import (
     ensure_virtual_users,
     parse_regress,
 )
-from flashsale.campaign.stores import TOKENS
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
 from flashsale.run.attempts import PlanColumns

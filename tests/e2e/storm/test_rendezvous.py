@@ -14,11 +14,11 @@ import pytest
 from rig.scripted_sale import SOLD_OUT, Act, ScriptedSale, sell
 from rig.until import until
 
+from flashsale.campaign.campaign import SILENT, StormRun, Teller
 from flashsale.campaign.joining import ShardRequest, storm_as_shard
 from flashsale.campaign.merging import merge_shards
 from flashsale.campaign.rendezvous import MeetingPlace, run_rendezvous
 from flashsale.campaign.storming import StormRequest
-from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.cli import tree
 from flashsale.errors import ExitCode, UnreachableError, UsageError
 from flashsale.model import Verdict
