@@ -28,11 +28,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import orjson
 
-from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.cache.bloom import Id
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import Call, script
 from flashsale.settings import CacheSettings
+from flashsale.telemetry import LATENCY_S, Buckets
 
 T = TypeVar("T")
 

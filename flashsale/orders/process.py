@@ -9,7 +9,7 @@ from types import FrameType
 
 import structlog
 
-from flashsale import logs
+from flashsale import telemetry
 from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.keys import WHOLE, Lane
 from flashsale.locks.batch import BatchLocks, LockCollector
@@ -77,7 +77,7 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
 
     Raises UnreachableError if `port` is taken; 0 serves no health and no metrics.
     """
-    logs.configure(name)
+    telemetry.configure(name)
     lanes = layout_of(stores.ledger_url).lanes
     workers = [make_worker(name, stores, settings, lane) for lane in lanes]
     stop = threading.Event()

@@ -17,7 +17,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Source
 from flashsale.catalog.pictures import Pictures
@@ -25,6 +24,7 @@ from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.seckill.lane_claims import LaneClaims
 from flashsale.server.app import App
+from flashsale.telemetry import LATENCY_S, Buckets
 
 _STORMS_OWN = frozenset({Outcome.REFUSED, Outcome.UNSENT, Outcome.INDETERMINATE})
 """Outcomes that no replica gives."""
