@@ -10,9 +10,9 @@ from flashsale.campaign.campaign import JudgedRun, StormRun
 from flashsale.campaign.judging import aborting, exercising, only_thresholds, requiring
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
 from flashsale.campaign.storming import StormRequest
+from flashsale.cli.machine import show_when_filled
 from flashsale.cli.options import Durable
 from flashsale.cli.run import show
-from flashsale.cli.status import show_when_filled
 from flashsale.cli.storm_options import (
     AbortIf,
     Baseline,
