@@ -29,7 +29,7 @@ from flashsale.seeding.settings import SeedSettings
 from flashsale.seeding.warm import await_warmed, drop_shops, expire_shops, warm
 from flashsale.settings import CatalogSettings
 from flashsale.stack.port import LOOPBACK
-from flashsale.stack.settings import StackSettings
+from flashsale.stack.settings import ExternalStores, StackSettings, stack_settings
 from flashsale.stack.state import StackState, start_detached, stop_stack
 
 REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
@@ -69,8 +69,12 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
     folder = request.state_dir or REHEARSALS / f"{scenario.name}-{secrets.token_hex(4)}"
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
+    settings = _settings(request)
     ensure_run_folder(request.storm.out)
-    with _relayed(folder, request) as relay, _stack(folder, request, teller, relay) as state:
+    with (
+        _relayed(folder, request, settings) as relay,
+        _stack(folder, request, settings, teller, relay) as state,
+    ):
         _prepare(request, folder, state, teller)
         request.planted(state)
         making = _making(folder, scenario, relay, teller)
@@ -98,14 +102,16 @@ _DOOR = "storm->nginx"
 
 
 @contextmanager
-def _relayed(folder: Path, request: RehearsalRequest) -> Iterator[Relay | None]:
+def _relayed(
+    folder: Path, request: RehearsalRequest, settings: StackSettings
+) -> Iterator[Relay | None]:
     """The relay of the links on which the scenario has faults, None where it has none.
 
     Raises UsageError for faults that this stack cannot have.
     """
-    faults, (replicas, workers) = request.storm.scenario.fault, _size(request)
-    ensure_possible(faults, replicas, workers)
-    links = links_of(faults, replicas, workers)
+    faults = request.storm.scenario.fault
+    ensure_possible(faults, settings.replicas, settings.workers)
+    links = links_of(faults, settings.replicas, settings.workers)
     if not links:
         yield None
         return
@@ -113,13 +119,12 @@ def _relayed(folder: Path, request: RehearsalRequest) -> Iterator[Relay | None]:
         yield relay
 
 
-def _size(request: RehearsalRequest) -> tuple[int, int]:
-    """How many replicas and workers the stack is to have."""
+def _settings(request: RehearsalRequest) -> StackSettings:
+    """What the stack is to be like. Raises UsageError for what none can be."""
     told = _environment(request)
-    names = ("replicas", "workers")
+    names = ("replicas", "workers", "ha", "cluster", "durability")
     given = {name: told.get(f"FLASHSALE_STACK_{name.upper()}") or None for name in names}
-    settings = StackSettings.load(**given)
-    return settings.replicas, settings.workers
+    return stack_settings(ExternalStores(), observe=request.observe or None, **given)
 
 
 def _making(folder: Path, scenario: Scenario, relay: Relay | None, teller: Teller) -> Making | None:
@@ -156,7 +161,11 @@ def _with_faults(code: ExitCode, making: Making, teller: Teller) -> ExitCode:
 
 @contextmanager
 def _stack(
-    folder: Path, request: RehearsalRequest, teller: Teller, relay: Relay | None = None
+    folder: Path,
+    request: RehearsalRequest,
+    settings: StackSettings,
+    teller: Teller,
+    relay: Relay | None = None,
 ) -> Iterator[StackState]:
     """A stack of its own; gone at the end with its folder, unless it is to be kept.
 
@@ -171,7 +180,7 @@ def _stack(
     environment, faults = _environment(request, relay), request.storm.scenario.fault
     try:
         if needs_shim(faults):
-            environment |= install(folder, faults, *_size(request))
+            environment |= install(folder, faults, settings.replicas, settings.workers)
         yield start_detached(folder, arguments, tied=not request.keep, environment=environment)
         up = request.keep
     finally:

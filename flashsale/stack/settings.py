@@ -1,13 +1,16 @@
 """What can be set about a stack, apart from the processes that sell."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from flashsale.errors import UsageError
+from flashsale.keys import SINGLE
 from flashsale.model import Durability
-from flashsale.settings import Settings
+from flashsale.settings import LedgerSettings, Settings
+from flashsale.store_urls import layout_of
 
 
 @dataclass(frozen=True)
@@ -149,3 +152,41 @@ class StackSettings(Settings):
         if self.ha and any(link.endswith("->ledger") for link in self.links):
             raise ValueError("ha has no links to the ledger: its address is its Sentinels' to say")
         return self
+
+
+def stack_settings(external: ExternalStores, **given: Any) -> StackSettings:
+    """The settings of one stack beside these stores: what is given, else the environment's.
+
+    Raises UsageError for what is wrong, and for what no stack can combine.
+    """
+    if LedgerSettings.load().layout == "cluster":
+        given["cluster"] = True
+    settings = StackSettings.load(**given)
+    _check_cluster(settings, external)
+    _check_replicas(settings, external)
+    return settings
+
+
+def _check_cluster(settings: StackSettings, external: ExternalStores) -> None:
+    is_clustered = layout_of(external.ledger_url or "") is not SINGLE
+    if settings.cluster and external.ledger_url and not is_clustered:
+        raise UsageError("--cluster starts a ledger of its own; leave --ledger-url out")
+    if not (settings.cluster or is_clustered):
+        return
+    if settings.ha:
+        raise UsageError("--ha: a cluster has replicas of its own; leave out one of the two")
+    if settings.observe:
+        raise UsageError("--observe knows no ledger on a cluster yet; leave it out")
+    if any(link.endswith("->ledger") for link in settings.links):
+        raise UsageError("FLASHSALE_STACK_LINKS: a relay knows no ledger on a cluster yet")
+
+
+def _check_replicas(settings: StackSettings, external: ExternalStores) -> None:
+    if settings.ha and external.ledger_url:
+        raise UsageError("--ha: starts a ledger of its own; leave out --ledger-url")
+    replicated = settings.durability is Durability.REPLICATED
+    if replicated and not (settings.ha or settings.cluster or external.ledger_url):
+        raise UsageError(
+            "--durability replicated: the private ledger has no replica; add --ha or --cluster, or "
+            "have `serve --ledger-url` name a ledger that has one"
+        )

@@ -15,6 +15,8 @@ MYSQL = ("--mysql-url", "mysql://a:b@127.0.0.1:1/shop")
         (("serve", "--ledger-url", URL, "--observe"), "--observe knows no ledger on a cluster yet"),
         (("serve", "--cluster", "--ha"), "a cluster has replicas of its own"),
         (("serve", "--cluster", "--observe"), "--observe knows no ledger on a cluster yet"),
+        (("rehearse", "stampede", "--cluster", "--ha"), "a cluster has replicas of its own"),
+        (("rehearse", "stampede", "--durability", "replicated"), "add --ha or --cluster"),
         (("serve", "--cluster", "--ledger-url", "redis://127.0.0.1:1"), "leave --ledger-url out"),
         (("warm", "--ledger-url", URL, "--cache-url", URL, *MYSQL), "cluster"),
         (("replica", "--port", "1", "--ledger-url", f"{URL}/3"), "no database but 0"),
@@ -26,6 +28,7 @@ def test_one_line_and_exit_2(tmp_path: Path, words: tuple[str, ...], told: str) 
     assert told in done.stderr
     assert "geheim" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / ".flashsale").exists()
 
 
 def test_links_of_a_stack_do_not_reach_a_cluster(tmp_path: Path) -> None:

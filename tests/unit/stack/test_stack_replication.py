@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from flashsale.cli.serve import _see_to_replicas
 from flashsale.doctor.facts import (
     ClusterFacts,
     MySQLFacts,
@@ -29,7 +28,7 @@ from flashsale.model import Durability
 from flashsale.settings import ClaimSettings
 from flashsale.stack.redis import RedisRole
 from flashsale.stack.sentinel import followed_last
-from flashsale.stack.settings import ExternalStores, StackSettings
+from flashsale.stack.settings import ExternalStores, StackSettings, stack_settings
 from flashsale.store_urls import at_port
 
 WATCH = Watch("10.0.0.1:6379", quorum=2, others=2)
@@ -332,6 +331,9 @@ def test_the_primary_of_the_last_run_is_whom_most_terms_were_counted_for() -> No
     ("given", "ledger_url", "told"),
     [
         ({"ha": True}, "redis://h/0", "leave out --ledger-url"),
+        ({"cluster": True}, "redis://h/0", "leave --ledger-url out"),
+        ({"cluster": True, "ha": True}, None, "a cluster has replicas of its own"),
+        ({"ha": True}, "redis+cluster://h", "a cluster has replicas of its own"),
         ({"durability": "replicated"}, None, "add --ha or --cluster"),
     ],
 )
@@ -339,7 +341,7 @@ def test_a_choice_that_this_stack_cannot_keep(
     given: dict[str, Any], ledger_url: str | None, told: str
 ) -> None:
     with pytest.raises(UsageError, match=told):
-        _see_to_replicas(StackSettings.load(**given), ExternalStores(ledger_url))
+        stack_settings(ExternalStores(ledger_url), **given)
 
 
 @pytest.mark.parametrize(
@@ -350,10 +352,20 @@ def test_a_choice_that_this_stack_cannot_keep(
         ({"ha": True, "durability": "replicated"}, None),
         ({"cluster": True, "durability": "replicated"}, None),
         ({"durability": "replicated"}, "redis://h/0"),
+        ({"durability": "replicated"}, "redis+cluster://h"),
+        ({"cluster": True}, "redis+cluster://h"),
     ],
 )
 def test_a_choice_that_it_can(given: dict[str, Any], ledger_url: str | None) -> None:
-    _see_to_replicas(StackSettings.load(**given), ExternalStores(ledger_url))
+    stack_settings(ExternalStores(ledger_url), **given)
+
+
+def test_a_ledger_in_lanes_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not stack_settings(ExternalStores()).cluster
+    monkeypatch.setenv("FLASHSALE_LEDGER_LAYOUT", "cluster")
+    assert stack_settings(ExternalStores(), cluster=None).cluster
+    with pytest.raises(UsageError, match="a cluster has replicas of its own"):
+        stack_settings(ExternalStores(), ha=True)
 
 
 def test_nothing_stands_between_a_sale_and_who_sentinels_name() -> None:
