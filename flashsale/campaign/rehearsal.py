@@ -22,12 +22,15 @@ from flashsale.faults.fault import Rebuilt, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for
 from flashsale.faults.outside import Relay, links_of
 from flashsale.faults.shim import install, needs_shim
+from flashsale.model import Durability
 from flashsale.run.folder import ensure_run_folder
+from flashsale.scenario.fault import Processes
 from flashsale.scenario.scenario import Scenario
 from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings
 from flashsale.seeding.warm import await_warmed, drop_shops, expire_shops, warm
 from flashsale.settings import CatalogSettings
+from flashsale.stack.cluster import NODES
 from flashsale.stack.port import LOOPBACK
 from flashsale.stack.settings import ExternalStores, StackSettings, stack_settings
 from flashsale.stack.state import StackState, start_detached, stop_stack
@@ -77,7 +80,7 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
     ):
         _prepare(request, folder, state, teller)
         request.planted(state)
-        making = _making(folder, scenario, relay, teller)
+        making = _making(folder, scenario, settings, relay, teller)
         door = relay.ports.get(_DOOR) if relay else None
         storm = replace(
             request.storm,
@@ -109,9 +112,9 @@ def _relayed(
 
     Raises UsageError for faults that this stack cannot have.
     """
-    faults = request.storm.scenario.fault
-    ensure_possible(faults, settings.replicas, settings.workers)
-    links = links_of(faults, settings.replicas, settings.workers)
+    faults, processes = request.storm.scenario.fault, _processes(settings)
+    ensure_possible(faults, processes)
+    links = links_of(faults, processes)
     if not links:
         yield None
         return
@@ -127,11 +130,27 @@ def _settings(request: RehearsalRequest) -> StackSettings:
     return stack_settings(ExternalStores(), observe=request.observe or None, **given)
 
 
-def _making(folder: Path, scenario: Scenario, relay: Relay | None, teller: Teller) -> Making | None:
+def _processes(settings: StackSettings) -> Processes:
+    nodes = NODES if settings.cluster else ()
+    return Processes(settings.replicas, settings.workers, nodes)
+
+
+def _making(
+    folder: Path,
+    scenario: Scenario,
+    settings: StackSettings,
+    relay: Relay | None,
+    teller: Teller,
+) -> Making | None:
     if not scenario.fault:
         return None
-    vouchers = scenario.sale.voucher_ids if scenario.sale else ()
-    site = Site(folder, vouchers, relay.disturb if relay else None, _rebuilt)
+    site = Site(
+        folder,
+        scenario.sale.voucher_ids if scenario.sale else (),
+        relay.disturb if relay else None,
+        _rebuilt,
+        confirms=settings.durability is Durability.REPLICATED,
+    )
     return Making(scenario.fault, site, teller.say)
 
 
@@ -180,7 +199,7 @@ def _stack(
     environment, faults = _environment(request, relay), request.storm.scenario.fault
     try:
         if needs_shim(faults):
-            environment |= install(folder, faults, settings.replicas, settings.workers)
+            environment |= install(folder, faults, _processes(settings))
         yield start_detached(folder, arguments, tied=not request.keep, environment=environment)
         up = request.keep
     finally:
