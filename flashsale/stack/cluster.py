@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -20,6 +20,7 @@ from flashsale.model import Durability
 from flashsale.stack.port import Port
 from flashsale.stack.redis import ClusterPart, RedisRole, RedisServer
 from flashsale.stack.service import Account
+from flashsale.stack.settings import StackSettings
 
 MASTERS = 3
 NODES = tuple(f"ledger-{number}" for number in range(1, 2 * MASTERS + 1))
@@ -64,6 +65,16 @@ class LedgerCluster:
             )
             for name in NODES[: masters + replicas]
         ]
+
+    @classmethod
+    def of(cls, state_dir: Path, settings: StackSettings, log: Callable[[str], Path]) -> Self:
+        """The one of a stack."""
+        return cls(
+            state_dir / RedisRole.LEDGER,
+            log,
+            memory_mb=settings.ledger_memory_mb,
+            durability=settings.durability,
+        )
 
     def __repr__(self) -> str:
         return f"LedgerCluster({self.nodes!r})"

@@ -175,8 +175,6 @@ def _check_cluster(settings: StackSettings, external: ExternalStores) -> None:
         return
     if settings.ha:
         raise UsageError("--ha: a cluster has replicas of its own; leave out one of the two")
-    if settings.observe:
-        raise UsageError("--observe knows no ledger on a cluster yet; leave it out")
     if any(link.endswith("->ledger") for link in settings.links):
         raise UsageError("FLASHSALE_STACK_LINKS: a relay knows no ledger on a cluster yet")
 

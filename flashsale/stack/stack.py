@@ -115,10 +115,11 @@ UrlFor: TypeAlias = Callable[[Account], str]
 @dataclass(frozen=True)
 class Observed:
     """What there is to observe of a stack that is up, as the exporters' account; files and logs go
-    into folders of it.
+    into folders of it. `ledgers` are the servers of a private ledger, by name.
     """
 
     store_urls: Mapping[str, str]
+    ledgers: Mapping[str, str]
     nginx_status_url: str
     processes: Sequence[SaleProcess]
     folder: Path
@@ -252,7 +253,11 @@ class Stack:
 
     def _ledger(self, say: Say) -> UrlFor:
         if self.settings.cluster:
-            return self._cluster(say)
+            cluster = LedgerCluster.of(self.state_dir, self.settings, self._log)
+            say(f"starting the ledger's Redis Cluster ({len(cluster.nodes)} nodes)")
+            self._bring_up(cluster.nodes)
+            cluster.form()
+            return cluster.url_for
         if not self.settings.ha:
             return self._redis(RedisRole.LEDGER, say)
         say("starting the ledger's Redis, its replica and their Sentinels")
@@ -261,18 +266,6 @@ class Stack:
         pair.await_link()
         self._bring_up(pair.sentinels)
         return pair.url_for
-
-    def _cluster(self, say: Say) -> UrlFor:
-        cluster = LedgerCluster(
-            self.state_dir / RedisRole.LEDGER,
-            self._log,
-            memory_mb=self.settings.ledger_memory_mb,
-            durability=self.settings.durability,
-        )
-        say(f"starting the ledger's Redis Cluster ({len(cluster.nodes)} nodes)")
-        self._bring_up(cluster.nodes)
-        cluster.form()
-        return cluster.url_for
 
     def _redis(self, role: RedisRole, say: Say) -> UrlFor:
         say(f"starting the {role} Redis")
@@ -391,9 +384,16 @@ class Stack:
     ) -> None:
         folder = self.state_dir / "observe"
         urls = self._store_urls(Account.EXPORTER)
-        observed = Observed(urls, nginx.status_url, processes, folder, self._log)
+        ledgers = {each.name: each.url_for(Account.EXPORTER) for each in self._ledgers}
+        observed = Observed(urls, ledgers, nginx.status_url, processes, folder, self._log)
         for services in observers.stages(observed):
             self._bring_up(services)
+
+    @property
+    def _ledgers(self) -> list[RedisServer]:
+        """The servers of the ledger, where it is private."""
+        servers = (it.service for it in self.members if isinstance(it.service, RedisServer))
+        return [server for server in servers if server.role is RedisRole.LEDGER]
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

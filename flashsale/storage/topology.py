@@ -8,8 +8,10 @@ told by the servers: nothing is executed by one that has not the slot.
 """
 
 import threading
+from collections.abc import Sequence
 from functools import cache
 from time import monotonic, sleep
+from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
@@ -70,6 +72,14 @@ class Topology:
                 except RedisClusterException as error:
                     raise RedisConnectionError(f"no master is known for {lane!r}") from error
         return found
+
+    def nodes(self) -> Sequence[Place]:
+        """Every node, masters and replicas, as of now. Raises redis' ConnectionError."""
+        with self._looking:
+            self._look()
+            assert self._client is not None
+            nodes: Any = self._client.get_nodes()  # type: ignore[no-untyped-call]
+        return sorted((str(node.host), int(node.port)) for node in nodes)
 
     def _look(self) -> None:
         self._due_s = monotonic() + _ASKED_AGAIN_S

@@ -12,9 +12,7 @@ MYSQL = ("--mysql-url", "mysql://a:b@127.0.0.1:1/shop")
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("serve", "--ledger-url", URL, "--observe"), "--observe knows no ledger on a cluster yet"),
         (("serve", "--cluster", "--ha"), "a cluster has replicas of its own"),
-        (("serve", "--cluster", "--observe"), "--observe knows no ledger on a cluster yet"),
         (("rehearse", "stampede", "--cluster", "--ha"), "a cluster has replicas of its own"),
         (("rehearse", "stampede", "--durability", "replicated"), "add --ha or --cluster"),
         (("serve", "--cluster", "--ledger-url", "redis://127.0.0.1:1"), "leave --ledger-url out"),
