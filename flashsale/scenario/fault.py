@@ -309,14 +309,7 @@ def trouble_with(what: str, whom: str, *, is_cluster: bool) -> str:
     kind = KINDS[what]
     if kind.needs_nodes and not is_cluster:
         return f"{what!r} is of a ledger whose nodes take over from one another; add --cluster"
-    if not is_cluster or role_of(whom.rpartition("->")[2]) != "ledger":
-        return ""
-    if kind.is_of_links:
-        return (
-            f"{what!r} of {whom}: a relay knows no ledger on a cluster yet; have it on another "
-            "link, or leave --cluster out"
-        )
-    if what == "read_only":
+    if is_cluster and what == "read_only" and role_of(whom) == "ledger":
         return (
             f"{what!r} makes a replica by REPLICAOF, which a cluster's nodes do not take; "
             "'out_of_memory' refuses writes, too"

@@ -2,9 +2,10 @@
 loopback and passwords. What a cluster of several machines has in addition is their network.
 """
 
+import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +18,11 @@ from redis.retry import Retry
 
 from flashsale.errors import UnreachableError
 from flashsale.model import Durability
-from flashsale.stack.port import Port
+from flashsale.stack.port import LOOPBACK, Port
 from flashsale.stack.redis import ClusterPart, RedisRole, RedisServer
 from flashsale.stack.service import Account
 from flashsale.stack.settings import StackSettings
+from flashsale.store_urls import at_port
 
 MASTERS = 3
 NODES = tuple(f"ledger-{number}" for number in range(1, 2 * MASTERS + 1))
@@ -128,6 +130,22 @@ class LedgerCluster:
         ids = [_ask(client, "MYID") for client in masters]
         for number, client in enumerate(clients[self._masters :]):
             _ask(client, "REPLICATE", ids[number % self._masters])
+
+
+def by_relays(
+    url: str, nodes: Sequence[RedisServer], client: str, links: Mapping[str, int]
+) -> dict[str, str]:
+    """What a process named `client` is told of the cluster at `url`, whose first node that names:
+    the relay's port of each node to which one of the `links` leads from it. Pure."""
+    ports = {node.port: links.get(f"{client}->{node.name}") for node in nodes}
+    relays = {f"{at.host}:{at.number}": f"{LOOPBACK}:{port}" for at, port in ports.items() if port}
+    if not relays:
+        return {}
+    first = ports[nodes[0].port]
+    return {
+        "FLASHSALE_LEDGER_URL": at_port(url, first) if first else url,
+        "FLASHSALE_LEDGER_ADDRESSES": json.dumps(relays),
+    }
 
 
 def folder_of(name: str) -> str:

@@ -46,7 +46,9 @@ class StackSettings(Settings):
     observe_interval_s: float = Field(5.0, ge=0.1, le=60, description="How often they are asked.")
 
     links: dict[str, int] = Field(
-        {}, description='Ports of relays on links of the stack, in JSON: {"r1->ledger": 4711}.'
+        {},
+        description='Ports of relays on links of the stack, in JSON: {"r1->ledger": 4711}, '
+        'with a cluster {"r1->ledger-1": 4711, …}.',
     )
 
     shim: str = Field("", description="A library for faults below a process (docs/faults.md).")
@@ -175,8 +177,17 @@ def _check_cluster(settings: StackSettings, external: ExternalStores) -> None:
         return
     if settings.ha:
         raise UsageError("--ha: a cluster has replicas of its own; leave out one of the two")
-    if any(link.endswith("->ledger") for link in settings.links):
-        raise UsageError("FLASHSALE_STACK_LINKS: a relay knows no ledger on a cluster yet")
+    servers = {link.rpartition("->")[2] for link in settings.links}
+    if "ledger" in servers:
+        raise UsageError(
+            "FLASHSALE_STACK_LINKS: a ledger on a cluster has a link for each node; name "
+            "r1->ledger-1, r1->ledger-2, …"
+        )
+    if external.ledger_url and any(server.startswith("ledger-") for server in servers):
+        raise UsageError(
+            "FLASHSALE_STACK_LINKS: there are none to nodes of others; leave --ledger-url out, "
+            "with --cluster"
+        )
 
 
 def _check_replicas(settings: StackSettings, external: ExternalStores) -> None:

@@ -15,7 +15,7 @@ from flashsale.model import Durability
 from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.settings import PICTURES_PATH, ClaimSettings, PictureSettings, ReplicaSettings
 from flashsale.stack import probe
-from flashsale.stack.cluster import LedgerCluster
+from flashsale.stack.cluster import LedgerCluster, by_relays
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer, queues_hold
 from flashsale.stack.port import Port, Socket
@@ -353,10 +353,11 @@ class Stack:
         """The stores' URLs as a process is told them: by a relay where its link has one."""
         links, urls = self.settings.links, self._store_urls(account)
         for store in ("ledger", "cache", "mysql"):
-            port = links.get(f"{name}->{store}")
+            variable, port = f"FLASHSALE_{store.upper()}_URL", links.get(f"{name}->{store}")
             if port is not None:
-                variable = f"FLASHSALE_{store.upper()}_URL"
                 urls[variable] = at_port(urls[variable], port)
+        if self.settings.cluster:
+            urls |= by_relays(urls["FLASHSALE_LEDGER_URL"], self._ledgers, name, links)
         return urls
 
     def _nginx(self, port: Port, replicas: Sequence[SaleProcess]) -> NginxServer:
@@ -376,16 +377,15 @@ class Stack:
             pictures=self._pictures,
             picture_form_bytes=ReplicaSettings.load().larger_bodies[PICTURES_PATH],
         )
-        log = self._log("nginx")
-        return NginxServer(self.state_dir / "nginx", balancing, port=port, log=log)
+        return NginxServer(self.state_dir / "nginx", balancing, port=port, log=self._log("nginx"))
 
     def _observe(
         self, observers: Observers, nginx: NginxServer, processes: Sequence[SaleProcess]
     ) -> None:
         folder = self.state_dir / "observe"
         urls = self._store_urls(Account.EXPORTER)
-        ledgers = {each.name: each.url_for(Account.EXPORTER) for each in self._ledgers}
-        observed = Observed(urls, ledgers, nginx.status_url, processes, folder, self._log)
+        own = {each.name: each.url_for(Account.EXPORTER) for each in self._ledgers}
+        observed = Observed(urls, own, nginx.status_url, processes, folder, self._log)
         for services in observers.stages(observed):
             self._bring_up(services)
 

@@ -67,12 +67,14 @@ def test_what_a_failover_loses_is_named_by_the_judge_and_by_the_rebuild(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_what_replicas_have_confirmed_outlives_a_failover(tmp_path: Path) -> None:
+def test_what_replicas_have_confirmed_outlives_a_failover_and_lost_replies(tmp_path: Path) -> None:
     (tmp_path / "short.toml").write_text(SHORT)
-    words = ("--cluster", "--seeds", "1", "--fault", "fail_over", "--recover", "30", "--out", "run")
+    drawn = ("--seeds", "1", "--from", "2", "--fault", "fail_over", "--fault", "cut_reply")
+    words = ("--cluster", *drawn, "--at-once", "2", "--recover", "30", "--out", "run")
     done = flashsale(tmp_path, "chaos", "short.toml", *words)
     told = done.stdout + done.stderr
     (trial,) = read(tmp_path / "run/chaos.json")["trials"]
+    assert set(trial["faults"]) == {"fail_over ledger", "cut_reply replica->ledger"}, told
     assert (trial["fate"], trial["broken"], trial["lost"]) == ("held", [], 0), told
     assert trial["acknowledged"], told
     assert done.returncode == 0, told

@@ -9,6 +9,7 @@ from flashsale.errors import UnreachableError, UsageError
 from flashsale.faults import making
 from flashsale.faults.fault import Fault, Rebuilt, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for
+from flashsale.faults.outside import links_of
 from flashsale.keys import CLUSTER as LAYOUT
 from flashsale.keys import Lane
 from flashsale.scenario.fault import KINDS, Processes
@@ -140,6 +141,18 @@ def test_whom_a_cluster_has_is_possible() -> None:
         ensure_possible([Planned.made(at="1s", what=what, whom="ledger")], CLUSTER)
     only = Planned.made(at="1s", what="read_only", whom="cache", **{"for": "1s"})
     ensure_possible([only], CLUSTER)
+
+
+def test_a_link_to_a_cluster_is_one_to_each_node() -> None:
+    def links(whom: str) -> list[str]:
+        return links_of([Planned.made(at="1s", what="reset", whom=whom)], CLUSTER)
+
+    assert links("r1->ledger") == [f"r1->{node}" for node in NODES]
+    assert len(links("replica->ledger")) == 18
+    assert links("c1->ledger-2") == ["c1->ledger-2"]
+    assert links_of([Planned.made(at="1s", what="reset", whom="c1->ledger")], Processes(1, 1)) == [
+        "c1->ledger"
+    ]
 
 
 class Nodes(Site):

@@ -78,7 +78,7 @@ def test_many_seeds_make_every_kind_that_a_cluster_can_have() -> None:
     of_ledger = {fault.what for fault in faults if fault.is_of_ledger}
     assert {"fail_over", "cut_replica", "flush", "power_cut"} <= of_ledger
     assert "read_only" not in of_ledger
-    assert {"ledger", "ledger-5"} <= {fault.whom for fault in faults}
+    assert {"ledger", "ledger-5", "r1->ledger"} <= {fault.whom for fault in faults}
 
 
 @pytest.mark.parametrize(
