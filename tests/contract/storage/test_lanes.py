@@ -14,6 +14,7 @@ from flashsale.lua.scripts import Call, script
 from flashsale.storage.channel import Channel, Plain
 from flashsale.storage.lanes import LaneChannels, SharedWires
 from flashsale.storage.roles import Ledgers, async_client, call, evaluate, sync_client
+from flashsale.storage.topology import Topology
 from flashsale.store_urls import LaneClient, lane_of
 
 TRIM = script("stream_trim")
@@ -45,6 +46,15 @@ def test_each_lanes_client_is_at_its_master(cluster: Clustered) -> None:
     held = [client.get(lane_of(client).epoch) for client in ledgers.clients]
     assert held == ["0", "1", "2", "3", "4", "5"]
     ledgers.close()
+
+
+def test_a_node_that_is_reached_elsewhere_is_asked_there_alone(cluster: Clustered) -> None:
+    own = [f"{place.host}:{place.port}" for place in cluster.places]
+    masters = Topology(cluster.url, {own[1]: "127.0.0.1:4711"})
+    for lane in CLUSTER.lanes:
+        node = cluster.node_of(lane)
+        host, port = masters.place(lane)
+        assert f"{host}:{port}" == ("127.0.0.1:4711" if node == 1 else own[node])
 
 
 def test_a_client_of_one_server_refuses_a_cluster(cluster: Clustered) -> None:
