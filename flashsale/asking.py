@@ -72,7 +72,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Told:
+class Fetched:
     """What was answered. `body` is as it was before it was packed; empty where nobody wanted it."""
 
     status: int
@@ -116,7 +116,7 @@ async def ask(
     headers: dict[str, str] | None = None,
     parameters: dict[str, str] | None = None,
     way: Way | None = None,
-) -> Told:
+) -> Fetched:
     """The answer to GET `url`, redirections not followed; with `bytes_max` 0 its head alone.
 
     Raises UnansweredError where there is none within `total_s` and `bytes_max`, packed or not.
@@ -130,7 +130,7 @@ async def ask(
             ) as response,
         ):
             body = await _body(response, bytes_max) if bytes_max else b""
-            return Told(response.status_code, response.headers, body)
+            return Fetched(response.status_code, response.headers, body)
     except TimeoutError:
         raise UnansweredError(f"no whole answer within {total_s:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, zlib.error) as error:
@@ -142,13 +142,13 @@ def _named(way: Way | None) -> dict[str, Any]:
     return {"sni_hostname": way.server_name} if way is not None and way.server_name else {}
 
 
-def ask_once(url: str, *, way: Way | None = None, **bounds: Any) -> Told:
+def ask_once(url: str, *, way: Way | None = None, **bounds: Any) -> Fetched:
     """The same for whoever has no loop and one question. Takes and raises what `ask` does."""
     with suppress(httpx.InvalidURL):  # which `ask` tells
         if (httpx.URL(url).port or 0) > _PORT_MAX:
             raise UnansweredError(f"no URL: there is no port above {_PORT_MAX}")
 
-    async def asking() -> Told:
+    async def asking() -> Fetched:
         async with client(way=way) as of:
             return await ask(of, url, way=way, **bounds)
 

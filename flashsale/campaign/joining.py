@@ -24,16 +24,15 @@ import orjson
 from pydantic import BaseModel
 
 from flashsale.asking import read_json
-from flashsale.campaign.judging import ensure_seats
+from flashsale.campaign.campaign import StormRun, Teller
+from flashsale.campaign.judging import ensure_virtual_users
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import FlashsaleError, UnreachableError, UsageError, one_line
 from flashsale.run.attempts import ClockReading
 from flashsale.run.attempts_file import read_plan
 from flashsale.run.folder import ATTEMPTS_FILE, RunFolder, read_file, write_file
-from flashsale.run.recording import scenario_of
 from flashsale.scenario.answer import excerpt
-from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.scenario import Scenario, scenario_of
 from flashsale.scenario.target import Tls
 from flashsale.scenario.tokens import read_tokens, read_users
 from flashsale.settings import RendezvousSettings
@@ -86,7 +85,7 @@ def _whole(response: http.client.HTTPResponse) -> bytes:
     return bytes(body)
 
 
-class Link:
+class RendezvousClient:
     """The way to a rendezvous. Safe to use from several threads, each with a connection."""
 
     def __init__(self, url: str, settings: RendezvousSettings) -> None:
@@ -103,7 +102,7 @@ class Link:
         self._connections: dict[int, http.client.HTTPConnection] = {}  # by thread
 
     def __repr__(self) -> str:
-        return f"<Link {self._url}>"
+        return f"<RendezvousClient {self._url}>"
 
     def __enter__(self) -> Self:
         return self
@@ -201,7 +200,7 @@ class _Reported(BaseModel):
 class Presence:
     """A shard at its rendezvous, as the storm knows it, and the thread that reports."""
 
-    def __init__(self, link: Link, ticket: str, name: str, plan_hash: str) -> None:
+    def __init__(self, link: RendezvousClient, ticket: str, name: str, plan_hash: str) -> None:
         self.name, self.clock, self.interrupted = name, None, False
         self._link, self._ticket, self._plan_hash = link, ticket, plan_hash
         self._is_ready = self.fired = False
@@ -314,13 +313,13 @@ def storm_as_shard(
     joined = {"ticket": ticket, "number": shard.number, "of": shard.of, "who": who}
     with (
         TemporaryDirectory(prefix="flashsale-shard-") as folder,
-        Link(url, settings) as link,
+        RendezvousClient(url, settings) as link,
     ):
         with _leaving(link, ticket) as left:
             # As patient as the rendezvous is: either may be started first.
             told = link.post("/join", joined, _Joined, patience_s=settings.gather_timeout_s)
             task = _fetched(link, told, Path(folder))
-            ensure_seats(given.processes, shard, task.scenario.load.seats)
+            ensure_virtual_users(given.processes, shard, task.scenario.load.virtual_users)
             plan_hash = task.plan_hash if scenario is None else _hash_of(scenario, task)
             left.append(Presence(link, ticket, task.name, plan_hash))
             left[0].start()
@@ -346,7 +345,7 @@ def storm_as_shard(
 
 
 @contextmanager
-def _leaving(link: Link, ticket: str) -> Iterator[list[Presence]]:
+def _leaving(link: RendezvousClient, ticket: str) -> Iterator[list[Presence]]:
     """Tell the rendezvous where the block ends early, so that nobody waits for this shard."""
     left: list[Presence] = []
     try:
@@ -366,7 +365,7 @@ def _told(error: Exception) -> str:
     return str(error) if isinstance(error, FlashsaleError) else repr(error)
 
 
-def _fetched(link: Link, told: _Joined, folder: Path) -> Task:
+def _fetched(link: RendezvousClient, told: _Joined, folder: Path) -> Task:
     """What the rendezvous has, in `folder`."""
     here = RunFolder(folder)
     for name, size in told.files.items():
@@ -391,7 +390,7 @@ def _fetched(link: Link, told: _Joined, folder: Path) -> Task:
     )
 
 
-def _pieces(link: Link, name: str, size: int) -> Iterator[bytes]:
+def _pieces(link: RendezvousClient, name: str, size: int) -> Iterator[bytes]:
     at = 0
     while at < size:
         piece = link.call(f"/files/{name}?at={at}")
@@ -416,7 +415,7 @@ def _hash_of(scenario: Scenario, task: Task) -> str:
     ).digest
 
 
-def _bring(link: Link, ticket: str, folder: RunFolder) -> None:
+def _bring(link: RendezvousClient, ticket: str, folder: RunFolder) -> None:
     """Bring the record of the storm. Raises UnreachableError, with where it lies."""
     try:
         for path in (folder.attempts, folder.scenario, folder.summary, folder.effort):

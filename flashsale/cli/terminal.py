@@ -23,7 +23,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from flashsale.campaign.teller import StormRun, Teller
+from flashsale.campaign.campaign import StormRun, Teller
 from flashsale.errors import one_line, plain, plain_json
 from flashsale.model import ENDINGS, Ending, Outcome
 from flashsale.report.ci import annotations, step_summary

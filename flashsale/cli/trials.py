@@ -9,13 +9,12 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from flashsale import logs
+from flashsale import telemetry
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR, TOKENS, Teller, shop_books
 from flashsale.campaign.capacity import RATE_MAX, RATE_MIN, CapacityRequest, peak_of, run_capacity
 from flashsale.campaign.chaos import Chaos, ChaosRequest, run_chaos, run_controls
 from flashsale.campaign.judging import exercising, only_thresholds, requiring
-from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, shop_books
 from flashsale.campaign.storming import StormRequest
-from flashsale.campaign.teller import Teller
 from flashsale.cli.options import (
     BaseUrl,
     BooksRedisUrl,
@@ -34,6 +33,7 @@ from flashsale.faults.controls import controls_named
 from flashsale.faults.seeds import Asked, markdown, table
 from flashsale.run.folder import folder_of_runs
 from flashsale.scenario.scenario import load_scenario
+from flashsale.stack.settings import ExternalStores, stack_settings
 
 _SEEDS = 10
 Kinds = Annotated[
@@ -76,6 +76,10 @@ def chaos(
     recover: Annotated[
         float, typer.Option(min=0.1, help="Seconds from healing to selling again.")
     ] = 10.0,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="With the ledger on a Redis Cluster that is replicated."),
+    ] = False,
     control: Controls = None,
     out: Annotated[
         Path | None,
@@ -88,6 +92,8 @@ def chaos(
     and the command that repeats it is printed.
     """
     loaded = load_scenario(scenario)
+    is_cluster = stack_settings(ExternalStores(), cluster=cluster or None).cluster
+    asked = Asked.of(fault or (), at_once, is_cluster=is_cluster)
     folder = folder_of_runs(out, "chaos")
     request = ChaosRequest(
         scenario=loaded,
@@ -96,11 +102,11 @@ def chaos(
         seeds=seeds or (None if minutes else _SEEDS),
         first=parse_first(first, datetime.now(UTC)),
         minutes=minutes,
-        asked=Asked.of(fault or (), at_once),
+        asked=asked,
         only_fault=only,
         recover_s=recover,
     )
-    logs.silence()  # what a rebuild says is told as its fault's end
+    telemetry.silence()  # what a rebuild says is told as its fault's end
     if control:
         raise typer.Exit(run_controls(request, dict(controls_named(control)), tell))
     found = run_chaos(request, _Lines())

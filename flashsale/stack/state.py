@@ -147,22 +147,44 @@ def _lock_patiently(lock: int, state_dir: Path) -> None:
             time.sleep(0.02)
 
 
+@contextmanager
+def held(state_dir: Path, names: Sequence[str]) -> Iterator[None]:
+    """Let none of these processes be started again inside the block, whoever ends them."""
+    marks = [_hold(state_dir, name) for name in names]
+    try:
+        for mark in marks:
+            mark.touch(mode=0o600)
+        yield
+    finally:
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+
+
+def is_held(state_dir: Path, name: str) -> bool:
+    """Whether a process of this stack is not to be started now."""
+    return _hold(state_dir, name).exists()
+
+
+def _hold(state_dir: Path, name: str) -> Path:
+    return state_dir / f"{name}.held"
+
+
 _TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
-class Health:
+class StackHealth:
     """Each process by name, and whether it answered; well where all did and the stack is ready."""
 
     answers: Mapping[str, bool]
     well: bool
 
 
-def check(state: StackState) -> Health:
+def check(state: StackState) -> StackHealth:
     """Ask every process at once, each in its own protocol."""
     with ThreadPoolExecutor(max(1, len(state.children))) as asking:
         answers = dict(zip(_names(state), asking.map(_answers, state.children), strict=True))
-    return Health(answers, state.ready and all(answers.values()))
+    return StackHealth(answers, state.ready and all(answers.values()))
 
 
 def _names(state: StackState) -> list[str]:

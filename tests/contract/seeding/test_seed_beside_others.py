@@ -226,7 +226,7 @@ def test_a_reset_that_was_interrupted_is_completed_by_another(
 ) -> None:
     lab.seed(users=2)
     with monkeypatch.context() as patch:
-        patch.setattr("flashsale.seeding.existing.delete_rows", _interrupted)
+        patch.setattr("flashsale.seeding.stores.delete_rows", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             lab.seed(users=2, reset=True)
     with pytest.raises(UsageError, match=r"a reset .* was interrupted; complete it with --reset"):

@@ -7,8 +7,8 @@ import pytest
 from rig.hostile_server import answering, http
 from rig.until import until
 
-from flashsale.campaign.joining import Link, Presence, ShardRequest, storm_as_shard
-from flashsale.campaign.teller import SILENT
+from flashsale.campaign.campaign import SILENT
+from flashsale.campaign.joining import Presence, RendezvousClient, ShardRequest, storm_as_shard
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.settings import RendezvousSettings
 from flashsale.storm.attack.attack import Progress
@@ -56,13 +56,13 @@ def test_an_answer_without_an_end_is_read_no_further(join: Callable[[str], objec
 @pytest.mark.parametrize("url", ["http://[x", "http://h:99999", "http://h:x", "ftp://h", "http://"])
 def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(UsageError, match="--rendezvous: found"):
-        Link(url, SETTINGS)
+        RendezvousClient(url, SETTINGS)
 
 
 @pytest.mark.parametrize("body", NO_RENDEZVOUS)
 def test_a_rendezvous_that_says_something_else_later_is_not_waited_for(body: bytes) -> None:
     """Whoever waits for the instant is told, whatever the thread that reports ends of."""
-    with answering(http("200 OK", body)) as url, Link(url, SETTINGS) as link:
+    with answering(http("200 OK", body)) as url, RendezvousClient(url, SETTINGS) as link:
         presence = Presence(link, "ticket", "shard", "hash")
         presence._thread.start()
         try:
@@ -73,7 +73,10 @@ def test_a_rendezvous_that_says_something_else_later_is_not_waited_for(body: byt
 
 def test_a_report_is_read() -> None:
     told = {"instant_us": None, "stop": "enough", "clock_us": 5}
-    with answering(http("200 OK", orjson.dumps(told))) as url, Link(url, SETTINGS) as link:
+    with (
+        answering(http("200 OK", orjson.dumps(told))) as url,
+        RendezvousClient(url, SETTINGS) as link,
+    ):
         presence = Presence(link, "ticket", "shard", "hash")
         presence.start()
         presence.end()

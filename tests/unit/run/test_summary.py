@@ -14,8 +14,8 @@ from flashsale.run.summary import Check, Summary
 from flashsale.scenario.answer import Answer, unsent
 from flashsale.scenario.scenario import Scenario, parse_scenario
 from flashsale.storm.figures.conclusion import Circumstances, conclude
-from flashsale.storm.figures.effort import Effort, SelfReport
 from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.generator import Effort, SelfReport
 
 
 def scenario(thresholds: str = "") -> Scenario:

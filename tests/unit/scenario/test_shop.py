@@ -8,11 +8,16 @@ import pytest
 
 from flashsale.errors import UsageError
 from flashsale.model import Doing, Outcome, id_of, text_id
-from flashsale.run.recording import scenario_document, scenario_of
 from flashsale.scenario.answer import Answer
 from flashsale.scenario.load import Step
 from flashsale.scenario.rules import QUEUED
-from flashsale.scenario.scenario import Scenario, load_scenario, parse_scenario
+from flashsale.scenario.scenario import (
+    Scenario,
+    load_scenario,
+    parse_scenario,
+    scenario_document,
+    scenario_of,
+)
 
 HEAD = """\
 # Is it sold?

@@ -1,40 +1,42 @@
 """A ledger that outlives its server: what the doctor says of each combination, and whom a stack
 takes for the primary when it is started again."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flashsale.cli.serve import _see_to_replicas
 from flashsale.doctor.facts import (
     ClusterFacts,
     MySQLFacts,
     Node,
     NodeFacts,
     RedisFacts,
+    ReplicaFacts,
+    Replication,
+    Watch,
     nodes_in,
+    replicas_in,
 )
-from flashsale.doctor.findings import (
-    Finding,
-    failures,
-    judge_cluster,
-    judge_mysql,
-    judge_redis,
-)
+from flashsale.doctor.findings import Diagnosis, failures, judge_cluster, judge_mysql, judge_redis
 from flashsale.doctor.policies import Grade
-from flashsale.doctor.replication import Replica, Replication, Watch, replicas_in
 from flashsale.errors import UsageError
 from flashsale.model import Durability
 from flashsale.settings import ClaimSettings
+from flashsale.stack.cluster import LedgerCluster, by_relays
 from flashsale.stack.redis import RedisRole
 from flashsale.stack.sentinel import followed_last
-from flashsale.stack.settings import ExternalStores, StackSettings
+from flashsale.stack.service import Account
+from flashsale.stack.settings import ExternalStores, StackSettings, stack_settings
 from flashsale.store_urls import at_port
 
 WATCH = Watch("10.0.0.1:6379", quorum=2, others=2)
 TWO = Replication(
-    (Replica("10.0.0.2:6379", 0, 0), Replica("10.0.0.3:6379", 12, 1)), (WATCH,) * 3, "sale"
+    (ReplicaFacts("10.0.0.2:6379", 0, 0), ReplicaFacts("10.0.0.3:6379", 12, 1)),
+    (WATCH,) * 3,
+    "sale",
 )
 LEDGER = RedisFacts(
     version="7.2.4",
@@ -59,7 +61,7 @@ def judged(
     *,
     least: str = "1",
     **claims: Any,
-) -> dict[str, Finding]:
+) -> dict[str, Diagnosis]:
     """The rows by name, of a ledger and of what is asked of its replicas."""
     assert LEDGER.config is not None
     config = {**LEDGER.config, "min-replicas-to-write": least}
@@ -113,12 +115,16 @@ def test_each_thing_that_is_wrong_with_sentinels(
     [
         ((), Grade.FAIL, "a failover has nobody to go to"),
         (TWO.replicas[:1], Grade.FAIL, "ask fewer than 2"),
-        ((Replica("a:1", 0, 3), Replica("b:1", 0, 0)), Grade.WARN, "loses what it lacks"),
-        ((Replica("a:1", 2_000_000, 0), Replica("b:1", 0, 0)), Grade.WARN, "loses what it lacks"),
+        ((ReplicaFacts("a:1", 0, 3), ReplicaFacts("b:1", 0, 0)), Grade.WARN, "loses what it lacks"),
+        (
+            (ReplicaFacts("a:1", 2_000_000, 0), ReplicaFacts("b:1", 0, 0)),
+            Grade.WARN,
+            "loses what it lacks",
+        ),
     ],
 )
 def test_each_thing_that_is_wrong_with_replicas(
-    replicas: tuple[Replica, ...], grade: Grade, cure: str
+    replicas: tuple[ReplicaFacts, ...], grade: Grade, cure: str
 ) -> None:
     row = judged(replace(TWO, replicas=replicas), confirm_replicas=2, least="2")["replicas"]
     assert row.grade is grade
@@ -168,7 +174,7 @@ def test_replicas_are_those_that_are_online() -> None:
         "slave1": {"ip": "b", "port": 2, "state": "wait_bgsave", "offset": 0, "lag": 0},
         "slave2": {"ip": "c", "port": 3, "state": "online", "offset": 100, "lag": 0},
     }
-    assert replicas_in(info) == [Replica("a:1", 10, 1), Replica("c:3", 0, 0)]
+    assert replicas_in(info) == [ReplicaFacts("a:1", 10, 1), ReplicaFacts("c:3", 0, 0)]
     assert replicas_in({"connected_slaves": 0}) == []
 
 
@@ -179,7 +185,7 @@ NODE = replace(
     LEDGER,
     clustered=True,
     config={**KEEPS, "cluster-require-full-coverage": "no"},
-    replication=Replication((Replica("10.0.0.9:6379", 0, 0),)),
+    replication=Replication((ReplicaFacts("10.0.0.9:6379", 0, 0),)),
 )
 MASTERS = [Node(f"m{n}", "10.0.0.1", 7000 + n, lanes=(2 * n, 2 * n + 1)) for n in range(3)]
 COPIES = [Node(f"r{n}", "10.0.0.1", 7003 + n, f"m{n}") for n in range(3)]
@@ -194,7 +200,7 @@ SIX = ClusterFacts(
 
 def of_cluster(
     facts: ClusterFacts = SIX, durability: Durability = Durability.REPLICATED
-) -> dict[tuple[str, str], Finding]:
+) -> dict[tuple[str, str], Diagnosis]:
     """The rows by subject and name."""
     found = judge_cluster(facts, durability, ClaimSettings())
     return {(finding.subject, finding.name): finding for finding in found}
@@ -281,7 +287,7 @@ def test_nodes_are_read_as_another_tells_them() -> None:
 MYSQL = MySQLFacts("8.0.36", "utf8mb4", {"log_bin": "ON", "sync_binlog": "1"})
 
 
-def of_mysql(**variables: str) -> dict[str, Finding]:
+def of_mysql(**variables: str) -> dict[str, Diagnosis]:
     found = judge_mysql(replace(MYSQL, variables={**MYSQL.variables, **variables}))
     return {finding.name: finding for finding in found}
 
@@ -332,6 +338,12 @@ def test_the_primary_of_the_last_run_is_whom_most_terms_were_counted_for() -> No
     ("given", "ledger_url", "told"),
     [
         ({"ha": True}, "redis://h/0", "leave out --ledger-url"),
+        ({"cluster": True}, "redis://h/0", "leave --ledger-url out"),
+        ({"cluster": True, "ha": True}, None, "a cluster has replicas of its own"),
+        ({"ha": True}, "redis+cluster://h", "a cluster has replicas of its own"),
+        ({"cluster": True, "links": {"r1->ledger": 1}}, None, "name r1->ledger-1, r1->ledger-2"),
+        ({"links": {"r1->ledger": 1}}, "redis+cluster://h", "a link for each node"),
+        ({"links": {"r1->ledger-1": 1}}, "redis+cluster://h", "none to nodes of others"),
         ({"durability": "replicated"}, None, "add --ha or --cluster"),
     ],
 )
@@ -339,7 +351,7 @@ def test_a_choice_that_this_stack_cannot_keep(
     given: dict[str, Any], ledger_url: str | None, told: str
 ) -> None:
     with pytest.raises(UsageError, match=told):
-        _see_to_replicas(StackSettings.load(**given), ExternalStores(ledger_url))
+        stack_settings(ExternalStores(ledger_url), **given)
 
 
 @pytest.mark.parametrize(
@@ -350,10 +362,40 @@ def test_a_choice_that_this_stack_cannot_keep(
         ({"ha": True, "durability": "replicated"}, None),
         ({"cluster": True, "durability": "replicated"}, None),
         ({"durability": "replicated"}, "redis://h/0"),
+        ({"durability": "replicated"}, "redis+cluster://h"),
+        ({"cluster": True}, "redis+cluster://h"),
+        ({"cluster": True, "links": {"r1->ledger-1": 1, "r1->mysql": 2}}, None),
     ],
 )
 def test_a_choice_that_it_can(given: dict[str, Any], ledger_url: str | None) -> None:
-    _see_to_replicas(StackSettings.load(**given), ExternalStores(ledger_url))
+    stack_settings(ExternalStores(ledger_url), **given)
+
+
+def test_a_ledger_in_lanes_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not stack_settings(ExternalStores()).cluster
+    monkeypatch.setenv("FLASHSALE_LEDGER_LAYOUT", "cluster")
+    assert stack_settings(ExternalStores(), cluster=None).cluster
+    with pytest.raises(UsageError, match="a cluster has replicas of its own"):
+        stack_settings(ExternalStores(), ha=True)
+
+
+def test_who_has_a_relay_to_a_node_reaches_it_by_that_alone(tmp_path: Path) -> None:
+    made = LedgerCluster(tmp_path, lambda name: tmp_path / name, masters=2, replicas=0)
+    first, second = (f"127.0.0.1:{node.port.number}" for node in made.nodes)
+    url = made.url_for(Account.REPLICA)
+    links = {"r1->ledger-1": 11, "r1->ledger-2": 12, "r2->ledger-2": 22, "r1->mysql": 9}
+    told = by_relays(url, made.nodes, "r1", links)
+    assert json.loads(told["FLASHSALE_LEDGER_ADDRESSES"]) == {
+        first: "127.0.0.1:11",
+        second: "127.0.0.1:12",
+    }
+    assert told["FLASHSALE_LEDGER_URL"] == url.replace(first, "127.0.0.1:11")
+    other = by_relays(url, made.nodes, "r2", links)
+    assert json.loads(other["FLASHSALE_LEDGER_ADDRESSES"]) == {second: "127.0.0.1:22"}
+    assert other["FLASHSALE_LEDGER_URL"] == url
+    assert by_relays(url, made.nodes, "c1", links) == {}
+    for node in made.nodes:
+        node.stop()
 
 
 def test_nothing_stands_between_a_sale_and_who_sentinels_name() -> None:

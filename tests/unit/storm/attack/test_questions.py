@@ -11,7 +11,7 @@ from rig.hostile_server import http as raw
 from rig.scripted_sale import Act, ScriptedSale, http
 from rig.until import until
 
-from flashsale.asking import Told
+from flashsale.asking import Fetched
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.scenario.rules import Meanings, Rule
 from flashsale.scenario.target import Routes, Target
@@ -59,7 +59,7 @@ def test_a_status_is_an_order_or_none_or_later_or_never(
 def test_the_answer_of_a_shop_may_have_headers_in_any_script() -> None:
     sold = Meanings((Rule(header={"x-odd": ".*"}, outcome="sold", order="header:x-order"),))
     raw = [(b"X-Note", "库存".encode()), (b"X-Order", b"7"), (b"X-Odd", bytes(range(128, 256)))]
-    told = Told(200, Headers(raw))
+    told = Fetched(200, Headers(raw))
     assert read_by(sold, told) == "7"
 
 
