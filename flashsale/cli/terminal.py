@@ -7,6 +7,7 @@ matter (`cli/__init__.py`).
 """
 
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -221,7 +222,7 @@ class LiveProgress:
 
     def __call__(self, progress: Progress) -> None:
         begun = time.monotonic()
-        if self._quiet or begun < self._next_s:
+        if self._quiet or begun < self._next_s or not self._is_taken():
             return
         rate = self._rate_now(progress)
         try:
@@ -234,6 +235,14 @@ class LiveProgress:
             self._quiet = True
         cost_s = time.monotonic() - begun
         self._next_s = begun + max(self._interval_s, cost_s / _COST_SHARE_MAX)
+
+    def _is_taken(self) -> bool:
+        """Whether it can be shown without waiting for whoever reads: a pipe that is full, or a
+        terminal that was told to pause, would hold up the storm."""
+        try:
+            return bool(select.select([], [self._console.file], [], 0)[1])
+        except (OSError, ValueError):  # no stream of the system's, or one that is closed
+            return True
 
     def _rate_now(self, progress: Progress) -> float:
         """Attempts that ended a second, since the last look."""

@@ -1,6 +1,7 @@
 """A storm under way, in a terminal and where there is none."""
 
 import io
+import os
 
 import pytest
 from rich.console import Console
@@ -47,6 +48,24 @@ def test_progress_that_costs_much_comes_rarely(monkeypatch: pytest.MonkeyPatch) 
             clock[0] = max(clock[0], tenth / 10)
             show(progress(clock[0], tenth))
     assert file.getvalue().count("shown") == 20  # 0.05 s each, a hundredth of 100 s
+
+
+def test_who_does_not_read_holds_up_no_storm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that is full, such as that of a program which waits for the end."""
+    clock, (out, into) = [0.0], os.pipe()
+    monkeypatch.setattr("flashsale.cli.terminal.time.monotonic", lambda: clock[0])
+    os.set_blocking(into, False)  # else what waits would wait for ever
+    with os.fdopen(out, "rb") as reader, os.fdopen(into, "w") as file:
+        with LiveProgress(Console(file=file, width=120)) as show:
+            for second in range(3_000):
+                clock[0] = float(second)
+                show(progress(second, second))
+            held = reader.read1(1_000_000)
+            assert b"1 of 2,000" in held
+            assert b"1,999 of 2,000" not in held
+            clock[0] += 2
+            show(progress(4_000, 1_999))
+        assert b"1,999 of 2,000" in reader.read1(1_000_000)
 
 
 def test_quiet_progress_is_silent() -> None:
