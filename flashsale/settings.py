@@ -10,15 +10,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flashsale.errors import UsageError
+from flashsale.files import read_secret
 from flashsale.model import Durability
-from flashsale.secret_file import read_secret
 
 PICTURES_PATH, PICTURE_FORM_BYTES = "/upload/blog", 4_096
 """Where pictures are sent to, and how much a form may say around one."""

@@ -18,8 +18,8 @@ from pathlib import Path
 
 PACKAGE = "flashsale"
 GROUND = (
-    *("errors", "settings", "keys", "model", "resources", "telemetry"),
-    *("secret_file", "store_urls", "sentinels", "asking", "failpoints", "books"),
+    *("errors", "settings", "keys", "model", "telemetry", "files"),
+    *("store_urls", "sentinels", "asking", "failpoints", "books"),
 )
 SMALL = 40  # lines; fewer is a paragraph, seldom a chapter
 _TRIP = re.compile(r"^## Trip \w+: (.+)$")

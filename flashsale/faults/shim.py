@@ -18,8 +18,8 @@ import orjson
 
 from flashsale.errors import UsageError
 from flashsale.faults.fault import Fault, Site, end_of, signal_all
+from flashsale.files import private_folder
 from flashsale.scenario.fault import Fault as Planned
-from flashsale.secret_file import private_folder
 
 _SOURCE = Path(__file__).with_name("shim.c")
 _COMPILERS = ("cc", "gcc", "clang")

@@ -10,8 +10,7 @@ from typing import Any
 
 from flashsale.asking import UnansweredError, ask_once
 from flashsale.errors import UnreachableError
-from flashsale.resources import resource
-from flashsale.secret_file import write_private
+from flashsale.files import resource, write_private
 from flashsale.sentinels import NoPrimary, Sentinels
 from flashsale.stack import binaries, probe
 from flashsale.stack.process import CommandLine
