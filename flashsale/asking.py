@@ -5,6 +5,7 @@ nest JSON deeper than a parser goes. None of that may hold up or end whoever ask
 """
 
 import asyncio
+import codecs
 import ssl
 import zlib
 from contextlib import suppress
@@ -21,6 +22,20 @@ _SILENCE_S = 60.0
 _PORT_MAX, _REASON_MAX = 65_535, 200
 _ASKED_FOR = {"accept-encoding": "identity"}
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
+
+
+def read_json(text: bytes) -> Any:
+    """What JSON says, behind a byte-order mark, too.
+
+    Raises ValueError for what is none, and for what nests too deep to be written again: showing
+    such a thing, or comparing it, fails at a depth of its own.
+    """
+    document = orjson.loads(text.removeprefix(codecs.BOM_UTF8))
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        raise ValueError("nests too deep") from error
+    return document
 
 
 ABSENT = object()
@@ -67,8 +82,8 @@ class Fetched:
     def json(self) -> Any:
         """What the body says, None where that is no JSON that can be read."""
         try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:  # nesting that goes too deep is one
+            return read_json(self.body)
+        except ValueError:
             return None
 
     @property

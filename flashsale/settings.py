@@ -6,11 +6,16 @@ its variable with `_FILE` at the end names.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from flashsale.errors import UsageError
 from flashsale.files import read_secret
@@ -58,6 +63,9 @@ class Settings(BaseSettings):
             if first["type"] == "missing":
                 raise UsageError(f"{variable} is not set; export it or give its option") from error
             raise UsageError(f"{variable}: {first['msg']}, got {first['input']!r}") from error
+        except SettingsError as error:  # of several values in one variable, which is no JSON
+            prefix = str(cls.model_config.get("env_prefix", ""))
+            raise UsageError(f"{prefix}…: {error}: {error.__cause__}; write JSON") from error
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -87,6 +95,10 @@ class StoreSettings(Settings):
     mysql_url: str = Field(description="mysql://user:password@host:port/database, percent-encoded.")
 
 
+Address: TypeAlias = Annotated[str, Field(pattern=r"^.+:[0-9]{1,5}$")]
+"""host:port"""
+
+
 class LedgerSettings(Settings):
     """How the ledger is laid out."""
 
@@ -96,6 +108,11 @@ class LedgerSettings(Settings):
         "single",
         description="`cluster`: the URL is of any node of a Redis Cluster, as `redis+cluster://` "
         "says by itself; keys are spelled in six lanes, each one slot.",
+    )
+    addresses: dict[Address, Address] = Field(
+        {},
+        description="Where nodes of a cluster are reached that name other places of themselves, by "
+        'a tunnel or a relay, in JSON: {"10.0.0.1:7001": "127.0.0.1:4711"}; for those that sell.',
     )
 
 

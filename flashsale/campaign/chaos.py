@@ -106,7 +106,15 @@ def run_chaos(request: ChaosRequest, teller: Teller = SILENT) -> Chaos:
 
 def _tried(request: ChaosRequest, seed: int, faults: Sequence[Planned], out: Path) -> Trial:
     return tried(
-        TrialRequest(request.scenario, seed, faults, out, request.recover_s, request.planted)
+        TrialRequest(
+            request.scenario,
+            seed,
+            faults,
+            out,
+            request.recover_s,
+            request.planted,
+            is_cluster=request.asked.is_cluster,
+        )
     )
 
 
@@ -134,6 +142,7 @@ def _repeating(
 ) -> list[str]:
     """How a failing seed is repeated, with the fewest of its faults that still fail."""
     command = f"flashsale chaos {request.name} --seeds 1 --from {trial.seed}"
+    command += " --cluster" * request.asked.is_cluster
     for what in request.asked.only:
         command += f" --fault {what}"
     if request.asked.at_once is not None:
@@ -201,6 +210,8 @@ def run_controls(
     """Plant each defect on a stack of its own; exit 8 where one is not found: such a chaos proves
     nothing. Raises UsageError before anything is started."""
     ensure_lasting(request.scenario)
+    if request.asked.is_cluster:
+        raise UsageError("--control: each is of a ledger on one server; leave --cluster out")
     codes = [ExitCode.PASS]
     for name, control in controls.items():
         out = request.out / f"control-{name}"

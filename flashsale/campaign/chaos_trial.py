@@ -3,7 +3,7 @@
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,7 +17,8 @@ from flashsale.campaign.storming import StoppedError, StormRequest
 from flashsale.errors import ExitCode, FlashsaleError, UsageError
 from flashsale.faults.controls import Control
 from flashsale.faults.seeds import REPLICAS, SOLD_BEHIND, WORKERS, Trial
-from flashsale.model import Outcome, Verdict
+from flashsale.keys import CLUSTER, SINGLE, Lane
+from flashsale.model import Durability, Outcome, Verdict
 from flashsale.run.attempts_file import Record, read_record
 from flashsale.run.folder import RunFolder
 from flashsale.run.parts import FaultRecord, read_faults
@@ -36,6 +37,13 @@ _STACK = {
     "FLASHSALE_STACK_MARIADB_BUFFER_POOL_MB": "64",
     "FLASHSALE_WORKER_CLAIM_IDLE_MS": "5000",
 }
+_CLUSTER = {
+    "FLASHSALE_STACK_CLUSTER": "1",
+    "FLASHSALE_STACK_DURABILITY": Durability.REPLICATED.value,
+    "FLASHSALE_STACK_LEDGER_MEMORY_MB": "64",
+}
+"""Acknowledged once a replica has it: what a failover may lose without that is no broken rule, and
+no seed could tell one from the other."""
 _LATECOMERS = 100
 """Users beyond the storm's, who come where it was over before all was healed."""
 _ALIVE = (Outcome.SOLD, Outcome.SOLD_OUT)
@@ -46,8 +54,8 @@ _ANSWER_S = 5.0
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """The storm of `scenario` under these faults, in a run folder of its own; with a defect
-    `planted`, where a trial has to find one."""
+    """The storm of `scenario` under these faults, in a run folder of its own, with the ledger on a
+    cluster or on one server; with a defect `planted`, where a trial has to find one."""
 
     scenario: Scenario
     seed: int
@@ -55,6 +63,7 @@ class TrialRequest:
     out: Path
     recover_s: float = 10.0
     planted: Control | None = None
+    is_cluster: bool = False
 
 
 def tried(request: TrialRequest) -> Trial:
@@ -65,7 +74,7 @@ def tried(request: TrialRequest) -> Trial:
     names = [f"{fault.what} {fault.place}" for fault in faults]
     blank = Trial(request.seed, names, str(request.out), within_s=request.recover_s)
     state_dir = REHEARSALS / f"{scenario.name}-{secrets.token_hex(4)}"
-    witness = _Witness(scenario, state_dir / TOKENS, request.recover_s)
+    witness = _Witness(request, state_dir / TOKENS)
     control = request.planted
     with _customized(control) as environment:
 
@@ -78,7 +87,7 @@ def tried(request: TrialRequest) -> Trial:
             StormRequest(scenario, out=request.out, calibrate=False),
             state_dir=state_dir,
             spare_users=_LATECOMERS,
-            environment={**_STACK, **environment},
+            environment={**_STACK, **(_CLUSTER if request.is_cluster else {}), **environment},
             planted=planted,
         )
         try:
@@ -108,53 +117,66 @@ def _customized(control: Control | None) -> Iterator[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Recovery:
-    """How many claims were sent once all was healed, and how long after that, or after the first of
-    them, one had its order or was told that there is none left; None where none was."""
+    """How many claims were sent once all was healed; and by lane how long after that, or after the
+    first of them, one had its order or was told that there is none left. None where none was."""
 
     sent: int
-    sold_s: float | None
+    lanes: Mapping[Lane, float | None]
+
+    @property
+    def sold_s(self) -> float | None:
+        """Until all lanes sold again."""
+        sold = [seconds for seconds in self.lanes.values() if seconds is not None]
+        return max(sold) if sold and len(sold) == len(self.lanes) else None
 
 
 class _Witness(Teller):
     """Keeps what the judge found; asks for a unit where the storm did not get one after the
-    healing, so that every trial says whether the sale sells again. That is when all is judged: an
-    order that comes soon after a storm counts as one of its claims without an answer."""
+    healing, so that every trial says whether the sale sells again, in each of its lanes. That is
+    when all is judged: an order that comes soon after a storm counts as one of its claims without
+    an answer."""
 
-    def __init__(self, scenario: Scenario, tokens: Path, within_s: float) -> None:
-        self._scenario, self._tokens, self._within_s = scenario, tokens, within_s
+    def __init__(self, request: TrialRequest, tokens: Path) -> None:
+        assert request.scenario.sale is not None
+        self._within_s, self._tokens = request.recover_s, tokens
+        self._users = request.scenario.load.user_count
+        layout = CLUSTER if request.is_cluster else SINGLE
+        self._vouchers = {layout.of(it): it for it in request.scenario.sale.voucher_ids}
         self.state: StackState | None = None
         self.found: JudgedRun | None = None
-        self.recovery = Recovery(0, None)
+        self.recovery = Recovery(0, {})
 
     def stormed(self, run: StormRun) -> None:
         records, record = read_faults(run.folder), read_record(run.folder.attempts)
         healed_ms = max((it.healed_ms or 0.0 for it in records), default=0.0)
-        self.recovery = _recovery(record, healed_ms)
+        self.recovery = recovery_of(record, healed_ms, list(self._vouchers))
 
     def judged(self, found: JudgedRun) -> None:
         self.found = found
-        if self.recovery.sold_s is None:
-            self._ask_for_a_unit()
-
-    def _ask_for_a_unit(self) -> None:
-        """One latecomer after another claims, until one has an order or the time is up."""
-        assert self.state is not None
-        assert self._scenario.sale is not None
-        voucher = self._scenario.sale.voucher_ids[-1]
-        url = f"{self.state.base_url}/voucher-order/seckill/{voucher}"
-        count, sent = self._scenario.load.user_count, self.recovery.sent
-        began_s = time.monotonic()
+        sent, lanes = self.recovery.sent, dict(self.recovery.lanes)
+        latecomers = islice(read_seeded_tokens(self._tokens), self._users, None)
         with httpx.Client(timeout=_ANSWER_S) as client:
-            for _, token in islice(read_seeded_tokens(self._tokens), count, None):
-                if time.monotonic() > began_s + self._within_s:
-                    break
-                outcome = _outcome(client, url, token)
-                sent += 1
-                if outcome in _ALIVE:
-                    self.recovery = Recovery(sent, round(time.monotonic() - began_s, 3))
-                    return
-                time.sleep(_EACH_S)
-        self.recovery = Recovery(sent, None)
+            for lane in (lane for lane, seconds in lanes.items() if seconds is None):
+                asked, lanes[lane] = self._ask_for_a_unit(client, self._vouchers[lane], latecomers)
+                sent += asked
+        self.recovery = Recovery(sent, lanes)
+
+    def _ask_for_a_unit(
+        self, client: httpx.Client, voucher: int, latecomers: Iterator[tuple[int, str]]
+    ) -> tuple[int, float | None]:
+        """One latecomer after another claims, until one has an order or the time is up: how many
+        they were, and how long it took."""
+        assert self.state is not None
+        url = f"{self.state.base_url}/voucher-order/seckill/{voucher}"
+        sent, began_s = 0, time.monotonic()
+        for _, token in latecomers:
+            if time.monotonic() > began_s + self._within_s:
+                break
+            sent += 1
+            if _outcome(client, url, token) in _ALIVE:
+                return sent, round(time.monotonic() - began_s, 3)
+            time.sleep(_EACH_S)
+        return sent, None
 
 
 def _outcome(client: httpx.Client, url: str, token: str) -> str:
@@ -165,8 +187,10 @@ def _outcome(client: httpx.Client, url: str, token: str) -> str:
     return str(answer.headers.get("x-outcome", ""))
 
 
-def _recovery(record: Record, healed_ms: float) -> Recovery:
-    attempts, healed_us, sent, first_us = record.attempts, healed_ms * 1000, 0, None
+def recovery_of(record: Record, healed_ms: float, lanes: Sequence[Lane]) -> Recovery:
+    """What became of the claims that a storm sent once all was healed. Pure."""
+    attempts, healed_us, sent = record.attempts, healed_ms * 1000, 0
+    first: dict[Lane, float | None] = dict.fromkeys(lanes)
     for attempt, answer in attempts.settled():
         sent_us = attempts.after_barrier_us(attempts.sent_ns[attempt])
         if sent_us is None or sent_us < healed_us:
@@ -174,8 +198,12 @@ def _recovery(record: Record, healed_ms: float) -> Recovery:
         sent += 1
         if answer.outcome in _ALIVE:
             done_us = attempts.after_barrier_us(attempts.done_ns[attempt]) or 0
-            first_us = done_us if first_us is None else min(first_us, done_us)
-    return Recovery(sent, None if first_us is None else round((first_us - healed_us) / 1e6, 3))
+            seconds = round((done_us - healed_us) / 1e6, 3)
+            voucher = record.plan.things[attempt]
+            lane = next(lane for lane in lanes if lane.sells(voucher))
+            before = first[lane]
+            first[lane] = seconds if before is None else min(before, seconds)
+    return Recovery(sent, first)
 
 
 # What it comes to --------------------------------------------------------------------------------

@@ -21,14 +21,17 @@ from flashsale.faults.fault import Rebuilt, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for
 from flashsale.faults.outside import Relay, links_of
 from flashsale.faults.shim import install, needs_shim
+from flashsale.model import Durability
 from flashsale.run.folder import ensure_run_folder
+from flashsale.scenario.fault import Processes
 from flashsale.scenario.scenario import Scenario
 from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings
 from flashsale.seeding.warm import await_warmed, drop_shops, expire_shops, warm
 from flashsale.settings import CatalogSettings
+from flashsale.stack.cluster import NODES
 from flashsale.stack.port import LOOPBACK
-from flashsale.stack.settings import StackSettings
+from flashsale.stack.settings import ExternalStores, StackSettings, stack_settings
 from flashsale.stack.state import StackState, start_detached, stop_stack
 
 REHEARSALS = DEFAULT_STATE_DIR / "rehearsals"
@@ -68,11 +71,15 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
     folder = request.state_dir or REHEARSALS / f"{scenario.name}-{secrets.token_hex(4)}"
     if folder.exists():
         raise UsageError(f"--state-dir: expected a folder that does not exist yet, got {folder}")
+    settings = _settings(request)
     ensure_run_folder(request.storm.out)
-    with _relayed(folder, request) as relay, _stack(folder, request, teller, relay) as state:
+    with (
+        _relayed(folder, request, settings) as relay,
+        _stack(folder, request, settings, teller, relay) as state,
+    ):
         _prepare(request, folder, state, teller)
         request.planted(state)
-        making = _making(folder, scenario, relay, teller)
+        making = _making(folder, scenario, settings, relay, teller)
         door = relay.ports.get(_DOOR) if relay else None
         storm = replace(
             request.storm,
@@ -97,14 +104,16 @@ _DOOR = "storm->nginx"
 
 
 @contextmanager
-def _relayed(folder: Path, request: RehearsalRequest) -> Iterator[Relay | None]:
+def _relayed(
+    folder: Path, request: RehearsalRequest, settings: StackSettings
+) -> Iterator[Relay | None]:
     """The relay of the links on which the scenario has faults, None where it has none.
 
     Raises UsageError for faults that this stack cannot have.
     """
-    faults, (replicas, workers) = request.storm.scenario.fault, _size(request)
-    ensure_possible(faults, replicas, workers)
-    links = links_of(faults, replicas, workers)
+    faults, processes = request.storm.scenario.fault, _processes(settings)
+    ensure_possible(faults, processes)
+    links = links_of(faults, processes)
     if not links:
         yield None
         return
@@ -112,20 +121,35 @@ def _relayed(folder: Path, request: RehearsalRequest) -> Iterator[Relay | None]:
         yield relay
 
 
-def _size(request: RehearsalRequest) -> tuple[int, int]:
-    """How many replicas and workers the stack is to have."""
+def _settings(request: RehearsalRequest) -> StackSettings:
+    """What the stack is to be like. Raises UsageError for what none can be."""
     told = _environment(request)
-    names = ("replicas", "workers")
+    names = ("replicas", "workers", "ha", "cluster", "durability")
     given = {name: told.get(f"FLASHSALE_STACK_{name.upper()}") or None for name in names}
-    settings = StackSettings.load(**given)
-    return settings.replicas, settings.workers
+    return stack_settings(ExternalStores(), observe=request.observe or None, **given)
 
 
-def _making(folder: Path, scenario: Scenario, relay: Relay | None, teller: Teller) -> Making | None:
+def _processes(settings: StackSettings) -> Processes:
+    nodes = NODES if settings.cluster else ()
+    return Processes(settings.replicas, settings.workers, nodes)
+
+
+def _making(
+    folder: Path,
+    scenario: Scenario,
+    settings: StackSettings,
+    relay: Relay | None,
+    teller: Teller,
+) -> Making | None:
     if not scenario.fault:
         return None
-    vouchers = scenario.sale.voucher_ids if scenario.sale else ()
-    site = Site(folder, vouchers, relay.disturb if relay else None, _rebuilt)
+    site = Site(
+        folder,
+        scenario.sale.voucher_ids if scenario.sale else (),
+        relay.disturb if relay else None,
+        _rebuilt,
+        confirms=settings.durability is Durability.REPLICATED,
+    )
     return Making(scenario.fault, site, teller.say)
 
 
@@ -155,7 +179,11 @@ def _with_faults(code: ExitCode, making: Making, teller: Teller) -> ExitCode:
 
 @contextmanager
 def _stack(
-    folder: Path, request: RehearsalRequest, teller: Teller, relay: Relay | None = None
+    folder: Path,
+    request: RehearsalRequest,
+    settings: StackSettings,
+    teller: Teller,
+    relay: Relay | None = None,
 ) -> Iterator[StackState]:
     """A stack of its own; gone at the end with its folder, unless it is to be kept.
 
@@ -170,7 +198,7 @@ def _stack(
     environment, faults = _environment(request, relay), request.storm.scenario.fault
     try:
         if needs_shim(faults):
-            environment |= install(folder, faults, *_size(request))
+            environment |= install(folder, faults, _processes(settings))
         yield start_detached(folder, arguments, tied=not request.keep, environment=environment)
         up = request.keep
     finally:

@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 import uvloop
 
+from flashsale.asking import read_json
 from flashsale.campaign.campaign import SILENT, StormRun, Teller, record_stack
 from flashsale.campaign.joining import CHUNK_BYTES
 from flashsale.campaign.merging import WholeStorm
@@ -233,7 +234,7 @@ class _RendezvousServer:
                 return UNAUTHORIZED
             try:
                 return await handler(request, tail)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise Refused(rejected(f"cannot be read: {error!r}"[:_SAID_MAX], 400)) from error
 
         return checked
@@ -319,7 +320,7 @@ class _RendezvousServer:
 
 
 async def _json(request: Request) -> Any:
-    return orjson.loads(await request.body())
+    return read_json(await request.body())
 
 
 def _plain(told: object) -> Response:

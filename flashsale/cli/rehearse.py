@@ -71,6 +71,14 @@ def command(
             rich_help_panel="System",
         ),
     ] = False,
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster",
+            help="The stack's ledger on a Redis Cluster, as `serve --cluster` has it.",
+            rich_help_panel="System",
+        ),
+    ] = False,
     durability: Durable = None,
     state_dir: Annotated[
         Path | None,
@@ -108,7 +116,11 @@ def command(
         csv=csv,
     )
     telemetry.silence()  # what a rebuild says is told as its fault's end
-    stack = {"HA": "1" if ha else "", "DURABILITY": durability or ""}
+    stack = {
+        "HA": "1" if ha else "",
+        "CLUSTER": "1" if cluster else "",
+        "DURABILITY": durability or "",
+    }
     request = RehearsalRequest(
         storm=storm,
         state_dir=state_dir,

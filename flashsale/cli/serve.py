@@ -20,16 +20,14 @@ from flashsale.cli.options import CacheUrl, Durable, LedgerUrl, MySQLUrl, StateD
 from flashsale.cli.terminal import console, tell
 from flashsale.doctor import findings
 from flashsale.doctor.machine import insist_on_descriptors
-from flashsale.errors import UsageError, one_line
-from flashsale.keys import SINGLE
+from flashsale.errors import one_line
 from flashsale.model import Durability
 from flashsale.observe.prometheus import PrivateObservers
-from flashsale.settings import LedgerSettings, check_environment
-from flashsale.stack.settings import ExternalStores, StackSettings
+from flashsale.settings import check_environment
+from flashsale.stack.settings import ExternalStores, StackSettings, stack_settings
 from flashsale.stack.stack import Stack
 from flashsale.stack.state import start_detached
 from flashsale.stack.supervisor import Supervisor
-from flashsale.store_urls import layout_of
 
 # The defaults are those of StackSettings; a test holds the two together.
 Port = Annotated[
@@ -94,33 +92,16 @@ def command(
         "workers": workers,
         "probe_interval_s": probe_interval,
         "durability": durability,
-        "cluster": cluster or LedgerSettings.load().layout == "cluster" or None,
+        "cluster": cluster or None,
         "ha": ha or None,
         "observe": observe or None,  # not given: as the environment says
     }
-    settings = StackSettings.load(**given)
     external = ExternalStores(ledger_url or None, cache_url or None, mysql_url or None)
-    _check_cluster(settings, external)
-    _see_to_replicas(settings, external)
+    settings = stack_settings(external, **given)
     if detach:
         _detach(state_dir, given, external)
     else:
         _serve(state_dir, settings, external)
-
-
-def _check_cluster(settings: StackSettings, external: ExternalStores) -> None:
-    """Raises UsageError for what a ledger on a cluster cannot be combined with."""
-    is_clustered = layout_of(external.ledger_url or "") is not SINGLE
-    if settings.cluster and external.ledger_url and not is_clustered:
-        raise UsageError("--cluster starts a ledger of its own; leave --ledger-url out")
-    if not (settings.cluster or is_clustered):
-        return
-    if settings.ha:
-        raise UsageError("--ha: a cluster has replicas of its own; leave out one of the two")
-    if settings.observe:
-        raise UsageError("--observe knows no ledger on a cluster yet; leave it out")
-    if any(link.endswith("->ledger") for link in settings.links):
-        raise UsageError("FLASHSALE_STACK_LINKS: a relay knows no ledger on a cluster yet")
 
 
 def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -> None:
@@ -130,18 +111,6 @@ def _serve(state_dir: Path, settings: StackSettings, external: ExternalStores) -
     with LiveWatcher() if sys.stdout.isatty() else PlainWatcher() as watcher:
         code = Supervisor(stack, watcher).run()
     raise typer.Exit(code)
-
-
-def _see_to_replicas(settings: StackSettings, external: ExternalStores) -> None:
-    """Raises UsageError for a choice that this stack cannot keep."""
-    if settings.ha and external.ledger_url:
-        raise UsageError("--ha: starts a ledger of its own; leave out --ledger-url")
-    replicated = settings.durability is Durability.REPLICATED
-    if replicated and not (settings.ha or settings.cluster or external.ledger_url):
-        raise UsageError(
-            "--durability replicated: the private ledger has no replica; add --ha or --cluster, or "
-            "name a ledger that has one with --ledger-url"
-        )
 
 
 def insist(stores: ExternalStores, durability: Durability = Durability.ALWAYS) -> None:

@@ -34,6 +34,7 @@ from flashsale.faults.controls import controls_named
 from flashsale.faults.seeds import Asked, markdown, table
 from flashsale.run.folder import folder_of_runs
 from flashsale.scenario.scenario import load_scenario
+from flashsale.stack.settings import ExternalStores, stack_settings
 
 _SEEDS = 10
 Kinds = Annotated[
@@ -76,6 +77,10 @@ def chaos(
     recover: Annotated[
         float, typer.Option(min=0.1, help="Seconds from healing to selling again.")
     ] = 10.0,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="With the ledger on a Redis Cluster that is replicated."),
+    ] = False,
     control: Controls = None,
     out: Annotated[
         Path | None,
@@ -88,6 +93,8 @@ def chaos(
     and the command that repeats it is printed.
     """
     loaded = load_scenario(scenario)
+    is_cluster = stack_settings(ExternalStores(), cluster=cluster or None).cluster
+    asked = Asked.of(fault or (), at_once, is_cluster=is_cluster)
     folder = folder_of_runs(out, "chaos")
     request = ChaosRequest(
         scenario=loaded,
@@ -96,7 +103,7 @@ def chaos(
         seeds=seeds or (None if minutes else _SEEDS),
         first=parse_first(first, datetime.now(UTC)),
         minutes=minutes,
-        asked=Asked.of(fault or (), at_once),
+        asked=asked,
         only_fault=only,
         recover_s=recover,
     )

@@ -6,8 +6,8 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -20,12 +20,17 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from flashsale.errors import FlashsaleError, UnreachableError
+from flashsale.keys import WHOLE, Lane
 from flashsale.scenario.fault import SALE
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.sentinels import client_url, follow
-from flashsale.stack.state import ChildState, StackState, check, read_state
+from flashsale.stack.cluster import await_whole, folder_of
+from flashsale.stack.state import ChildState, StackState, check, held, read_state
+from flashsale.storage.roles import Ledgers
+from flashsale.storage.topology import topology
 from flashsale.store_urls import (
     MySQLConnection,
+    layout_of,
     mysql_arguments,
     open_mysql,
     read_mysql_url,
@@ -40,6 +45,7 @@ WELL_WITHIN_S = 60.0
 
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 10.0
+_NODE = "redis-ledger"
 _PROCESS = {"mysql": "mariadb"}
 """What a stack calls its process of a role, where that is another name."""
 
@@ -58,13 +64,15 @@ class Rebuilt:
 @dataclass(frozen=True)
 class Site:
     """The stack that faults are made in, the vouchers on sale, and the folder of the run; how a
-    trouble on one of its links is begun and ended, and its ledger rebuilt."""
+    trouble on one of its links is begun and ended, and its ledger rebuilt. Where it `confirms`,
+    replicas of the ledger have what is acknowledged."""
 
     state_dir: Path
     vouchers: Sequence[int] = ()
     disturb: Disturb | None = None
     rebuild: Callable[[StackState, Path | None], Rebuilt] | None = None
     run: Path | None = None
+    confirms: bool = False
 
     @property
     def state(self) -> StackState:
@@ -82,15 +90,43 @@ class Site:
             raise UnreachableError(f"the stack has no process {name}")
         return found
 
+    @property
+    def nodes(self) -> Mapping[str, ChildState]:
+        """The nodes of the ledger's cluster by name; none where it is one server."""
+        state = self.state
+        if layout_of(state.ledger_url).is_whole:
+            return {}
+        return {it.name: it for it in state.children if it.kind == _NODE}
+
+    def masters(self) -> Mapping[Lane, str]:
+        """The node that has each lane of the ledger now; nothing where it is one server."""
+        named = {node.port: name for name, node in self.nodes.items()}
+        if not named:
+            return {}
+        url = self.state.ledger_url
+        known = topology(url)
+        known.doubt()
+        return {lane: named.get(known.place(lane)[1], "") for lane in layout_of(url).lanes}
+
+    def one(self, whom: str) -> str:
+        """The process that `whom` names now: `ledger` is the master of the first sale's lane."""
+        if whom != "ledger":
+            return whom
+        first = layout_of(self.state.ledger_url).of(next(iter(self.vouchers), 0))
+        return self.masters().get(first, whom)
+
     def names(self, whom: str) -> list[str]:
         """The processes that `whom` stands for: itself, or every one of its role."""
         if whom not in SALE:
-            return [whom]
+            return [self.one(whom)]
         return [child.name for child in self.state.children if child.kind == whom]
 
-    def redis(self, role: str, *, as_text: bool = True) -> "Redis":
-        """A client of the ledger or the cache, by a connection of its own."""
-        url = self.state.ledger_url if role == "ledger" else self.state.cache_url
+    def redis(self, name: str, *, as_text: bool = True) -> "Redis":
+        """A client of the cache, of the ledger or of a node of it, by a connection of its own."""
+        state = self.state
+        url = {"ledger": state.ledger_url, "cache": state.cache_url}.get(name)
+        if url is None:
+            url = self.child(name).url or ""
         place = read_redis_url(url)
         client = Redis.from_url(
             client_url(place, url),
@@ -101,6 +137,18 @@ class Site:
         )
         follow(client.connection_pool, place)
         return client
+
+    @contextmanager
+    def lanes(self, role: str) -> Iterator[Sequence[tuple[Lane, "Redis"]]]:
+        """Every lane of the ledger, each with a client of its master; the cache is a whole."""
+        url = self.state.ledger_url
+        with ExitStack() as closing:
+            if role != "ledger" or layout_of(url).is_whole:
+                yield [(WHOLE, closing.enter_context(self.redis(role, as_text=False)))]
+                return
+            ledgers = Ledgers.at(url, timeout_s=_CALL_TIMEOUT_S)
+            closing.callback(ledgers.close)
+            yield list(zip(ledgers.layout.lanes, ledgers.clients, strict=True))
 
     def mysql(self) -> MySQLConnection:
         """A connection to the database."""
@@ -127,25 +175,32 @@ class Site:
                     raise
                 time.sleep(_POLL_S)
 
-    @contextmanager
-    def supervisor_held(self) -> Iterator[None]:
-        """Let nothing be started again inside the block: its files are to be changed first."""
-        pid = self.state.pid
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+    def held(self, *names: str) -> AbstractContextManager[None]:
+        """Let none of these be started again inside the block: what it left is to be changed."""
+        return held(self.state_dir, names)
 
-    def _await(self, name: str, is_there: Callable[[ChildState], bool]) -> None:
+    def await_whole(self) -> None:
+        """Wait until a ledger on a cluster is whole: each lane has its master, and that a replica
+        which has all of it."""
+        if nodes := self.nodes:
+            await_whole([node.url or "" for node in nodes.values()], WELL_WITHIN_S)
+
+    def until(self, is_done: Callable[[], bool], otherwise: str) -> None:
+        """Wait until it is done; what is away meanwhile may come. Raises UnreachableError."""
         deadline_s = time.monotonic() + WELL_WITHIN_S
         while time.monotonic() < deadline_s:
-            with suppress(UnreachableError):
-                child, state = self.child(name), self.state
-                if is_there(child) and check(state).answers.get(child.name):
+            with suppress(UnreachableError, RedisError):
+                if is_done():
                     return
             time.sleep(_POLL_S)
-        raise UnreachableError(f"{name} did not answer again within {WELL_WITHIN_S:g} s")
+        raise UnreachableError(f"{otherwise} within {WELL_WITHIN_S:g} s")
+
+    def _await(self, name: str, is_there: Callable[[ChildState], bool]) -> None:
+        def answers() -> bool:
+            child, state = self.child(name), self.state
+            return is_there(child) and bool(check(state).answers.get(child.name))
+
+        self.until(answers, f"{name} did not answer again")
 
 
 class Fault(ABC):
@@ -161,6 +216,8 @@ class Fault(ABC):
     """Acknowledged orders that nothing brings back."""
     behind_s: tuple[float, float] | None = None
     """From when until when the ledger was behind, and had to sell nothing; monotonic."""
+    masters: Mapping[Lane, str] = {}
+    """Of a fault of a ledger on a cluster: who had each lane before it."""
 
     def __init__(self, planned: Planned) -> None:
         self.planned = planned
@@ -175,6 +232,11 @@ class Fault(ABC):
     def prepare(self, site: Site) -> None:  # noqa: B027 - most need nothing
         """The storm begins: look at what has to be known before."""
 
+    def look(self, site: Site) -> None:
+        """See who has which lane, before it is made."""
+        if self.planned.is_of_ledger:
+            self.masters = site.masters()
+
     @abstractmethod
     def do(self, site: Site) -> None:
         """Make it."""
@@ -183,13 +245,39 @@ class Fault(ABC):
     def heal(self, site: Site) -> None:
         """End it, and wait until it is over."""
 
+    def settle(self, site: Site) -> None:
+        """It is healed: wait until a ledger on a cluster is whole. Where another master took over
+        that nobody had asked whether it has what was acknowledged, the ledger is rebuilt."""
+        if not self.masters:
+            return
+        site.await_whole()
+        now = site.masters()
+        moved = {was: now[lane] for lane, was in self.masters.items() if now[lane] != was}
+        if moved:
+            self.tell(", ".join(f"{name} took over from {was}" for was, name in moved.items()))
+        if moved and not site.confirms and self.behind_s is None:
+            self.rebuild_ledger(site, None)
+
+    def tell(self, line: str) -> None:
+        """Something more of what it came to."""
+        self.found = "; ".join(filter(None, (self.found, line)))
+
     def rebuild_ledger(self, site: Site, since_s: float | None) -> None:
         """Heal a ledger that has been behind since then; None where it may have sold meanwhile."""
+        site.await_whole()
         until_s = time.monotonic()
         rebuilt = site.rebuilt()
-        self.found, self.gone = rebuilt.told, rebuilt.gone
+        self.tell(rebuilt.told)
+        self.gone = rebuilt.gone
         if since_s is not None:
             self.behind_s = since_s, until_s
+
+
+def data_of(name: str) -> str:
+    """The folder of what a process of this name keeps, below that of its stack. Pure."""
+    if name.startswith("ledger-"):
+        return f"ledger/{folder_of(name)}"
+    return {"mysql": "mariadb/data"}.get(name, name)
 
 
 def signal_all(pid: int, number: signal.Signals) -> None:

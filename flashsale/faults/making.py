@@ -10,6 +10,8 @@ from flashsale.errors import UsageError
 from flashsale.faults.fault import TROUBLES, Fault, Site
 from flashsale.faults.outside import (
     SHORT_LEASES,
+    CutReplica,
+    FailOver,
     Kill,
     MemoryLimit,
     OlderCopy,
@@ -40,7 +42,7 @@ from flashsale.faults.stores import (
     WrongType,
 )
 from flashsale.run.parts import FaultRecord
-from flashsale.scenario.fault import KINDS, role_of
+from flashsale.scenario.fault import KINDS, Processes, role_of, trouble_with
 from flashsale.scenario.fault import Fault as Planned
 
 _OF_PROCESSES_AND_STORES: dict[str, type[Fault]] = {
@@ -55,6 +57,8 @@ _OF_PROCESSES_AND_STORES: dict[str, type[Fault]] = {
     "disk_full": DiskFull,
     "clock": ShiftedClock,
     "older_copy": OlderCopy,
+    "fail_over": FailOver,
+    "cut_replica": CutReplica,
     "kill_connections": KillConnections,
     "pause_clients": PauseClients,
     "out_of_memory": OutOfMemory,
@@ -74,26 +78,36 @@ MAKERS: dict[str, type[Fault]] = {
 """Every `what` of a scenario, and who makes it."""
 
 
-def ensure_possible(faults: Sequence[Planned], replicas: int, workers: int) -> None:
-    """See that a stack of so many processes has whom these faults befall, and this machine what
-    they need. Raises UsageError."""
+def ensure_possible(faults: Sequence[Planned], processes: Processes) -> None:
+    """See that a stack of these processes has whom these faults befall, and this machine what they
+    need. Raises UsageError."""
     ensure_compiler(faults)
-    counts = {"r": ("replica", replicas, "FLASHSALE_STACK_REPLICAS")}
-    counts["c"] = ("worker", workers, "FLASHSALE_STACK_WORKERS")
     for fault in faults:
-        place = fault.place
-        for name in filter(None, (place.client, place.server)):
-            role, most, variable = counts.get(name[0], ("", 0, ""))
-            if role and role_of(name) == role and name != role and int(name[1:]) > most:
-                raise UsageError(
-                    f"fault.whom: found {fault.whom!r}, but the stack has {most} "
-                    f"{role}{'s' * (most != 1)}; set {variable}={name[1:]}, or name another"
-                )
-        if fault.what == "pause_past_lease" and workers < 2 and fault.whom != "worker":
+        for name in filter(None, (fault.place.client, fault.place.server)):
+            _ensure_there(fault, name, processes)
+        if fault.what == "pause_past_lease" and processes.workers < 2 and fault.whom != "worker":
             raise UsageError(
                 "fault.what: 'pause_past_lease' needs another worker to take over; set "
                 "FLASHSALE_STACK_WORKERS=2"
             )
+        if trouble := trouble_with(fault.what, str(fault.place), is_cluster=bool(processes.nodes)):
+            raise UsageError(f"fault.what: {trouble}")
+
+
+def _ensure_there(fault: Planned, name: str, processes: Processes) -> None:
+    role = role_of(name)
+    known = processes.of(role)
+    if name == role or name in known:
+        return
+    found = f"fault.whom: found {fault.whom!r}, but the stack"
+    if role == "ledger":
+        cure = f"name one of {', '.join(known)}" if processes.nodes else "add --cluster"
+        raise UsageError(f"{found}'s ledger has no such node; {cure}, or name 'ledger'")
+    most = len(known)
+    variable = f"FLASHSALE_STACK_{role.upper()}S"
+    raise UsageError(
+        f"{found} has {most} {role}{'s' * (most != 1)}; set {variable}={name[1:]}, or name another"
+    )
 
 
 class Making:
@@ -160,11 +174,13 @@ class Making:
                 return
             self._note(number, done_ms=self._elapsed_ms())
             self._say(f"fault: {fault.describe()}")
+            fault.look(self._site)
             try:
                 fault.do(self._site)
                 self._cut_short.wait(planned.for_s)
             finally:
                 fault.heal(self._site)
+            fault.settle(self._site)
             self._note(
                 number,
                 healed_ms=self._elapsed_ms(),

@@ -20,10 +20,10 @@ import orjson
 import psutil
 
 from flashsale.errors import UnreachableError
-from flashsale.faults.fault import Fault, Site, end_of, signal_all
+from flashsale.faults.fault import Fault, Site, data_of, end_of, signal_all
 from flashsale.faults.relay import Trouble, message
 from flashsale.scenario.fault import Fault as Planned
-from flashsale.scenario.fault import role_of
+from flashsale.scenario.fault import Processes, role_of
 from flashsale.settings import WorkerSettings
 from flashsale.stack.process import start_tethered
 
@@ -49,6 +49,52 @@ class Kill(Fault):
     def heal(self, site: Site) -> None:
         for name, pid in self.ended.items():
             site.await_reborn(name, pid)
+
+
+class FailOver(Kill):
+    """Killed, and kept away until another node has its lanes."""
+
+    def do(self, site: Site) -> None:
+        (name,) = site.names(self.planned.whom)
+        if name not in self.masters.values():
+            raise UnreachableError(f"{name} has no lane now, so nothing takes over from it")
+        with site.held(name):
+            super().do(site)
+            site.until(
+                lambda: name not in site.masters().values(), f"nothing took over from {name}"
+            )
+
+
+class CutReplica(Fault):
+    """Its replicas are not let in again, so that they hear no more of it; it sells on."""
+
+    def __init__(self, planned: Planned) -> None:
+        super().__init__(planned)
+        self._cut: dict[str, str] = {}
+
+    def do(self, site: Site) -> None:
+        (name,) = site.names(self.planned.whom)
+        port = site.child(name).port
+        for node in site.nodes:
+            with site.redis(node) as client:
+                if client.info("replication").get("master_port") == port:
+                    self._cut[node] = str(client.config_get("masterauth")["masterauth"])
+                    client.config_set("masterauth", f"{self._cut[node]}-no-more")
+        if not self._cut:
+            raise UnreachableError(f"{name} has no replica now")
+        self.tell(f"{' and '.join(self._cut)} heard no more of {name}")
+        with site.redis(name) as client:
+            client.client_kill_filter(_type="replica")
+
+    def heal(self, site: Site) -> None:
+        for node, word in self._cut.items():
+            site.await_well(node)
+            with site.redis(node) as client:
+                client.config_set("masterauth", word)
+
+    def settle(self, site: Site) -> None:
+        """No master moves by this."""
+        site.await_whole()
 
 
 class Restart(Kill):
@@ -122,33 +168,45 @@ _AOF = "appendonlydir"
 
 
 class OlderCopy(Fault):
-    """The ledger begun again from files that are as old as the storm.
+    """The ledger begun again from files that are as old as the storm, on a cluster each node.
 
     A copy of an append-only file that is being written is one that was cut somewhere: Redis loads
     it up to the last whole command.
     """
 
-    _pid = 0
-    _since_s = 0.0
+    def __init__(self, planned: Planned) -> None:
+        super().__init__(planned)
+        self._pids: dict[str, int] = {}
+        self._since_s = 0.0
 
     def prepare(self, site: Site) -> None:
-        self._copy = site.state_dir / "ledger-older"
-        shutil.copytree(site.state_dir / "ledger" / _AOF, self._copy / _AOF)
+        self._older = {
+            name: site.state_dir / "older" / name for name in site.nodes or (self.planned.whom,)
+        }
+        for name, copy in self._older.items():
+            shutil.copytree(_files_of(site, name), copy)
 
     def do(self, site: Site) -> None:
-        self._pid = site.child("ledger").pid
-        with site.supervisor_held():
-            signal_all(self._pid, signal.SIGKILL)
-            end_of(self._pid)
+        self._pids = {name: site.child(name).pid for name in self._older}
+        with site.held(*self._older):
+            for pid in self._pids.values():
+                signal_all(pid, signal.SIGKILL)
+            for pid in self._pids.values():
+                end_of(pid)
             self._since_s = time.monotonic()
-            now = site.state_dir / "ledger" / _AOF
-            shutil.rmtree(now)
-            shutil.copytree(self._copy / _AOF, now)
+            for name, copy in self._older.items():
+                shutil.rmtree(_files_of(site, name))
+                shutil.copytree(copy, _files_of(site, name))
 
     def heal(self, site: Site) -> None:
-        if self._pid:
-            site.await_reborn("ledger", self._pid)
+        for name, pid in self._pids.items():
+            site.await_reborn(name, pid)
+        if self._pids:
             self.rebuild_ledger(site, self._since_s)
+
+
+def _files_of(site: Site, name: str) -> Path:
+    return site.state_dir / data_of(name) / _AOF
 
 
 # Links -------------------------------------------------------------------------------------------
@@ -157,19 +215,15 @@ _NUMBERS = count(1)
 _END_S = 5.0
 
 
-def links_of(faults: Sequence[Planned], replicas: int, workers: int) -> list[str]:
-    """The links that these faults are on, each as `r1->ledger`, for a stack of so many processes.
+def links_of(faults: Sequence[Planned], processes: Processes) -> list[str]:
+    """The links that these faults are on, each as `r1->ledger`, for a stack of these processes.
     Pure."""
-    every = {
-        "replica": [f"r{n + 1}" for n in range(replicas)],
-        "worker": [f"c{n + 1}" for n in range(workers)],
-    }
     found: dict[str, None] = {}
     for fault in faults:
         place = fault.place
         if place.server is not None:
-            for client in every.get(place.client, [place.client]):
-                for server in every.get(place.server, [place.server]):
+            for client in processes.of(place.client):
+                for server in processes.of(place.server):
                     found[f"{client}->{server}"] = None
     return list(found)
 

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from flashsale.errors import ExitCode, UsageError, worst
-from flashsale.scenario.fault import KINDS, role_of
+from flashsale.scenario.fault import KINDS, role_of, trouble_with
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.table import suggestion
 
@@ -57,17 +57,28 @@ _ON_REQUEST: dict[str, Sequence[str]] = {"poison": ("ledger",)}
 """What is made only where it is asked for by name: it leaves dead letters, which `verify` finds."""
 
 
+_ON_CLUSTER: dict[str, Sequence[str]] = {
+    "kill": ("ledger-5",),
+    "stop": ("ledger-5",),
+    "fail_over": ("ledger",),
+    "cut_replica": ("ledger",),
+}
+"""What is drawn of a ledger on a cluster in addition: `ledger-5` begins as the replica of
+voucher 1's master."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What chaos is to draw from: `only` some kinds, or all but those `left_out`; so many at once,
-    or one or two."""
+    or one or two. `is_cluster`: of those that befall a stack whose ledger is on a cluster."""
 
     only: Sequence[str] = ()
     at_once: int | None = None
     left_out: Sequence[str] = ()
+    is_cluster: bool = False
 
     @classmethod
-    def of(cls, only: Sequence[str], at_once: int | None) -> "Asked":
+    def of(cls, only: Sequence[str], at_once: int | None, *, is_cluster: bool = False) -> "Asked":
         """Raises UsageError for a kind that there is not."""
         for what in only:
             if what not in KINDS:
@@ -75,7 +86,11 @@ class Asked:
                     f"--fault: found {what!r}{suggestion(what, list(KINDS))}; "
                     f"expected one of {', '.join(KINDS)}"
                 )
-        return cls(tuple(only), at_once)
+        asked = cls(tuple(only), at_once, is_cluster=is_cluster)
+        for what in only:
+            if not replace(asked, only=[what]).catalogue():
+                raise UsageError(f"--fault: {trouble_with(what, 'ledger', is_cluster=is_cluster)}")
+        return asked
 
     def without_compiler(self) -> "Asked":
         """The same without those that a machine without a C compiler cannot make."""
@@ -83,11 +98,16 @@ class Asked:
 
     def catalogue(self) -> list[tuple[str, str]]:
         """Every pair of what and whom that can be drawn, in a fixed order."""
-        if not self.only:
-            drawn = ((what, whom) for what, whom in _WHOM.items() if what not in self.left_out)
-            return [(what, one) for what, whom in drawn for one in whom]
-        asked = {what: (*_WHOM.get(what, ()), *_ON_REQUEST.get(what, ())) for what in self.only}
-        return [(what, one) for what, whom in asked.items() for one in whom]
+        more = _ON_CLUSTER if self.is_cluster else {}
+        whom = {what: (*_WHOM.get(what, ()), *more.get(what, ())) for what in (*_WHOM, *more)}
+        if self.only:
+            whom = {what: (*whom.get(what, ()), *_ON_REQUEST.get(what, ())) for what in self.only}
+        return [
+            (what, one)
+            for what, some in whom.items()
+            for one in some
+            if what not in self.left_out and not trouble_with(what, one, is_cluster=self.is_cluster)
+        ]
 
 
 EVERYTHING = Asked()

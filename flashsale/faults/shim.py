@@ -17,16 +17,17 @@ from pathlib import Path
 import orjson
 
 from flashsale.errors import UsageError
-from flashsale.faults.fault import Fault, Site, end_of, signal_all
+from flashsale.faults.fault import Fault, Site, data_of, end_of, signal_all
 from flashsale.files import private_folder
 from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.fault import Processes, role_of
 
 _SOURCE = Path(__file__).with_name("shim.c")
 _COMPILERS = ("cc", "gcc", "clang")
 _COMPILED_WITHIN_S = 60
 _FOLDER = "shim"  # in the state folder of a stack
-_DATA = {"ledger": "ledger", "mysql": "mariadb/data"}
-"""Whose files are watched, below the state folder."""
+_WATCHED = ("ledger", "mysql")
+"""Whose files are watched."""
 
 
 def needs_shim(faults: Sequence[Planned]) -> bool:
@@ -50,9 +51,7 @@ def ensure_compiler(faults: Sequence[Planned]) -> None:
             )
 
 
-def install(
-    state_dir: Path, faults: Sequence[Planned], replicas: int, workers: int
-) -> dict[str, str]:
+def install(state_dir: Path, faults: Sequence[Planned], processes: Processes) -> dict[str, str]:
     """Compile the library into the state folder of a stack to be, with a control file for every
     process that `faults` need it in; what the stack's environment has to say of that.
 
@@ -68,9 +67,10 @@ def install(
     library = folder / "shim.so"
     _compile(library)
     shims = {}
-    for name in _befallen(faults, replicas, workers):
-        cuts = any(f.what == "power_cut" and f.whom.strip() == name for f in faults)
-        watched = state_dir.resolve() / _DATA[name] if name in _DATA else None
+    for name, some in _befallen(faults, processes).items():
+        cuts = any(fault.what == "power_cut" for fault in some)
+        is_watched = role_of(name) in _WATCHED
+        watched = state_dir.resolve() / data_of(name) if is_watched else None
         shims[_process(name)] = str(Control.made(state_dir, name, watched, keeps_undo=cuts).path)
     return {
         "FLASHSALE_STACK_SHIM": str(library),
@@ -78,13 +78,14 @@ def install(
     }
 
 
-def _befallen(faults: Sequence[Planned], replicas: int, workers: int) -> Iterator[str]:
-    every = {
-        "replica": [f"r{n + 1}" for n in range(replicas)],
-        "worker": [f"c{n + 1}" for n in range(workers)],
-    }
-    names = (every.get(f.whom.strip(), [f.whom.strip()]) for f in faults if f.kind.needs_compiler)
-    yield from dict.fromkeys(name for some in names for name in some)
+def _befallen(faults: Sequence[Planned], processes: Processes) -> dict[str, list[Planned]]:
+    """Every process that may need it, with its faults."""
+    found: dict[str, list[Planned]] = {}
+    for fault in faults:
+        if fault.kind.needs_compiler:
+            for name in processes.of(fault.whom.strip()):
+                found.setdefault(name, []).append(fault)
+    return found
 
 
 def _process(name: str) -> str:
@@ -214,43 +215,44 @@ class PowerCut(Fault):
     some of what was not fsynced, torn or in another order.
     """
 
+    _name = ""
     _pid = 0
     _may_lose = False
 
     def do(self, site: Site) -> None:
-        whom = self.planned.whom.strip()
-        site.await_well(whom)  # an earlier one may just be over
-        if whom == "ledger":
-            with site.redis(whom) as ledger:
+        self._name = site.one(self.planned.whom.strip())
+        site.await_well(self._name)  # an earlier one may just be over
+        if self.planned.is_of_ledger:
+            with site.redis(self._name) as ledger:
                 self._may_lose = ledger.config_get("appendfsync")["appendfsync"] != "always"
-        pid = self._pid = site.child(whom).pid
-        with site.supervisor_held():
+        pid = self._pid = site.child(self._name).pid
+        with site.held(self._name):
             signal_all(pid, signal.SIGKILL)
             end_of(pid)
-            writes, files = Control.of(site, whom).cut_back()
-        self.found = f"{writes:,} writes to {files:,} files had not been fsynced"
+            writes, files = Control.of(site, self._name).cut_back()
+        self.tell(f"{writes:,} writes to {files:,} files had not been fsynced")
 
     def heal(self, site: Site) -> None:
         if not self._pid:
             return
-        site.await_reborn(self.planned.whom.strip(), self._pid)
+        site.await_reborn(self._name, self._pid)
         if self._may_lose:
-            cut = self.found
             self.rebuild_ledger(site, None)  # MySQL may not have known of what is lost
-            self.found = f"{cut}; {self.found}"
 
 
 class _Told(Fault):
     """Something that the library does from the moment that it is told to."""
 
     setting = ""
+    _names: Sequence[str] = ()
 
     def do(self, site: Site) -> None:
+        self._names = site.names(self.planned.whom.strip())
         self._tell(site, self.value())
 
     def heal(self, site: Site) -> None:
         self._tell(site, 0)
-        for name in site.names(self.planned.whom.strip()):
+        for name in self._names:
             site.await_well(name)
 
     def value(self) -> int:
@@ -258,7 +260,7 @@ class _Told(Fault):
         raise NotImplementedError
 
     def _tell(self, site: Site, value: int) -> None:
-        for name in site.names(self.planned.whom.strip()):
+        for name in self._names:
             Control.of(site, name).set(self.setting, value)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from flashsale.asking import UnansweredError, ask_once
 from flashsale.errors import UnreachableError
 from flashsale.files import resource, write_private
@@ -16,7 +18,8 @@ from flashsale.stack import binaries, probe
 from flashsale.stack.process import CommandLine
 from flashsale.stack.service import Service
 from flashsale.stack.stack import Observed
-from flashsale.store_urls import read_mysql_url, read_redis_url, server_url
+from flashsale.storage.topology import topology
+from flashsale.store_urls import layout_of, of_node, read_mysql_url, read_redis_url, server_url
 
 _MYSQL_FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 
@@ -32,6 +35,18 @@ class Export:
     arguments: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     file: tuple[str, str] | None = None  # name and text, written beside it for this user alone
+
+
+def ledger_exports(url: str, servers: Mapping[str, str]) -> Sequence[Export]:
+    """Of each server of the ledger at `url`: those of a private one by name, the nodes of somebody
+    else's cluster by place, as they are now. Raises UnreachableError where none answers."""
+    if not servers and not layout_of(url).is_whole:
+        try:
+            places = topology(url).nodes()
+        except RedisError as error:
+            raise UnreachableError(f"the ledger cannot be observed: {error}") from None
+        servers = {f"ledger-{host}:{port}": of_node(url, (host, port)) for host, port in places}
+    return [redis_export(name, its) for name, its in (servers or {"ledger": url}).items()]
 
 
 def redis_export(role: str, url: str) -> Export:
@@ -229,7 +244,7 @@ class PrivateObservers:
         """Exporters first, then Prometheus, which finds everybody at home."""
         urls, folder = observed.store_urls, observed.folder
         exports = (
-            redis_export("ledger", urls["FLASHSALE_LEDGER_URL"]),
+            *ledger_exports(urls["FLASHSALE_LEDGER_URL"], observed.ledgers),
             redis_export("cache", urls["FLASHSALE_CACHE_URL"]),
             mysql_export(urls["FLASHSALE_MYSQL_URL"]),
             nginx_export(observed.nginx_status_url),

@@ -14,7 +14,8 @@ from flashsale.scenario.table import Table, shown, suggestion
 STORES, SALE = ("ledger", "cache", "mysql"), ("replica", "worker")
 ROLES = (*STORES, *SALE, "nginx")
 """What a process of a stack can be. `r1`, `r2`, … is one of the replicas, `c1`, … of the workers;
-`replica` and `worker` are all of them."""
+`replica` and `worker` are all of them. Of a ledger on a cluster `ledger-1`, `ledger-2`, … is one of
+the nodes, and `ledger` the one that is the master of the first sale when it befalls it."""
 
 LINKS = frozenset(
     {
@@ -25,7 +26,7 @@ LINKS = frozenset(
 )
 """Who speaks to whom."""
 
-_ONE = re.compile(r"(r|c)[1-9][0-9]?")
+_ONE = re.compile(r"(r|c|ledger-)[1-9][0-9]?")
 _ARROW = re.compile(r"\s*(?:->|→)\s*")
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s|m)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -40,7 +41,9 @@ class Kind:
 
     `whom` are the roles that it can befall, none for a fault of a link. `lasts` says whether it
     has a `for`. `breaks` are rules of `verify` that the system does not promise to keep under it.
-    One that `needs_compiler` is made by a library that is compiled where it is used.
+    One that `needs_compiler` is made by a library that is compiled where it is used. One of `data`
+    befalls all of a ledger, on a cluster each node or lane of it. `needs_nodes` is of a cluster
+    alone.
     """
 
     meaning: str
@@ -49,6 +52,8 @@ class Kind:
     options: tuple[str, ...] = ()
     breaks: tuple[str, ...] = ()
     needs_compiler: bool = False
+    of_data: bool = False
+    needs_nodes: bool = False
 
     @property
     def is_of_links(self) -> bool:
@@ -94,6 +99,17 @@ KINDS: Mapping[str, Kind] = {
         ("ledger",),
         "may",
         breaks=_FORGOTTEN,
+        of_data=True,
+    ),
+    # nodes of a cluster
+    "fail_over": Kind(
+        "killed, and kept away until its replica has taken its place",
+        ("ledger",),
+        "never",
+        needs_nodes=True,
+    ),
+    "cut_replica": Kind(
+        "its replica hears no more of it, and is not let in again", ("ledger",), needs_nodes=True
     ),
     # links
     "latency": Kind("every byte comes later", options=("latency_ms", "jitter_ms")),
@@ -113,25 +129,36 @@ KINDS: Mapping[str, Kind] = {
     "out_of_memory": Kind("the server takes no writes for want of memory", ("ledger", "cache")),
     "read_only": Kind("the server takes no writes: it says that it is a replica", STORES),
     "lock_rows": Kind("another transaction holds every sale's row", ("mysql",)),
-    "drop_group": Kind("the workers' consumer group is destroyed", ("ledger",), "never"),
-    "wrong_type": Kind("the stream's key holds a text", ("ledger",)),
+    "drop_group": Kind(
+        "the workers' consumer group is destroyed", ("ledger",), "never", of_data=True
+    ),
+    "wrong_type": Kind("the stream's key holds a text", ("ledger",), of_data=True),
     "flush": Kind(
         "every key is deleted; the ledger is rebuilt in the end",
         ("cache", "ledger"),
         "may",
         breaks=_FORGOTTEN,
+        of_data=True,
     ),
     "trim": Kind(
-        "the stream is emptied, also of what is unread; rebuilt in the end", ("ledger",), "may"
+        "the stream is emptied, also of what is unread; rebuilt in the end",
+        ("ledger",),
+        "may",
+        of_data=True,
     ),
     "delete": Kind(
-        "a key of every sale is deleted; rebuilt in the end", ("ledger",), "may", ("key",)
+        "a key of every sale is deleted; rebuilt in the end",
+        ("ledger",),
+        "may",
+        ("key",),
+        of_data=True,
     ),
     "poison": Kind(
         "entries that are no orders come into the stream",
         ("ledger",),
         "never",
         breaks=("queue_empty",),
+        of_data=True,
     ),
 }
 
@@ -206,7 +233,13 @@ class Fault(Table):
     @property
     def expects(self) -> frozenset[str]:
         """Rules that are not promised under it: those of the ledger for faults of the ledger."""
-        return frozenset(self.kind.breaks if self.whom.strip() == "ledger" else ())
+        return frozenset(self.kind.breaks if self.is_of_ledger else ())
+
+    @property
+    def is_of_ledger(self) -> bool:
+        """Whether it befalls the ledger, or a node of it, and no link."""
+        place = self.place
+        return place.server is None and role_of(place.client) == "ledger"
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
@@ -239,6 +272,11 @@ class Fault(Table):
                     f"fault.whom: found {shown(self.whom)}, expected for {self.what!r} one of "
                     f"{_named(kind.whom)}"
                 )
+            if kind.of_data and place.client not in kind.whom:
+                raise ValueError(
+                    f"fault.whom: found {shown(self.whom)}; {self.what!r} befalls all of the "
+                    "ledger: name 'ledger'"
+                )
         elif not kind.is_of_links:
             raise ValueError(
                 f"fault.whom: found {shown(self.whom)}, a link; {self.what!r} befalls one of "
@@ -262,7 +300,43 @@ def role_of(name: str) -> str:
     if name == "storm" or name in ROLES:
         return name
     match = _ONE.fullmatch(name)
-    return name if match is None else {"r": "replica", "c": "worker"}[match[1]]
+    return name if match is None else _ROLE[match[1]]
+
+
+def trouble_with(what: str, whom: str, *, is_cluster: bool) -> str:
+    """Why a fault of this kind cannot befall `whom` where the ledger is on a cluster, or where it
+    is one server, and what to do; "" where it can. Pure."""
+    kind = KINDS[what]
+    if kind.needs_nodes and not is_cluster:
+        return f"{what!r} is of a ledger whose nodes take over from one another; add --cluster"
+    if is_cluster and what == "read_only" and role_of(whom) == "ledger":
+        return (
+            f"{what!r} makes a replica by REPLICAOF, which a cluster's nodes do not take; "
+            "'out_of_memory' refuses writes, too"
+        )
+    return ""
+
+
+_ROLE = {"r": "replica", "c": "worker", "ledger-": "ledger"}
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a stack: so many replicas and workers, and the `nodes` of its ledger where
+    that is on a cluster."""
+
+    replicas: int
+    workers: int
+    nodes: tuple[str, ...] = ()
+
+    def of(self, whom: str) -> tuple[str, ...]:
+        """Those that `whom` can stand for: every one of its role, or the one of its name. Pure."""
+        many = {
+            "replica": tuple(f"r{n + 1}" for n in range(self.replicas)),
+            "worker": tuple(f"c{n + 1}" for n in range(self.workers)),
+            "ledger": self.nodes,
+        }
+        return many.get(whom) or (whom,)
 
 
 def _seconds(field: str, text: str) -> float:

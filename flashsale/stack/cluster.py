@@ -2,12 +2,14 @@
 loopback and passwords. What a cluster of several machines has in addition is their network.
 """
 
+import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -16,11 +18,15 @@ from redis.retry import Retry
 
 from flashsale.errors import UnreachableError
 from flashsale.model import Durability
-from flashsale.stack.port import Port
+from flashsale.stack.port import LOOPBACK, Port
 from flashsale.stack.redis import ClusterPart, RedisRole, RedisServer
 from flashsale.stack.service import Account
+from flashsale.stack.settings import StackSettings
+from flashsale.store_urls import at_port
 
 MASTERS = 3
+NODES = tuple(f"ledger-{number}" for number in range(1, 2 * MASTERS + 1))
+"""The nodes of a stack's: the masters first, then a replica of each."""
 _SLOTS = 16_384
 _PATIENCE_S = 30.0
 _POLL_S = 0.05
@@ -51,16 +57,26 @@ class LedgerCluster:
         self.nodes = [
             RedisServer(
                 RedisRole.LEDGER,
-                directory / f"node-{number}",
-                name=f"ledger-{number}",
+                directory / folder_of(name),
+                name=name,
                 port=Port.free(),
-                log=log(f"ledger-{number}"),
+                log=log(name),
                 memory_mb=memory_mb,
                 durability=durability,
                 cluster=ClusterPart(Port.free(), passwords),
             )
-            for number in range(1, masters + replicas + 1)
+            for name in NODES[: masters + replicas]
         ]
+
+    @classmethod
+    def of(cls, state_dir: Path, settings: StackSettings, log: Callable[[str], Path]) -> Self:
+        """The one of a stack."""
+        return cls(
+            state_dir / RedisRole.LEDGER,
+            log,
+            memory_mb=settings.ledger_memory_mb,
+            durability=settings.durability,
+        )
 
     def __repr__(self) -> str:
         return f"LedgerCluster({self.nodes!r})"
@@ -73,7 +89,7 @@ class LedgerCluster:
     def form(self) -> None:
         """Let the nodes know one another, divide the slots where nobody has any yet, and wait until
         every slot is served and every copy is up to date. Raises UnreachableError."""
-        clients = [_client(node) for node in self.nodes]
+        clients = [_client(node.url) for node in self.nodes]
         try:
             self._introduce(clients)
             if _told(clients[0], "cluster_slots_assigned") == "0":
@@ -116,9 +132,49 @@ class LedgerCluster:
             _ask(client, "REPLICATE", ids[number % self._masters])
 
 
-def _client(node: RedisServer) -> Redis:
+def by_relays(
+    url: str, nodes: Sequence[RedisServer], client: str, links: Mapping[str, int]
+) -> dict[str, str]:
+    """What a process named `client` is told of the cluster at `url`, whose first node that names:
+    the relay's port of each node to which one of the `links` leads from it. Pure."""
+    ports = {node.port: links.get(f"{client}->{node.name}") for node in nodes}
+    relays = {f"{at.host}:{at.number}": f"{LOOPBACK}:{port}" for at, port in ports.items() if port}
+    if not relays:
+        return {}
+    first = ports[nodes[0].port]
+    return {
+        "FLASHSALE_LEDGER_URL": at_port(url, first) if first else url,
+        "FLASHSALE_LEDGER_ADDRESSES": json.dumps(relays),
+    }
+
+
+def folder_of(name: str) -> str:
+    """Where a node of this name keeps its data, below the cluster's own folder. Pure."""
+    return name.replace("ledger", "node")
+
+
+def await_whole(urls: Sequence[str], patience_s: float = _PATIENCE_S) -> None:
+    """Wait until the nodes at `urls`, half of them masters, serve every slot, and each of the
+    others has what its master has. Raises UnreachableError."""
+    with ExitStack() as open_clients:
+        clients = [open_clients.enter_context(_client(url)) for url in urls]
+
+        def is_done() -> bool:
+            with suppress(RedisError):  # one of them has yet to come back
+                roles = [client.info("replication")["role"] for client in clients]
+                return (
+                    roles.count("master") * 2 == len(roles)
+                    and all(map(_is_whole, clients))
+                    and all(map(_follows, clients))
+                )
+            return False
+
+        _wait("become whole again", is_done, patience_s)
+
+
+def _client(url: str) -> Redis:
     return Redis.from_url(
-        node.url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=_CALL_TIMEOUT_S
+        url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=_CALL_TIMEOUT_S
     )
 
 
@@ -146,11 +202,11 @@ def _follows(client: Redis) -> bool:
     return bool(found["role"] == "master" or found["master_link_status"] == "up")
 
 
-def _wait(what: str, is_done: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + _PATIENCE_S
+def _wait(what: str, is_done: Callable[[], bool], patience_s: float = _PATIENCE_S) -> None:
+    until_s = time.monotonic() + patience_s
     while not is_done():
         if time.monotonic() > until_s:
             raise UnreachableError(
-                f"the nodes of the ledger's cluster did not {what} within {_PATIENCE_S:g} s"
+                f"the nodes of the ledger's cluster did not {what} within {patience_s:g} s"
             )
         time.sleep(_POLL_S)

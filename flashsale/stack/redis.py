@@ -36,7 +36,7 @@ _SELLS = (
 empties no store, lists no keys of others, and neither reads nor changes a server's settings."""
 
 _IN_CLUSTER = "+command +cluster|slots"
-"""On a cluster they ask who has which slots, in addition."""
+"""On a cluster they ask who has which slots, in addition; who counts, how the cluster is."""
 
 _WORKS = f"{_SELLS} +config|get"
 """A worker tells whether the ledger keeps its policy, too."""
@@ -57,7 +57,7 @@ def account_rules(role: RedisRole, *, in_cluster: bool = False) -> Mapping[Accou
         Account.OWNER: "~* &* +@all",
         Account.REPLICA: f"resetkeys {_patterns(replica)} {_SELLS}{more}",
         Account.WORKER: f"resetkeys {_patterns(worker)} {_WORKS}{more}",
-        Account.EXPORTER: _COUNTS,
+        Account.EXPORTER: f"{_COUNTS} +cluster|info" if in_cluster else _COUNTS,
     }
 
 

@@ -1,13 +1,16 @@
 """What can be set about a stack, apart from the processes that sell."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from flashsale.errors import UsageError
+from flashsale.keys import SINGLE
 from flashsale.model import Durability
-from flashsale.settings import Settings
+from flashsale.settings import LedgerSettings, Settings
+from flashsale.store_urls import layout_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class StackSettings(Settings):
     observe_interval_s: float = Field(5.0, ge=0.1, le=60, description="How often they are asked.")
 
     links: dict[str, int] = Field(
-        {}, description='Ports of relays on links of the stack, in JSON: {"r1->ledger": 4711}.'
+        {},
+        description='Ports of relays on links of the stack, in JSON: {"r1->ledger": 4711}, '
+        'with a cluster {"r1->ledger-1": 4711, …}.',
     )
 
     shim: str = Field("", description="A library for faults below a process (docs/faults.md).")
@@ -149,3 +154,48 @@ class StackSettings(Settings):
         if self.ha and any(link.endswith("->ledger") for link in self.links):
             raise ValueError("ha has no links to the ledger: its address is its Sentinels' to say")
         return self
+
+
+def stack_settings(external: ExternalStores, **given: Any) -> StackSettings:
+    """The settings of one stack beside these stores: what is given, else the environment's.
+
+    Raises UsageError for what is wrong, and for what no stack can combine.
+    """
+    if LedgerSettings.load().layout == "cluster":
+        given["cluster"] = True
+    settings = StackSettings.load(**given)
+    _check_cluster(settings, external)
+    _check_replicas(settings, external)
+    return settings
+
+
+def _check_cluster(settings: StackSettings, external: ExternalStores) -> None:
+    is_clustered = layout_of(external.ledger_url or "") is not SINGLE
+    if settings.cluster and external.ledger_url and not is_clustered:
+        raise UsageError("--cluster starts a ledger of its own; leave --ledger-url out")
+    if not (settings.cluster or is_clustered):
+        return
+    if settings.ha:
+        raise UsageError("--ha: a cluster has replicas of its own; leave out one of the two")
+    servers = {link.rpartition("->")[2] for link in settings.links}
+    if "ledger" in servers:
+        raise UsageError(
+            "FLASHSALE_STACK_LINKS: a ledger on a cluster has a link for each node; name "
+            "r1->ledger-1, r1->ledger-2, …"
+        )
+    if external.ledger_url and any(server.startswith("ledger-") for server in servers):
+        raise UsageError(
+            "FLASHSALE_STACK_LINKS: there are none to nodes of others; leave --ledger-url out, "
+            "with --cluster"
+        )
+
+
+def _check_replicas(settings: StackSettings, external: ExternalStores) -> None:
+    if settings.ha and external.ledger_url:
+        raise UsageError("--ha: starts a ledger of its own; leave out --ledger-url")
+    replicated = settings.durability is Durability.REPLICATED
+    if replicated and not (settings.ha or settings.cluster or external.ledger_url):
+        raise UsageError(
+            "--durability replicated: the private ledger has no replica; add --ha or --cluster, or "
+            "have `serve --ledger-url` name a ledger that has one"
+        )

@@ -15,7 +15,7 @@ from flashsale.files import STORE_PASSWORDS
 from flashsale.model import Durability
 from flashsale.settings import PICTURES_PATH, ClaimSettings, PictureSettings, ReplicaSettings
 from flashsale.stack import probe
-from flashsale.stack.cluster import LedgerCluster
+from flashsale.stack.cluster import LedgerCluster, by_relays
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.stack.nginx import AddressLimits, Balancing, NginxServer, queues_hold
 from flashsale.stack.port import Port, Socket
@@ -115,10 +115,11 @@ UrlFor: TypeAlias = Callable[[Account], str]
 @dataclass(frozen=True)
 class Observed:
     """What there is to observe of a stack that is up, as the exporters' account; files and logs go
-    into folders of it.
+    into folders of it. `ledgers` are the servers of a private ledger, by name.
     """
 
     store_urls: Mapping[str, str]
+    ledgers: Mapping[str, str]
     nginx_status_url: str
     processes: Sequence[SaleProcess]
     folder: Path
@@ -252,7 +253,11 @@ class Stack:
 
     def _ledger(self, say: Say) -> UrlFor:
         if self.settings.cluster:
-            return self._cluster(say)
+            cluster = LedgerCluster.of(self.state_dir, self.settings, self._log)
+            say(f"starting the ledger's Redis Cluster ({len(cluster.nodes)} nodes)")
+            self._bring_up(cluster.nodes)
+            cluster.form()
+            return cluster.url_for
         if not self.settings.ha:
             return self._redis(RedisRole.LEDGER, say)
         say("starting the ledger's Redis, its replica and their Sentinels")
@@ -261,18 +266,6 @@ class Stack:
         pair.await_link()
         self._bring_up(pair.sentinels)
         return pair.url_for
-
-    def _cluster(self, say: Say) -> UrlFor:
-        cluster = LedgerCluster(
-            self.state_dir / RedisRole.LEDGER,
-            self._log,
-            memory_mb=self.settings.ledger_memory_mb,
-            durability=self.settings.durability,
-        )
-        say(f"starting the ledger's Redis Cluster ({len(cluster.nodes)} nodes)")
-        self._bring_up(cluster.nodes)
-        cluster.form()
-        return cluster.url_for
 
     def _redis(self, role: RedisRole, say: Say) -> UrlFor:
         say(f"starting the {role} Redis")
@@ -360,10 +353,11 @@ class Stack:
         """The stores' URLs as a process is told them: by a relay where its link has one."""
         links, urls = self.settings.links, self._store_urls(account)
         for store in ("ledger", "cache", "mysql"):
-            port = links.get(f"{name}->{store}")
+            variable, port = f"FLASHSALE_{store.upper()}_URL", links.get(f"{name}->{store}")
             if port is not None:
-                variable = f"FLASHSALE_{store.upper()}_URL"
                 urls[variable] = at_port(urls[variable], port)
+        if self.settings.cluster:
+            urls |= by_relays(urls["FLASHSALE_LEDGER_URL"], self._ledgers, name, links)
         return urls
 
     def _nginx(self, port: Port, replicas: Sequence[SaleProcess]) -> NginxServer:
@@ -383,17 +377,23 @@ class Stack:
             pictures=self._pictures,
             picture_form_bytes=ReplicaSettings.load().larger_bodies[PICTURES_PATH],
         )
-        log = self._log("nginx")
-        return NginxServer(self.state_dir / "nginx", balancing, port=port, log=log)
+        return NginxServer(self.state_dir / "nginx", balancing, port=port, log=self._log("nginx"))
 
     def _observe(
         self, observers: Observers, nginx: NginxServer, processes: Sequence[SaleProcess]
     ) -> None:
         folder = self.state_dir / "observe"
         urls = self._store_urls(Account.EXPORTER)
-        observed = Observed(urls, nginx.status_url, processes, folder, self._log)
+        own = {each.name: each.url_for(Account.EXPORTER) for each in self._ledgers}
+        observed = Observed(urls, own, nginx.status_url, processes, folder, self._log)
         for services in observers.stages(observed):
             self._bring_up(services)
+
+    @property
+    def _ledgers(self) -> list[RedisServer]:
+        """The servers of the ledger, where it is private."""
+        servers = (it.service for it in self.members if isinstance(it.service, RedisServer))
+        return [server for server in servers if server.role is RedisRole.LEDGER]
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

@@ -147,6 +147,28 @@ def _lock_patiently(lock: int, state_dir: Path) -> None:
             time.sleep(0.02)
 
 
+@contextmanager
+def held(state_dir: Path, names: Sequence[str]) -> Iterator[None]:
+    """Let none of these processes be started again inside the block, whoever ends them."""
+    marks = [_hold(state_dir, name) for name in names]
+    try:
+        for mark in marks:
+            mark.touch(mode=0o600)
+        yield
+    finally:
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+
+
+def is_held(state_dir: Path, name: str) -> bool:
+    """Whether a process of this stack is not to be started now."""
+    return _hold(state_dir, name).exists()
+
+
+def _hold(state_dir: Path, name: str) -> Path:
+    return state_dir / f"{name}.held"
+
+
 _TIMEOUT_S = 3.0
 
 

@@ -13,7 +13,7 @@ from flashsale.errors import ExitCode, UnreachableError
 from flashsale.stack.process import Process, raise_descriptor_limit, roll
 from flashsale.stack.service import Member, Phase
 from flashsale.stack.stack import Stack
-from flashsale.stack.state import remove_state, served
+from flashsale.stack.state import is_held, remove_state, served
 
 _TICK_S = 0.25
 _ROLL_INTERVAL_S = 10.0
@@ -91,7 +91,7 @@ class Supervisor:
         for member in self._stack.members:
             process = member.service.process
             if process is None:
-                if now >= member.due_at:
+                if now >= member.due_at and not self._is_held(member):
                     tally.restarts += self._restart(member, now)
             elif process.exit_code is not None:
                 tally.deaths += 1
@@ -126,6 +126,9 @@ class Supervisor:
                 f"start and is tried ever more rarely; the end of {member.service.log}:\n"
                 f"{process.log_tail()}"
             )
+
+    def _is_held(self, member: Member) -> bool:
+        return is_held(self._stack.state_dir, member.service.name)
 
     def _restart(self, member: Member, now: float) -> bool:
         try:

@@ -8,8 +8,10 @@ told by the servers: nothing is executed by one that has not the slot.
 """
 
 import threading
+from collections.abc import Mapping, Sequence
 from functools import cache
 from time import monotonic, sleep
+from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
@@ -18,6 +20,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from flashsale.keys import Lane
+from flashsale.settings import LedgerSettings
 from flashsale.store_urls import of_node, read_ledger_url
 
 Place = tuple[str, int]
@@ -30,11 +33,13 @@ _ASKED_AGAIN_S = 0.1
 
 class Topology:
     """The masters of one cluster, as of the last look; threads share it. It looks again after
-    somebody was in doubt of it."""
+    somebody was in doubt of it. Nodes whose place, host:port, is among `addresses` are reached at
+    what stands there, and at nothing else."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, addresses: Mapping[str, str] | None = None) -> None:
         read_ledger_url(url)
         self._url = of_node(url)
+        self._addresses = addresses or {}
         self._looking = threading.Lock()
         self._client: RedisCluster | None = None
         self._places: dict[str, Place] = {}
@@ -71,6 +76,14 @@ class Topology:
                     raise RedisConnectionError(f"no master is known for {lane!r}") from error
         return found
 
+    def nodes(self) -> Sequence[Place]:
+        """Every node, masters and replicas, as of now. Raises redis' ConnectionError."""
+        with self._looking:
+            self._look()
+            assert self._client is not None
+            nodes: Any = self._client.get_nodes()  # type: ignore[no-untyped-call]
+        return sorted((str(node.host), int(node.port)) for node in nodes)
+
     def _look(self) -> None:
         self._due_s = monotonic() + _ASKED_AGAIN_S
         self.looks += 1
@@ -83,6 +96,7 @@ class Topology:
                     require_full_coverage=False,
                     socket_connect_timeout=_TIMEOUT_S,
                     socket_timeout=_TIMEOUT_S,
+                    address_remap=self._reached,
                 )
             else:
                 self._client.nodes_manager.initialize()
@@ -90,6 +104,13 @@ class Topology:
             raise RedisConnectionError(f"no node of the cluster answers: {error}") from error
         self._places = {}
         self._is_doubted = False
+
+    def _reached(self, place: Place) -> Place:
+        named = self._addresses.get(f"{place[0]}:{place[1]}")
+        if named is None:
+            return place
+        host, _, port = named.rpartition(":")
+        return host, int(port)
 
     def _asked(self, lane: Lane) -> Place:
         if self._client is None:
@@ -103,4 +124,4 @@ class Topology:
 @cache
 def topology(url: str) -> Topology:
     """The one of this process for the cluster at `url`. Raises UsageError."""
-    return Topology(url)
+    return Topology(url, LedgerSettings.load().addresses)

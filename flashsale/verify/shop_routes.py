@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from flashsale.asking import ABSENT, UnansweredError, ask_once, at_pointer
 from flashsale.books import PAGES, ShopBooks
-from flashsale.errors import UnreachableError
+from flashsale.errors import UnreachableError, one_line
 from flashsale.verify.shop_rows import Found, Select, UnfitError
 
 _BYTES_MAX = 256 * 1024 * 1024
@@ -115,7 +115,11 @@ def _pages(shop: ShopBooks, path: str, pointer: str) -> Iterator[RoutePage]:
         following = _next_of(told, pointer)
         if not following or not isinstance(_at(told.document, pointer), list):
             return
-        here, there = urlsplit(url), urlsplit(urljoin(url, following))
+        try:
+            here, there = urlsplit(url), urlsplit(urljoin(url, following))
+        except ValueError as error:
+            shown = one_line(following)[:80]
+            raise UnfitError(f"{path} says that more is at {shown!r}, which is no URL") from error
         url = there._replace(scheme=here.scheme, netloc=here.netloc, fragment="").geturl()
         if url in seen:
             return
@@ -194,9 +198,8 @@ def _lacks(pages: list[RoutePage], pointer: str, found: list[Any]) -> str:
         if len(pages) == 1 and ((name in _MORE and value is True) or (is_cursor and value)):
             return f"says that there are more ({name}: {str(value)[:40]})"
     counted = pages[-1].headers.get("x-total-count", "")
-    return (
-        f"says that there are {counted}" if counted.isdigit() and int(counted) > len(found) else ""
-    )
+    is_count = counted.isascii() and counted.isdigit() and len(counted) < 19
+    return f"says that there are {counted}" if is_count and int(counted) > len(found) else ""
 
 
 def _is_full(pages: list[RoutePage], path: str, pointer: str) -> str:

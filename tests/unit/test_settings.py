@@ -11,6 +11,7 @@ from flashsale import settings
 from flashsale.errors import UsageError
 from flashsale.settings import (
     ClaimSettings,
+    LedgerSettings,
     LifecycleSettings,
     OperatorSettings,
     Settings,
@@ -53,6 +54,16 @@ def test_a_wrong_value_names_the_variable_and_what_was_found(
     assert message.startswith(name)
     assert told in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["no json", '{"r1->ledger"}', '{"10.0.0.1": "127.0.0.1:1"}'])
+def test_what_ought_to_be_json_is_one_line_where_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("FLASHSALE_LEDGER_ADDRESSES", text)
+    with pytest.raises(UsageError, match=r"(?i)^FLASHSALE_LEDGER_.*addresses") as raised:
+        LedgerSettings.load()
+    assert "\n" not in str(raised.value)
 
 
 ALL = [*settings._COMPONENTS, StackSettings]

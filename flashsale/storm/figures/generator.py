@@ -182,6 +182,10 @@ START_LAG_FLOOR_US = 1_000
 """A start within a millisecond of its plan is on time. Beside a target that answers in a third of
 one, the scheduler's own tenth would be a large share, and say nothing of who measured what."""
 
+REFUSED_SHARE = 0.10
+"""A target that turned so much away has failed however late the rest was sent: the few answers that
+there are tell little of how late a run was, and nothing of who refused connections."""
+
 LAG_SHARE_DOUBTFUL = 0.10
 LAG_FLOOR_US = 10_000
 """A loop that comes round this late is no news: its timers go by the millisecond, and nothing that
@@ -280,6 +284,11 @@ class Conduct:
     refused: int = 0
     """Attempts that were not sent by the target's doing, which is no fault of the generator."""
 
+    @property
+    def target_failed(self) -> bool:
+        """Whether the target turned so much away that no lateness of ours can be why."""
+        return self.refused > REFUSED_SHARE * self.planned
+
 
 def health_of(faults: Sequence[str], doubts: Sequence[str]) -> Health:
     """The verdict that follows from what was found."""
@@ -293,14 +302,14 @@ def faults(conduct: Conduct) -> list[str]:
     found = []
     if conduct.sent + conduct.refused != conduct.planned:
         found.append(f"{conduct.sent:,} of {conduct.planned:,} planned attempts were sent")
-    found += [lag.line(LAG_SHARE_MAX) for lag in _lags(conduct) if lag.share > LAG_SHARE_MAX]
-    return found
+    return found if conduct.target_failed else found + _late(conduct)
 
 
 def doubts(conduct: Conduct) -> list[str]:
     """Why a part of a run's figures may be the generator's own, one line each."""
     lags = [lag for lag in _lags(conduct) if lag.us > LAG_FLOOR_US]
-    found = [
+    found = _late(conduct) if conduct.target_failed else []
+    found += [
         lag.line(LAG_SHARE_DOUBTFUL)
         for lag in lags
         if LAG_SHARE_DOUBTFUL < lag.share <= LAG_SHARE_MAX
@@ -313,6 +322,10 @@ def doubts(conduct: Conduct) -> list[str]:
             f"send: a headroom of {conduct.headroom:.2f}×, less than {HEADROOM_MIN:.0f}×"
         )
     return found
+
+
+def _late(conduct: Conduct) -> list[str]:
+    return [lag.line(LAG_SHARE_MAX) for lag in _lags(conduct) if lag.share > LAG_SHARE_MAX]
 
 
 @dataclass(frozen=True)

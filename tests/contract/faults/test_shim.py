@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from flashsale.errors import UsageError
 from flashsale.faults import shim
 from flashsale.faults.shim import Control, _records, ensure_compiler, install
-from flashsale.scenario.fault import Fault
+from flashsale.scenario.fault import Fault, Processes
 
 pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="there is no C compiler")
 
@@ -32,7 +32,7 @@ DIES = "os.kill(os.getpid(), 9)"
 @pytest.fixture(scope="module")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stack")
-    install(folder, [CUT, SLOW, CLOCK], 2, 2)
+    install(folder, [CUT, SLOW, CLOCK], Processes(2, 2))
     return folder
 
 
@@ -315,13 +315,12 @@ def test_without_a_compiler_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_path_that_the_loader_would_tear_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--state-dir"):
-        install(tmp_path / "with a space", [CUT], 1, 1)
+        install(tmp_path / "with a space", [CUT], Processes(1, 1))
 
 
 def test_each_process_that_is_befallen_has_a_control_file(tmp_path: Path) -> None:
-    told = install(
-        tmp_path, [CUT, Fault.made(at="1s", what="clock", whom="worker", **{"for": "1s"})], 3, 2
-    )
+    clock = Fault.made(at="1s", what="clock", whom="worker", **{"for": "1s"})
+    told = install(tmp_path, [CUT, clock], Processes(3, 2))
     shims = json.loads(told["FLASHSALE_STACK_SHIMS"])
     assert set(shims) == {"ledger", "c1", "c2"}
     assert all(Path(path).is_file() for path in shims.values())

@@ -1,6 +1,7 @@
 """Faults of stores on real ones: what they keep from being done, and that healing gives it back."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import Engine
 from flashsale import keys
 from flashsale.faults.fault import Fault, Rebuilt, Site
 from flashsale.faults.making import MAKERS
+from flashsale.keys import WHOLE, Lane
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.stack.redis import RedisServer
 from flashsale.store_urls import MySQLConnection, mysql_arguments, open_mysql, read_mysql_url
@@ -39,6 +41,19 @@ class OneStore(Site):
 
     def await_well(self, name: str) -> None:
         """It is not ended here."""
+
+    def await_whole(self) -> None:
+        """It is one server."""
+
+    def one(self, whom: str) -> str:
+        """There is one of each."""
+        return whom
+
+    @contextmanager
+    def lanes(self, role: str) -> Iterator[list[tuple[Lane, "Redis"]]]:
+        """It has all of the ledger."""
+        with self.redis(role, as_text=False) as client:
+            yield [(WHOLE, client)]
 
     def names(self, whom: str) -> list[str]:
         """There are no workers here."""

@@ -7,9 +7,11 @@ import pytest
 import redis
 from rig.clustered import Clustered
 from rig.command_line import run_flashsale
+from rig.observers import fetched
 
 from flashsale.doctor.findings import examine, insist
 from flashsale.errors import UnreachableError
+from flashsale.observe.prometheus import Exporter, ledger_exports
 from flashsale.stack.state import read_state, stop_stack
 from flashsale.store_urls import of_node
 
@@ -37,6 +39,21 @@ def test_on_a_cluster_of_somebody_else_a_stack_sells(
             assert answer.headers["x-outcome"] == "sold"
     finally:
         stop_stack(tmp_path / ".flashsale", 60)
+
+
+@pytest.mark.slow
+def test_each_node_of_somebody_elses_cluster_is_observed(
+    cluster: Clustered, tmp_path: Path
+) -> None:
+    fetched()
+    exports = ledger_exports(cluster.url, {})
+    places = sorted((place.host, place.port) for place in cluster.places)
+    assert [export.instance for export in exports] == [f"ledger-{h}:{p}" for h, p in places]
+    with Exporter(exports[1], tmp_path, log=tmp_path / "log") as exporter:
+        told = httpx.get(f"{exporter.url}/metrics", timeout=20).text.splitlines()
+    wanted = ("redis_up 1", "redis_cluster_slots_ok 16384", "redis_cluster_state 1")
+    assert set(wanted) <= set(told)
+    assert 'role="master"' in next(it for it in told if it.startswith("redis_instance_info{"))
 
 
 def test_a_cluster_passes_its_examination_and_a_node_that_forgets_does_not(

@@ -20,7 +20,7 @@ from flashsale.stack.port import Port
 from flashsale.stack.service import Member, Phase
 from flashsale.stack.settings import ExternalStores, StackSettings
 from flashsale.stack.stack import SaleCommands, Stack
-from flashsale.stack.state import read_state, served
+from flashsale.stack.state import held, is_held, read_state, served
 from flashsale.stack.supervisor import Supervisor
 
 SETTINGS = StackSettings(
@@ -160,6 +160,19 @@ def test_a_killed_child_comes_back_on_its_port(stack: Stack, name: str) -> None:
     assert member.state.restarts == 1
     assert f"{name} was ended by SIGKILL; starting it again in 0.2 s" in watcher.lines
     assert f"{name} answers again" in watcher.lines
+
+
+def test_a_child_that_is_held_stays_away_until_it_is_released(stack: Stack) -> None:
+    supervisor, member = Supervisor(stack, Recorder()), _member(stack, "c1")
+    with held(stack.state_dir, ["c1"]):
+        os.kill(_pid(member), signal.SIGKILL)
+        _await_death(member)
+        now = time.monotonic()
+        assert supervisor.run_once(now, AtOnce()).deaths == 1
+        assert supervisor.run_once(now + 60, AtOnce()).restarts == 0
+        assert not is_held(stack.state_dir, "r1")
+    assert supervisor.run_once(now + 60, AtOnce()).restarts == 1
+    assert list(stack.state_dir.glob("*.held")) == []
 
 
 def test_a_child_that_keeps_dying_is_tried_ever_more_rarely(stack: Stack) -> None:

@@ -20,9 +20,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 SHOWN = [
     block
     for block in blocks("toml")
-    if block.refused is None and not parse_scenario(block.text, str(block)).target.is_own
+    if block.refused is None
+    and not (scenario := parse_scenario(block.text, str(block))).target.is_own
+    and not any(fault.kind.needs_nodes for fault in scenario.fault)
 ]
-"""Those of somebody's shop are for a shop, not for a stack of ours."""
+"""Those of somebody's shop are for a shop, not for a stack of ours; that of a cluster is rehearsed
+on one (e2e/chaos/test_cluster_faults.py)."""
 BREAKS = "# needs a stack: python lose.py kept\n"
 
 

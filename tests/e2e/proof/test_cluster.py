@@ -20,15 +20,7 @@ import pytest
 from redis.exceptions import MovedError
 from rig.clustered import Clustered
 from rig.command_line import run_flashsale
-from rig.failing_over import (
-    RATE,
-    SEEDS,
-    WITHIN_S,
-    FailingSale,
-    Outcome,
-    seeds_by_night,
-    standing,
-)
+from rig.failing_over import RATE, SEEDS, WITHIN_S, FailingSale, Outcome, seeds_by_night, standing
 from rig.until import until
 
 from flashsale.keys import CLUSTER, Lane
@@ -177,6 +169,5 @@ def test_what_it_has_not_is_lost_and_the_judge_names_exactly_that(
 @pytest.mark.nightly
 @pytest.mark.parametrize("scenario", ["stampede", "sellout", "mixed"])
 def test_what_holds_on_one_server_holds_on_six_nodes(tmp_path: Path, scenario: str) -> None:
-    more = {"FLASHSALE_STACK_CLUSTER": "true", "FLASHSALE_STACK_WORKERS": "2"}
-    done = run_flashsale(tmp_path, "rehearse", scenario, **more)
+    done = run_flashsale(tmp_path, "rehearse", scenario, "--cluster", FLASHSALE_STACK_WORKERS="2")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,9 +12,9 @@ MYSQL = ("--mysql-url", "mysql://a:b@127.0.0.1:1/shop")
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("serve", "--ledger-url", URL, "--observe"), "--observe knows no ledger on a cluster yet"),
         (("serve", "--cluster", "--ha"), "a cluster has replicas of its own"),
-        (("serve", "--cluster", "--observe"), "--observe knows no ledger on a cluster yet"),
+        (("rehearse", "stampede", "--cluster", "--ha"), "a cluster has replicas of its own"),
+        (("rehearse", "stampede", "--durability", "replicated"), "add --ha or --cluster"),
         (("serve", "--cluster", "--ledger-url", "redis://127.0.0.1:1"), "leave --ledger-url out"),
         (("warm", "--ledger-url", URL, "--cache-url", URL, *MYSQL), "cluster"),
         (("replica", "--port", "1", "--ledger-url", f"{URL}/3"), "no database but 0"),
@@ -26,9 +26,10 @@ def test_one_line_and_exit_2(tmp_path: Path, words: tuple[str, ...], told: str) 
     assert told in done.stderr
     assert "geheim" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / ".flashsale").exists()
 
 
-def test_links_of_a_stack_do_not_reach_a_cluster(tmp_path: Path) -> None:
+def test_a_link_of_a_stack_reaches_a_node_and_no_cluster(tmp_path: Path) -> None:
     links = {"FLASHSALE_STACK_LINKS": '{"r1->ledger": 4711}', "FLASHSALE_LEDGER_LAYOUT": "cluster"}
     done = run_flashsale(tmp_path, "serve", **links)
-    assert (done.returncode, "a relay knows no ledger" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "a link for each node" in done.stderr) == (2, True), done.stderr

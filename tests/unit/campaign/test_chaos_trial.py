@@ -2,11 +2,13 @@
 
 from array import array
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
-from flashsale.campaign.chaos_trial import _excused, accepted_before, sold_behind
+from flashsale.campaign.chaos_trial import _excused, accepted_before, recovery_of, sold_behind
 from flashsale.faults.seeds import SOLD_BEHIND
+from flashsale.keys import CLUSTER, SINGLE
 from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts import Attempts, PlanColumns
 from flashsale.run.attempts_file import Record
@@ -79,6 +81,25 @@ def test_who_is_behind_sells_nothing(
 ) -> None:
     assert sold_behind(record(*claims), [forgot(100, 500)]) == broken
     assert sold_behind(record(*claims), []) == []
+
+
+def on(*vouchers: int) -> PlanColumns:
+    """A plan of claims on these, each by a user of its own."""
+    users, things = array("q", range(len(vouchers))), array("q", vouchers)
+    empty = array("q", [0] * len(vouchers))
+    return PlanColumns(empty, users, things, empty, empty, 1)
+
+
+def test_a_sale_sells_again_when_each_of_its_lanes_does() -> None:
+    claims = [(1, 10, 20, "1"), (2, 110, 130, "2"), (3, 120, 160, "3"), (4, 130, 190, "4")]
+    found = record(*claims)
+    whole = recovery_of(found, 100, SINGLE.lanes)
+    assert (whole.sent, whole.sold_s) == (3, 0.03)
+    lanes = [CLUSTER.of(1), CLUSTER.of(2)]
+    parted = recovery_of(replace(found, plan=on(1, 1, 1, 2)), 100, lanes)
+    assert (parted.sent, list(parted.lanes.values()), parted.sold_s) == (3, [0.03, 0.09], 0.09)
+    half = recovery_of(replace(found, plan=on(2, 1, 1, 1)), 100, lanes)
+    assert (half.sent, list(half.lanes.values()), half.sold_s) == (3, [0.03, None], None)
 
 
 def test_a_loss_is_excused_for_what_was_claimed_before_and_for_nothing_else() -> None:

@@ -7,9 +7,17 @@ import pytest
 
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.faults import making
-from flashsale.faults.fault import Fault, Site
+from flashsale.faults.fault import Fault, Rebuilt, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for
+from flashsale.faults.outside import links_of
+from flashsale.keys import CLUSTER as LAYOUT
+from flashsale.keys import Lane
+from flashsale.scenario.fault import KINDS, Processes
 from flashsale.scenario.fault import Fault as Planned
+from flashsale.stack.cluster import NODES
+
+LANES = LAYOUT.lanes
+CLUSTER = Processes(3, 1, NODES)
 
 
 class Noted(Fault):
@@ -100,16 +108,105 @@ def test_a_storm_that_never_began_made_none(noted: type[Noted]) -> None:
         ("c2", "kill", "the stack has 1 worker; set FLASHSALE_STACK_WORKERS=2"),
         ("c2->ledger", "reset", "the stack has 1 worker"),
         ("c1", "pause_past_lease", "needs another worker to take over"),
+        ("ledger-1", "kill", "ledger has no such node; add --cluster, or name 'ledger'"),
+        ("r1->ledger-1", "reset", "ledger has no such node; add --cluster"),
+        ("ledger", "fail_over", "nodes take over from one another; add --cluster"),
     ],
 )
 def test_whom_the_stack_does_not_have_is_one_line(whom: str, what: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        ensure_possible([Planned.made(at="1s", what=what, whom=whom)], 3, 1)
+    with pytest.raises(UsageError, match=told) as error:
+        ensure_possible([Planned.made(at="1s", what=what, whom=whom)], Processes(3, 1))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "whom", "told"),
+    [
+        ("kill", "ledger-7", "name one of ledger-1, ledger-2, .*, ledger-6, or name 'ledger'"),
+        ("read_only", "ledger", "'out_of_memory' refuses writes, too"),
+        ("read_only", "ledger-2", "REPLICAOF, which a cluster's nodes do not take"),
+    ],
+)
+def test_what_a_cluster_cannot_have_is_one_line(what: str, whom: str, told: str) -> None:
+    lasting = {"for": "1s"} if KINDS[what].lasts == "always" else {}
+    with pytest.raises(UsageError, match=told) as error:
+        ensure_possible([Planned.made(at="1s", what=what, whom=whom, **lasting)], CLUSTER)
+    assert "\n" not in str(error.value)
+
+
+def test_whom_a_cluster_has_is_possible() -> None:
+    for whom in ("ledger", "ledger-1", "ledger-6", "cache", "r3"):
+        ensure_possible([Planned.made(at="1s", what="kill", whom=whom)], CLUSTER)
+    for what in ("fail_over", "flush", "drop_group"):
+        ensure_possible([Planned.made(at="1s", what=what, whom="ledger")], CLUSTER)
+    only = Planned.made(at="1s", what="read_only", whom="cache", **{"for": "1s"})
+    ensure_possible([only], CLUSTER)
+
+
+def test_a_link_to_a_cluster_is_one_to_each_node() -> None:
+    def links(whom: str) -> list[str]:
+        return links_of([Planned.made(at="1s", what="reset", whom=whom)], CLUSTER)
+
+    assert links("r1->ledger") == [f"r1->{node}" for node in NODES]
+    assert len(links("replica->ledger")) == 18
+    assert links("c1->ledger-2") == ["c1->ledger-2"]
+    assert links_of([Planned.made(at="1s", what="reset", whom="c1->ledger")], Processes(1, 1)) == [
+        "c1->ledger"
+    ]
+
+
+class Nodes(Site):
+    """A cluster whose first lane goes from one node to another, and nothing behind it."""
+
+    def __init__(self, *, confirms: bool) -> None:
+        super().__init__(Path("nowhere"), (6,), confirms=confirms)
+        object.__setattr__(self, "now", "ledger-1")
+        object.__setattr__(self, "asked", [])
+
+    def masters(self) -> dict[Lane, str]:
+        first, *others = LANES
+        return {first: self.now, **dict.fromkeys(others, "ledger-2")}  # type: ignore[attr-defined]
+
+    def await_whole(self) -> None:
+        self.asked.append("whole")  # type: ignore[attr-defined]
+
+    def rebuilt(self) -> Rebuilt:
+        self.asked.append("rebuilt")  # type: ignore[attr-defined]
+        return Rebuilt("two orders are gone", (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("moves", "confirms", "asked", "found", "gone"),
+    [
+        (False, False, ["whole"], "", ()),
+        (True, True, ["whole"], "ledger-4 took over from ledger-1", ()),
+        (
+            *(True, False, ["whole", "whole", "rebuilt"]),
+            *("ledger-4 took over from ledger-1; two orders are gone", (1, 2)),
+        ),
+    ],
+)
+def test_a_ledger_that_failed_over_unconfirmed_is_rebuilt(
+    moves: bool, confirms: bool, asked: list[str], found: str, gone: tuple[int, ...]
+) -> None:
+    site, fault = Nodes(confirms=confirms), Noted(Planned.made(at="0s", what="kill", whom="ledger"))
+    fault.look(site)
+    if moves:
+        object.__setattr__(site, "now", "ledger-4")
+    fault.settle(site)
+    assert (site.asked, fault.found, fault.gone) == (asked, found, gone)  # type: ignore[attr-defined]
+
+
+def test_what_befalls_others_asks_no_cluster() -> None:
+    site, fault = Nodes(confirms=False), Noted(Planned.made(at="0s", what="kill", whom="cache"))
+    fault.look(site)
+    fault.settle(site)
+    assert site.asked == []  # type: ignore[attr-defined]
 
 
 def test_whom_the_stack_has_is_possible() -> None:
     for whom in ("r3", "c1", "ledger", "cache", "replica", "worker", "nginx"):
-        ensure_possible([Planned.made(at="1s", what="kill", whom=whom)], 3, 1)
+        ensure_possible([Planned.made(at="1s", what="kill", whom=whom)], Processes(3, 1))
 
 
 def test_a_pause_past_the_lease_has_short_leases_and_a_second_worker() -> None:

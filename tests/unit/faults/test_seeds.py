@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsale.errors import ExitCode, UsageError
+from flashsale.faults.making import ensure_possible
 from flashsale.faults.outside import links_of
 from flashsale.faults.seeds import (
     EVERYTHING,
@@ -25,8 +26,9 @@ from flashsale.faults.seeds import (
     table,
 )
 from flashsale.files import resource
-from flashsale.scenario.fault import KINDS, Fault
+from flashsale.scenario.fault import KINDS, Fault, Processes
 from flashsale.scenario.scenario import load_scenario, parse_scenario
+from flashsale.stack.cluster import NODES
 
 LAST_S = 8.0
 
@@ -55,7 +57,7 @@ def test_no_two_faults_befall_the_same(seed: int) -> None:
 def everyone(fault: Fault) -> set[str]:
     """Each process or link that a fault befalls, in a stack for chaos."""
     if fault.place.server is not None:
-        return set(links_of([fault], REPLICAS, WORKERS))
+        return set(links_of([fault], Processes(REPLICAS, WORKERS)))
     of_role = {"replica": {"r1", "r2"}, "worker": {"c1", "c2"}}
     return of_role.get(fault.whom, {fault.whom})
 
@@ -63,13 +65,50 @@ def everyone(fault: Fault) -> set[str]:
 def test_many_seeds_make_every_kind_that_the_system_promises_to_survive() -> None:
     made = {fault.what for seed in range(1_000) for fault in compose(seed, LAST_S)}
     assert made == {what for what, _ in EVERYTHING.catalogue()}
-    assert set(KINDS) - made == {"poison"}
+    assert set(KINDS) - made == {"poison", "fail_over", "cut_replica"}
+
+
+ON_CLUSTER = Asked(is_cluster=True)
+
+
+def test_many_seeds_make_every_kind_that_a_cluster_can_have() -> None:
+    faults = [fault for seed in range(1_500) for fault in compose(seed, LAST_S, ON_CLUSTER)]
+    ensure_possible(faults, Processes(REPLICAS, WORKERS, NODES))
+    assert set(KINDS) - {fault.what for fault in faults} == {"poison"}
+    of_ledger = {fault.what for fault in faults if fault.is_of_ledger}
+    assert {"fail_over", "cut_replica", "flush", "power_cut"} <= of_ledger
+    assert "read_only" not in of_ledger
+    assert {"ledger", "ledger-5", "r1->ledger"} <= {fault.whom for fault in faults}
+
+
+@pytest.mark.parametrize(
+    ("seed", "faults"),
+    [
+        (4, ["lose_replies r1->ledger", "power_cut ledger"]),
+        (18, ["kill mysql", "read_only ledger"]),
+        (30, ["drop_group ledger", "out_of_memory cache"]),
+    ],
+)
+def test_seeds_make_what_docs_say_that_they_made(seed: int, faults: list[str]) -> None:
+    found = compose(seed, LAST_S, Asked(at_once=2))
+    assert [f"{fault.what} {fault.whom}" for fault in found] == faults
+
+
+def test_a_kind_that_one_server_cannot_have_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--fault: 'fail_over' is of .* add --cluster"):
+        Asked.of(["fail_over"], None)
+    assert Asked.of(["fail_over"], 1, is_cluster=True).catalogue() == [("fail_over", "ledger")]
+    assert Asked.of(["read_only"], 1, is_cluster=True).catalogue() == [
+        ("read_only", "cache"),
+        ("read_only", "mysql"),
+    ]
 
 
 def test_without_a_compiler_no_fault_that_needs_one_is_drawn() -> None:
     asked = EVERYTHING.without_compiler()
     made = {fault.what for seed in range(1_000) for fault in compose(seed, LAST_S, asked)}
-    assert made == {what for what, kind in KINDS.items() if not kind.needs_compiler} - {"poison"}
+    possible = {it for it, kind in KINDS.items() if not kind.needs_compiler | kind.needs_nodes}
+    assert made == possible - {"poison"}
 
 
 def test_a_fault_that_leaves_dead_letters_is_made_on_request() -> None:

@@ -5,7 +5,7 @@ import pytest
 from flashsale.errors import UsageError
 from flashsale.faults.making import MAKERS
 from flashsale.faults.outside import OnLink
-from flashsale.scenario.fault import KINDS, Fault
+from flashsale.scenario.fault import KINDS, Fault, Processes
 from flashsale.scenario.scenario import Scenario, parse_scenario, scenario_document, scenario_of
 
 SCENARIO = """
@@ -53,6 +53,9 @@ def test_every_kind_has_a_maker_and_links_have_the_relay() -> None:
         (['at="1s"', 'for="1s"', 'what="kill"', 'whom="r1"'], "happens in an instant"),
         (['at="1s"', 'for="0s"', 'what="stop"', 'whom="r1"'], "expected more than 0s"),
         (['at="1s"', 'what="kill"', 'whom="r1"', "kb_per_s=1"], "fault.kb_per_s: this is not for"),
+        (['at="1s"', 'what="flush"', 'whom="ledger-2"'], "all of the ledger: name 'ledger'"),
+        (['at="1s"', 'what="kill"', 'whom="ledger-0"'], "found 'ledger-0', expected for 'kill'"),
+        (['at="1s"', 'what="fail_over"', 'whom="cache"'], "expected for 'fail_over' one of ledger"),
         (['what="kill"', 'whom="r1"'], "fault.0.at: missing, expected when"),
         (['at="1s"', 'what="kill"', 'whom="r1"', "wha=1"], "fault.0.wha: no such key, did you"),
     ],
@@ -67,6 +70,14 @@ def test_what_cannot_be_is_one_line_before_anything_starts(lines: list[str], tol
 def test_a_recorded_scenario_keeps_its_faults() -> None:
     scenario = with_fault('at = "1s"', 'for = "1s"', 'what = "stop"', 'whom = "c1"')
     assert scenario_of(scenario_document(scenario)).fault == scenario.fault
+
+
+def test_a_role_stands_for_its_processes_and_a_name_for_itself() -> None:
+    single, cluster = Processes(2, 1), Processes(2, 1, ("ledger-1", "ledger-2"))
+    assert (single.of("replica"), single.of("worker")) == (("r1", "r2"), ("c1",))
+    assert (single.of("ledger"), cluster.of("ledger")) == (("ledger",), ("ledger-1", "ledger-2"))
+    assert cluster.of("ledger-2") == ("ledger-2",)
+    assert cluster.of("nginx") == ("nginx",)
 
 
 def test_only_faults_of_the_ledger_may_break_rules() -> None:

@@ -3,8 +3,16 @@
 import pytest
 
 from flashsale.errors import UnreachableError
-from flashsale.observe.prometheus import Export, mysql_export, nginx_export, redis_export
+from flashsale.observe.prometheus import (
+    Export,
+    ledger_exports,
+    mysql_export,
+    nginx_export,
+    redis_export,
+)
 from flashsale.sentinels import Primary, Sentinels
+from flashsale.stack.redis import RedisRole, account_rules
+from flashsale.stack.service import Account
 
 SECRET = "s3/cr#et`s"
 
@@ -45,6 +53,28 @@ def test_redis_behind_sentinels_is_who_is_the_primary(monkeypatch: pytest.Monkey
 def test_redis_whose_primary_nobody_knows_cannot_be_observed() -> None:
     with pytest.raises(UnreachableError, match=r"the ledger at .* cannot be observed"):
         redis_export("ledger", "redis+sentinel://127.0.0.1:1/sale/0")
+
+
+def test_each_server_of_a_private_ledger_has_an_exporter() -> None:
+    nodes = {f"ledger-{n}": f"redis://exporter:s3@127.0.0.1:700{n}/0" for n in range(1, 7)}
+    exports = ledger_exports("redis+cluster://exporter:s3@127.0.0.1:7001", nodes)
+    assert [export.instance for export in exports] == list(nodes)
+    assert [export.environment["REDIS_ADDR"] for export in exports] == [
+        f"redis://127.0.0.1:700{n}" for n in range(1, 7)
+    ]
+    (only,) = ledger_exports("redis://127.0.0.1:6379/0", {})
+    assert only.instance == "ledger"
+
+
+def test_a_cluster_that_nobody_reaches_cannot_be_observed() -> None:
+    with pytest.raises(UnreachableError, match="the ledger cannot be observed: no node"):
+        ledger_exports("redis+cluster://exporter:s3@127.0.0.1:1", {})
+
+
+def test_who_counts_may_ask_a_node_how_its_cluster_is() -> None:
+    rules = {on: account_rules(RedisRole.LEDGER, in_cluster=on) for on in (False, True)}
+    assert "+cluster|info" in rules[True][Account.EXPORTER]
+    assert "cluster" not in rules[False][Account.EXPORTER]
 
 
 def test_redis_without_an_account() -> None:

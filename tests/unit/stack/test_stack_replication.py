@@ -1,12 +1,13 @@
 """A ledger that outlives its server: what the doctor says of each combination, and whom a stack
 takes for the primary when it is started again."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flashsale.cli.serve import _see_to_replicas
 from flashsale.doctor.facts import (
     ClusterFacts,
     MySQLFacts,
@@ -24,9 +25,11 @@ from flashsale.doctor.policies import Grade
 from flashsale.errors import UsageError
 from flashsale.model import Durability
 from flashsale.settings import ClaimSettings
+from flashsale.stack.cluster import LedgerCluster, by_relays
 from flashsale.stack.redis import RedisRole
 from flashsale.stack.sentinel import followed_last
-from flashsale.stack.settings import ExternalStores, StackSettings
+from flashsale.stack.service import Account
+from flashsale.stack.settings import ExternalStores, StackSettings, stack_settings
 from flashsale.store_urls import at_port
 
 WATCH = Watch("10.0.0.1:6379", quorum=2, others=2)
@@ -335,6 +338,12 @@ def test_the_primary_of_the_last_run_is_whom_most_terms_were_counted_for() -> No
     ("given", "ledger_url", "told"),
     [
         ({"ha": True}, "redis://h/0", "leave out --ledger-url"),
+        ({"cluster": True}, "redis://h/0", "leave --ledger-url out"),
+        ({"cluster": True, "ha": True}, None, "a cluster has replicas of its own"),
+        ({"ha": True}, "redis+cluster://h", "a cluster has replicas of its own"),
+        ({"cluster": True, "links": {"r1->ledger": 1}}, None, "name r1->ledger-1, r1->ledger-2"),
+        ({"links": {"r1->ledger": 1}}, "redis+cluster://h", "a link for each node"),
+        ({"links": {"r1->ledger-1": 1}}, "redis+cluster://h", "none to nodes of others"),
         ({"durability": "replicated"}, None, "add --ha or --cluster"),
     ],
 )
@@ -342,7 +351,7 @@ def test_a_choice_that_this_stack_cannot_keep(
     given: dict[str, Any], ledger_url: str | None, told: str
 ) -> None:
     with pytest.raises(UsageError, match=told):
-        _see_to_replicas(StackSettings.load(**given), ExternalStores(ledger_url))
+        stack_settings(ExternalStores(ledger_url), **given)
 
 
 @pytest.mark.parametrize(
@@ -353,10 +362,40 @@ def test_a_choice_that_this_stack_cannot_keep(
         ({"ha": True, "durability": "replicated"}, None),
         ({"cluster": True, "durability": "replicated"}, None),
         ({"durability": "replicated"}, "redis://h/0"),
+        ({"durability": "replicated"}, "redis+cluster://h"),
+        ({"cluster": True}, "redis+cluster://h"),
+        ({"cluster": True, "links": {"r1->ledger-1": 1, "r1->mysql": 2}}, None),
     ],
 )
 def test_a_choice_that_it_can(given: dict[str, Any], ledger_url: str | None) -> None:
-    _see_to_replicas(StackSettings.load(**given), ExternalStores(ledger_url))
+    stack_settings(ExternalStores(ledger_url), **given)
+
+
+def test_a_ledger_in_lanes_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not stack_settings(ExternalStores()).cluster
+    monkeypatch.setenv("FLASHSALE_LEDGER_LAYOUT", "cluster")
+    assert stack_settings(ExternalStores(), cluster=None).cluster
+    with pytest.raises(UsageError, match="a cluster has replicas of its own"):
+        stack_settings(ExternalStores(), ha=True)
+
+
+def test_who_has_a_relay_to_a_node_reaches_it_by_that_alone(tmp_path: Path) -> None:
+    made = LedgerCluster(tmp_path, lambda name: tmp_path / name, masters=2, replicas=0)
+    first, second = (f"127.0.0.1:{node.port.number}" for node in made.nodes)
+    url = made.url_for(Account.REPLICA)
+    links = {"r1->ledger-1": 11, "r1->ledger-2": 12, "r2->ledger-2": 22, "r1->mysql": 9}
+    told = by_relays(url, made.nodes, "r1", links)
+    assert json.loads(told["FLASHSALE_LEDGER_ADDRESSES"]) == {
+        first: "127.0.0.1:11",
+        second: "127.0.0.1:12",
+    }
+    assert told["FLASHSALE_LEDGER_URL"] == url.replace(first, "127.0.0.1:11")
+    other = by_relays(url, made.nodes, "r2", links)
+    assert json.loads(other["FLASHSALE_LEDGER_ADDRESSES"]) == {second: "127.0.0.1:22"}
+    assert other["FLASHSALE_LEDGER_URL"] == url
+    assert by_relays(url, made.nodes, "c1", links) == {}
+    for node in made.nodes:
+        node.stop()
 
 
 def test_nothing_stands_between_a_sale_and_who_sentinels_name() -> None:

@@ -183,9 +183,9 @@ def test_a_health_route_that_drips_its_head_is_given_up(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("first", "then"),
     [
-        (
-            raw("200 OK", b'{"success":true,"data":{"orderId":%s}}' % (b"[" * 900 + b"]" * 900)),
-            b"",
+        *(
+            (raw("200 OK", b'{"success":true,"data":{"orderId":%s}}' % (b"[" * n + b"]" * n)), b"")
+            for n in (250, 900, 1_010, 1_021)
         ),
         (raw("200 OK", b"[" * 30_000), b""),
         (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10_000),

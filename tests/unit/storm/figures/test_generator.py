@@ -124,6 +124,18 @@ def test_with_few_samples_the_worst_one_is_judged() -> None:
     assert "start lag max 50.0 ms" in fault
 
 
+@pytest.mark.parametrize(("refused", "is_fault"), [(0, True), (200, True), (201, False)])
+def test_a_target_that_failed_is_no_fault_of_a_late_generator(refused: int, is_fault: bool) -> None:
+    """Of the few that it answered, one late start is the worst."""
+    sent = 2000 - refused
+    run = conduct(sent=sent, lag_ms=21, refused=refused)
+    assert len(faults(run)) == is_fault
+    told = "start lag p99 21.0 ms is more than 20% of the response p99 100.0 ms"
+    assert (told in faults(run), told in doubts(run)) == (is_fault, not is_fault)
+    assert health_of(faults(run), doubts(run)) is (Health.INVALID if is_fault else Health.SUSPECT)
+    assert faults(conduct(sent=sent - 1, lag_ms=0, refused=refused)) != []
+
+
 def test_nothing_sent_in_an_open_run_is_one_fault() -> None:
     assert faults(conduct(sent=0)) == ["0 of 2,000 planned attempts were sent"]
 
