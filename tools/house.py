@@ -19,7 +19,7 @@ from pathlib import Path
 PACKAGE = "flashsale"
 GROUND = (
     *("errors", "settings", "keys", "model", "telemetry", "files"),
-    *("store_urls", "sentinels", "asking", "failpoints", "books"),
+    *("store_urls", "primaries", "asking", "failpoints", "books"),
 )
 SMALL = 40  # lines; fewer is a paragraph, seldom a chapter
 _TRIP = re.compile(r"^## Trip \w+: (.+)$")

@@ -18,7 +18,7 @@ No clock decides. The permit names the server process (its run id) and stands in
    writing has ended, and counts; what they have read before and not begun to write is refused
    (`write` in orders/persistence.py) and read again, from the ledger as it is by then.
 
-Behind Sentinels the server is whom they name, and MySQL keeps the *term* (`sentinels.py`) of the
+Behind Sentinels the server is whom they name, and MySQL keeps the *term* (`primaries.py`) of the
 one that was permitted last. A promoted replica has a run id of its own, so it is compared like any
 ledger that was started anew; an old primary that goes on by itself, out of the Sentinels' sight,
 is of a lower term, which whoever compares it sees: it loses its permit.
@@ -45,7 +45,7 @@ from flashsale.errors import Indeterminate, Unavailable
 from flashsale.failpoints import reach
 from flashsale.keys import WHOLE, Lane
 from flashsale.lua.scripts import Call, Word, script
-from flashsale.sentinels import Followed, NoPrimary
+from flashsale.primaries import Followed, NoPrimary
 from flashsale.storage.channel import Opening
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Rejected, call, call_all, evaluate

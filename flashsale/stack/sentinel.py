@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from flashsale.errors import UnreachableError
 from flashsale.files import private_folder, write_private
 from flashsale.model import Durability
-from flashsale.sentinels import NoPrimary, Sentinels
+from flashsale.primaries import NoPrimary, Sentinels
 from flashsale.stack import binaries, probe
 from flashsale.stack.port import LOOPBACK, Port
 from flashsale.stack.process import CommandLine

@@ -15,9 +15,9 @@ from flashsale.doctor.findings import Diagnosis, examine
 from flashsale.doctor.policies import Grade
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Durability
+from flashsale.primaries import Followed, NoPrimary, Primary, Sentinels, sentinel_client
 from flashsale.seckill.permit import Behind, BooksComparison, read_ledger, read_marks
 from flashsale.seckill.rebuild import Rebuild
-from flashsale.sentinels import Followed, NoPrimary, Primary, Sentinels, sentinel_client
 from flashsale.stack import state
 from flashsale.stack.sentinel import LedgerNode, LedgerPair, last_known
 from flashsale.stack.service import Account, Service
