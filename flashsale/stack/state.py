@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError, ViolationError
-from flashsale.secret_file import open_private, private_folder, write_private
+from flashsale.files import open_private, private_folder, write_private
 from flashsale.stack import probe
 from flashsale.stack.process import FLASHSALE, log_tail, tether
 from flashsale.store_urls import mysql_answers, read_redis_url
