@@ -168,12 +168,19 @@ def tell_workflow(summary: Summary) -> None:
         return
     for line in annotations(summary):
         typer.echo(line, err=True)
-    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        try:
-            with open(path, "ab", opener=_at_once) as file:
-                file.write(plain(step_summary(summary)).encode("utf-8", "replace"))
-        except (OSError, ValueError) as error:
-            tell(f"flashsale: no step summary: {path}: {error}", err=True)
+    tell_step(step_summary(summary))
+
+
+def tell_step(text: str) -> None:
+    """Append Markdown to the summary of the step, where there is one."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    try:
+        with open(path, "ab", opener=_at_once) as file:
+            file.write(plain(text).encode("utf-8", "replace"))
+    except (OSError, ValueError) as error:
+        tell(f"flashsale: no step summary: {path}: {error}", err=True)
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -1,7 +1,6 @@
 """Many trials of one scenario, a line each: `flashsale chaos`, with faults from seeds and controls
 that must fail; and `flashsale capacity`, for the highest rate at which it holds."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +27,7 @@ from flashsale.cli.options import (
     tls_of,
 )
 from flashsale.cli.storm_options import Require, Tokens, Workers, chosen, generators, required
-from flashsale.cli.terminal import console, tell
+from flashsale.cli.terminal import console, tell, tell_step
 from flashsale.errors import UsageError
 from flashsale.faults.controls import controls_named
 from flashsale.faults.seeds import Asked, markdown, table
@@ -112,7 +111,7 @@ def chaos(
         raise typer.Exit(run_controls(request, dict(controls_named(control)), tell))
     found = run_chaos(request, _Lines())
     _show_chaos(found)
-    _tell_workflow(request, found)
+    tell_step(markdown(f"flashsale chaos {request.name}", found.trials, found.lines))
     tell(f"every run is in {folder}")
     raise typer.Exit(found.exit_code)
 
@@ -149,18 +148,6 @@ def _show_chaos(chaos: Chaos) -> None:
     console().print(chaos_table(chaos))
     for line in chaos.lines:
         tell(line)
-
-
-def _tell_workflow(request: ChaosRequest, chaos: Chaos) -> None:
-    """Append the table to the step's summary, under GitHub Actions."""
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not path:
-        return
-    try:
-        with Path(path).open("a", encoding="utf-8", errors="replace") as file:
-            file.write(markdown(f"flashsale chaos {request.name}", chaos.trials, chaos.lines))
-    except (OSError, ValueError) as error:
-        tell(f"flashsale: no step summary: {path}: {error}", err=True)
 
 
 # Capacity ----------------------------------------------------------------------------------------

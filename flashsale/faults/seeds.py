@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from flashsale.errors import ExitCode, UsageError, worst
+from flashsale.report.ci import cell
 from flashsale.scenario.fault import KINDS, role_of, trouble_with
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.table import suggestion
@@ -303,12 +304,8 @@ def markdown(title: str, trials: Sequence[Trial], lines: Sequence[str] = ()) -> 
     """The table as a step's summary shows it, and what failed."""
     head, rows = table(trials)
     told = [f"## {title}", "", _bar(head), _bar(["---"] * len(head)), *map(_bar, rows), ""]
-    return "\n".join([*told, *(f"- {_cell(line)}" for line in lines), ""])
+    return "\n".join([*told, *(f"- {cell(line)}" for line in lines), ""])
 
 
 def _bar(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_cell, cells))} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return f"| {' | '.join(map(cell, cells))} |"

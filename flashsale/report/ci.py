@@ -211,7 +211,7 @@ def _escaped(text: str) -> str:
 
 def _heading(summary: Summary) -> Iterator[str]:
     sign = _SIGNS[summary.verdict]
-    yield f"## {sign} flashsale {_cell(summary.scenario)}: {summary.verdict}"
+    yield f"## {sign} flashsale {cell(summary.scenario)}: {summary.verdict}"
     yield ""
     if summary.question:
         yield f"{_line(summary.question)}  "
@@ -224,7 +224,7 @@ def _heading(summary: Summary) -> Iterator[str]:
     if load.interrupted_by is not None or summary.aborted:
         yield "\n**What stands here is a part: the storm was cut short.**"
     if summary.verify.reason and not summary.verify.checks:
-        yield f"\n**{_cell(summary.verify.reason)}**"
+        yield f"\n**{cell(summary.verify.reason)}**"
 
 
 def _load(summary: Summary) -> Iterator[str]:
@@ -258,7 +258,7 @@ def _demands(summary: Summary) -> Iterator[str]:
              _signed(c.verdict))
             for c in summary.baseline.changes
         )  # fmt: skip
-        yield f"\nAgainst {_cell(summary.baseline.run)}:"
+        yield f"\nAgainst {cell(summary.baseline.run)}:"
         yield from _table(("figure", "before", "now", "change", ""), changes)
     if summary.rules:
         checks = ((c.name, c.detail, _signed(c.verdict)) for c in summary.rules)
@@ -274,7 +274,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'|'.join(['---'] * len(head))}|"
     for row in rows:
-        yield f"| {' | '.join(map(_cell, row))} |"
+        yield f"| {' | '.join(map(cell, row))} |"
 
 
 _CELL_MAX = 2_000
@@ -284,7 +284,7 @@ _MARKUP = re.compile(r"[\\`*\[\]|~]|(?<!\w)_|_(?!\w)")
 _BLOCK = re.compile(r"^([#+=>-]|[0-9]+(?=[.)]))")
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that neither ends a table's cell nor begins a tag, an image or code; its beginning."""
     if len(text) > _CELL_MAX:
         text = f"{text[:_CELL_MAX]} …"
@@ -296,7 +296,7 @@ def _cell(text: str) -> str:
 
 def _line(text: str) -> str:
     """The same where a line begins: no heading, list or quotation either."""
-    return _BLOCK.sub(_escaped_block, _cell(text).lstrip())
+    return _BLOCK.sub(_escaped_block, cell(text).lstrip())
 
 
 def _escaped_block(found: re.Match[str]) -> str:

@@ -19,7 +19,7 @@ import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from flashsale.errors import ExitCode
+from flashsale.errors import ExitCode, plain
 from flashsale.model import Verdict
 from flashsale.report import wording
 from flashsale.report.charts.chart import Chart, Run, colour_of
@@ -241,6 +241,7 @@ def _template() -> Template:
         loader=FileSystemLoader(_PARTS),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -263,9 +264,14 @@ def _template() -> Template:
     return environment.get_template("report.html.jinja")
 
 
+def _shown(value: object) -> object:
+    """Text of anybody's without what turns it around, hides it, or is no character of a page."""
+    return plain(value) if type(value) is str else value
+
+
 def _code(text: str) -> Markup:
     """Text in which what stands between backticks is code."""
-    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    text = plain(text).replace(" %", "\N{NO-BREAK SPACE}%")
     parts = [str(escape(part)) for part in text.split("`")]
     if len(parts) % 2 == 0:  # one of them has no other
         return escape(text)

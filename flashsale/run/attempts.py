@@ -32,6 +32,7 @@ ALWAYS = -1
 HASHED = ("asks", "users", "things", "connections", "at_us", "after", "given")
 """The columns that a plan's hash is of."""
 
+_LATEST_US, _LARGEST = 4 * 10**15, 2**63 - 1
 _ANY = -1
 _HEADS = {
     Step.BUY: '{{"kind":"plan","i":{i},"user":{user},"voucher":{thing},',
@@ -158,12 +159,12 @@ def plan_lines(plan: PlanColumns) -> Iterator[str]:
 
 def columns_of(lines: Iterable[Any], header: dict[str, Any]) -> PlanColumns:
     """The plan of these lines, of a file with this header. Raises ValueError where one is missing
-    in between."""
+    in between, or where they are no plan that anybody can fire."""
     rows = list(_rows(lines))
     columns = zip(*rows, strict=True) if rows else repeat((), 8)
     asks, users, things, connections, at_us, after, given, numbers = columns
     is_open = set(connections) <= {_ANY}
-    return PlanColumns(
+    plan = PlanColumns(
         asks=array("b", asks),
         users=array("q", users if any(users) else ()),
         things=array("q", things),
@@ -177,6 +178,27 @@ def columns_of(lines: Iterable[Any], header: dict[str, Any]) -> PlanColumns:
         cold=header.get("cold", False),
         clicks=header.get("clicks", 1),
     )
+    _ensure_sound(plan)
+    return plan
+
+
+def _ensure_sound(plan: PlanColumns) -> None:
+    """Raises ValueError where a column points out of the plan, or two say what cannot be."""
+    for name, column, most in (
+        ("instants", plan.at_us, _LATEST_US),
+        ("users", plan.users, _LARGEST),
+        ("things", plan.things, _LARGEST),
+        ("connections", plan.connections, plan.connection_count - 1),
+    ):
+        if column and not 0 <= min(column) <= max(column) <= most:
+            found = f"{min(column):,} to {max(column):,}"
+            raise ValueError(f"{name}: found {found}, expected 0 to {most:,}")
+    for waited_for in (plan.after, plan.given):
+        if any(not FIRST <= before < i for i, before in enumerate(waited_for)):
+            raise ValueError("an attempt waits for one that does not come before it")
+    waiting = sum(before != FIRST for before in plan.after)
+    if waiting and FIRST in plan.after[-waiting:]:
+        raise ValueError("an attempt that waits for none stands behind one that waits")
 
 
 def _rows(lines: Iterable[Any]) -> Iterator[tuple[int, ...]]:
@@ -310,7 +332,7 @@ class Attempts:
         Where all connections were busy, from the instant at which one was free: the wait for that
         is the target's doing and part of the response, this is the storm's own.
         """
-        could_ns = map(max, self.due_ns, self.free_ns) if self.free_ns else self.due_ns
+        could_ns = map(_could_be_sent_ns, self.due_ns, self.free_ns or self.due_ns)
         origin, pairs = self.origin_ns, zip(self.sent_ns, could_ns, strict=True)
         for i, (sent, could) in enumerate(pairs):
             if sent != NEVER:
@@ -328,6 +350,10 @@ class Attempts:
             if self.sent_ns[attempt] != NEVER:
                 labels.setdefault(label_of(answer), []).append(attempt)
         return labels
+
+
+def _could_be_sent_ns(due_ns: int, free_ns: int) -> int:
+    return due_ns if free_ns == NEVER else max(due_ns, free_ns)
 
 
 def label_of(answer: Answer) -> str:

@@ -80,6 +80,7 @@ class Engine:
         self._reopening: set[asyncio.Task[None]] = set()
         self._alarm: Alarm | None = None
         self._rings_at_ns: int | None = None
+        self._stood_still = False  # at the last tick, for which the loop came late
         self._over = asyncio.Event()
         self._defect: BaseException | None = None
 
@@ -210,7 +211,12 @@ class Engine:
 
     def _tick(self) -> None:
         now = monotonic_ns()
-        self._watch.late_by(now - self._tick_due_ns, TICK_NS)
+        late_ns = now - self._tick_due_ns
+        self._watch.late_by(late_ns, TICK_NS)
+        stood_still = late_ns > SWEEP_NS and not self._stood_still
+        if stood_still:  # answers that came meanwhile are read before anybody is given up on
+            self._sweep_due_ns = now + 1
+        self._stood_still = stood_still
         self._tend(now)
         if not self._over.is_set():
             self._tick_due_ns = monotonic_ns() + TICK_NS

@@ -186,6 +186,7 @@ INTERRUPT_GRACE_S = 1.0
 _EXIT_CODES = {
     signal.SIGINT: ExitCode.INTERRUPTED,
     signal.SIGTERM: ExitCode.TERMINATED,
+    signal.SIGHUP: ExitCode.TERMINATED,  # the terminal is gone, and the verdict is for the files
 }
 _MS = 1_000_000
 
@@ -261,7 +262,8 @@ class Interrupts:
 
 @contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Take both signals for as long as this lasts, so that no file is left half written.
+    """Take the signals that end a storm for as long as this lasts, so that no file is left half
+    written; SIGHUP not where it is ignored, as under nohup.
 
     Outside the main thread Python hands out no signals, and none are taken.
     """
@@ -269,7 +271,9 @@ def interrupts() -> Iterator[Interrupts]:
     if current_thread() is not main_thread():
         yield taken
         return
-    before = {number: signal.signal(number, taken._take) for number in _EXIT_CODES}
+    is_left_alone = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heard = _EXIT_CODES.keys() - ({signal.SIGHUP} if is_left_alone else set())
+    before = {number: signal.signal(number, taken._take) for number in heard}
     try:
         yield taken
     finally:
@@ -278,6 +282,6 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 def ignore_signals() -> None:
-    """Ignore both signals for the rest of the process, which is short: the work is done."""
+    """Ignore them for the rest of the process, which is short: the work is done."""
     for number in _EXIT_CODES:
         signal.signal(number, signal.SIG_IGN)

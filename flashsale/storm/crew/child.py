@@ -147,8 +147,10 @@ class Child:
 
 
 def main(descriptor: int) -> None:
-    """Serve over the inherited socket. Ctrl-C is for the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Serve over the inherited socket. What a terminal sends, by Ctrl-C or when it is closed, is
+    for the process that started this one."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
     async def serve() -> None:
         await Child().serve(socket.socket(fileno=descriptor))

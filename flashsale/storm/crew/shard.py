@@ -314,6 +314,8 @@ def read_recording(run: Path) -> Recording:
             raise UsageError(f"{run} is a shard; merge all of them and replay what they make")
         if plan.digest != header.get("plan_hash"):
             raise UsageError(f"{run}: damaged, or of another version: it holds another plan")
+        if not plan or plan.connection_count != scenario.load.connections:
+            raise UsageError(f"{run}: damaged: its plan is not one of its scenario")
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
         raise UsageError(f"{run}: no {missing}; name the folder of a storm's run") from error

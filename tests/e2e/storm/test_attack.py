@@ -436,7 +436,9 @@ def test_asking_is_bounded_in_time(storm_on: Storm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
+    ids=["ctrl-c", "sigterm", "closed terminal"],
 )
 def test_a_signal_ends_the_sending_and_the_record_is_whole(
     storm_on: Storm, number: signal.Signals, code: int
@@ -505,10 +507,28 @@ def test_a_signal_while_asking_ends_the_asking(storm_on: Storm) -> None:
 
 
 def test_signals_are_given_back(storm_on: Storm) -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
     with open_sale(sell(units=1)) as sale:
         storm_on(sale, users=2)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_storm_that_nobody_may_hang_up_goes_on(storm_on: Storm) -> None:
+    """As under nohup."""
+
+    def script(claim: Claim) -> Act:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return Act(SOLD_OUT)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with open_sale(script) as sale:
+            run = storm_on(sale, users=20, connections=2)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert run.outcomes() == {"sold_out": 20}
+    assert run.of("end")[0]["interrupted"] is False
 
 
 # The rest.

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -261,7 +262,9 @@ def slow_sale(desk: Path) -> Iterator[ScriptedSale]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
+    ids=["ctrl-c", "sigterm", "closed terminal"],
 )
 def test_a_signal_leaves_a_partial_report(
     desk: Path, slow_sale: ScriptedSale, number: signal.Signals, code: int
@@ -279,6 +282,28 @@ def test_a_signal_leaves_a_partial_report(
     lines = (desk / "runs/latest/attempts.jsonl").read_bytes().splitlines()
     end = {"kind": "end", "planned": 600, "sent": 50, "interrupted": True}
     assert orjson.loads(lines[-1]) == end
+
+
+def test_answers_that_came_while_the_storm_stood_still_are_read(desk: Path) -> None:
+    """As where its process was stopped, or its machine slept: the target answered in time."""
+    limits = "request_ms = 1000\nclaim_ms = 1"
+    (desk / "tiny.toml").write_text(SCENARIO.replace("claim_ms = 1", limits))
+
+    def script(claim: Claim) -> Act:
+        if claim.method != "POST":
+            return Act(http(200))
+        return Act(order_of(claim) if claim.number < 10 else SOLD_OUT, delay_s=0.5)
+
+    with ScriptedSale(script).open() as sale:
+        process = begin(desk, *on(sale))
+        assert sale.reached(20)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, out + err
+    summary = Summary.read(desk / "runs/latest/summary.json")
+    assert summary.load.outcomes == {"sold": 10, "sold_out": 50}, summary.load.errors
 
 
 def test_an_impatient_user_does_no_harm(desk: Path, slow_sale: ScriptedSale) -> None:

@@ -205,6 +205,7 @@ def test_a_breach_that_was_to_be_is_told_as_such() -> None:
 
 
 def test_markdown_keeps_what_a_server_said_in_its_cell() -> None:
-    text = markdown("chaos", [replace(HELD, faults=["a | b"])], ["seed 1: <script>"])
-    assert "a \\| b" in text
+    text = markdown("chaos", [replace(HELD, faults=["a | b\\|c"])], ["seed 1: <script> ![x](y)"])
+    assert "a \\| b\\\\\\|c" in text
+    assert "![x]" not in text
     assert "<script>" not in text

@@ -176,6 +176,16 @@ def test_hostile_words_stay_words() -> None:
     assert page.text.count("<img src=x onerror=alert(2)>") >= 10
 
 
+def test_no_word_turns_a_page_around_or_hides_in_it() -> None:
+    """What a message may hold: right-to-left marks beside a verdict, controls, what no page may."""
+    evil = "a\u202ePASS\u2066b\u061cc\x1b[2J\x00\x9bd\ufeff`\u202ecode`"
+    told = verified(BAD, "fail", evil)
+    load = told.load.model_copy(update={"errors": {evil: 1}})
+    page = html(told.model_copy(update={"question": evil, "load": load, "hints": [evil]}))
+    assert not set("\u202e\u2066\u061c\x1b\x00\x9b\ufeff") & set(page)
+    assert page.count(r"a\u202ePASS\u2066b") >= 3
+
+
 def test_trouble_comes_first_and_offenders_are_named() -> None:
     page = Page(html(verified(BAD, "fail", "order 7 is no row"), BAD_FIGURES))
     assert "✗ Fail" in page.text

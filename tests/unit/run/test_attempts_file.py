@@ -220,6 +220,20 @@ def test_when_a_waiting_attempt_got_its_connection_is_on_record(tmp_path: Path, 
     assert record.start_lag().max_us == 100  # since the connection, not since the plan
 
 
+def test_an_instant_before_the_barrier_is_one_like_any_other(tmp_path: Path, plan: Plan) -> None:
+    """Of a record that somebody else wrote, beside attempts that had to wait for a connection."""
+    record = filled()
+    record.free_ns = array("q", [NEVER, NEVER, ORIGIN_NS + 299_500, NEVER])
+    path = tmp_path / "attempts.jsonl"
+    with AttemptsFile(path) as file:
+        file.write_plan(HEADER, plan)
+        file.write_barrier(1_763_884_800_000_000)
+        file.write_results(record)
+    early = path.read_bytes().replace(b'"due_us":9,"sent_us":10,', b'"due_us":-90,"sent_us":-80,')
+    path.write_bytes(early)
+    assert sorted(lag for _, lag in read_record(path).attempts.start_lags_us()) == [1, 1, 10]
+
+
 def test_a_record_without_that_instant_is_read_as_before(tmp_path: Path, plan: Plan) -> None:
     path = tmp_path / "attempts.jsonl"
     assert b"free_us" not in written(path, plan, filled())

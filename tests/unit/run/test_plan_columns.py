@@ -107,3 +107,45 @@ def test_a_plan_that_is_not_whole_is_refused(tmp_path: Path, damage: str) -> Non
     path.write_bytes(b"".join(wrong[damage]))
     with pytest.raises(ValueError, match=r"planned|expected|header|schema 2"):
         read_plan(path)
+
+
+def edited(path: Path, **to: Any) -> Path:
+    """The file with the last attempt that says something of each of these saying this instead."""
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    for name, value in to.items():
+        [line for line in lines if name in line and line["kind"] == "plan"][-1][name] = value
+    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("conn", [-2, 4, 10**6, 2**62]),
+        ("user", [-1]),
+        ("voucher", [-1]),
+        ("at_us", [-1, 10**16]),
+        ("think_us", [-1, 10**16]),
+        ("after", [-2, 10**7, "itself"]),
+        ("given", [-2, 10**7, "itself"]),
+    ],
+)
+def test_a_plan_that_nobody_can_fire_is_refused(
+    tmp_path: Path, name: str, values: list[Any]
+) -> None:
+    """Its hash may be right: whoever wrote such a plan can hash it as well."""
+    plan = plan_from(TABLES[9])
+    path = write(tmp_path / "attempts.jsonl", plan)
+    at = max(i for i, line in enumerate(plan_lines(plan)) if f'"{name}":' in line)
+    for value in values:
+        with pytest.raises(ValueError, match=r"expected|waits for"):
+            read_plan(edited(path, **{name: at if value == "itself" else value}))
+        write(path, plan)
+        read_plan(path)
+
+
+def test_a_plan_of_no_connection_is_refused(tmp_path: Path) -> None:
+    for tables in (TABLES[0], TABLES[9]):
+        path = write(tmp_path / "attempts.jsonl", plan_from(tables), connections=0)
+        with pytest.raises(ValueError, match="connections"):
+            read_plan(path)
