@@ -8,11 +8,11 @@ from time import perf_counter, process_time
 from benchmarks.cpu import cpu_s
 from benchmarks.system import Storm, System, system
 from benchmarks.table import Section, median, spread
-from flashsale.buckets import SIZES, Buckets
 from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.server.app import App, Router
 from flashsale.settings import ClaimSettings, ReplicaSettings, SessionSettings
+from flashsale.telemetry import SIZES, Buckets
 
 CLAIM_LIMIT_US = 3.0
 SCRAPE_LIMIT = 0.01

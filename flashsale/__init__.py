@@ -12,11 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flashsale.campaign.campaign import Stores, Teller
     from flashsale.campaign.judging import judge_run
     from flashsale.campaign.rehearsal import RehearsalRequest, rehearse
-    from flashsale.campaign.stores import Stores
     from flashsale.campaign.storming import StormRequest, run_storm
-    from flashsale.campaign.teller import Teller
     from flashsale.run.summary import Summary
     from flashsale.scenario.scenario import load_scenario
 
@@ -37,9 +36,9 @@ __all__ = [
 _HOME = {
     "RehearsalRequest": "campaign.rehearsal",
     "StormRequest": "campaign.storming",
-    "Stores": "campaign.stores",
+    "Stores": "campaign.campaign",
     "Summary": "run.summary",
-    "Teller": "campaign.teller",
+    "Teller": "campaign.campaign",
     "judge_run": "campaign.judging",
     "load_scenario": "scenario.scenario",
     "rehearse": "campaign.rehearsal",

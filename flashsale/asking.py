@@ -5,6 +5,7 @@ nest JSON deeper than a parser goes. None of that may hold up or end whoever ask
 """
 
 import asyncio
+import codecs
 import ssl
 import zlib
 from contextlib import suppress
@@ -21,6 +22,20 @@ _SILENCE_S = 60.0
 _PORT_MAX, _REASON_MAX = 65_535, 200
 _ASKED_FOR = {"accept-encoding": "identity"}
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
+
+
+def read_json(text: bytes) -> Any:
+    """What JSON says, behind a byte-order mark, too.
+
+    Raises ValueError for what is none, and for what nests too deep to be written again: showing
+    such a thing, or comparing it, fails at a depth of its own.
+    """
+    document = orjson.loads(text.removeprefix(codecs.BOM_UTF8))
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        raise ValueError("nests too deep") from error
+    return document
 
 
 ABSENT = object()
@@ -57,7 +72,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Told:
+class Fetched:
     """What was answered. `body` is as it was before it was packed; empty where nobody wanted it."""
 
     status: int
@@ -67,8 +82,8 @@ class Told:
     def json(self) -> Any:
         """What the body says, None where that is no JSON that can be read."""
         try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:  # nesting that goes too deep is one
+            return read_json(self.body)
+        except ValueError:
             return None
 
     @property
@@ -101,7 +116,7 @@ async def ask(
     headers: dict[str, str] | None = None,
     parameters: dict[str, str] | None = None,
     way: Way | None = None,
-) -> Told:
+) -> Fetched:
     """The answer to GET `url`, redirections not followed; with `bytes_max` 0 its head alone.
 
     Raises UnansweredError where there is none within `total_s` and `bytes_max`, packed or not.
@@ -115,7 +130,7 @@ async def ask(
             ) as response,
         ):
             body = await _body(response, bytes_max) if bytes_max else b""
-            return Told(response.status_code, response.headers, body)
+            return Fetched(response.status_code, response.headers, body)
     except TimeoutError:
         raise UnansweredError(f"no whole answer within {total_s:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, zlib.error) as error:
@@ -127,13 +142,13 @@ def _named(way: Way | None) -> dict[str, Any]:
     return {"sni_hostname": way.server_name} if way is not None and way.server_name else {}
 
 
-def ask_once(url: str, *, way: Way | None = None, **bounds: Any) -> Told:
+def ask_once(url: str, *, way: Way | None = None, **bounds: Any) -> Fetched:
     """The same for whoever has no loop and one question. Takes and raises what `ask` does."""
     with suppress(httpx.InvalidURL):  # which `ask` tells
         if (httpx.URL(url).port or 0) > _PORT_MAX:
             raise UnansweredError(f"no URL: there is no port above {_PORT_MAX}")
 
-    async def asking() -> Told:
+    async def asking() -> Fetched:
         async with client(way=way) as of:
             return await ask(of, url, way=way, **bounds)
 

@@ -39,15 +39,23 @@ def worst(*codes: ExitCode) -> ExitCode:
     return next((code for code in _PRECEDENCE if code in codes), ExitCode.PASS)
 
 
-_STEERING = r"\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+_STEERING = (
+    r"\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 """Beside ASCII's: what is invisible, turns text around, or is no character."""
-_IN_TEXT = re.compile(rf"[\x00-\x08\x0b-\x1f{_STEERING}")
-_IN_LINE = re.compile(rf"[\x00-\x1f{_STEERING}")
+_COMMAND = (
+    r"|#(?=#\w*\[)"
+    r"|(?m:^)[ \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]*:(?=:[\w-]+[^\n]*::)"
+)
+"""What CI servers obey in a log: `##[…]`, `##vso[…]`, `##teamcity[…]`, and `::name …::` where a
+line begins."""
+_IN_TEXT = re.compile(rf"[\x00-\x08\x0b-\x1f{_STEERING}{_COMMAND}")
+_IN_LINE = re.compile(rf"[\x00-\x1f{_STEERING}{_COMMAND}")
 
 
 def plain(text: str) -> str:
-    """Text of anybody's as a terminal may have it: what would steer it is spelt out, but for the
-    ends of lines and tabs."""
+    """Text of anybody's as a terminal, or the log of a CI server, may have it: what would steer
+    them is spelt out, but for the ends of lines and tabs."""
     return _IN_TEXT.sub(_spelt, text)
 
 
@@ -56,8 +64,15 @@ def one_line(text: str) -> str:
     return _IN_LINE.sub(_spelt, " ".join(text.split("\n")))
 
 
-def _spelt(sign: re.Match[str]) -> str:
-    return sign[0].encode("unicode_escape").decode("ascii")
+def plain_json(document: str) -> str:
+    """The same of a JSON document, spelt as JSON spells it."""
+    return _IN_TEXT.sub(lambda found: f"{found[0][:-1]}\\u{ord(found[0][-1]):04x}", document)
+
+
+def _spelt(found: re.Match[str]) -> str:
+    before, sign = found[0][:-1], found[0][-1]
+    spelt = f"\\x{ord(sign):x}" if sign in "#:" else sign.encode("unicode_escape").decode("ascii")
+    return before + spelt
 
 
 class FlashsaleError(Exception):

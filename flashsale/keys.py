@@ -360,15 +360,19 @@ LANES = (f"{LOCK_FENCE}:*", f"{PROBE}:*")
 """Patterns of the keys that a replica's account, and a worker's, can touch; LANES are both's on a
 cluster's ledger, too."""
 
-PAGE_KINDS = (
-    *("shop", "shop-type", "shop-type-page", "shop-name-page"),
-    *("blog", "blog-hot", "blog-likes", "voucher-list", "user"),
-)
-"""The kinds of cached things that the storefront has."""
+_N = "[1-9][0-9]{0,18}"
+PAGE_KINDS = {
+    **dict.fromkeys(("shop", "blog", "blog-hot", "blog-likes", "voucher-list", "user"), _N),
+    "shop-type": "all",
+    "shop-type-page": f"{_N}:{_N}",
+    "shop-name-page": f"{_N}:.+",
+}
+"""The kinds of cached things that the storefront has, each with what its ids look like."""
 
 _PAGES = re.compile(
-    rf"cache:boot|(?:cache|lock):(?:{'|'.join(PAGE_KINDS)}):.+|(?:lock:)?shop:geo:[0-9]+(?::.+)?"
-    r"|(?:lock:)?(?:blog:liked|follows|feed):[0-9]+"
+    rf"cache:boot|(?:cache|lock):(?:{'|'.join(map(':'.join, PAGE_KINDS.items()))})"
+    rf"|shop:geo:{_N}:[0-9a-f]{{16}}|(?:lock:)?(?:shop:geo|blog:liked|follows|feed):{_N}",
+    re.DOTALL,
 )
 _BLOOMS = re.compile(r"bloom:(?:[01]:|fill:)?(?:shop|blog)")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 PACKAGE = "flashsale"
 GROUND = (
-    *("errors", "settings", "keys", "model", "buckets", "resources", "logs"),
+    *("errors", "settings", "keys", "model", "resources", "telemetry"),
     *("secret_file", "store_urls", "sentinels", "asking", "failpoints", "books"),
 )
 SMALL = 40  # lines; fewer is a paragraph, seldom a chapter

@@ -43,7 +43,7 @@ class Want(NamedTuple):
     bloom: Bloom | None
 
 
-class Lookup:
+class EntryReader:
     """Reads entries over one channel; a key that many want is read once."""
 
     def __init__(self, channel: Channel) -> None:
@@ -202,7 +202,7 @@ class CacheCalls:
             cache_url, connections_max=_CONNECTIONS, timeout_s=timeout_s, text=False
         )
         self._probing = Channel(cache_url, connections_max=1, timeout_s=timeout_s, text=False)
-        lookup = Lookup(self._reading)
+        lookup = EntryReader(self._reading)
         self.reads: Gate[Want, Any] = Gate(
             self._guarded(lookup.send),
             Bounds(settings.batch_max, settings.calls_max, settings.queue_max),

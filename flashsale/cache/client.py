@@ -1,17 +1,16 @@
 """The cache of one process: kinds of cached things and Bloom filters over one Redis."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import orjson
 import structlog
 
 from flashsale.cache.bloom import Bloom
-from flashsale.cache.calls import CacheCalls, Pair
-from flashsale.cache.indexes import Indexes, Load
-from flashsale.cache.loading import Limit
-from flashsale.cache.strategies import Entries, Strategy
+from flashsale.cache.calls import CacheCalls
+from flashsale.cache.entry import Limit, Source
+from flashsale.cache.strategies import Entries, Kind, Strategy
 from flashsale.settings import BloomSettings, CacheSettings
 
 log = structlog.get_logger(__name__)
@@ -38,7 +37,7 @@ class CacheClient:
             wait_s=settings.loads_wait_ms / 1000,
         )
         self.kinds: dict[str, Entries[Any]] = {}
-        self.indexes: dict[str, Indexes] = {}
+        self.index_outcomes: dict[str, Counter[Source]] = {}
         self.blooms: dict[str, Bloom] = {}
 
     def __repr__(self) -> str:
@@ -52,8 +51,6 @@ class CacheClient:
         strategy: Strategy,
         ttl_s: float,
         bloom: Bloom | None = None,
-        encode: Callable[[T], bytes] = orjson.dumps,
-        decode: Callable[[bytes], T] = orjson.loads,
     ) -> Entries[T]:
         """A kind of cached thing, over `load`, which must read what is committed when called.
 
@@ -61,32 +58,8 @@ class CacheClient:
         """
         if kind in self.kinds or kind == "order":
             raise ValueError(f"the kind {kind!r} is taken")
-        made = Entries(
-            self.calls,
-            self.limit,
-            kind,
-            load,
-            strategy=strategy,
-            ttl_s=ttl_s,
-            bloom=bloom,
-            codec=(encode, decode),
-        )
+        made = Entries(self.calls, self.limit, Kind(kind, strategy, ttl_s, bloom), load)
         self.kinds[kind] = made
-        return made
-
-    def index(
-        self,
-        name: str,
-        keys_of: Callable[[int], Pair],
-        load: Load,
-        *,
-        is_sorted: bool,
-        ttl_s: float,
-    ) -> Indexes:
-        """A kind of sets, or of sorted sets, over `load`, which must read what is committed when
-        called."""
-        made = Indexes(self.calls, self.limit, keys_of, load, is_sorted=is_sorted, ttl_s=ttl_s)
-        self.indexes[name] = made
         return made
 
     def bloom(self, name: str) -> Bloom:

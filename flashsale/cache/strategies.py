@@ -9,6 +9,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Any, Generic, TypeVar
 
@@ -17,18 +18,22 @@ import structlog
 from flashsale import keys
 from flashsale.cache.bloom import Bloom, Id
 from flashsale.cache.calls import CacheCalls, Want
-from flashsale.cache.entry import NULL, Cached, Entry, Source, unpack
-from flashsale.cache.loading import (
+from flashsale.cache.entry import (
     ANY_ENTRY,
     NO_ENTRY,
+    NULL,
+    Cached,
+    Entry,
     Flight,
     Flights,
     Landed,
     Limit,
     Loader,
     Loading,
+    Source,
     new_token,
     now_ms,
+    unpack,
 )
 from flashsale.errors import Indeterminate, Unavailable
 
@@ -58,6 +63,20 @@ class Warmed(Enum):
     NOTHING_THERE = auto()
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of cached thing: its name in the keys, how it is read, how long it lives."""
+
+    name: str
+    strategy: Strategy
+    ttl_s: float
+    bloom: Bloom | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy is Strategy.PASS_THROUGH and self.bloom is None:
+            raise ValueError(f"{self.name}: pass-through needs a Bloom filter")
+
+
 class Entries(Generic[T]):
     """Reads and updates of one kind. Made by `CacheClient.entries`."""
 
@@ -65,27 +84,19 @@ class Entries(Generic[T]):
         self,
         calls: CacheCalls,
         limit: Limit,
-        kind: str,
+        kind: Kind,
         load: Callable[[Any], Awaitable[T | None]],
-        *,
-        strategy: Strategy,
-        ttl_s: float,
-        bloom: Bloom | None,
-        codec: tuple[Callable[[T], bytes], Callable[[bytes], T]],
     ) -> None:
-        if strategy is Strategy.PASS_THROUGH and bloom is None:
-            raise ValueError(f"{kind}: pass-through needs a Bloom filter")
-        encode, self._decode = codec
-        self.kind = kind
-        self.strategy = strategy
+        self.kind = kind.name
+        self.strategy = kind.strategy
         self._calls = calls
         self._settings = calls.settings
         self._limit = limit
-        self._ttl_s = ttl_s
-        self._bloom = bloom
+        self._ttl_s = kind.ttl_s
+        self._bloom = kind.bloom
         self._flights = Flights()
         self._rebuilding: set[str] = set()
-        self.loading = Loading(calls.ask, calls.settings, load, encode)
+        self.loading = Loading(calls.ask, calls.settings, load)
         self.outcomes: Counter[Source] = Counter()
         self.rebuild_failures = 0
 
@@ -174,7 +185,7 @@ class Entries(Generic[T]):
             if source is not Source.LOAD:
                 source = Source.NULL
         self.outcomes[source] += 1
-        return Cached(source, body, self._decode)
+        return Cached(source, body)
 
     async def _fly(self, flight: Flight, entry_id: Id, key: str) -> Landed:
         """One load, unless somebody else's fills the entry while we wait for it.

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
+from flashsale.campaign.campaign import SILENT, JudgedRun, StormRun, Teller
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.rehearsal import RehearsalRequest, rehearse
 from flashsale.campaign.storming import StoppedError, StormRequest, run_storm
-from flashsale.campaign.teller import SILENT, JudgedRun, StormRun, Teller
 from flashsale.errors import ExitCode, UsageError
 from flashsale.model import Verdict
 from flashsale.run.folder import write_file
@@ -236,7 +236,7 @@ def told(trial: RateTrial) -> str:
     return f"{_rate(trial.per_s)} {verdict}{p99}"
 
 
-class _Witness(Teller):
+class _LastRun(Teller):
     """Keeps the summary of a run, as it was judged last."""
 
     summary: Summary | None = None
@@ -252,19 +252,19 @@ def _tried(request: CapacityRequest, per_s: float, before: Sequence[RateTrial]) 
     repeat = sum(trial.per_s == per_s for trial in before)
     named = f"{per_s:.{_DIGITS}f}".rstrip("0").rstrip(".")
     out = request.out / f"rate-{named}-{repeat + 1}"
-    scenario, witness = at_rate(request.scenario, per_s, repeat), _Witness()
+    scenario, last = at_rate(request.scenario, per_s, repeat), _LastRun()
     if request.shop is None:
         storm = StormRequest(scenario, out=out, processes=request.processes)
-        code = rehearse(RehearsalRequest(storm, exercised=request.exercised), witness)
+        code = rehearse(RehearsalRequest(storm, exercised=request.exercised), last)
     else:
         had = sum(at_rate(request.scenario, it.per_s).load.user_count for it in before)
         if before:
             time.sleep(request.rest_s)
         storm = replace(request.shop, scenario=scenario, out=out, users_before=had)
-        code = _stormed(storm, request.exercised, witness)
+        code = _stormed(storm, request.exercised, last)
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
         raise StoppedError(f"interrupted; what was found is in {request.out}", code)
-    summary = witness.summary
+    summary = last.summary
     if summary is None:
         return RateTrial(per_s, code, _WHY.get(code, "the storm left no summary"), run=str(out))
     return RateTrial(

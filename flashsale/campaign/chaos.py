@@ -8,8 +8,8 @@ from pathlib import Path
 
 import orjson
 
+from flashsale.campaign.campaign import SILENT, Teller
 from flashsale.campaign.chaos_trial import TrialRequest, tried
-from flashsale.campaign.teller import SILENT, Teller
 from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.faults.controls import Control
 from flashsale.faults.seeds import (

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import httpx
 
+from flashsale.campaign.campaign import TOKENS, JudgedRun, StormRun, Teller
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
-from flashsale.campaign.stores import TOKENS
 from flashsale.campaign.storming import StoppedError, StormRequest
-from flashsale.campaign.teller import JudgedRun, StormRun, Teller
 from flashsale.errors import ExitCode, FlashsaleError, UsageError
 from flashsale.faults.controls import Control
 from flashsale.faults.seeds import REPLICAS, SOLD_BEHIND, WORKERS, Trial

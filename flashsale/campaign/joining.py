@@ -17,20 +17,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import orjson
+from pydantic import BaseModel
 
-from flashsale.campaign.judging import ensure_seats
+from flashsale.asking import read_json
+from flashsale.campaign.campaign import StormRun, Teller
+from flashsale.campaign.judging import ensure_virtual_users
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import FlashsaleError, UnreachableError, UsageError, one_line
 from flashsale.run.attempts import ClockReading
 from flashsale.run.attempts_file import read_plan
 from flashsale.run.folder import ATTEMPTS_FILE, RunFolder, read_file, write_file
-from flashsale.run.recording import scenario_of
-from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.answer import excerpt
+from flashsale.scenario.scenario import Scenario, scenario_of
 from flashsale.scenario.target import Tls
 from flashsale.scenario.tokens import read_tokens, read_users
 from flashsale.settings import RendezvousSettings
@@ -53,6 +55,7 @@ _QUESTIONS, _QUESTIONS_S = 16, 0.5
 _HOLD_NS = 50_000_000
 _CALL_S = 5.0
 _AGAIN_S = 0.2
+_ANSWER_BYTES_MAX = 2 * CHUNK_BYTES
 _OK, _REFUSED = 200, 409
 
 
@@ -69,20 +72,37 @@ class Task:
     users: Path
 
 
-class Link:
+_Kind = TypeVar("_Kind", bound=BaseModel)
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """The body, which a rendezvous sends at once. Raises HTTPException where it has no end."""
+    until_s, body = time.monotonic() + _CALL_S, bytearray()
+    while piece := response.read1(_ANSWER_BYTES_MAX):
+        body += piece
+        if len(body) > _ANSWER_BYTES_MAX or time.monotonic() > until_s:
+            raise http.client.HTTPException("an answer without an end")
+    return bytes(body)
+
+
+class RendezvousClient:
     """The way to a rendezvous. Safe to use from several threads, each with a connection."""
 
     def __init__(self, url: str, settings: RendezvousSettings) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or 80
+        except ValueError:  # no port that there is, or half an address
+            host, port = None, 0
+        if not host or parts.scheme != "http" or parts.path.strip("/"):
             raise UsageError(f"--rendezvous: found {url!r}, expected such as http://host:9200")
-        self._place = parts.hostname, parts.port or 80
+        self._place = host, port
         self._url, self._silence_s = url, settings.silence_s
         self._headers = {"authorization": settings.secret.get_secret_value()}
         self._connections: dict[int, http.client.HTTPConnection] = {}  # by thread
 
     def __repr__(self) -> str:
-        return f"<Link {self._url}>"
+        return f"<RendezvousClient {self._url}>"
 
     def __enter__(self) -> Self:
         return self
@@ -127,14 +147,14 @@ class Link:
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.request("GET" if body is None else "POST", path, body, self._headers)
         response = connection.getresponse()
-        answer: bytes = response.read()
+        answer = _whole(response)
         if response.status == _OK:
             return answer
         if response.status == http.client.SERVICE_UNAVAILABLE:
             raise http.client.HTTPException("it is busy")
         told = one_line(answer[:500].decode("utf-8", "replace"))
-        with suppress(orjson.JSONDecodeError, KeyError, TypeError):
-            told = one_line(str(orjson.loads(answer)["errorMsg"]))
+        with suppress(ValueError, KeyError, TypeError):
+            told = one_line(str(read_json(answer)["errorMsg"])[:500])
         if response.status == http.client.UNAUTHORIZED:
             raise UsageError(
                 f"the rendezvous at {self._url} does not know this secret; set "
@@ -149,15 +169,38 @@ class Link:
         if connection is not None:
             connection.close()
 
-    def post(self, path: str, told: dict[str, object], **how: Any) -> Any:
-        """The JSON that is answered to JSON."""
-        return orjson.loads(self.call(path, orjson.dumps(told), **how))
+    def post(self, path: str, told: dict[str, object], kind: type[_Kind], **how: Any) -> _Kind:
+        """What is answered to JSON. Raises UsageError where no rendezvous answers so."""
+        answer = self.call(path, orjson.dumps(told), **how)
+        try:
+            return kind.model_validate_json(answer)
+        except ValueError as error:
+            said = excerpt(answer)
+            raise UsageError(f"{self._url} answered {said!r}; is it a rendezvous?") from error
+
+
+class _Joined(BaseModel):
+    """What a shard is told that may take part."""
+
+    name: str
+    plan_hash: str
+    base_url: str
+    units: dict[int, int]
+    files: dict[str, int]
+
+
+class _Reported(BaseModel):
+    """What a report is answered with."""
+
+    instant_us: int | None
+    stop: str | None
+    clock_us: int
 
 
 class Presence:
     """A shard at its rendezvous, as the storm knows it, and the thread that reports."""
 
-    def __init__(self, link: Link, ticket: str, name: str, plan_hash: str) -> None:
+    def __init__(self, link: RendezvousClient, ticket: str, name: str, plan_hash: str) -> None:
         self.name, self.clock, self.interrupted = name, None, False
         self._link, self._ticket, self._plan_hash = link, ticket, plan_hash
         self._is_ready = self.fired = False
@@ -206,17 +249,17 @@ class Presence:
         while not self._left.wait(_WAITING_S if self._instant_us is None else _FIRING_S):
             try:
                 self._report()
-            except FlashsaleError as error:
-                self._stopping = self._stopping or str(error)
+            except Exception as error:  # noqa: BLE001 - a thread's outermost loop
+                self._stopping = self._stopping or _told(error)
                 return
 
     def _report(self) -> None:
         answer, _ = self._ask()
-        if answer["stop"] is not None:
-            self._stopping = answer["stop"]
-        elif answer["instant_us"] is not None and self._instant_us is None:
+        if answer.stop is not None:
+            self._stopping = answer.stop
+        elif answer.instant_us is not None and self._instant_us is None:
             self.clock = self._compared()
-            self._instant_us = answer["instant_us"]
+            self._instant_us = answer.instant_us
 
     def _compared(self) -> ClockReading:
         """The two clocks, by the best of several round trips."""
@@ -225,7 +268,7 @@ class Presence:
             readings.append(self._ask()[1])
         return ClockReading.best(readings)
 
-    def _ask(self) -> tuple[Any, ClockReading]:
+    def _ask(self) -> tuple[_Reported, ClockReading]:
         progress = self._progress
         told: dict[str, object] = {
             "ticket": self._ticket,
@@ -237,9 +280,9 @@ class Presence:
             told["settled"], told["in_flight"] = progress.settled, progress.in_flight
             told["outcomes"] = {ending.value: n for ending, n in progress.outcomes.items()}
         asked_us, began_ns = time.time_ns() // 1000, time.monotonic_ns()
-        answer = self._link.post("/report", told)
+        answer = self._link.post("/report", told, _Reported)
         round_trip_us = (time.monotonic_ns() - began_ns) // 1000
-        return answer, ClockReading.of(asked_us, answer["clock_us"], round_trip_us)
+        return answer, ClockReading.of(asked_us, answer.clock_us, round_trip_us)
 
 
 @dataclass(frozen=True)
@@ -270,13 +313,13 @@ def storm_as_shard(
     joined = {"ticket": ticket, "number": shard.number, "of": shard.of, "who": who}
     with (
         TemporaryDirectory(prefix="flashsale-shard-") as folder,
-        Link(url, settings) as link,
+        RendezvousClient(url, settings) as link,
     ):
         with _leaving(link, ticket) as left:
             # As patient as the rendezvous is: either may be started first.
-            told = link.post("/join", joined, patience_s=settings.gather_timeout_s)
+            told = link.post("/join", joined, _Joined, patience_s=settings.gather_timeout_s)
             task = _fetched(link, told, Path(folder))
-            ensure_seats(given.processes, shard, task.scenario.load.seats)
+            ensure_virtual_users(given.processes, shard, task.scenario.load.virtual_users)
             plan_hash = task.plan_hash if scenario is None else _hash_of(scenario, task)
             left.append(Presence(link, ticket, task.name, plan_hash))
             left[0].start()
@@ -297,12 +340,12 @@ def storm_as_shard(
             run = run_storm(request, teller)
             _bring(link, ticket, run.folder)
         left[0].end()
-        link.post("/leave", {"ticket": ticket, "fired": left[0].fired})
+        link.call("/leave", orjson.dumps({"ticket": ticket, "fired": left[0].fired}))
     return run
 
 
 @contextmanager
-def _leaving(link: Link, ticket: str) -> Iterator[list[Presence]]:
+def _leaving(link: RendezvousClient, ticket: str) -> Iterator[list[Presence]]:
     """Tell the rendezvous where the block ends early, so that nobody waits for this shard."""
     left: list[Presence] = []
     try:
@@ -311,19 +354,21 @@ def _leaving(link: Link, ticket: str) -> Iterator[list[Presence]]:
         fired = any(presence.fired for presence in left)
         for presence in left:
             presence.end()
-        why = "interrupted"
-        if isinstance(error, Exception):
-            why = str(error) if isinstance(error, FlashsaleError) else repr(error)
+        why = _told(error) if isinstance(error, Exception) else "interrupted"
         told: dict[str, object] = {"ticket": ticket, "why": one_line(why), "fired": fired}
         with suppress(FlashsaleError):
-            link.post("/leave", told, patience_s=0)
+            link.call("/leave", orjson.dumps(told), patience_s=0)
         raise
 
 
-def _fetched(link: Link, told: Any, folder: Path) -> Task:
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, FlashsaleError) else repr(error)
+
+
+def _fetched(link: RendezvousClient, told: _Joined, folder: Path) -> Task:
     """What the rendezvous has, in `folder`."""
     here = RunFolder(folder)
-    for name, size in told["files"].items():
+    for name, size in told.files.items():
         if name not in (ATTEMPTS_FILE, here.scenario.name, USERS_FILE):
             raise UsageError(f"the rendezvous has a file {name!r}; it is of another version")
         write_file(folder / name, _pieces(link, name, size))
@@ -332,20 +377,20 @@ def _fetched(link: Link, told: Any, folder: Path) -> Task:
         scenario = scenario_of(read_file(here.scenario))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"the rendezvous is of another version ({error})") from error
-    if plan.digest != told["plan_hash"]:
-        raise UsageError(f"the plan came as {plan.digest}, expected {told['plan_hash']}")
+    if plan.digest != told.plan_hash:
+        raise UsageError(f"the plan came as {plan.digest}, expected {told.plan_hash}")
     return Task(
-        name=told["name"],
-        plan_hash=told["plan_hash"],
-        base_url=told["base_url"],
-        units={int(voucher): units for voucher, units in told["units"].items()},
+        name=told.name,
+        plan_hash=told.plan_hash,
+        base_url=told.base_url,
+        units=told.units,
         scenario=scenario,
         plan=plan,
         users=folder / USERS_FILE,
     )
 
 
-def _pieces(link: Link, name: str, size: int) -> Iterator[bytes]:
+def _pieces(link: RendezvousClient, name: str, size: int) -> Iterator[bytes]:
     at = 0
     while at < size:
         piece = link.call(f"/files/{name}?at={at}")
@@ -370,7 +415,7 @@ def _hash_of(scenario: Scenario, task: Task) -> str:
     ).digest
 
 
-def _bring(link: Link, ticket: str, folder: RunFolder) -> None:
+def _bring(link: RendezvousClient, ticket: str, folder: RunFolder) -> None:
     """Bring the record of the storm. Raises UnreachableError, with where it lies."""
     try:
         for path in (folder.attempts, folder.scenario, folder.summary, folder.effort):

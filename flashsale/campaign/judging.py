@@ -15,8 +15,7 @@ from pathlib import Path
 import orjson
 
 from flashsale.books import ShopBooks
-from flashsale.campaign.stores import Stores
-from flashsale.campaign.teller import SILENT, JudgedRun, Teller
+from flashsale.campaign.campaign import SILENT, JudgedRun, Stores, Teller
 from flashsale.errors import UsageError
 from flashsale.report.compare import compare, ensure_comparable
 from flashsale.report.files import read_run, write_reports
@@ -24,11 +23,10 @@ from flashsale.run.folder import VERIFY_FILE, RunFolder, as_text, telling, write
 from flashsale.run.summary import Summary
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.thresholds import Threshold, parse_expression
-from flashsale.storm.attack.stopping import parse_abort
 from flashsale.storm.crew.shard import Shard
-from flashsale.verify import DRAIN_TIMEOUT_S
+from flashsale.storm.figures.judging import parse_abort
 from flashsale.verify.shop import examine_shop
-from flashsale.verify.verdict import RULES, examine
+from flashsale.verify.verdict import DRAIN_TIMEOUT_S, RULES, examine
 
 REQUIRE = "--require"
 EXERCISED = "exercised:"
@@ -138,18 +136,18 @@ def parse_regress(text: str) -> float:
     return float(Fraction(match[1]) / 100)
 
 
-def ensure_seats(processes: int, shard: Shard | None, seats: int) -> None:
+def ensure_virtual_users(processes: int, shard: Shard | None, users: int) -> None:
     """Raises UsageError where some shard or process would have no connection: a user's
     (`load.clicks` of them) stay with one."""
     if shard is not None:
-        if shard.of > seats:
+        if shard.of > users:
             raise UsageError(
-                f"--shard: found {shard}, expected at most one shard a connection ({seats:,})"
+                f"--shard: found {shard}, expected at most one shard a connection ({users:,})"
             )
-        seats = len(range(shard.number - 1, seats, shard.of))
-    if processes > seats:
+        users = len(range(shard.number - 1, users, shard.of))
+    if processes > users:
         raise UsageError(
-            f"--workers: found {processes}, expected at most one a connection ({seats:,})"
+            f"--workers: found {processes}, expected at most one a connection ({users:,})"
         )
 
 

@@ -57,7 +57,7 @@ Prepared = Mapping[tuple[int, int, str], int]
 
 
 @dataclass(frozen=True)
-class Counted:
+class DatabaseLoads:
     """Loads by the database's count; None where it would not be exact, and `why`."""
 
     loads: int | None
@@ -81,10 +81,10 @@ class LoadCount:
     def __repr__(self) -> str:
         return f"<LoadCount {self._mark}>"
 
-    def settled(self) -> Counted:
+    def settled(self) -> DatabaseLoads:
         """The loads since then, when no more come."""
         if self._marked is None:
-            return Counted(None, NOT_KEPT)
+            return DatabaseLoads(None, NOT_KEPT)
         last = _count(self._arguments, self._mark, *self._marked)
         for _ in range(_LOOKS_MAX):
             time.sleep(_PAUSE_S)
@@ -128,7 +128,7 @@ def _marked(database: MySQLConnection, mark: str) -> tuple[int, Prepared] | None
 
 def _count(
     arguments: Mapping[str, Any], mark: str, selects_before: int, before: Prepared
-) -> Counted:
+) -> DatabaseLoads:
     where = f"%AS `{mark}`%"
     try:
         with _connected(arguments) as database:
@@ -137,16 +137,16 @@ def _count(
             history = _rows(database, _HISTORY, mark=where)
             ((found,),) = _rows(database, _MARKED, mark=where)
             if not found:
-                return Counted(None, OVERRUN)
+                return DatabaseLoads(None, OVERRUN)
     except pymysql.MySQLError:
-        return Counted(None, NOT_KEPT)
+        return DatabaseLoads(None, NOT_KEPT)
     executed = [(key[2], n - before.get(key, 0)) for key, n in prepared.items()]
     seen = sum(n for event, digest, _, n in history if event == _SELECT or _is_select(digest))
     seen += sum(n for told, n in executed if _is_select(told))
     if seen < selects:
-        return Counted(None, UNSEEN)
+        return DatabaseLoads(None, UNSEEN)
     loads = sum(n for _, digest, ours, n in history if ours and is_load(digest or ""))
-    return Counted(loads + sum(n for told, n in executed if is_load(told)))
+    return DatabaseLoads(loads + sum(n for told, n in executed if is_load(told)))
 
 
 def _is_select(statement: str | None) -> bool:

@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flashsale.campaign.stores import copy_stack
-from flashsale.campaign.teller import StormRun, Teller
+from flashsale.campaign.campaign import StormRun, Teller, copy_stack
 from flashsale.errors import UsageError
 from flashsale.report.files import write_reports
 from flashsale.run.attempts import Attempts
 from flashsale.run.attempts_file import AttemptsFile
 from flashsale.run.folder import RunFolder, create_run_folder, read_file, telling, write_file
-from flashsale.run.recording import scenario_document
 from flashsale.scenario.answer import unsent
-from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.scenario import Scenario, scenario_document
 from flashsale.storm.crew.merge import baseline_of, merge_runs
-from flashsale.storm.crew.rendezvous import USERS_FILE, Seat
+from flashsale.storm.crew.rendezvous import USERS_FILE, Participant
 from flashsale.storm.crew.shard import (
     Shard,
     ShardRun,
@@ -73,7 +71,7 @@ def _keep_stores(runs: Sequence[ShardRun], folder: RunFolder, teller: Teller) ->
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeStorm:
     """What is to be fired by all, at `base_url`, and what its shards leave in `folder`. `tokens` is
     the file of the users' sessions, and `units` what each voucher had before."""
 
@@ -105,24 +103,24 @@ class Whole:
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
 
-    def place_of(self, seat: Seat) -> RunFolder:
+    def place_of(self, participant: Participant) -> RunFolder:
         """Where the record of a shard lies, once it is whole."""
-        return RunFolder(self.folder.path / "shards" / str(seat.shard.number))
+        return RunFolder(self.folder.path / "shards" / str(participant.shard.number))
 
-    def run_of(self, seat: Seat, losses: list[str]) -> ShardRun:
+    def run_of(self, participant: Participant, losses: list[str]) -> ShardRun:
         """What a shard brought; where that cannot be used, what is known without it."""
-        place = self.place_of(seat)
-        if seat.is_done:
+        place = self.place_of(participant)
+        if participant.is_done:
             try:
                 run = read_shard(place.path)
-                self._ensure_ours(seat.shard, run)
+                self._ensure_ours(participant.shard, run)
             except UsageError as error:
-                losses.append(f"{seat} brought a record that cannot be used: {error}")
+                losses.append(f"{participant} brought a record that cannot be used: {error}")
             else:
                 return run
         shutil.rmtree(place.path, ignore_errors=True)
         place.path.mkdir(parents=True)
-        self._suppose(seat, place)
+        self._suppose(participant, place)
         return read_shard(place.path)
 
     def _ensure_ours(self, shard: Shard, run: ShardRun) -> None:
@@ -136,15 +134,15 @@ class Whole:
         ):
             raise UsageError(f"found shard {run.shard} of another storm")
 
-    def _suppose(self, seat: Seat, place: RunFolder) -> None:
+    def _suppose(self, participant: Participant, place: RunFolder) -> None:
         """A record of whoever left none: each attempt unsent where there was no instant for it,
         and without a result where it may have left."""
-        part = self.plan.part(seat.shard.number, seat.shard.of)
-        shard = shard_header(seat.shard, len(self.plan), self.units, None, self.name)
+        part = self.plan.part(participant.shard.number, participant.shard.of)
+        shard = shard_header(participant.shard, len(self.plan), self.units, None, self.name)
         write_file(place.scenario, scenario_document(self.scenario))
         with AttemptsFile(place.attempts) as file:
             file.write_plan({**self._header(part), "shard": shard}, part)
-            if seat.fired:
+            if participant.fired:
                 return
             attempts = Attempts(len(part))
             for i in range(len(part)):

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from redis import Redis
 
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR, SILENT, TOKENS, Stores, Teller
 from flashsale.campaign.judging import judge_run
 from flashsale.campaign.rebuilding import RebuildReport, rebuild
-from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, Stores
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.teller import SILENT, Teller
 from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.faults.fault import Rebuilt, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for

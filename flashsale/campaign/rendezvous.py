@@ -23,9 +23,10 @@ from typing import Any
 import orjson
 import uvloop
 
+from flashsale.asking import read_json
+from flashsale.campaign.campaign import SILENT, StormRun, Teller, record_stack
 from flashsale.campaign.joining import CHUNK_BYTES
-from flashsale.campaign.merging import Whole
-from flashsale.campaign.stores import record_stack
+from flashsale.campaign.merging import WholeStorm
 from flashsale.campaign.storming import (
     StormRequest,
     baseline_taken,
@@ -36,7 +37,6 @@ from flashsale.campaign.storming import (
     tokens_of,
     users_of,
 )
-from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.errors import UnreachableError, UsageError, one_line
 from flashsale.model import ending
 from flashsale.run.folder import create_run_folder
@@ -46,9 +46,9 @@ from flashsale.server.request import Refused, Request
 from flashsale.server.response import NOT_FOUND, UNAUTHORIZED, Response, ok, rejected, respond
 from flashsale.settings import RendezvousSettings, ReplicaSettings
 from flashsale.storm.attack.attack import Progress, ShowProgress
-from flashsale.storm.attack.stopping import interrupts
+from flashsale.storm.attack.instants import interrupts
 from flashsale.storm.crew.merge import merge_runs
-from flashsale.storm.crew.rendezvous import Meeting, Patience, Report
+from flashsale.storm.crew.rendezvous import Meeting, MeetingLimits, Report
 from flashsale.storm.crew.shard import SHARDS_MAX, Shard, units_by_text, whole_plan
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.plan.planning import plan_of
@@ -66,7 +66,7 @@ _SAID_MAX = 200
 
 
 @dataclass(frozen=True)
-class Place:
+class MeetingPlace:
     """Where shards meet, and how many they are."""
 
     shards: int
@@ -74,7 +74,7 @@ class Place:
     port: int
 
 
-def run_rendezvous(request: StormRequest, place: Place, teller: Teller = SILENT) -> StormRun:
+def run_rendezvous(request: StormRequest, place: MeetingPlace, teller: Teller = SILENT) -> StormRun:
     """Have `place.shards` shards fire the storm, and leave the run that they make.
 
     A run that went wrong is returned, its missing parts named among the generator's complaints.
@@ -97,22 +97,22 @@ def run_rendezvous(request: StormRequest, place: Place, teller: Teller = SILENT)
         record_stack(folder.path, request.state_dir)
     loads = count_of_loads(request)
     known = units or _planned_units(request)
-    whole = Whole(scenario, request.base_url, request.tokens, plan, folder, known)
+    whole = WholeStorm(scenario, request.base_url, request.tokens, plan, folder, known)
     with whole.files() as files, interrupts() as taken:
-        point = _Point(whole, files, place, settings)
+        server = _RendezvousServer(whole, files, place, settings)
         teller.say(
-            f"waits for {place.shards} shards at http://{place.host}:{point.port_of(sockets)}, "
+            f"waits for {place.shards} shards at http://{place.host}:{server.port_of(sockets)}, "
             f"for {settings.gather_timeout_s:g} s at most"
         )
         with (
             teller.storming(None) as show,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-            taken.told(lambda: point.meeting.stop("the rendezvous was interrupted")),
+            taken.told(lambda: server.meeting.stop("the rendezvous was interrupted")),
         ):
-            runner.run(point.serve(sockets, show))
+            runner.run(server.serve(sockets, show))
         mark_end(request, folder, teller)
-        losses = list(point.meeting.complaints)
-        runs = [whole.run_of(seat, losses) for seat in point.meeting.seats]
+        losses = list(server.meeting.complaints)
+        runs = [whole.run_of(participant, losses) for participant in server.meeting.participants]
         for line in losses:
             teller.say(line)
         finished = merge_runs(runs, whole_plan(runs), folder, losses, taken.exit_code)
@@ -122,7 +122,7 @@ def run_rendezvous(request: StormRequest, place: Place, teller: Teller = SILENT)
     return run
 
 
-def _ensure_secret(place: Place, settings: RendezvousSettings) -> None:
+def _ensure_secret(place: MeetingPlace, settings: RendezvousSettings) -> None:
     """Raises UsageError where anybody could come and take everybody's sessions."""
     try:
         is_local = ipaddress.ip_address(place.host).is_loopback
@@ -148,7 +148,7 @@ def _planned_units(request: StormRequest) -> dict[int, int]:
     return {} if sale is None else dict(sale.units_by_voucher())
 
 
-def _listen(place: Place) -> list[Any]:
+def _listen(place: MeetingPlace) -> list[Any]:
     try:
         return list(listen(place.host, place.port))
     except OSError as error:
@@ -158,25 +158,29 @@ def _listen(place: Place) -> list[Any]:
         ) from error
 
 
-class _Point:
+class _RendezvousServer:
     """The service: what shards ask over HTTP, and the clock that drives their meeting."""
 
     def __init__(
-        self, whole: Whole, files: dict[str, Path], place: Place, settings: RendezvousSettings
+        self,
+        whole: WholeStorm,
+        files: dict[str, Path],
+        place: MeetingPlace,
+        settings: RendezvousSettings,
     ) -> None:
         self._whole, self._files = whole, files
         self._secret = settings.secret.get_secret_value().encode()
         self._wall_us, self._began_ns = time.time_ns() // 1000, time.monotonic_ns()
         timeouts = whole.scenario.timeouts
         run_ms = timeouts.run_ms + timeouts.drain_ms + timeouts.resolve_ms
-        patience = Patience(
+        limits = MeetingLimits(
             gather_ns=round(settings.gather_timeout_s * 1e9),
             silence_ns=round(settings.silence_s * 1e9),
             run_ns=(settings.lead_ms + run_ms) * 1_000_000 + round(OVERTIME_S * 1e9),
             stop_ns=round(_STOP_S * 1e9),
             lead_us=settings.lead_ms * 1000,
         )
-        self.meeting = Meeting(place.shards, whole.plan.digest, patience, self._began_ns)
+        self.meeting = Meeting(place.shards, whole.plan.digest, limits, self._began_ns)
 
     @staticmethod
     def port_of(sockets: list[Any]) -> int:
@@ -230,7 +234,7 @@ class _Point:
                 return UNAUTHORIZED
             try:
                 return await handler(request, tail)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise Refused(rejected(f"cannot be read: {error!r}"[:_SAID_MAX], 400)) from error
 
         return checked
@@ -282,10 +286,13 @@ class _Point:
         )
 
     async def _piece(self, request: Request, name: str) -> Response:
-        seat, at = self.meeting.seat(request.query("ticket")), int(request.query("at"))
-        if seat is None or seat.is_over:
+        participant, at = (
+            self.meeting.participant(request.query("ticket")),
+            int(request.query("at")),
+        )
+        if participant is None or participant.is_over:
             return rejected("this shard is not known here, or counts as lost", 409)
-        place = self._whole.place_of(seat)
+        place = self._whole.place_of(participant)
         known = (place.attempts, place.scenario, place.summary, place.effort)
         path = next((path for path in known if path.name == name), None)
         if path is None:
@@ -298,7 +305,7 @@ class _Point:
         with path.open("r+b") as file:
             file.seek(at)
             file.write(piece)
-        seat.heard_ns = time.monotonic_ns()
+        participant.heard_ns = time.monotonic_ns()
         return ok()
 
     async def _leave(self, request: Request, _tail: str) -> Response:
@@ -313,7 +320,7 @@ class _Point:
 
 
 async def _json(request: Request) -> Any:
-    return orjson.loads(await request.body())
+    return read_json(await request.body())
 
 
 def _plain(told: object) -> Response:

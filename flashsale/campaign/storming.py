@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from flashsale.books import ShopBooks
+from flashsale.campaign.campaign import SILENT, Stores, StormRun, Teller, record_stack
 from flashsale.campaign.judging import EarlierRun
 from flashsale.campaign.loads import LoadCount
-from flashsale.campaign.stores import Stores, record_stack
-from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.errors import (
     ExitCode,
     FlashsaleError,
@@ -26,13 +25,7 @@ from flashsale.errors import (
 )
 from flashsale.report.files import write_reports, write_sheet
 from flashsale.run.attempts import PlanColumns
-from flashsale.run.folder import (
-    RunFolder,
-    create_run_folder,
-    ensure_no_run,
-    telling,
-    write_file,
-)
+from flashsale.run.folder import RunFolder, create_run_folder, ensure_no_run, telling, write_file
 from flashsale.run.parts import write_faults
 from flashsale.run.summary import Summary
 from flashsale.scenario import template
@@ -42,22 +35,22 @@ from flashsale.scenario.thresholds import Threshold
 from flashsale.scenario.tokens import read_tokens, read_tokens_of, read_users, read_users_of
 from flashsale.storm.attack.attack import Progress, ShowProgress
 from flashsale.storm.attack.calibration import calibrate
+from flashsale.storm.attack.connections import ensure_descriptors, ensure_ports
+from flashsale.storm.attack.instants import Interrupts, interrupts
 from flashsale.storm.attack.questions import preflight
-from flashsale.storm.attack.selfwatch import ensure_descriptors, ensure_ports
-from flashsale.storm.attack.stopping import Interrupts, interrupts
 from flashsale.storm.crew.crew import connections_each
 from flashsale.storm.crew.rendezvous import Rendezvous
 from flashsale.storm.crew.shard import Shard
 from flashsale.storm.figures.conclusion import Finished, with_loads
-from flashsale.storm.figures.health import Calibration
-from flashsale.storm.figures.judging import Loads
+from flashsale.storm.figures.figures import Loads
+from flashsale.storm.figures.generator import Calibration
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.storm import Assignment, storm
 from flashsale.verify import ending
 from flashsale.verify.observation import Baseline
 from flashsale.verify.observation import take as take_stores_baseline
-from flashsale.verify.shop_baseline import take_baseline
 from flashsale.verify.shop_rows import UnfitError
+from flashsale.verify.shop_seen import take_baseline
 
 if TYPE_CHECKING:  # its relays and watchers are for storms with faults, on a stack of our own
     from flashsale.faults.making import Making

@@ -13,8 +13,8 @@ import uvloop
 
 from flashsale.asking import ask_once
 from flashsale.books import ShopBooks
+from flashsale.campaign.campaign import SILENT
 from flashsale.campaign.storming import StormRequest, greeted, tokens_of, users_of
-from flashsale.campaign.teller import SILENT
 from flashsale.errors import FlashsaleError
 from flashsale.model import Ending, Outcome
 from flashsale.run.attempts import Attempts
@@ -25,11 +25,10 @@ from flashsale.scenario.shop import StepTable
 from flashsale.scenario.table import shop_document, texts_of
 from flashsale.scenario.target import Target, Tls
 from flashsale.scenario.tokens import ID_COLUMN
-from flashsale.storm.attack.attack import Mission, Records
+from flashsale.storm.attack.attack import Mission, Records, SelfWatch
 from flashsale.storm.attack.engine import Engine
-from flashsale.storm.attack.selfwatch import SelfWatch
 from flashsale.storm.plan.planning import plan_of
-from flashsale.verify.shop_baseline import Claimed, look_at
+from flashsale.verify.shop_seen import Claimed, look_at
 
 _ORDER = (Step.LOGIN, Step.BROWSE, Step.SIGN, Step.CART, Step.BUY, Step.PAY, Step.CANCEL)
 _HEALTH_TIMEOUT_S = 5.0

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from flashsale import keys
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Cached, Source
-from flashsale.cache.indexes import Member
 from flashsale.cache.strategies import Strategy
+from flashsale.catalog.indexes import Indexes, IndexMember
 from flashsale.catalog.json import (
     NewBlog,
     Page,
@@ -78,7 +78,8 @@ class Blogs:
         self._likes = cache.entries(
             "blog-likes", self._load_likes, strategy=Strategy.MUTEX, ttl_s=settings.likes_ttl_s
         )
-        self.likers = cache.index(
+        self.likers = Indexes(
+            cache,
             "liked",
             keys.blog_liked,
             self._load_likers,
@@ -154,11 +155,11 @@ class Blogs:
 
     async def _create(self, author: int, new: NewBlog) -> int | NotWritten:
         loop = asyncio.get_running_loop()
-        made: list[Member] = []
+        made: list[IndexMember] = []
 
         def work(connection: Connection) -> int | NotWritten:
             found = _write(connection, author, new, self._most)
-            if isinstance(found, Member):
+            if isinstance(found, IndexMember):
                 made.append(found)
                 self.ids.add_from_thread([found.id], loop)  # or it would be denied once it is there
                 return found.id
@@ -170,7 +171,7 @@ class Blogs:
             for member in made:
                 await self._created(author, member)
 
-    async def _created(self, author: int, member: Member) -> None:
+    async def _created(self, author: int, member: IndexMember) -> None:
         await self.entries.invalidate(member.id)  # somebody may have asked for it too early
         with suppress(Unavailable):  # once more, for a filter that was rebuilt in between
             await self.ids.add([member.id])
@@ -218,7 +219,7 @@ class Blogs:
         latest = query.order_by(blog_like.c.create_time.desc()).limit(_LIKES_MAX)
         return await self._database.run(lambda c: list(c.execute(latest).scalars()))
 
-    async def _load_likers(self, blog_id: int) -> list[Member]:
+    async def _load_likers(self, blog_id: int) -> list[IndexMember]:
         query = select(blog_like.c.user_id, blog_like.c.create_time)
         first = query.where(blog_like.c.blog_id == blog_id).order_by(
             blog_like.c.create_time, blog_like.c.user_id
@@ -226,10 +227,12 @@ class Blogs:
         rows: Sequence[Any] = await self._database.run(
             lambda c: c.execute(first.limit(_LIKERS_KEPT)).all()
         )
-        return [Member(row.user_id, unix_ms(row.create_time)) for row in rows]
+        return [IndexMember(row.user_id, unix_ms(row.create_time)) for row in rows]
 
 
-def _write(connection: Connection, author: int, new: NewBlog, most: int) -> Member | NotWritten:
+def _write(
+    connection: Connection, author: int, new: NewBlog, most: int
+) -> IndexMember | NotWritten:
     if connection.execute(select(shop.c.id).where(shop.c.id == new.shop_id)).first() is None:
         return NotWritten.NO_SHOP
     held = select(func.count()).where(blog.c.user_id == author)
@@ -237,7 +240,7 @@ def _write(connection: Connection, author: int, new: NewBlog, most: int) -> Memb
         return NotWritten.TOO_MANY
     blog_id = connection.execute(insert(blog).values(user_id=author, **new.model_dump())).lastrowid
     at = select(blog.c.create_time).where(blog.c.id == blog_id)
-    return Member(blog_id, unix_ms(connection.execute(at).scalar_one()))
+    return IndexMember(blog_id, unix_ms(connection.execute(at).scalar_one()))
 
 
 def _toggle(connection: Connection, blog_id: int, user_id: int) -> bool:

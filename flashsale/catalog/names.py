@@ -20,7 +20,7 @@ from time import monotonic, perf_counter
 import structlog
 from sqlalchemy import Connection, func, select
 
-from flashsale.cache.loading import Limit
+from flashsale.cache.entry import Limit
 from flashsale.storage.mysql import Database
 from flashsale.storage.tables import shop
 

@@ -20,8 +20,8 @@ from sqlalchemy.dialects.mysql import insert as mysql_insert
 
 from flashsale import keys
 from flashsale.cache.client import CacheClient
-from flashsale.cache.indexes import Member
 from flashsale.cache.strategies import Strategy
+from flashsale.catalog.indexes import Indexes, IndexMember
 from flashsale.catalog.json import Record, record, shape_of
 from flashsale.lua.scripts import script
 from flashsale.settings import CatalogSettings
@@ -52,8 +52,8 @@ class Feeds:
 
     def __init__(self, database: Database, cache: CacheClient, settings: CatalogSettings) -> None:
         self._database = database
-        self.indexes = cache.index(
-            "feed", keys.feed, self._load, is_sorted=True, ttl_s=settings.follows_ttl_s
+        self.indexes = Indexes(
+            cache, "feed", keys.feed, self._load, is_sorted=True, ttl_s=settings.follows_ttl_s
         )
 
     def __repr__(self) -> str:
@@ -65,17 +65,17 @@ class Feeds:
         if found is None:
             members = page_of(await self.indexes.load(user_id), last_ms, offset)
         else:
-            members = [Member(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+            members = [IndexMember(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
         return scroll_of(members, last_ms, offset) if members else None
 
-    async def push(self, author: int, member: Member) -> None:
+    async def push(self, author: int, member: IndexMember) -> None:
         """Tell the feeds of followers of a new blog, once it is committed."""
         query = select(follow.c.user_id).where(follow.c.follow_user_id == author)
         latest = query.order_by(follow.c.id.desc()).limit(PUSHED)
         followers = await self._database.run(lambda c: list(c.execute(latest).scalars()))
         await self.indexes.push(followers, member, keep=KEPT)
 
-    async def _load(self, user_id: int) -> list[Member]:
+    async def _load(self, user_id: int) -> list[IndexMember]:
         query = (
             select(blog.c.id, blog.c.create_time)
             .join(follow, follow.c.follow_user_id == blog.c.user_id)
@@ -84,16 +84,16 @@ class Feeds:
             .limit(KEPT)
         )
         rows: Sequence[Any] = await self._database.run(lambda c: c.execute(query).all())
-        return [Member(row.id, unix_ms(row.create_time)) for row in rows]
+        return [IndexMember(row.id, unix_ms(row.create_time)) for row in rows]
 
 
-def page_of(members: Iterable[Member], last_ms: int, offset: int) -> list[Member]:
+def page_of(members: Iterable[IndexMember], last_ms: int, offset: int) -> list[IndexMember]:
     """What `index_page.lua` would have answered. Pure."""
     falling = sorted(members, key=lambda m: (m.score, str(m.id)), reverse=True)
     return [m for m in falling if m.score <= last_ms][offset : offset + SCROLL]
 
 
-def scroll_of(members: Sequence[Member], last_ms: int, offset: int) -> Scroll:
+def scroll_of(members: Sequence[IndexMember], last_ms: int, offset: int) -> Scroll:
     """The part that shows `members`, after `offset` at `last_ms`. Pure."""
     min_ms = members[-1].score
     shown = sum(member.score == min_ms for member in members)
@@ -112,7 +112,7 @@ CARD, INFO = shape_of(_SHOWN), shape_of(_INFO)
 """The shapes of a user as others see them."""
 
 
-class Followed(Enum):
+class FollowOutcome(Enum):
     """What became of a wish to follow somebody."""
 
     DONE = auto()
@@ -133,7 +133,8 @@ class People:
         self._cards = cache.entries(
             "user", self._load, strategy=Strategy.MUTEX, ttl_s=settings.list_ttl_s
         )
-        self.follows = cache.index(
+        self.follows = Indexes(
+            cache,
             "follows",
             keys.follows,
             self._load_follows,
@@ -174,23 +175,23 @@ class People:
             found = list({m.id for m in both[0]} & {m.id for m in both[1]})
         return await self.cards(sorted(found)[:COMMON_MAX])
 
-    async def follow(self, user_id: int, other: int, *, follows: bool) -> Followed:
+    async def follow(self, user_id: int, other: int, *, follows: bool) -> FollowOutcome:
         """Follow somebody, or no longer; twice is once."""
         if user_id == other:
-            return Followed.ONESELF
+            return FollowOutcome.ONESELF
 
-        def work(connection: Connection) -> Followed:
+        def work(connection: Connection) -> FollowOutcome:
             if not follows:
                 return _unfollow(connection, user_id, other)
             return _follow(connection, user_id, other, self._most)
 
-        async def change() -> Followed:
+        async def change() -> FollowOutcome:
             try:
                 return await self._database.run(work)
             except Duplicate:  # the same twice at once
-                return Followed.DONE
+                return FollowOutcome.DONE
 
-        async def forgotten() -> Followed:
+        async def forgotten() -> FollowOutcome:
             return await self._feeds.indexes.update([user_id], change)
 
         return await self.follows.update([user_id], forgotten)
@@ -200,39 +201,39 @@ class People:
         row = await self._database.run(lambda connection: connection.execute(query).first())
         return None if row is None else record(row)
 
-    async def _load_follows(self, user_id: int) -> list[Member]:
+    async def _load_follows(self, user_id: int) -> list[IndexMember]:
         query = select(follow.c.follow_user_id).where(follow.c.user_id == user_id)
         mine = query.order_by(follow.c.id).limit(self._most)
         found = await self._database.run(lambda c: list(c.execute(mine).scalars()))
-        return [Member(each) for each in found]
+        return [IndexMember(each) for each in found]
 
 
-def _follow(connection: Connection, user_id: int, other: int, most: int) -> Followed:
+def _follow(connection: Connection, user_id: int, other: int, most: int) -> FollowOutcome:
     """Raises Duplicate, and so rolls back, where another request did the same meanwhile."""
     mine = (follow.c.user_id == user_id, follow.c.follow_user_id == other)
     if connection.execute(select(follow.c.id).where(*mine)).first() is not None:
-        return Followed.DONE
+        return FollowOutcome.DONE
     if connection.execute(select(user.c.id).where(user.c.id == other)).first() is None:
-        return Followed.NOBODY
+        return FollowOutcome.NOBODY
     held = select(func.count()).where(follow.c.user_id == user_id)
     if connection.execute(held).scalar_one() >= most:
-        return Followed.TOO_MANY
+        return FollowOutcome.TOO_MANY
     connection.execute(insert(follow).values(user_id=user_id, follow_user_id=other))
     for each, column in _both(user_id, other):
         counted = mysql_insert(user_info).values(**{"user_id": each, column: 1})
         more = {column: user_info.c[column] + 1}
         connection.execute(counted.on_duplicate_key_update(more))
-    return Followed.DONE
+    return FollowOutcome.DONE
 
 
-def _unfollow(connection: Connection, user_id: int, other: int) -> Followed:
+def _unfollow(connection: Connection, user_id: int, other: int) -> FollowOutcome:
     mine = (follow.c.user_id == user_id, follow.c.follow_user_id == other)
     if connection.execute(delete(follow).where(*mine)).rowcount == 1:
         for each, column in _both(user_id, other):
             counted = user_info.c[column]
             less = update(user_info).where(user_info.c.user_id == each, counted > 0)
             connection.execute(less.values({column: counted - 1}))
-    return Followed.DONE
+    return FollowOutcome.DONE
 
 
 def _both(user_id: int, other: int) -> list[tuple[int, str]]:

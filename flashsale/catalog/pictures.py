@@ -15,7 +15,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 
-from flashsale.cache.loading import Limit
+from flashsale.cache.entry import Limit
 from flashsale.errors import Unavailable
 from flashsale.settings import PictureSettings
 
@@ -33,7 +33,7 @@ _HEAD_BYTES_MAX = 1_024
 _BETWEEN = b"\r\n\r\n"
 
 
-class Refusal(Enum):
+class PictureRefusal(Enum):
     """Why a picture was not taken, or not removed."""
 
     NOT_KEPT_HERE = auto()  # no folder was set
@@ -90,21 +90,21 @@ class Pictures:
     def __repr__(self) -> str:
         return f"<Pictures {self._folder} {dict(self.outcomes)}>"
 
-    async def keep(self, user_id: int, data: bytes) -> str | Refusal:
+    async def keep(self, user_id: int, data: bytes) -> str | PictureRefusal:
         """The name of a new picture, as a page shows it below /imgs."""
         kind = picture_type(data)
         if self._folder is None or kind is None:
-            return self._told(Refusal.NOT_KEPT_HERE if kind else Refusal.NO_PICTURE)
+            return self._told(PictureRefusal.NOT_KEPT_HERE if kind else PictureRefusal.NO_PICTURE)
         name = f"/blogs/{user_id}/{secrets.token_hex(16)}.{kind}"
         async with self._limit.turn():
             refusal = await asyncio.to_thread(self._write, self._folder, name, data)
         return self._told(refusal) if refusal else self._done("kept", name)
 
-    async def remove(self, user_id: int, name: str) -> Refusal | None:
+    async def remove(self, user_id: int, name: str) -> PictureRefusal | None:
         """Remove a picture of the user's own; twice is once."""
         found = _NAME.fullmatch(name)
         if self._folder is None or found is None or int(found[1]) != user_id:
-            return self._told(Refusal.NOT_YOURS)
+            return self._told(PictureRefusal.NOT_YOURS)
         path = self._folder / "blogs" / found[1] / found[2]
         try:
             await asyncio.to_thread(path.unlink, missing_ok=True)
@@ -113,7 +113,7 @@ class Pictures:
         self._done("removed", name)
         return None
 
-    def _write(self, folder: Path, name: str, data: bytes) -> Refusal | None:
+    def _write(self, folder: Path, name: str, data: bytes) -> PictureRefusal | None:
         """Aside, then in place at once; out again where it is one too many, so that requests at
         the same time leave no more than there may be."""
         path = folder / name[1:]
@@ -121,15 +121,15 @@ class Pictures:
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             if shutil.disk_usage(folder).free < self._spared + len(data):
-                return Refusal.NO_ROOM
+                return PictureRefusal.NO_ROOM
             if self._held(path.parent) >= self._most:
-                return Refusal.TOO_MANY
+                return PictureRefusal.TOO_MANY
             part.write_bytes(data)
             part.chmod(0o644)
             part.rename(path)
             if self._held(path.parent) > self._most:
                 path.unlink()
-                return Refusal.TOO_MANY
+                return PictureRefusal.TOO_MANY
         except OSError as error:
             with suppress(OSError):
                 part.unlink()
@@ -139,7 +139,7 @@ class Pictures:
     def _held(self, folder: Path) -> int:
         return sum(1 for path in folder.iterdir() if path.suffix != ".part")
 
-    def _told(self, refusal: Refusal) -> Refusal:
+    def _told(self, refusal: PictureRefusal) -> PictureRefusal:
         self.outcomes["refused"] += 1
         return refusal
 

@@ -12,10 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, insert, select, update
 
 from flashsale.cache.client import CacheClient
-from flashsale.cache.entry import Cached
-from flashsale.cache.loading import Limit
+from flashsale.cache.entry import Cached, Limit
 from flashsale.cache.strategies import Strategy
-from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.indexes import ShopGeo
 from flashsale.catalog.json import (
     NewShop,
     Page,
@@ -71,7 +70,7 @@ class ShopTypes:
         return [record(row) for row in rows]
 
 
-class Changed(Enum):
+class ShopChanged(Enum):
     """What became of a change."""
 
     DONE = auto()
@@ -92,8 +91,8 @@ class Shops:
     ) -> None:
         self._database = database
         self._cache = cache
-        self._geo = geo
-        self._types = types
+        self.geo = geo
+        self.types = types
         self.ids = cache.bloom("shop")
         self.entries = cache.entries(
             "shop",
@@ -124,10 +123,10 @@ class Shops:
 
     async def near(self, type_id: int, number: int, x: float, y: float) -> Page:
         """The shops of a type by their distance from x, y, each with it, in metres."""
-        types = await self._types.everything()
+        types = await self.types.everything()
         if not _has_type(types, type_id):
             return assemble([], [types.source])
-        nearby, source = await self._geo.near(type_id, x, y, _places(number, TYPE_PAGE))
+        nearby, source = await self.geo.near(type_id, x, y, _places(number, TYPE_PAGE))
         answers = await asyncio.gather(*(self.read(place.shop_id) for place in nearby))
         shops = [
             extended(answer.body, distance=place.metres)
@@ -138,7 +137,7 @@ class Shops:
 
     async def of_type(self, type_id: int, number: int) -> Page:
         """The shops of a type, by id."""
-        types = await self._types.everything()
+        types = await self.types.everything()
         if not _has_type(types, type_id):
             return assemble([], [types.source])
         return await self._page(await self._by_type.read(f"{type_id}:{number}"))
@@ -151,7 +150,7 @@ class Shops:
         """The id of a new shop, None where its type does not exist. Runs to its end."""
         return await asyncio.shield(self._cache.start(self._create(new)))
 
-    async def change(self, change: ShopChange) -> Changed:
+    async def change(self, change: ShopChange) -> ShopChanged:
         """Change a shop, then drop what the cache holds of it. Runs to its end."""
         return await asyncio.shield(self._cache.start(self._change(change)))
 
@@ -175,33 +174,33 @@ class Shops:
 
     async def _created(self, shop_id: int, type_id: int) -> None:
         await self.entries.invalidate(shop_id)  # somebody may have asked for it too early
-        await self._geo.forget(type_id)
+        await self.geo.forget(type_id)
         with suppress(Unavailable):  # once more, for a filter that was rebuilt in between
             await self.ids.add([shop_id])
 
-    async def _change(self, change: ShopChange) -> Changed:
+    async def _change(self, change: ShopChange) -> ShopChanged:
         touched: set[int] = set()
 
-        def work(connection: Connection) -> Changed:
+        def work(connection: Connection) -> ShopChanged:
             places = select(shop.c.type_id, shop.c.x, shop.c.y).where(shop.c.id == change.id)
             before = connection.execute(places.with_for_update()).first()
             if before is None:
-                return Changed.NO_SHOP
+                return ShopChanged.NO_SHOP
             if change.type_id is not None and not _type_exists(connection, change.type_id):
-                return Changed.NO_TYPE
+                return ShopChanged.NO_TYPE
             values = change.model_dump(exclude={"id"}, exclude_none=True)
             if values:
                 connection.execute(update(shop).where(shop.c.id == change.id).values(values))
             after = connection.execute(places).one()
             if tuple(after) != tuple(before):
                 touched.update((before.type_id, after.type_id))
-            return Changed.DONE
+            return ShopChanged.DONE
 
         try:
             return await self.entries.update([change.id], lambda: self._database.run(work))
         finally:  # also where the COMMIT's answer was lost
             if touched:
-                await self._geo.forget(*touched)
+                await self.geo.forget(*touched)
 
     async def _page(self, ids: Cached[list[int]]) -> Page:
         answers = await asyncio.gather(*(self.read(shop_id) for shop_id in ids.value or []))

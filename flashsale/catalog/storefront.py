@@ -18,7 +18,7 @@ from flashsale import keys
 from flashsale.cache.bloom import Bloom
 from flashsale.cache.client import CacheClient
 from flashsale.catalog.blog import Blogs
-from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.indexes import ShopGeo
 from flashsale.catalog.people import Feeds, People
 from flashsale.catalog.shop import Shops, ShopTypes
 from flashsale.catalog.voucher import Vouchers
@@ -49,9 +49,7 @@ class Storefront:
         self.feeds = Feeds(database, cache, settings)
         self.people = People(database, cache, self.feeds, settings)
         self.blogs = Blogs(database, cache, self.feeds, settings)
-        self.warming = Warming(
-            database, cache, self.shops, self.types, self.blogs, self.geo, settings
-        )
+        self.warming = Warming(database, cache, self.shops, self.blogs, settings)
 
     def __repr__(self) -> str:
         return f"<Storefront {self.cache!r}>"
@@ -92,17 +90,13 @@ class Warming:
         database: Database,
         cache: CacheClient,
         shops: Shops,
-        types: ShopTypes,
         blogs: Blogs,
-        geo: ShopGeo,
         settings: CatalogSettings,
     ) -> None:
         self._database = database
         self._cache = cache
         self._shops = shops
-        self._types = types
         self._blogs = blogs
-        self._geo = geo
         self._settings = settings
 
     def __repr__(self) -> str:
@@ -174,14 +168,14 @@ class Warming:
     async def _build_indexes(self) -> int:
         query = select(shop_type.c.id)
         types = await self._database.run(lambda c: list(c.execute(query).scalars()))
-        return sum([await self._geo.build(type_id) for type_id in types])
+        return sum([await self._shops.geo.build(type_id) for type_id in types])
 
     async def _warm_hot(self) -> int:
         most_sold = select(shop.c.id).order_by(shop.c.sold.desc(), shop.c.id)
         query = most_sold.limit(self._settings.hot_shops)
         hot = await self._database.run(lambda c: list(c.execute(query).scalars()))
         return (
-            await self._types.warm()
+            await self._shops.types.warm()
             + await self._blogs.warm()
             + await self._shops.entries.warm(hot)
         )

@@ -35,6 +35,7 @@ def _on_signal(number: int, frame: FrameType | None) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line; what a user caused ends in one line, never in a traceback."""
     _open_streams()
+    _ensure_a_width()
     for stopping in _STOPPING:
         if signal.getsignal(stopping) is not signal.SIG_IGN:  # as under nohup
             signal.signal(stopping, _on_signal)
@@ -87,7 +88,7 @@ class Outlet(io.RawIOBase):
         return self._descriptor
 
 
-_STDOUT, _STDERR = 1, 2
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
 _NOBODY_READS = frozenset({errno.EPIPE, errno.EIO, errno.EBADF})
 _PATIENCE_S = 10.0
 _TELLS_WHAT_IT_CANNOT_ENCODE = frozenset(
@@ -104,6 +105,8 @@ def _open_streams() -> None:
     while (nowhere := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         os.set_inheritable(nowhere, True)
     os.close(nowhere)
+    if sys.stdin is None:  # as it is where it came closed
+        sys.stdin = io.TextIOWrapper(io.FileIO(_STDIN, closefd=False), encoding="utf-8")
     sys.stdout = _stream(_STDOUT, sys.stdout)
     sys.stderr = _stream(_STDERR, sys.stderr)
 
@@ -111,13 +114,31 @@ def _open_streams() -> None:
 def _stream(descriptor: int, given: object) -> io.TextIOWrapper:
     told = given if isinstance(given, io.TextIOWrapper) else None
     errors = told.errors if told and told.errors in _TELLS_WHAT_IT_CANNOT_ENCODE else "replace"
+    encoding = told.encoding if told else "utf-8"
+    try:
+        "…".encode(encoding, errors)
+    except (LookupError, UnicodeError):  # such as idna, which is for names alone
+        encoding = "utf-8"
     outlet = Outlet(descriptor)
     return io.TextIOWrapper(
         io.BufferedWriter(outlet),
-        encoding=told.encoding if told else "utf-8",
+        encoding=encoding,
         errors=errors,
         line_buffering=descriptor == _STDERR or outlet.isatty(),
     )
+
+
+_WIDTHS = range(20, 1_001)
+"""Columns in which a table can be read, and drawn: a terminal that is told to have none, as in some
+containers, would be given an empty one."""
+
+
+def _ensure_a_width() -> None:
+    """Leave a width that no terminal has to whoever draws: it has a better one."""
+    for name in ("COLUMNS", "TERMINAL_WIDTH"):
+        told = os.environ.get(name, "").strip()
+        if told and not (told.isascii() and told.isdigit() and int(told[:9]) in _WIDTHS):
+            del os.environ[name]
 
 
 def _run(arguments: list[str]) -> int:

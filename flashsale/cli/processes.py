@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from flashsale import logs
+from flashsale import telemetry
 from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl
 from flashsale.errors import UsageError
 from flashsale.orders.process import run_worker
@@ -34,7 +34,7 @@ def replica(
     """Serve the sale from one process."""
     stores = StoreSettings.load(ledger_url=ledger_url, cache_url=cache_url, mysql_url=mysql_url)
     settings = ReplicaSettings.load(host=host)
-    logs.configure(name)
+    telemetry.configure(name)
 
     async def run() -> None:
         await Replica(name, port, stores, settings, socket=socket).run()

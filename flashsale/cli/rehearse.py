@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from flashsale import logs
+from flashsale import telemetry
+from flashsale.campaign.campaign import JudgedRun, StormRun
 from flashsale.campaign.judging import aborting, exercising, only_thresholds, requiring
 from flashsale.campaign.rehearsal import REHEARSALS, RehearsalRequest, rehearse
 from flashsale.campaign.storming import StormRequest
-from flashsale.campaign.teller import JudgedRun, StormRun
+from flashsale.cli.machine import show_when_filled
 from flashsale.cli.options import Durable
 from flashsale.cli.run import show
-from flashsale.cli.status import show_when_filled
 from flashsale.cli.storm_options import (
     AbortIf,
     Baseline,
@@ -115,7 +115,7 @@ def command(
         baseline=earlier(loaded, baseline, max_regress),
         csv=csv,
     )
-    logs.silence()  # what a rebuild says is told as its fault's end
+    telemetry.silence()  # what a rebuild says is told as its fault's end
     stack = {
         "HA": "1" if ha else "",
         "CLUSTER": "1" if cluster else "",

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR, find_stores
 from flashsale.campaign.rebuilding import RebuildReport, rebuild
-from flashsale.campaign.stores import DEFAULT_STATE_DIR, find_stores
 from flashsale.cli.options import Json, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.sale import By, Reason, actor, described, working_on
 from flashsale.cli.terminal import console, tell, tell_document

@@ -15,6 +15,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from flashsale.books import Books, ShopBooks
+from flashsale.campaign.campaign import Stores, find_stores, shop_books, stack_of
 from flashsale.campaign.judging import (
     EXERCISED,
     MAX_REGRESS,
@@ -24,7 +25,6 @@ from flashsale.campaign.judging import (
     parse_regress,
 )
 from flashsale.campaign.merging import merge_shards
-from flashsale.campaign.stores import Stores, find_stores, shop_books, stack_of
 from flashsale.cli.options import (
     BaseUrl,
     BooksRedisUrl,
@@ -56,11 +56,10 @@ from flashsale.report.files import (
 from flashsale.report.wording import met
 from flashsale.run.attempts_file import lines_of
 from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN, RunFolder, read_file, telling
-from flashsale.run.recording import scenario_of
 from flashsale.run.summary import summary_schema
-from flashsale.scenario.scenario import books_of
-from flashsale.verify import DRAIN_TIMEOUT_S
+from flashsale.scenario.scenario import books_of, scenario_of
 from flashsale.verify.finding import CheckResult, Finding, Judgement
+from flashsale.verify.verdict import DRAIN_TIMEOUT_S
 
 _STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
 _DOUBTFUL = "yellow"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flashsale.campaign.stores import DEFAULT_STATE_DIR, find_stores
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR, find_stores
 from flashsale.cli.options import Json, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.terminal import console, tell, tell_document
 from flashsale.errors import (

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, Stores, find_stores
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR, TOKENS, Stores, find_stores
 from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.terminal import shown, tell
 from flashsale.errors import UsageError

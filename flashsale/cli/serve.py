@@ -14,9 +14,9 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from flashsale.campaign.stores import DEFAULT_STATE_DIR
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR
+from flashsale.cli.machine import Row, table
 from flashsale.cli.options import CacheUrl, Durable, LedgerUrl, MySQLUrl, StateDir
-from flashsale.cli.status import Row, table
 from flashsale.cli.terminal import console, tell
 from flashsale.doctor import findings
 from flashsale.doctor.machine import insist_on_descriptors

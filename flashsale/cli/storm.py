@@ -8,19 +8,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from flashsale.books import ShopBooks
-from flashsale.campaign.joining import ShardRequest, storm_as_shard
-from flashsale.campaign.judging import aborting, only_thresholds, requiring
-from flashsale.campaign.rendezvous import Place, run_rendezvous
-from flashsale.campaign.stores import (
+from flashsale.campaign.campaign import (
     DEFAULT_STATE_DIR,
     TOKENS,
     Stores,
+    StormRun,
     find_base_url,
     find_stores,
     shop_books,
 )
+from flashsale.campaign.joining import ShardRequest, storm_as_shard
+from flashsale.campaign.judging import aborting, only_thresholds, requiring
+from flashsale.campaign.rendezvous import MeetingPlace, run_rendezvous
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.teller import StormRun
 from flashsale.campaign.trying import mission_to_try, scenario_to_try, try_books, try_steps
 from flashsale.cli.options import (
     BaseUrl,
@@ -66,7 +66,7 @@ from flashsale.cli.terminal import TerminalTeller, tell, tell_workflow
 from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.scenario.target import Tls
-from flashsale.storm.attack.stopping import ignore_signals
+from flashsale.storm.attack.instants import ignore_signals
 from flashsale.storm.crew.shard import SHARDS_MAX
 from flashsale.verify.stores import connect
 
@@ -214,7 +214,7 @@ def rendezvous(
         baseline=earlier(loaded, baseline, max_regress),
         csv=csv,
     )
-    _end(run_rendezvous(request, Place(shards, host, port), teller))
+    _end(run_rendezvous(request, MeetingPlace(shards, host, port), teller))
 
 
 def _end(run: StormRun) -> NoReturn:

@@ -10,23 +10,28 @@ from typing import Annotated
 
 import typer
 
+from flashsale.campaign.campaign import TOKENS
 from flashsale.campaign.judging import (
     ABORT_IF,
     EXERCISED,
     MAX_REGRESS,
     REQUIRE,
     EarlierRun,
-    ensure_seats,
+    ensure_virtual_users,
     parse_regress,
 )
-from flashsale.campaign.stores import TOKENS
 from flashsale.cli.terminal import tell
 from flashsale.errors import UsageError
 from flashsale.run.attempts import PlanColumns
-from flashsale.run.recording import read_recording
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.scenario.thresholds import Threshold
-from flashsale.storm.crew.shard import Shard, parse_instant_us, parse_shard, shard_of_job
+from flashsale.storm.crew.shard import (
+    Shard,
+    parse_instant_us,
+    parse_shard,
+    read_recording,
+    shard_of_job,
+)
 
 PROCESSES_MAX = 64
 
@@ -141,7 +146,7 @@ def generators(
     except ValueError as error:
         raise UsageError(f"--start-at: {error}") from error
     found = Generators(processes, None if shard is None else shard_named(shard), instant)
-    ensure_seats(found.processes, found.shard, scenario.load.seats)
+    ensure_virtual_users(found.processes, found.shard, scenario.load.virtual_users)
     return found
 
 

@@ -2,7 +2,8 @@
 annotations.
 
 The one door for text, whoever it is from: nothing in it is taken for markup, and nothing steers the
-terminal. Streams that cannot take it are the front door's matter (`cli/__init__.py`).
+terminal, or the CI server that reads the log. Streams that cannot take it are the front door's
+matter (`cli/__init__.py`).
 """
 
 import os
@@ -10,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
 import orjson
@@ -23,8 +23,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from flashsale.campaign.teller import StormRun, Teller
-from flashsale.errors import one_line, plain
+from flashsale.campaign.campaign import StormRun, Teller
+from flashsale.errors import one_line, plain, plain_json
 from flashsale.model import ENDINGS, Ending, Outcome
 from flashsale.report.ci import annotations, step_summary
 from flashsale.report.console import print_summary
@@ -58,7 +58,7 @@ def tell(line: str, err: bool = False) -> None:
 
 def tell_document(document: object) -> None:
     """Write something as JSON."""
-    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    typer.echo(plain_json(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()))
 
 
 class TerminalTeller(Teller):
@@ -167,13 +167,18 @@ def tell_workflow(summary: Summary) -> None:
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return
     for line in annotations(summary):
-        tell(line, err=True)
+        typer.echo(line, err=True)
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
-            with Path(path).open("a", encoding="utf-8", errors="replace") as file:
-                file.write(plain(step_summary(summary)))
+            with open(path, "ab", opener=_at_once) as file:
+                file.write(plain(step_summary(summary)).encode("utf-8", "replace"))
         except (OSError, ValueError) as error:
             tell(f"flashsale: no step summary: {path}: {error}", err=True)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open what may be a pipe that nobody reads, which would be waited for."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 # A storm under way -------------------------------------------------------------------------------

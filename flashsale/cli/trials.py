@@ -10,13 +10,12 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from flashsale import logs
+from flashsale import telemetry
+from flashsale.campaign.campaign import DEFAULT_STATE_DIR, TOKENS, Teller, shop_books
 from flashsale.campaign.capacity import RATE_MAX, RATE_MIN, CapacityRequest, peak_of, run_capacity
 from flashsale.campaign.chaos import Chaos, ChaosRequest, run_chaos, run_controls
 from flashsale.campaign.judging import exercising, only_thresholds, requiring
-from flashsale.campaign.stores import DEFAULT_STATE_DIR, TOKENS, shop_books
 from flashsale.campaign.storming import StormRequest
-from flashsale.campaign.teller import Teller
 from flashsale.cli.options import (
     BaseUrl,
     BooksRedisUrl,
@@ -108,7 +107,7 @@ def chaos(
         only_fault=only,
         recover_s=recover,
     )
-    logs.silence()  # what a rebuild says is told as its fault's end
+    telemetry.silence()  # what a rebuild says is told as its fault's end
     if control:
         raise typer.Exit(run_controls(request, dict(controls_named(control)), tell))
     found = run_chaos(request, _Lines())

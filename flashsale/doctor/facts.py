@@ -13,9 +13,9 @@ from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from flashsale.doctor.replication import Replication, ask_sentinels, replicas_in
 from flashsale.errors import UnreachableError
 from flashsale.keys import CLUSTER, SINGLE
+from flashsale.sentinels import sentinel_client
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
 from flashsale.store_urls import (
@@ -26,7 +26,35 @@ from flashsale.store_urls import (
     read_ledger_url,
     read_mysql_url,
     read_redis_url,
+    sentinel_url,
 )
+
+
+@dataclass(frozen=True)
+class ReplicaFacts:
+    """One that is connected, as its primary sees it."""
+
+    place: str
+    behind_bytes: int
+    lag_s: int
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What one Sentinel says of the primary; None in place of it where it does not answer."""
+
+    primary: str
+    quorum: int
+    others: int  # Sentinels that it knows beside itself
+
+
+@dataclass(frozen=True)
+class Replication:
+    """A ledger's replicas and Sentinels; `watches` is empty where the URL names none."""
+
+    replicas: Sequence[ReplicaFacts] = ()
+    watches: Sequence[Watch | None] = ()
+    name: str = field(default="")  # what the Sentinels call it
 
 
 @dataclass(frozen=True)
@@ -145,6 +173,40 @@ def _ask_server(client: "redis.Redis", seen: Replication) -> RedisFacts:
         run_id=str(info.get("run_id", "")),
         replication=Replication(replicas_in(info), seen.watches, seen.name),
     )
+
+
+def replicas_in(info: Mapping[str, Any]) -> list[ReplicaFacts]:
+    """The replicas that a primary's INFO names. Pure."""
+    offset = int(info.get("master_repl_offset", 0))
+    found = [info.get(f"slave{n}") for n in range(int(info.get("connected_slaves", 0)))]
+    return [
+        ReplicaFacts(
+            f"{each['ip']}:{each['port']}",
+            max(0, offset - int(each.get("offset", 0))),
+            int(each.get("lag", 0)),
+        )
+        for each in found
+        if isinstance(each, Mapping) and each.get("state") == "online"
+    ]
+
+
+def ask_sentinels(place: StoreUrl) -> list[Watch | None]:
+    """What each Sentinel that the URL names says, one that does not answer as None."""
+    return [_watch(sentinel_url(place, *each), place.primary) for each in place.sentinels]
+
+
+def _watch(url: str, name: str) -> Watch | None:
+    try:
+        with sentinel_client(url) as sentinel:
+            masters = sentinel.sentinel_masters()
+    except (RedisError, OSError):
+        return None
+    each = masters.values() if isinstance(masters, Mapping) else masters
+    found = next((master for master in each if master["name"] == name), None)
+    if found is None:
+        return None
+    address = f"{found['ip']}:{found['port']}"
+    return Watch(address, int(found["quorum"]), int(found["num-other-sentinels"]))
 
 
 def nodes_in(known: Mapping[str, Mapping[str, Any]]) -> list[Node]:

@@ -26,17 +26,18 @@ from flashsale.doctor.policies import (
     SEMI_SYNC,
     SEMI_SYNC_WHY,
     Grade,
-    Rule,
+    Judged,
+    Policy,
     has_binlog,
+    judge_replication,
     ledger_rules,
 )
-from flashsale.doctor.replication import Judged, judge_replication
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError
 from flashsale.keys import CLUSTER
 from flashsale.model import Durability
 from flashsale.orders.books import read_uneven, reconcile, wrong_of
 from flashsale.orders.lifecycle import CLOCK_SLACK_MS
-from flashsale.seckill.permit import Books, behind
+from flashsale.seckill.permit import Comparison, behind
 from flashsale.settings import ClaimSettings
 from flashsale.stack.redis import RedisRole
 from flashsale.storage.mysql import engine
@@ -45,7 +46,7 @@ from flashsale.storage.roles import Ledgers
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """A row of `flashsale doctor`. The cure is empty where nothing is to be cured.
 
     Of a setting on which a promise rests, `line` sets it, and `why` says what rests on it.
@@ -62,14 +63,14 @@ class Finding:
 
 def judged(
     subject: str, name: str, found: object, holds: bool, cure: str, grade: Grade = Grade.FAIL
-) -> Finding:
+) -> Diagnosis:
     """A finding that is OK where it holds, and otherwise of `grade` with its cure."""
     if holds:
-        return Finding(subject, name, str(found), Grade.OK)
-    return Finding(subject, name, str(found), grade, cure)
+        return Diagnosis(subject, name, str(found), Grade.OK)
+    return Diagnosis(subject, name, str(found), grade, cure)
 
 
-def failures(findings: Iterable[Finding]) -> list[Finding]:
+def failures(findings: Iterable[Diagnosis]) -> list[Diagnosis]:
     """Those that would break a promise."""
     return [finding for finding in findings if finding.grade is Grade.FAIL]
 
@@ -92,7 +93,7 @@ def judge_redis(
     is_ledger_too: bool = False,
     durability: Durability = Durability.ALWAYS,
     claims: ClaimSettings = _CLAIMS,
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """What a Redis of this role must be; a cache in the ledger's Redis may not evict. Pure."""
     cluster = "on" if facts.clustered else "off"
     one_node = "name a Redis without cluster mode: one script touches several keys"
@@ -105,16 +106,16 @@ def judge_redis(
     ]
     if is_ledger_too and role is RedisRole.CACHE:
         cure = "it may evict nothing; for a cache that may, start another Redis for --cache-url"
-        return [*findings, Finding(role, "server", "the ledger's, too", Grade.WARN, cure)]
+        return [*findings, Diagnosis(role, "server", "the ledger's, too", Grade.WARN, cure)]
     if facts.config is None:
         cure = "allow CONFIG GET, or see to it by hand that its settings are this role's"
-        return [*findings, Finding(role, "settings", "CONFIG is refused", Grade.WARN, cure)]
+        return [*findings, Diagnosis(role, "settings", "CONFIG is refused", Grade.WARN, cure)]
     if role is RedisRole.CACHE:
         return [*findings, *_applied(CACHE, role, facts.config)]
     return [*findings, *_judge_kept(role, facts, facts.config, durability, claims)]
 
 
-def _judge_version(subject: str, facts: RedisFacts) -> Finding:
+def _judge_version(subject: str, facts: RedisFacts) -> Diagnosis:
     prefix = "" if facts.product == "Redis" else f"{facts.product} "
     recent = _numbers(facts.version) >= _REDIS_LEAST
     cure = "upgrade it to Redis 7.0 or newer"
@@ -129,14 +130,14 @@ def _judge_kept(
     claims: ClaimSettings,
     *,
     in_cluster: bool = False,
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """Whether a ledger's server keeps what it acknowledged, and what does when it is gone."""
     found = _applied(ledger_rules(durability), subject, config)
     rows: Sequence[Judged] = ()
     if facts.role == "master":
         version, copies = _numbers(facts.version), facts.replication
         rows = judge_replication(copies, config, version, durability, claims, in_cluster=in_cluster)
-    outlives = (Finding(subject, *astuple(row)) for row in rows)
+    outlives = (Diagnosis(subject, *astuple(row)) for row in rows)
     return [*(_with_loss(each, durability) for each in found), *outlives]
 
 
@@ -144,7 +145,7 @@ def judge_cluster(
     facts: ClusterFacts,
     durability: Durability = Durability.ALWAYS,
     claims: ClaimSettings = _CLAIMS,
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """What a ledger on a cluster must be: lanes, its masters' clocks, then node by node. Pure."""
     ledger = RedisRole.LEDGER
     masters = [each for each in facts.nodes if not each.node.master]
@@ -178,20 +179,20 @@ def judge_cluster(
 
 def _judge_node(
     found: NodeFacts, facts: ClusterFacts, durability: Durability, claims: ClaimSettings
-) -> list[Finding]:
+) -> list[Diagnosis]:
     node, says = found.node, found.says
     subject = f"{RedisRole.LEDGER} {node.place}"
     if says is None:
         grade = Grade.FAIL if node.lanes else Grade.WARN
         cure = "start it, or take it out of the cluster (`redis-cli cluster forget`)"
-        return [Finding(subject, "answers", "no", grade, cure)]
+        return [Diagnosis(subject, "answers", "no", grade, cure)]
     master = next((each.node.place for each in facts.nodes if each.node.id == node.master), "")
     tags = ", ".join(CLUSTER.lanes[number].tag for number in node.lanes) or "no lane"
     role = f"replica of {master or 'one that is gone'}" if node.master else f"master of {tags}"
-    findings = [_judge_version(subject, says), Finding(subject, "role", role, Grade.OK)]
+    findings = [_judge_version(subject, says), Diagnosis(subject, "role", role, Grade.OK)]
     if says.config is None:
         cure = "allow CONFIG GET, or see to it by hand that its settings are a ledger's"
-        return [*findings, Finding(subject, "settings", "CONFIG is refused", Grade.WARN, cure)]
+        return [*findings, Diagnosis(subject, "settings", "CONFIG is refused", Grade.WARN, cure)]
     whole = says.config.get("cluster-require-full-coverage", "yes")
     name = "cluster-require-full-coverage"
     findings.append(judged(subject, name, whole, whole == "no", _FULL, Grade.WARN))
@@ -202,14 +203,14 @@ def _judge_node(
 _FULL = "CONFIG SET cluster-require-full-coverage no: else all lanes stop when one master is away"
 
 
-def _with_loss(finding: Finding, durability: Durability) -> Finding:
+def _with_loss(finding: Diagnosis, durability: Durability) -> Diagnosis:
     """What was chosen holds, and is told with what it can lose."""
     if finding.name == "appendfsync" and finding.found == durability in LOSS:
         return replace(finding, grade=Grade.WARN, cure=_ALWAYS)
     return finding
 
 
-def judge_mysql(facts: MySQLFacts) -> list[Finding]:
+def judge_mysql(facts: MySQLFacts) -> list[Diagnosis]:
     """What the order database must be. Pure."""
     maria = "mariadb" in facts.version.lower()
     kind, least = ("MariaDB", _MARIADB_LEAST) if maria else ("MySQL", _MYSQL_LEAST)
@@ -225,7 +226,7 @@ def judge_mysql(facts: MySQLFacts) -> list[Finding]:
     ]
 
 
-def _semi_synchronous(variables: Mapping[str, str]) -> Finding:
+def _semi_synchronous(variables: Mapping[str, str]) -> Diagnosis:
     """Whether a failover of MySQL can lose rows; it is no promise of the sale's that it cannot."""
     name = next((name for name in SEMI_SYNC if name in variables), SEMI_SYNC[0])
     found = variables.get(name, "not installed")
@@ -241,7 +242,7 @@ def examine(
     cache_url: str | None,
     mysql_url: str | None,
     durability: Durability = Durability.ALWAYS,
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """Findings on the stores that are named. One server in both roles is held to the ledger's.
 
     Raises UnreachableError where one does not answer, UsageError for a URL that is none.
@@ -258,7 +259,7 @@ def survey(
     cache_url: str | None,
     mysql_url: str | None,
     durability: Durability = Durability.ALWAYS,
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """As `examine`, but a store that does not answer is a finding among the others', and so is a
     ledger that is behind its MySQL."""
     answers = _ask(ledger_url, cache_url, mysql_url)
@@ -282,14 +283,14 @@ BOOKS, SALES = "books", "sales"
 """The findings of `compare_books`: nothing is sold where the first does not hold."""
 
 
-def compare_books(ledger_url: str, mysql_url: str) -> list[Finding]:
+def compare_books(ledger_url: str, mysql_url: str) -> list[Diagnosis]:
     """Whether the ledger is behind MySQL, and whether each sale is whole in both; nothing where
     they cannot be asked, or have no tables."""
     pool = engine(mysql_url)
     try:
         ledgers = Ledgers.at(ledger_url)
         with closing(ledgers):
-            lanes = [Books(client, pool) for client in ledgers.clients]
+            lanes = [Comparison(client, pool) for client in ledgers.clients]
             compared = [books.compare() for books in lanes]
             looks = [reconcile(books) for books in lanes]
             if any(look.is_wrong for look in looks):  # what stays so is missing, not on its way
@@ -331,15 +332,15 @@ def _ask(
         return list(asking.map(lambda question: question and ask(question), questions))
 
 
-def _judge(answers: Sequence[_Answer | None], durability: Durability) -> list[Finding]:
+def _judge(answers: Sequence[_Answer | None], durability: Durability) -> list[Diagnosis]:
     """Findings on what `_ask` brought, for claims as the environment has them."""
     claims = ClaimSettings.load()
     redis = [answer.run_id for answer in answers if isinstance(answer, RedisFacts)]
     is_one = len(redis) == 2 and redis[0] == redis[1] != ""
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     for name, answer in zip((*RedisRole, "mysql"), answers, strict=True):
         if isinstance(answer, UnreachableError):
-            findings.append(Finding(name, "answers", "no", Grade.FAIL, str(answer)))
+            findings.append(Diagnosis(name, "answers", "no", Grade.FAIL, str(answer)))
         elif isinstance(answer, RedisFacts):
             findings += judge_redis(
                 RedisRole(name),
@@ -355,7 +356,7 @@ def _judge(answers: Sequence[_Answer | None], durability: Durability) -> list[Fi
     return findings
 
 
-def insist(findings: Iterable[Finding]) -> None:
+def insist(findings: Iterable[Diagnosis]) -> None:
     """Raise UnreachableError with the first broken promise and its cure."""
     broken = failures(findings)
     more = f" (`flashsale doctor` lists {len(broken) - 1} more)" if len(broken) > 1 else ""
@@ -366,7 +367,7 @@ def insist(findings: Iterable[Finding]) -> None:
         )
 
 
-def _applied(rules: Iterable[Rule], subject: str, settings: Mapping[str, str]) -> list[Finding]:
+def _applied(rules: Iterable[Policy], subject: str, settings: Mapping[str, str]) -> list[Diagnosis]:
     return [
         replace(
             judged(subject, rule.name, value, rule.holds(value), rule.cure, rule.grade),

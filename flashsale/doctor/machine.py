@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from flashsale.doctor.findings import Finding, judged
+from flashsale.doctor.findings import Diagnosis, judged
 from flashsale.doctor.policies import Grade
 from flashsale.errors import UsageError
 from flashsale.stack import binaries
@@ -25,7 +25,7 @@ _BACKLOG_LEAST = 2_048
 _PORTS_LEAST = 10_000
 
 
-def examine_machine(state_dir: Path) -> list[Finding]:
+def examine_machine(state_dir: Path) -> list[Diagnosis]:
     """Whether 2,000 buyers and a stack fit on this machine."""
     cores = len(os.sched_getaffinity(0))
     memory_mb = psutil.virtual_memory().available // 2**20
@@ -71,17 +71,17 @@ def insist_on_descriptors() -> None:
         )
 
 
-def examine_binaries(wanted: Iterable[binaries.Program]) -> list[Finding]:
+def examine_binaries(wanted: Iterable[binaries.Program]) -> list[Diagnosis]:
     """Whether each program is found, is new enough, and starts: each is started once."""
     return [_examine_binary(program) for program in wanted]
 
 
-def _examine_binary(program: binaries.Program) -> Finding:
+def _examine_binary(program: binaries.Program) -> Diagnosis:
     binary = binaries.look(program)
     command = binaries.install_command()
     if binary is None:
         cure = f"install it with {command}"
-        return Finding("program", program.name, binaries.absence(program), Grade.FAIL, cure)
+        return Diagnosis("program", program.name, binaries.absence(program), Grade.FAIL, cure)
     why = complaint(program, binary)
     found = f"{binary} does not start: {why}" if why else str(binary)
     if "services install" in command:

@@ -1,12 +1,15 @@
-"""The settings of Redis and MySQL on which the sale's promises rest: each with the line that sets
-it, why, what to do where it is otherwise, and what that means.
+"""What the promises of a sale rest on: settings of Redis and MySQL, each with the line that sets
+it, why, what to do where it is otherwise, and what that means; and of a ledger that is to outlive
+its server, its Sentinels, its replicas and what a failover can lose.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from flashsale.doctor.facts import Replication
 from flashsale.model import Durability
+from flashsale.settings import ClaimSettings
 
 CONNECTIONS_LEAST = 200
 
@@ -20,7 +23,7 @@ class Grade(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Policy:
     """One setting: when it holds, the line that sets it, why, the cure, and what it means where it
     does not hold. `absent` is the value of a server that does not know it."""
 
@@ -43,9 +46,9 @@ def _cnf(line: str) -> str:
     return f"write `{line}` under [mysqld] in its my.cnf, and restart it"
 
 
-def _redis(name: str, wanted: str, why: str, grade: Grade = Grade.FAIL) -> Rule:
+def _redis(name: str, wanted: str, why: str, grade: Grade = Grade.FAIL) -> Policy:
     line = f"{name} {wanted}"
-    return Rule(name, wanted.__eq__, line, why, _conf(line), grade)
+    return Policy(name, wanted.__eq__, line, why, _conf(line), grade)
 
 
 def _mysql(
@@ -55,9 +58,9 @@ def _mysql(
     holds: Callable[[str], bool] | None = None,
     grade: Grade = Grade.FAIL,
     absent: str = "",
-) -> Rule:
+) -> Policy:
     line = f"{name} = {wanted}"
-    return Rule(name, holds or wanted.__eq__, line, why, _cnf(line), grade, absent)
+    return Policy(name, holds or wanted.__eq__, line, why, _cnf(line), grade, absent)
 
 
 def _is_on(value: str) -> bool:
@@ -89,7 +92,7 @@ LEDGER = (
     ),
 )
 CACHE = (
-    Rule(
+    Policy(
         "maxmemory",
         _is_not("0"),
         "maxmemory 256mb",
@@ -97,7 +100,7 @@ CACHE = (
         f"{_conf('maxmemory 256mb')}, so that it evicts before the machine swaps",
         Grade.WARN,
     ),
-    Rule(
+    Policy(
         "maxmemory-policy",
         _is_not("noeviction"),
         "maxmemory-policy volatile-lru",
@@ -144,14 +147,14 @@ MYSQL = (
         _is_on,
         absent="ON",
     ),
-    Rule(
+    Policy(
         "read_only",
         _is_off,
         "read_only = OFF",
         "rows are written to the primary, and read where they are written",
         "name the primary, not a replica of it",
     ),
-    Rule(
+    Policy(
         "wsrep_on",
         _is_off,
         "wsrep_on = OFF",
@@ -161,7 +164,7 @@ MYSQL = (
         "replicas if it is to outlive its machine",
         absent="OFF",
     ),
-    Rule(
+    Policy(
         "max_connections",
         lambda value: int(value or 0) >= CONNECTIONS_LEAST,
         "max_connections = 300",
@@ -193,7 +196,7 @@ LOSS = {
 """What each choice but the first can lose."""
 
 
-def ledger_rules(durability: Durability) -> Sequence[Rule]:
+def ledger_rules(durability: Durability) -> Sequence[Policy]:
     """What a ledger must be, where `durability` was chosen for its acknowledgements.
 
     What was chosen is told as a warning, with what it can lose, and fails nothing.
@@ -203,7 +206,7 @@ def ledger_rules(durability: Durability) -> Sequence[Rule]:
     return [_chosen(rule, durability) if rule.name == "appendfsync" else rule for rule in LEDGER]
 
 
-def _chosen(rule: Rule, durability: Durability) -> Rule:
+def _chosen(rule: Policy, durability: Durability) -> Policy:
     line = f"appendfsync {durability}"
     return replace(
         rule,
@@ -217,3 +220,154 @@ def _chosen(rule: Rule, durability: Durability) -> Rule:
 def has_binlog(variables: Mapping[str, str]) -> bool:
     """True where a binary log is written."""
     return _is_on(variables.get("log_bin", ""))
+
+
+# Of a ledger that is to outlive its server --------------------------------------------------------
+
+_SENTINELS_LEAST = 3
+_LAG_S, _BEHIND_BYTES = 2, 1_048_576
+"""A replica that was not heard of for longer, or lacks more, is told as one that lags."""
+_WAITAOF_LEAST = (7, 2)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row of the doctor's: what was found, what it means, and the cure."""
+
+    name: str
+    found: str
+    grade: Grade = Grade.OK
+    cure: str = ""
+    line: str = ""
+    why: str = ""
+
+
+def judge_replication(
+    facts: Replication,
+    config: Mapping[str, str],
+    version: tuple[int, ...],
+    durability: Durability,
+    claims: ClaimSettings,
+    *,
+    in_cluster: bool = False,
+) -> list[Judged]:
+    """What holds of a ledger that has replicas, or is to have some; nothing of any other. Of a
+    cluster's master `in_cluster` says so: who is cut off from the others takes no writes there,
+    after its node time-out. Pure."""
+    wanted = claims.confirm_replicas or (1 if durability is Durability.REPLICATED else 0)
+    if in_cluster and not (facts.replicas or wanted):
+        cure = "give it one (`redis-cli cluster replicate`): its lanes are away as long as it is"
+        return [Judged("replicas", "none", Grade.WARN, cure)]
+    if not (facts.replicas or facts.watches or wanted):
+        return []
+    rows = [*_judge_sentinels(facts)] if facts.watches else []
+    rows.append(_judge_replicas(facts, wanted))
+    if not in_cluster or _number(config, "min-replicas-to-write") > len(facts.replicas):
+        rows.append(_judge_least(facts, config, wanted))
+    rows.append(_judge_loss(facts, config, wanted, claims.confirm_on_disk))
+    if wanted and claims.confirm_on_disk and version < _WAITAOF_LEAST:
+        told = ".".join(map(str, version))
+        cure = "upgrade it to Redis 7.2 or newer, or leave out FLASHSALE_CLAIM_CONFIRM_ON_DISK"
+        rows.append(Judged("WAITAOF", f"not in {told}", Grade.FAIL, cure))
+    return rows
+
+
+def _judge_sentinels(facts: Replication) -> list[Judged]:
+    answering = [watch for watch in facts.watches if watch is not None]
+    named = len(facts.watches)
+    found = f"{len(answering)} of {named} answer"
+    if not answering:
+        cure = f"start them; none that was asked knows a primary {facts.name}"
+        return [Judged("Sentinels", found, Grade.FAIL, cure)]
+    known = max(watch.others for watch in answering) + 1
+    rows = [_judge_count(found, len(answering), named, known)]
+    quorum, most = min(watch.quorum for watch in answering), known // 2 + 1
+    cure = f"SENTINEL SET {facts.name} quorum {most} on each of them"
+    why = "so many have to find the primary down before one of them asks the others for a failover"
+    line = f"sentinel monitor {facts.name} … {most}"
+    grade = Grade.FAIL if quorum > known else Grade.WARN if quorum < most else Grade.OK
+    told = cure if grade is not Grade.OK else ""
+    rows.append(Judged("quorum", f"{quorum} of {known}", grade, told, line, why))
+    primaries = sorted({watch.primary for watch in answering})
+    if len(primaries) > 1:
+        cure = "wait for the failover to end; if it does not, see that the Sentinels reach another"
+        rows.append(Judged("primary", " and ".join(primaries), Grade.WARN, cure))
+    return rows
+
+
+def _judge_count(found: str, answering: int, named: int, known: int) -> Judged:
+    if 2 * answering <= known:
+        cure = "start the others: fewer than most of them can agree on no failover"
+        return Judged("Sentinels", found, Grade.FAIL, cure)
+    if known < _SENTINELS_LEAST:
+        cure = "run three, on three machines: of two none is most when the other is gone"
+        return Judged("Sentinels", f"{found}, {known} in all", Grade.WARN, cure)
+    if answering < named or known != named:
+        cure = f"start those that are away, and name all {known} of them in the URL"
+        return Judged("Sentinels", f"{found}, {known} in all", Grade.WARN, cure)
+    return Judged("Sentinels", found)
+
+
+def _judge_replicas(facts: Replication, wanted: int) -> Judged:
+    count = len(facts.replicas)
+    found = "; ".join(
+        f"{each.place} lacks {each.behind_bytes:,} bytes, heard of {each.lag_s} s ago"
+        for each in facts.replicas
+    )
+    if not count:
+        cure = "start one: a failover has nobody to go to"
+        return Judged("replicas", "none", Grade.FAIL, cure)
+    if count < wanted:
+        cure = f"start more, or ask fewer than {wanted} (FLASHSALE_CLAIM_CONFIRM_REPLICAS)"
+        return Judged("replicas", found, Grade.FAIL, f"{cure}: nothing is sold until then")
+    if any(each.lag_s > _LAG_S or each.behind_bytes > _BEHIND_BYTES for each in facts.replicas):
+        cure = "look at its link and its disk: a failover to it loses what it lacks"
+        return Judged("replicas", found, Grade.WARN, cure)
+    return Judged("replicas", found)
+
+
+def _judge_least(facts: Replication, config: Mapping[str, str], wanted: int) -> Judged:
+    name, value = "min-replicas-to-write", _number(config, "min-replicas-to-write")
+    lag_s = _number(config, "min-replicas-max-lag")
+    least = max(1, wanted)
+    line = f"min-replicas-to-write {least}"
+    cure = f"CONFIG SET {line} on each node; and write it into their redis.conf"
+    why = "a primary that its replicas cannot reach takes no orders, which it would forget later"
+    if value > len(facts.replicas):
+        cure = "start a replica: the ledger refuses every write until then"
+        return Judged(name, str(value), Grade.FAIL, cure, line, why)
+    if value < least or not lag_s:
+        lost = (
+            "its claims end as unknown, after their time-outs, in place of being refused"
+            if wanted
+            else "what it sells until it is demoted is lost"
+        )
+        return Judged(name, str(value), Grade.WARN, f"{cure}; without it, {lost}", line, why)
+    return Judged(name, f"{value}, within {lag_s} s", Grade.OK, "", line, why)
+
+
+def _judge_loss(
+    facts: Replication, config: Mapping[str, str], wanted: int, on_disk: bool
+) -> Judged:
+    """What a failover can lose, as things are chosen."""
+    if not wanted:
+        bound = _number(config, "min-replicas-to-write") and _number(config, "min-replicas-max-lag")
+        span = f", of {bound} s at most where the primary is cut off" if bound else ""
+        cure = (
+            "a failover loses what was acknowledged and is not yet on the replica"
+            f"{span}; --durability replicated acknowledges what a replica has"
+        )
+        return Judged("failover", "loses what a replica lacks", Grade.WARN, cure)
+    disk = " on their disks" if on_disk else ""
+    why = f"an order is acknowledged when {wanted} of {len(facts.replicas)} replicas have it{disk}"
+    if len(facts.replicas) > wanted:
+        why += "; a failover takes the one that has most, of those that are reached"
+    else:
+        why += "; with one more, a replica that is away does not stop the sale"
+    line = f"FLASHSALE_CLAIM_CONFIRM_REPLICAS={wanted}"
+    return Judged("failover", "loses nothing acknowledged", Grade.OK, "", line, why)
+
+
+def _number(config: Mapping[str, str], name: str) -> int:
+    value = config.get(name, "0")
+    return int(value) if value.isdigit() else 0

@@ -66,7 +66,7 @@ class Grant:
 
 
 @dataclass(eq=False)
-class _Seat:
+class _LocalQueue:
     """Where the tasks of this process queue, so that one alone asks Redis."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -87,18 +87,18 @@ class TaskLocks:
             connections_max=settings.waiters_max,
             timeout_s=timeout_s + settings.poll_ms / 1000,
         )
-        self._seats: dict[str, _Seat] = {}
+        self._queues: dict[str, _LocalQueue] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self.counts = LockCounts()
 
     def __repr__(self) -> str:
-        held = [name for name, seat in self._seats.items() if seat.grant]
+        held = [name for name, queue in self._queues.items() if queue.grant]
         return f"<TaskLocks held={held}>"
 
     @property
     def held(self) -> int:
         """How many are held in this process now."""
-        return sum(seat.grant is not None for seat in self._seats.values())
+        return sum(queue.grant is not None for queue in self._queues.values())
 
     def lock(self, name: str, *, wait_s: float | None = None) -> "TaskLock":
         """The lock `name`, for `async with`; 0 waits for nobody, None as long as is set."""
@@ -107,9 +107,9 @@ class TaskLocks:
     async def aclose(self) -> None:
         """Let releases under way end, then close. Locks still held end with their lease."""
         await asyncio.gather(*self._background, return_exceptions=True)
-        for seat in self._seats.values():
-            if seat.grant is not None and seat.grant.watchdog is not None:
-                seat.grant.watchdog.cancel()
+        for queue in self._queues.values():
+            if queue.grant is not None and queue.grant.watchdog is not None:
+                queue.grant.watchdog.cancel()
         for channel in (self._cache, self._ledger, self._ears):
             await channel.aclose()
 
@@ -118,19 +118,19 @@ class TaskLocks:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a lock is taken by a task")
-        seat = self._seats.setdefault(name, _Seat())
-        if seat.grant is not None and seat.grant.task is task:
-            seat.grant.depth += 1
-            return seat.grant
-        seat.users += 1
+        queue = self._queues.setdefault(name, _LocalQueue())
+        if queue.grant is not None and queue.grant.task is task:
+            queue.grant.depth += 1
+            return queue.grant
+        queue.users += 1
         try:
-            grant = await self._sit(seat, name, task, wait_s)
+            grant = await self._take_turn(queue, name, task, wait_s)
         except BaseException:
-            self._leave(name, seat)
+            self._leave(name, queue)
             raise
         self.counts.acquired += 1
-        seat.grant = grant
-        grant.watchdog = asyncio.get_running_loop().create_task(self._watch(seat, grant))
+        queue.grant = grant
+        grant.watchdog = asyncio.get_running_loop().create_task(self._watch(queue, grant))
         return grant
 
     async def release(self, name: str) -> None:
@@ -138,9 +138,9 @@ class TaskLocks:
 
         A cancellation does not stop the release; a cache that is away leaves it to the lease.
         """
-        seat = self._seats.get(name)
-        grant = seat.grant if seat else None
-        if seat is None or grant is None or grant.task is not asyncio.current_task():
+        queue = self._queues.get(name)
+        grant = queue.grant if queue else None
+        if queue is None or grant is None or grant.task is not asyncio.current_task():
             raise RuntimeError(f"the lock {name} is not this task's")
         grant.depth -= 1
         if grant.depth:
@@ -148,26 +148,28 @@ class TaskLocks:
         was_held = grant.held
         if grant.watchdog is not None:
             grant.watchdog.cancel()
-        seat.grant = None
-        released = await asyncio.shield(self._start(self._release(name, seat, grant.owner)))
+        queue.grant = None
+        released = await asyncio.shield(self._start(self._release(name, queue, grant.owner)))
         if released is False or (released is None and not was_held):
             self.counts.lost += 1
             raise LockLost(f"the lock {name} was lost before it was released")
 
-    async def _sit(self, seat: _Seat, name: str, task: asyncio.Task[Any], wait_s: float) -> Grant:
+    async def _take_turn(
+        self, queue: _LocalQueue, name: str, task: asyncio.Task[Any], wait_s: float
+    ) -> Grant:
         give_up_s = self._now_s() + wait_s
-        has_waited = seat.turn.locked()
+        has_waited = queue.turn.locked()
         self.counts.waited += has_waited
         try:
             async with asyncio.timeout_at(max(give_up_s, self._now_s() + 0.001)):
-                await seat.turn.acquire()
+                await queue.turn.acquire()
         except TimeoutError:
             self.counts.refused += 1
             raise LockHeld(f"the lock {name} is held in this process") from None
         try:
             return await self._contend(name, task, give_up_s, has_waited)
         except BaseException:
-            seat.turn.release()
+            queue.turn.release()
             raise
 
     async def _contend(
@@ -224,14 +226,14 @@ class TaskLocks:
                 return
         await asyncio.sleep(min(longest_s, _PAUSE_S))
 
-    async def _watch(self, seat: _Seat, grant: Grant) -> None:
+    async def _watch(self, queue: _LocalQueue, grant: Grant) -> None:
         """Renew until released. What a task left behind when it ended is given back for it."""
         lock, lease_ms = keys.lock(grant.name), self._settings.lease_ms
         while True:
             await asyncio.wait({grant.task}, timeout=self._settings.renew_ms / 1000)
             if grant.task.done():
-                seat.grant = None
-                self._start(self._release(grant.name, seat, grant.owner))
+                queue.grant = None
+                self._start(self._release(grant.name, queue, grant.owner))
                 return
             asked_s = self._now_s()
             try:
@@ -245,13 +247,13 @@ class TaskLocks:
                 return
             grant.ends_s = asked_s + lease_ms / 1000
 
-    async def _release(self, name: str, seat: _Seat, owner: str) -> bool | None:
+    async def _release(self, name: str, queue: _LocalQueue, owner: str) -> bool | None:
         """Whether it was ours to the end; None where nobody knows."""
         try:
             return await self._pass_on(name, owner)
         finally:
-            seat.turn.release()
-            self._leave(name, seat)
+            queue.turn.release()
+            self._leave(name, queue)
 
     async def _pass_on(self, name: str, owner: str) -> bool | None:
         lock_keys = (keys.lock(name), keys.lock_wake(name))
@@ -263,10 +265,10 @@ class TaskLocks:
             return None
         return bool(reply == 1)
 
-    def _leave(self, name: str, seat: _Seat) -> None:
-        seat.users -= 1
-        if not seat.users:
-            self._seats.pop(name, None)
+    def _leave(self, name: str, queue: _LocalQueue) -> None:
+        queue.users -= 1
+        if not queue.users:
+            self._queues.pop(name, None)
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)

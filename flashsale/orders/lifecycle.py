@@ -67,7 +67,7 @@ class Return:
     other_id: int | None = None
 
 
-class Change(Enum):
+class OrderChange(Enum):
     """What became of a request to change an order."""
 
     DONE = auto()  # by this request, or by an earlier one like it
@@ -79,13 +79,13 @@ class Change(Enum):
 
 
 _PAID = {
-    PayStatus.UNPAID: Change.QUEUED,  # became a row between the payment and the look at it
-    PayStatus.PAID: Change.DONE,
-    PayStatus.USED: Change.DONE,
-    PayStatus.REFUNDED: Change.REFUNDED,
+    PayStatus.UNPAID: OrderChange.QUEUED,  # became a row between the payment and the look at it
+    PayStatus.PAID: OrderChange.DONE,
+    PayStatus.USED: OrderChange.DONE,
+    PayStatus.REFUNDED: OrderChange.REFUNDED,
 }
-_CANCELLED = {PayStatus.CANCELLED: Change.DONE, PayStatus.REFUNDED: Change.DONE}
-_NO_ROW = {OrderStatus.QUEUED: Change.QUEUED, OrderStatus.FAILED: Change.FAILED}
+_CANCELLED = {PayStatus.CANCELLED: OrderChange.DONE, PayStatus.REFUNDED: OrderChange.DONE}
+_NO_ROW = {OrderStatus.QUEUED: OrderChange.QUEUED, OrderStatus.FAILED: OrderChange.FAILED}
 
 
 class Lifecycle:
@@ -109,14 +109,14 @@ class Lifecycle:
     def __repr__(self) -> str:
         return f"<Lifecycle settled_after={self._settled_after_ms} ms>"
 
-    async def pay(self, order_id: int, user_id: int) -> Change:
+    async def pay(self, order_id: int, user_id: int) -> OrderChange:
         """Pay for an order; money for one that was cancelled goes back."""
         row = await self._database.run(lambda c: _mark_paid(c, order_id, user_id))
         if row is None:
             return await self._without_row(order_id, user_id)
-        return _PAID.get(row.status, Change.TOO_LATE)
+        return _PAID.get(row.status, OrderChange.TOO_LATE)
 
-    async def cancel(self, order_id: int, user_id: int) -> Change:
+    async def cancel(self, order_id: int, user_id: int) -> OrderChange:
         """Cancel an unpaid order, once its claim is settled: within about two seconds."""
         row = await self._database.run(lambda c: read_row(c, order_id, user_id))
         if row is None:
@@ -124,17 +124,21 @@ class Lifecycle:
         if row.status == PayStatus.UNPAID:
             await self._until_settled(row)
             row = await self._database.run(lambda c: _mark_cancelled(c, order_id, user_id))
-        change = Change.TOO_LATE if row is None else _CANCELLED.get(row.status, Change.TOO_LATE)
-        if change is Change.DONE:
+        change = (
+            OrderChange.TOO_LATE
+            if row is None
+            else _CANCELLED.get(row.status, OrderChange.TOO_LATE)
+        )
+        if change is OrderChange.DONE:
             reach("cancel.committed")
             await self._return(order_id)
         return change
 
-    async def _without_row(self, order_id: int, user_id: int) -> Change:
+    async def _without_row(self, order_id: int, user_id: int) -> OrderChange:
         found = await self._lookup.by_id(order_id, user_id)
         if found is None:
-            return Change.UNKNOWN
-        return _NO_ROW.get(found.status, Change.QUEUED)  # CONFIRMED: a row by now
+            return OrderChange.UNKNOWN
+        return _NO_ROW.get(found.status, OrderChange.QUEUED)  # CONFIRMED: a row by now
 
     async def _until_settled(self, row: OrderRow) -> None:
         left_ms = row.created_ms + self._settled_after_ms - self._clock.now_ms()

@@ -20,7 +20,6 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from flashsale import keys
-from flashsale.buckets import LATENCY_S, SIZES, Buckets
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Durability
 from flashsale.orders.books import Look, len_of, read_sales
@@ -32,6 +31,7 @@ from flashsale.seckill.queue import read_group
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Ledgers, Rejected, call, call_all, ledgers
 from flashsale.store_urls import lane_of
+from flashsale.telemetry import LATENCY_S, SIZES, Buckets
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from types import FrameType
 
 import structlog
 
-from flashsale import logs
+from flashsale import telemetry
 from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.keys import WHOLE, Lane
 from flashsale.locks.batch import BatchLocks, LockCollector
@@ -19,7 +19,7 @@ from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.watch import BooksWatch
 from flashsale.orders.worker import Worker
-from flashsale.seckill.permit import Books
+from flashsale.seckill.permit import Comparison
 from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
 from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
@@ -66,7 +66,7 @@ def make_watch(stores: StoreSettings, settings: WorkerSettings, lane: Lane = WHO
     less often the more there are: together as often as one."""
     pool = engine(stores.mysql_url, kept=1, at_most=2)
     return BooksWatch(
-        Books(sync_client(stores.ledger_url, lane=lane), pool),
+        Comparison(sync_client(stores.ledger_url, lane=lane), pool),
         interval_s=settings.books_interval_s * lane.lanes,
         claim_timeout_ms=ClaimSettings.load().timeout_ms,
     )
@@ -77,7 +77,7 @@ def run_worker(name: str, port: int, stores: StoreSettings, settings: WorkerSett
 
     Raises UnreachableError if `port` is taken; 0 serves no health and no metrics.
     """
-    logs.configure(name)
+    telemetry.configure(name)
     lanes = layout_of(stores.ledger_url).lanes
     workers = [make_worker(name, stores, settings, lane) for lane in lanes]
     stop = threading.Event()

@@ -14,24 +14,16 @@ import structlog
 from sqlalchemy import Engine
 
 from flashsale import keys
-from flashsale.buckets import LATENCY_S, SIZES, Buckets
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.failpoints import reach
 from flashsale.locks.batch import BatchLocks
 from flashsale.orders.persistence import find_known, persist, read_generation
-from flashsale.orders.stream import (
-    LOST,
-    Fresh,
-    Malformed,
-    Order,
-    OrderStream,
-    Pending,
-    StreamEntry,
-)
+from flashsale.orders.stream import LOST, Fresh, Malformed, Order, OrderStream, Pending, StreamEntry
 from flashsale.seckill.permit import read_marks
 from flashsale.settings import WorkerSettings
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import NoGroup
+from flashsale.telemetry import LATENCY_S, SIZES, Buckets
 
 log = structlog.get_logger(__name__)
 

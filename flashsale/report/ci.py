@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from flashsale.errors import plain
 from flashsale.model import Verdict
 from flashsale.report.wording import amount, change_line, met, ms, share
 from flashsale.run.parts import Health, Latency
@@ -55,7 +56,7 @@ def _head(summary: Summary, cases: list[_Case]) -> dict[str, str]:
     tags = [case.tag for case in cases]
     return {
         "name": _text(_suite(summary)),
-        "timestamp": summary.started_at[:_TO_THE_SECOND],
+        "timestamp": _text(summary.started_at[:_TO_THE_SECOND]),
         "hostname": "localhost",
         "tests": str(len(cases)),
         "failures": str(tags.count("failure")),
@@ -199,13 +200,13 @@ def _failures(summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def annotation(title: str, text: str, kind: str = "error") -> str:
-    """One error or warning, as the runner reads it from a line of output."""
+    """One error or warning, as the runner reads it from a line of output; no other command."""
     escaped = _escaped(title).replace(":", "%3A").replace(",", "%2C")
     return f"::{kind} title={escaped}::{_escaped(text)}"
 
 
 def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return plain(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
 
 
 def _heading(summary: Summary) -> Iterator[str]:
@@ -213,7 +214,7 @@ def _heading(summary: Summary) -> Iterator[str]:
     yield f"## {sign} flashsale {_cell(summary.scenario)}: {summary.verdict}"
     yield ""
     if summary.question:
-        yield f"{_cell(summary.question)}  "
+        yield f"{_line(summary.question)}  "
     load = summary.load
     yield (
         f"{load.sent:,} of {load.planned:,} attempts over {load.connections:,} connections in "
@@ -276,8 +277,28 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
         yield f"| {' | '.join(map(_cell, row))} |"
 
 
+_CELL_MAX = 2_000
+"""GitHub drops a step's summary of more than 1 MiB, and keeps nothing of it."""
+
+_MARKUP = re.compile(r"[\\`*\[\]|~]|(?<!\w)_|_(?!\w)")
+_BLOCK = re.compile(r"^([#+=>-]|[0-9]+(?=[.)]))")
+
+
 def _cell(text: str) -> str:
-    """Text that neither ends a table's cell nor begins a tag."""
-    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\r", ""), ("\n", "<br>")):
+    """Text that neither ends a table's cell nor begins a tag, an image or code; its beginning."""
+    if len(text) > _CELL_MAX:
+        text = f"{text[:_CELL_MAX]} …"
+    text = _MARKUP.sub(r"\\\g<0>", text)
+    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("\r", ""), ("\n", "<br>")):
         text = text.replace(sign, safe)
     return text
+
+
+def _line(text: str) -> str:
+    """The same where a line begins: no heading, list or quotation either."""
+    return _BLOCK.sub(_escaped_block, _cell(text).lstrip())
+
+
+def _escaped_block(found: re.Match[str]) -> str:
+    sign = found[0]
+    return f"{sign}\\" if sign.isdigit() else f"\\{sign}"

@@ -121,6 +121,9 @@ def _latencies(
 
 
 def _errors(metric: str, before: _Part, after: _Part, max_regress: Fraction) -> Change:
+    if not (before.planned and after.planned):
+        which = "now" if before.planned else "before"
+        return _unknown(metric, "%", None, None, f"nothing was planned {which}")
     old, new = (Fraction(part.wrong, part.planned) for part in (before, after))
     more = (new - old) * after.planned
     worse = new > old * (1 + max_regress) and more >= SAMPLES_BEYOND

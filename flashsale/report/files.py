@@ -20,7 +20,7 @@ from flashsale.run.parts import read_faults
 from flashsale.run.summary import Summary
 from flashsale.scenario.load import Step
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.sale import Asked, claims_by_voucher, sale_figures
+from flashsale.storm.figures.sale import AskedVouchers, claims_by_voucher, sale_figures
 
 COLUMNS = (
     "attempt",  # its number in the plan
@@ -172,7 +172,7 @@ def _with_sale(folder: RunFolder, summary: Summary, figures: Figures) -> Summary
     """The figures of the sale counted again for a summary that is older than they are."""
     if summary.sale is not None or not summary.orders.accepted:
         return summary
-    asked = Asked.of(_record(folder))
+    asked = AskedVouchers.of(_record(folder))
     sale = sale_figures(claims_by_voucher(figures.attempts, asked))
     return summary.model_copy(update={"sale": sale})
 

@@ -10,10 +10,10 @@ import platform
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from flashsale.model import Ending, Reading
 from flashsale.run.folder import RunFolder, read_file, write_file
@@ -35,10 +35,30 @@ class Part(BaseModel):
     )
 
 
+COUNT_MAX = 10**15
+Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+"""How many there are of something: far more than any run has, and few enough to reckon with."""
+
+Whole = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+"""A number that is no count, such as an id: what JSON's readers and writers agree on."""
+
+
+def _writable(found: list[Any]) -> list[Any]:
+    try:
+        orjson.dumps(found)
+    except TypeError as error:  # numbers of more than 64 bits, above all
+        raise ValueError(str(error)) from error
+    return found
+
+
+Anything = Annotated[list[Any], AfterValidator(_writable)]
+"""What another part wrote, kept as it is: whatever it holds can be written again."""
+
+
 class Latency(Part):
     """A distribution in ms. A percentile is null without enough samples behind it."""
 
-    count: int
+    count: Count
     mean: float | None
     p50: float | None
     p90: float | None
@@ -82,23 +102,23 @@ class ReadFigures(Part):
     """Of the answers that asked the cache, the share that it gave at once: fresh, stale or known
     to be absent. What the Bloom filter turned away never asked it. None where none did."""
 
-    hits: int
-    stale: int
+    hits: Count
+    stale: Count
     """Logically expired, answered at once and rebuilt behind the answer."""
 
-    nulls: int
+    nulls: Count
     """Remembered as absent."""
 
-    loads: int
+    loads: Count
     """Answered from the database by the very request."""
 
-    waits: int
+    waits: Count
     """Answered by a load that another request had begun."""
 
-    rejected: int
+    rejected: Count
     """Turned away by the Bloom filter: the id does not exist."""
 
-    unmarked: int
+    unmarked: Count
     """Answered without a word in `x-cache`."""
 
     @classmethod
@@ -129,8 +149,8 @@ class FairnessFigures(Part):
     1 is strictly first come, first served, 0.5 a lottery. Null where nobody lost, or nobody won.
     """
 
-    buyers: int
-    winners: int
+    buyers: Count
+    winners: Count
     win_rates: list[float | None] = Field(min_length=10, max_length=10)
     precedence: float | None
 
@@ -147,17 +167,17 @@ class Selling(Part):
     "sold out" had, the latest of them by `late_by_ms`.
     """
 
-    units: int | None
-    sold: int
-    refused: int
-    untold: int
-    left: int | None
-    undersold: int | None
+    units: Count | None
+    sold: Count
+    refused: Count
+    untold: Count
+    left: Whole | None
+    undersold: Count | None
     sold_out_ms: float | None
     first_told_ms: float | None
     propagation_ms: float | None
     propagation_p50_ms: float | None
-    late_sold: int
+    late_sold: Count
     late_by_ms: float | None
     fairness: FairnessFigures
 
@@ -165,7 +185,7 @@ class Selling(Part):
 class VoucherFigures(Selling):
     """One voucher of several."""
 
-    voucher: int
+    voucher: Whole
 
 
 class SaleFigures(Selling):
@@ -175,8 +195,8 @@ class SaleFigures(Selling):
     there is only one, and holds at most VOUCHERS_MAX, by ascending id.
     """
 
-    vouchers: int
-    sold_out_vouchers: int
+    vouchers: Count
+    sold_out_vouchers: Count
     by_voucher: list[VoucherFigures] = []
 
 
@@ -254,7 +274,7 @@ class CalibrationFigures(Part):
     `burst_ms` is how long sending and reading takes that leaves at once.
     """
 
-    requests: int
+    requests: Count
     took_ms: float
     us_per_request: float
     capacity_per_s: float
@@ -270,16 +290,16 @@ class SampleFigures(Part):
     cpu_share: float
     waited_share: float
     loop_lag_ms: float
-    in_flight: int
+    in_flight: Count
 
 
 class WorkerFigures(Part):
     """How one of several processes did that fired the plan."""
 
     name: str
-    connections: int
-    planned: int
-    sent: int
+    connections: Count
+    planned: Count
+    sent: Count
     cpu_us_per_request: float | None
     cpu_share: float
     start_lag_ms: Latency
@@ -302,7 +322,7 @@ class GeneratorFigures(Part):
     start_lag_ms: Latency
     loop_lag_ms: Latency
     connect_ms: Latency
-    descriptors_limit: int
+    descriptors_limit: Count
     calibration: CalibrationFigures | None = None
     workers: list[WorkerFigures] = []
     samples: list[SampleFigures] = []
@@ -313,7 +333,7 @@ class Machine(Part):
 
     system: str
     processor: str
-    cpus: int
+    cpus: Count
     """Those that this process may run on."""
 
     python: str

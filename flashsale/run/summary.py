@@ -11,10 +11,12 @@ import orjson
 from pydantic import AfterValidator, Field
 
 from flashsale.errors import ExitCode, worst
-from flashsale.model import ENDINGS, Verdict
+from flashsale.model import ENDINGS, Verdict, ending
 from flashsale.resources import resource
 from flashsale.run.folder import read_file, write_file
 from flashsale.run.parts import (
+    Anything,
+    Count,
     GeneratorFigures,
     Health,
     Latency,
@@ -23,6 +25,7 @@ from flashsale.run.parts import (
     PersistedLatency,
     ReadFigures,
     SaleFigures,
+    Whole,
 )
 from flashsale.scenario.load import Step
 
@@ -41,14 +44,22 @@ KnownCode = Annotated[int, AfterValidator(_known)]
 """An exit code that a process of this version ends with."""
 
 
+def _named(value: str) -> str:
+    return ending(value).value
+
+
+Outcomes = dict[Annotated[str, AfterValidator(_named)], Count]
+"""How many attempts ended so, by the ending's name."""
+
+
 class SaidFigures(Part):
     """What a server said so often in answers that could not be read or mapped: their first bytes,
     or the message of a rejection that nobody has given a meaning (`error` is then `message`)."""
 
     error: str
-    status: int | None
+    status: Whole | None
     text: str
-    count: int
+    count: Count
 
 
 class LoadFigures(Part):
@@ -56,20 +67,20 @@ class LoadFigures(Part):
     the evidence for those that were answers, the most frequent first."""
 
     asked: Asked = "claims"
-    users: int
-    connections: int
+    users: Count
+    connections: Count
     closed: bool
-    planned: int
-    spared: int = 0  # conditional attempts (retries, refreshes) for which there was no need
-    sent: int
+    planned: Count
+    spared: Count = 0  # conditional attempts (retries, refreshes) for which there was no need
+    sent: Count
     duration_s: float
     rate_per_s: float
-    outcomes: dict[str, int]
-    errors: dict[str, int]
+    outcomes: Outcomes
+    errors: dict[str, Count]
     said: list[SaidFigures] = []
-    indeterminate: int
-    resolved: int
-    late: int = 0  # of those resolved, claims that had sold after all
+    indeterminate: Count
+    resolved: Count
+    late: Count = 0  # of those resolved, claims that had sold after all
     interrupted_by: KnownCode | None = None  # an exit code: 130 or 143
 
 
@@ -84,28 +95,28 @@ class LatencyFigures(Part):
     service: Latency
     persisted: PersistedLatency | None = None
     by_outcome: dict[str, Latency]
-    censored: int
-    lost: int
+    censored: Count
+    lost: Count
 
 
 class EndpointSummary(Part):
     """One endpoint of a run: `buy`, `browse` or `sign`."""
 
-    planned: int
-    sent: int
-    outcomes: dict[str, int]
+    planned: Count
+    sent: Count
+    outcomes: Outcomes
     response: Latency
     service: Latency
     by_outcome: dict[str, Latency]
-    censored: int
+    censored: Count
 
 
 class OrderFigures(Part):
     """Orders acknowledged, found as rows, and refused for a reason of the sale."""
 
-    accepted: int
-    persisted: int | None = None
-    rejected: int
+    accepted: Count
+    persisted: Count | None = None
+    rejected: Count
     drain_s: float | None = None
 
 
@@ -117,9 +128,9 @@ class Check(Part):
     name: str
     verdict: Verdict
     detail: str = ""
-    exercised: dict[str, int] = {}
-    findings: list[Any] = []
-    history: list[Any] = []
+    exercised: dict[str, Count] = {}
+    findings: Anything = []
+    history: Anything = []
 
 
 class VerifyFigures(Part):
@@ -137,9 +148,9 @@ class VerifyFigures(Part):
 class DatabaseFigures(Part):
     """Loads of shops by the database's own count, and what was asked for."""
 
-    loads: int
-    shops: int
-    unknown: int
+    loads: Count
+    shops: Count
+    unknown: Count
 
 
 class ThresholdFigures(Part):
@@ -162,8 +173,8 @@ class AbortFigures(ThresholdFigures):
 class ShardFigures(Part):
     """Which part of the plan a run fired. Its thresholds are those of all shards together."""
 
-    number: int
-    of: int
+    number: Count
+    of: Count
 
 
 class MergedShard(Part):
@@ -173,10 +184,10 @@ class MergedShard(Part):
     which was `clock_offset_ms` ahead, give or take `clock_error_ms`.
     """
 
-    number: int
+    number: Count
     run: str
     base_url: str
-    barrier_unix_us: int | None
+    barrier_unix_us: Whole | None
     clock_offset_ms: float | None = None
     clock_error_ms: float | None = None
 
@@ -251,7 +262,7 @@ class Summary(Part):
     run: str
     scenario: str
     question: str
-    seed: int
+    seed: Whole
     plan_hash: str
     base_url: str
     started_at: str

@@ -6,6 +6,7 @@ in `data` sold, and its error messages map to outcomes, which a scenario can ext
 Which answers make a user try again follows from that.
 """
 
+import codecs
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -213,10 +214,15 @@ def plain_text(value: Any) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def document_of(body: bytes) -> Any:
+    """A body as JSON, with or without a byte-order mark, as browsers read it. Raises ValueError."""
+    return orjson.loads(body.removeprefix(codecs.BOM_UTF8))
+
+
 def _parsed(body: bytes) -> Mapping[str, Any] | None:
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = document_of(body)
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
 

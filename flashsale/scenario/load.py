@@ -196,7 +196,7 @@ class Load(Table):
         return len(self.steps) > 1 or any(name in self.model_fields_set for name in _FOR_VISITS)
 
     @property
-    def seats(self) -> int:
+    def virtual_users(self) -> int:
         """How many users are served at a time."""
         return self.connections if self._staged else self.connections // self.clicks
 
@@ -233,7 +233,7 @@ class Load(Table):
             raise ValueError("load.stages: these are for model = 'rate'")
         if not self.users:
             raise ValueError("load.users: missing, expected users, each of whom buys once")
-        if self.seats > self.users:
+        if self.virtual_users > self.users:
             clicks = f" times load.clicks ({self.clicks})" * (self.clicks > 1)
             raise ValueError(
                 f"load.connections: found {self.connections:,}, "

@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-import orjson
-
 from flashsale.asking import ABSENT, at_pointer
-from flashsale.scenario.answer import plain_text
+from flashsale.scenario.answer import document_of, plain_text
 from flashsale.scenario.table import shown
 
 SET_COOKIE = b"set-cookie"
@@ -127,8 +125,8 @@ class Said:
         """The body as JSON; `ABSENT` where it is none."""
         if self._document is _UNREAD:
             try:
-                self._document = orjson.loads(self.body)
-            except orjson.JSONDecodeError:
+                self._document = document_of(self.body)
+            except ValueError:
                 self._document = ABSENT
         return self._document
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import orjson
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from flashsale.books import Books
@@ -351,3 +352,26 @@ def _built_in(name: str) -> Path:
 def _first_comment(text: str) -> str:
     first = text.lstrip().partition("\n")[0]
     return first.lstrip("# ").rstrip() if first.startswith("#") else ""
+
+
+# scenario.json, the scenario as a storm was given it ----------------------------------------------
+
+
+def scenario_document(scenario: Scenario) -> bytes:
+    """The scenario with all that was demanded of it, on the command line, too."""
+    document = scenario.model_dump(
+        mode="json", by_alias=True, exclude_unset=True, exclude={"thresholds"}
+    )
+    demands = [[threshold.name, threshold.condition] for threshold in scenario.thresholds]
+    return orjson.dumps({"scenario": document, "thresholds": demands}) + b"\n"
+
+
+def scenario_of(document: bytes) -> Scenario:
+    """The scenario that was written so. Raises ValueError where it is none."""
+    found: Any = orjson.loads(document)
+    try:
+        scenario = Scenario.model_validate_json(orjson.dumps(found["scenario"]))
+        demands = tuple(parse_threshold(name, text) for name, text in found["thresholds"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError("not a scenario") from error
+    return scenario.model_copy(update={"thresholds": demands})

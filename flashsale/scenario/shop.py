@@ -13,17 +13,10 @@ from pydantic import Field, field_validator, model_validator
 from flashsale.books import check_names
 from flashsale.scenario import template
 from flashsale.scenario.load import HOUR_MS, Step
-from flashsale.scenario.request import Prepared, Request, check_headers
-from flashsale.scenario.rules import (
-    QUEUED,
-    SUCCESS,
-    Meanings,
-    Rule,
-    check_rules,
-)
+from flashsale.scenario.rules import QUEUED, SUCCESS, Meanings, Rule, check_rules
 from flashsale.scenario.said import check_place
 from flashsale.scenario.target import Routes
-from flashsale.scenario.template import Piece, Values
+from flashsale.scenario.template import Piece, Prepared, RequestTemplate, Values, check_headers
 from flashsale.scenario.thresholds import ENDPOINTS
 from flashsale.scenario.tokens import ID_COLUMN
 
@@ -37,7 +30,7 @@ LOOKED_UP = ("sold", "none", "later")
 """What a look after a claim in doubt can find."""
 
 
-class Poll(Request):
+class Poll(RequestTemplate):
     """How a queued claim is asked after, until an answer says what became of it. The last of them
     ends the claim's response; all of it has to come within timeouts.request_ms."""
 
@@ -53,7 +46,7 @@ class Poll(Request):
     )
 
 
-class Lookup(Request):
+class Lookup(RequestTemplate):
     """What is asked after the storm about a claim in doubt, once its deadline has passed: whether
     an order came of it after all. `none` is final, `later` is asked again."""
 
@@ -77,7 +70,7 @@ class Lookup(Request):
         return path, {n: template.fill(template.in_header(t), values) for n, t in headers.items()}
 
 
-class StepTable(Request):
+class StepTable(RequestTemplate):
     """One step of a shop's own."""
 
     order: str = Field(
@@ -261,7 +254,7 @@ class Shop(Routes):
 
 
 def _check_known(
-    where: str, request: Request, common: Mapping[str, str], taken: Iterable[str]
+    where: str, request: RequestTemplate, common: Mapping[str, str], taken: Iterable[str]
 ) -> None:
     """Raises ValueError for a variable that there is not."""
     for part, names in request.variables(common).items():

@@ -31,7 +31,7 @@ from flashsale.keys import WHOLE, Lane
 from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.seckill import journal
-from flashsale.seckill.journal import Action, Line, Step
+from flashsale.seckill.journal import Action, ChangeStep, Line
 from flashsale.seckill.sale import CLOSED, OPEN, PAUSED, load_sale, read_terms
 from flashsale.storage.mysql import Duplicate, transaction
 from flashsale.storage.roles import Ledgers, Rejected, call, call_each, evaluate, ledgers
@@ -247,7 +247,7 @@ class SaleControl:
         step = self._carried_out(line)
         if step is None:
             raise UnfinishedError(line, "the ledger does not have the sale")
-        if step is Step.REFUSED:
+        if step is ChangeStep.REFUSED:
             raise ViolationError(
                 f"voucher {voucher_id}: fewer than {-units:,} units are left, and what is sold "
                 f"cannot be taken back; see `flashsale sale show {voucher_id}`"
@@ -271,7 +271,7 @@ class SaleControl:
                 f"voucher {voucher_id} is not in the ledger; load it with `flashsale sale open "
                 f"{voucher_id}`"
             )
-        line = Line(action, voucher_id, self._actor, reason, step=Step.PLANNED)
+        line = Line(action, voucher_id, self._actor, reason, step=ChangeStep.PLANNED)
         if action is Action.RESTOCK:
             line = _restock(line, row.initial_stock, units)
         else:
@@ -283,7 +283,7 @@ class SaleControl:
             _move_units(connection, voucher_id, units)
         return replace(line, number=journal.add(connection, line))
 
-    def _carried_out(self, line: Line) -> Step | None:
+    def _carried_out(self, line: Line) -> ChangeStep | None:
         """Make the change in the ledger and end it; None where the ledger has no such sale."""
         try:
             lane = self._ledger.layout.of(line.voucher_id)
@@ -293,24 +293,24 @@ class SaleControl:
             if reply == _LATER:
                 return self._ended(line)
             reach("sale.changed")
-            return self._end(line, Step.REFUSED if reply == _REFUSED else Step.DONE)
+            return self._end(line, ChangeStep.REFUSED if reply == _REFUSED else ChangeStep.DONE)
         except (Unavailable, Indeterminate) as trouble:
             raise UnfinishedError(line, trouble) from trouble
 
-    def _end(self, line: Line, step: Step) -> Step:
+    def _end(self, line: Line, step: ChangeStep) -> ChangeStep:
         try:
             with transaction(self._pool) as connection:
                 journal.add(
                     connection,
                     replace(line, step=step, ends=line.number, actor=self._actor),
                 )
-                if step is Step.DONE and line.units < 0:
+                if step is ChangeStep.DONE and line.units < 0:
                     _move_units(connection, line.voucher_id, line.units)
         except Duplicate:  # somebody else has finished it meanwhile
             return self._ended(line)
         return step
 
-    def _ended(self, line: Line) -> Step:
+    def _ended(self, line: Line) -> ChangeStep:
         with transaction(self._pool) as connection:
             ending = journal.ending_of(connection, line.number)
         if ending is None:

@@ -31,7 +31,7 @@ class Action(StrEnum):
     RELEASE = "release"
 
 
-class Step(StrEnum):
+class ChangeStep(StrEnum):
     """How far it is."""
 
     PLANNED = "planned"
@@ -50,7 +50,7 @@ class Line:
     voucher_id: int
     actor: str
     reason: str = ""
-    step: Step = Step.DONE
+    step: ChangeStep = ChangeStep.DONE
     was: str = ""
     becomes: str = ""
     units: int = 0
@@ -109,7 +109,7 @@ def unended(connection: Connection, voucher_id: int | None = None) -> list[Line]
     query = (
         select(journal)
         .outerjoin(ending, ending.c.ends == journal.c.id)
-        .where(journal.c.step == Step.PLANNED, ending.c.id.is_(None))
+        .where(journal.c.step == ChangeStep.PLANNED, ending.c.id.is_(None))
         .order_by(journal.c.id)
     )
     if voucher_id is not None:
@@ -142,8 +142,8 @@ def restocked(connection: Connection) -> Mapping[int, int]:
     """
     units = journal.c.units
     counted = or_(
-        and_(units > 0, journal.c.step == Step.PLANNED),
-        and_(units < 0, journal.c.step == Step.DONE),
+        and_(units > 0, journal.c.step == ChangeStep.PLANNED),
+        and_(units < 0, journal.c.step == ChangeStep.DONE),
     )
     query = (
         select(journal.c.voucher_id, func.sum(units).label("units"))
@@ -163,13 +163,13 @@ def standings(connection: Connection) -> Mapping[int, Standing]:
     planned = (
         select(journal.c.voucher_id, func.max(journal.c.id).label("number"))
         .outerjoin(ending, ending.c.ends == journal.c.id)
-        .where(journal.c.step == Step.PLANNED, counted)
+        .where(journal.c.step == ChangeStep.PLANNED, counted)
         .group_by(journal.c.voucher_id)
     )
     changes = {row.voucher_id: row.number for row in connection.execute(planned)}
     last = (
         select(func.max(journal.c.id))
-        .where(journal.c.step == Step.DONE, journal.c.ends.is_not(None))
+        .where(journal.c.step == ChangeStep.DONE, journal.c.ends.is_not(None))
         .where(journal.c.action != Action.RESTOCK)
         .group_by(journal.c.voucher_id)
     )
@@ -191,7 +191,7 @@ def _line(row: Row[*tuple[Any, ...]]) -> Line:
         voucher_id=row.voucher_id,
         actor=row.actor,
         reason=row.reason,
-        step=Step(row.step),
+        step=ChangeStep(row.step),
         was=row.was,
         becomes=row.becomes,
         units=row.units,

@@ -217,7 +217,7 @@ def last_entry(ledger: Redis) -> Position:
     return int(ms), int(seq)
 
 
-class Books:
+class Comparison:
     """The comparison of one ledger with one MySQL, and the permit that follows from it. On a
     cluster it is of one lane: each has an epoch, a stream, counters and a permit of its own.
 
@@ -233,7 +233,7 @@ class Books:
         self._followed = Followed(ledger)
 
     def __repr__(self) -> str:
-        return f"<Books {self.pool.url!r}>"
+        return f"<Comparison {self.pool.url!r}>"
 
     def compare(self, *, superseding: bool = False) -> tuple[Marks, LedgerMarks]:
         """Both stores' marks: who the ledger is, then MySQL's, then the ledger's. It is ahead of
@@ -362,7 +362,7 @@ def set_epoch(
 class Permits:
     """The permit as one replica knows it. `current` is "" while there is none."""
 
-    def __init__(self, books: Books, *, interval_s: float = 1.0) -> None:
+    def __init__(self, books: Comparison, *, interval_s: float = 1.0) -> None:
         self._books = books
         self._interval_s = interval_s
         self._asking: asyncio.Task[str] | None = None

@@ -21,7 +21,14 @@ from sqlalchemy import Engine, func, insert, select, text, update
 from flashsale import keys
 from flashsale.errors import UsageError, ViolationError
 from flashsale.failpoints import reach
-from flashsale.seckill.permit import Behind, Books, draw_epoch, epoch_text, last_entry, set_epoch
+from flashsale.seckill.permit import (
+    Behind,
+    Comparison,
+    draw_epoch,
+    epoch_text,
+    last_entry,
+    set_epoch,
+)
 from flashsale.seckill.queue import portions, requeue
 from flashsale.seckill.sale import Terms
 from flashsale.seckill.survey import SaleRepair, Survey, survey
@@ -57,7 +64,7 @@ class Rebuild:
     """Makes the ledger, or a lane of it, what it ought to be. Every call may raise Unavailable or
     Indeterminate: the sales stay closed then, and another run goes on from there."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Comparison) -> None:
         self._books = books
         self._ledger = books.ledger
 

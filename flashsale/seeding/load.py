@@ -17,7 +17,6 @@ from sqlalchemy import Connection, Engine, func, select
 from flashsale import keys
 from flashsale.errors import UsageError
 from flashsale.seeding.dataset import Dataset, Portion, Row
-from flashsale.seeding.existing import alone, check, dataset_id, reset, unlink
 from flashsale.seeding.ours import check_rows, owned, record
 from flashsale.seeding.sessions import (
     SessionMaker,
@@ -28,7 +27,16 @@ from flashsale.seeding.sessions import (
     read_seeded_tokens,
 )
 from flashsale.seeding.settings import SeedSettings, StageProgress
-from flashsale.seeding.stores import OpenStores, StoreUrls, opened
+from flashsale.seeding.stores import (
+    OpenStores,
+    StoreUrls,
+    alone,
+    check,
+    dataset_id,
+    opened,
+    reset,
+    unlink,
+)
 from flashsale.seeding.warm import StorefrontCache, storefront_cache
 from flashsale.settings import SessionSettings
 from flashsale.storage import tables

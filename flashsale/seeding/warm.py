@@ -28,12 +28,11 @@ from flashsale.errors import (
     ViolationError,
 )
 from flashsale.locks.task import LockLost, TaskLocks
-from flashsale.seckill.permit import Books, behind
+from flashsale.seckill.permit import Comparison, behind
 from flashsale.seckill.sale import Terms, load_sale, read_terms
 from flashsale.seeding.dataset import Portion
-from flashsale.seeding.existing import unlink
 from flashsale.seeding.settings import StageProgress
-from flashsale.seeding.stores import StoreUrls, opened
+from flashsale.seeding.stores import StoreUrls, opened, unlink
 from flashsale.settings import BloomSettings, CacheSettings, CatalogSettings, LockSettings
 from flashsale.storage.lanes import ledger_channel
 from flashsale.storage.mysql import Database, engine, translated
@@ -199,13 +198,13 @@ def warm(
     with opened(urls) as stores:
         terms = _terms(stores.pool)
         for ledger in stores.ledgers.clients:
-            _check_books(Books(ledger, stores.pool))
+            _check_books(Comparison(ledger, stores.pool))
         loaded, already = _load_all(stores.ledgers, terms, progress)
         with storefront_cache(urls, catalog) as cache:
             return WarmReport(loaded, already, cache.warm(progress))
 
 
-def _check_books(books: Books) -> None:
+def _check_books(books: Comparison) -> None:
     reasons = behind(*books.compare())
     if reasons:
         raise ViolationError(

@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.server.http.exchange import ANSWER
 from flashsale.server.openapi import Guarded, Handler, Route
@@ -26,6 +25,7 @@ from flashsale.server.response import (
     rejected,
 )
 from flashsale.settings import ReplicaSettings
+from flashsale.telemetry import LATENCY_S, Buckets
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from flashsale.buckets import LATENCY_S, Buckets
 from flashsale.cache.client import CacheClient
 from flashsale.cache.entry import Source
 from flashsale.catalog.pictures import Pictures
@@ -25,6 +24,7 @@ from flashsale.model import Outcome
 from flashsale.seckill.claims import Claims
 from flashsale.seckill.lane_claims import LaneClaims
 from flashsale.server.app import App
+from flashsale.telemetry import LATENCY_S, Buckets
 
 _STORMS_OWN = frozenset({Outcome.REFUSED, Outcome.UNSENT, Outcome.INDETERMINATE})
 """Outcomes that no replica gives."""
@@ -180,9 +180,9 @@ class CacheCollector(Collector):
             "Reads of sets by their outcome: there, waited for, or from the database.",
             labels=["index", "outcome"],
         )
-        for name, indexes in self._cache.indexes.items():
+        for name, outcomes in self._cache.index_outcomes.items():
             for source in (Source.HIT, Source.WAIT, Source.LOAD):
-                reads.add_metric([name, source.value], indexes.outcomes[source])
+                reads.add_metric([name, source.value], outcomes[source])
         yield reads
 
     def _blooms(self) -> Iterator[Metric]:

@@ -26,7 +26,7 @@ def http_status(host: str, port: int, path: str, timeout_s: float) -> int | None
         return None
 
 
-class Account(Protocol):
+class RedisAddress(Protocol):
     """Where a Redis is, by host and port or by socket, and who asks it: a store's URL, read."""
 
     @property
@@ -41,7 +41,7 @@ class Account(Protocol):
     def password(self) -> str | None: ...
 
 
-def redis_reply(account: Account, timeout_s: float) -> str:
+def redis_reply(account: RedisAddress, timeout_s: float) -> str:
     """What a Redis says to PING: `+PONG`, or an error, as while it loads; empty for no answer."""
     asked = [_packed("PING")]
     if account.password is not None:
@@ -55,7 +55,7 @@ def redis_reply(account: Account, timeout_s: float) -> str:
         return ""
 
 
-def _connected(account: Account, timeout_s: float) -> socket.socket:
+def _connected(account: RedisAddress, timeout_s: float) -> socket.socket:
     if account.socket is None:
         return socket.create_connection((account.host, account.port), timeout_s)
     connection = socket.socket(socket.AF_UNIX)

@@ -173,18 +173,18 @@ _TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
-class Health:
+class StackHealth:
     """Each process by name, and whether it answered; well where all did and the stack is ready."""
 
     answers: Mapping[str, bool]
     well: bool
 
 
-def check(state: StackState) -> Health:
+def check(state: StackState) -> StackHealth:
     """Ask every process at once, each in its own protocol."""
     with ThreadPoolExecutor(max(1, len(state.children))) as asking:
         answers = dict(zip(_names(state), asking.map(_answers, state.children), strict=True))
-    return Health(answers, state.ready and all(answers.values()))
+    return StackHealth(answers, state.ready and all(answers.values()))
 
 
 def _names(state: StackState) -> list[str]:

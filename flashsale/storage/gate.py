@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from flashsale.buckets import LATENCY_S, SIZES, Buckets
+from flashsale.telemetry import LATENCY_S, SIZES, Buckets
 
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")

@@ -15,27 +15,39 @@ from flashsale.run.attempts import NEVER, Attempts, PlanColumns
 from flashsale.run.attempts_file import AttemptsFile
 from flashsale.run.folder import RunFolder, telling, write_file
 from flashsale.run.parts import Machine
-from flashsale.run.recording import scenario_document
 from flashsale.run.summary import ShardFigures, Summary
 from flashsale.scenario.load import Step
-from flashsale.scenario.scenario import Scenario
+from flashsale.scenario.scenario import Scenario, scenario_document
 from flashsale.scenario.target import Target
 from flashsale.scenario.thresholds import Threshold
-from flashsale.storm.attack.attack import Attack, Mission, Progress, Records, ShowProgress
+from flashsale.storm.attack.attack import (
+    Attack,
+    Mission,
+    Progress,
+    Records,
+    SelfWatch,
+    ShowProgress,
+)
+from flashsale.storm.attack.connections import ensure_descriptors
 from flashsale.storm.attack.engine import Engine
-from flashsale.storm.attack.instants import Hold, at_once, at_unix_us, until_unix_us
+from flashsale.storm.attack.instants import (
+    Hold,
+    Interrupts,
+    at_once,
+    at_unix_us,
+    interrupts,
+    until_unix_us,
+)
 from flashsale.storm.attack.questions import Question, Resolver
 from flashsale.storm.attack.requests import Values
-from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
-from flashsale.storm.attack.stopping import AbortWatch, Interrupts, interrupts
 from flashsale.storm.crew.crew import Crew, connections_each
 from flashsale.storm.crew.rendezvous import Rendezvous
 from flashsale.storm.crew.shard import Shard, record_header, shard_header, units_by_text
 from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude, write_results
-from flashsale.storm.figures.effort import Effort
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.health import Calibration, Room, room_of
-from flashsale.storm.figures.sale import Asked, Claims, claims_by_voucher
+from flashsale.storm.figures.generator import Calibration, Effort, Room, room_of
+from flashsale.storm.figures.judging import AbortWatch
+from flashsale.storm.figures.sale import AskedVouchers, BuyAttempts, claims_by_voucher
 from flashsale.storm.plan.plan import Plan
 from flashsale.storm.plan.planning import plan_of
 
@@ -277,11 +289,11 @@ class _Storm:
             self._given.calibration, self._given.processes, self._plan, self._scenario.load.open
         )
 
-    def _claims(self) -> list[Claims]:
+    def _claims(self) -> list[BuyAttempts]:
         sale, same = self._scenario.sale, dict[str, int]()
         if sale is not None:
             same = {"quantity": sale.quantity, "limit": sale.limit}
-        asked = Asked(self._plan.users, self._plan.vouchers, self._units, **same)
+        asked = AskedVouchers(self._plan.users, self._plan.vouchers, self._units, **same)
         return claims_by_voucher(self._attempts, asked)
 
     def _header(self) -> dict[str, object]:

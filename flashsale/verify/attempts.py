@@ -24,7 +24,7 @@ NEVER = -1
 NO_ORDER = 0
 """No order id came with the answer."""
 GARBLED = -1
-"""An order is said to exist, under no id that can be read; `Claims.garbled` has the text."""
+"""An order is said to exist, under no id that can be read; `ClaimColumns.garbled` has the text."""
 
 OUTCOMES = tuple(Outcome)
 SOLD = OUTCOMES.index(Outcome.SOLD)
@@ -55,7 +55,7 @@ _OPEN = _table(INDETERMINATE)
 
 
 @dataclass(slots=True)
-class Claims:
+class ClaimColumns:
     """The claims on one voucher, a column a fact: position k is the same claim in each.
 
     Two instants can be compared where they were read from the same `clock`.
@@ -126,14 +126,14 @@ class Claims:
             return self.user, self.order
         return array("q", compress(self.user, chosen)), array("q", compress(self.order, chosen))
 
-    def select(self, chosen: Sequence[int]) -> "Claims":
+    def select(self, chosen: Sequence[int]) -> "ClaimColumns":
         """A copy of the claims at these positions."""
         columns = (
             array(column.typecode, map(column.__getitem__, chosen)) for column in self.columns()
         )
         user, sent_us, done_us, outcome, order, resolved, clock = columns
         garbled = {k: self.garbled[i] for k, i in enumerate(chosen) if i in self.garbled}
-        return Claims(user, sent_us, done_us, outcome, order, resolved, clock, garbled)
+        return ClaimColumns(user, sent_us, done_us, outcome, order, resolved, clock, garbled)
 
 
 SCHEMA = 1
@@ -147,7 +147,7 @@ _CODES = {str(outcome): code for code, outcome in enumerate(OUTCOMES)}
 
 
 @dataclass(frozen=True, slots=True)
-class Attempts:
+class RunRecord:
     """One run's record. `complete` is False where the storm was cut short, or interrupted.
 
     `cut` is True where the storm did not live to end the record: it was killed, or could not
@@ -161,7 +161,7 @@ class Attempts:
 
     run: str
     scenario: str
-    claims: dict[int, Claims]
+    claims: dict[int, ClaimColumns]
     complete: bool = True
     cut: bool = False
     unrecorded: int = 0
@@ -195,7 +195,7 @@ class Attempts:
         )
 
 
-def read_attempts(run_dir: Path) -> Attempts:
+def read_attempts(run_dir: Path) -> RunRecord:
     """Read `run_dir`/attempts.jsonl.
 
     A last line without its end is what a crash leaves and is passed over. Raises
@@ -214,7 +214,7 @@ def read_attempts(run_dir: Path) -> Attempts:
         ) from error
 
 
-def parse_attempts(blocks: Iterable[bytes], name: str = ATTEMPTS_FILE) -> Attempts:
+def parse_attempts(blocks: Iterable[bytes], name: str = ATTEMPTS_FILE) -> RunRecord:
     """The record in `blocks` of lines, each with its newline. Raises as read_attempts does.
 
     Most lines of a record are alike, and are taken a block at a time, by columns: a line at a time
@@ -276,7 +276,7 @@ class _Record:
 
     def __init__(self) -> None:
         self._header: dict[str, Any] = {}
-        self._all = Claims()
+        self._all = ClaimColumns()
         self._voucher = column()
         self._answered = bytearray()
         self._names: dict[int, str] = {}
@@ -358,7 +358,7 @@ class _Record:
             self._answered[i] = 1
         return True
 
-    def finish(self) -> Attempts:
+    def finish(self) -> RunRecord:
         if not self._header:
             raise ValueError("expected a header")
         planned = len(self._voucher)
@@ -367,9 +367,9 @@ class _Record:
             raise ValueError("no attempt was planned, so there is nothing to judge; storm again")
         if self._barrier and planned != self._header["planned"]:
             raise ValueError(f"the header plans {self._header['planned']} attempts, not {planned}")
-        claims = {voucher: Claims() for voucher in self._header["vouchers"]}
+        claims = {voucher: ClaimColumns() for voucher in self._header["vouchers"]}
         claims.update(_by_voucher(self._all, self._voucher))
-        return Attempts(
+        return RunRecord(
             run=str(self._header["run"]),
             scenario=str(self._header["scenario"]),
             claims=claims,
@@ -565,7 +565,7 @@ def _times(value: Any) -> int:
     return value
 
 
-def _by_voucher(every: Claims, vouchers: Sequence[int]) -> dict[int, Claims]:
+def _by_voucher(every: ClaimColumns, vouchers: Sequence[int]) -> dict[int, ClaimColumns]:
     distinct = set(vouchers)
     if len(distinct) == 1 and NO_CLAIM not in distinct:
         return {distinct.pop(): every}

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from flashsale.run.folder import ENDING_FILE
-from flashsale.verify.attempts import Attempts, Claims
+from flashsale.verify.attempts import ClaimColumns, RunRecord
 from flashsale.verify.observation import (
     Baseline,
     Clocks,
@@ -179,7 +179,7 @@ def _sale_from_json(sale: Mapping[str, Any]) -> SaleAtEnd:
 _LAST_OF_MS = 2**64 - 1
 
 
-def span_of(attempts: Attempts, before: Baseline | None, ending: Ending | None) -> Span:
+def span_of(attempts: RunRecord, before: Baseline | None, ending: Ending | None) -> Span:
     """The part of the queue that is the run's. Pure.
 
     Claims without an answer may have sold for `claim_ms` after the end.
@@ -199,7 +199,7 @@ def span_of(attempts: Attempts, before: Baseline | None, ending: Ending | None) 
 
 
 def as_of(
-    ending: Ending, seen: Observation, attempts: Attempts, before: Baseline | None
+    ending: Ending, seen: Observation, attempts: RunRecord, before: Baseline | None
 ) -> Observation:
     """`seen` as it would be had nothing been sold or restocked since the end. Pure.
 
@@ -250,7 +250,7 @@ class _View:
     `newer` are orders of the stream past the run's part of it; all that there were, if `is_told`.
     """
 
-    claims: Claims
+    claims: ClaimColumns
     before: SaleBefore | None
     ending: Ending
     rows: Rows

@@ -15,16 +15,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from flashsale.verify.attempts import (
-    DUPLICATE,
-    INDETERMINATE,
-    NEVER,
-    SOLD,
-    SOLD_OUT,
-    Claims,
-)
+from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, NEVER, SOLD, SOLD_OUT, ClaimColumns
 from flashsale.verify.observation import SaleBefore
-from flashsale.verify.snapshot import Sale
+from flashsale.verify.snapshot import SaleSnapshot
 
 EARLIEST, LATEST = -1, 2**62
 MANY = 2**62
@@ -33,7 +26,7 @@ UNNAMED = 0
 """An order of which no answer gave the id."""
 
 
-class Kind(StrEnum):
+class OpKind(StrEnum):
     """What a claim did, or what undid it; the values are what people read."""
 
     SALE = "sold"
@@ -42,15 +35,15 @@ class Kind(StrEnum):
     OPEN = "no answer"
 
 
-_KINDS = {SOLD: Kind.SALE, SOLD_OUT: Kind.REFUSAL, DUPLICATE: Kind.REPEAT}
-_KINDS |= dict.fromkeys(INDETERMINATE, Kind.OPEN)
+_KINDS = {SOLD: OpKind.SALE, SOLD_OUT: OpKind.REFUSAL, DUPLICATE: OpKind.REPEAT}
+_KINDS |= dict.fromkeys(INDETERMINATE, OpKind.OPEN)
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
     """One claim: instants in µs by `clock`; `done` of one without an answer is LATEST."""
 
-    kind: Kind
+    kind: OpKind
     user: int
     order: int
     sent: int
@@ -113,10 +106,10 @@ class History:
         frame = self.frame
         fickle = {user for user, _ in frame.freed}
         others = [op for op in self.ops if op.user not in users]
-        bought = {op.user for op in others if op.kind is Kind.SALE} - frame.held.keys() - fickle
-        unsure = {op.user for op in others if op.kind is Kind.OPEN} - frame.held.keys()
+        bought = {op.user for op in others if op.kind is OpKind.SALE} - frame.held.keys() - fickle
+        unsure = {op.user for op in others if op.kind is OpKind.OPEN} - frame.held.keys()
         unsure -= bought | fickle
-        again = [op for op in others if op.user in fickle and op.kind in (Kind.SALE, Kind.OPEN)]
+        again = [op for op in others if op.user in fickle and op.kind in (OpKind.SALE, OpKind.OPEN)]
         most = frame.most
         if most != MANY and not frame.returns:
             most -= len(bought)
@@ -141,8 +134,8 @@ class History:
         for op in self.ops:
             if op.done <= instant:
                 ops.append(op)
-            elif op.sent <= instant and op.kind in (Kind.SALE, Kind.OPEN):
-                ops.append(replace(op, kind=Kind.OPEN, done=LATEST))
+            elif op.sent <= instant and op.kind in (OpKind.SALE, OpKind.OPEN):
+                ops.append(replace(op, kind=OpKind.OPEN, done=LATEST))
         return replace(self, ops=ops)
 
     def without(self, op: Op) -> "History":
@@ -150,7 +143,7 @@ class History:
         return replace(self, ops=[each for each in self.ops if each is not op])
 
 
-def frame_of(sale: Sale) -> Frame:
+def frame_of(sale: SaleSnapshot) -> Frame:
     """What the stores say of a sale beside the run's claims; what nobody knows may be anything."""
     before = sale.before
     if before is None or before.redis_stock is None:
@@ -168,7 +161,7 @@ def frame_of(sale: Sale) -> Frame:
     )
 
 
-def _held(sale: Sale, before: SaleBefore) -> dict[int, int]:
+def _held(sale: SaleSnapshot, before: SaleBefore) -> dict[int, int]:
     """Users with an order from before the run; those of whom the stores did not agree are left to
     what they were told."""
     rows, receipts = sale.rows, sale.ledger.receipts
@@ -182,7 +175,7 @@ def _held(sale: Sale, before: SaleBefore) -> dict[int, int]:
     return held | {user: order for user, order in told if order > 0 and before.knows(order)}
 
 
-def _told_before(sale: Sale) -> dict[int, int]:
+def _told_before(sale: SaleSnapshot) -> dict[int, int]:
     """Without a baseline: who was told "duplicate" and bought nothing in the run held it before."""
     claims = sale.claims
     told = {claims.user[k]: max(claims.order[k], UNNAMED) for k in claims.told(DUPLICATE)}
@@ -192,7 +185,7 @@ def _told_before(sale: Sale) -> dict[int, int]:
     return told
 
 
-def _freed(sale: Sale) -> frozenset[tuple[int, int]]:
+def _freed(sale: SaleSnapshot) -> frozenset[tuple[int, int]]:
     """Orders that were cancelled or refunded in the run."""
     rows, ended = sale.rows, sale.before.ended if sale.before else frozenset()
     if not sale.returned:
@@ -204,7 +197,7 @@ def _freed(sale: Sale) -> frozenset[tuple[int, int]]:
     )
 
 
-def _strangers(sale: Sale) -> int:
+def _strangers(sale: SaleSnapshot) -> int:
     """Units that went to somebody whom the record does not know, at whatever instant."""
     if sale.is_explained_plainly:
         return 0
@@ -218,12 +211,12 @@ def _strangers(sale: Sale) -> int:
     return sum(1 for _, user in (*rows, *owed) if asked.get(user, 0) <= 0)
 
 
-def unsettled(sale: Sale) -> frozenset[int]:
+def unsettled(sale: SaleSnapshot) -> frozenset[int]:
     """Users on whom the stores did not agree before the run: whatever they were told is excused."""
     return sale.before.unsettled if sale.before else frozenset()
 
 
-def history_of(sale: Sale, frame: Frame) -> History:
+def history_of(sale: SaleSnapshot, frame: Frame) -> History:
     """The claims that sold, were refused, told of an order, or had no answer."""
     whole = History(list(_ops(sale.claims)), frame)
     excused = unsettled(sale).intersection(sale.claims.user)
@@ -233,19 +226,19 @@ def history_of(sale: Sale, frame: Frame) -> History:
     return kept if kept is not None else History([], frame)
 
 
-def _ops(claims: Claims) -> Iterator[Op]:
+def _ops(claims: ClaimColumns) -> Iterator[Op]:
     for k, code in enumerate(claims.outcome):
         kind = _KINDS.get(code)
         if kind is None:
             continue
-        order = claims.resolved[k] if kind is Kind.OPEN else claims.order[k]
+        order = claims.resolved[k] if kind is OpKind.OPEN else claims.order[k]
         done = claims.done_us[k]
         yield Op(
             kind,
             claims.user[k],
             max(order, UNNAMED),
             claims.sent_us[k],
-            LATEST if done == NEVER or kind is Kind.OPEN else done,
+            LATEST if done == NEVER or kind is OpKind.OPEN else done,
             claims.clock[k],
         )
 
@@ -290,9 +283,9 @@ class _Search:
 
     def run(self) -> bool:
         ops, frame = self.history.ops, self.history.frame
-        must = sum(1 << i for i, op in enumerate(ops) if op.kind is not Kind.OPEN)
+        must = sum(1 << i for i, op in enumerate(ops) if op.kind is not OpKind.OPEN)
         before = [
-            sum(1 << j for j, o in enumerate(ops) if o.kind is not Kind.OPEN and o.precedes(op))
+            sum(1 << j for j, o in enumerate(ops) if o.kind is not OpKind.OPEN and o.precedes(op))
             for op in ops
         ]
         returns = min(frame.returns, len(ops))
@@ -331,19 +324,19 @@ class _Search:
 def _answer(op: Op, left: int, held: dict[int, int]) -> tuple[int, dict[int, int]] | None:
     """Units left and who holds what after a sale has answered so; None where it would not."""
     holds = held.get(op.user)
-    if op.kind is Kind.REFUSAL:
+    if op.kind is OpKind.REFUSAL:
         return (left, held) if not left and holds is None else None
-    if op.kind is not Kind.OPEN and holds is not None:
+    if op.kind is not OpKind.OPEN and holds is not None:
         # An order of theirs, or of a claim that had no answer: "sold" may be told again, too.
         if holds and op.order and holds != op.order:
             return None
         return left, {**held, op.user: holds or op.order}
-    if op.kind is Kind.REPEAT or holds is not None or not left:
+    if op.kind is OpKind.REPEAT or holds is not None or not left:
         return None
-    return left - 1, {**held, op.user: op.order if op.kind is Kind.SALE else UNNAMED}
+    return left - 1, {**held, op.user: op.order if op.kind is OpKind.SALE else UNNAMED}
 
 
-_BLAME = (Kind.OPEN, Kind.SALE, Kind.REPEAT, Kind.REFUSAL)
+_BLAME = (OpKind.OPEN, OpKind.SALE, OpKind.REPEAT, OpKind.REFUSAL)
 
 
 def impossible(small: History) -> Op:
@@ -355,25 +348,25 @@ def why(op: Op, small: History) -> str:
     """Why the answer is impossible, by what is left of the history."""
     told, frame = f"told “{op.kind}”", small.frame
     mine = [other for other in small.ops if other.user == op.user and other is not op]
-    bought = [other for other in mine if other.kind in (Kind.SALE, Kind.OPEN)]
-    orders = [other.order for other in mine if other.kind in (Kind.SALE, Kind.REPEAT)]
+    bought = [other for other in mine if other.kind in (OpKind.SALE, OpKind.OPEN)]
+    orders = [other.order for other in mine if other.kind in (OpKind.SALE, OpKind.REPEAT)]
     orders += [frame.held[op.user]] if op.user in frame.held else []
     others = [order for order in orders if order and order != op.order]
     named = f" (order {others[0]})" if others else ""
     match op.kind:
-        case Kind.REFUSAL if orders:
+        case OpKind.REFUSAL if orders:
             return f"{told} while holding an order{named}"
-        case Kind.REFUSAL if frame.least:
+        case OpKind.REFUSAL if frame.least:
             left = "1 unit" if frame.least == 1 else f"{frame.least:,} units"
             return f"{told} when {left} cannot have been sold yet"
-        case Kind.REFUSAL:
+        case OpKind.REFUSAL:
             return f"{told}, and a claim that was sent later sold"
-        case Kind.REPEAT if others and op.order:
+        case OpKind.REPEAT if others and op.order:
             return f"{told} of another order than theirs{named}"
-        case Kind.REPEAT if not any(not op.precedes(other) for other in bought):
+        case OpKind.REPEAT if not any(not op.precedes(other) for other in bought):
             return f"{told} before any claim of theirs had been sent that can have sold"
-        case Kind.SALE if others:
+        case OpKind.SALE if others:
             return f"{told}, and of another order besides{named}"
-        case Kind.SALE if frame.most + frame.returns < len(small.users):
+        case OpKind.SALE if frame.most + frame.returns < len(small.users):
             return f"{told} when no unit can have been left"
     return f"{told}, which no order of the {len(small.ops):,} claims explains"

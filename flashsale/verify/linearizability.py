@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, NEVER, SOLD, SOLD_OUT, Claims
+from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, NEVER, SOLD, SOLD_OUT, ClaimColumns
 from flashsale.verify.finding import Finding, Met, Offence, doubt, violation
 from flashsale.verify.history import (
     STEPS_MAX,
     UNNAMED,
     Frame,
     History,
-    Kind,
     Op,
+    OpKind,
     frame_of,
     history_of,
     impossible,
@@ -34,10 +34,10 @@ from flashsale.verify.history import (
     unsettled,
     why,
 )
-from flashsale.verify.snapshot import Sale, Snapshot
+from flashsale.verify.snapshot import SaleSnapshot, Snapshot
 
 
-def is_plain(claims: Claims, frame: Frame) -> bool:
+def is_plain(claims: ClaimColumns, frame: Frame) -> bool:
     """True where every answer is surely in its place, by counts and two instants."""
     codes = claims.outcome
     if frame.freed or len(set(claims.clock)) > 1:
@@ -63,7 +63,7 @@ def is_plain(claims: Claims, frame: Frame) -> bool:
     return units <= sales - late
 
 
-def _first_sales(claims: Claims, frame: Frame) -> dict[int, int] | None:
+def _first_sales(claims: ClaimColumns, frame: Frame) -> dict[int, int] | None:
     """The claim of each user that sold; None where one was told of two orders."""
     first: dict[int, int] = {}
     for k, code in enumerate(claims.outcome):
@@ -76,7 +76,7 @@ def _first_sales(claims: Claims, frame: Frame) -> dict[int, int] | None:
     return first
 
 
-def _is_each_plain(claims: Claims, frame: Frame, first: dict[int, int]) -> bool:
+def _is_each_plain(claims: ClaimColumns, frame: Frame, first: dict[int, int]) -> bool:
     for k, code in enumerate(claims.outcome):
         user = claims.user[k]
         if code == SOLD_OUT:
@@ -119,10 +119,10 @@ class Walk:
         self._takers = dict[int, None]()
         self._refusals = defaultdict[int, list[int]](list)
         for i, op in enumerate(ops):
-            if op.kind is Kind.REFUSAL:
+            if op.kind is OpKind.REFUSAL:
                 self._refusals[op.user].append(i)
-        told = {op.user for op in ops if op.kind in (Kind.SALE, Kind.REPEAT)}
-        asked = {op.user for op in ops if op.kind in (Kind.SALE, Kind.OPEN)}
+        told = {op.user for op in ops if op.kind in (OpKind.SALE, OpKind.REPEAT)}
+        asked = {op.user for op in ops if op.kind in (OpKind.SALE, OpKind.OPEN)}
         self._buyers = (told & asked) - self.holds.keys()
         certain = len(self._buyers)
         self.left = min(max(frame.least, certain - frame.returns), frame.most)
@@ -156,7 +156,7 @@ class Walk:
         for i, op in enumerate(self.history.ops):
             lane = lanes.setdefault(op.clock, [])
             lane.append((op.sent, False, i))
-            if op.kind is not Kind.OPEN:
+            if op.kind is not OpKind.OPEN:
                 lane.append((op.done, True, i))
         for lane in lanes.values():
             lane.sort()
@@ -168,17 +168,17 @@ class Walk:
         op = self.history.ops[i]
         if not is_answer:
             self._come[i] = True
-            buys = op.user in self._buyers and op.kind is Kind.OPEN
-            if buys or op.kind is Kind.SALE:
+            buys = op.user in self._buyers and op.kind is OpKind.OPEN
+            if buys or op.kind is OpKind.SALE:
                 self._waiting[op.user].append(i)
                 self._sell(op.user, late=False)
-            elif op.kind is Kind.REPEAT and op.user in self._fickle:
+            elif op.kind is OpKind.REPEAT and op.user in self._fickle:
                 self._repeats[op.user].append(i)
-            if op.kind is Kind.OPEN and self._may_take(op.user):
+            if op.kind is OpKind.OPEN and self._may_take(op.user):
                 self._takers[op.user] = None
             return True
         if not self._done[i]:
-            if op.kind is Kind.REFUSAL:
+            if op.kind is OpKind.REFUSAL:
                 self._done[i] = self._refuse(op, late=late)
             else:
                 self._done[i] = self._has(op, late=late) or (
@@ -216,7 +216,7 @@ class Walk:
         self._waiting[user].remove(claim)
         op = self.history.ops[claim]
         self._done[claim] = True
-        self.holds[user] = op.order if op.kind is Kind.SALE else UNNAMED
+        self.holds[user] = op.order if op.kind is OpKind.SALE else UNNAMED
 
     def _next_claim(self, user: int, *, late: bool) -> int | None:
         """The user's claim that sells next. Of somebody who bought several times, one without an
@@ -224,7 +224,7 @@ class Walk:
         claims = self._waiting.get(user, [])
         if user not in self._fickle:
             return claims[0] if claims else None
-        told = [claim for claim in claims if self.history.ops[claim].kind is Kind.SALE]
+        told = [claim for claim in claims if self.history.ops[claim].kind is OpKind.SALE]
         return next(iter(told or (claims if late else [])), None)
 
     def _was_refused(self, user: int, *, late: bool) -> bool:
@@ -283,7 +283,7 @@ def shrink(history: History, stuck: Sequence[Op]) -> History:
                 history = part
                 break
     users = list(dict.fromkeys(op.user for op in stuck))
-    late = (op.user for op in history.ops if op.kind is Kind.SALE and stuck[0].precedes(op))
+    late = (op.user for op in history.ops if op.kind is OpKind.SALE and stuck[0].precedes(op))
     beside = next(late, None)
     for chosen in ([users[0]], users, [*users, beside] if beside is not None else users):
         smaller = history.keeping(set(chosen))
@@ -324,7 +324,9 @@ def _without_users(history: History, tries: _Tries) -> History:
 
 def _without_claims(history: History, tries: _Tries) -> History:
     for op in list(history.ops):
-        if op.kind in (Kind.REFUSAL, Kind.REPEAT) and tries.is_illegal(part := history.without(op)):
+        if op.kind in (OpKind.REFUSAL, OpKind.REPEAT) and tries.is_illegal(
+            part := history.without(op)
+        ):
             history = part
     return history
 
@@ -374,7 +376,7 @@ def met(snapshot: Snapshot) -> Met:
 
 
 def _judge(
-    sale: Sale, history: History, searched_max: int
+    sale: SaleSnapshot, history: History, searched_max: int
 ) -> tuple[Offence, list[dict[str, Any]]] | Offence | None:
     stuck = Walk(history).stuck()
     if not stuck:

@@ -20,11 +20,11 @@ from flashsale.store_urls import lane_of
 from flashsale.verify.queue import BEGINNING, Queue, Span, entry_id, has_entries, read_queue
 from flashsale.verify.stores import (
     UNIX_MS,
-    Connections,
     Database,
     LedgerSale,
     MySQLSale,
     Rows,
+    StoreConnections,
     connect,
     frozen_view,
     number_of,
@@ -107,7 +107,9 @@ class Observation:
     unplaced: Mapping[int, int] = field(default_factory=dict)
 
 
-def observe(stores: Connections, vouchers: Sequence[int], span: Span | None = None) -> Observation:
+def observe(
+    stores: StoreConnections, vouchers: Sequence[int], span: Span | None = None
+) -> Observation:
     """Read both stores, and `span` of the queue; again, a few times, where a sale moved meanwhile.
 
     Two stores have no common snapshot. MySQL is read in one transaction and Redis is felt for a
@@ -123,7 +125,7 @@ def observe(stores: Connections, vouchers: Sequence[int], span: Span | None = No
     return observation
 
 
-def _observe(stores: Connections, vouchers: Sequence[int], span: Span) -> Observation:
+def _observe(stores: StoreConnections, vouchers: Sequence[int], span: Span) -> Observation:
     chosen = frozenset(vouchers)
     before = _pulses(stores, vouchers)
     queue = read_queue(stores.lanes, chosen, span)
@@ -144,11 +146,11 @@ def _observe(stores: Connections, vouchers: Sequence[int], span: Span) -> Observ
         )
 
 
-def _pulses(stores: Connections, vouchers: Sequence[int]) -> list[Pulse]:
+def _pulses(stores: StoreConnections, vouchers: Sequence[int]) -> list[Pulse]:
     return [read_pulse(stores.of(voucher), voucher) for voucher in vouchers]
 
 
-def read_clocks(stores: Connections) -> Clocks:
+def read_clocks(stores: StoreConnections) -> Clocks:
     """Both clocks, MySQL's between two looks at Redis'; of several lanes, the one between those
     that are furthest apart."""
     early = [_redis_ms(ledger) for ledger in stores.lanes]

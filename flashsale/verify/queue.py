@@ -151,7 +151,7 @@ _DEAD_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class QueueEntry:
     """An entry of a stream; the ids are None where its fields do not hold one.
 
     `origin` is what a dead letter was called in the stream of orders, None where it does not tell.
@@ -218,9 +218,9 @@ class Queue:
     first_entry: str = BEGINNING
     last_entry: str = BEGINNING
     backlog: Backlog = Backlog()
-    stuck: tuple[Entry, ...] = ()
+    stuck: tuple[QueueEntry, ...] = ()
     trimmed: int = 0
-    dead: tuple[Entry, ...] = ()
+    dead: tuple[QueueEntry, ...] = ()
     dead_total: int = 0
     lost_total: int = 0
     dead_last: str = BEGINNING
@@ -328,7 +328,7 @@ def has_entries(lanes: Lanes, vouchers: frozenset[int], since: str) -> bool:
     )
 
 
-def _orders_after(ledger: Redis, vouchers: frozenset[int], after: str) -> Iterator[Entry]:
+def _orders_after(ledger: Redis, vouchers: frozenset[int], after: str) -> Iterator[QueueEntry]:
     for found in pages(ledger, lane_of(ledger).stream_orders, after):
         yield from (e for e in (_entry(*raw) for raw in found) if e.voucher in vouchers)
 
@@ -387,7 +387,7 @@ def _trimmed(info: Mapping[str, Any], group: Group, waiting: int) -> int:
     return int(not waiting and position(newest) > position(group.last_delivered))
 
 
-def _stuck(ledger: Redis, pending: Mapping[str, Any]) -> Entry:
+def _stuck(ledger: Redis, pending: Mapping[str, Any]) -> QueueEntry:
     entry = pending["message_id"].decode()
     note = (
         f"pending with {pending['consumer'].decode()} for "
@@ -396,15 +396,15 @@ def _stuck(ledger: Redis, pending: Mapping[str, Any]) -> Entry:
     )
     body: Any = ledger.xrange(lane_of(ledger).stream_orders, entry, entry)
     if not body:
-        return Entry(entry, note=f"{note}, its content trimmed")
+        return QueueEntry(entry, note=f"{note}, its content trimmed")
     return _entry(body[0][0], body[0][1], note)
 
 
-def _entry(raw_entry: bytes, fields: Mapping[bytes, bytes], note: str = "") -> Entry:
+def _entry(raw_entry: bytes, fields: Mapping[bytes, bytes], note: str = "") -> QueueEntry:
     order, user, voucher = (
         parse_id(_text(fields, name) or "") for name in (b"id", b"userId", b"voucherId")
     )
-    return Entry(raw_entry.decode(), order, user, voucher, note)
+    return QueueEntry(raw_entry.decode(), order, user, voucher, note)
 
 
 def _text(fields: Mapping[bytes, bytes], name: bytes) -> str | None:
@@ -415,7 +415,7 @@ def _text(fields: Mapping[bytes, bytes], name: bytes) -> str | None:
 class _Letters:
     """Dead letters of the span, the first of them by name, and the newer ones' orders."""
 
-    named: list[Entry] = field(default_factory=list)
+    named: list[QueueEntry] = field(default_factory=list)
     total: int = 0
     lost: int = 0  # entries that are noted to be gone
     newer: dict[int, int] = field(default_factory=dict)
@@ -436,7 +436,7 @@ def _read_letters(ledger: Redis, vouchers: frozenset[int], span: Span) -> _Lette
     return letters
 
 
-def _dead_letters(ledger: Redis, since: str) -> Iterator[Entry]:
+def _dead_letters(ledger: Redis, since: str) -> Iterator[QueueEntry]:
     for found in pages(ledger, lane_of(ledger).stream_dead, since):
         for raw_entry, fields in found:
             letter = _entry(raw_entry, fields, _text(fields, b"reason") or "no reason given")
@@ -444,7 +444,7 @@ def _dead_letters(ledger: Redis, since: str) -> Iterator[Entry]:
             yield replace(letter, origin=_text(fields, b"entry"), is_bare=is_bare)
 
 
-def _is_newer(letter: Entry, until: str) -> bool:
+def _is_newer(letter: QueueEntry, until: str) -> bool:
     try:
         return is_past(letter.origin or BEGINNING, until)
     except ValueError:  # whoever wrote it, it is not known to be of a later run

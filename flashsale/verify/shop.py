@@ -12,20 +12,26 @@ from functools import partial
 from pathlib import Path
 
 from flashsale.books import Books, ShopBooks
-from flashsale.verify import DRAIN_TIMEOUT_S
-from flashsale.verify.attempts import Attempts, read_attempts
+from flashsale.verify.attempts import RunRecord, read_attempts
 from flashsale.verify.checks.answers import lost_promises
 from flashsale.verify.finding import Judgement
 from flashsale.verify.linearizability import LINEARIZABLE
 from flashsale.verify.observation import Baseline, Observation, read_baseline
 from flashsale.verify.queue import BEGINNING, Patience, Sighting
-from flashsale.verify.shop_baseline import LATE_LOOK_EVERY_S, ensure_units
 from flashsale.verify.shop_redis import shop_redis
 from flashsale.verify.shop_rows import UnfitError
-from flashsale.verify.shop_seen import Seen, count, drain, look, observation
-from flashsale.verify.snapshot import Sale, Snapshot, join
+from flashsale.verify.shop_seen import (
+    LATE_LOOK_EVERY_S,
+    Seen,
+    count,
+    drain,
+    ensure_units,
+    look,
+    observation,
+)
+from flashsale.verify.snapshot import SaleSnapshot, Snapshot, join
 from flashsale.verify.stores import NO_TIME
-from flashsale.verify.verdict import after_waiting, judge
+from flashsale.verify.verdict import DRAIN_TIMEOUT_S, after_waiting, judge
 
 UNIQUE_IDS = "unique_ids"
 
@@ -92,7 +98,7 @@ def _awaited(
     return snapshot, time.monotonic() - start_s
 
 
-def _ensure_ids(attempts: Attempts, seen: Seen) -> None:
+def _ensure_ids(attempts: RunRecord, seen: Seen) -> None:
     """Raises UnfitError where answers name orders, and the books have no ids to find them by."""
     if not seen.told.columns or "id" in seen.told.columns:
         return
@@ -168,7 +174,7 @@ _SAME_TEXT = "ids have to be the same text in answers, the users' file and the b
 _SHOWN = 2
 
 
-def _such_as(found: Mapping[int, Sale]) -> str:
+def _such_as(found: Mapping[int, SaleSnapshot]) -> str:
     """A few of these ids as the shop writes them."""
     named = [repr(str(found[number].called(number))) for number in sorted(found)[:_SHOWN]]
     return f"such as {' and '.join(named)}"
@@ -192,7 +198,7 @@ def _initial_then(seen: Seen, before: Baseline | None) -> dict[int, int]:
 
 def _snapshot(
     shop: ShopBooks,
-    attempts: Attempts,
+    attempts: RunRecord,
     before: Baseline | None,
     seen: Seen,
     observed: Observation,
@@ -235,7 +241,7 @@ def _new_orders(snapshot: Snapshot) -> Iterator[int]:
     return (sale.rows.order[row] for sale in snapshot.sales for row in sale.new_rows())
 
 
-def _time_apart(books: Books, attempts: Attempts, times_ms: Sequence[int]) -> str:
+def _time_apart(books: Books, attempts: RunRecord, times_ms: Sequence[int]) -> str:
     """What keeps the times of a run's orders from being those of their sale: that all of them are
     as far from the run as another zone's are. Empty where nothing does."""
     began_ms = attempts.began_ms
@@ -258,7 +264,7 @@ def _time_apart(books: Books, attempts: Attempts, times_ms: Sequence[int]) -> st
 
 def _absent(
     books: Books,
-    attempts: Attempts,
+    attempts: RunRecord,
     seen: Seen,
     snapshot: Snapshot,
     sightings: Mapping[int, Sighting],
@@ -281,7 +287,7 @@ def _absent(
     return found
 
 
-def _no_ledger(books: Books, attempts: Attempts, snapshot: Snapshot) -> str:
+def _no_ledger(books: Books, attempts: RunRecord, snapshot: Snapshot) -> str:
     if books.redis is None or not books.redis.stock:
         return "[books] name no stock in Redis"
     if all(sale.ledger.stock is None and not sale.ledger.oddities for sale in snapshot.sales):

@@ -19,8 +19,8 @@ from flashsale.store_urls import read_redis_url
 from flashsale.verify.queue import (
     BEGINNING,
     Backlog,
-    Entry,
     Queue,
+    QueueEntry,
     added,
     first_entry,
     last_entry,
@@ -84,10 +84,10 @@ def read_ledger(redis: Redis, books: Books, voucher: int, names: dict[int, str])
         for key in (books.redis.stock, books.redis.holders, books.redis.receipts)
     )
     orders = {
-        _number(user, names): _number(order, names)
+        numbered(user, names): numbered(order, names)
         for user, order in (_receipts(redis, receipts, odd) if receipts else ())
     }
-    members = {_number(user, names) for user in (_holders(redis, holders, odd) if holders else ())}
+    members = {numbered(user, names) for user in (_holders(redis, holders, odd) if holders else ())}
     return LedgerSale(
         stock=_stock(redis, books.redis, stock, odd) if stock else None,
         members=members if holders else set(orders),
@@ -179,7 +179,8 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace").strip('"')  # a serializer of JSON quotes what it keeps
 
 
-def _number(text: str, names: dict[int, str]) -> int:
+def numbered(text: str, names: dict[int, str]) -> int:
+    """The number of an id, which `names` takes where it is none."""
     number = id_of(text)
     if str(number) != text:
         names[number] = text
@@ -304,24 +305,24 @@ def _pending(redis: Redis, stream: str, group: str, since: str) -> list[Any]:
 
 def _entry(
     entry: str, fields: Mapping[bytes, bytes], called: Mapping[str, str], names: dict[int, str]
-) -> Entry:
+) -> QueueEntry:
     told = {name: fields.get(there.encode()) for name, there in called.items()}
-    ids = {name: _number(_text(raw), names) if raw else None for name, raw in told.items()}
-    return Entry(entry, ids.get("id"), ids.get("user"), ids.get("voucher"))
+    ids = {name: numbered(_text(raw), names) if raw else None for name, raw in told.items()}
+    return QueueEntry(entry, ids.get("id"), ids.get("user"), ids.get("voucher"))
 
 
-def _noted(entry: Entry, note: str) -> Entry:
-    return Entry(entry.entry, entry.order, entry.user, entry.voucher, note)
+def _noted(entry: QueueEntry, note: str) -> QueueEntry:
+    return QueueEntry(entry.entry, entry.order, entry.user, entry.voucher, note)
 
 
-def _stuck(pending: Mapping[str, Any], entries: Mapping[str, Entry]) -> Entry:
+def _stuck(pending: Mapping[str, Any], entries: Mapping[str, QueueEntry]) -> QueueEntry:
     entry = bytes(pending["message_id"]).decode()
     note = (
         f"pending with {bytes(pending['consumer']).decode()} for "
         f"{pending['time_since_delivered'] / 1000:.0f} s after "
         f"{pending['times_delivered']} deliveries"
     )
-    return _noted(entries.get(entry) or Entry(entry), note)
+    return _noted(entries.get(entry) or QueueEntry(entry), note)
 
 
 # The wait -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from flashsale.asking import ABSENT, UnansweredError, ask_once, at_pointer
 from flashsale.books import PAGES, ShopBooks
-from flashsale.errors import UnreachableError
+from flashsale.errors import UnreachableError, one_line
 from flashsale.verify.shop_rows import Found, Select, UnfitError
 
 _BYTES_MAX = 256 * 1024 * 1024
@@ -38,7 +38,7 @@ _CURE = (
 )
 
 
-class Page(NamedTuple):
+class RoutePage(NamedTuple):
     """One answer of a route."""
 
     status: int
@@ -48,7 +48,7 @@ class Page(NamedTuple):
 
 def by_route(shop: ShopBooks) -> Select:
     """The lists of an answer; each route is asked once, so that what it tells is of one instant."""
-    pages: dict[str, list[Page]] = {}
+    pages: dict[str, list[RoutePage]] = {}
 
     def select(asked: str) -> Found:
         path, _, pointer = asked.partition("#")
@@ -59,7 +59,7 @@ def by_route(shop: ShopBooks) -> Select:
     return select
 
 
-def _objects(pages: list[Page], path: str, pointer: str) -> Iterator[Mapping[str, Any]]:
+def _objects(pages: list[RoutePage], path: str, pointer: str) -> Iterator[Mapping[str, Any]]:
     """What stands at a pointer in all pages. Raises UnfitError where that is not all there is."""
     lists = [_list_at(page.document, path, pointer) for page in pages]
     # What is the same on each page is not what is told in pages.
@@ -99,7 +99,7 @@ def _list_at(document: Any, path: str, pointer: str) -> list[Any]:
 # Pages --------------------------------------------------------------------------------------------
 
 
-def _pages(shop: ShopBooks, path: str, pointer: str) -> Iterator[Page]:
+def _pages(shop: ShopBooks, path: str, pointer: str) -> Iterator[RoutePage]:
     """Every page of a route: as it asks for them by itself, or as each says where the next is."""
     if any(name in path for name in PAGES):
         yield from _by_number(shop, path, pointer)
@@ -115,13 +115,17 @@ def _pages(shop: ShopBooks, path: str, pointer: str) -> Iterator[Page]:
         following = _next_of(told, pointer)
         if not following or not isinstance(_at(told.document, pointer), list):
             return
-        here, there = urlsplit(url), urlsplit(urljoin(url, following))
+        try:
+            here, there = urlsplit(url), urlsplit(urljoin(url, following))
+        except ValueError as error:
+            shown = one_line(following)[:80]
+            raise UnfitError(f"{path} says that more is at {shown!r}, which is no URL") from error
         url = there._replace(scheme=here.scheme, netloc=here.netloc, fragment="").geturl()
         if url in seen:
             return
 
 
-def _by_number(shop: ShopBooks, path: str, pointer: str) -> Iterator[Page]:
+def _by_number(shop: ShopBooks, path: str, pointer: str) -> Iterator[RoutePage]:
     """Pages by their number, or by how many were told before, until one tells none."""
     count, before = 0, None
     for number in range(_PAGES_MAX):
@@ -145,7 +149,7 @@ def _endless(path: str) -> UnfitError:
     return UnfitError(f"{path} has no end after {_PAGES_MAX:,} pages; ask for larger ones")
 
 
-def _told(shop: ShopBooks, url: str, *, may_lack: bool = False) -> Page:
+def _told(shop: ShopBooks, url: str, *, may_lack: bool = False) -> RoutePage:
     try:
         told = ask_once(
             url,
@@ -162,13 +166,13 @@ def _told(shop: ShopBooks, url: str, *, may_lack: bool = False) -> Page:
         ) from error
     if told.status != 200 and not (may_lack and told.status == 404):
         raise UnreachableError(f"{url} answers {told.status}; check books.route and its headers")
-    return Page(told.status, told.headers, told.json())
+    return RoutePage(told.status, told.headers, told.json())
 
 
 # What an answer says of others --------------------------------------------------------------------
 
 
-def _next_of(told: Page, pointer: str) -> str:
+def _next_of(told: RoutePage, pointer: str) -> str:
     """Where the next page is, by a link; empty where none is told."""
     if link := _LINK.search(told.headers.get("link", "")):
         return link[1]
@@ -179,7 +183,7 @@ def _next_of(told: Page, pointer: str) -> str:
     return ""
 
 
-def _lacks(pages: list[Page], pointer: str, found: list[Any]) -> str:
+def _lacks(pages: list[RoutePage], pointer: str, found: list[Any]) -> str:
     """What says that there are more than these; empty where nothing does."""
     last = pages[-1]
     if _has_longer(last.document, pointer):
@@ -194,12 +198,11 @@ def _lacks(pages: list[Page], pointer: str, found: list[Any]) -> str:
         if len(pages) == 1 and ((name in _MORE and value is True) or (is_cursor and value)):
             return f"says that there are more ({name}: {str(value)[:40]})"
     counted = pages[-1].headers.get("x-total-count", "")
-    return (
-        f"says that there are {counted}" if counted.isdigit() and int(counted) > len(found) else ""
-    )
+    is_count = counted.isascii() and counted.isdigit() and len(counted) < 19
+    return f"says that there are {counted}" if is_count and int(counted) > len(found) else ""
 
 
-def _is_full(pages: list[Page], path: str, pointer: str) -> str:
+def _is_full(pages: list[RoutePage], path: str, pointer: str) -> str:
     """What says that one answer may be cut off where it was asked to be; empty where nothing does,
     or where it says itself that it is not."""
     names = {name for name, _ in _said_of_pages(pages[0].document, pointer)}

@@ -37,7 +37,7 @@ class UnfitError(NothingJudgedError):
     """What was told cannot be taken for orders or stock; the message says why."""
 
 
-class Order(NamedTuple):
+class ShopOrder(NamedTuple):
     """One row; `id` is None where the shop's orders have none, `at_ms` NO_TIME likewise."""
 
     id: str | None
@@ -62,7 +62,7 @@ class Stock(NamedTuple):
 class Told:
     """All of it, as of one instant. `columns` are those that the orders have."""
 
-    orders: Sequence[Order]
+    orders: Sequence[ShopOrder]
     stocks: Sequence[Stock]
     columns: frozenset[str]
 
@@ -110,14 +110,14 @@ class RowReader:
             if name not in has:
                 raise UnfitError(self._lacks(one, name, has))
 
-    def order(self, row: Row) -> Order:
+    def order(self, row: Row) -> ShopOrder:
         """The order that a row is."""
         row = self._named(row)
         self.columns.update(row)
         told, user, number = row.get("quantity"), row.get("user"), row.get("id")
         if user is None:
             raise UnfitError(self._lacks("an order", "user", row))
-        return Order(
+        return ShopOrder(
             id=None if number is None else _text(number, "id"),
             user=_text(user, "user"),
             voucher=self._voucher(row, "an order"),

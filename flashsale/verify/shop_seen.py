@@ -1,27 +1,32 @@
-"""One look at all of a shop's books, put into columns of numbers; the wait for what is to come."""
+"""A shop that is not ours, looked at: all of its books at once, put into columns of numbers; the
+wait for what is to come; the baseline of its sales, and what the books say of one claim that was
+tried.
+"""
 
 import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from redis import Redis
 
-from flashsale.books import Books, ShopBooks
+from flashsale.books import ORDER_COLUMNS, Books, ShopBooks
 from flashsale.errors import UnreachableError
 from flashsale.model import PayStatus, id_of
 from flashsale.verify.attempts import NO_ORDER
-from flashsale.verify.observation import Observation
-from flashsale.verify.queue import Patience
+from flashsale.verify.observation import Baseline, Observation, baseline_of
+from flashsale.verify.queue import BEGINNING, Patience
 from flashsale.verify.shop_redis import (
     Rest,
     ShopQueue,
+    numbered,
     read_ledger,
     read_pulse,
     read_shop_queue,
+    shop_redis,
 )
-from flashsale.verify.shop_rows import Order, Stock, Told, UnfitError
+from flashsale.verify.shop_rows import ShopOrder, Stock, Told, UnfitError
 from flashsale.verify.shop_tables import count_orders, read_tables
 from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale, Rows
 
@@ -102,7 +107,7 @@ def _fill_from_redis(seen: Seen) -> None:
         for user in {*held.members, *held.receipts}:
             order = held.receipts.get(user)
             columns |= {"id"} if order is not None else set()
-            number = order or _number(f"user {user} of {voucher}", seen.names)
+            number = order or numbered(f"user {user} of {voucher}", seen.names)
             numbers = (number, user, PayStatus.UNPAID, NO_TIME, NO_TIME)
             seen.rows[voucher].extend(array("q", numbers))
     seen.told = replace(seen.told, columns=frozenset(columns))
@@ -114,7 +119,7 @@ def _fill(seen: Seen, books: Books, vouchers: AbstractSet[int]) -> None:
     counted = "quantity" in seen.told.columns
     folded = {name.casefold(): name for name in map(str, books.vouchers)}
     for order in sorted(seen.told.orders, key=lambda order: order.at_ms):
-        voucher, user = books.number_of(order.voucher), _number(order.user, seen.names)
+        voucher, user = books.number_of(order.voucher), numbered(order.user, seen.names)
         number = _order_number(order, (user, voucher), turns, seen.names)
         rows = seen.rows.get(voucher)
         if rows is None:
@@ -162,22 +167,15 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 
 def _order_number(
-    order: Order,
+    order: ShopOrder,
     whose: tuple[int, int],
     turns: dict[tuple[int, int], int],
     names: dict[int, str],
 ) -> int:
     if order.id is not None:
-        return _number(order.id, names)
+        return numbered(order.id, names)
     turns[whose] = turn = turns.get(whose, 0) + 1
-    return _number(f"{order.user}'s {turn}. of {order.voucher}", names)
-
-
-def _number(text: str, names: dict[int, str]) -> int:
-    number = id_of(text)
-    if str(number) != text:
-        names[number] = text
-    return number
+    return numbered(f"{order.user}'s {turn}. of {order.voucher}", names)
 
 
 def observation(shop: ShopBooks, seen: Seen, initial: Mapping[int, int]) -> Observation:
@@ -256,3 +254,144 @@ def count(shop: ShopBooks, redis: Redis | None, vouchers: Sequence[int]) -> int:
         held = [read_ledger(redis, shop.books, voucher, {}) for voucher in vouchers]
         return sum(len({*each.members, *each.receipts}) for each in held)
     return count_orders(shop, vouchers)
+
+
+# Before a storm ----------------------------------------------------------------------------------
+LATE_LOOK_EVERY_S = 0.5
+"""From a look at rows that are to come to the next."""
+_CHECK_DRAIN_S = 5.0
+
+
+def take_baseline(shop: ShopBooks, units: Mapping[int, int], quantity: int = 1) -> Baseline:
+    """The baseline of the sales of these vouchers, read now. `units` is what the scenario says of
+    them, for a shop that does not say itself, and `quantity` what each claim asks for.
+
+    Raises as `read_tables` does, UnfitError where the stock has none of a voucher or the orders do
+    not say how many units they are of, and NothingJudgedError where the sales move already.
+    """
+    with shop_redis(shop.books.redis, shop.redis_url) as redis:
+        seen = look(shop, redis, tuple(units), BEGINNING)
+        _ensure_stock(shop.books, seen, tuple(units))
+        ensure_units(shop.books, seen, quantity)
+        initial = {v: _initial_now(shop, seen, v, units[v]) for v in units}
+        return baseline_of(observation(shop, seen, initial))
+
+
+def _ensure_stock(books: Books, seen: Seen, vouchers: Sequence[int]) -> None:
+    """Raises UnfitError where books that tell of stock tell of none of a voucher."""
+    missing = [books.name_of(v) for v in vouchers if v not in seen.stocks]
+    if books.stock and missing:
+        others = ", ".join(dict.fromkeys(stock.voucher for stock in seen.told.stocks)) or "nothing"
+        raise UnfitError(
+            f"books.stock: tells of {others[:200]}, and not of voucher {missing[0]}; sell what "
+            "there is (sale.first_voucher, or target.vouchers for what it is called)"
+        )
+
+
+def ensure_units(books: Books, seen: Seen, quantity: int) -> None:
+    """Raises UnfitError where claims ask for several units, and orders do not say how many they
+    are of: one taken for each would hide an oversell."""
+    columns = seen.told.columns
+    if quantity == 1 or not columns or "quantity" in columns:
+        return
+    cure = (
+        'say what the route calls it: names = { quantity = "…" }'
+        if books.route
+        else f"name it in the query, or write {quantity} AS quantity where each row is a claim"
+    )
+    raise UnfitError(
+        f"books.orders: each claim asks for {quantity:,} units, and an order without 'quantity' "
+        f"does not say how many it is of; {cure}"
+    )
+
+
+Claimed = tuple[str, str | None]
+"""Who was sold something, and the id of the order, where an answer named one."""
+
+
+def look_at(
+    shop: ShopBooks, voucher: int, claimed: Sequence[Claimed] = (), *, cancelled: bool = False
+) -> Iterator[str]:
+    """What the books say of a voucher, a line each, and that they have what was just sold, once
+    they rest. Raises as `take_baseline` does, and UnfitError where they do not have it, or have it
+    as one that ended. What was `cancelled` may be neither."""
+    with shop_redis(shop.books.redis, shop.redis_url) as redis:
+        until_s = time.monotonic() + _CHECK_DRAIN_S + shop.books.rest_ms / 1000
+        if claimed:
+            drain(shop, redis, [voucher], BEGINNING, _CHECK_DRAIN_S, lambda left: None)
+        seen = look(shop, redis, [voucher], BEGINNING)
+        is_late = bool(claimed) and not cancelled
+        while is_late and not seen.rows[voucher] and time.monotonic() < until_s:
+            time.sleep(LATE_LOOK_EVERY_S)
+            seen = look(shop, redis, [voucher], BEGINNING)
+        _ensure_stock(shop.books, seen, [voucher])
+        rows, stock = seen.rows[voucher], seen.stocks.get(voucher)
+        told = ", ".join(sorted(seen.told.columns & {*ORDER_COLUMNS})) or "not known yet"
+        if strange := sorted(seen.told.columns - {*ORDER_COLUMNS}):
+            told += f"; not used: {', '.join(strange)}"
+        live = sum(1 for _ in rows.live())
+        yield f"{len(rows):,} orders of voucher {voucher}, {live:,} live; columns: {told}"
+        if shop.books.stock:
+            yield f"its stock says {'nothing' if stock is None else _said(stock)}"
+        if shop.books.redis is not None and redis is None:
+            yield "Redis is not given (--books-redis-url), so nothing there is read"
+        if shop.books.redis is not None and redis is not None:
+            held = seen.ledgers.get(voucher, LedgerSale())
+            what = "sold" if shop.books.redis.stock_is == "sold" else "stock"
+            yield f"Redis has {what} {held.stock}, {len(held.members):,} holders"
+            yield from (f"in Redis {odd}" for odd in held.oddities)
+            backlog = seen.queue.queue.backlog.total
+            yield f"its queue: {seen.queue.why or f'{backlog:,} to do'}"
+        for each in claimed if not cancelled else ():
+            yield _found(seen, voucher, each)
+
+
+def _found(seen: Seen, voucher: int, claimed: Claimed) -> str:
+    """That an order is there. Raises UnfitError with what is there in its place."""
+    user, order = claimed
+    rows, has_ids = seen.rows[voucher], "id" in seen.told.columns
+    if order is not None and rows and not has_ids:
+        raise UnfitError(
+            f"the answer names order {order}, and the orders have no 'id'; tell it, or leave "
+            "target.buy.order out"
+        )
+    wanted = (id_of(order), id_of(user)) if order is not None else (None, id_of(user))
+    for row in range(len(rows)):
+        if rows.user[row] == wanted[1] and wanted[0] in (None, rows.order[row]):
+            if order is not None and not rows.is_live(row):
+                raise UnfitError(
+                    f"{_shown(user, order)} was sold, and is not live in the books; see to 'live' "
+                    "there, and to books.live_is"
+                )
+            return f"what was sold is there: {_shown(user, order)}"
+    there, name_of = "none of this voucher", seen.names.get
+    if len(rows):
+        last = str(name_of(rows.order[-1], rows.order[-1])) if has_ids else None
+        there = f"the last is {_shown(str(name_of(rows.user[-1], rows.user[-1])), last)}"
+    raise UnfitError(
+        f"{_shown(user, order)} was sold, and is not among the orders ({there}); ids have to be "
+        "the same text in answers, the users' file and the books, and rows that come later than "
+        "this need a larger books.rest_ms"
+    )
+
+
+def _shown(user: str, order: str | None) -> str:
+    return f"an order of user {user}" if order is None else f"order {order} of user {user}"
+
+
+def _said(stock: Stock) -> str:
+    known = {name: value for name, value in stock._asdict().items() if value is not None}
+    return ", ".join(f"{name} {value}" for name, value in known.items())
+
+
+def _initial_now(shop: ShopBooks, seen: Seen, voucher: int, said: int) -> int:
+    """The units on sale: the shop's word, else what is left and what was ordered, else what is left
+    in Redis, else what the scenario says."""
+    stock, held = seen.stocks.get(voucher), seen.ledgers.get(voucher)
+    if stock is not None and stock.initial is not None:
+        return stock.initial
+    left = stock.stock if stock is not None else None
+    counts_left = shop.books.redis is not None and shop.books.redis.stock_is != "sold"
+    if left is None and held is not None and counts_left:
+        left = held.stock
+    return (said if left is None else left) + seen.rows[voucher].live_units

@@ -8,16 +8,16 @@ from functools import cached_property
 from itertools import chain
 from operator import eq
 
-from flashsale.verify.attempts import GARBLED, NO_ORDER, SOLD, Attempts, Claims, Column
+from flashsale.verify.attempts import GARBLED, NO_ORDER, SOLD, ClaimColumns, Column, RunRecord
 from flashsale.verify.ending import Ending, as_of, span_of
 from flashsale.verify.finding import Offence
 from flashsale.verify.observation import Baseline, Clocks, Observation, SaleBefore, observe
 from flashsale.verify.queue import Queue, Sighting, read_sightings
-from flashsale.verify.stores import Connections, Database, LedgerSale, MySQLSale, Rows
+from flashsale.verify.stores import Database, LedgerSale, MySQLSale, Rows, StoreConnections
 
 
 @dataclass(frozen=True)
-class Sale:
+class SaleSnapshot:
     """One voucher's sale from all sides. `before` is None where there is no baseline.
 
     `later` orders were sold after the run, `unplaced` of them by a clock's word alone; nothing else
@@ -26,7 +26,7 @@ class Sale:
     """
 
     voucher: int
-    claims: Claims
+    claims: ClaimColumns
     rows: Rows
     mysql: MySQLSale | None
     ledger: LedgerSale
@@ -284,7 +284,7 @@ class Snapshot:
     `absent` names checks whose data a shop does not have, and why; `rests_on` what it has.
     """
 
-    sales: tuple[Sale, ...]
+    sales: tuple[SaleSnapshot, ...]
     queue: Queue
     still: bool = True
     dataset: str | None = None
@@ -353,7 +353,7 @@ def read_owners(database: Database, orders: Iterable[int]) -> dict[int, tuple[in
     return owners
 
 
-def _returns_owed(sale: Sale) -> int:
+def _returns_owed(sale: SaleSnapshot) -> int:
     unsettled = sale.before.unsettled if sale.before else frozenset()
     if sale.rows.live_count == len(sale.rows):
         return 0
@@ -366,11 +366,11 @@ def _returns_owed(sale: Sale) -> int:
     )
 
 
-def join(attempts: Attempts, before: Baseline | None, seen: Observation) -> Snapshot:
+def join(attempts: RunRecord, before: Baseline | None, seen: Observation) -> Snapshot:
     """The snapshot that these three make. Pure."""
     return Snapshot(
         sales=tuple(
-            Sale(
+            SaleSnapshot(
                 voucher=voucher,
                 claims=claims,
                 rows=seen.rows.get(voucher) or Rows(),
@@ -396,7 +396,7 @@ def join(attempts: Attempts, before: Baseline | None, seen: Observation) -> Snap
 
 
 def read_snapshot(
-    stores: Connections, attempts: Attempts, before: Baseline | None, ending: Ending | None
+    stores: StoreConnections, attempts: RunRecord, before: Baseline | None, ending: Ending | None
 ) -> Snapshot:
     """Read both stores, as of the end of the run, and join them with the record and baseline."""
     span = span_of(attempts, before, ending)
@@ -413,7 +413,7 @@ def read_snapshot(
     return replace(snapshot, strays=read_owners(stores.database, missing), sightings=sightings)
 
 
-def _hangs_on_the_stream(snapshot: Snapshot, sale: Sale) -> bool:
+def _hangs_on_the_stream(snapshot: Snapshot, sale: SaleSnapshot) -> bool:
     """True where it matters which orders the stream holds, and since when."""
     missing = any(sale.is_new(order) for order in sale.rowless.values())
     return missing or not sale.was_open_throughout(snapshot.lasted_ms)

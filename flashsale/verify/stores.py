@@ -44,7 +44,7 @@ Database = MySQLConnection
 
 
 @dataclass(frozen=True, slots=True)
-class Connections:
+class StoreConnections:
     """One connection to each lane of the ledger, and one to MySQL, whose session is UTC and reads
     only."""
 
@@ -62,14 +62,14 @@ class Connections:
 
 
 @contextmanager
-def connect(ledger_url: str, mysql_url: str) -> Iterator[Connections]:
+def connect(ledger_url: str, mysql_url: str) -> Iterator[StoreConnections]:
     """Open both, close both; the block's driver errors become ours.
 
     Raises UnreachableError where a store does not answer or refuses, NothingJudgedError where
     MySQL has not the tables of a sale, UsageError where a URL is not one.
     """
     with _ledger(ledger_url) as lanes, _database(mysql_url) as database:
-        yield Connections(lanes, database)
+        yield StoreConnections(lanes, database)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from flashsale.model import Verdict
-from flashsale.verify import DRAIN_TIMEOUT_S
 from flashsale.verify.attempts import DUPLICATE, INDETERMINATE, SOLD, SOLD_OUT, read_attempts
 from flashsale.verify.checks.answers import (
     accepted_persisted,
@@ -45,8 +44,12 @@ from flashsale.verify.finding import CheckResult, Finding, Judgement, Met, is_me
 from flashsale.verify.linearizability import LINEARIZABLE, RULE, linearizable, met
 from flashsale.verify.observation import read_baseline
 from flashsale.verify.queue import drain
-from flashsale.verify.snapshot import Sale, Snapshot, read_snapshot
+from flashsale.verify.snapshot import SaleSnapshot, Snapshot, read_snapshot
 from flashsale.verify.stores import NO_TIME, connect
+
+DRAIN_TIMEOUT_S = 60.0
+"""How long the queue may stand still before the judge stops waiting for it: longer than a
+take-over (TAKE_OVER_S), with time for the worker to look and to write."""
 
 _LONGEST_MS = 24 * 3600 * 1000
 _DIGITS = 3
@@ -110,7 +113,7 @@ def _percentile(histogram: HdrHistogram, count: int, percentile: float) -> int |
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class RuleCheck:
     """One rule, in a line, the function that judges it, and what it met of what it guards."""
 
     name: str
@@ -120,38 +123,38 @@ class Check:
 
 
 CHECKS = (
-    Check("no_oversell", "no more orders than units", no_oversell, buyers_beyond),
-    Check("one_per_user", "one live order a user and voucher", one_per_user, second_claims),
-    Check("unique_ids", "an order id belongs to one order", unique_ids, new_orders),
-    Check("accepted_persisted", "every accepted order is a row", accepted_persisted, promises),
-    Check("no_phantom", "every new order was asked for", no_phantom, new_orders),
-    Check(
+    RuleCheck("no_oversell", "no more orders than units", no_oversell, buyers_beyond),
+    RuleCheck("one_per_user", "one live order a user and voucher", one_per_user, second_claims),
+    RuleCheck("unique_ids", "an order id belongs to one order", unique_ids, new_orders),
+    RuleCheck("accepted_persisted", "every accepted order is a row", accepted_persisted, promises),
+    RuleCheck("no_phantom", "every new order was asked for", no_phantom, new_orders),
+    RuleCheck(
         "mysql_conservation",
         "MySQL: initial − stock = live orders",
         mysql_conservation,
         units,
     ),
-    Check(
+    RuleCheck(
         "redis_conservation",
         "Redis: stock + set = initial; set = orders",
         redis_conservation,
         units,
     ),
-    Check("queue_empty", "nothing pending, lost unread or dead", queue_empty, queued),
-    Check(
+    RuleCheck("queue_empty", "nothing pending, lost unread or dead", queue_empty, queued),
+    RuleCheck(
         "duplicate_truthful",
         "who was told “duplicate” has that order",
         duplicate_truthful,
         duplicates,
     ),
-    Check(
+    RuleCheck(
         "sold_out_truthful",
         "no sale after a “sold out” arrived",
         sold_out_truthful,
         refusals,
     ),
-    Check("window", "no order outside the sale's window", window, outside_the_window),
-    Check(
+    RuleCheck("window", "no order outside the sale's window", window, outside_the_window),
+    RuleCheck(
         "no_undersell",
         "nobody was told “sold out” with units left",
         no_undersell,
@@ -210,7 +213,7 @@ def after_waiting(judgement: Judgement, waited_s: float) -> Judgement:
     return replace(judgement, waited_s=waited_s)
 
 
-def _judge_one(check: Check, snapshot: Snapshot) -> CheckResult:
+def _judge_one(check: RuleCheck, snapshot: Snapshot) -> CheckResult:
     findings = tuple(check.judge(snapshot))
     result = _result(check.name, check.rule, findings, check.meets(snapshot))
     return _as_far_as_known(result, snapshot)
@@ -230,7 +233,7 @@ def _second_opinion(snapshot: Snapshot, is_broken: bool) -> CheckResult:
     return _as_far_as_known(replace(result, history=opinion.timeline), snapshot)
 
 
-def _without_idle_refusals(sale: Sale) -> Sale:
+def _without_idle_refusals(sale: SaleSnapshot) -> SaleSnapshot:
     """The sale as a shop may hold it that looks at its stock before it looks at who asks: whoever
     has an order may be told "sold out" there. To leave an answer out accuses nobody."""
     claims = sale.claims
@@ -243,7 +246,7 @@ def _without_idle_refusals(sale: Sale) -> Sale:
     return sale if len(kept) == len(claims) else replace(sale, claims=claims.select(kept))
 
 
-def _counted(sale: Sale) -> Sale:
+def _counted(sale: SaleSnapshot) -> SaleSnapshot:
     """The sale with the units that a shop without a ledger counted before the run, where its books
     balanced and nobody changed what there is since: then the answers have to fit them."""
     before = sale.before

@@ -7,16 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flashsale.campaign.campaign import shop_books
 from flashsale.campaign.judging import judge_run
-from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.trying import (
-    Tried,
-    mission_to_try,
-    scenario_to_try,
-    try_books,
-    try_steps,
-)
+from flashsale.campaign.trying import Tried, mission_to_try, scenario_to_try, try_books, try_steps
 from flashsale.errors import FlashsaleError
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.verify.finding import Judgement

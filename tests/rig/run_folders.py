@@ -16,9 +16,9 @@ from flashsale.run.summary import Summary
 from flashsale.scenario.answer import Answer, indeterminate
 from flashsale.scenario.scenario import Scenario, parse_scenario
 from flashsale.storm.figures.conclusion import Circumstances, conclude
-from flashsale.storm.figures.effort import Effort, SelfReport
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.sale import Asked, claims_by_voucher
+from flashsale.storm.figures.generator import Effort, SelfReport
+from flashsale.storm.figures.sale import AskedVouchers, claims_by_voucher
 from flashsale.storm.plan.planning import plan_of
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "515385561440059393"), Answer(Outcome.SOLD_OUT, 200)
@@ -78,7 +78,7 @@ def summary_of(
     """What a storm would conclude from this record."""
     figures = Figures(record)
     count, units = len(record.answers), scenario.sale.units if scenario.sale else 0
-    asked = Asked(range(1, count + 1), [1] * count, {1: units})
+    asked = AskedVouchers(range(1, count + 1), [1] * count, {1: units})
     summary = conclude(
         scenario,
         figures,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flashsale.model import Outcome, PayStatus, Verdict
-from flashsale.verify.attempts import NEVER, NO_ORDER, OUTCOMES, Attempts, Claims
+from flashsale.verify.attempts import NEVER, NO_ORDER, OUTCOMES, ClaimColumns, RunRecord
 from flashsale.verify.finding import Finding
 from flashsale.verify.observation import Baseline, Clocks, Observation, baseline_of
 from flashsale.verify.queue import Queue, Sighting
@@ -160,9 +160,9 @@ class World:
             still=still,
         )
 
-    def record(self) -> Claims:
+    def record(self) -> ClaimColumns:
         """The claims as columns."""
-        claims = Claims()
+        claims = ClaimColumns()
         for k, claim in enumerate(self.claims):
             claims.user.append(claim.user)
             claims.sent_us.append(claim.sent_us)
@@ -192,7 +192,7 @@ def together(worlds: Iterable[World], queue: Queue = STREAM, *, still: bool = Tr
             first.dataset, sales, first.position, first.trimmed, first.stream_exists, first.clocks
         )
     snapshot = join(
-        Attempts("run-1", "test", {world.voucher: world.record() for world in parts}),
+        RunRecord("run-1", "test", {world.voucher: world.record() for world in parts}),
         before,
         Observation(
             dataset=DATASET,

@@ -146,7 +146,7 @@ def test_imports_inside_storm_point_down() -> None:
         ("flashsale.storm.figures.judging", "flashsale.storm.crew.shard.Shard", True),
         ("flashsale.storm.crew.crew", "flashsale.storm.storm.Assignment", True),
         ("flashsale.storm.storm", "flashsale.storm.crew.crew.Crew", False),
-        ("flashsale.storm.figures.health", "flashsale.storm.plan.plan.Plan", False),
+        ("flashsale.storm.figures.generator", "flashsale.storm.plan.plan.Plan", False),
         ("flashsale.storm.attack.wire", "flashsale.storm.attack.alarm", False),
     ],
 )

@@ -67,7 +67,7 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class FigureTable:
     """The figures behind a chart, as text."""
 
     head: Sequence[str]
@@ -81,7 +81,7 @@ class Chart:
     key: str
     title: str
     reading: str
-    table: Table
+    table: FigureTable
     traces: list[Trace]
     layout: dict[str, Any] = field(default_factory=dict)
 

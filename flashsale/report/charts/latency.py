@@ -7,8 +7,8 @@ from flashsale.report.charts.chart import (
     ROWS_MAX,
     Bin,
     Chart,
+    FigureTable,
     Run,
-    Table,
     Trace,
     axis,
     colour_of,
@@ -47,7 +47,7 @@ def spectrum(run: Run, baseline: Run | None) -> Chart | None:
         "Latency by percentile",
         f"{_in_words(run.summary.latency_ms.response)} Response runs from the planned instant, "
         f"service from the send. Dotted where fewer than {SAMPLES_BEYOND} samples lie beyond.",
-        Table(("ms", *_PERCENTILES), [_row(name, latency) for name, _, _, latency in told]),
+        FigureTable(("ms", *_PERCENTILES), [_row(name, latency) for name, _, _, latency in told]),
         # Service lies below response: in a closed run the two are one line.
         [t for name, colour, found, _ in reversed(told) for t in _curve(name, colour, found)],
         {"xaxis": _nines(most), "yaxis": _ms_axis(), "legend": {"traceorder": "reversed"}},
@@ -81,7 +81,7 @@ def over_time(run: Run, _: Run | None) -> Chart | None:
         "Response over time, by outcome",
         "Of the answers that came within each slot of time: the median, and dotted the 99th "
         "percentile; of a slot with fewer than 100 answers that is its slowest.",
-        Table(("outcome, until s", "answers", "p50 ms", "p99"), rows),
+        FigureTable(("outcome, until s", "answers", "p50 ms", "p99"), rows),
         traces,
         {"xaxis": seconds_axis(), "yaxis": _ms_axis()},
     )
@@ -100,7 +100,7 @@ def by_rank(run: Run, baseline: Run | None) -> Chart | None:
         f"The first {first.size:,} to ask waited {_ms(first.p50)} ms at the median; "
         f"the last {last.size:,} waited {_ms(last.p50)} ms. The band holds the middle 80 % of each "
         "bin of neighbours, the thin line is its slowest.",
-        Table(
+        FigureTable(
             ("up to rank", "p10 ms", "p50", "p90", "max"),
             [(f"{bins[n].until:,.0f}", *map(_ms, _spread(bins[n]))) for n in thinned(len(bins))],
         ),
@@ -123,7 +123,7 @@ def lag(run: Run, _: Run | None) -> Chart | None:
         "Start lag",
         f"How late the storm itself sent, compared with the plan: {lapse(found.p50)} at the "
         f"median, {lapse(found.max)} at worst. What a target is slow by is not in it.",
-        Table(
+        FigureTable(
             ("sent until s", "attempts", "p50 ms", "p90", "max"),
             [
                 (f"{b.until:.3f}", f"{b.size:,}", _ms(b.p50), _ms(b.p90), _ms(b.max))

@@ -8,8 +8,8 @@ from flashsale.report.charts.chart import (
     COLOURS,
     TROUBLE,
     Chart,
+    FigureTable,
     Run,
-    Table,
     Trace,
     axis,
     endings,
@@ -70,7 +70,7 @@ def outcomes(run: Run, _: Run | None) -> Chart | None:
         "How reads were answered" if reads else "Outcomes over time",
         f"Every answer in the {_width(found.width_us)} in which it came, stacked by how the "
         f"attempt ended: {', '.join(names.values())}.",
-        Table(
+        FigureTable(
             ("until s", *names.values()),
             [
                 (
@@ -117,10 +117,10 @@ def _last(timeline: Timeline, counts: list[int]) -> float:
     return max(n for n, count in enumerate([1, *counts]) if count) * timeline.slot_us / 1e6
 
 
-def _timetable(timeline: Timeline) -> Table:
+def _timetable(timeline: Timeline) -> FigureTable:
     rows = thinned(len(timeline.sent))
     starts = [0, *(n + 1 for n in rows)]
-    return Table(
+    return FigureTable(
         ("until s", "sent", "answered"),
         [
             (
@@ -158,7 +158,7 @@ def health(run: Run, _: Run | None) -> Chart | None:
         "Generator health",
         f"{_who(run)}: at most {max(shares):.0f} % of a core, its loop late by "
         f"{ms(max(lags))} ms at worst, {max(flying):,.0f} requests open at once.{_starved(waits)}",
-        Table(
+        FigureTable(
             ("at s", "CPU %", "waited %", "loop lag ms", "in flight"),
             [
                 (
@@ -218,7 +218,7 @@ def stock_left(run: Run, baseline: Run | None) -> Chart | None:
         "stock",
         "Stock against time",
         _stock_in_words(sale),
-        Table(
+        FigureTable(
             ("at s", "units left"),
             [(f"{steps[n][0]:.3f}", f"{steps[n][1]:,}") for n in thinned(len(steps))],
         ),
@@ -266,7 +266,7 @@ def fairness(run: Run, baseline: Run | None) -> Chart | None:
         "fairness",
         "Fairness: who won, by rank of arrival",
         _fairness_in_words(sale),
-        Table(
+        FigureTable(
             ("tenth of the arrivals", "won"),
             [
                 (name, "–" if rate is None else percent(rate))

@@ -8,7 +8,7 @@ from typing import Any
 from flashsale.accounts.sessions import ClaimBudget, Sessions
 from flashsale.catalog.json import closed
 from flashsale.model import OrderStatus, Outcome, PayStatus, parse_id
-from flashsale.orders.lifecycle import Change, Lifecycle
+from flashsale.orders.lifecycle import Lifecycle, OrderChange
 from flashsale.orders.lookup import Found, KnownSales, OrderLookup
 from flashsale.seckill.batch import digest_of
 from flashsale.seckill.claims import Claims
@@ -39,19 +39,19 @@ _QUEUED = rejected("Order is still being written, try again", 503, RETRY_SOON)
 _FAILED = rejected("Order has failed")
 _BAD_KEY = rejected("Idempotency-Key: expected 1 to 255 visible ASCII characters", 400)
 _PAY = {
-    Change.DONE: ok(),
-    Change.REFUNDED: rejected("Order was cancelled, the payment is refunded"),
-    Change.TOO_LATE: rejected("Order cannot be paid any more"),
-    Change.QUEUED: _QUEUED,
-    Change.FAILED: _FAILED,
-    Change.UNKNOWN: NOT_FOUND,
+    OrderChange.DONE: ok(),
+    OrderChange.REFUNDED: rejected("Order was cancelled, the payment is refunded"),
+    OrderChange.TOO_LATE: rejected("Order cannot be paid any more"),
+    OrderChange.QUEUED: _QUEUED,
+    OrderChange.FAILED: _FAILED,
+    OrderChange.UNKNOWN: NOT_FOUND,
 }
 _CANCEL = {
-    Change.DONE: ok(),
-    Change.TOO_LATE: rejected("Order is paid and cannot be cancelled"),
-    Change.QUEUED: _QUEUED,
-    Change.FAILED: _FAILED,
-    Change.UNKNOWN: NOT_FOUND,
+    OrderChange.DONE: ok(),
+    OrderChange.TOO_LATE: rejected("Order is paid and cannot be cancelled"),
+    OrderChange.QUEUED: _QUEUED,
+    OrderChange.FAILED: _FAILED,
+    OrderChange.UNKNOWN: NOT_FOUND,
 }
 _IDEMPOTENCY_KEY = HeaderParameter(
     "Idempotency-Key",

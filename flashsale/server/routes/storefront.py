@@ -19,7 +19,7 @@ from flashsale.catalog.shop import (
     SHOP,
     SHOP_TYPE,
     TYPE_PAGE,
-    Changed,
+    ShopChanged,
     Shops,
     ShopTypes,
 )
@@ -51,7 +51,7 @@ _NOT_WRITTEN = {
     NotWritten.NO_SHOP: _NO_SHOP_OF_IT,
     NotWritten.TOO_MANY: rejected("Too many blogs"),
 }
-_CHANGE = {Changed.DONE: ok(), Changed.NO_SHOP: NO_SHOP, Changed.NO_TYPE: NO_TYPE}
+_CHANGE = {ShopChanged.DONE: ok(), ShopChanged.NO_SHOP: NO_SHOP, ShopChanged.NO_TYPE: NO_TYPE}
 
 
 @dataclass(frozen=True)

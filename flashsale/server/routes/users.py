@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field
 from flashsale.accounts.attendance import Attendance
 from flashsale.accounts.login import Login, Wait, is_phone
 from flashsale.catalog.json import Form, closed
-from flashsale.catalog.people import CARD, COMMON_MAX, INFO, Followed, People
-from flashsale.catalog.pictures import Pictures, Refusal, file_in_form
+from flashsale.catalog.people import CARD, COMMON_MAX, INFO, FollowOutcome, People
+from flashsale.catalog.pictures import PictureRefusal, Pictures, file_in_form
 from flashsale.model import parse_id
 from flashsale.server.app import Router
 from flashsale.server.caller import Callers, ClientAddresses
@@ -114,18 +114,18 @@ class AccountRoutes:
 # Others ------------------------------------------------------------------------------------------
 
 _FOLLOWED = {
-    Followed.DONE: ok(),
-    Followed.ONESELF: rejected("Nobody follows themselves"),
-    Followed.NOBODY: rejected("User does not exist", 404),
-    Followed.TOO_MANY: rejected("Too many users are followed"),
+    FollowOutcome.DONE: ok(),
+    FollowOutcome.ONESELF: rejected("Nobody follows themselves"),
+    FollowOutcome.NOBODY: rejected("User does not exist", 404),
+    FollowOutcome.TOO_MANY: rejected("Too many users are followed"),
 }
 _NO_FORM = rejected("Expected multipart/form-data with a file", 415)
 _REFUSED = {
-    Refusal.NOT_KEPT_HERE: rejected("Pictures are not kept here", 404),
-    Refusal.NO_PICTURE: rejected("Expected a JPEG, PNG, GIF or WebP picture"),
-    Refusal.TOO_MANY: rejected("Too many pictures"),
-    Refusal.NO_ROOM: rejected("There is no room for pictures"),
-    Refusal.NOT_YOURS: rejected("Expected the name of a picture of your own"),
+    PictureRefusal.NOT_KEPT_HERE: rejected("Pictures are not kept here", 404),
+    PictureRefusal.NO_PICTURE: rejected("Expected a JPEG, PNG, GIF or WebP picture"),
+    PictureRefusal.TOO_MANY: rejected("Too many pictures"),
+    PictureRefusal.NO_ROOM: rejected("There is no room for pictures"),
+    PictureRefusal.NOT_YOURS: rejected("Expected the name of a picture of your own"),
 }
 _NAME = TextParameter("name", 128)
 _PICTURE = {"type": "string", "pattern": "^/blogs/[1-9][0-9]*/[0-9a-f]{32}\\.[a-z]{3,4}$"}
@@ -145,7 +145,9 @@ class PeopleRoutes:
         router.add("GET", "/user/info/{id}", signed_in(self.info)).gives_perhaps(INFO)
         follow, unfollow = signed_in(self.follow), signed_in(self.unfollow)
         router.add("PUT", "/follow/{id}/true", follow).gives(None, *_FOLLOWED.values())
-        router.add("PUT", "/follow/{id}/false", unfollow).gives(None, _FOLLOWED[Followed.ONESELF])
+        router.add("PUT", "/follow/{id}/false", unfollow).gives(
+            None, _FOLLOWED[FollowOutcome.ONESELF]
+        )
         does_follow = router.add("GET", "/follow/or/not/{id}", signed_in(self.does_follow))
         does_follow.gives({"type": "boolean"})
         common = router.add("GET", "/follow/common/{id}", signed_in(self.common))
@@ -200,7 +202,7 @@ class PictureRoutes:
         # By GET, as the family's pages have it.
         delete = self.callers.signed_in(self.delete)
         deleted = router.add("GET", f"{PICTURES_PATH}/delete", delete)
-        deleted.asks(_NAME).gives(None, _REFUSED[Refusal.NOT_YOURS])
+        deleted.asks(_NAME).gives(None, _REFUSED[PictureRefusal.NOT_YOURS])
 
     async def upload(self, request: Request, segment: str, user_id: int) -> Response:
         """Keep a picture; its name, which is shown below /imgs."""
@@ -208,7 +210,7 @@ class PictureRoutes:
         if picture is None:
             return _NO_FORM
         kept = await self.pictures.keep(user_id, picture)
-        return _REFUSED[kept] if isinstance(kept, Refusal) else ok(kept)
+        return _REFUSED[kept] if isinstance(kept, PictureRefusal) else ok(kept)
 
     async def delete(self, request: Request, segment: str, user_id: int) -> Response:
         """Remove a picture of one's own. Twice is once."""

@@ -25,11 +25,9 @@ from flashsale.run.folder import ATTEMPTS_FILE
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.target import Target
 from flashsale.storm.attack import null_responder
-from flashsale.storm.attack.attack import Mission, Records
+from flashsale.storm.attack.attack import Mission, Records, SelfWatch, waited_ns
 from flashsale.storm.attack.engine import Engine
-from flashsale.storm.attack.selfwatch import SelfWatch, waited_ns
-from flashsale.storm.figures.effort import SelfReport
-from flashsale.storm.figures.health import Calibration
+from flashsale.storm.figures.generator import Calibration, SelfReport
 from flashsale.storm.plan.planning import plan_of
 
 REQUESTS, FIRE_MS = 3_000, 400

@@ -1,11 +1,15 @@
-"""The storm's connections: opened before the barrier, so many at a time, and again when lost."""
+"""The storm's connections: opened before the barrier, so many at a time, and again when lost; and
+whether this machine has the open files and the ports that they take.
+"""
 
 import asyncio
 import errno
+import resource
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import monotonic_ns
 
-from flashsale.errors import UnreachableError
+from flashsale.errors import UnreachableError, UsageError
 from flashsale.scenario.answer import CONNECT
 from flashsale.scenario.scenario import Timeouts
 from flashsale.scenario.target import Target
@@ -165,3 +169,46 @@ class Connections:
                 server_hostname=target.server_name,
             )
         return connection
+
+
+SPARE_DESCRIPTORS = 64
+"""Files, event loop, logs and the status polls, beside one descriptor a connection."""
+
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+SPARE_PORTS = 64
+"""The preflight, the resolver, and whatever else this machine has to do there."""
+
+
+def ensure_descriptors(connections: int) -> None:
+    """Raise this process's limit on open files to what `connections` need.
+
+    Raises UsageError where the system does not allow it.
+    """
+    needed = connections + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UsageError(
+            f"{connections:,} connections need {needed:,} open files and the limit is {hard:,}; "
+            f"raise it (`ulimit -n {needed}` as root, or LimitNOFILE), or lower load.connections"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def ensure_ports(connections: int) -> None:
+    """See that there are as many ports as `connections` to one target take.
+
+    Raises UsageError with the cure. Where the system does not tell its range, nothing is seen.
+    """
+    try:
+        first, last = map(int, _RANGE.read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        return
+    ports = last - first + 1
+    if connections + SPARE_PORTS > ports:
+        raise UsageError(
+            f"{connections:,} connections need {connections + SPARE_PORTS:,} local ports and there "
+            f'are {ports:,}; widen them (`sysctl -w net.ipv4.ip_local_port_range="1024 65535"`), '
+            "storm in shards from several machines, or lower load.connections"
+        )

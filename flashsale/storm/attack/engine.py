@@ -20,13 +20,18 @@ from flashsale.run.histogram import Histogram
 from flashsale.scenario.answer import SILENT, Answer, indeterminate, unsent
 from flashsale.storm.attack.attack import Mission, Progress, Records, ShowProgress
 from flashsale.storm.attack.connections import Connections
-from flashsale.storm.attack.instants import Alarm, Barrier, at_once, unix_us_at, wait_until
-from flashsale.storm.attack.polling import Polling
-from flashsale.storm.attack.requests import Exchange
+from flashsale.storm.attack.instants import (
+    Alarm,
+    Barrier,
+    Deadlines,
+    at_once,
+    unix_us_at,
+    wait_until,
+)
+from flashsale.storm.attack.requests import Polling, Requests
 from flashsale.storm.attack.schedule import Schedule
-from flashsale.storm.attack.stopping import Deadlines
 from flashsale.storm.attack.wire import IDLE, Connection
-from flashsale.storm.figures.effort import Effort
+from flashsale.storm.figures.generator import Effort
 
 TICK_NS = 20_000_000
 SWEEP_NS = 100_000_000
@@ -48,9 +53,9 @@ class Engine:
     ) -> None:
         plan, timeouts = mission.plan, mission.scenario.timeouts
         self._plan, self._timeouts, self._planned = plan, timeouts, len(plan)
-        exchange = Exchange(mission)
-        self._requests, self._readers = exchange.requests, exchange.readers
-        self._polling = Polling(mission, exchange, self._ended) if mission.polls else None
+        made = Requests(mission)
+        self._requests, self._readers = made.requests, made.readers
+        self._polling = Polling(mission, made, self._ended) if mission.polls else None
         ended = self._ended if self._polling is None else self._polling.ended
         self._attempts, self._writer, self._watch = records.attempts, records.writer, records.watch
         self._show, self._barrier = show, barrier

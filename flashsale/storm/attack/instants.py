@@ -1,20 +1,26 @@
-"""Instants: the barrier, before which nothing is sent, and an alarm that rings at any other.
+"""Instants of an attack: the barrier, before which nothing is sent, an alarm that rings at any
+other, and what ends it before its plan does: its deadlines, or a signal.
 
 An event loop's own timers come round by the millisecond. So on Linux the alarm is a timerfd
 (timerfd_create(2)), called through libc since Python has it from 3.13 on only. Elsewhere it is the
-loop's timer, and the start lag says what that costs.
+loop's timer, and the start lag says what that costs. How well the wall clock is kept, by which
+several machines open their barriers, is the kernel's own account (adjtimex(2)).
 """
 
 import asyncio
 import ctypes
 import os
+import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import current_thread, main_thread
 from time import monotonic_ns
+from types import FrameType
 
-from flashsale.errors import UnreachableError
+from flashsale.errors import ExitCode, UnreachableError
+from flashsale.scenario.scenario import Timeouts
 
 Hold = Callable[[int], Awaitable[None]]
 """Keeps every connection open for so many ns."""
@@ -140,3 +146,138 @@ def _timer_file() -> int | None:
         return None
     made: int = _LIBC.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
     return None if made < 0 else made
+
+
+_TIME_ERROR = 5
+_UNSYNCHRONISED = 0x40
+
+
+class _Timex(ctypes.Structure):
+    """The head of struct timex, and room for the rest."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),  # 0: only ask
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("max_error_us", ctypes.c_long),
+        ("estimated_error_us", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_byte * 256),
+    )
+
+
+def clock_error_us() -> int | None:
+    """By how much the wall clock may be wrong, at most. None where nobody keeps it in time, or
+    the system does not tell."""
+    if not sys.platform.startswith("linux"):
+        return None
+    timex = _Timex()
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    if state in (-1, _TIME_ERROR) or timex.status & _UNSYNCHRONISED:
+        return None
+    return int(timex.max_error_us)
+
+
+# Its end ------------------------------------------------------------------------------------------
+
+INTERRUPT_GRACE_S = 1.0
+"""What answers that are out get when the attack is told to stop."""
+
+_EXIT_CODES = {
+    signal.SIGINT: ExitCode.INTERRUPTED,
+    signal.SIGTERM: ExitCode.TERMINATED,
+}
+_MS = 1_000_000
+
+
+class Deadlines:
+    """When an attack gives up on what is out: told to stop, at the end of the run or of the drain.
+    Pure: instants are handed in."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._run_ns, self._drain_ns = timeouts.run_ms * _MS, timeouts.drain_ms * _MS
+        self._origin_ns = 0
+        self._drained_ns: int | None = None
+        self._stopped_ns: int | None = None  # when the grace ends
+        self._reason = ""
+
+    def __repr__(self) -> str:
+        return f"<Deadlines {self._reason or 'running'}>"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the attack was told to stop."""
+        return self._stopped_ns is not None
+
+    def start(self, origin_ns: int) -> None:
+        """The barrier opens at `origin_ns`."""
+        self._origin_ns = origin_ns
+
+    def stop(self, now_ns: int, reason: str) -> bool:
+        """Told to stop: what is out gets a moment; told twice, none. True for the first time."""
+        is_first, self._reason = not self.stopped, reason
+        self._stopped_ns = now_ns + round(INTERRUPT_GRACE_S * 1e9) if is_first else now_ns
+        return is_first
+
+    def passed(self, now_ns: int, all_sent: bool) -> str | None:
+        """Why to give up now, None where there is time left; `all_sent` begins the drain."""
+        if self._stopped_ns is not None:
+            return self._reason if now_ns >= self._stopped_ns else None
+        if now_ns >= self._origin_ns + self._run_ns:
+            return "deadline"
+        if all_sent:
+            self._drained_ns = self._drained_ns or now_ns + self._drain_ns
+            return "deadline" if now_ns >= self._drained_ns else None
+        return None
+
+
+class Interrupts:
+    """The first signal that came, and what to call for each."""
+
+    def __init__(self) -> None:
+        self.exit_code: ExitCode | None = None
+        self._stop: Callable[[], object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Interrupts {self.exit_code!r}>"
+
+    @contextmanager
+    def told(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Call `stop` for every signal while this lasts; at once if one has already come."""
+        self._stop = stop
+        if self.exit_code is not None:
+            stop()
+        try:
+            yield
+        finally:
+            self._stop = None
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        if self.exit_code is None:
+            self.exit_code = _EXIT_CODES[signal.Signals(number)]
+        if self._stop is not None:
+            self._stop()
+
+
+@contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """Take both signals for as long as this lasts, so that no file is left half written.
+
+    Outside the main thread Python hands out no signals, and none are taken.
+    """
+    taken = Interrupts()
+    if current_thread() is not main_thread():
+        yield taken
+        return
+    before = {number: signal.signal(number, taken._take) for number in _EXIT_CODES}
+    try:
+        yield taken
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """Ignore both signals for the rest of the process, which is short: the work is done."""
+    for number in _EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)

@@ -28,26 +28,26 @@ def serve() -> None:
 
 
 def _answer(poll: select.epoll, listening: socket.socket, until_s: float) -> None:
-    visitors: dict[int, socket.socket] = {}
+    clients: dict[int, socket.socket] = {}
     while time.monotonic() < until_s:
         for number, _ in poll.poll(1.0):
-            visitor = visitors.get(number)
-            if visitor is not None:
-                if not _answered(visitor):
+            client = clients.get(number)
+            if client is not None:
+                if not _answered(client):
                     poll.unregister(number)
-                    visitors.pop(number).close()
+                    clients.pop(number).close()
             elif number == listening.fileno():
-                visitor, _ = listening.accept()
-                visitors[visitor.fileno()] = visitor
-                poll.register(visitor.fileno(), select.EPOLLIN)
+                client, _ = listening.accept()
+                clients[client.fileno()] = client
+                poll.register(client.fileno(), select.EPOLLIN)
             else:
                 return
 
 
-def _answered(visitor: socket.socket) -> bool:
+def _answered(client: socket.socket) -> bool:
     try:
-        if visitor.recv(65_536):
-            visitor.sendall(ANSWER)
+        if client.recv(65_536):
+            client.sendall(ANSWER)
             return True
     except OSError:
         pass

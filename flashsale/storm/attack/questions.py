@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from flashsale.asking import Told, UnansweredError, ask, ask_once, client
+from flashsale.asking import Fetched, UnansweredError, ask, ask_once, client
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.model import Outcome, parse_id
 from flashsale.scenario.answer import excerpt
@@ -106,14 +106,16 @@ def _greeted(
 def _connect(target: Target) -> None:
     """See that somebody takes connections. Raises OSError, of which ssl's errors are some."""
     if target.socket:
-        with socket.socket(socket.AF_UNIX) as visitor:
-            visitor.settimeout(_PREFLIGHT_TIMEOUT_S)
-            visitor.connect(target.socket)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_PREFLIGHT_TIMEOUT_S)
+            connection.connect(target.socket)
         return
-    with socket.create_connection((target.address, target.port), _PREFLIGHT_TIMEOUT_S) as visitor:
+    with socket.create_connection(
+        (target.address, target.port), _PREFLIGHT_TIMEOUT_S
+    ) as connection:
         if target.tls is not None:
             name = target.server_name
-            target.tls.context().wrap_socket(visitor, server_hostname=name).close()
+            target.tls.context().wrap_socket(connection, server_hostname=name).close()
 
 
 def _status_of(target: Target, path: str, **headers: str) -> int:
@@ -183,7 +185,7 @@ SOLD_UNNAMED = ""
 """An order came of the claim, and has no id."""
 
 
-def read_by(meanings: Meanings, told: Told) -> str | Reply:
+def read_by(meanings: Meanings, told: Fetched) -> str | Reply:
     """The same by the rules of a shop. Pure."""
     raw = httpx.Headers(told.headers.raw, encoding="latin-1")  # bytes, whatever they spell
     headers = {n.lower().encode("latin-1"): v.encode("latin-1") for n, v in raw.items()}

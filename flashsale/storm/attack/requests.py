@@ -1,25 +1,29 @@
-"""What each attempt sends, and who reads its answer: decided before the storm, as bytes.
+"""What each attempt sends, and who reads its answer: decided before the storm, as bytes. A claim
+that was queued is asked after, until an answer says what became of it.
 
 For a target of the family the bytes are the target's own. For somebody's shop they are its file's
 templates, filled. A request that wants what an earlier answer gives (a token, a cart, an order) is
 filled when it is sent, and nothing else is.
 """
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import monotonic_ns
 from typing import Any, overload
 from uuid import UUID
 
 from flashsale.model import Outcome
 from flashsale.scenario import template
-from flashsale.scenario.answer import MESSAGES, Answer
+from flashsale.scenario.answer import MESSAGES, Answer, indeterminate
 from flashsale.scenario.load import Step
-from flashsale.scenario.request import Prepared
 from flashsale.scenario.rules import QUEUED, Meanings
 from flashsale.scenario.target import Target
+from flashsale.scenario.template import Prepared
 from flashsale.scenario.tokens import ID_COLUMN
 from flashsale.storm.attack.attack import Mission
-from flashsale.storm.attack.wire import KEPT, BrowseReader, Reader, SignReader
+from flashsale.storm.attack.connections import Connections
+from flashsale.storm.attack.wire import KEPT, BrowseReader, Connection, Ended, Reader, SignReader
 from flashsale.storm.plan.plan import Plan
 
 _READERS = {Step.BUY: Reader, Step.BROWSE: BrowseReader, Step.SIGN: SignReader}
@@ -92,7 +96,7 @@ class TakingReader(Reader):
         return self._of.bounded(answer)
 
 
-class Exchange:
+class Requests:
     """What a mission sends and how its answers are read; `requests[i]` and `readers[i]` are of
     attempt `i`."""
 
@@ -108,7 +112,7 @@ class Exchange:
             self.readers = _family_readers(mission)
 
     def __repr__(self) -> str:
-        return f"<Exchange {self._mission.plan!r}>"
+        return f"<Requests {self._mission.plan!r}>"
 
     def _filled(self) -> Sequence[bytes]:
         plan, values = self._mission.plan, self.values
@@ -247,3 +251,105 @@ def _family_readers(mission: Mission) -> list[Reader]:
     messages = {**MESSAGES, **mission.scenario.messages}
     readers = {step: reader(messages) for step, reader in _READERS.items()}
     return [readers[Step(ask)] for ask in mission.plan.asks]
+
+
+# Queued claims -----------------------------------------------------------------------------------
+
+
+class Unasked(Reader):
+    """Reads what comes while nothing was asked: nothing is known by it."""
+
+    def recall(self, data: bytes) -> Answer | None:
+        return None
+
+    def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        return indeterminate("unasked", body)
+
+
+class Polling:
+    """Stands between the connections and who is told how an attempt ended: each claim that was
+    queued is asked after, over its own connection. The attempt stays in flight meanwhile, so that
+    its response is the whole time and its bound that of any other."""
+
+    def __init__(self, mission: Mission, requests: Requests, told: Ended) -> None:
+        shop = mission.scenario.target
+        assert shop.buy is not None
+        assert shop.buy.poll is not None
+        target = mission.target
+        self._request: Prepared = shop.buy.poll.prepared(
+            target.authority, target.prefix, {**shop.headers, **shop.buy.headers}
+        )
+        self._reader = ShopReader(shop.buy.polled())
+        self._every_s = shop.buy.poll.every_ms / 1000
+        self._requests_of, self._told, self._plan = requests, told, mission.plan
+        self._tickets: dict[int, str] = {}
+        self._lost: dict[int, int] = {}
+        self._unasked = Unasked()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connections: Connections | None = None
+
+    def __repr__(self) -> str:
+        return f"<Polling tickets={len(self._tickets)} lost={len(self._lost)}>"
+
+    def ended(self, number: int, attempt: int, at_ns: int, answer: Answer) -> None:
+        """Pass on how an attempt ended, unless it was queued: then ask again, a while later."""
+        if answer.error != QUEUED:
+            ticket = self._tickets.pop(attempt, None)
+            if answer.outcome is Outcome.SOLD:
+                answer = answer._replace(order=answer.order or ticket)
+                if answer.order is not None:
+                    self._given(attempt)[template.ORDER] = answer.order
+            self._told(number, attempt, at_ns, answer)
+            return
+        if answer.order is not None:
+            self._tickets.setdefault(attempt, answer.order)
+        connection = self._connection(number)
+        if connection.is_open:
+            connection.hold(attempt, self._unasked)
+        else:
+            self._lost[attempt] = number
+        asyncio.get_running_loop().call_later(self._every_s, self._ask, number, attempt)
+
+    def forget(self) -> Iterator[int]:
+        """Ask no more. The attempts of which no connection knows."""
+        for task in self._tasks:
+            task.cancel()
+        while self._lost:
+            yield self._lost.popitem()[0]
+
+    @property
+    def lost(self) -> int:
+        """How many attempts wait for a connection to be asked after."""
+        return len(self._lost)
+
+    def _ask(self, number: int, attempt: int) -> None:
+        connection = self._connection(number)
+        if attempt in self._lost:
+            task = asyncio.get_running_loop().create_task(self._ask_anew(number, attempt))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif connection.attempt == attempt:  # else it was given up
+            connection.send(attempt, self._filled(attempt), self._reader)
+
+    async def _ask_anew(self, number: int, attempt: int) -> None:
+        assert self.connections is not None
+        error = await self.connections.reopen(number, monotonic_ns())
+        if self._lost.pop(attempt, None) is None:
+            return
+        if error is not None:
+            self.ended(number, attempt, monotonic_ns(), indeterminate("poll"))
+        else:
+            self._connection(number).send(attempt, self._filled(attempt), self._reader)
+
+    def _filled(self, attempt: int) -> bytes:
+        values = {**self._requests_of.values(attempt), **self._given(attempt)}
+        return self._request.filled({**values, template.ORDER: self._tickets.get(attempt, "")})
+
+    def _given(self, attempt: int) -> dict[str, str]:
+        return self._requests_of.given.setdefault(self._plan.users[attempt], {})
+
+    def _connection(self, number: int) -> Connection:
+        assert self.connections is not None
+        connection = self.connections.latest[number]
+        assert connection is not None
+        return connection

@@ -274,7 +274,9 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in self._reader.kept and not self._excess:
+        # A trailer is no part of the head (RFC 9110, 6.5), nor a blank of a value (5.5).
+        if name in self._reader.kept and not (self._excess or self._headers_done):
+            value = value.strip(b" \t")
             if name == b"set-cookie" and name in self._headers:
                 value = self._headers[name] + b"\n" + value
             self._headers[name] = value

@@ -18,21 +18,21 @@ import uvloop
 from flashsale.errors import FlashsaleError
 from flashsale.model import Ending
 from flashsale.run.attempts import Attempts
-from flashsale.storm.attack.attack import Mission, Progress, Records
+from flashsale.storm.attack.attack import Mission, Progress, Records, SelfWatch
+from flashsale.storm.attack.connections import ensure_descriptors
 from flashsale.storm.attack.engine import Engine
 from flashsale.storm.attack.instants import Hold
-from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors
 from flashsale.storm.crew.messages import (
-    Channel,
     Done,
+    Failed,
     Go,
-    Standing,
+    NewOutcomes,
+    Pipe,
+    Ready,
     Stop,
-    Told,
-    Trouble,
     outcomes_since,
 )
-from flashsale.storm.figures.effort import ProcessEffort
+from flashsale.storm.figures.generator import ProcessEffort
 
 HEARTBEAT_NS = 100_000_000
 _HOLD_S = 1.0
@@ -42,7 +42,7 @@ class Reporter:
     """Tells outcomes over a channel: the writer of an engine whose record is kept
     elsewhere."""
 
-    def __init__(self, channel: Channel, numbers: "list[int]") -> None:
+    def __init__(self, channel: Pipe, numbers: "list[int]") -> None:
         self._channel, self._numbers = channel, numbers
         self._told = self._spared = self._told_at_ns = self._looked_at_ns = 0
         self._in_flight = 0
@@ -67,7 +67,7 @@ class Reporter:
             news = outcomes_since(attempts, self._told, self._numbers, before, self._spared)
             self._told, self._told_at_ns = len(attempts.arrivals), now
             self._spared = len(attempts.spared)
-            self._channel.tell(Told(news, self._in_flight))
+            self._channel.tell(NewOutcomes(news, self._in_flight))
 
     def note(self, progress: Progress) -> None:
         """Remember what the next message is to say of the attempts in flight."""
@@ -89,15 +89,15 @@ class Child:
         """Do what is told over `end`, until it is done."""
         loop = asyncio.get_running_loop()
         _, channel = await loop.create_unix_connection(
-            lambda: Channel(self._hear, self._part), sock=end
+            lambda: Pipe(self._hear, self._part), sock=end
         )
         self._channel = channel
         try:
             channel.tell(await self._fire(await self._mission))
         except FlashsaleError as error:
-            channel.tell(Trouble(error))
+            channel.tell(Failed(error))
         except Exception:  # noqa: BLE001 - the outermost frame of a process: it is told, not lost
-            channel.tell(Trouble(None, traceback.format_exc()))
+            channel.tell(Failed(None, traceback.format_exc()))
         self._leaving = True
         channel.close()
         await self._over
@@ -125,7 +125,7 @@ class Child:
         )
 
     async def _barrier(self, hold: Hold) -> int:
-        self._channel.tell(Standing())
+        self._channel.tell(Ready())
         while not (await asyncio.wait([self._go], timeout=_HOLD_S))[0]:
             await hold(0)
         return self._go.result()

@@ -19,19 +19,18 @@ from flashsale.errors import UnreachableError
 from flashsale.model import Ending
 from flashsale.scenario.answer import indeterminate, unsent
 from flashsale.storm.attack.attack import Mission, Progress, Records, ShowProgress
-from flashsale.storm.attack.instants import LEAD_NS, Barrier, at_once, unix_us_at
-from flashsale.storm.attack.stopping import INTERRUPT_GRACE_S
+from flashsale.storm.attack.instants import INTERRUPT_GRACE_S, LEAD_NS, Barrier, at_once, unix_us_at
 from flashsale.storm.crew.messages import (
-    Channel,
     Done,
     EventOrder,
+    Failed,
     Go,
-    Standing,
+    NewOutcomes,
+    Pipe,
+    Ready,
     Stop,
-    Told,
-    Trouble,
 )
-from flashsale.storm.figures.effort import Effort, together
+from flashsale.storm.figures.generator import Effort, together
 
 _GOODBYE_S = 2.0
 
@@ -39,14 +38,14 @@ _GOODBYE_S = 2.0
 class Listener(Protocol):
     """Who is told what a process tells, and how it ended if it told nothing."""
 
-    def hear(self, process: "Process", message: object) -> None:
+    def hear(self, process: "CrewProcess", message: object) -> None:
         """The process says so."""
 
-    def lost(self, process: "Process", fate: str) -> None:
+    def lost(self, process: "CrewProcess", fate: str) -> None:
         """The process is gone, without having said how it did."""
 
 
-class Process:
+class CrewProcess:
     """One process. `over` says that nothing more is to come of it."""
 
     def __init__(self, listener: Listener, index: int, mission: Mission) -> None:
@@ -56,10 +55,12 @@ class Process:
         self.done: Done | None = None
         self._listener, self._mission = listener, mission
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
+        self._channel: Pipe | None = None
 
     def __repr__(self) -> str:
-        return f"<Process {self.index} of {self.plan!r} standing={self.standing} over={self.over}>"
+        return (
+            f"<CrewProcess {self.index} of {self.plan!r} standing={self.standing} over={self.over}>"
+        )
 
     @property
     def pid(self) -> int | None:
@@ -70,7 +71,7 @@ class Process:
         """Start the process and give it its mission."""
         end = self._start()
         _, self._channel = await asyncio.get_running_loop().create_unix_connection(
-            lambda: Channel(self._hear, self._part), sock=end
+            lambda: Pipe(self._hear, self._part), sock=end
         )
         self._channel.tell(self._mission)
 
@@ -159,7 +160,9 @@ class Crew:
         self._plan, self._timeouts = mission.plan, mission.scenario.timeouts
         self._attempts, self._writer = records.attempts, records.writer
         self._watch, self._show, self._barrier = records.watch, show, barrier
-        self._processes = [Process(self, n, _part_of(mission, n + 1, count)) for n in range(count)]
+        self._processes = [
+            CrewProcess(self, n, _part_of(mission, n + 1, count)) for n in range(count)
+        ]
         self._order = EventOrder(self._attempts, count)
         self._outcomes: Counter[Ending] = Counter()
         self._standing, self._over = asyncio.Event(), asyncio.Event()
@@ -276,34 +279,34 @@ class Crew:
 
     # What processes tell.
 
-    def hear(self, process: Process, message: object) -> None:
+    def hear(self, process: CrewProcess, message: object) -> None:
         """Take a message of a process."""
         match message:
-            case Standing():
+            case Ready():
                 process.standing = True
                 if all(each.standing for each in self._processes):
                     self._standing.set()
-            case Told() if self._fired:
+            case NewOutcomes() if self._fired:
                 self._enter(process, message)
             case Done():
                 process.done = message
                 self._leave(process)
-            case Trouble():
+            case Failed():
                 self._fail(process, message)
 
-    def lost(self, process: Process, fate: str) -> None:
+    def lost(self, process: CrewProcess, fate: str) -> None:
         """A process is gone without having told how it did."""
         if self._fired:
             self._do_without(process, fate)
         else:
             self._abort(UnreachableError(f"{self._name(process)} {fate} before the barrier"))
 
-    def _enter(self, process: Process, told: Told) -> None:
+    def _enter(self, process: CrewProcess, told: NewOutcomes) -> None:
         process.in_flight = told.in_flight
         self._outcomes.update(told.outcomes.endings())
         self._order.take(process.index, told.outcomes)
 
-    def _fail(self, process: Process, trouble: Trouble) -> None:
+    def _fail(self, process: CrewProcess, trouble: Failed) -> None:
         """By a defect: it is raised. By the target: before the barrier that is the end, after it
         the process is given up, like one that died."""
         if trouble.error is None:
@@ -324,7 +327,7 @@ class Crew:
         """A defect in a callback ends the storm at once, instead of leaving it waiting."""
         self._abort(context.get("exception") or RuntimeError(context["message"]))
 
-    def _do_without(self, process: Process, fate: str) -> None:
+    def _do_without(self, process: CrewProcess, fate: str) -> None:
         """Nothing of it is lost: what it did not tell may have happened, unless it was yet to
         come. The others stop, since a run that cannot count is not worth another claim."""
         now, plan = monotonic_ns(), self._plan
@@ -342,13 +345,13 @@ class Crew:
         if not self._stopped:
             self.stop("worker")
 
-    def _leave(self, process: Process) -> None:
+    def _leave(self, process: CrewProcess) -> None:
         process.over, process.in_flight = True, 0
         self._order.end(process.index)
         if all(each.over for each in self._processes):
             self._over.set()
 
-    def _name(self, process: Process) -> str:
+    def _name(self, process: CrewProcess) -> str:
         return f"worker {process.index + 1} of {len(self._processes)}"
 
 

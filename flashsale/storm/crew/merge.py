@@ -20,13 +20,13 @@ from flashsale.model import Outcome
 from flashsale.run.attempts_file import AttemptsFile, Record, read_record
 from flashsale.run.folder import RunFolder, write_file
 from flashsale.run.parts import Machine
-from flashsale.run.recording import scenario_document
 from flashsale.run.summary import MergedFigures, MergedShard
+from flashsale.scenario.scenario import scenario_document
 from flashsale.storm.crew.shard import ShardRun
 from flashsale.storm.figures.conclusion import Circumstances, Finished, conclude, write_results
-from flashsale.storm.figures.effort import Effort, ProcessEffort, together
 from flashsale.storm.figures.figures import Figures
-from flashsale.storm.figures.sale import Asked, claims_by_voucher
+from flashsale.storm.figures.generator import Effort, ProcessEffort, together
+from flashsale.storm.figures.sale import AskedVouchers, claims_by_voucher
 from flashsale.storm.plan.plan import Plan
 
 
@@ -191,7 +191,7 @@ def _circumstances(
         interrupted_by=interrupted_by or _interrupted_by(runs),
         merged=_merged(runs),
         machine=_machine(runs),
-        claims=claims_by_voucher(record.attempts, Asked.of(record)),
+        claims=claims_by_voucher(record.attempts, AskedVouchers.of(record)),
     )
 
 

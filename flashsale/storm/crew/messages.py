@@ -18,7 +18,7 @@ from flashsale.errors import FlashsaleError
 from flashsale.model import Ending
 from flashsale.run.attempts import NEVER, Attempts
 from flashsale.scenario.answer import Answer
-from flashsale.storm.figures.effort import ProcessEffort
+from flashsale.storm.figures.generator import ProcessEffort
 
 Kind: TypeAlias = tuple[Ending, int | None, str | None, str | None]
 """An answer without its order: outcome, status, error and what it said. A storm knows a handful,
@@ -157,7 +157,7 @@ class EventOrder:
 _LENGTH_BYTES = 8
 
 
-class Channel(asyncio.Protocol):
+class Pipe(asyncio.Protocol):
     """Both directions at once; nothing here waits. Each message is a pickle behind its length."""
 
     def __init__(self, heard: Callable[[Any], None], lost: Callable[[], None]) -> None:
@@ -165,7 +165,7 @@ class Channel(asyncio.Protocol):
         self._data = bytearray()
 
     def __repr__(self) -> str:
-        return f"<Channel unread={len(self._data)}>"
+        return f"<Pipe unread={len(self._data)}>"
 
     def tell(self, message: object) -> None:
         """Send it, now or as soon as the other side reads on."""
@@ -211,12 +211,12 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Ready:
     """From a process: every connection is up."""
 
 
 @dataclass(frozen=True)
-class Told:
+class NewOutcomes:
     """From a process: new outcomes, and how many attempts wait for an answer."""
 
     outcomes: OutcomeColumns
@@ -224,7 +224,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Failed:
     """From a process: it cannot go on, for a reason that the user can cure, or by a defect."""
 
     error: FlashsaleError | None

@@ -39,7 +39,7 @@ class Rendezvous(Protocol):
 
 
 @dataclass(frozen=True)
-class Patience:
+class MeetingLimits:
     """How long a meeting waits, in ns: for all to be ready, for a word of each, from the barrier to
     the end, and from the word to stop to the end. `lead_us` is from the last that is ready to the
     barrier: all have heard of it by then, and have compared clocks."""
@@ -65,7 +65,7 @@ class Report:
 
 
 @dataclass
-class Seat:
+class Participant:
     """A shard as far as the meeting knows it. `fate` is why its part is lost, None while it is
     not; `fired` is whether any of it may have been sent."""
 
@@ -91,87 +91,99 @@ class Seat:
 class Meeting:
     """The shards of one storm, from the first that comes to the last that ends."""
 
-    def __init__(self, of: int, plan_hash: str, patience: Patience, now_ns: int) -> None:
-        self.seats = [Seat(Shard(number, of)) for number in range(1, of + 1)]
+    def __init__(self, of: int, plan_hash: str, limits: MeetingLimits, now_ns: int) -> None:
+        self.participants = [Participant(Shard(number, of)) for number in range(1, of + 1)]
         self.complaints: list[str] = []
         self.instant_us: int | None = None
         self.stopping: str | None = None
         """Why everybody is to stop."""
-        self._plan_hash, self._patience = plan_hash, patience
-        self._gather_by_ns = now_ns + patience.gather_ns
+        self._plan_hash, self._limits = plan_hash, limits
+        self._gather_by_ns = now_ns + limits.gather_ns
         self._end_by_ns: int | None = None
 
     def __repr__(self) -> str:
-        ready = sum(seat.is_ready for seat in self.seats)
-        return f"<Meeting ready={ready}/{len(self.seats)} stopping={self.stopping!r}>"
+        ready = sum(participant.is_ready for participant in self.participants)
+        return f"<Meeting ready={ready}/{len(self.participants)} stopping={self.stopping!r}>"
 
     # What shards say. Each answers with why it is not taken, or None.
 
     def join(self, ticket: str, shard: Shard, who: str, now_ns: int) -> str | None:
         """Somebody comes as `shard`; saying so again with the same ticket changes nothing."""
-        if shard.of != len(self.seats):
-            return f"found shard {shard}, expected one of {len(self.seats)}"
-        seat = self.seats[shard.number - 1]
-        if seat.ticket == ticket:
+        if shard.of != len(self.participants):
+            return f"found shard {shard}, expected one of {len(self.participants)}"
+        participant = self.participants[shard.number - 1]
+        if participant.ticket == ticket:
             return None
-        if seat.ticket:
-            told = f"shard {shard} came twice: from {seat.who}, and from {who}"
-            if not seat.is_over:
+        if participant.ticket:
+            told = f"shard {shard} came twice: from {participant.who}, and from {who}"
+            if not participant.is_over:
                 self._complain(told)
             return told
         if self.stopping is not None:
             return f"the storm was given up: {self.stopping}"
-        seat.ticket, seat.who, seat.heard_ns = ticket, who, now_ns
+        participant.ticket, participant.who, participant.heard_ns = ticket, who, now_ns
         return None
 
     def report(self, told: Report, now_ns: int, now_us: int) -> str | None:
         """A shard is alive, and tells how far it is. `now_us` is the clock that the instant is
         by."""
-        seat = self.seat(told.ticket)
-        if seat is None or seat.is_over:
+        participant = self.participant(told.ticket)
+        if participant is None or participant.is_over:
             return "this shard is not known here, or counts as lost"
-        seat.heard_ns, seat.last = now_ns, told
+        participant.heard_ns, participant.last = now_ns, told
         if told.plan_hash != self._plan_hash:
             why = f"has another plan: found {told.plan_hash}, expected {self._plan_hash}"
-            self._lose(seat, why)
-            return f"{seat} {why}; give all the same scenario, seed and tokens"
-        seat.is_ready = seat.is_ready or told.is_ready
+            self._lose(participant, why)
+            return f"{participant} {why}; give all the same scenario, seed and tokens"
+        participant.is_ready = participant.is_ready or told.is_ready
         if told.interrupted:
-            self.stop(f"{seat} was interrupted")
+            self.stop(f"{participant} was interrupted")
         if self.instant_us is None and self.stopping is None and self._all_ready:
-            self.instant_us = now_us + self._patience.lead_us
-            self._end_by_ns = now_ns + self._patience.run_ns
-            for each in self.seats:
+            self.instant_us = now_us + self._limits.lead_us
+            self._end_by_ns = now_ns + self._limits.run_ns
+            for each in self.participants:
                 each.fired = True
         return None
 
     def leave(self, ticket: str, why: str | None, fired: bool) -> None:
         """A shard is done and has brought its record; or it gives up, and `why`."""
-        seat = self.seat(ticket)
-        if seat is None or seat.is_over:
+        participant = self.participant(ticket)
+        if participant is None or participant.is_over:
             return
         if why is None:
-            seat.is_done = True
+            participant.is_done = True
             return
-        seat.fired = fired
-        self._lose(seat, f"gave up: {why}", quietly=self.stopping is not None)
+        participant.fired = fired
+        self._lose(participant, f"gave up: {why}", quietly=self.stopping is not None)
 
-    def seat(self, ticket: str) -> Seat | None:
+    def participant(self, ticket: str) -> Participant | None:
         """The one that was taken with this ticket."""
-        return next((seat for seat in self.seats if ticket and seat.ticket == ticket), None)
+        return next(
+            (
+                participant
+                for participant in self.participants
+                if ticket and participant.ticket == ticket
+            ),
+            None,
+        )
 
     # What time says.
 
     def look(self, now_ns: int) -> bool:
         """Lose whoever is overdue; whether all is over."""
-        left = [(seat, self._overdue(seat, now_ns)) for seat in self.seats if not seat.is_over]
-        for seat, why in left:
+        left = [
+            (participant, self._overdue(participant, now_ns))
+            for participant in self.participants
+            if not participant.is_over
+        ]
+        for participant, why in left:
             if why is not None:
-                self._lose(seat, why)
+                self._lose(participant, why)
         if self.stopping is not None and self._end_by_ns is None:
-            self._end_by_ns = now_ns + self._patience.stop_ns
+            self._end_by_ns = now_ns + self._limits.stop_ns
         return all(
-            seat.is_over or (self.stopping is not None and not seat.ticket) for seat in self.seats
+            participant.is_over or (self.stopping is not None and not participant.ticket)
+            for participant in self.participants
         )
 
     def stop(self, why: str) -> None:
@@ -182,7 +194,9 @@ class Meeting:
 
     def progress(self) -> tuple[int, int, Counter[Ending]]:
         """How many attempts are settled and in flight, and how they ended, by the last reports."""
-        told = [seat.last for seat in self.seats if seat.last is not None]
+        told = [
+            participant.last for participant in self.participants if participant.last is not None
+        ]
         outcomes: Counter[Ending] = Counter()
         for each in told:
             outcomes.update(each.outcomes)
@@ -190,27 +204,27 @@ class Meeting:
 
     @property
     def _all_ready(self) -> bool:
-        return all(seat.is_ready for seat in self.seats)
+        return all(participant.is_ready for participant in self.participants)
 
-    def _overdue(self, seat: Seat, now_ns: int) -> str | None:
-        patience = self._patience
+    def _overdue(self, participant: Participant, now_ns: int) -> str | None:
+        limits = self._limits
         if self.instant_us is None and self.stopping is None and now_ns >= self._gather_by_ns:
-            within = f"within {patience.gather_ns / 1e9:g} s"
-            if not seat.ticket:
+            within = f"within {limits.gather_ns / 1e9:g} s"
+            if not participant.ticket:
                 return f"never came, {within}"
-            return None if seat.is_ready else f"was not ready {within}"
-        if not seat.ticket:
+            return None if participant.is_ready else f"was not ready {within}"
+        if not participant.ticket:
             return None
-        if now_ns - seat.heard_ns >= patience.silence_ns:
-            return f"was not heard of for {patience.silence_ns / 1e9:g} s"
+        if now_ns - participant.heard_ns >= limits.silence_ns:
+            return f"was not heard of for {limits.silence_ns / 1e9:g} s"
         if self._end_by_ns is not None and now_ns >= self._end_by_ns:
             return "did not end in time"
         return None
 
-    def _lose(self, seat: Seat, why: str, quietly: bool = False) -> None:
-        seat.fate = why
+    def _lose(self, participant: Participant, why: str, quietly: bool = False) -> None:
+        participant.fate = why
         if not quietly:
-            self._complain(f"{seat} {why}")
+            self._complain(f"{participant} {why}")
 
     def _complain(self, told: str) -> None:
         self.complaints.append(told)

@@ -1,13 +1,8 @@
-"""How well this machine's wall clock is kept, by the kernel's own account (adjtimex(2)).
-
-A shard: one machine's part of a plan that several machines fire at the same instant. Pure.
-
-A shard's run as it lies in its folder: what it was to fire, when, and what came of it.
+"""A shard: one machine's part of a plan that several machines fire at the same instant; and runs
+read back from their folders: a shard's, to be merged, and any other's plan, to be fired again.
 """
 
-import ctypes
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,43 +12,13 @@ from typing import Any, TypeVar
 
 from flashsale.errors import UsageError
 from flashsale.run.attempts import ClockReading, PlanColumns
-from flashsale.run.attempts_file import lines_of, read_record
+from flashsale.run.attempts_file import lines_of, read_plan, read_record
 from flashsale.run.folder import RunFolder, read_file
-from flashsale.run.recording import scenario_of
 from flashsale.run.summary import Summary
-from flashsale.scenario.scenario import Scenario
-from flashsale.storm.figures.effort import Effort
+from flashsale.scenario.scenario import Scenario, scenario_of
+from flashsale.storm.attack.instants import clock_error_us
+from flashsale.storm.figures.generator import Effort
 from flashsale.storm.plan.plan import Plan, whole
-
-_TIME_ERROR = 5
-_UNSYNCHRONISED = 0x40
-
-
-class _Timex(ctypes.Structure):
-    """The head of struct timex, and room for the rest."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),  # 0: only ask
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("max_error_us", ctypes.c_long),
-        ("estimated_error_us", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_byte * 256),
-    )
-
-
-def clock_error_us() -> int | None:
-    """By how much the wall clock may be wrong, at most. None where nobody keeps it in time, or
-    the system does not tell."""
-    if not sys.platform.startswith("linux"):
-        return None
-    timex = _Timex()
-    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
-    if state in (-1, _TIME_ERROR) or timex.status & _UNSYNCHRONISED:
-        return None
-    return int(timex.max_error_us)
-
 
 SHARDS_MAX = 1_000
 _SHARD = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
@@ -325,3 +290,35 @@ def _ensure_each_once(runs: Sequence[ShardRun], of: int) -> None:
 
 def _unless_missing(path: Path, read: Callable[[bytes], _T]) -> _T | None:
     return read(read_file(path)) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A plan that was fired, to be fired again as it is."""
+
+    path: Path
+    scenario: Scenario
+    plan: PlanColumns
+
+
+def read_recording(run: Path) -> Recording:
+    """The recording in the folder of a run, whatever became of the run after its barrier.
+
+    Raises UsageError with one line.
+    """
+    folder = RunFolder(run)
+    try:
+        plan, scenario = read_plan(folder.attempts), scenario_of(read_file(folder.scenario))
+        header = next(lines_of(folder.attempts, 1))
+        if header.get("shard") is not None:
+            raise UsageError(f"{run} is a shard; merge all of them and replay what they make")
+        if plan.digest != header.get("plan_hash"):
+            raise UsageError(f"{run}: damaged, or of another version: it holds another plan")
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        raise UsageError(f"{run}: no {missing}; name the folder of a storm's run") from error
+    except OSError as error:
+        raise UsageError(f"{run}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise _damaged(run, error) from error
+    return Recording(run, scenario, plan)

@@ -35,18 +35,20 @@ from flashsale.run.summary import (
 from flashsale.scenario.answer import TARGETS_DOING
 from flashsale.scenario.load import Step
 from flashsale.scenario.scenario import Scenario
-from flashsale.storm.figures.effort import Effort, ProcessEffort, SelfReport
-from flashsale.storm.figures.figures import EndpointFigures, Figures
-from flashsale.storm.figures.health import (
+from flashsale.storm.figures.figures import EndpointFigures, Figures, Loads
+from flashsale.storm.figures.generator import (
     Conduct,
+    Effort,
+    ProcessEffort,
     Room,
+    SelfReport,
     doubts,
     faults,
     health_of,
     listen_queue_hint,
 )
-from flashsale.storm.figures.judging import Judgement, Loads, answer_checks, judge
-from flashsale.storm.figures.sale import Claims, sale_figures
+from flashsale.storm.figures.judging import ThresholdResult, answer_checks, judge
+from flashsale.storm.figures.sale import BuyAttempts, sale_figures
 from flashsale.storm.plan.plan import Plan
 
 SAID_LISTED = 20
@@ -92,11 +94,11 @@ class Circumstances:
     interrupted_by: ExitCode | None
     shard: ShardFigures | None = None
     merged: MergedFigures | None = None
-    claims: Sequence[Claims] = ()
+    claims: Sequence[BuyAttempts] = ()
     machine: Machine | None = None
     room: Room | None = None
     late: int = 0
-    aborts: Sequence[Judgement] = ()
+    aborts: Sequence[ThresholdResult] = ()
     verify_awaited: bool = False
 
 
@@ -151,7 +153,7 @@ def with_loads(scenario: Scenario, figures: Figures, summary: Summary, loads: Lo
 _REFUSALS = [outcome for outcome in Outcome if outcome.is_expected and outcome is not Outcome.SOLD]
 
 
-def _orders(found: EndpointFigures, claimed: Sequence[Claims]) -> OrderFigures:
+def _orders(found: EndpointFigures, claimed: Sequence[BuyAttempts]) -> OrderFigures:
     return OrderFigures(
         accepted=found.outcomes.get(Outcome.SOLD, 0) - sum(claims.told_again for claims in claimed),
         rejected=sum(found.outcomes.get(outcome, 0) for outcome in _REFUSALS),
@@ -354,7 +356,7 @@ def _thresholds(scenario: Scenario, figures: Figures) -> list[ThresholdFigures]:
     return [ThresholdFigures(**_threshold(judgement)) for judgement in judged]
 
 
-def _threshold(judgement: Judgement) -> dict[str, Any]:
+def _threshold(judgement: ThresholdResult) -> dict[str, Any]:
     return {
         "metric": judgement.threshold.name,
         "condition": judgement.threshold.condition,

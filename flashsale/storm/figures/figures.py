@@ -17,7 +17,6 @@ from flashsale.run.histogram import Histogram, hlog_head, hlog_line, merged
 from flashsale.scenario.answer import Answer
 from flashsale.scenario.load import Stage, Step
 from flashsale.scenario.thresholds import CLOCKS, Metric
-from flashsale.storm.figures.judging import Loads
 
 SLOT_US = 50_000
 SLOTS_MAX = 400
@@ -89,6 +88,31 @@ class EndpointFigures:
 def _evidence(answer: Answer) -> tuple[str, int, str]:
     """What went wrong, the status (0: none was read), and what the server said."""
     return answer.error or "", answer.status or 0, answer.said or ""
+
+
+@dataclass(frozen=True)
+class Loads:
+    """Loads of shops, as the database itself counted them, beside what was asked for.
+
+    A count that would not be exact is None, and `why` says so: it fails what is demanded of it.
+    """
+
+    count: int | None
+    shops: int  # distinct shops that were asked for and exist
+    unknown: int  # reads of ids that do not exist
+    why: str = ""
+
+    @property
+    def per_shop(self) -> Fraction | None:
+        """Loads for each shop that was asked for; None where none was, or none was counted."""
+        return None if self.count is None or not self.shops else Fraction(self.count, self.shops)
+
+    @property
+    def per_unknown(self) -> Fraction | None:
+        """Loads for each read of an unknown id; None where there was none, too."""
+        if self.count is None or not self.unknown:
+            return None
+        return Fraction(self.count, self.unknown)
 
 
 class Figures:

@@ -25,7 +25,7 @@ from flashsale.run.histogram import Histogram, merged
 from flashsale.run.parts import FairnessFigures, SaleFigures
 
 NO_VOUCHER = 0
-"""In `Asked.vouchers`: the attempt was no claim."""
+"""In `AskedVouchers.vouchers`: the attempt was no claim."""
 
 DECILES = 10
 VOUCHERS_MAX = 200
@@ -45,7 +45,7 @@ _UNFINISHED = frozenset(
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedVouchers:
     """Who asked for which voucher, attempt by attempt; `units` is what each voucher had before
     the storm, as far as that is known. Each claim asked for `quantity` units, and a user may hold
     `limit` orders of a voucher."""
@@ -67,7 +67,7 @@ def _times(said: object) -> int:
     return said if type(said) is int and said > 0 else 1
 
 
-class Claim(NamedTuple):
+class BuyAttempt(NamedTuple):
     """One claim that was sent: instants in µs after the barrier, and how it ended.
 
     `holds` is True where an order came of it: told at once, or found out afterwards. `order` is
@@ -88,12 +88,12 @@ class Claim(NamedTuple):
 
 
 @dataclass
-class Claims:
+class BuyAttempts:
     """All claims on one voucher, as sent. `units` is None where nobody knows them."""
 
     voucher: int
     units: int | None
-    claims: list[Claim] = field(default_factory=list)
+    claims: list[BuyAttempt] = field(default_factory=list)
     quantity: int = 1
     limit: int = 1
 
@@ -133,13 +133,13 @@ class Claims:
         return told - len(self.accepted_us)
 
 
-def claims_by_voucher(attempts: Attempts, asked: Asked) -> list[Claims]:
+def claims_by_voucher(attempts: Attempts, asked: AskedVouchers) -> list[BuyAttempts]:
     """What was sent and asked for a voucher, by ascending voucher. Pure.
 
     A claim in doubt, of which the status route said that nothing came of it, is as good as shed.
     """
-    found: dict[int, Claims] = {
-        voucher: Claims(
+    found: dict[int, BuyAttempts] = {
+        voucher: BuyAttempts(
             voucher, asked.units.get(voucher), quantity=asked.quantity, limit=asked.limit
         )
         for voucher in sorted({*asked.vouchers, *asked.units} - {NO_VOUCHER})
@@ -154,7 +154,7 @@ def claims_by_voucher(attempts: Attempts, asked: Asked) -> list[Claims]:
     return list(found.values())
 
 
-def _claim(attempts: Attempts, i: int, user: int) -> Claim:
+def _claim(attempts: Attempts, i: int, user: int) -> BuyAttempt:
     answer = attempts.answers[i]
     assert answer is not None
     ending, origin = answer.outcome, attempts.origin_ns
@@ -165,10 +165,10 @@ def _claim(attempts: Attempts, i: int, user: int) -> Claim:
     resolved = attempts.resolved.get(i) if ending.is_indeterminate else None
     if resolved is None:
         holds = ending is Outcome.SOLD
-        return Claim(user, sent_us, done_us, ending, holds, answer.order if holds else None)
+        return BuyAttempt(user, sent_us, done_us, ending, holds, answer.order if holds else None)
     if resolved != Outcome.SOLD:
-        return Claim(user, sent_us, done_us, Outcome.SHED, False)
-    return Claim(user, sent_us, done_us, ending, True, attempts.found.get(i))
+        return BuyAttempt(user, sent_us, done_us, Outcome.SHED, False)
+    return BuyAttempt(user, sent_us, done_us, ending, True, attempts.found.get(i))
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Sellout:
     late_by_us: int | None
 
 
-def sellout_of(found: Claims) -> Sellout:
+def sellout_of(found: BuyAttempts) -> Sellout:
     """How the claims on one voucher used up its stock. Pure."""
     claims, units = found.claims, found.units
     sold = found.sold
@@ -239,7 +239,7 @@ def _gone(first_told_us: int | None, orders_us: Sequence[int], units: int | None
     return min(proofs, default=None)
 
 
-def _waits(told: Sequence[Claim], gone_us: int | None) -> list[int]:
+def _waits(told: Sequence[BuyAttempt], gone_us: int | None) -> list[int]:
     if gone_us is None:
         return []
     return [claim.done_us - max(gone_us, claim.sent_us) for claim in told]
@@ -279,7 +279,7 @@ class Fairness:
         self.ordered += other.ordered
 
 
-def fairness_of(claims: Sequence[Claim]) -> Fairness:
+def fairness_of(claims: Sequence[BuyAttempt]) -> Fairness:
     """How the buyers of one voucher fared, their claims in the order in which they were sent."""
     won = _buyers(claims)
     found, winners_before = Fairness(), 0
@@ -296,7 +296,7 @@ def fairness_of(claims: Sequence[Claim]) -> Fairness:
     return found
 
 
-def _buyers(claims: Sequence[Claim]) -> list[bool]:
+def _buyers(claims: Sequence[BuyAttempt]) -> list[bool]:
     """Whether each buyer won, in order of arrival.
 
     1. an order came of a claim: won.
@@ -313,7 +313,7 @@ def _buyers(claims: Sequence[Claim]) -> list[bool]:
     return [user in winners for user in arrived if user not in left_out]
 
 
-def sale_figures(claimed: Sequence[Claims]) -> SaleFigures | None:
+def sale_figures(claimed: Sequence[BuyAttempts]) -> SaleFigures | None:
     """The figures of the sale on which these claims were made; None where there are none."""
     pairs = [(sellout_of(claims), fairness_of(claims.claims)) for claims in claimed]
     if not pairs:

@@ -66,9 +66,9 @@ class Plan(PlanColumns):
         parted by connection, an open one by first attempt in turn, so that chains stay whole.
         Raises ValueError where a part would have no connection.
         """
-        seats = self.connection_count // self.clicks
-        if not 1 <= number <= of <= seats:
-            raise ValueError(f"part {number} of {of}, and the plan has {seats} connections")
+        virtual_users = self.connection_count // self.clicks
+        if not 1 <= number <= of <= virtual_users:
+            raise ValueError(f"part {number} of {of}, and the plan has {virtual_users} connections")
         keys = self._roots() if self.open else [c // self.clicks for c in self.connections]
         chosen = array("q", (i for i, key in enumerate(keys) if key % of == number - 1))
         place = dict(zip(chosen, range(len(chosen)), strict=True)) | {FIRST: FIRST}
@@ -78,7 +78,7 @@ class Plan(PlanColumns):
         if not self.open:
             moved = (self._moved(c, of) for c in columns["connections"])
             columns["connections"] = array("q", moved)
-        count = self.clicks * len(range(number - 1, seats, of))
+        count = self.clicks * len(range(number - 1, virtual_users, of))
         return replace(self, **columns, numbers=chosen, connection_count=count)  # type: ignore[arg-type]
 
     def _roots(self) -> Sequence[int]:
@@ -92,8 +92,8 @@ class Plan(PlanColumns):
 
     def _moved(self, connection: int, of: int) -> int:
         """What a connection is called in its part of the plan; a user's stay together."""
-        seat, click = divmod(connection, self.clicks)
-        return seat // of * self.clicks + click
+        user, click = divmod(connection, self.clicks)
+        return user // of * self.clicks + click
 
     def _columns(self) -> "dict[str, array[int]]":
         """The columns that say something of each attempt."""
@@ -140,8 +140,8 @@ _OTHERS = ("after", "given")
 def _in_whole(name: str, part: Plan, index: int, of: int) -> Iterable[int]:
     """A column of a part, as the whole has it."""
     if name == "connections":
-        seats = (divmod(connection, part.clicks) for connection in part.connections)
-        return ((seat * of + index) * part.clicks + click for seat, click in seats)
+        virtual_users = (divmod(connection, part.clicks) for connection in part.connections)
+        return ((user * of + index) * part.clicks + click for user, click in virtual_users)
     column: array[int] = getattr(part, name)
     if name in _OTHERS:
         return (FIRST if i == FIRST else part.numbers[i] for i in column)

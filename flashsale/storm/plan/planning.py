@@ -3,9 +3,10 @@
 First what is drawn: at which instants people come, and what they ask for. Then users who do more
 than one thing: each takes its steps, with pauses between them. Then the plan of either kind.
 
-A seat is what a user has. In a closed plan that is a connection, or one for each click of somebody
-who clicks several times at once, and it serves its users one after another. In an open plan all
-have their own, from the instant at which they come, and take whatever connection is free.
+A virtual user is what load testers call so: in a closed plan it has a connection, or one for each
+click of somebody who clicks several times at once, and serves its users one after another. In an
+open plan each user is one of its own, from the instant of coming, and takes whatever connection is
+free.
 """
 
 from array import array
@@ -174,15 +175,17 @@ def _column(values: Iterable[int]) -> "array[int]":
 
 def _closed_plan(scenario: Scenario, users: "array[int]", things: Things, random: Random) -> Plan:
     """The plan for `users` (empty: nobody in particular), `random` drawing whatever is drawn."""
-    load, draft = scenario.load, Draft()
-    starts = spread(load, load.seats, random)
-    seats = [_Seat(start, load.clicks * number) for number, start in enumerate(starts)]
+    load, drawing = scenario.load, _Drawing(scenario.load, Draft(), things, random)
+    starts = spread(load, load.virtual_users, random)
+    virtual_users = [
+        _VirtualUser(start, load.clicks * number) for number, start in enumerate(starts)
+    ]
     for number in range(load.users):
         user = users[number] if users else 0
-        visit = _Visit(load, draft, things, random, seats[number % len(seats)], user, number)
+        visit = _Visit(drawing, virtual_users[number % len(virtual_users)], user, number)
         for step in scenario.steps:
             visit.take(step)
-    return draft.plan(load.connections, load.clicks, _retry_on(load))
+    return drawing.draft.plan(load.connections, load.clicks, _retry_on(load))
 
 
 def _open_plan(
@@ -193,22 +196,31 @@ def _open_plan(
     random: Random,
 ) -> Plan:
     """The plan for one user at each of the `instants`, in µs."""
-    load, draft = scenario.load, Draft()
+    load, drawing = scenario.load, _Drawing(scenario.load, Draft(), things, random)
     for number, start in enumerate(instants):
         user = users[number] if users else 0
-        visit = _Visit(load, draft, things, random, _Seat(start, ANY), user, number)
+        visit = _Visit(drawing, _VirtualUser(start, ANY), user, number)
         for step in scenario.steps:
             visit.take(step)
-    return draft.plan(load.connections, retry_on=_retry_on(load))
+    return drawing.draft.plan(load.connections, retry_on=_retry_on(load))
 
 
 def _retry_on(load: Load) -> tuple[str, ...]:
     return tuple(sorted(load.retry.on)) if load.retry else ()
 
 
-class _Seat:
-    """Where users sit down; `before` is what the next attempt follows, `connection` the first of
-    its own, or ANY."""
+class _Drawing(NamedTuple):
+    """Of what the visits of a plan are drawn, and into which draft."""
+
+    load: Load
+    draft: Draft
+    things: Things
+    random: Random
+
+
+class _VirtualUser:
+    """Acts as one user after another; `before` is what the next attempt follows, `connection` the
+    first of its own, or ANY."""
 
     def __init__(self, start_us: int, connection: int) -> None:
         self.start_us, self.connection, self.before = start_us, connection, FIRST
@@ -218,17 +230,10 @@ class _Visit:
     """One user's steps, put down in a draft."""
 
     def __init__(
-        self,
-        load: Load,
-        draft: Draft,
-        things: Things,
-        random: Random,
-        seat: _Seat,
-        user: int,
-        number: int,
+        self, drawing: _Drawing, virtual_user: _VirtualUser, user: int, number: int
     ) -> None:
-        self._load, self._draft, self._things, self._random = load, draft, things, random
-        self._seat, self._user, self._number = seat, user, number
+        self._load, self._draft, self._things, self._random = drawing
+        self._virtual_user, self._user, self._number = virtual_user, user, number
         self._claim = ALWAYS
 
     def take(self, step: Step) -> None:
@@ -247,13 +252,13 @@ class _Visit:
 
     def _click(self, voucher: int) -> int:
         """As many claims at the same instant as there are connections; the first of them leads."""
-        before, pause_us = self._seat.before, self._pause_us()
+        before, pause_us = self._virtual_user.before, self._pause_us()
         claim = self._add(Step.BUY, voucher, pause_us)
-        self._seat.before = before
+        self._virtual_user.before = before
         for click in range(1, self._load.clicks):
-            self._seat.before = before
+            self._virtual_user.before = before
             self._add(Step.BUY, voucher, pause_us, click=click)
-        self._seat.before = claim
+        self._virtual_user.before = claim
         return claim
 
     def _retry(self, turn: int, claim: int, voucher: int, page: int) -> int:
@@ -268,12 +273,12 @@ class _Visit:
     def _add(
         self, step: Step, thing: int, pause_us: int, given: int = ALWAYS, click: int = 0
     ) -> int:
-        seat = self._seat
-        at_us = seat.start_us if seat.before == FIRST else pause_us
-        connection = ANY if seat.connection == ANY else seat.connection + click
-        attempt = Attempt(step, self._user, thing, connection, at_us, seat.before, given)
-        seat.before = self._draft.add(attempt)
-        return seat.before
+        virtual_user = self._virtual_user
+        at_us = virtual_user.start_us if virtual_user.before == FIRST else pause_us
+        connection = ANY if virtual_user.connection == ANY else virtual_user.connection + click
+        attempt = Attempt(step, self._user, thing, connection, at_us, virtual_user.before, given)
+        virtual_user.before = self._draft.add(attempt)
+        return virtual_user.before
 
     def _pause_us(self) -> int:
         return _drawn_us(self._load.think_ms, self._load.think, self._random)

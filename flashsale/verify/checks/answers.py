@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from flashsale.verify.attempts import DUPLICATE, GARBLED, NEVER, NO_ORDER, OUTCOMES, SOLD, SOLD_OUT
 from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
-from flashsale.verify.snapshot import Sale, Snapshot
+from flashsale.verify.snapshot import SaleSnapshot, Snapshot
 
 
 def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
@@ -39,7 +39,7 @@ def _unrecorded(snapshot: Snapshot) -> list[Offence]:
     return [Offence(f"{count:,} claims may have been told of an order")] if count else []
 
 
-def _told_oftener(sale: Sale) -> Iterator[Offence]:
+def _told_oftener(sale: SaleSnapshot) -> Iterator[Offence]:
     """Orders without an id of users who may hold several: nobody knows whether one was told of
     again, or lost."""
     if sale.limit == 1:
@@ -49,7 +49,7 @@ def _told_oftener(sale: Sale) -> Iterator[Offence]:
         yield sale.offence(f"told of {times:,} more orders than there are rows of theirs", user)
 
 
-def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
+def _changed(snapshot: Snapshot, sale: SaleSnapshot) -> Iterator[Offence]:
     if sale.is_told_plainly:
         return
     for k, order in sale.claims.promised():
@@ -63,7 +63,7 @@ def _changed(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
             yield sale.offence(f"the row is of {whose}", user, order)
 
 
-def lost_promises(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
+def lost_promises(snapshot: Snapshot, sale: SaleSnapshot) -> Iterator[Offence]:
     """Orders that users were told of and that are no row, whoever's."""
     if sale.is_told_plainly:
         return
@@ -75,12 +75,12 @@ def lost_promises(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
             yield sale.offence(_fate(snapshot, sale, user, order), user, order)
 
 
-def _is_elsewhere(snapshot: Snapshot, sale: Sale, order: int) -> bool:
+def _is_elsewhere(snapshot: Snapshot, sale: SaleSnapshot, order: int) -> bool:
     """Another check or another run answers for the order."""
     return order in snapshot.strays or sale.was_rowless(order)
 
 
-def _fate(snapshot: Snapshot, sale: Sale, user: int, order: int) -> str:
+def _fate(snapshot: Snapshot, sale: SaleSnapshot, user: int, order: int) -> str:
     if order in snapshot.queue.dead_reasons:
         return f"a dead letter ({snapshot.queue.dead_reasons[order]})"
     row = sale.live_of.get(user)
@@ -89,13 +89,13 @@ def _fate(snapshot: Snapshot, sale: Sale, user: int, order: int) -> str:
     return "no row" if snapshot.drained else "no row yet"
 
 
-def _garbled(sale: Sale) -> Iterator[Offence]:
+def _garbled(sale: SaleSnapshot) -> Iterator[Offence]:
     for k, text in sale.claims.garbled.items():
         if sale.claims.outcome[k] == SOLD:
             yield sale.offence(f"sold, under {text[:40]!r} as the order id", sale.claims.user[k])
 
 
-def _vanished(snapshot: Snapshot, sale: Sale) -> Iterator[Offence]:
+def _vanished(snapshot: Snapshot, sale: SaleSnapshot) -> Iterator[Offence]:
     """Orders from before the run whose rows are gone. A shop of its own may delete what ended."""
     before = sale.before
     if before is None or snapshot.rests_on:
@@ -126,7 +126,7 @@ def no_phantom(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
-def _phantoms(sale: Sale) -> Iterator[Offence]:
+def _phantoms(sale: SaleSnapshot) -> Iterator[Offence]:
     if sale.is_explained_plainly:
         return
     unexplained = dict(Counter(sale.open_claims) + Counter(sale.unnamed))
@@ -143,7 +143,7 @@ def _phantoms(sale: Sale) -> Iterator[Offence]:
         )
 
 
-def _new_orders(sale: Sale) -> Iterator[tuple[int, int, str]]:
+def _new_orders(sale: SaleSnapshot) -> Iterator[tuple[int, int, str]]:
     for row, order in enumerate(sale.rows.order):
         if sale.before is None or not sale.before.knows(order):
             yield order, sale.rows.user[row], "row"
@@ -152,7 +152,7 @@ def _new_orders(sale: Sale) -> Iterator[tuple[int, int, str]]:
             yield order, user, "receipt"
 
 
-def _answers_to(sale: Sale, user: int) -> str:
+def _answers_to(sale: SaleSnapshot, user: int) -> str:
     told = sale.answers_of.get(user)
     if told is None:
         return "; the user is not in the plan"
@@ -190,7 +190,7 @@ def _told(snapshot: Snapshot, outcome: int) -> int:
     return sum(sale.claims.count(outcome) for sale in snapshot.sales)
 
 
-def _not_theirs(sale: Sale) -> Iterator[Offence]:
+def _not_theirs(sale: SaleSnapshot) -> Iterator[Offence]:
     claims = sale.claims
     for k in claims.told(DUPLICATE):
         user, order = claims.user[k], claims.order[k]
@@ -202,7 +202,7 @@ def _not_theirs(sale: Sale) -> Iterator[Offence]:
             yield sale.offence(f"the order is of user {owner}", user, order)
 
 
-def _no_such_order(sale: Sale) -> Iterator[Offence]:
+def _no_such_order(sale: SaleSnapshot) -> Iterator[Offence]:
     claims = sale.claims
     for k in claims.told(DUPLICATE):
         user, order = claims.user[k], claims.order[k]
@@ -221,7 +221,7 @@ def _lost_before(snapshot: Snapshot) -> Iterator[Offence]:
                 yield sale.offence("still no row", claims.user[k], order)
 
 
-def _too_early(sale: Sale) -> Iterator[Offence]:
+def _too_early(sale: SaleSnapshot) -> Iterator[Offence]:
     """Answers that arrived before the one claim was sent that could have sold the order."""
     claims = sale.claims
     for k in claims.told(DUPLICATE):
@@ -272,14 +272,14 @@ def sold_out_truthful(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
-def _sold_after(sale: Sale) -> Iterator[Offence]:
+def _sold_after(sale: SaleSnapshot) -> Iterator[Offence]:
     """Sales that were late by the clock that they were read from."""
     first = _first_sold_out(sale)
     for k, order in _sales(sale) if first else ():
         yield from _late(sale, k, order, first.get(sale.claims.clock[k]))
 
 
-def _sold_after_elsewhere(sale: Sale) -> Iterator[Offence]:
+def _sold_after_elsewhere(sale: SaleSnapshot) -> Iterator[Offence]:
     """Sales that were late by another machine's clock, and not by their own."""
     first = _first_sold_out(sale)
     if not first or len(set(sale.claims.clock)) == 1:
@@ -290,7 +290,7 @@ def _sold_after_elsewhere(sale: Sale) -> Iterator[Offence]:
             yield from _late(sale, k, order, earliest)
 
 
-def _unanswered(sale: Sale) -> dict[tuple[int, int], int]:
+def _unanswered(sale: SaleSnapshot) -> dict[tuple[int, int], int]:
     """By user and order: the first claim without an answer of which the status route told so."""
     claims, found = sale.claims, dict[tuple[int, int], int]()
     for k in claims.open() if claims.is_any_resolved else ():
@@ -299,7 +299,7 @@ def _unanswered(sale: Sale) -> dict[tuple[int, int], int]:
     return found
 
 
-def _lost_answers(sale: Sale) -> dict[int, int]:
+def _lost_answers(sale: SaleSnapshot) -> dict[int, int]:
     """By user: the first claim that was sent and had no answer."""
     claims, found = sale.claims, dict[int, int]()
     for k in claims.open():
@@ -308,7 +308,7 @@ def _lost_answers(sale: Sale) -> dict[int, int]:
     return found
 
 
-def _first_sold_out(sale: Sale) -> dict[int, tuple[int, int]]:
+def _first_sold_out(sale: SaleSnapshot) -> dict[int, tuple[int, int]]:
     """By clock: when the first “sold out” arrived, and whose it was."""
     claims, first = sale.claims, dict[int, tuple[int, int]]()
     for k in claims.told(SOLD_OUT):
@@ -318,7 +318,9 @@ def _first_sold_out(sale: Sale) -> dict[int, tuple[int, int]]:
     return first
 
 
-def _late(sale: Sale, k: int, order: int, sold_out: tuple[int, int] | None) -> Iterator[Offence]:
+def _late(
+    sale: SaleSnapshot, k: int, order: int, sold_out: tuple[int, int] | None
+) -> Iterator[Offence]:
     """The sale of claim `k`, where it was sent after that “sold out” had arrived."""
     sent_us = sale.claims.sent_us[k]
     if sold_out is None or sent_us == NEVER:
@@ -330,7 +332,7 @@ def _late(sale: Sale, k: int, order: int, sold_out: tuple[int, int] | None) -> I
         yield sale.offence(detail, sale.claims.user[k], order or None)
 
 
-def _sales(sale: Sale) -> Iterator[tuple[int, int]]:
+def _sales(sale: SaleSnapshot) -> Iterator[tuple[int, int]]:
     """Claims that sold, by their answer or because no other claim can have made the order. Of a
     user's claims that were told of one order, the first: the others repeat its Idempotency-Key, or
     the shop tells a user of what they have. It may be an earlier one that had no answer."""

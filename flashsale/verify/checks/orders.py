@@ -8,13 +8,12 @@ from itertools import pairwise
 from operator import sub
 
 from flashsale.model import Outcome, Verdict
-from flashsale.verify import TAKE_OVER_S
 from flashsale.verify.attempts import OUTCOMES, SOLD
 from flashsale.verify.checks.answers import lost_promises
 from flashsale.verify.finding import EXAMPLES_MAX, Finding, Met, Offence, doubt, remark, violation
 from flashsale.verify.observation import Position
-from flashsale.verify.queue import Entry, Sighting, goes_back
-from flashsale.verify.snapshot import Sale, Snapshot
+from flashsale.verify.queue import QueueEntry, Sighting, goes_back
+from flashsale.verify.snapshot import SaleSnapshot, Snapshot
 from flashsale.verify.stores import NO_TIME
 
 
@@ -33,7 +32,7 @@ def second_claims(snapshot: Snapshot) -> Met:
     return {"claims of users who had asked": sum(len(s.claims) - s.buyers for s in snapshot.sales)}
 
 
-def _second_rows(sale: Sale) -> Iterator[Offence]:
+def _second_rows(sale: SaleSnapshot) -> Iterator[Offence]:
     rows = sale.rows
     if len(sale.live_of) == rows.live_count:
         return
@@ -43,7 +42,7 @@ def _second_rows(sale: Sale) -> Iterator[Offence]:
             yield sale.row_offence(row, f"one of {held[rows.user[row]]} live orders of this user")
 
 
-def _second_words(sale: Sale) -> Iterator[Offence]:
+def _second_words(sale: SaleSnapshot) -> Iterator[Offence]:
     """Orders promised beside another promise, or beside a row that is an order in its own right."""
     if sale.limit > 1:
         yield from _beyond_limit(sale)
@@ -63,7 +62,7 @@ def _second_words(sale: Sale) -> Iterator[Offence]:
             yield sale.offence(f"promised besides order {sale.called(other)}", user, order)
 
 
-def _beyond_limit(sale: Sale) -> Iterator[Offence]:
+def _beyond_limit(sale: SaleSnapshot) -> Iterator[Offence]:
     """The last promises of users who were promised more orders than they may hold."""
     told: dict[int, list[int]] = {}
     for order, k in sale.promised.items():
@@ -76,7 +75,7 @@ def _beyond_limit(sale: Sale) -> Iterator[Offence]:
             yield sale.offence(detail, user, order)
 
 
-def _other_order(sale: Sale, user: int) -> int | None:
+def _other_order(sale: SaleSnapshot, user: int) -> int | None:
     """The user's live row, if it was there before or came of a claim without an answer."""
     row = sale.live_of.get(user)
     if row is None:
@@ -114,7 +113,9 @@ def _shared_ids(snapshot: Snapshot) -> Iterator[Offence]:
             elsewhere.update(dict.fromkeys(owner, sale.voucher))
 
 
-def _clashes(sale: Sale, owner: dict[int, int], elsewhere: Mapping[int, int]) -> Iterator[Offence]:
+def _clashes(
+    sale: SaleSnapshot, owner: dict[int, int], elsewhere: Mapping[int, int]
+) -> Iterator[Offence]:
     """Ids that are used twice; fills `owner` in."""
     for order, user in _uses(sale):
         if owner.setdefault(order, user) != user:
@@ -125,14 +126,14 @@ def _clashes(sale: Sale, owner: dict[int, int], elsewhere: Mapping[int, int]) ->
             yield sale.offence(detail, user, order)
 
 
-def _uses(sale: Sale) -> Iterator[tuple[int, int]]:
+def _uses(sale: SaleSnapshot) -> Iterator[tuple[int, int]]:
     yield from zip(sale.rows.order, sale.rows.user, strict=True)
     yield from ((order, user) for user, order in sale.ledger.receipts.items())
     claims = sale.claims
     yield from ((claims.order[k], claims.user[k]) for k in claims.told(SOLD) if claims.order[k] > 0)
 
 
-def _twice_a_row(sale: Sale) -> Iterator[Offence]:
+def _twice_a_row(sale: SaleSnapshot) -> Iterator[Offence]:
     if len(sale.row_of) == len(sale.rows):
         return
     for row, order in enumerate(sale.rows.order):
@@ -140,7 +141,7 @@ def _twice_a_row(sale: Sale) -> Iterator[Offence]:
             yield sale.row_offence(row, "a second row under this id")
 
 
-def _reused(sale: Sale) -> Iterator[Offence]:
+def _reused(sale: SaleSnapshot) -> Iterator[Offence]:
     if sale.before is None or sale.known_before.isdisjoint(sale.told_sold):
         return
     for order, k in sale.told_sold.items():
@@ -173,6 +174,9 @@ def queue_empty(snapshot: Snapshot) -> list[Finding]:
     return findings
 
 
+TAKE_OVER_S = 35.0
+"""How long an order may lie with a worker that ended, before another takes it over."""
+
 _TAKE_OVER_MS = int(TAKE_OVER_S * 1000)
 
 
@@ -184,7 +188,7 @@ def queued(snapshot: Snapshot) -> Met:
     }
 
 
-def _late_rows(sale: Sale) -> int:
+def _late_rows(sale: SaleSnapshot) -> int:
     created = sale.new_times(sale.rows.created_ms)
     persisted = sale.new_times(sale.rows.persisted_ms)
     if NO_TIME not in sale.rows.created_ms:
@@ -196,7 +200,9 @@ def _late_rows(sale: Sale) -> int:
     )
 
 
-def _named(rule: str, total: int, entries: tuple[Entry, ...], snapshot: Snapshot) -> list[Finding]:
+def _named(
+    rule: str, total: int, entries: tuple[QueueEntry, ...], snapshot: Snapshot
+) -> list[Finding]:
     if not total:
         return []
     names = snapshot.sales[0].names if snapshot.sales else {}
@@ -204,7 +210,7 @@ def _named(rule: str, total: int, entries: tuple[Entry, ...], snapshot: Snapshot
     return [Finding(Verdict.FAIL, rule, total, named)]
 
 
-def _offence(entry: Entry, names: Mapping[int, str]) -> Offence:
+def _offence(entry: QueueEntry, names: Mapping[int, str]) -> Offence:
     ids = {"order": entry.order, "user": entry.user, "voucher": entry.voucher}
     named = [f"{what} {names.get(number, number)}" for what, number in ids.items() if number]
     text = f"{', '.join([*named, f'entry {entry.entry}'])}: {entry.note}"
@@ -299,11 +305,11 @@ def outside_the_window(snapshot: Snapshot) -> Met:
     return {"claims before the begin or past the end": told, "new orders": snapshot.persisted}
 
 
-def _queued(sale: Sale) -> Iterator[tuple[int, int]]:
+def _queued(sale: SaleSnapshot) -> Iterator[tuple[int, int]]:
     return ((user, order) for user, order in sale.rowless.items() if sale.is_new(order))
 
 
-def _outside(sale: Sale, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
+def _outside(sale: SaleSnapshot, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
     """Orders that both times of their entry place outside."""
     if sale.terms_ms is None:
         return
@@ -318,7 +324,7 @@ def _outside(sale: Sale, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
             yield sale.row_offence(row, f"sold {late:,} ms past its end")
 
 
-def _timeless(sale: Sale, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
+def _timeless(sale: SaleSnapshot, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
     for row in sale.new_rows():
         if sale.terms_ms is None:
             yield sale.row_offence(row, "no window is known")
@@ -326,12 +332,12 @@ def _timeless(sale: Sale, seen: Mapping[int, Sighting]) -> Iterator[Offence]:
             yield sale.row_offence(row, "its entry is gone, and the row's clock is not the sale's")
 
 
-def _is_inside(sale: Sale, row: int) -> bool:
+def _is_inside(sale: SaleSnapshot, row: int) -> bool:
     assert sale.terms_ms is not None
     return sale.terms_ms[0] <= sale.rows.created_ms[row] < sale.terms_ms[1]
 
 
-def _by_row(sales: list[Sale], seen: Mapping[int, Sighting]) -> Iterator[Offence]:
+def _by_row(sales: list[SaleSnapshot], seen: Mapping[int, Sighting]) -> Iterator[Offence]:
     for sale in sales:
         orders = sale.rows.order
         blind = sum(1 for row in sale.new_rows() if orders[row] not in seen)

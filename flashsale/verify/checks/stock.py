@@ -9,7 +9,7 @@ from operator import eq
 from flashsale.verify.attempts import SOLD_OUT
 from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
 from flashsale.verify.observation import SaleBefore
-from flashsale.verify.snapshot import Sale, Snapshot
+from flashsale.verify.snapshot import SaleSnapshot, Snapshot
 
 _NOTHING_BEFORE = SaleBefore()
 
@@ -31,17 +31,17 @@ def buyers_beyond(snapshot: Snapshot) -> Met:
     return {"buyers beyond the last unit": sum(_beyond(sale) for sale in snapshot.sales)}
 
 
-def _beyond(sale: Sale) -> int:
+def _beyond(sale: SaleSnapshot) -> int:
     before = sale.before
     units = before.redis_stock if before and before.redis_stock is not None else sale.initial
     return max(0, sale.buyers - (units or 0))
 
 
-def _known(sale: Sale) -> bool:
+def _known(sale: SaleSnapshot) -> bool:
     return sale.initial is not None
 
 
-def _oversold(sale: Sale) -> Iterator[Offence]:
+def _oversold(sale: SaleSnapshot) -> Iterator[Offence]:
     if sale.initial is None:
         return
     held = sale.units_held
@@ -80,11 +80,11 @@ def no_undersell(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
-def _each_turned_away(sales: list[Sale]) -> Iterator[Offence]:
+def _each_turned_away(sales: list[SaleSnapshot]) -> Iterator[Offence]:
     return (offence for sale in sales for offence in _turned_away(sale))
 
 
-def _turned_away(sale: Sale) -> Iterator[Offence]:
+def _turned_away(sale: SaleSnapshot) -> Iterator[Offence]:
     if sale.initial is None:
         return
     before = sale.before or _NOTHING_BEFORE
@@ -127,7 +127,7 @@ def units(snapshot: Snapshot) -> Met:
     return {"units sold": snapshot.persisted, "units returned": returned}
 
 
-def _mysql_books(sale: Sale) -> Iterator[Offence]:
+def _mysql_books(sale: SaleSnapshot) -> Iterator[Offence]:
     before = sale.before or _NOTHING_BEFORE
     if sale.mysql is None:
         if before.mysql:
@@ -141,7 +141,7 @@ def _mysql_books(sale: Sale) -> Iterator[Offence]:
         )
 
 
-def _mysql_unknown(sale: Sale) -> Iterator[Offence]:
+def _mysql_unknown(sale: SaleSnapshot) -> Iterator[Offence]:
     if sale.mysql is None and (sale.before is None or sale.before.mysql is None):
         yield sale.offence("not in tb_seckill_voucher")
 
@@ -172,17 +172,17 @@ def redis_conservation(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
-def _is_held(sale: Sale) -> bool:
+def _is_held(sale: SaleSnapshot) -> bool:
     return sale.ledger.stock is not None
 
 
-def _redis_unknown(sale: Sale) -> Iterator[Offence]:
+def _redis_unknown(sale: SaleSnapshot) -> Iterator[Offence]:
     had = sale.before is not None and sale.before.redis_stock is not None
     if not _is_held(sale) and not had and not sale.ledger.oddities:
         yield sale.offence("not in the ledger")
 
 
-def _redis_books(sale: Sale) -> Iterator[Offence]:
+def _redis_books(sale: SaleSnapshot) -> Iterator[Offence]:
     ledger, before = sale.ledger, sale.before or _NOTHING_BEFORE
     if ledger.stock is None:
         if before.redis_stock is not None or ledger.has_terms:
@@ -194,7 +194,7 @@ def _redis_books(sale: Sale) -> Iterator[Offence]:
     yield from _initials(sale, before)
 
 
-def _redis_sum(sale: Sale, before: SaleBefore) -> Iterator[Offence]:
+def _redis_sum(sale: SaleSnapshot, before: SaleBefore) -> Iterator[Offence]:
     ledger = sale.ledger
     initial = ledger.initial if ledger.initial is not None else sale.initial
     if initial is None or ledger.stock is None:
@@ -207,7 +207,7 @@ def _redis_sum(sale: Sale, before: SaleBefore) -> Iterator[Offence]:
         )
 
 
-def _initials(sale: Sale, before: SaleBefore) -> Iterator[Offence]:
+def _initials(sale: SaleSnapshot, before: SaleBefore) -> Iterator[Offence]:
     """Both stores tell of the same units; a restock changes both."""
     if sale.mysql is None or sale.ledger.initial is None:
         return
@@ -221,15 +221,15 @@ def _initials(sale: Sale, before: SaleBefore) -> Iterator[Offence]:
         )
 
 
-def _oddities(sale: Sale) -> Iterator[Offence]:
+def _oddities(sale: SaleSnapshot) -> Iterator[Offence]:
     return (sale.offence(text) for text in sale.ledger.oddities)
 
 
-def _unsettled(sale: Sale) -> frozenset[int]:
+def _unsettled(sale: SaleSnapshot) -> frozenset[int]:
     return sale.before.unsettled if sale.before else frozenset()
 
 
-def _receipts(sale: Sale) -> Iterator[Offence]:
+def _receipts(sale: SaleSnapshot) -> Iterator[Offence]:
     ledger, exempt = sale.ledger, _unsettled(sale)
     gave_receipts = sale.before is not None and sale.before.gives_receipts
     if not (ledger.gives_receipts or gave_receipts):
@@ -240,7 +240,7 @@ def _receipts(sale: Sale) -> Iterator[Offence]:
         yield sale.offence("a receipt, but not in the order set", user, ledger.receipts[user])
 
 
-def _orders(sale: Sale) -> Iterator[Offence]:
+def _orders(sale: SaleSnapshot) -> Iterator[Offence]:
     ledger, exempt = sale.ledger, _unsettled(sale)
     if not _is_held(sale):
         return
@@ -263,7 +263,7 @@ def _orders(sale: Sale) -> Iterator[Offence]:
             yield sale.row_offence(row, f"the receipt names order {sale.called(receipt)} instead")
 
 
-def _members_without_order(sale: Sale) -> Iterator[Offence]:
+def _members_without_order(sale: SaleSnapshot) -> Iterator[Offence]:
     for user in (sale.ledger.members - sale.live_of.keys()) - _unsettled(sale):
         receipt = sale.ledger.receipts.get(user)
         row = None if receipt is None else sale.row_of.get(receipt)

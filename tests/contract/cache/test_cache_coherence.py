@@ -12,8 +12,7 @@ from redis.asyncio import Redis
 from rig.history import IDS, Step, dense, run
 
 from flashsale.cache.calls import Owed
-from flashsale.cache.entry import pack
-from flashsale.cache.loading import Flights, Fly, Landed, Loading
+from flashsale.cache.entry import Flights, Fly, Landed, Loading, pack
 from flashsale.cache.strategies import Strategy
 
 STEPS = st.lists(

@@ -9,8 +9,7 @@ from rig.until import eventually
 from rig.versions import NoDatabase, Versions, client, kind, version_of
 
 from flashsale import keys
-from flashsale.cache.entry import Source, pack
-from flashsale.cache.loading import Loading
+from flashsale.cache.entry import Loading, Source, pack
 
 pytestmark = pytest.mark.anyio
 

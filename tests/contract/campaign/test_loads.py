@@ -12,7 +12,7 @@ import pymysql
 import pytest
 from sqlalchemy import Engine, make_url, select, text
 
-from flashsale.campaign.loads import NOT_KEPT, OVERRUN, UNSEEN, Counted, LoadCount
+from flashsale.campaign.loads import NOT_KEPT, OVERRUN, UNSEEN, DatabaseLoads, LoadCount
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.storage import mysql, tables
 
@@ -58,7 +58,7 @@ def test_each_load_counts_also_one_that_finds_nothing(server: MariaDBServer, poo
         connection.execute(select(_SHOP).where(_SHOP.c.type_id == 5))
         connection.execute(select(_SHOP.c.id).where(_SHOP.c.id > 5))
         connection.execute(select(_TYPES).where(_TYPES.c.id == 5))
-    assert count.settled() == Counted(3)
+    assert count.settled() == DatabaseLoads(3)
 
 
 def test_many_at_once_are_counted_to_the_last_beside_others(
@@ -80,7 +80,7 @@ def test_many_at_once_are_counted_to_the_last_beside_others(
 
     with ThreadPoolExecutor(_THREADS) as threads:
         list(threads.map(work, range(_THREADS)))
-    assert count.settled() == Counted(_THREADS * _LOADS_EACH)
+    assert count.settled() == DatabaseLoads(_THREADS * _LOADS_EACH)
 
 
 def test_loads_by_prepared_statements_count_too(server: MariaDBServer, pool: Engine) -> None:
@@ -93,7 +93,7 @@ def test_loads_by_prepared_statements_count_too(server: MariaDBServer, pool: Eng
         with pool.connect() as connection:
             connection.execute(text("PREPARE one FROM 'SELECT name FROM tb_shop WHERE id = ?'"))
             connection.execute(text("EXECUTE one USING 3"))
-            assert count.settled() == Counted(9)
+            assert count.settled() == DatabaseLoads(9)
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_prepared_statements_that_are_gone_leave_no_short_count(
     load(pool, 5)
     with prepared(server) as statement:
         statement.execute(4)
-    assert count.settled() == Counted(None, UNSEEN)
+    assert count.settled() == DatabaseLoads(None, UNSEEN)
 
 
 @pytest.mark.slow
@@ -113,11 +113,11 @@ def test_more_than_the_history_holds_leave_no_short_count(
 ) -> None:
     count = LoadCount(server.url)
     load(pool, 5, times=_KEPT)
-    assert count.settled() == Counted(None, OVERRUN)
+    assert count.settled() == DatabaseLoads(None, OVERRUN)
 
 
 def test_a_database_without_statistics_says_so(mariadb: MariaDBServer) -> None:
-    assert LoadCount(mariadb.url).settled() == Counted(None, NOT_KEPT)
+    assert LoadCount(mariadb.url).settled() == DatabaseLoads(None, NOT_KEPT)
 
 
 class prepared:  # noqa: N801 - reads as `with prepared(server)`

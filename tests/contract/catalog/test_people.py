@@ -11,10 +11,10 @@ from rig.shops import Open, ShopStores
 from rig.shops import ids as ids_on
 
 from flashsale import keys
-from flashsale.cache.indexes import Member
 from flashsale.catalog.blog import NotWritten
+from flashsale.catalog.indexes import IndexMember
 from flashsale.catalog.json import NewBlog
-from flashsale.catalog.people import Followed
+from flashsale.catalog.people import FollowOutcome
 from flashsale.catalog.storefront import Storefront
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ def blog(title: str = "t") -> NewBlog:
 
 async def follow(front: Storefront, user: int, *others: int, follows: bool = True) -> None:
     for other in others:
-        assert await front.people.follow(user, other, follows=follows) is Followed.DONE
+        assert await front.people.follow(user, other, follows=follows) is FollowOutcome.DONE
 
 
 async def feed(front: Storefront, user: int) -> list[int]:
@@ -90,10 +90,10 @@ async def test_whom_two_follow(cache: Redis, open_front: Open) -> None:
 
 async def test_whom_nobody_can_follow(town: ShopStores, open_front: Open) -> None:
     async with open_front(follows_max=2) as front:
-        assert await front.people.follow(7, 7, follows=True) is Followed.ONESELF
-        assert await front.people.follow(7, 99, follows=True) is Followed.NOBODY
+        assert await front.people.follow(7, 7, follows=True) is FollowOutcome.ONESELF
+        assert await front.people.follow(7, 99, follows=True) is FollowOutcome.NOBODY
         await follow(front, 7, 1, 2)
-        assert await front.people.follow(7, 3, follows=True) is Followed.TOO_MANY
+        assert await front.people.follow(7, 3, follows=True) is FollowOutcome.TOO_MANY
         await follow(front, 7, 1, follows=False)
         await follow(front, 7, 3)
     assert town.sql("SELECT COUNT(*) FROM tb_follow") == [(2,)]
@@ -103,7 +103,7 @@ async def test_the_same_follow_many_times_at_once(town: ShopStores, open_front: 
     async with open_front() as front, open_front() as other:
         asked = [one.people.follow(7, 3, follows=True) for _ in range(6) for one in (front, other)]
         done = await asyncio.gather(*asked, return_exceptions=True)
-        assert Followed.DONE in done
+        assert FollowOutcome.DONE in done
         assert await other.people.does_follow(7, 3)
     assert town.sql("SELECT fans FROM tb_user_info WHERE user_id = 3") == [(1,)]
     assert town.sql("SELECT COUNT(*) FROM tb_follow") == [(1,)]
@@ -134,7 +134,7 @@ async def test_a_feed_keeps_the_newest(cache: Redis, open_front: Open) -> None:
         await follow(front, 7, 2)
         assert await feed(front, 7) == []
         for blog_id in range(1, 6):
-            await front.feeds.indexes.push([7, 8], Member(blog_id, 100 + blog_id), keep=3)
+            await front.feeds.indexes.push([7, 8], IndexMember(blog_id, 100 + blog_id), keep=3)
         assert cache.zrange(keys.feed(7)[0], 0, -1) == ["0", "3", "4", "5"]
         assert not cache.exists(keys.feed(8)[0]), "one that is not there is not begun"
 

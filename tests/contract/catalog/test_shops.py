@@ -12,7 +12,7 @@ from flashsale import keys
 from flashsale.cache.entry import Source
 from flashsale.catalog import names
 from flashsale.catalog.json import NewShop, ShopChange, read
-from flashsale.catalog.shop import Changed, names_with
+from flashsale.catalog.shop import ShopChanged, names_with
 from flashsale.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,8 @@ async def test_a_warm_shop_answers_stale_rather_than_late(
         assert (await front.shops.read(1)).source is Source.HIT
         assert town.cache.ttl(keys.cache_entry("shop", 1)) == -1
         assert (
-            await front.shops.change(read(ShopChange, {"id": 1, "name": "Newer"})) is Changed.DONE
+            await front.shops.change(read(ShopChange, {"id": 1, "name": "Newer"}))
+            is ShopChanged.DONE
         )
         stale = await front.shops.read(1)
         assert (stale.source, stale.value and stale.value["name"]) == (Source.STALE, "Shop 1")
@@ -111,15 +112,15 @@ async def test_types_that_do_not_exist(town: ShopStores, open_front: Open) -> No
     async with open_front() as front:
         assert await front.shops.create(read(NewShop, NEW | {"typeId": 9})) is None
         change = read(ShopChange, {"id": 1, "typeId": 9, "name": "No"})
-        assert await front.shops.change(change) is Changed.NO_TYPE
+        assert await front.shops.change(change) is ShopChanged.NO_TYPE
         change = read(ShopChange, {"id": 99, "name": "No"})
-        assert await front.shops.change(change) is Changed.NO_SHOP
+        assert await front.shops.change(change) is ShopChanged.NO_SHOP
     assert town.sql("SELECT COUNT(*) FROM tb_shop WHERE name = 'No' OR id > 13") == [(0,)]
 
 
 async def test_a_change_of_nothing_is_one(town: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
-        assert await front.shops.change(read(ShopChange, {"id": 1})) is Changed.DONE
+        assert await front.shops.change(read(ShopChange, {"id": 1})) is ShopChanged.DONE
 
 
 async def test_a_change_is_seen_by_every_process(town: ShopStores, open_front: Open) -> None:

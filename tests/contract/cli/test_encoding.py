@@ -32,6 +32,13 @@ def test_a_report_is_printed(tmp_path: Path) -> None:
     assert "?" in done.stdout
 
 
+def test_an_encoding_that_is_for_no_text_is_left(tmp_path: Path) -> None:
+    leave_run(tmp_path / "run", [SOLD] * 5 + [GONE] * 20, units=5)
+    done = run_flashsale(tmp_path, "report", "run", PYTHONIOENCODING="idna", PYTHONUTF8="0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "verdict" in done.stdout
+
+
 def test_a_message_too(tmp_path: Path) -> None:
     done = run_flashsale(tmp_path, "storm", "stämpede", **ASCII)
     assert done.returncode == 2

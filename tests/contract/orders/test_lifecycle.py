@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 
 from flashsale import keys
 from flashsale.model import PayStatus
-from flashsale.orders.lifecycle import CLOCK_SLACK_MS, Change, Lifecycle, Return, return_call
+from flashsale.orders.lifecycle import CLOCK_SLACK_MS, Lifecycle, OrderChange, Return, return_call
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.ids import LedgerClock
 from flashsale.storage.channel import Channel
@@ -81,11 +81,11 @@ async def test_paying_twice_is_paying_once(
     ledger_url: str, mysql_url: str, pool: Engine, order: int
 ) -> None:
     async with lifecycle_on(ledger_url, mysql_url) as lifecycle:
-        assert await lifecycle.pay(order, USER) is Change.DONE
+        assert await lifecycle.pay(order, USER) is OrderChange.DONE
         paid_at = order_row(pool, order).pay_time
-        assert await lifecycle.pay(order, USER) is Change.DONE
+        assert await lifecycle.pay(order, USER) is OrderChange.DONE
         assert order_row(pool, order).pay_time == paid_at
-        assert await lifecycle.cancel(order, USER) is Change.TOO_LATE
+        assert await lifecycle.cancel(order, USER) is OrderChange.TOO_LATE
     assert status(pool) == PayStatus.PAID
     assert units(pool) == 1
     assert abs((datetime.now(UTC).replace(tzinfo=None) - paid_at).total_seconds()) < 60
@@ -96,7 +96,7 @@ async def test_cancelling_returns_the_unit_once_to_both_stores(
 ) -> None:
     async with lifecycle_on(ledger_url, mysql_url) as lifecycle:
         changes = await asyncio.gather(*(lifecycle.cancel(order, USER) for _ in range(4)))
-        assert changes == [Change.DONE] * 4
+        assert changes == [OrderChange.DONE] * 4
     row = order_row(pool, order)
     assert (row.status, row.live) == (PayStatus.CANCELLED, None)
     assert (units(pool), stock(ledger)) == (2, 2)
@@ -111,7 +111,7 @@ async def test_who_cancelled_may_buy_again(
         await lifecycle.cancel(order, USER)
         assert claim(ledger, (USER, 71)) == [(0, "71")]
         add_order(pool, order_id=71, user_id=USER)
-        assert await lifecycle.cancel(order, USER) is Change.DONE
+        assert await lifecycle.cancel(order, USER) is OrderChange.DONE
     assert ledger.hget(keys.seckill_receipt(1), str(USER)) == "71", "the new order stays"
     assert stock(ledger) == 1
 
@@ -121,9 +121,9 @@ async def test_a_payment_that_comes_too_late_is_refunded(
 ) -> None:
     async with lifecycle_on(ledger_url, mysql_url) as lifecycle:
         await lifecycle.cancel(order, USER)
-        assert await lifecycle.pay(order, USER) is Change.REFUNDED
-        assert await lifecycle.pay(order, USER) is Change.REFUNDED
-        assert await lifecycle.cancel(order, USER) is Change.DONE
+        assert await lifecycle.pay(order, USER) is OrderChange.REFUNDED
+        assert await lifecycle.pay(order, USER) is OrderChange.REFUNDED
+        assert await lifecycle.cancel(order, USER) is OrderChange.DONE
     row = order_row(pool, order)
     assert (row.status, row.live) == (PayStatus.REFUNDED, None)
     assert row.refund_time is not None
@@ -148,9 +148,10 @@ async def test_of_a_payment_and_a_cancellation_at_once_one_wins(
         ]
         seen = [set(pair) for pair in await asyncio.gather(*both)]
     assert all(
-        pair in ({Change.DONE, Change.TOO_LATE}, {Change.DONE, Change.REFUNDED}) for pair in seen
+        pair in ({OrderChange.DONE, OrderChange.TOO_LATE}, {OrderChange.DONE, OrderChange.REFUNDED})
+        for pair in seen
     )
-    refunded = sum(Change.REFUNDED in pair for pair in seen)
+    refunded = sum(OrderChange.REFUNDED in pair for pair in seen)
     assert (units(pool), stock(ledger)) == (20 + refunded, 20 + refunded)
     statuses = [order_row(pool, n).status for n in numbers]
     assert sorted(statuses) == [PayStatus.PAID] * (20 - refunded) + [PayStatus.REFUNDED] * refunded
@@ -167,7 +168,7 @@ async def test_nothing_is_cancelled_before_the_claim_is_over(
         await asyncio.sleep(0.1)
         assert status(pool) == PayStatus.UNPAID
         assert stock(ledger) == 1
-        assert await cancelling is Change.DONE
+        assert await cancelling is OrderChange.DONE
         assert time.time() >= accepted + (300 + CLOCK_SLACK_MS) / 1000 - 0.05
     assert stock(ledger) == 2
 
@@ -179,8 +180,8 @@ async def test_an_order_paid_while_its_cancellation_waits_stays_paid(
     async with lifecycle_on(ledger_url, mysql_url, claim_timeout_ms=1_500) as lifecycle:
         cancelling = asyncio.create_task(lifecycle.cancel(order, USER))
         await asyncio.sleep(0.05)
-        assert await lifecycle.pay(order, USER) is Change.DONE
-        assert await cancelling is Change.TOO_LATE
+        assert await lifecycle.pay(order, USER) is OrderChange.DONE
+        assert await cancelling is OrderChange.TOO_LATE
     assert (status(pool), stock(ledger), units(pool)) == (PayStatus.PAID, 1, 1)
 
 
@@ -189,8 +190,8 @@ async def test_another_users_order_does_not_exist(
 ) -> None:
     async with lifecycle_on(ledger_url, mysql_url) as lifecycle:
         for change in (lifecycle.pay, lifecycle.cancel):
-            assert await change(order, USER + 1) is Change.UNKNOWN
-            assert await change(order + 1, USER) is Change.UNKNOWN
+            assert await change(order, USER + 1) is OrderChange.UNKNOWN
+            assert await change(order + 1, USER) is OrderChange.UNKNOWN
     assert status(pool) == PayStatus.UNPAID
 
 
@@ -202,9 +203,9 @@ async def test_an_order_that_is_no_row_yet(
     ledger.hset(keys.DEAD_ORDERS, "80", "short")
     async with lifecycle_on(ledger_url, mysql_url) as lifecycle:
         for change in (lifecycle.pay, lifecycle.cancel):
-            assert await change(ORDER, USER) is Change.QUEUED
-            assert await change(80, 8) is Change.FAILED
-            assert await change(80, USER) is Change.UNKNOWN
+            assert await change(ORDER, USER) is OrderChange.QUEUED
+            assert await change(80, 8) is OrderChange.FAILED
+            assert await change(80, USER) is OrderChange.UNKNOWN
     assert stock(ledger) == 8
 
 
@@ -214,9 +215,9 @@ async def test_what_has_moved_on_stays(
 ) -> None:
     sql(pool, "UPDATE tb_voucher_order SET status = :old", old=old)
     async with lifecycle_on(ledger_url, mysql_url) as lifecycle:
-        assert await lifecycle.cancel(order, USER) is Change.TOO_LATE
+        assert await lifecycle.cancel(order, USER) is OrderChange.TOO_LATE
         paid = await lifecycle.pay(order, USER)
-    assert paid is (Change.DONE if old == PayStatus.USED else Change.TOO_LATE)
+    assert paid is (OrderChange.DONE if old == PayStatus.USED else OrderChange.TOO_LATE)
     assert status(pool) == old
 
 
@@ -225,13 +226,13 @@ async def test_a_return_that_is_lost_is_owed_and_made_good(
 ) -> None:
     async with Relay(ledger_url) as relay, lifecycle_on(relay.url, mysql_url) as lifecycle:
         relay.refuse = True
-        assert await lifecycle.cancel(order, USER) is Change.DONE, "MySQL has it"
+        assert await lifecycle.cancel(order, USER) is OrderChange.DONE, "MySQL has it"
         assert (owed(pool), stock(ledger), units(pool)) == (1, 1, 2)
         ledger.script_load(return_call(Return(order, USER, 1)).script.text)
         relay.refuse = False
         await lifecycle._ledger.ask("PING")  # connected: the next answer is the script's
         relay.cut_replies_after(0)
-        assert await lifecycle.cancel(order, USER) is Change.DONE
+        assert await lifecycle.cancel(order, USER) is OrderChange.DONE
         assert (owed(pool), stock(ledger)) == (1, 2), "executed, the answer lost: still owed"
-        assert await lifecycle.cancel(order, USER) is Change.DONE
+        assert await lifecycle.cancel(order, USER) is OrderChange.DONE
         assert (owed(pool), stock(ledger)) == (0, 2), "never given back twice"

@@ -31,7 +31,7 @@ from flashsale import keys
 from flashsale.errors import ViolationError
 from flashsale.locks.batch import BatchLocks
 from flashsale.lua.scripts import script
-from flashsale.orders.lifecycle import Change, Lifecycle
+from flashsale.orders.lifecycle import Lifecycle, OrderChange
 from flashsale.orders.lookup import OrderLookup
 from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
@@ -220,13 +220,13 @@ class LifeMachine(RuleBasedStateMachine):
         row, user = self.world.rows.get(order), self.user_of[order]
         if row is None:
             is_queued = before.receipts.get(user) == order
-            assert change is (Change.QUEUED if is_queued else Change.UNKNOWN)
+            assert change is (OrderChange.QUEUED if is_queued else OrderChange.UNKNOWN)
         elif pays:
-            assert change is {2: Change.DONE, 6: Change.REFUNDED}[row.status]
+            assert change is {2: OrderChange.DONE, 6: OrderChange.REFUNDED}[row.status]
         else:
-            assert change is (Change.TOO_LATE if row.status == 2 else Change.DONE)
+            assert change is (OrderChange.TOO_LATE if row.status == 2 else OrderChange.DONE)
 
-    async def _change(self, order: int, kill: Kill | None, pays: bool) -> Change | None:
+    async def _change(self, order: int, kill: Kill | None, pays: bool) -> OrderChange | None:
         """What the user is told, None where the replica was killed."""
         database = Database(self.pool, threads_max=1)
         channel = Channel(self.ledger_url, connections_max=2, timeout_s=5)

@@ -15,14 +15,8 @@ from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable, UsageError, ViolationError
 from flashsale.orders.sweeper import Sweeper
 from flashsale.seckill import journal
-from flashsale.seckill.control import (
-    Changed,
-    SaleControl,
-    UnfinishedError,
-    change_call,
-    read_units,
-)
-from flashsale.seckill.journal import Action, Line, Step
+from flashsale.seckill.control import Changed, SaleControl, UnfinishedError, change_call, read_units
+from flashsale.seckill.journal import Action, ChangeStep, Line
 from flashsale.seckill.sale import load_sale, read_terms
 from flashsale.settings import LifecycleSettings
 from flashsale.storage.mysql import transaction
@@ -84,8 +78,8 @@ def test_each_change_is_two_lines(control: SaleControl, pool: Engine) -> None:
     planned, done = lines(pool)
     assert changed == Changed(1, "open", "paused", planned.number)
     assert (planned.action, planned.actor, planned.reason) == (Action.PAUSE, "ann", "odd figures")
-    assert (planned.was, planned.becomes, planned.step) == ("open", "paused", Step.PLANNED)
-    assert (done.ends, done.step) == (planned.number, Step.DONE)
+    assert (planned.was, planned.becomes, planned.step) == ("open", "paused", ChangeStep.PLANNED)
+    assert (done.ends, done.step) == (planned.number, ChangeStep.DONE)
     assert planned.at is not None
 
 
@@ -129,7 +123,7 @@ def test_never_fewer_than_are_sold(control: SaleControl, ledger: Redis, pool: En
         control.restock(1, -4)
     assert (stock(ledger), units(pool), offered(ledger, pool)) == (3, 10, (10, 10))
     planned, refused = lines(pool)
-    assert (refused.ends, refused.step) == (planned.number, Step.REFUSED)
+    assert (refused.ends, refused.step) == (planned.number, ChangeStep.REFUSED)
     control.restock(1, -3)
     with pytest.raises(ViolationError, match="would make -1"):
         control.restock(1, -8)
@@ -219,7 +213,7 @@ def test_a_change_that_comes_again_after_a_later_one_changes_nothing(
     control.restock(1, 5)
     before = everything(ledger)
     assert evaluate(ledger, change_call(hung)) == 2
-    assert control._carried_out(hung) is Step.DONE
+    assert control._carried_out(hung) is ChangeStep.DONE
     assert everything(ledger) == before
     assert offered(ledger, pool) == (20, 20)
 
@@ -231,7 +225,7 @@ def test_trouble_halfway_is_not_to_be_repeated(control: SaleControl, pool: Engin
         with pytest.raises(Indeterminate, match="Connection refused"):
             lost.restock(1, 5)
         assert not lines(pool)
-        line = Line(Action.RESTOCK, 1, "ann", step=Step.PLANNED, units=5, number=1)
+        line = Line(Action.RESTOCK, 1, "ann", step=ChangeStep.PLANNED, units=5, number=1)
         with pytest.raises(UnfinishedError, match=r"do not repeat it.*`flashsale sale show 1`"):
             lost._carried_out(line)
 

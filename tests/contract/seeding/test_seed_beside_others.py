@@ -160,13 +160,24 @@ def test_a_reset_takes_what_hangs_on_the_data_set_and_nothing_of_others(lab: Lab
         lab.ledger.hset(key, mapping={"id": "2", "nickName": "user_of_her_own"})
     lab.ledger.delete("login:token:of:another:system")
     lab.ledger.set("login:token:of:another:system", "a string")
-    for key in ("cache:users:1", "bloom:of:another", "lock:shopping"):
+    strangers = (
+        *("cache:users:1", "bloom:of:another", "lock:shopping", "cache:shop:report:2024"),
+        *("cache:shop:1x", "cache:user:1:profile", "lock:shop:01", "shop:geo:1:index"),
+        *("cache:shop-type:1", "cache:shop:+1", "feed:1:read", "lock:shop:geo:1:2"),
+    )
+    pages = (
+        *("cache:shop:1", "lock:shop:1", "cache:shop-type:all", "cache:shop-type-page:1:2"),
+        *("cache:shop-name-page:1:a\nb:c", "cache:blog-hot:1", "shop:geo:3", "lock:feed:7"),
+        *("shop:geo:3:0123456789abcdef", "lock:shop:geo:3", "cache:user:9"),
+    )
+    for key in (*strangers, *pages):
         lab.cache.set(key, "theirs")
     lab.seed(users=1, reset=True)
     gone = (*ours, keys.LOADED_SALES, keys.seckill_stock(1), keys.seckill_idempotency(1))
     assert not lab.ledger.exists(*gone)
     assert lab.ledger.exists(*theirs) == len(theirs)
-    assert lab.cache.exists("cache:users:1", "bloom:of:another", "lock:shopping") == 3
+    assert lab.cache.exists(*strangers) == len(strangers)
+    assert not lab.cache.exists(*pages)
     assert lab.count("tb_user") == 1
     tables = ("tb_voucher_order", "tb_sign", "tb_blog_like", "tb_journal", "tb_stream_position")
     assert sum(lab.count(table) for table in tables) == 0
@@ -215,7 +226,7 @@ def test_a_reset_that_was_interrupted_is_completed_by_another(
 ) -> None:
     lab.seed(users=2)
     with monkeypatch.context() as patch:
-        patch.setattr("flashsale.seeding.existing.delete_rows", _interrupted)
+        patch.setattr("flashsale.seeding.stores.delete_rows", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             lab.seed(users=2, reset=True)
     with pytest.raises(UsageError, match=r"a reset .* was interrupted; complete it with --reset"):

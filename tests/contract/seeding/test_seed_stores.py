@@ -16,11 +16,11 @@ from flashsale.cli.terminal import PlainProgress
 from flashsale.errors import UnreachableError, UsageError, ViolationError
 from flashsale.lua.scripts import script
 from flashsale.seckill.control import SaleControl
-from flashsale.seckill.permit import Books
+from flashsale.seckill.permit import Comparison
 from flashsale.seeding import load, sessions
-from flashsale.seeding.existing import alone, lock_name
 from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings, Silent
+from flashsale.seeding.stores import alone, lock_name
 from flashsale.settings import StoreSettings
 from flashsale.storage import mysql
 
@@ -418,19 +418,19 @@ def test_the_session_script_checks_before_it_writes(lab: Lab, values: list[str])
 
 def test_a_replica_that_was_there_first_is_nobody_else(lab: Lab) -> None:
     """It has given the two stores their epoch; a reset takes that away with all the rest."""
-    permit = Books(lab.ledger, lab.pool).permit()
+    permit = Comparison(lab.ledger, lab.pool).permit()
     lab.seed(users=1)
     lab.warm()
-    assert Books(lab.ledger, lab.pool).confirm() == permit
+    assert Comparison(lab.ledger, lab.pool).confirm() == permit
     lab.seed(users=1, reset=True)
     assert not lab.ledger.exists(keys.EPOCH, keys.PERMIT)
     assert lab.count("tb_stream_position") == 0
-    assert Books(lab.ledger, lab.pool).confirm() != permit
+    assert Comparison(lab.ledger, lab.pool).confirm() != permit
 
 
 def test_warming_a_ledger_that_is_behind_names_the_cure(lab: Lab) -> None:
     lab.seed(users=1)
-    Books(lab.ledger, lab.pool).permit()
+    Comparison(lab.ledger, lab.pool).permit()
     lab.ledger.flushall()
     with pytest.raises(ViolationError, match=r"behind MySQL: .* `flashsale rebuild --apply`$"):
         lab.warm()

@@ -11,11 +11,11 @@ from rig.until import eventually, until
 from sqlalchemy import Engine, update
 
 from flashsale import keys
-from flashsale.doctor.findings import Finding, examine
+from flashsale.doctor.findings import Diagnosis, examine
 from flashsale.doctor.policies import Grade
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Durability
-from flashsale.seckill.permit import Behind, Books, read_ledger, read_marks
+from flashsale.seckill.permit import Behind, Comparison, read_ledger, read_marks
 from flashsale.seckill.rebuild import Rebuild
 from flashsale.sentinels import Followed, NoPrimary, Primary, Sentinels, sentinel_client
 from flashsale.stack import state
@@ -212,7 +212,7 @@ def test_a_promoted_ledger_is_compared_anew_and_an_old_primary_has_no_say(
         client.flushall()
     primary, _ = running.parted()
     with sync_client(running.url) as client, sync_client(primary.url) as old:
-        books = Books(client, pool)
+        books = Comparison(client, pool)
         first = books.permit()
         assert read_ledger(old).permit == first
         running.fail_over()
@@ -236,7 +236,7 @@ def test_a_promoted_ledger_is_compared_anew_and_an_old_primary_has_no_say(
     running.parted()
 
 
-def _permit(books: Books) -> str:
+def _permit(books: Comparison) -> str:
     try:
         return books.confirm()
     except Unavailable:
@@ -248,7 +248,7 @@ def test_sentinels_that_count_from_nought_again_are_believed_after_a_rebuild(
 ) -> None:
     with sync_client(running.url) as client:
         client.flushall()
-        books = Books(client, pool)
+        books = Comparison(client, pool)
         books.permit()
         with transaction(pool) as connection:
             connection.execute(
@@ -282,7 +282,7 @@ def test_a_dead_primary_is_started_again_as_a_replica(running: Running) -> None:
 def test_the_doctor_says_what_of_it_holds(running: Running) -> None:
     running.parted()
 
-    def row(name: str, durability: Durability) -> Finding:
+    def row(name: str, durability: Durability) -> Diagnosis:
         found = examine(running.url, None, None, durability)
         return next(finding for finding in found if finding.name == name)
 

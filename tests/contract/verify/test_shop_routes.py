@@ -152,3 +152,32 @@ def test_pages_without_an_end_are_refused_and_no_part_is_taken_for_all(
     tells = LINKS["query"] if "{" not in route else (lambda some, *_: {"list": some})
     with pytest.raises(UnfitError, match="no end after 2 pages; ask for larger ones"):
         told(tells, route)
+
+
+def stranger(headers: dict[str, str] | None = None, **beside: Any) -> Tells:
+    return lambda some, _at, _query: Reply(200, {"list": some, **beside}, headers or {})
+
+
+@pytest.mark.parametrize("link", ["http://[x", "//[::1/", "http://[fe80::%]/"])
+def test_a_link_that_is_no_url_is_told(link: str) -> None:
+    with pytest.raises(UnfitError, match="which is no URL"):
+        told(stranger(next=link))
+    with pytest.raises(UnfitError, match="which is no URL"):
+        told(stranger({"link": f'<{link}>; rel="next"'}))
+
+
+@pytest.mark.parametrize("count", ["\xb2", "\xb9\xb2\xb3", "9" * 5_000, "-1", "1e3", ""])
+def test_a_count_that_is_no_number_says_nothing(count: str) -> None:
+    """A superscript is a digit to Unicode, and no number to anybody."""
+    assert told(stranger({"x-total-count": count})) == ALL[:3]
+
+
+@pytest.mark.parametrize("depth", [300, 1_010, 1_100])
+def test_a_page_that_nests_too_deep_is_told(depth: int) -> None:
+    deep: Any = "x"
+    for _ in range(200):
+        deep = [deep]
+    assert told(stranger(meta={"deep": deep})) == ALL[:3]
+    text = '{"list":[],"next_cursor":' + "[" * depth + "]" * depth + "}"
+    with pytest.raises(UnfitError, match="no JSON"):
+        told(lambda *_: Reply(200, text.encode()))

@@ -90,6 +90,20 @@ def test_nobody_has_to_listen(desk: Path, closed: str, streams: tuple[int, ...])
     assert (desk / "run/latency.hgrm").read_text().lstrip().startswith("Value")
 
 
+def test_nobody_has_to_answer(desk: Path) -> None:
+    """A question with standard input closed is refused, as where no terminal is."""
+    stores = ("--ledger-url", "redis://127.0.0.1:1", "--cache-url", "redis://127.0.0.1:1",
+              "--mysql-url", "mysql://u:p@127.0.0.1:1/x")  # fmt: skip
+    told = desk / "told"
+    with told.open("w") as file:
+        code = start(
+            desk, "seed", "--reset", *stores, stdout=file.fileno(), stderr=file.fileno(),
+            prepare=lambda: os.close(0),
+        )  # fmt: skip
+    assert (code, told.read_text().count("\n")) == (2, 1), told.read_text()
+    assert "--yes" in told.read_text()
+
+
 @pytest.mark.parametrize("name", ["[", "a [/b] [red]c", "[bold]:boom:", "caf\udce9"])
 def test_a_name_is_a_name_and_no_markup(desk: Path, name: str) -> None:
     shutil.move(desk / "run", desk / name)
@@ -112,6 +126,32 @@ def test_nothing_that_a_run_says_steers_the_terminal(desk: Path) -> None:
     wrong = run_flashsale(desk, "report", "\x1b[2J\nflashsale: all is well")
     assert wrong.stderr.count("\n") == 1
     assert "\x1b" not in wrong.stderr
+
+
+def test_nothing_that_a_run_says_is_obeyed_by_a_ci_server(desk: Path) -> None:
+    """Runners read commands from whatever line of a log begins so, however it came to begin."""
+    document = orjson.loads((desk / "run/summary.json").read_bytes())
+    evil = "::add-mask::0 ##[error]x " + "y" * 60 + " ::error::mine " + "z" * 60 + "\n::error::2"
+    document["question"] = document["verify"]["checks"][0]["detail"] = evil
+    document["hints"] = document["generator"]["complaints"] = [evil]
+    document["load"]["errors"] = {evil: 1}
+    (desk / "run/summary.json").write_bytes(orjson.dumps(document))
+    for columns in ("44", "61", "80"):
+        done = run_flashsale(desk, "report", "run", COLUMNS=columns)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not [line for line in done.stdout.splitlines() if line.strip().startswith("::")]
+        assert "##[" not in done.stdout
+
+
+@pytest.mark.parametrize("columns", ["0", "99999999", "abc"])
+def test_a_width_that_no_terminal_has_loses_no_verdict(desk: Path, columns: str) -> None:
+    done = run_flashsale(desk, "report", "run", COLUMNS=columns, TERMINAL_WIDTH=columns)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run_flashsale(desk, "report", "run", COLUMNS="80").stdout
+    assert "verdict" in done.stdout
+    told = run_flashsale(desk, "report", "--help", COLUMNS=columns, TERMINAL_WIDTH=columns)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "Usage" in told.stdout
 
 
 def test_a_verdict_is_told_where_its_files_cannot_be_written(desk: Path) -> None:
@@ -182,6 +222,13 @@ def test_a_run_folder_that_vanishes_under_a_storm_takes_no_verdict_along(desk: P
     assert done.returncode == 6, done.stderr
     assert "verdict    INVALID" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_step_summary_that_nobody_reads_is_not_waited_for(desk: Path) -> None:
+    os.mkfifo(desk / "steps")
+    done = storm(desk, "--out", "out", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY="steps")
+    assert done.returncode == 0, done.stderr
+    assert "no step summary: steps: " in done.stderr
 
 
 def test_a_folder_called_latest_is_told_and_no_more(desk: Path) -> None:

@@ -460,7 +460,7 @@ def test_a_signal_ends_the_sending_and_the_record_is_whole(
 def test_told_twice_the_storm_waits_no_longer(
     storm_on: Storm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flashsale.storm.attack.stopping.INTERRUPT_GRACE_S", 3600.0)
+    monkeypatch.setattr("flashsale.storm.attack.instants.INTERRUPT_GRACE_S", 3600.0)
 
     def show(_: Progress) -> None:
         if len(sale.claims) == 2:

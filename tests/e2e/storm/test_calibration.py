@@ -10,7 +10,7 @@ import pytest
 
 from flashsale.storm.attack import calibration
 from flashsale.storm.attack.calibration import calibrate
-from flashsale.storm.figures.health import Calibration, peak_per_s, room_of
+from flashsale.storm.figures.generator import Calibration, peak_per_s, room_of
 from flashsale.storm.plan.plan import Plan
 
 

@@ -9,8 +9,8 @@ import pytest
 from rig.scripted_sale import ScriptedSale, sell
 
 from flashsale.campaign import storming
+from flashsale.campaign.campaign import Teller
 from flashsale.campaign.storming import StoppedError, StormRequest, run_storm
-from flashsale.campaign.teller import Teller
 from flashsale.scenario.scenario import parse_scenario
 
 SCENARIO = """schema = 1

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rig.shop_server import Asked, Reply, ShopServer
 
+from flashsale.campaign.campaign import StormRun
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.teller import StormRun
 from flashsale.model import Verdict
 from flashsale.run.attempts_file import read_record
 from flashsale.scenario.scenario import parse_scenario

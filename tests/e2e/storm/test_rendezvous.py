@@ -14,11 +14,11 @@ import pytest
 from rig.scripted_sale import SOLD_OUT, Act, ScriptedSale, sell
 from rig.until import until
 
+from flashsale.campaign.campaign import SILENT, StormRun, Teller
 from flashsale.campaign.joining import ShardRequest, storm_as_shard
 from flashsale.campaign.merging import merge_shards
-from flashsale.campaign.rendezvous import Place, run_rendezvous
+from flashsale.campaign.rendezvous import MeetingPlace, run_rendezvous
 from flashsale.campaign.storming import StormRequest
-from flashsale.campaign.teller import SILENT, StormRun, Teller
 from flashsale.cli import tree
 from flashsale.errors import ExitCode, UnreachableError, UsageError
 from flashsale.model import Verdict
@@ -89,7 +89,7 @@ class Met:
 
     def _run(self) -> None:
         try:
-            place = Place(self.shards, "127.0.0.1", 0)
+            place = MeetingPlace(self.shards, "127.0.0.1", 0)
             self._ended.put(run_rendezvous(self.request, place, self.ears))
         except BaseException as error:  # noqa: BLE001 - for the test's own thread
             self._ended.put(error)
@@ -349,7 +349,7 @@ def test_sessions_are_not_offered_to_the_network_without_a_secret(tmp_path: Path
     tokens = tmp_path / "tokens.csv"
     request = StormRequest(scenario(), "http://127.0.0.1:1", tokens, out=tmp_path / "whole")
     with pytest.raises(UsageError, match="set FLASHSALE_RENDEZVOUS_SECRET, or the file in"):
-        run_rendezvous(request, Place(2, "0.0.0.0", 0))
+        run_rendezvous(request, MeetingPlace(2, "0.0.0.0", 0))
     assert not (tmp_path / "whole").exists()
 
 

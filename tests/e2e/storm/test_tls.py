@@ -10,8 +10,8 @@ import pytest
 from rig.private_ca import Certified, certify
 from rig.shop_server import Asked, Reply, ShopServer
 
+from flashsale.campaign.campaign import StormRun, Teller
 from flashsale.campaign.storming import StormRequest, run_storm
-from flashsale.campaign.teller import StormRun, Teller
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.target import Target, Tls

@@ -18,8 +18,8 @@ import redis
 from rig.shop_server import Asked, Reply, ShopServer
 
 from flashsale.books import Books, ShopBooks
+from flashsale.campaign.campaign import shop_books
 from flashsale.campaign.judging import judge_run
-from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.model import Verdict
 from flashsale.scenario.scenario import parse_scenario

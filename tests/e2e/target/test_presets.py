@@ -12,8 +12,8 @@ from rig.command_line import run_flashsale
 from rig.documents import ROOT
 from rig.shop_server import Answer, Asked, Reply, ShopServer
 
+from flashsale.campaign.campaign import shop_books
 from flashsale.campaign.judging import judge_run
-from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.model import Verdict
 from flashsale.run.folder import SUMMARY_FILE

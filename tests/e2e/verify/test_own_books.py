@@ -17,8 +17,8 @@ from rig.private_ca import certify
 from rig.shop_server import Asked, Reply, ShopServer
 
 from flashsale.books import Books, ShopBooks
+from flashsale.campaign.campaign import shop_books
 from flashsale.campaign.judging import judge_run
-from flashsale.campaign.stores import shop_books
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.errors import NothingJudgedError, UnreachableError, UsageError
 from flashsale.model import Verdict

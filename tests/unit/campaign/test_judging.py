@@ -6,9 +6,8 @@ import pytest
 from rig.run_folders import GONE, SOLD, leave_run
 
 from flashsale.campaign import judging
+from flashsale.campaign.campaign import JudgedRun, Stores, Teller
 from flashsale.campaign.judging import judge_run
-from flashsale.campaign.stores import Stores
-from flashsale.campaign.teller import JudgedRun, Teller
 from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.run.folder import VERIFY_FILE

@@ -3,16 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale.cache.indexes import Member
+from flashsale.catalog.indexes import IndexMember
 from flashsale.catalog.people import page_of, scroll_of
 
 members = st.dictionaries(st.integers(1, 200), st.integers(1, 9), max_size=60).map(
-    lambda found: [Member(blog, at) for blog, at in found.items()]
+    lambda found: [IndexMember(blog, at) for blog, at in found.items()]
 )
 
 
 @given(members)
-def test_each_is_shown_once_the_newest_first(feed: list[Member]) -> None:
+def test_each_is_shown_once_the_newest_first(feed: list[IndexMember]) -> None:
     shown: list[int] = []
     last_ms, offset = 10**15, 0
     while page := page_of(feed, last_ms, offset):

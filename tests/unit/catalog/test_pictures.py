@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flashsale.catalog.pictures import Pictures, Refusal, file_in_form, picture_type
+from flashsale.catalog.pictures import PictureRefusal, Pictures, file_in_form, picture_type
 from flashsale.errors import Unavailable
 from flashsale.settings import PictureSettings
 
@@ -94,7 +94,7 @@ async def test_a_picture_is_kept_under_a_name_of_ours_and_removed_by_its_owner(
     assert files(tmp_path) == [f"kept{name}"]
     assert (tmp_path / f"kept{name}").read_bytes() == PNG
     assert (tmp_path / f"kept{name}").stat().st_mode & 0o777 == 0o644
-    assert await kept.remove(8, name) is Refusal.NOT_YOURS
+    assert await kept.remove(8, name) is PictureRefusal.NOT_YOURS
     assert await kept.remove(7, f"/imgs{name}") is None
     assert await kept.remove(7, name) is None
     assert files(tmp_path) == []
@@ -120,7 +120,7 @@ async def test_no_other_name_reaches_a_file(tmp_path: Path, name: str) -> None:
     kept = pictures(tmp_path / "kept")
     await kept.keep(7, PNG)
     before = files(tmp_path)
-    assert await kept.remove(7, name) is Refusal.NOT_YOURS
+    assert await kept.remove(7, name) is PictureRefusal.NOT_YOURS
     assert files(tmp_path) == before
 
 
@@ -128,18 +128,18 @@ async def test_no_other_name_reaches_a_file(tmp_path: Path, name: str) -> None:
 async def test_what_is_no_picture_or_too_much_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await pictures("").keep(7, PNG) is Refusal.NOT_KEPT_HERE
+    assert await pictures("").keep(7, PNG) is PictureRefusal.NOT_KEPT_HERE
     few = pictures(tmp_path, per_user_max=2)
-    assert await few.keep(7, b"<html>") is Refusal.NO_PICTURE
+    assert await few.keep(7, b"<html>") is PictureRefusal.NO_PICTURE
     done = await asyncio.gather(*(few.keep(7, PNG) for _ in range(8)))
     named = [each for each in done if isinstance(each, str)]
     assert files(tmp_path) == sorted(name[1:] for name in named)
     assert len(named) <= 2, "two that came together may make way for each other"
-    assert set(done) - set(named) == {Refusal.TOO_MANY}
+    assert set(done) - set(named) == {PictureRefusal.TOO_MANY}
     assert isinstance(await few.keep(8, PNG), str), "another user has room of their own"
     nearly = shutil.disk_usage(tmp_path)._replace(free=1_000 + len(PNG) - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: nearly)
-    assert await pictures(tmp_path, free_bytes_min=1_000).keep(9, PNG) is Refusal.NO_ROOM
+    assert await pictures(tmp_path, free_bytes_min=1_000).keep(9, PNG) is PictureRefusal.NO_ROOM
 
 
 @pytest.mark.anyio

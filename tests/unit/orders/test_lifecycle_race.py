@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flashsale.model import PayStatus
-from flashsale.orders.lifecycle import Change, Lifecycle, OrderRow
+from flashsale.orders.lifecycle import Lifecycle, OrderChange, OrderRow
 
 
 class _Database:
@@ -25,14 +25,14 @@ class _Database:
 @pytest.mark.parametrize(
     ("status", "change"),
     [
-        (PayStatus.UNPAID, Change.QUEUED),
-        (PayStatus.PAID, Change.DONE),
-        (PayStatus.USED, Change.DONE),
-        (PayStatus.REFUNDED, Change.REFUNDED),
-        (PayStatus.REFUNDING, Change.TOO_LATE),
+        (PayStatus.UNPAID, OrderChange.QUEUED),
+        (PayStatus.PAID, OrderChange.DONE),
+        (PayStatus.USED, OrderChange.DONE),
+        (PayStatus.REFUNDED, OrderChange.REFUNDED),
+        (PayStatus.REFUNDING, OrderChange.TOO_LATE),
     ],
 )
-async def test_what_the_row_says_after_a_payment(status: int, change: Change) -> None:
+async def test_what_the_row_says_after_a_payment(status: int, change: OrderChange) -> None:
     """Unpaid even now means that the statement came before the row: ask again, do not refuse."""
     nothing: Any = SimpleNamespace()
     database: Any = _Database(status)
@@ -48,5 +48,5 @@ async def test_a_clock_that_was_set_back_makes_no_cancellation_wait_for_ever() -
     nothing: Any = SimpleNamespace()
     lifecycle = Lifecycle(database, nothing, nothing, clock, claim_timeout_ms=1)
     began_s = time.monotonic()
-    assert await lifecycle.cancel(1, 7) is Change.TOO_LATE, "it is unpaid still, as told"
+    assert await lifecycle.cancel(1, 7) is OrderChange.TOO_LATE, "it is unpaid still, as told"
     assert time.monotonic() - began_s < 60

@@ -116,6 +116,21 @@ def test_too_few_samples_are_neither_better_nor_worse() -> None:
     assert found.verdict is Verdict.PASS
 
 
+def test_a_share_of_nothing_that_was_planned_is_unknown() -> None:
+    """As of a shard for which no attempt was left."""
+    some, none = run(), run()
+    load = none.load.model_copy(update={"planned": 0})
+    endpoints = {name: it.model_copy(update={"planned": 0}) for name, it in none.endpoints.items()}
+    none = none.model_copy(update={"load": load, "endpoints": endpoints})
+    for before, after in ((some, none), (none, some), (none, none)):
+        (shares,) = (
+            change
+            for change in compare(before, after, 0.15, "x").changes
+            if change.metric.endswith("error.share")
+        )
+        assert shares.verdict is Verdict.UNKNOWN
+
+
 def test_a_comparison_of_nothing_is_no_pass() -> None:
     nothing = Comparison(run="x", folder="x", max_regress=0.1, warnings=[], changes=[])
     assert (nothing.verdict, nothing.exit_code) == (Verdict.UNKNOWN, ExitCode.NOTHING_JUDGED)

@@ -1,4 +1,8 @@
+import html
+import re
+
 import pytest
+from markdown_it import MarkdownIt
 from unit.report.test_junit import ABORTED, COMPARED
 from unit.report.test_pages import BAD, GOOD, run_of, verified
 
@@ -34,6 +38,33 @@ def test_a_run_that_could_not_be_judged_says_why() -> None:
 def test_the_runner_reads_a_line_as_it_was_meant() -> None:
     line = annotation("a: b, 5%", "100 %\r\n::error::mine")
     assert line == "::error title=a%3A b%2C 5%25::100 %25%0D%0A::error::mine"
+
+
+def test_an_annotation_holds_no_other_command() -> None:
+    line = annotation("##[error]a", "\x1b[2J##vso[task.x]b\u202e")
+    assert line == r"::error title=\x23#[error]a::\x1b[2J\x23#vso[task.x]b\u202e"
+
+
+@pytest.mark.parametrize("begin", ["# ", "- ", "1. ", "> ", "=", "    ", "```\n", "<!-- "])
+def test_words_of_others_are_words_in_markdown(begin: str) -> None:
+    hostile = begin + r"a\|b ![x](http://evil/) [y](z) *b* _c_ `d` ~e~"
+    checks = [Check(name="c", verdict=Verdict.FAIL, detail=hostile)]
+    verify = BAD.verify.model_copy(update={"verdict": Verdict.FAIL, "checks": checks})
+    asked = GOOD.model_copy(update={"question": hostile, "verify": verify})
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(step_summary(asked))
+    assert not re.search("<(img|a|em|code|s|ul|ol|blockquote|h1)[ >]", page), page
+    assert page.count("<table>") == step_summary(asked).count("\n|---")
+    words = html.unescape(re.sub("<br>|<[^>]*>", "\n", page))
+    assert words.count(r"a\|b ![x](http://evil/) [y](z) *b* _c_ `d` ~e~") == 2
+    assert re.search(r">c</td>\n<td>.*</td>\n<td>.*fail</td>\n</tr>", page), page
+
+
+def test_a_summary_has_room_for_whatever_is_said() -> None:
+    checks = [Check(name="c" * 9_999, verdict=Verdict.FAIL, detail="<" * 999_999)] * 12
+    verify = BAD.verify.model_copy(update={"verdict": Verdict.FAIL, "checks": checks})
+    text = step_summary(GOOD.model_copy(update={"question": "|" * 999_999, "verify": verify}))
+    assert len(text.encode()) < 1024 * 1024
+    assert text.count("❌ fail |") == 12
 
 
 def test_what_leaves_a_reader_in_doubt_is_a_warning() -> None:

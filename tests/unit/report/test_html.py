@@ -248,3 +248,10 @@ def test_a_sale_that_is_not_verified_yet_is_not_what_did_not_hold() -> None:
 def test_a_run_without_answers_says_no_ms() -> None:
     summary, _ = summary_of(sale_scenario(4, 2), record_of([unsent("barrier")] * 4))
     assert "– ms" not in re.sub(r"<[^>]*>", "", html(summary))
+
+
+def test_a_run_for_which_nothing_was_planned_is_drawn() -> None:
+    """As a shard may be, where there are more shards than attempts."""
+    summary, _ = summary_of(sale_scenario(4, 2), record_of([SOLD] * 2 + [GONE] * 2))
+    load = summary.load.model_copy(update={"planned": 0})
+    assert "Outcomes" in html(summary.model_copy(update={"load": load}))

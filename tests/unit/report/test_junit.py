@@ -98,6 +98,7 @@ def test_there_is_a_case_for_each_figure_compared() -> None:
 def test_what_xml_cannot_write_does_no_harm() -> None:
     (failure,) = suite_of(ABORTED).findall(".//testcase[@name='not rate < 5/s']/failure")
     assert failure.get("message") == "1/s � when <all> & sundry�"
+    suite_of(GOOD.model_copy(update={"started_at": "\x00\x1b[2J"}))
 
 
 def test_names_are_unique_over_two_runs_and_two_equal_thresholds() -> None:

@@ -20,8 +20,8 @@ from flashsale.run.summary import Check, Summary
 from flashsale.scenario.answer import Answer, indeterminate, unsent
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.storm.figures.conclusion import Circumstances, conclude
-from flashsale.storm.figures.effort import Effort, SelfReport
 from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.generator import Effort, SelfReport
 
 SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)
 

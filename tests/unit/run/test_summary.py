@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from flashsale.run.summary import Check, Summary
 from flashsale.scenario.answer import Answer, unsent
 from flashsale.scenario.scenario import Scenario, parse_scenario
 from flashsale.storm.figures.conclusion import Circumstances, conclude
-from flashsale.storm.figures.effort import Effort, SelfReport
 from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.generator import Effort, SelfReport
 
 
 def scenario(thresholds: str = "") -> Scenario:
@@ -194,6 +195,61 @@ def test_what_is_no_summary_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "summary.json").write_text(text)
     with pytest.raises(ValueError):
         Summary.read(tmp_path / "summary.json")
+
+
+def _set(document: Any, way: str, value: Any) -> None:
+    *way_to, last = way.split("/")
+    for step in way_to:
+        document = document[int(step) if step.isdigit() else step]
+    document[int(last) if last.isdigit() else last] = value
+
+
+@pytest.mark.parametrize("value", [-1, 10**30, 10**400])
+@pytest.mark.parametrize(
+    "way",
+    ["load/planned", "load/outcomes/sold", "latency_ms/censored", "latency_ms/response/count",
+     "endpoints/buy/outcomes/sold", "orders/accepted", "verify/checks/0/exercised",
+     "load/errors"],
+)  # fmt: skip
+def test_counts_that_no_run_has_are_refused(tmp_path: Path, way: str, value: int) -> None:
+    path = tmp_path / "summary.json"
+    concluded(SOLD, GONE).with_verify(judgement("pass")).write(path)
+    document = orjson.loads(path.read_bytes())
+    is_table = way.endswith(("exercised", "errors"))
+    _set(document, way, {"some": value} if is_table else value)
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError):
+        Summary.read(path)
+    _set(document, way, {"some": 1} if is_table else 1)
+    path.write_text(json.dumps(document))
+    Summary.read(path)
+
+
+def test_an_ending_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    concluded(SOLD, GONE).write(path)
+    path.write_bytes(path.read_bytes().replace(b'"sold_out"', b'"soldout"'))
+    with pytest.raises(ValueError):
+        Summary.read(path)
+
+
+@pytest.mark.parametrize(
+    "way", ["verify/checks/0/findings", "verify/checks/0/history", "answers/0/findings"]
+)
+def test_whatever_is_read_can_be_written_again(tmp_path: Path, way: str) -> None:
+    """JSON has numbers of any size; ours have 64 bits."""
+    path = tmp_path / "summary.json"
+    answers = {"answers": [told_of(Verdict.PASS)]}
+    told = concluded(SOLD, GONE).with_verify(judgement("pass")).model_copy(update=answers)
+    told.write(path)
+    document = orjson.loads(path.read_bytes())
+    _set(document, way, [{"user": 10**30}])
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError):
+        Summary.read(path)
+    _set(document, way, [{"user": 10**18}])
+    path.write_text(json.dumps(document))
+    Summary.read(path).write(path)
 
 
 def test_a_latency_says_nothing_where_it_has_no_samples() -> None:

@@ -5,9 +5,8 @@ import pytest
 from flashsale.errors import UsageError
 from flashsale.faults.making import MAKERS
 from flashsale.faults.outside import OnLink
-from flashsale.run.recording import scenario_document, scenario_of
 from flashsale.scenario.fault import KINDS, Fault, Processes
-from flashsale.scenario.scenario import Scenario, parse_scenario
+from flashsale.scenario.scenario import Scenario, parse_scenario, scenario_document, scenario_of
 
 SCENARIO = """
 schema = 1

@@ -8,11 +8,16 @@ import pytest
 
 from flashsale.errors import UsageError
 from flashsale.model import Doing, Outcome, id_of, text_id
-from flashsale.run.recording import scenario_document, scenario_of
 from flashsale.scenario.answer import Answer
 from flashsale.scenario.load import Step
 from flashsale.scenario.rules import QUEUED
-from flashsale.scenario.scenario import Scenario, load_scenario, parse_scenario
+from flashsale.scenario.scenario import (
+    Scenario,
+    load_scenario,
+    parse_scenario,
+    scenario_document,
+    scenario_of,
+)
 
 HEAD = """\
 # Is it sold?
@@ -199,6 +204,7 @@ def test_a_form_and_no_body_at_all() -> None:
     [
         (201, {}, b'{"id":"ab-1"}', Answer(Outcome.SOLD, 201, "ab-1")),
         (201, {}, b'{"id":17}', Answer(Outcome.SOLD, 201, "17")),
+        (201, {}, b'\xef\xbb\xbf{"id":17}', Answer(Outcome.SOLD, 201, "17")),
         (201, {}, b'{"no":1}', Answer(Outcome.UNKNOWN, 201, None, "order_id", '{"no":1}')),
         (201, {}, b'{"id":"a\\"b"}', Answer(Outcome.UNKNOWN, 201, None, "order_id", 'a"b')),
         (409, {}, b'{"e":{"code":"GONE"}}', Answer(Outcome.SOLD_OUT, 409)),

@@ -14,17 +14,14 @@ from flashsale.doctor.facts import (
     Node,
     NodeFacts,
     RedisFacts,
+    ReplicaFacts,
+    Replication,
+    Watch,
     nodes_in,
+    replicas_in,
 )
-from flashsale.doctor.findings import (
-    Finding,
-    failures,
-    judge_cluster,
-    judge_mysql,
-    judge_redis,
-)
+from flashsale.doctor.findings import Diagnosis, failures, judge_cluster, judge_mysql, judge_redis
 from flashsale.doctor.policies import Grade
-from flashsale.doctor.replication import Replica, Replication, Watch, replicas_in
 from flashsale.errors import UsageError
 from flashsale.model import Durability
 from flashsale.settings import ClaimSettings
@@ -37,7 +34,9 @@ from flashsale.store_urls import at_port
 
 WATCH = Watch("10.0.0.1:6379", quorum=2, others=2)
 TWO = Replication(
-    (Replica("10.0.0.2:6379", 0, 0), Replica("10.0.0.3:6379", 12, 1)), (WATCH,) * 3, "sale"
+    (ReplicaFacts("10.0.0.2:6379", 0, 0), ReplicaFacts("10.0.0.3:6379", 12, 1)),
+    (WATCH,) * 3,
+    "sale",
 )
 LEDGER = RedisFacts(
     version="7.2.4",
@@ -62,7 +61,7 @@ def judged(
     *,
     least: str = "1",
     **claims: Any,
-) -> dict[str, Finding]:
+) -> dict[str, Diagnosis]:
     """The rows by name, of a ledger and of what is asked of its replicas."""
     assert LEDGER.config is not None
     config = {**LEDGER.config, "min-replicas-to-write": least}
@@ -116,12 +115,16 @@ def test_each_thing_that_is_wrong_with_sentinels(
     [
         ((), Grade.FAIL, "a failover has nobody to go to"),
         (TWO.replicas[:1], Grade.FAIL, "ask fewer than 2"),
-        ((Replica("a:1", 0, 3), Replica("b:1", 0, 0)), Grade.WARN, "loses what it lacks"),
-        ((Replica("a:1", 2_000_000, 0), Replica("b:1", 0, 0)), Grade.WARN, "loses what it lacks"),
+        ((ReplicaFacts("a:1", 0, 3), ReplicaFacts("b:1", 0, 0)), Grade.WARN, "loses what it lacks"),
+        (
+            (ReplicaFacts("a:1", 2_000_000, 0), ReplicaFacts("b:1", 0, 0)),
+            Grade.WARN,
+            "loses what it lacks",
+        ),
     ],
 )
 def test_each_thing_that_is_wrong_with_replicas(
-    replicas: tuple[Replica, ...], grade: Grade, cure: str
+    replicas: tuple[ReplicaFacts, ...], grade: Grade, cure: str
 ) -> None:
     row = judged(replace(TWO, replicas=replicas), confirm_replicas=2, least="2")["replicas"]
     assert row.grade is grade
@@ -171,7 +174,7 @@ def test_replicas_are_those_that_are_online() -> None:
         "slave1": {"ip": "b", "port": 2, "state": "wait_bgsave", "offset": 0, "lag": 0},
         "slave2": {"ip": "c", "port": 3, "state": "online", "offset": 100, "lag": 0},
     }
-    assert replicas_in(info) == [Replica("a:1", 10, 1), Replica("c:3", 0, 0)]
+    assert replicas_in(info) == [ReplicaFacts("a:1", 10, 1), ReplicaFacts("c:3", 0, 0)]
     assert replicas_in({"connected_slaves": 0}) == []
 
 
@@ -182,7 +185,7 @@ NODE = replace(
     LEDGER,
     clustered=True,
     config={**KEEPS, "cluster-require-full-coverage": "no"},
-    replication=Replication((Replica("10.0.0.9:6379", 0, 0),)),
+    replication=Replication((ReplicaFacts("10.0.0.9:6379", 0, 0),)),
 )
 MASTERS = [Node(f"m{n}", "10.0.0.1", 7000 + n, lanes=(2 * n, 2 * n + 1)) for n in range(3)]
 COPIES = [Node(f"r{n}", "10.0.0.1", 7003 + n, f"m{n}") for n in range(3)]
@@ -197,7 +200,7 @@ SIX = ClusterFacts(
 
 def of_cluster(
     facts: ClusterFacts = SIX, durability: Durability = Durability.REPLICATED
-) -> dict[tuple[str, str], Finding]:
+) -> dict[tuple[str, str], Diagnosis]:
     """The rows by subject and name."""
     found = judge_cluster(facts, durability, ClaimSettings())
     return {(finding.subject, finding.name): finding for finding in found}
@@ -284,7 +287,7 @@ def test_nodes_are_read_as_another_tells_them() -> None:
 MYSQL = MySQLFacts("8.0.36", "utf8mb4", {"log_bin": "ON", "sync_binlog": "1"})
 
 
-def of_mysql(**variables: str) -> dict[str, Finding]:
+def of_mysql(**variables: str) -> dict[str, Diagnosis]:
     found = judge_mysql(replace(MYSQL, variables={**MYSQL.variables, **variables}))
     return {finding.name: finding for finding in found}
 

@@ -16,7 +16,7 @@ from flashsale.verify.attempts import (
     NEVER,
     NO_ORDER,
     OUTCOMES,
-    Claims,
+    ClaimColumns,
     _Record,
     ids_in,
     parse_attempts,
@@ -53,7 +53,7 @@ def good(*extra: dict[str, Any]) -> list[bytes]:
     return lines(HEADER, plan(0, 10), plan(1, 11), BARRIER, *extra)
 
 
-def claims(content: list[bytes], voucher: int = 1) -> Claims:
+def claims(content: list[bytes], voucher: int = 1) -> ClaimColumns:
     return parse_attempts(content).claims[voucher]
 
 

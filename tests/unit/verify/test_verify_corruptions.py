@@ -12,7 +12,7 @@ from rig.sale_world import STREAM, World, broken, together, violations
 
 from flashsale.model import Outcome, PayStatus
 from flashsale.verify.linearizability import linearizable
-from flashsale.verify.queue import Backlog, Entry, Queue
+from flashsale.verify.queue import Backlog, Queue, QueueEntry
 from flashsale.verify.snapshot import Snapshot
 
 STRANGER = 900
@@ -149,7 +149,7 @@ def everything_is_written_twice(shop: Shop) -> None:
 
 
 def an_entry_is_left_with_a_worker(shop: Shop) -> None:
-    stuck = (Entry("6-0", 102, 2, 1, "pending"),)
+    stuck = (QueueEntry("6-0", 102, 2, 1, "pending"),)
     shop.queue = replace(STREAM, backlog=Backlog(pending=1), stuck=stuck)
 
 

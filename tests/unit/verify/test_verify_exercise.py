@@ -10,9 +10,9 @@ from flashsale.errors import ExitCode, UsageError
 from flashsale.model import Outcome, Verdict
 from flashsale.report.wording import met
 from flashsale.settings import WorkerSettings
-from flashsale.verify import DRAIN_TIMEOUT_S, TAKE_OVER_S
+from flashsale.verify.checks.orders import TAKE_OVER_S
 from flashsale.verify.finding import is_met
-from flashsale.verify.verdict import CHECKS, judge
+from flashsale.verify.verdict import CHECKS, DRAIN_TIMEOUT_S, judge
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from rig.sale_world import (
 )
 
 from flashsale.model import Outcome, PayStatus, Verdict
-from flashsale.verify.attempts import Attempts
+from flashsale.verify.attempts import RunRecord
 from flashsale.verify.ending import Ending, SaleAtEnd, as_of, span_of
 from flashsale.verify.observation import Position
 from flashsale.verify.queue import Queue, Span
@@ -54,7 +54,7 @@ def ending(world: World, **changes: object) -> Ending:
 
 
 def in_hindsight(world: World, end: Ending, queue: Queue = STREAM) -> Snapshot:
-    attempts = Attempts("run-1", "test", {1: world.record()})
+    attempts = RunRecord("run-1", "test", {1: world.record()})
     seen = as_of(end, world.observation(queue), attempts, world.before)
     snapshot = join(attempts, world.before, seen)
     return replace(snapshot, ending=end, sightings=world.sightings)
@@ -89,7 +89,7 @@ def test_later_orders_are_nobodys_of_this_run(world: World) -> None:
 
 def test_where_nothing_came_later_nothing_changes(world: World) -> None:
     seen = world.observation()
-    attempts = Attempts("run-1", "test", {1: world.record()})
+    attempts = RunRecord("run-1", "test", {1: world.record()})
     found = as_of(ending(world), seen, attempts, world.before)
     assert found.rows == seen.rows
     assert (found.ledger, found.mysql, found.later) == (seen.ledger, seen.mysql, {})
@@ -377,7 +377,7 @@ def test_the_runs_part_of_the_queue(claims: list[Outcome], last: str, until: str
     world = World()
     for user, outcome in enumerate(claims, 1):
         world.say(user, outcome)
-    attempts = Attempts("run-1", "test", {1: world.record()})
+    attempts = RunRecord("run-1", "test", {1: world.record()})
     end = ending(world, position=Position(last))
     assert span_of(attempts, world.before, end) == Span("5-0", "0-0", until)
     assert span_of(attempts, None, None) == Span()

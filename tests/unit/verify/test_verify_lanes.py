@@ -7,8 +7,8 @@ from flashsale.verify.queue import (
     BEGINNING,
     NOW,
     Backlog,
-    Entry,
     Queue,
+    QueueEntry,
     Span,
     each_lane,
     entry_id,
@@ -51,7 +51,7 @@ def test_places_are_read_and_changed_lane_by_lane() -> None:
 
 
 def test_queues_of_lanes_are_one_queue() -> None:
-    lost, stuck = Entry("1-1", 5, 6, 7, "no"), Entry("2-2", 8, 9, 10, "pending")
+    lost, stuck = QueueEntry("1-1", 5, 6, 7, "no"), QueueEntry("2-2", 8, 9, 10, "pending")
     one = Queue(
         exists=True,
         added=3,

@@ -6,11 +6,16 @@ from itertools import chain, combinations, permutations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashsale.verify.attempts import DUPLICATE, SOLD, SOLD_OUT, UNANSWERED, Claims
-from flashsale.verify.history import LATEST, MANY, Frame, History, Kind, Op, search
+from flashsale.verify.attempts import DUPLICATE, SOLD, SOLD_OUT, UNANSWERED, ClaimColumns
+from flashsale.verify.history import LATEST, MANY, Frame, History, Op, OpKind, search
 from flashsale.verify.linearizability import Walk, is_plain, shrink
 
-_CODES = {Kind.SALE: SOLD, Kind.REFUSAL: SOLD_OUT, Kind.REPEAT: DUPLICATE, Kind.OPEN: UNANSWERED}
+_CODES = {
+    OpKind.SALE: SOLD,
+    OpKind.REFUSAL: SOLD_OUT,
+    OpKind.REPEAT: DUPLICATE,
+    OpKind.OPEN: UNANSWERED,
+}
 
 
 # A reference: every order of every subset, told to a sale that knows nothing of the judge's.
@@ -18,8 +23,8 @@ _CODES = {Kind.SALE: SOLD, Kind.REFUSAL: SOLD_OUT, Kind.REPEAT: DUPLICATE, Kind.
 
 def reference(history: History) -> bool:
     """True where some order of the claims is one that a sale could have gone through."""
-    must = [op for op in history.ops if op.kind is not Kind.OPEN]
-    may = [op for op in history.ops if op.kind is Kind.OPEN]
+    must = [op for op in history.ops if op.kind is not OpKind.OPEN]
+    may = [op for op in history.ops if op.kind is OpKind.OPEN]
     subsets = chain.from_iterable(combinations(may, n) for n in range(len(may) + 1))
     most = min(history.frame.most, history.frame.least + len(history.ops) + 1)
     units = range(history.frame.least, most + 1)
@@ -55,40 +60,40 @@ def _meanwhile(states: list[State]) -> Iterator[State]:
 
 def _told(op: Op, left: int, returns: int, held: dict[int, int], freed: set) -> State | None:  # type: ignore[type-arg]
     has = held.get(op.user)
-    if op.kind is Kind.REFUSAL:
+    if op.kind is OpKind.REFUSAL:
         return (left, returns, held, freed) if left == 0 and has is None else None
-    if op.kind is not Kind.OPEN and has is not None:
+    if op.kind is not OpKind.OPEN and has is not None:
         named = {order for order in (has, op.order) if order}
         return (
             (left, returns, {**held, op.user: max(has, op.order)}, freed)
             if len(named) < 2
             else None
         )
-    if op.kind is Kind.REPEAT or has is not None or left == 0:
+    if op.kind is OpKind.REPEAT or has is not None or left == 0:
         return None
     return left - 1, returns, {**held, op.user: op.order}, freed
 
 
-def claims_of(history: History) -> Claims:
-    claims = Claims()
+def claims_of(history: History) -> ClaimColumns:
+    claims = ClaimColumns()
     for op in history.ops:
         claims.user.append(op.user)
         claims.sent_us.append(op.sent)
         claims.done_us.append(-1 if op.done == LATEST else op.done)
         claims.outcome.append(_CODES[op.kind])
-        claims.order.append(0 if op.kind is Kind.OPEN else op.order)
+        claims.order.append(0 if op.kind is OpKind.OPEN else op.order)
         claims.resolved.append(0)
         claims.clock.append(op.clock)
     return claims
 
 
 def ops(clocks: int) -> st.SearchStrategy[Op]:
-    def build(kind: Kind, user: int, other: bool, sent: int, took: int, clock: int) -> Op:
-        order = 0 if kind in (Kind.OPEN, Kind.REFUSAL) else 100 + user + 10 * other
-        done = LATEST if kind is Kind.OPEN else sent + took
+    def build(kind: OpKind, user: int, other: bool, sent: int, took: int, clock: int) -> Op:
+        order = 0 if kind in (OpKind.OPEN, OpKind.REFUSAL) else 100 + user + 10 * other
+        done = LATEST if kind is OpKind.OPEN else sent + took
         return Op(kind, user, order, sent, done, clock)
 
-    kinds = st.sampled_from([Kind.SALE, Kind.SALE, Kind.REFUSAL, Kind.REPEAT, Kind.OPEN])
+    kinds = st.sampled_from([OpKind.SALE, OpKind.SALE, OpKind.REFUSAL, OpKind.REPEAT, OpKind.OPEN])
     other = st.sampled_from([False] * 6 + [True])
     return st.builds(
         build, kinds, st.integers(1, 4), other, st.integers(0, 12), st.integers(0, 6),

@@ -20,7 +20,7 @@ from rig.sale_world import (
 from flashsale.model import Outcome, PayStatus, Verdict
 from flashsale.verify.attempts import GARBLED, NEVER, NO_ORDER
 from flashsale.verify.observation import Position
-from flashsale.verify.queue import Backlog, Entry, Queue
+from flashsale.verify.queue import Backlog, Queue, QueueEntry
 from flashsale.verify.verdict import judge
 
 QUEUED = Queue(exists=True, last_entry="9-0", backlog=Backlog(undelivered=1))
@@ -460,7 +460,7 @@ def test_an_empty_queue_passes(world: World) -> None:
 
 
 def test_what_is_stuck_is_named(world: World) -> None:
-    stuck = (Entry("7-0", 102, 2, 1, "pending with c1 for 40 s after 3 deliveries"),)
+    stuck = (QueueEntry("7-0", 102, 2, 1, "pending with c1 for 40 s after 3 deliveries"),)
     queue = replace(STREAM, backlog=Backlog(undelivered=30, pending=1), stuck=stuck)
     (finding,) = findings(world.snapshot(queue), "queue_empty", Verdict.FAIL)
     assert finding.total == 31
@@ -469,7 +469,7 @@ def test_what_is_stuck_is_named(world: World) -> None:
 
 
 def test_dead_letters_are_named(world: World) -> None:
-    dead = (Entry("7-0", 102, 2, 1, "short stock"),)
+    dead = (QueueEntry("7-0", 102, 2, 1, "short stock"),)
     queue = replace(STREAM, dead=dead, dead_total=1)
     found = violations(world.snapshot(queue), "queue_empty")
     assert found == "dead letters: order 102, user 2, voucher 1, entry 7-0: short stock"

@@ -13,7 +13,7 @@ from rig.sale_world import BEGIN_MS, END_MS, STREAM, Claim, Row, World, broken, 
 
 from flashsale.model import Outcome
 from flashsale.verify.linearizability import linearizable
-from flashsale.verify.queue import Backlog, Entry, Queue
+from flashsale.verify.queue import Backlog, Queue, QueueEntry
 from flashsale.verify.verdict import CHECKS
 
 USERS = 6
@@ -291,7 +291,7 @@ def no_oversell__more_sold_than_there_is(sale: Reference) -> bool:
 
 
 def queue_empty__an_entry_pending(sale: Reference) -> bool:
-    sale.queue = replace(STREAM, backlog=Backlog(pending=1), stuck=(Entry("6-0"),))
+    sale.queue = replace(STREAM, backlog=Backlog(pending=1), stuck=(QueueEntry("6-0"),))
     return True
 
 
@@ -319,7 +319,7 @@ def queue_empty__the_group_destroyed(sale: Reference) -> bool:
 
 
 def queue_empty__a_dead_letter(sale: Reference) -> bool:
-    sale.queue = replace(STREAM, dead=(Entry("6-0", note="short stock"),), dead_total=1)
+    sale.queue = replace(STREAM, dead=(QueueEntry("6-0", note="short stock"),), dead_total=1)
     return True
 
 

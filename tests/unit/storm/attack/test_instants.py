@@ -6,8 +6,9 @@ import anyio
 import pytest
 import uvloop
 
+from flashsale.scenario.scenario import Timeouts
 from flashsale.storm.attack import instants
-from flashsale.storm.attack.instants import Alarm, unix_us_at, until_unix_us, wait_until
+from flashsale.storm.attack.instants import Alarm, Deadlines, unix_us_at, until_unix_us, wait_until
 
 MS = 1_000_000
 
@@ -81,3 +82,42 @@ async def test_waiting_ends_at_the_instant_and_not_before() -> None:
 async def test_an_instant_that_has_passed_is_not_waited_for() -> None:
     with anyio.fail_after(10):
         await wait_until(monotonic_ns() - 1)
+
+
+# Deadlines ---------------------------------------------------------------------------------------
+
+
+def deadlines() -> Deadlines:
+    """A run of 100 ms with a drain of 30, whose barrier opens at 50 ms."""
+    made = Deadlines(Timeouts(run_ms=100, drain_ms=30))
+    made.start(50 * MS)
+    return made
+
+
+def test_a_run_has_an_end_counted_from_the_barrier() -> None:
+    running = deadlines()
+    assert running.passed(150 * MS - 1, all_sent=False) is None
+    assert running.passed(150 * MS, all_sent=False) == "deadline"
+
+
+def test_the_drain_is_counted_from_the_first_look_at_which_all_was_sent() -> None:
+    running = deadlines()
+    assert running.passed(60 * MS, all_sent=False) is None
+    assert running.passed(70 * MS, all_sent=True) is None
+    assert running.passed(100 * MS - 1, all_sent=True) is None
+    assert running.passed(100 * MS, all_sent=True) == "deadline"
+
+
+def test_told_to_stop_what_is_out_gets_a_moment_and_told_twice_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(instants, "INTERRUPT_GRACE_S", 0.01)
+    running = deadlines()
+    assert not running.stopped
+    assert running.stop(60 * MS, "aborted") is True
+    assert running.stopped
+    assert running.passed(70 * MS - 1, all_sent=True) is None
+    assert running.passed(70 * MS, all_sent=True) == "aborted"
+    again = deadlines()
+    assert (again.stop(60 * MS, "aborted"), again.stop(61 * MS, "interrupted")) == (True, False)
+    assert again.passed(61 * MS, all_sent=False) == "interrupted"

@@ -1,5 +1,4 @@
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +6,8 @@ from time import monotonic_ns, process_time_ns
 
 import pytest
 
-from flashsale.errors import UsageError
-from flashsale.storm.attack import selfwatch
-from flashsale.storm.attack.selfwatch import SelfWatch, ensure_descriptors, waited_ns
+from flashsale.storm.attack import attack
+from flashsale.storm.attack.attack import SelfWatch, waited_ns
 
 ROUND_NS = 20_000_000
 
@@ -81,48 +79,5 @@ def test_a_thread_that_shares_its_core_has_waited_for_it() -> None:
 
 
 def test_where_the_kernel_does_not_count_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selfwatch, "_SCHEDSTAT", Path("/nowhere"))
+    monkeypatch.setattr(attack, "_SCHEDSTAT", Path("/nowhere"))
     assert waited_ns() == 0
-
-
-@pytest.fixture
-def limits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """The process's limits, as a list whose last entry is in force."""
-    record = [(256, 4096)]
-
-    class Limits:
-        RLIMIT_NOFILE = resource.RLIMIT_NOFILE
-        RLIM_INFINITY = resource.RLIM_INFINITY
-
-        @staticmethod
-        def getrlimit(_: int) -> tuple[int, int]:
-            return record[-1]
-
-        @staticmethod
-        def setrlimit(_: int, limit: tuple[int, int]) -> None:
-            record.append(limit)
-
-    monkeypatch.setattr(selfwatch, "resource", Limits)
-    return record
-
-
-def test_the_descriptor_limit_is_raised_to_what_is_needed(limits: list[tuple[int, int]]) -> None:
-    ensure_descriptors(2000)
-    assert limits == [(256, 4096), (2064, 4096)]
-
-
-def test_a_limit_that_suffices_is_left_alone(limits: list[tuple[int, int]]) -> None:
-    ensure_descriptors(100)
-    limits.append((resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    ensure_descriptors(60_000)
-    assert len(limits) == 2
-
-
-def test_a_limit_that_cannot_be_raised_is_one_line_with_the_cure(
-    limits: list[tuple[int, int]],
-) -> None:
-    with pytest.raises(
-        UsageError, match=r"5,064 open files and the limit is 4,096.*ulimit -n 5064"
-    ):
-        ensure_descriptors(5000)
-    assert len(limits) == 1

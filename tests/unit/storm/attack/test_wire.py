@@ -235,6 +235,26 @@ def test_header_names_are_read_in_any_case() -> None:
     assert Wire().ask(data) == [(7, Answer(Outcome.SOLD, 200, ORDER))]
 
 
+def test_blanks_around_a_value_are_no_part_of_it() -> None:
+    data = message(b"", "x-outcome: \t sold \t", f"x-order-id:{ORDER}  ")
+    assert Wire().ask(data) == [(7, Answer(Outcome.SOLD, 200, ORDER))]
+
+
+def test_a_trailer_says_nothing_of_an_answer() -> None:
+    """It comes when the answer is decided, and proxies leave it out."""
+    body = b'{"success":true,"data":%s}' % ORDER.encode()
+    head = b"HTTP/1.1 200 OK\r\nx-outcome: sold\r\ntransfer-encoding: chunked\r\n\r\n"
+    trailer = b"0\r\nx-outcome: sold_out\r\nx-order-id: 1\r\n\r\n"
+    data = head + b"%x\r\n%s\r\n" % (len(body), body) + trailer
+    assert Wire().ask(data) == [(7, Answer(Outcome.SOLD, 200, ORDER))]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_is_no_part_of_json(mark: bytes) -> None:
+    body = mark + b'{"success":true,"data":%s}' % ORDER.encode()
+    assert Wire().ask(message(body)) == [(7, Answer(Outcome.SOLD, 200, ORDER))]
+
+
 def test_without_a_length_the_end_is_the_end() -> None:
     wire = Wire()
     wire.ask(b'HTTP/1.1 200 OK\r\n\r\n{"success":true,"data":', ORDER.encode() + b"}")

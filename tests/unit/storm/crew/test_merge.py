@@ -13,14 +13,13 @@ from flashsale.run.attempts import Attempts, ClockReading
 from flashsale.run.attempts_file import AttemptsFile, read_record
 from flashsale.run.folder import RunFolder
 from flashsale.run.histogram import Histogram, merged
-from flashsale.run.recording import read_recording, scenario_document
 from flashsale.scenario.answer import Answer
-from flashsale.scenario.scenario import Scenario, parse_scenario
+from flashsale.scenario.scenario import Scenario, parse_scenario, scenario_document
 from flashsale.storm.crew.merge import baseline_of, merge_runs
-from flashsale.storm.crew.shard import ShardRun, read_shard, whole_plan
+from flashsale.storm.crew.shard import ShardRun, read_recording, read_shard, whole_plan
 from flashsale.storm.figures.conclusion import Circumstances, conclude
-from flashsale.storm.figures.effort import Effort, SelfReport
 from flashsale.storm.figures.figures import Figures
+from flashsale.storm.figures.generator import Effort, SelfReport
 from flashsale.storm.plan.planning import plan_of
 from flashsale.verify.attempts import read_attempts
 

@@ -16,8 +16,8 @@ from flashsale.run.attempts import NEVER, Attempts
 from flashsale.run.histogram import Histogram, merged
 from flashsale.scenario.answer import Answer, indeterminate
 from flashsale.storm.crew.crew import connections_each
-from flashsale.storm.crew.messages import Channel, EventOrder, OutcomeColumns, outcomes_since
-from flashsale.storm.figures.effort import Effort, ProcessEffort, Sample, SelfReport, together
+from flashsale.storm.crew.messages import EventOrder, OutcomeColumns, Pipe, outcomes_since
+from flashsale.storm.figures.generator import Effort, ProcessEffort, Sample, SelfReport, together
 
 ANSWERS = [
     Answer(Outcome.SOLD, 200, "515385561440059393"),
@@ -171,7 +171,7 @@ async def test_messages_arrive_whole_however_they_are_cut() -> None:
     heard: list[object] = []
     lost = asyncio.Event()
     loop = asyncio.get_running_loop()
-    channel = Channel(heard.append, lost.set)
+    channel = Pipe(heard.append, lost.set)
     await loop.create_unix_connection(lambda: channel, sock=ours)
     messages: list[object] = ["x" * 300_000, {"a": 1}, None]
     with theirs:

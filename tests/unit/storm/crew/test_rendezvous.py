@@ -4,12 +4,12 @@ import pytest
 
 from flashsale.model import Outcome
 from flashsale.run.attempts import ClockReading
-from flashsale.storm.crew.rendezvous import Meeting, Patience, Report
+from flashsale.storm.crew.rendezvous import Meeting, MeetingLimits, Report
 from flashsale.storm.crew.shard import Shard
 
 S = 1_000_000_000
 PLAN = "cafe"
-PATIENCE = Patience(
+PATIENCE = MeetingLimits(
     gather_ns=60 * S, silence_ns=10 * S, run_ns=600 * S, stop_ns=30 * S, lead_us=2_000_000
 )
 AT_US = 1_795_428_000_000_000
@@ -20,7 +20,7 @@ def meeting(of: int = 3) -> Meeting:
 
 
 def come(met: Meeting, number: int, now_s: float = 1) -> str | None:
-    of = len(met.seats)
+    of = len(met.participants)
     return met.join(f"t{number}", Shard(number, of), f"host{number}:1", round(now_s * S))
 
 
@@ -99,7 +99,7 @@ def test_another_plan_is_named_and_lost() -> None:
     assert told is not None
     assert "has another plan: found beef, expected cafe; give all the same scenario" in told
     assert met.complaints == ["shard 3/3 (host3:1) has another plan: found beef, expected cafe"]
-    assert met.seats[2].fate is not None
+    assert met.participants[2].fate is not None
 
 
 def test_all_who_never_come_are_named_and_the_others_are_given_up() -> None:
@@ -117,7 +117,7 @@ def test_all_who_never_come_are_named_and_the_others_are_given_up() -> None:
     met.leave("t2", "the storm was given up: shard 1/3 never came", fired=False)
     assert met.look(61 * S)
     assert len(met.complaints) == 2, "who gives up because it was told to is no news"
-    assert not any(seat.fired for seat in met.seats)
+    assert not any(participant.fired for participant in met.participants)
 
 
 def test_who_came_and_was_not_ready_in_time_is_named() -> None:
@@ -140,7 +140,7 @@ def test_who_falls_silent_is_lost_before_the_instant_and_after(ready: bool) -> N
     met.look(12 * S)
     assert met.complaints == ["shard 2/3 (host2:1) was not heard of for 10 s"]
     assert met.stopping == met.complaints[0]
-    assert met.seats[1].fired is ready, "whether its attempts may have left"
+    assert met.participants[1].fired is ready, "whether its attempts may have left"
     assert say(met, 2, 13) == "this shard is not known here, or counts as lost"
 
 

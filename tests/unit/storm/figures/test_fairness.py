@@ -3,21 +3,22 @@ from collections.abc import Sequence
 import pytest
 
 from flashsale.model import Outcome
-from flashsale.storm.figures.sale import Claim, Fairness, fairness_of
+from flashsale.storm.figures.sale import BuyAttempt, Fairness, fairness_of
 
 SOLD, GONE, DUPLICATE = Outcome.SOLD, Outcome.SOLD_OUT, Outcome.DUPLICATE
 DOUBT, SHED = Outcome.INDETERMINATE, Outcome.SHED
 
 
-def buyers(won: Sequence[bool]) -> list[Claim]:
+def buyers(won: Sequence[bool]) -> list[BuyAttempt]:
     return [
-        Claim(user, user, 100, SOLD if wins else GONE, wins) for user, wins in enumerate(won, 1)
+        BuyAttempt(user, user, 100, SOLD if wins else GONE, wins)
+        for user, wins in enumerate(won, 1)
     ]
 
 
-def tries(*endings: Outcome, resolved: bool = False) -> list[Claim]:
+def tries(*endings: Outcome, resolved: bool = False) -> list[BuyAttempt]:
     """The claims of one user."""
-    return [Claim(7, n, 100, end, end is SOLD or resolved) for n, end in enumerate(endings)]
+    return [BuyAttempt(7, n, 100, end, end is SOLD or resolved) for n, end in enumerate(endings)]
 
 
 def test_first_come_first_served() -> None:
@@ -66,7 +67,7 @@ def test_few_buyers_spread_over_the_tenths() -> None:
     ],
 )
 def test_a_buyer_counts_once_however_often_they_ask(
-    claims: list[Claim], winners: int, losers: int
+    claims: list[BuyAttempt], winners: int, losers: int
 ) -> None:
     found = fairness_of(claims)
     assert sum(found.winners) == winners

@@ -8,7 +8,8 @@ from flashsale.model import Ending, Outcome, Reading, Verdict
 from flashsale.run.histogram import Histogram
 from flashsale.scenario.load import Stage
 from flashsale.scenario.thresholds import metrics, parse_threshold
-from flashsale.storm.figures.judging import Loads, judge
+from flashsale.storm.figures.figures import Loads
+from flashsale.storm.figures.judging import judge
 
 
 @dataclass

@@ -1,17 +1,19 @@
 import pytest
 
 from flashsale.model import Outcome
-from flashsale.storm.figures.sale import Claim, Claims, Sellout, sellout_of
+from flashsale.storm.figures.sale import BuyAttempt, BuyAttempts, Sellout, sellout_of
 
 SOLD, GONE = Outcome.SOLD, Outcome.SOLD_OUT
 
 
-def claim(user: int, sent: int, done: int, ending: Outcome, holds: bool | None = None) -> Claim:
-    return Claim(user, sent, done, ending, ending is SOLD if holds is None else holds)
+def claim(
+    user: int, sent: int, done: int, ending: Outcome, holds: bool | None = None
+) -> BuyAttempt:
+    return BuyAttempt(user, sent, done, ending, ending is SOLD if holds is None else holds)
 
 
-def of(*claims: Claim, units: int | None = 2) -> Sellout:
-    return sellout_of(Claims(7, units, list(claims)))
+def of(*claims: BuyAttempt, units: int | None = 2) -> Sellout:
+    return sellout_of(BuyAttempts(7, units, list(claims)))
 
 
 HELD = of(

@@ -47,7 +47,7 @@ def thoughtful(users: int, connections: int, seed: int, clicks: int) -> Plan:
     return plan_of(changed, range(1, users + 1))
 
 
-def seats(plan: Plan) -> int:
+def virtual_users(plan: Plan) -> int:
     """How many can come at a time, each with all connections of their own."""
     return plan.connection_count // plan.clicks
 
@@ -58,7 +58,7 @@ def parts(plan: Plan, of: int) -> list[Plan]:
 
 @given(plans(), st.data())
 def test_each_attempt_and_connection_is_in_one_part(plan: Plan, data: st.DataObject) -> None:
-    shares = parts(plan, data.draw(st.integers(1, seats(plan))))
+    shares = parts(plan, data.draw(st.integers(1, virtual_users(plan))))
     assert sorted(i for part in shares for i in part.numbers) == list(range(len(plan)))
     assert sum(part.connection_count for part in shares) == plan.connection_count
     assert all(part.connection_count for part in shares)
@@ -66,14 +66,14 @@ def test_each_attempt_and_connection_is_in_one_part(plan: Plan, data: st.DataObj
 
 @given(plans(), st.data())
 def test_an_attempt_is_what_it_was_in_the_whole(plan: Plan, data: st.DataObject) -> None:
-    of = data.draw(st.integers(1, seats(plan)))
+    of = data.draw(st.integers(1, virtual_users(plan)))
     for number, part in enumerate(parts(plan, of)):
         for name in ("asks", "users", "things", "at_us"):
             whole, share = getattr(plan, name), getattr(part, name)
             assert list(share) == ([whole[i] for i in part.numbers] if len(whole) else [])
         if not plan.open:
             places = [divmod(lane, plan.clicks) for lane in part.connections]
-            lanes = [(seat * of + number) * plan.clicks + click for seat, click in places]
+            lanes = [(user * of + number) * plan.clicks + click for user, click in places]
             assert lanes == [plan.connections[i] for i in part.numbers]
 
 
@@ -85,14 +85,14 @@ def test_chains_stay_whole(plan: Plan, data: st.DataObject) -> None:
         return [LAST if then == LAST else names[then] for then in of.following]
 
     whole = links(plan)
-    for part in parts(plan, data.draw(st.integers(1, seats(plan)))):
+    for part in parts(plan, data.draw(st.integers(1, virtual_users(plan)))):
         assert links(part) == [whole[i] for i in part.numbers]
 
 
 @given(plans(), st.data())
 def test_a_part_is_a_plan_to_an_engine(plan: Plan, data: st.DataObject) -> None:
     """First attempts come first, one a connection, in the order in which they are due."""
-    for part in parts(plan, data.draw(st.integers(1, seats(plan)))):
+    for part in parts(plan, data.draw(st.integers(1, virtual_users(plan)))):
         firsts = part.first_attempts
         assert all(part.at_us[a] <= part.at_us[b] for a, b in pairwise(firsts))
         if part.is_chained and not part.open:
@@ -103,7 +103,7 @@ def test_a_part_is_a_plan_to_an_engine(plan: Plan, data: st.DataObject) -> None:
 
 @given(plans(), st.data())
 def test_all_parts_make_the_whole_again(plan: Plan, data: st.DataObject) -> None:
-    shares = parts(plan, data.draw(st.integers(1, seats(plan))))
+    shares = parts(plan, data.draw(st.integers(1, virtual_users(plan))))
     again = whole(shares)
     assert again.digest == plan.digest
     assert len(again) == len(plan)
@@ -114,15 +114,15 @@ def test_all_parts_make_the_whole_again(plan: Plan, data: st.DataObject) -> None
 
 @given(plans(), st.data())
 def test_a_part_can_be_parted(plan: Plan, data: st.DataObject) -> None:
-    part = plan.part(1, data.draw(st.integers(1, seats(plan))))
-    smaller = parts(part, seats(part))
+    part = plan.part(1, data.draw(st.integers(1, virtual_users(plan))))
+    smaller = parts(part, virtual_users(part))
     assert sorted(i for each in smaller for i in each.numbers) == list(range(len(part)))
     assert whole(smaller).digest == part.digest
 
 
 @given(plans(), st.data())
 def test_a_part_is_read_from_its_file_as_it_was_written(plan: Plan, data: st.DataObject) -> None:
-    of = data.draw(st.integers(1, seats(plan)))
+    of = data.draw(st.integers(1, virtual_users(plan)))
     with TemporaryDirectory() as folder:
         shares = []
         for number, part in enumerate(parts(plan, of)):

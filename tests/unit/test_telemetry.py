@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsale.buckets import LATENCY_S, SIZES, Buckets
+from flashsale.telemetry import LATENCY_S, SIZES, Buckets
 
 
 def test_a_bound_belongs_to_its_bucket() -> None:

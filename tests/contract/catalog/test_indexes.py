@@ -10,7 +10,7 @@ from rig.shops import Open, ShopStores, ids
 
 from flashsale import keys
 from flashsale.cache.entry import Source
-from flashsale.catalog.geo import ShopGeo
+from flashsale.catalog.indexes import ShopGeo
 from flashsale.catalog.json import NewShop, ShopChange, read
 from flashsale.errors import Unavailable
 

@@ -1,7 +1,15 @@
-"""Counting by bounds: what a Prometheus histogram is made of, in plain integers."""
+"""What a process tells of itself: its log, one JSON object a line on standard error, and counts by
+bounds, what a Prometheus histogram is made of, in plain integers.
 
+A command that borrows a part of a long-running process tells its results itself, and logs nothing.
+"""
+
+import logging
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
+
+import structlog
 
 LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Bounds for what a caller waits for, in seconds."""
@@ -47,3 +55,25 @@ class Buckets:
             total += count
             rows.append(("+Inf" if bound is None else repr(bound), float(total)))
         return rows
+
+
+def silence() -> None:
+    """Log nothing in this process."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+
+
+def configure(process: str) -> None:
+    """Log as `process`, from the level info up."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)

@@ -4,8 +4,61 @@ import pytest
 
 from flashsale.run.histogram import Histogram
 from flashsale.run.parts import Health
-from flashsale.storm.figures.effort import Sample, SelfReport
-from flashsale.storm.figures.health import Conduct, doubts, faults, health_of
+from flashsale.storm.figures.generator import (
+    Conduct,
+    RawSample,
+    Sample,
+    SelfReport,
+    busiest,
+    doubts,
+    faults,
+    health_of,
+    listen_queue_hint,
+    retried,
+    samples_of,
+)
+
+TENTH_NS = 100_000_000
+
+
+def looks(count: int) -> list[RawSample]:
+    """Every tenth of a second: a fifth of it on the core, a tenth waiting, and so late."""
+    return [
+        RawSample(n * TENTH_NS, n * TENTH_NS // 5, n * TENTH_NS // 10, lag_us=n * 1000, in_flight=n)
+        for n in range(count)
+    ]
+
+
+def test_a_sample_is_what_became_of_the_time_between_two_looks() -> None:
+    assert samples_of(looks(3)) == [
+        Sample(100.0, 0.2, 0.1, 1.0, 1),
+        Sample(200.0, 0.2, 0.1, 2.0, 2),
+    ]
+    assert samples_of(looks(3))[0].wanted_share == 0.2 + 0.1
+
+
+def test_one_look_or_none_is_no_sample() -> None:
+    assert samples_of([]) == samples_of(looks(1)) == []
+
+
+def test_a_look_that_came_late_is_spread_over_its_time() -> None:
+    late = [RawSample(0, 0, 0, 0, 0), RawSample(10 * TENTH_NS, TENTH_NS, 0, 900_000, 1)]
+    assert samples_of(late) == [Sample(1000.0, 0.1, 0.0, 900.0, 1)]
+
+
+def test_a_long_run_has_wider_samples_that_hide_no_peak() -> None:
+    wide = samples_of(looks(26), most=10)
+    assert [sample.at_ms for sample in wide] == [300.0 * n for n in range(1, 9)] + [2500.0]
+    assert [sample.loop_lag_ms for sample in wide] == [3.0 * n for n in range(1, 9)] + [25.0]
+    assert {sample.cpu_share for sample in wide} == {0.2}
+    assert len(samples_of(looks(36_001))) == 600
+
+
+def test_of_several_processes_the_busiest_counts_and_their_claims_add_up() -> None:
+    calm = [Sample(100.0, 0.1, 0.0, 9.0, 5), Sample(200.0, 0.1, 0.0, 1.0, 5)]
+    hot = [Sample(101.0, 0.4, 0.5, 2.0, 7)]
+    assert busiest([calm, [], hot]) == [Sample(101.0, 0.4, 0.5, 9.0, 12), calm[1]]
+    assert busiest([]) == []
 
 
 def conduct(**changes: Any) -> Conduct:
@@ -69,6 +122,18 @@ def test_with_few_samples_the_worst_one_is_judged() -> None:
     few = {"start_lag": Histogram([0, 0, 50_000]), "response": Histogram([100_000] * 3)}
     (fault,) = faults(conduct(planned=3, sent=3, **few))
     assert "start lag max 50.0 ms" in fault
+
+
+@pytest.mark.parametrize(("refused", "is_fault"), [(0, True), (200, True), (201, False)])
+def test_a_target_that_failed_is_no_fault_of_a_late_generator(refused: int, is_fault: bool) -> None:
+    """Of the few that it answered, one late start is the worst."""
+    sent = 2000 - refused
+    run = conduct(sent=sent, lag_ms=21, refused=refused)
+    assert len(faults(run)) == is_fault
+    told = "start lag p99 21.0 ms is more than 20% of the response p99 100.0 ms"
+    assert (told in faults(run), told in doubts(run)) == (is_fault, not is_fault)
+    assert health_of(faults(run), doubts(run)) is (Health.INVALID if is_fault else Health.SUSPECT)
+    assert faults(conduct(sent=sent - 1, lag_ms=0, refused=refused)) != []
 
 
 def test_nothing_sent_in_an_open_run_is_one_fault() -> None:
@@ -158,3 +223,34 @@ def test_the_verdict_is_the_worst_that_was_found() -> None:
     assert health_of([], []) is Health.VALID
     assert health_of([], ["d"]) is Health.SUSPECT
     assert health_of(["f"], ["d"]) is Health.INVALID
+
+
+def connects(*times_ms: float) -> Histogram:
+    return Histogram(int(time * 1000) for time in times_ms)
+
+
+def test_handshakes_that_were_sent_again_stand_in_clusters() -> None:
+    found = retried(connects(0.2, 3, 1001, 1020, 1249, 3005, 7010))
+    assert found == {1: 3, 3: 1, 7: 1}
+
+
+def test_a_kernel_that_tries_every_second_is_known_too() -> None:
+    assert retried(connects(1002, 2003, 4004, 5001)) == {1: 1, 2: 1, 4: 1, 5: 1}
+
+
+@pytest.mark.parametrize("time_ms", [0.1, 400, 998, 1260, 1700, 2900, 6050])
+def test_a_slow_handshake_is_no_retry(time_ms: float) -> None:
+    assert retried(connects(*[time_ms] * 50)) == {}
+    assert listen_queue_hint(connects(*[time_ms] * 50)) is None
+
+
+def test_the_hint_names_the_trouble_and_its_cure() -> None:
+    hint = listen_queue_hint(connects(*[1] * 95, *[1005] * 3, *[3010] * 2))
+    assert hint is not None
+    assert "of 100 connections 3 took about 1 s, 2 took about 3 s" in hint
+    assert hint.startswith("listen queue: ")
+    assert "backlog and net.core.somaxconn" in hint
+
+
+def test_no_connections_are_no_trouble() -> None:
+    assert listen_queue_hint(Histogram()) is None

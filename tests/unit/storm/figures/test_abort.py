@@ -6,11 +6,9 @@ from flashsale.model import Outcome, Verdict
 from flashsale.run.attempts import Attempts
 from flashsale.scenario.answer import Answer, indeterminate, unsent
 from flashsale.scenario.load import Step
-from flashsale.scenario.scenario import Timeouts
 from flashsale.scenario.thresholds import metrics
-from flashsale.storm.attack import stopping
-from flashsale.storm.attack.stopping import AbortWatch, Deadlines, parse_abort
 from flashsale.storm.figures.figures import Figures, RunningFigures
+from flashsale.storm.figures.judging import AbortWatch, parse_abort
 
 MS = 1_000_000
 SOLD, GONE = Answer(Outcome.SOLD, 200, "1"), Answer(Outcome.SOLD_OUT, 200)
@@ -170,44 +168,3 @@ def test_the_figures_so_far_are_at_last_the_figures_of_the_run() -> None:
 def test_a_condition_that_says_nothing_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^--abort-if: .*{message}"):
         parse_abort(text, "--abort-if")
-
-
-# Deadlines.
-
-MS = 1_000_000
-
-
-def deadlines() -> Deadlines:
-    """A run of 100 ms with a drain of 30, whose barrier opens at 50 ms."""
-    made = Deadlines(Timeouts(run_ms=100, drain_ms=30))
-    made.start(50 * MS)
-    return made
-
-
-def test_a_run_has_an_end_counted_from_the_barrier() -> None:
-    running = deadlines()
-    assert running.passed(150 * MS - 1, all_sent=False) is None
-    assert running.passed(150 * MS, all_sent=False) == "deadline"
-
-
-def test_the_drain_is_counted_from_the_first_look_at_which_all_was_sent() -> None:
-    running = deadlines()
-    assert running.passed(60 * MS, all_sent=False) is None
-    assert running.passed(70 * MS, all_sent=True) is None
-    assert running.passed(100 * MS - 1, all_sent=True) is None
-    assert running.passed(100 * MS, all_sent=True) == "deadline"
-
-
-def test_told_to_stop_what_is_out_gets_a_moment_and_told_twice_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(stopping, "INTERRUPT_GRACE_S", 0.01)
-    running = deadlines()
-    assert not running.stopped
-    assert running.stop(60 * MS, "aborted") is True
-    assert running.stopped
-    assert running.passed(70 * MS - 1, all_sent=True) is None
-    assert running.passed(70 * MS, all_sent=True) == "aborted"
-    again = deadlines()
-    assert (again.stop(60 * MS, "aborted"), again.stop(61 * MS, "interrupted")) == (True, False)
-    assert again.passed(61 * MS, all_sent=False) == "interrupted"

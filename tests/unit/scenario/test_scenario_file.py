@@ -1,7 +1,12 @@
 import pytest
 
-from flashsale.run.recording import scenario_document, scenario_of
-from flashsale.scenario.scenario import built_in_names, load_scenario, parse_scenario
+from flashsale.scenario.scenario import (
+    built_in_names,
+    load_scenario,
+    parse_scenario,
+    scenario_document,
+    scenario_of,
+)
 from flashsale.scenario.thresholds import parse_expression
 
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from flashsale.storm.crew import shard
+from flashsale.storm.attack import instants
 
 
 def kernel(monkeypatch: pytest.MonkeyPatch, state: int, status: int, error_us: int) -> None:
@@ -25,14 +25,14 @@ def test_the_kernels_account_of_its_clock(
     monkeypatch: pytest.MonkeyPatch, state: int, status: int, found: int | None
 ) -> None:
     kernel(monkeypatch, state, status, 1234)
-    assert shard.clock_error_us() == found
+    assert instants.clock_error_us() == found
 
 
 def test_elsewhere_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert shard.clock_error_us() is None
+    assert instants.clock_error_us() is None
 
 
 def test_this_machine_answers() -> None:
-    found = shard.clock_error_us()
+    found = instants.clock_error_us()
     assert found is None or found >= 0
