@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import Section, median, spread
-from flashsale.resources import resource
+from flashsale.files import resource
 
 DELAY = "load_delay_ms = 500"
 ADDED_LIMIT_MS = 250

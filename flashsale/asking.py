@@ -92,16 +92,26 @@ class Fetched:
         return self.headers.get("location", "") if 300 <= self.status < 400 else None
 
 
+class _Transport(httpx.AsyncHTTPTransport):
+    """Goes the way it is made with; in a handshake that asks for the name, since a URL has an
+    address in its place."""
+
+    def __init__(self, way: Way) -> None:
+        super().__init__(verify=way.context or True, trust_env=False, uds=way.socket)
+        self._named = {"sni_hostname": way.server_name} if way.server_name else {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.extensions = {**request.extensions, **self._named}
+        return await super().handle_async_request(request)
+
+
 def client(base_url: str = "", way: Way | None = None) -> httpx.AsyncClient:
     """A client for `ask`, which bounds the time as a whole. Raises UnansweredError for no URL."""
     try:
         if way is None:
             return httpx.AsyncClient(base_url=base_url, timeout=_SILENCE_S, trust_env=False)
-        transport = httpx.AsyncHTTPTransport(
-            verify=way.context or True, trust_env=False, uds=way.socket
-        )
         return httpx.AsyncClient(
-            base_url=base_url, timeout=_SILENCE_S, trust_env=False, transport=transport
+            base_url=base_url, timeout=_SILENCE_S, trust_env=False, transport=_Transport(way)
         )
     except httpx.InvalidURL as error:
         raise UnansweredError(f"no URL: {error}") from error
@@ -115,7 +125,6 @@ async def ask(
     bytes_max: int = BYTES_MAX,
     headers: dict[str, str] | None = None,
     parameters: dict[str, str] | None = None,
-    way: Way | None = None,
 ) -> Fetched:
     """The answer to GET `url`, redirections not followed; with `bytes_max` 0 its head alone.
 
@@ -125,9 +134,7 @@ async def ask(
     try:
         async with (
             asyncio.timeout(total_s),
-            of.stream(
-                "GET", url, headers=told, params=parameters, extensions=_named(way)
-            ) as response,
+            of.stream("GET", url, headers=told, params=parameters) as response,
         ):
             body = await _body(response, bytes_max) if bytes_max else b""
             return Fetched(response.status_code, response.headers, body)
@@ -137,20 +144,16 @@ async def ask(
         raise UnansweredError(str(error)[:_REASON_MAX] or type(error).__name__) from error
 
 
-def _named(way: Way | None) -> dict[str, Any]:
-    """The name that a handshake asks for: the URL has an address in its place."""
-    return {"sni_hostname": way.server_name} if way is not None and way.server_name else {}
-
-
 def ask_once(url: str, *, way: Way | None = None, **bounds: Any) -> Fetched:
-    """The same for whoever has no loop and one question. Takes and raises what `ask` does."""
+    """The same for whoever has no loop and one question, asked on this way. Takes and raises what
+    `ask` does."""
     with suppress(httpx.InvalidURL):  # which `ask` tells
         if (httpx.URL(url).port or 0) > _PORT_MAX:
             raise UnansweredError(f"no URL: there is no port above {_PORT_MAX}")
 
     async def asking() -> Fetched:
         async with client(way=way) as of:
-            return await ask(of, url, way=way, **bounds)
+            return await ask(of, url, **bounds)
 
     return asyncio.run(asking())
 

@@ -18,8 +18,8 @@ from pydantic_settings import (
 )
 
 from flashsale.errors import UsageError
+from flashsale.files import read_secret
 from flashsale.model import Durability
-from flashsale.secret_file import read_secret
 
 PICTURES_PATH, PICTURE_FORM_BYTES = "/upload/blog", 4_096
 """Where pictures are sent to, and how much a form may say around one."""

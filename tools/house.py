@@ -18,8 +18,8 @@ from pathlib import Path
 
 PACKAGE = "flashsale"
 GROUND = (
-    *("errors", "settings", "keys", "model", "resources", "telemetry"),
-    *("secret_file", "store_urls", "sentinels", "asking", "failpoints", "books"),
+    *("errors", "settings", "keys", "model", "telemetry", "files"),
+    *("store_urls", "primaries", "asking", "failpoints", "books"),
 )
 SMALL = 40  # lines; fewer is a paragraph, seldom a chapter
 _TRIP = re.compile(r"^## Trip \w+: (.+)$")
@@ -33,6 +33,8 @@ class House:
     root: Path
     lines: dict[str, int] = field(default_factory=dict)
     imports: dict[str, set[str]] = field(default_factory=dict)
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    """The modules of each public class, by its name."""
     inner: list[str] = field(default_factory=list)
     """Imports inside functions, as `path:line`."""
 
@@ -50,6 +52,9 @@ class House:
         name, tree = _name(path, self.root), ast.parse(path.read_text(encoding="utf-8"))
         self.imports[name] = {there for node in ast.walk(tree) for there in self._named(node)}
         self.imports[name].discard(name)
+        for each in tree.body:
+            if isinstance(each, ast.ClassDef) and not each.name.startswith("_"):
+                self.classes.setdefault(each.name, []).append(name)
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
                 for node in ast.walk(function):
@@ -76,6 +81,10 @@ class House:
             for other in there:
                 importers[other].add(name)
         return sorted(name for name, whom in importers.items() if len(whom) == 1)
+
+    def shared_names(self) -> dict[str, list[str]]:
+        """Names that classes of several modules have, with those modules."""
+        return {name: where for name, where in sorted(self.classes.items()) if len(where) > 1}
 
     def circles(self) -> list[list[str]]:
         """Sets of modules that import each other, however far round."""
@@ -158,6 +167,7 @@ def figures(house: House) -> dict[str, object]:
         "largest file": f"{house.lines[largest]} ({largest})",
         f"files under {SMALL} lines": sum(1 < lines < SMALL for lines in sizes),
         "modules with one importer": len(house.with_one_importer()),
+        "class names of several files": len(house.shared_names()),
         "circles of files": [" ↔ ".join(circle) for circle in house.circles()],
         "circles of packages": [" ↔ ".join(circle) for circle in house.package_circles()],
         "imports inside functions": len(house.inner),
@@ -190,6 +200,8 @@ def main() -> None:
             sep="\n  ",
         )
         print("one importer:", *house.with_one_importer(), sep="\n  ")
+        shared = house.shared_names().items()
+        print("class names:", *(f"{x} {', '.join(where)}" for x, where in shared), sep="\n  ")
         print("imports inside functions:", *house.inner, sep="\n  ")
 
 

@@ -23,9 +23,9 @@ from typer.cli import get_docs_for_click
 
 from flashsale import settings
 from flashsale.cli.tree import tree
+from flashsale.files import STORE_PASSWORDS
 from flashsale.scenario.scenario import Scenario
 from flashsale.scenario.table import Table
-from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.stack.settings import StackSettings
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"

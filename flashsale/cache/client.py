@@ -10,7 +10,7 @@ import structlog
 from flashsale.cache.bloom import Bloom
 from flashsale.cache.calls import CacheCalls
 from flashsale.cache.entry import Limit, Source
-from flashsale.cache.strategies import Entries, Kind, Strategy
+from flashsale.cache.strategies import Entries, EntryKind, Strategy
 from flashsale.settings import BloomSettings, CacheSettings
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class CacheClient:
         """
         if kind in self.kinds or kind == "order":
             raise ValueError(f"the kind {kind!r} is taken")
-        made = Entries(self.calls, self.limit, Kind(kind, strategy, ttl_s, bloom), load)
+        made = Entries(self.calls, self.limit, EntryKind(kind, strategy, ttl_s, bloom), load)
         self.kinds[kind] = made
         return made
 

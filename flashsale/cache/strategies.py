@@ -64,7 +64,7 @@ class Warmed(Enum):
 
 
 @dataclass(frozen=True)
-class Kind:
+class EntryKind:
     """A kind of cached thing: its name in the keys, how it is read, how long it lives."""
 
     name: str
@@ -84,7 +84,7 @@ class Entries(Generic[T]):
         self,
         calls: CacheCalls,
         limit: Limit,
-        kind: Kind,
+        kind: EntryKind,
         load: Callable[[Any], Awaitable[T | None]],
     ) -> None:
         self.kind = kind.name

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from flashsale.books import Books, ShopBooks
 from flashsale.errors import ExitCode, UnreachableError
+from flashsale.files import with_password
 from flashsale.model import Verdict
 from flashsale.run.folder import STACK_FILE, RunFolder, read_file, write_file
 from flashsale.run.summary import Summary
 from flashsale.scenario.target import Target, Tls
-from flashsale.secret_file import with_password
 from flashsale.seeding.settings import Silent, StageProgress
 from flashsale.stack.state import StackState, read_state
 from flashsale.storm.attack.attack import ShowProgress

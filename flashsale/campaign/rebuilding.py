@@ -14,7 +14,7 @@ from flashsale.model import Outcome, parse_id
 from flashsale.run.attempts_file import lines_of
 from flashsale.run.folder import ATTEMPTS_FILE
 from flashsale.seckill.control import SaleControl, UnfinishedError
-from flashsale.seckill.permit import Comparison, moment
+from flashsale.seckill.permit import BooksComparison, moment
 from flashsale.seckill.queue import portions
 from flashsale.seckill.rebuild import Rebuild, Rebuilt
 from flashsale.seckill.survey import SaleRepair, Survey, survey
@@ -57,7 +57,7 @@ def rebuild(urls: StoreUrls, *, apply: bool, run: Path | None = None) -> Rebuild
     it cannot be done now; what was begun is gone on with by the next call."""
     acknowledged = None if run is None else _acknowledged(run)
     with opened(urls) as stores:
-        lanes = [Comparison(ledger, stores.pool) for ledger in stores.ledgers.clients]
+        lanes = [BooksComparison(ledger, stores.pool) for ledger in stores.ledgers.clients]
         if apply:
             finish_changes(stores.pool, stores.ledgers)
         found = [survey(books) for books in lanes]
@@ -110,7 +110,9 @@ def _acknowledged(run: Path) -> list[int]:
     return list(orders)
 
 
-def acknowledged_and_gone(books: Comparison, orders: Iterable[int], *found: Survey) -> list[int]:
+def acknowledged_and_gone(
+    books: BooksComparison, orders: Iterable[int], *found: Survey
+) -> list[int]:
     """Of these acknowledged orders, the ids of those that are neither rows nor on their way."""
     gone: list[int] = []
     kept = {order for survey in found for order in survey.kept}

@@ -9,9 +9,9 @@ import typer
 
 from flashsale.books import SQL_SCHEMES
 from flashsale.errors import UsageError
+from flashsale.files import with_password
 from flashsale.model import Durability
 from flashsale.scenario.target import Tls
-from flashsale.secret_file import with_password
 from flashsale.settings import LedgerSettings
 from flashsale.store_urls import in_layout, read_ledger_url, read_mysql_url, read_redis_url
 

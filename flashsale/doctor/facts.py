@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flashsale.errors import UnreachableError
 from flashsale.keys import CLUSTER, SINGLE
-from flashsale.sentinels import sentinel_client
+from flashsale.primaries import sentinel_client
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
 from flashsale.store_urls import (

@@ -37,7 +37,7 @@ from flashsale.keys import CLUSTER
 from flashsale.model import Durability
 from flashsale.orders.books import read_uneven, reconcile, wrong_of
 from flashsale.orders.lifecycle import CLOCK_SLACK_MS
-from flashsale.seckill.permit import Comparison, behind
+from flashsale.seckill.permit import BooksComparison, behind
 from flashsale.settings import ClaimSettings
 from flashsale.stack.redis import RedisRole
 from flashsale.storage.mysql import engine
@@ -290,7 +290,7 @@ def compare_books(ledger_url: str, mysql_url: str) -> list[Diagnosis]:
     try:
         ledgers = Ledgers.at(ledger_url)
         with closing(ledgers):
-            lanes = [Comparison(client, pool) for client in ledgers.clients]
+            lanes = [BooksComparison(client, pool) for client in ledgers.clients]
             compared = [books.compare() for books in lanes]
             looks = [reconcile(books) for books in lanes]
             if any(look.is_wrong for look in looks):  # what stays so is missing, not on its way

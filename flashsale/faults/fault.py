@@ -21,13 +21,12 @@ from redis.retry import Retry
 
 from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.keys import WHOLE, Lane
+from flashsale.primaries import client_url, follow, topology
 from flashsale.scenario.fault import SALE
 from flashsale.scenario.fault import Fault as Planned
-from flashsale.sentinels import client_url, follow
 from flashsale.stack.cluster import await_whole, folder_of
 from flashsale.stack.state import ChildState, StackState, check, held, read_state
 from flashsale.storage.roles import Ledgers
-from flashsale.storage.topology import topology
 from flashsale.store_urls import (
     MySQLConnection,
     layout_of,

@@ -18,9 +18,9 @@ import orjson
 
 from flashsale.errors import UsageError
 from flashsale.faults.fault import Fault, Site, data_of, end_of, signal_all
+from flashsale.files import private_folder
 from flashsale.scenario.fault import Fault as Planned
 from flashsale.scenario.fault import Processes, role_of
-from flashsale.secret_file import private_folder
 
 _SOURCE = Path(__file__).with_name("shim.c")
 _COMPILERS = ("cc", "gcc", "clang")

@@ -82,7 +82,7 @@ class TaskLocks:
         timeout_s = settings.timeout_ms / 1000
         self._cache = Channel(cache_url, connections_max=_CONNECTIONS, timeout_s=timeout_s)
         self._ledger = ledger_channel(ledger_url, connections_max=1, timeout_s=timeout_s)
-        self._ears = Channel(  # each waiter holds a connection for as long as it waits
+        self._waiting = Channel(  # each waiter holds a connection for as long as it waits
             cache_url,
             connections_max=settings.waiters_max,
             timeout_s=timeout_s + settings.poll_ms / 1000,
@@ -110,7 +110,7 @@ class TaskLocks:
         for queue in self._queues.values():
             if queue.grant is not None and queue.grant.watchdog is not None:
                 queue.grant.watchdog.cancel()
-        for channel in (self._cache, self._ledger, self._ears):
+        for channel in (self._cache, self._ledger, self._waiting):
             await channel.aclose()
 
     async def acquire(self, name: str, wait_s: float) -> Grant:
@@ -222,7 +222,7 @@ class TaskLocks:
         longest_s = max(longest_s, 0.01)  # 0 would be for ever
         with suppress(TimeoutError, Unavailable, Indeterminate):
             async with asyncio.timeout(longest_s + _LATE_S):  # also for a free connection
-                await self._ears.ask("BLPOP", keys.lock_wake(name), f"{longest_s:.3f}")
+                await self._waiting.ask("BLPOP", keys.lock_wake(name), f"{longest_s:.3f}")
                 return
         await asyncio.sleep(min(longest_s, _PAUSE_S))
 

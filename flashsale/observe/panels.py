@@ -9,7 +9,7 @@ import orjson
 
 from flashsale.asking import UnansweredError, ask_once
 from flashsale.errors import UnreachableError
-from flashsale.resources import resource
+from flashsale.files import resource
 from flashsale.scenario.answer import excerpt, plain_text
 from flashsale.stack.state import StackState
 

@@ -12,14 +12,12 @@ from redis.exceptions import RedisError
 
 from flashsale.asking import UnansweredError, ask_once
 from flashsale.errors import UnreachableError
-from flashsale.resources import resource
-from flashsale.secret_file import write_private
-from flashsale.sentinels import NoPrimary, Sentinels
+from flashsale.files import resource, write_private
+from flashsale.primaries import NoPrimary, Sentinels, topology
 from flashsale.stack import binaries, probe
 from flashsale.stack.process import CommandLine
 from flashsale.stack.service import Service
 from flashsale.stack.stack import Observed
-from flashsale.storage.topology import topology
 from flashsale.store_urls import layout_of, of_node, read_mysql_url, read_redis_url, server_url
 
 _MYSQL_FILES = ("ssl_ca", "ssl_cert", "ssl_key")

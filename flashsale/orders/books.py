@@ -20,7 +20,7 @@ from redis import Redis
 from sqlalchemy import Connection, func, select
 
 from flashsale.keys import WHOLE, Lane
-from flashsale.seckill.permit import Comparison, Reason
+from flashsale.seckill.permit import BooksComparison, Reason
 from flashsale.seckill.queue import read_group
 from flashsale.seckill.sale import kinds_of, kinds_shared, mistyped, whole
 from flashsale.storage.mysql import transaction, unix_ms
@@ -133,7 +133,7 @@ def judged(
     )
 
 
-def reconcile(books: Comparison) -> Look:
+def reconcile(books: BooksComparison) -> Look:
     """Sales, backlog, rows, and the types of keys. Nothing is written. Raises Unavailable or
     Indeterminate."""
     found = _reconciled(books)
@@ -144,7 +144,7 @@ def reconcile(books: Comparison) -> Look:
     return _reconciled(books, before)
 
 
-def _reconciled(books: Comparison, before: Mapping[int, Sold] | None = None) -> Look:
+def _reconciled(books: BooksComparison, before: Mapping[int, Sold] | None = None) -> Look:
     """The books by what MySQL says after the ledger; of what is missing or forgotten, as much as
     there is by what it said `before`, too."""
     ledger, lane = books.ledger, books.lane

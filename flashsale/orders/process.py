@@ -19,7 +19,7 @@ from flashsale.orders.stream import OrderStream
 from flashsale.orders.sweeper import Sweeper
 from flashsale.orders.watch import BooksWatch
 from flashsale.orders.worker import Worker
-from flashsale.seckill.permit import Comparison
+from flashsale.seckill.permit import BooksComparison
 from flashsale.settings import ClaimSettings, LifecycleSettings, StoreSettings, WorkerSettings
 from flashsale.storage.metrics import Metrics, MySQLPoolCollector
 from flashsale.storage.mysql import engine
@@ -66,7 +66,7 @@ def make_watch(stores: StoreSettings, settings: WorkerSettings, lane: Lane = WHO
     less often the more there are: together as often as one."""
     pool = engine(stores.mysql_url, kept=1, at_most=2)
     return BooksWatch(
-        Comparison(sync_client(stores.ledger_url, lane=lane), pool),
+        BooksComparison(sync_client(stores.ledger_url, lane=lane), pool),
         interval_s=settings.books_interval_s * lane.lanes,
         claim_timeout_ms=ClaimSettings.load().timeout_ms,
     )

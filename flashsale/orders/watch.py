@@ -21,7 +21,7 @@ from sqlalchemy import select
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.orders.books import Look, read_sold, read_uneven, reconcile, wrong_of
 from flashsale.orders.lifecycle import CLOCK_SLACK_MS
-from flashsale.seckill.permit import Behind, Comparison, behind
+from flashsale.seckill.permit import Behind, BooksComparison, behind
 from flashsale.seckill.queue import Accepted, id_ms, read_queue, read_receipts, requeue
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import call
@@ -61,7 +61,7 @@ class BooksWatch:
 
     def __init__(
         self,
-        books: Comparison,
+        books: BooksComparison,
         *,
         interval_s: float,
         claim_timeout_ms: int,

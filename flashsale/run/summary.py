@@ -11,8 +11,8 @@ import orjson
 from pydantic import AfterValidator, Field
 
 from flashsale.errors import ExitCode, worst
+from flashsale.files import resource
 from flashsale.model import ENDINGS, Verdict, ending
-from flashsale.resources import resource
 from flashsale.run.folder import read_file, write_file
 from flashsale.run.parts import (
     Anything,

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from flashsale.books import Books
 from flashsale.errors import UsageError
+from flashsale.files import resource
 from flashsale.model import ID_MAX, Outcome
-from flashsale.resources import resource
 from flashsale.scenario.answer import REJECTIONS
 from flashsale.scenario.fault import Fault
 from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step

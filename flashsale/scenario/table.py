@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from flashsale.errors import UsageError
-from flashsale.resources import resource
+from flashsale.files import resource
 from flashsale.scenario.tokens import NOT_UTF8
 
 

@@ -36,14 +36,14 @@ _plain: Write = str
 
 
 @dataclass(frozen=True)
-class Hole:
+class Placeholder:
     """Where the value of a variable goes, and how it is written there."""
 
     name: str
     write: Write
 
 
-Piece = str | Hole
+Piece = str | Placeholder
 
 
 def pieces(text: str, write: Write, literal: Write = _plain) -> list[Piece]:
@@ -58,7 +58,7 @@ def pieces(text: str, write: Write, literal: Write = _plain) -> list[Piece]:
         elif match[1] is None:
             raise ValueError(f"found {match[0]!r} alone in {text[:80]!r}; a brace is written twice")
         else:
-            found.append(Hole(match[1].strip(), write))
+            found.append(Placeholder(match[1].strip(), write))
     found.append(literal(text[place:]))
     return list(_joined(found))
 
@@ -107,7 +107,7 @@ def _json(value: Any) -> Iterator[Piece]:
     elif not isinstance(value, str):
         yield orjson.dumps(value).decode()
     elif as_number := _AS_NUMBER.fullmatch(value):
-        yield Hole(as_number[1].strip(), _number)
+        yield Placeholder(as_number[1].strip(), _number)
     else:
         yield '"'
         yield from pieces(value, _in_string, _in_string)
@@ -163,12 +163,14 @@ def _joined(found: Iterable[Piece]) -> Iterator[Piece]:
 
 def names_in(found: Iterable[Piece]) -> list[str]:
     """The variables that these pieces ask for."""
-    return [piece.name for piece in found if isinstance(piece, Hole)]
+    return [piece.name for piece in found if isinstance(piece, Placeholder)]
 
 
 def numbers_in(found: Iterable[Piece]) -> set[str]:
     """The variables among them that are to stand as numbers."""
-    return {piece.name for piece in found if isinstance(piece, Hole) and piece.write is _number}
+    return {
+        piece.name for piece in found if isinstance(piece, Placeholder) and piece.write is _number
+    }
 
 
 def is_number(text: str) -> bool:

@@ -18,7 +18,7 @@ from flashsale.model import Outcome
 from flashsale.seckill.batch import SHED, Claim, Claimed
 from flashsale.seckill.claims import Claims
 from flashsale.seckill.ids import LedgerClock
-from flashsale.seckill.permit import Comparison, Permits
+from flashsale.seckill.permit import BooksComparison, Permits
 from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Gate
@@ -52,7 +52,7 @@ class LaneClaims:
         self._sessions = sessions
         self._permits = [
             Permits(
-                Comparison(sync_client(ledger_url, lane=lane), pool),
+                BooksComparison(sync_client(ledger_url, lane=lane), pool),
                 interval_s=_LOOK_S * lane.lanes,
             )
             for lane in self._layout.lanes

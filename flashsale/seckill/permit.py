@@ -18,7 +18,7 @@ No clock decides. The permit names the server process (its run id) and stands in
    writing has ended, and counts; what they have read before and not begun to write is refused
    (`write` in orders/persistence.py) and read again, from the ledger as it is by then.
 
-Behind Sentinels the server is whom they name, and MySQL keeps the *term* (`sentinels.py`) of the
+Behind Sentinels the server is whom they name, and MySQL keeps the *term* (`primaries.py`) of the
 one that was permitted last. A promoted replica has a run id of its own, so it is compared like any
 ledger that was started anew; an old primary that goes on by itself, out of the Sentinels' sight,
 is of a lower term, which whoever compares it sees: it loses its permit.
@@ -45,7 +45,7 @@ from flashsale.errors import Indeterminate, Unavailable
 from flashsale.failpoints import reach
 from flashsale.keys import WHOLE, Lane
 from flashsale.lua.scripts import Call, Word, script
-from flashsale.sentinels import Followed, NoPrimary
+from flashsale.primaries import Followed, NoPrimary
 from flashsale.storage.channel import Opening
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import Rejected, call, call_all, evaluate
@@ -217,7 +217,7 @@ def last_entry(ledger: Redis) -> Position:
     return int(ms), int(seq)
 
 
-class Comparison:
+class BooksComparison:
     """The comparison of one ledger with one MySQL, and the permit that follows from it. On a
     cluster it is of one lane: each has an epoch, a stream, counters and a permit of its own.
 
@@ -233,7 +233,7 @@ class Comparison:
         self._followed = Followed(ledger)
 
     def __repr__(self) -> str:
-        return f"<Comparison {self.pool.url!r}>"
+        return f"<BooksComparison {self.pool.url!r}>"
 
     def compare(self, *, superseding: bool = False) -> tuple[Marks, LedgerMarks]:
         """Both stores' marks: who the ledger is, then MySQL's, then the ledger's. It is ahead of
@@ -362,7 +362,7 @@ def set_epoch(
 class Permits:
     """The permit as one replica knows it. `current` is "" while there is none."""
 
-    def __init__(self, books: Comparison, *, interval_s: float = 1.0) -> None:
+    def __init__(self, books: BooksComparison, *, interval_s: float = 1.0) -> None:
         self._books = books
         self._interval_s = interval_s
         self._asking: asyncio.Task[str] | None = None

@@ -23,7 +23,7 @@ from flashsale.errors import UsageError, ViolationError
 from flashsale.failpoints import reach
 from flashsale.seckill.permit import (
     Behind,
-    Comparison,
+    BooksComparison,
     draw_epoch,
     epoch_text,
     last_entry,
@@ -64,7 +64,7 @@ class Rebuild:
     """Makes the ledger, or a lane of it, what it ought to be. Every call may raise Unavailable or
     Indeterminate: the sales stay closed then, and another run goes on from there."""
 
-    def __init__(self, books: Comparison) -> None:
+    def __init__(self, books: BooksComparison) -> None:
         self._books = books
         self._ledger = books.ledger
 

@@ -21,7 +21,14 @@ from sqlalchemy import Engine, func, select
 
 from flashsale.errors import Unavailable
 from flashsale.model import parse_id
-from flashsale.seckill.permit import Comparison, LedgerMarks, Marks, Reason, behind, read_server
+from flashsale.seckill.permit import (
+    BooksComparison,
+    LedgerMarks,
+    Marks,
+    Reason,
+    behind,
+    read_server,
+)
 from flashsale.seckill.queue import (
     Accepted,
     Group,
@@ -121,7 +128,7 @@ class Survey:
         )
 
 
-def survey(books: Comparison) -> Survey:
+def survey(books: BooksComparison) -> Survey:
     """Read both stores, the ledger's receipts first: an order moves on from there, and what is
     found too late is found in its next place. Raises Indeterminate, or Unavailable, also where the
     ledger was started anew in between."""
@@ -154,7 +161,7 @@ def survey(books: Comparison) -> Survey:
     return replace(found, strangers=strangers, lost=gone)
 
 
-def _lost_terms(books: Comparison, voucher_id: int) -> Terms | None:
+def _lost_terms(books: BooksComparison, voucher_id: int) -> Terms | None:
     """The terms of a sale that MySQL has lost, by the ledger; None where it tells none, or where
     MySQL has neither its voucher nor an order of it: then it is another database's."""
     names = ("begin", "end", "initial")
@@ -174,7 +181,7 @@ def _lost_terms(books: Comparison, voucher_id: int) -> Terms | None:
 
 
 def _surveyed(
-    books: Comparison,
+    books: BooksComparison,
     run_id: str,
     group: Group,
     repairs: Sequence[SaleRepair],

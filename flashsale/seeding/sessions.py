@@ -15,11 +15,11 @@ from redis import Redis
 
 from flashsale.accounts.sessions import Owner, creation, draw_token
 from flashsale.errors import UsageError
+from flashsale.files import private_folder
 from flashsale.keys import Layout
 from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.scenario.tokens import HEAD
-from flashsale.secret_file import private_folder
 from flashsale.seeding.dataset import Dataset
 from flashsale.settings import SessionSettings
 from flashsale.storage.roles import Ledgers, ledgers

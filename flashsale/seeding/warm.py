@@ -28,7 +28,7 @@ from flashsale.errors import (
     ViolationError,
 )
 from flashsale.locks.task import LockLost, TaskLocks
-from flashsale.seckill.permit import Comparison, behind
+from flashsale.seckill.permit import BooksComparison, behind
 from flashsale.seckill.sale import Terms, load_sale, read_terms
 from flashsale.seeding.dataset import Portion
 from flashsale.seeding.settings import StageProgress
@@ -198,13 +198,13 @@ def warm(
     with opened(urls) as stores:
         terms = _terms(stores.pool)
         for ledger in stores.ledgers.clients:
-            _check_books(Comparison(ledger, stores.pool))
+            _check_books(BooksComparison(ledger, stores.pool))
         loaded, already = _load_all(stores.ledgers, terms, progress)
         with storefront_cache(urls, catalog) as cache:
             return WarmReport(loaded, already, cache.warm(progress))
 
 
-def _check_books(books: Comparison) -> None:
+def _check_books(books: BooksComparison) -> None:
     reasons = behind(*books.compare())
     if reasons:
         raise ViolationError(

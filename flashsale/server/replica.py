@@ -28,7 +28,7 @@ from flashsale.orders.lifecycle import Lifecycle
 from flashsale.orders.lookup import OrderLookup
 from flashsale.seckill.claims import Claims
 from flashsale.seckill.lane_claims import LaneClaims
-from flashsale.seckill.permit import Comparison, Permits
+from flashsale.seckill.permit import BooksComparison, Permits
 from flashsale.server.app import UNKNOWN, App, Router
 from flashsale.server.caller import Callers, ClientAddresses, parse_networks
 from flashsale.server.http.server import Server, listen, listen_unix
@@ -117,7 +117,7 @@ class Replica:
         if layout_of(url) is not SINGLE:
             lanes = LaneClaims(url, settings, sessions, self._sessions, pool)
             return lanes, lanes.keep_permits
-        permits = Permits(Comparison(sync_client(url), pool))
+        permits = Permits(BooksComparison(sync_client(url), pool))
         return Claims(url, settings, sessions, permits), permits.keep
 
     def _metrics(self, pools: Mapping[str, Engine]) -> Metrics:

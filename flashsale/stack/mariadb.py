@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from flashsale.errors import UnreachableError
-from flashsale.secret_file import open_private, write_private
+from flashsale.files import open_private, write_private
 from flashsale.stack import binaries
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port, Socket

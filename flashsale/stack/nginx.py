@@ -18,8 +18,7 @@ from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 import jinja2
 
 from flashsale.errors import UnreachableError
-from flashsale.resources import resource
-from flashsale.secret_file import private_folder, write_private
+from flashsale.files import private_folder, resource, write_private
 from flashsale.settings import PICTURE_FORM_BYTES, PICTURES_PATH, ReplicaSettings
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import psutil
 
 from flashsale.errors import UnreachableError, UsageError
-from flashsale.secret_file import private_folder
+from flashsale.files import private_folder
 from flashsale.stack.binaries import (
     PROGRAMS,
     TREE_MARK,

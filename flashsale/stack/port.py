@@ -17,7 +17,7 @@ from typing import Self
 import psutil
 
 from flashsale.errors import UnreachableError
-from flashsale.secret_file import private_folder
+from flashsale.files import private_folder
 
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - only where the user asks for it

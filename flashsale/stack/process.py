@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flashsale.errors import UnreachableError
-from flashsale.secret_file import open_private
+from flashsale.files import open_private
 
 _PR_SET_PDEATHSIG = 1
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from flashsale import keys
+from flashsale.files import write_private
 from flashsale.model import Durability
-from flashsale.secret_file import write_private
 from flashsale.stack import binaries, probe
 from flashsale.stack.binaries import Binary
 from flashsale.stack.port import Port, Socket

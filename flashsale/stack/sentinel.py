@@ -19,19 +19,13 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from flashsale.errors import UnreachableError
+from flashsale.files import private_folder, write_private
 from flashsale.model import Durability
-from flashsale.secret_file import private_folder, write_private
-from flashsale.sentinels import NoPrimary, Sentinels
+from flashsale.primaries import NoPrimary, Sentinels
 from flashsale.stack import binaries, probe
 from flashsale.stack.port import LOOPBACK, Port
 from flashsale.stack.process import CommandLine
-from flashsale.stack.redis import (
-    REPLICATION,
-    RedisRole,
-    RedisServer,
-    account_line,
-    new_passwords,
-)
+from flashsale.stack.redis import REPLICATION, RedisRole, RedisServer, account_line, new_passwords
 from flashsale.stack.service import Account, Service
 from flashsale.stack.settings import StackSettings
 from flashsale.storage.roles import sync_client

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from flashsale.errors import UnreachableError
-from flashsale.secret_file import private_folder
+from flashsale.files import private_folder
 from flashsale.stack.port import Port, Socket
 from flashsale.stack.process import CommandLine, Process
 from flashsale.stack.settings import StackSettings

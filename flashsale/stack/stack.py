@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from flashsale.errors import UnreachableError
+from flashsale.files import STORE_PASSWORDS
 from flashsale.model import Durability
-from flashsale.secret_file import STORE_PASSWORDS
 from flashsale.settings import PICTURES_PATH, ClaimSettings, PictureSettings, ReplicaSettings
 from flashsale.stack import probe
 from flashsale.stack.cluster import LedgerCluster, by_relays

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError, ViolationError
-from flashsale.secret_file import open_private, private_folder, write_private
+from flashsale.files import open_private, private_folder, write_private
 from flashsale.stack import probe
 from flashsale.stack.process import FLASHSALE, log_tail, tether
 from flashsale.store_urls import mysql_answers, read_redis_url
@@ -149,11 +149,12 @@ def _lock_patiently(lock: int, state_dir: Path) -> None:
 
 @contextmanager
 def held(state_dir: Path, names: Sequence[str]) -> Iterator[None]:
-    """Let none of these processes be started again inside the block, whoever ends them."""
+    """Let none of these processes be started again inside the block, whoever ends them, as long as
+    this process lives."""
     marks = [_hold(state_dir, name) for name in names]
     try:
         for mark in marks:
-            mark.touch(mode=0o600)
+            write_private(mark, str(os.getpid()))
         yield
     finally:
         for mark in marks:
@@ -162,7 +163,10 @@ def held(state_dir: Path, names: Sequence[str]) -> Iterator[None]:
 
 def is_held(state_dir: Path, name: str) -> bool:
     """Whether a process of this stack is not to be started now."""
-    return _hold(state_dir, name).exists()
+    try:
+        return _lives(int(_hold(state_dir, name).read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return False
 
 
 def _hold(state_dir: Path, name: str) -> Path:

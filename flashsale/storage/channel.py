@@ -30,8 +30,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.keys import SINGLE, WHOLE, Lane
 from flashsale.lua.scripts import Call, Word
+from flashsale.primaries import Place, topology
 from flashsale.storage.roles import RECYCLE_S, Confirmation, async_client, is_demoted, trouble
-from flashsale.storage.topology import Place, topology
 from flashsale.store_urls import of_node
 
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 from flashsale.errors import Unavailable
 from flashsale.keys import SINGLE, Lane
 from flashsale.lua.scripts import Call, Word
+from flashsale.primaries import Place
 from flashsale.storage.channel import Channel, Connected, Wire
 from flashsale.storage.gate import Rounds
-from flashsale.storage.topology import Place
 from flashsale.store_urls import layout_of
 
 

@@ -39,9 +39,8 @@ from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.keys import WHOLE, Lane, Layout
 from flashsale.lua.scripts import REFUSED, Call, Word
-from flashsale.sentinels import DRIVER, client_url, follow
+from flashsale.primaries import DRIVER, Topology, client_url, follow, topology
 from flashsale.settings import ClaimSettings
-from flashsale.storage.topology import Topology, topology
 from flashsale.store_urls import LaneClient, lane_of, layout_of, of_node, read_redis_url
 
 P = ParamSpec("P")

@@ -21,7 +21,7 @@ from redis.retry import Retry
 from flashsale.errors import NothingJudgedError, UnreachableError
 from flashsale.keys import SINGLE, WHOLE, Lane
 from flashsale.model import LIVE_STATUSES, parse_id
-from flashsale.sentinels import client_url, follow
+from flashsale.primaries import client_url, follow
 from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
     LaneClient,

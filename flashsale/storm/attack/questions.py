@@ -263,7 +263,6 @@ class Resolver:
                     path,
                     total_s=_CALL_TIMEOUT_S,
                     headers={"host": self._target.authority, **headers},
-                    way=self._way,
                 )
             except UnansweredError:
                 reply: str | Reply = Reply.LATER

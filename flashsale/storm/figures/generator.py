@@ -8,11 +8,6 @@ measured was itself. SUSPECT: the figures stand, and a part of them may be the g
 
 Only an open run has arrivals of its own to be late for. A closed one waits for its answers, and a
 stampede without spread saturates its core by nature, so their lag is reported and not judged.
-
-Handshakes tell by their times of a full listen queue, which drops them for another try. A SYN
-without an answer is sent again after a second, then after ever longer (RFC 6298: 1, 3, 7 s after
-the first), or, as Linux does since 6.5, first every second (tcp_syn_linear_timeouts). So handshakes
-that were dropped take whole seconds, and a little: a cluster behind each.
 """
 
 import os
@@ -205,10 +200,6 @@ grow faster than load (M/D/1: at a half, half a service time; at nine tenths, fo
 PEAK_US = 100_000
 """A peak is the most that is due within so long: shorter ones are the loop's to smooth."""
 
-RETRIES_S = (1, 2, 3, 4, 5, 7, 11, 15, 31)
-CLUSTER_US = 250_000
-"""How long after a retry its answer counts as one: a round trip, and the loop's own lag."""
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -393,21 +384,3 @@ def _loop_tail(lag: Histogram) -> tuple[str, int]:
     """The highest percentile that its rounds, fifty a second, have the samples for."""
     known = zip(("p99", "p95", "p90"), lag.percentiles_us(90, 95, 99)[::-1], strict=True)
     return next(((name, us) for name, us in known if us is not None), ("", 0))
-
-
-def retried(connect: Histogram) -> dict[int, int]:
-    """Seconds of a retry → the connections that stood just after it; empty where none did."""
-    found = {s: connect.between(s * 1_000_000, s * 1_000_000 + CLUSTER_US) for s in RETRIES_S}
-    return {seconds: count for seconds, count in found.items() if count}
-
-
-def listen_queue_hint(connect: Histogram) -> str | None:
-    """Trouble with the target's listen queue, and its cure; None where there is none."""
-    clusters = retried(connect)
-    if not clusters:
-        return None
-    times = ", ".join(f"{n:,} took about {seconds} s" for seconds, n in clusters.items())
-    return (
-        f"listen queue: of {connect.count:,} connections {times}, as where a SYN was dropped "
-        "and sent again; raise the target's listen backlog and net.core.somaxconn"
-    )

@@ -71,7 +71,7 @@ def test_its_steps_bring_about_a_flashsale_that_runs(tmp_path: Path) -> None:
     for command in ([], ["replica"], ["worker"]):
         assert "Usage: flashsale" in _run([flashsale, *command, "--help"], environment, elsewhere)  # type: ignore[list-item]
     python = opt / "flashsale/bin/python"
-    ask = "from flashsale.resources import resource as r; print(r('scenarios/stampede.toml'))"
+    ask = "from flashsale.files import resource as r; print(r('scenarios/stampede.toml'))"
     shipped = _run([str(python), "-c", ask], environment, elsewhere).strip()
     assert Path(shipped).is_file()
     assert shipped.startswith(str(opt)), "out of the wheel, not of the checkout"

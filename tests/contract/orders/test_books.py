@@ -22,7 +22,7 @@ from flashsale.orders.persistence import persist
 from flashsale.orders.stream import Order, OrderStream
 from flashsale.orders.watch import LOOKS, TOLD_S, BooksWatch, lift
 from flashsale.seckill.control import loaded_sales, read_units
-from flashsale.seckill.permit import Behind, Comparison
+from flashsale.seckill.permit import Behind, BooksComparison
 from flashsale.seckill.queue import read_group
 from flashsale.seckill.sale import KINDS, kinds_of
 
@@ -46,7 +46,7 @@ class Desk:
         self.stream.ensure_group()
         self.now_s = 1_000.0
         self.watch = BooksWatch(
-            Comparison(ledger, pool),
+            BooksComparison(ledger, pool),
             interval_s=60,
             claim_timeout_ms=2_000,
             now_s=lambda: self.now_s,
@@ -177,7 +177,7 @@ def test_what_one_reading_of_mysql_says_is_not_believed(
     desk.sell(1, 2, 3)
     desk.work()
     monkeypatch.setattr(books_module, "read_sold", _sold(*told))
-    found = reconcile(Comparison(desk.ledger, desk.pool))
+    found = reconcile(BooksComparison(desk.ledger, desk.pool))
     assert (found.missing, found.forgotten) == wrong
 
 
@@ -365,11 +365,11 @@ def test_rows_that_the_ledger_forgot_close_it(desk: Desk) -> None:
     assert desk.looks(LOOKS).forgotten == 3
     assert desk.ledger.get(keys.CLOSED) == "books: 3 orders in MySQL are not held in the ledger"
     with pytest.raises(Behind):
-        Comparison(desk.ledger, desk.pool).permit()
+        BooksComparison(desk.ledger, desk.pool).permit()
 
 
 def test_what_somebody_else_closed_stays_closed(desk: Desk) -> None:
-    books = Comparison(desk.ledger, desk.pool)
+    books = BooksComparison(desk.ledger, desk.pool)
     books.revoke("rebuild: at work")
     assert not desk.looks(3 * LOOKS).permitted
     assert not lift(desk.ledger, "books: something else")

@@ -29,7 +29,7 @@ from flashsale.orders.worker import Worker
 from flashsale.seckill.batch import Claimed
 from flashsale.seckill.claims import Claims
 from flashsale.seckill.ids import day_of
-from flashsale.seckill.permit import Behind, Comparison, Permits
+from flashsale.seckill.permit import Behind, BooksComparison, Permits
 from flashsale.seckill.rebuild import Rebuild
 from flashsale.settings import ClaimSettings, SessionSettings, WorkerSettings
 from flashsale.stack.redis import RedisServer
@@ -46,15 +46,15 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-def books(ledger: Redis, pool: Engine) -> Comparison:
+def books(ledger: Redis, pool: Engine) -> BooksComparison:
     add_sale(pool, stock=100)
     open_sale(ledger, units=100)
     sign_in(ledger, *range(1, 60))
-    return Comparison(ledger, pool)
+    return BooksComparison(ledger, pool)
 
 
 @asynccontextmanager
-async def claims_on(url: str, books: Comparison) -> AsyncIterator[Claims]:
+async def claims_on(url: str, books: BooksComparison) -> AsyncIterator[Claims]:
     settings = ClaimSettings(id_block=10, timeout_ms=500)
     claims = Claims(url, settings, SessionSettings(), Permits(books))
     try:
@@ -88,7 +88,9 @@ def _ids(pool: Engine) -> Any:
 # Writing a permit ---------------------------------------------------------------------------------
 
 
-def test_the_first_permit_draws_the_epoch_of_both_stores(books: Comparison, ledger: Redis) -> None:
+def test_the_first_permit_draws_the_epoch_of_both_stores(
+    books: BooksComparison, ledger: Redis
+) -> None:
     permit = books.permit()
     run_id = ledger.info("server")["run_id"]  # type: ignore[index]
     assert permit.startswith(f"{run_id}:")
@@ -98,17 +100,17 @@ def test_the_first_permit_draws_the_epoch_of_both_stores(books: Comparison, ledg
     assert books.permit() == books.confirm() == permit, "it stays"
 
 
-def test_many_who_compare_at_once_agree(books: Comparison) -> None:
+def test_many_who_compare_at_once_agree(books: BooksComparison) -> None:
     async def all_at_once() -> list[str]:
         return await asyncio.gather(*(asyncio.to_thread(books.confirm) for _ in range(8)))
 
     assert len(set(asyncio.run(all_at_once()))) == 1
 
 
-def test_a_permit_in_force_needs_no_mysql(books: Comparison) -> None:
+def test_a_permit_in_force_needs_no_mysql(books: BooksComparison) -> None:
     permit = books.permit()
     books.pool.dispose()
-    away = Comparison(books.ledger, _nowhere())
+    away = BooksComparison(books.ledger, _nowhere())
     assert away.permit() == permit
     books.ledger.delete(keys.PERMIT)
     with pytest.raises(Unavailable):
@@ -123,7 +125,7 @@ def _nowhere() -> Engine:
 
 
 def test_a_new_database_takes_the_ledgers_epoch(
-    books: Comparison, ledger: Redis, pool: Engine
+    books: BooksComparison, ledger: Redis, pool: Engine
 ) -> None:
     books.permit()
     epoch = ledger.get(keys.EPOCH)
@@ -136,7 +138,7 @@ def test_a_new_database_takes_the_ledgers_epoch(
         books.confirm()
 
 
-def test_a_write_raises_stream_and_counter_in_mysql(books: Comparison, ledger: Redis) -> None:
+def test_a_write_raises_stream_and_counter_in_mysql(books: BooksComparison, ledger: Redis) -> None:
     second = 123_456_789
     for number, user in ((7, 1), (9, 2), (8, 3)):
         fields = {"userId": user, "voucherId": 1, "id": second << 32 | number, "ms": 5}
@@ -147,7 +149,9 @@ def test_a_write_raises_stream_and_counter_in_mysql(books: Comparison, ledger: R
     assert found[keys.order_counter(day_of(second))] == (9, 0)
 
 
-def test_poison_raises_nothing_that_would_close_a_sale(books: Comparison, ledger: Redis) -> None:
+def test_poison_raises_nothing_that_would_close_a_sale(
+    books: BooksComparison, ledger: Redis
+) -> None:
     """A counter that no lease reaches, and an entry whose id fits no column."""
     beyond = f"{2**64 - 1}-{2**64 - 3}"
     fields = {"userId": 1, "voucherId": 1, "id": 5 << 32 | 2**32 - 1, "ms": 5}
@@ -179,7 +183,11 @@ BEHIND: dict[str, tuple[Callable[[Redis], object], str]] = {
 
 @pytest.mark.parametrize(("spoil", "told"), BEHIND.values(), ids=BEHIND.keys())
 def test_a_ledger_that_is_behind_loses_its_permit(
-    books: Comparison, ledger: Redis, ledger_url: str, spoil: Callable[[Redis], object], told: str
+    books: BooksComparison,
+    ledger: Redis,
+    ledger_url: str,
+    spoil: Callable[[Redis], object],
+    told: str,
 ) -> None:
     async def scene() -> None:
         async with claims_on(ledger_url, books) as claims:
@@ -197,7 +205,7 @@ def test_a_ledger_that_is_behind_loses_its_permit(
 
 
 def test_a_flush_needs_nobody_to_notice_it(
-    books: Comparison, ledger: Redis, ledger_url: str
+    books: BooksComparison, ledger: Redis, ledger_url: str
 ) -> None:
     async def scene() -> None:
         async with claims_on(ledger_url, books) as claims:
@@ -211,7 +219,7 @@ def test_a_flush_needs_nobody_to_notice_it(
 
 
 def test_a_closed_ledger_gets_no_permit_until_it_is_lifted(
-    books: Comparison, ledger: Redis
+    books: BooksComparison, ledger: Redis
 ) -> None:
     old = books.permit()
     books.revoke("books: 3 orders are missing")
@@ -242,17 +250,17 @@ def restart(server: RedisServer) -> None:
 
 
 @pytest.fixture
-def old(own_ledger: RedisServer, pool: Engine) -> Iterator[Comparison]:
+def old(own_ledger: RedisServer, pool: Engine) -> Iterator[BooksComparison]:
     """Books on a ledger that can be stopped."""
     add_sale(pool, stock=10)
     with sync_client(own_ledger.url) as ledger:
         open_sale(ledger, units=10)
         sign_in(ledger, *range(1, 60))
-        yield Comparison(ledger, pool)
+        yield BooksComparison(ledger, pool)
 
 
 def test_a_restart_that_lost_nothing_sells_on_by_itself(
-    own_ledger: RedisServer, old: Comparison
+    own_ledger: RedisServer, old: BooksComparison
 ) -> None:
     async def scene() -> None:
         async with claims_on(own_ledger.url, old) as claims:
@@ -280,7 +288,7 @@ def of_sales(ledger: Redis) -> dict[str, Any]:
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown to the replica"])
 def test_a_ledger_that_came_back_older_sells_nothing(
-    own_ledger: RedisServer, old: Comparison, tmp_path: Path, known: bool
+    own_ledger: RedisServer, old: BooksComparison, tmp_path: Path, known: bool
 ) -> None:
     """Its own permit came back with it, and the replica's is the same: the run id tells."""
 
@@ -309,7 +317,7 @@ def test_a_ledger_that_came_back_older_sells_nothing(
 
 
 def test_a_replay_does_not_sell_on_a_ledger_that_came_back_older(
-    own_ledger: RedisServer, old: Comparison, tmp_path: Path
+    own_ledger: RedisServer, old: BooksComparison, tmp_path: Path
 ) -> None:
     """The batch was lost with its server, and names the permit that the older file holds, too."""
 
@@ -332,7 +340,7 @@ def test_a_replay_does_not_sell_on_a_ledger_that_came_back_older(
     asyncio.run(scene())
 
 
-def test_ids_do_not_repeat_after_a_new_permit(books: Comparison, ledger_url: str) -> None:
+def test_ids_do_not_repeat_after_a_new_permit(books: BooksComparison, ledger_url: str) -> None:
     """The block that a replica holds was leased before: whoever rebuilt has raised the counter."""
 
     async def scene() -> None:
@@ -354,7 +362,7 @@ def test_ids_do_not_repeat_after_a_new_permit(books: Comparison, ledger_url: str
 
 
 @pytest.fixture
-def worker(own_ledger: RedisServer, old: Comparison, cache: Redis, tmp_path: Path) -> Worker:
+def worker(own_ledger: RedisServer, old: BooksComparison, cache: Redis, tmp_path: Path) -> Worker:
     """Its orders are of users 1 to 3, and a copy of the ledger is from before they were accepted:
     put back, it offers their units again, and MySQL knows nothing of them yet."""
     old.permit()
@@ -397,7 +405,7 @@ def stalled(point: str) -> Iterator[tuple[threading.Event, threading.Event]]:
 
 
 def test_no_permit_is_written_while_a_worker_is_inside_mysql(
-    own_ledger: RedisServer, old: Comparison, worker: Worker, tmp_path: Path
+    own_ledger: RedisServer, old: BooksComparison, worker: Worker, tmp_path: Path
 ) -> None:
     """Its transaction waits for a lock across the restart, and commits in the end: the ledger is
     behind then, and was not a moment before."""
@@ -421,7 +429,7 @@ def test_no_permit_is_written_while_a_worker_is_inside_mysql(
 
 @pytest.mark.parametrize("point", ["worker.read", "worker.locked"])
 def test_what_was_read_before_a_permit_is_not_written_after_it(
-    own_ledger: RedisServer, old: Comparison, worker: Worker, tmp_path: Path, point: str
+    own_ledger: RedisServer, old: BooksComparison, worker: Worker, tmp_path: Path, point: str
 ) -> None:
     """The units that the older ledger offers again are sold to others meanwhile."""
     with stalled(point) as (here, go_on), at_work(worker):
@@ -443,7 +451,7 @@ def test_what_was_read_before_a_permit_is_not_written_after_it(
 
 
 def test_what_the_ledger_came_back_with_is_read_again_and_written(
-    own_ledger: RedisServer, old: Comparison, worker: Worker
+    own_ledger: RedisServer, old: BooksComparison, worker: Worker
 ) -> None:
     """A restart that lost nothing, in the middle of a batch: written once, under the new permit."""
     with stalled("worker.locked") as (here, go_on), at_work(worker):
@@ -457,7 +465,7 @@ def test_what_the_ledger_came_back_with_is_read_again_and_written(
     assert not list(read_letters(old.ledger))
 
 
-def test_a_generation_is_drawn_only_where_a_permit_is_to_be_written(books: Comparison) -> None:
+def test_a_generation_is_drawn_only_where_a_permit_is_to_be_written(books: BooksComparison) -> None:
     books.confirm()
     drawn = generation(books.pool)
     assert drawn

@@ -24,7 +24,7 @@ from flashsale.seckill import rebuild as rebuild_module
 from flashsale.seckill import survey as survey_module
 from flashsale.seckill.control import SaleControl, read_units
 from flashsale.seckill.ids import EPOCH_S, day_of
-from flashsale.seckill.permit import Behind, Comparison
+from flashsale.seckill.permit import Behind, BooksComparison
 from flashsale.seckill.queue import read_queue
 from flashsale.seckill.rebuild import CLOSED_FOR_REBUILD, Rebuild, alone
 from flashsale.seckill.sale import KINDS, kinds_of, read_terms
@@ -53,7 +53,7 @@ class Shop:
 
     def __init__(self, ledger: Redis, pool: Engine) -> None:
         self.ledger, self.pool = ledger, pool
-        self.books = Comparison(ledger, pool)
+        self.books = BooksComparison(ledger, pool)
         for voucher in (1, 2):
             open_sale(ledger, voucher, units=UNITS)
             window = {"begin": BEGIN_MS, "end": END_MS}

@@ -16,7 +16,7 @@ from flashsale.cli.terminal import PlainProgress
 from flashsale.errors import UnreachableError, UsageError, ViolationError
 from flashsale.lua.scripts import script
 from flashsale.seckill.control import SaleControl
-from flashsale.seckill.permit import Comparison
+from flashsale.seckill.permit import BooksComparison
 from flashsale.seeding import load, sessions
 from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings, Silent
@@ -418,19 +418,19 @@ def test_the_session_script_checks_before_it_writes(lab: Lab, values: list[str])
 
 def test_a_replica_that_was_there_first_is_nobody_else(lab: Lab) -> None:
     """It has given the two stores their epoch; a reset takes that away with all the rest."""
-    permit = Comparison(lab.ledger, lab.pool).permit()
+    permit = BooksComparison(lab.ledger, lab.pool).permit()
     lab.seed(users=1)
     lab.warm()
-    assert Comparison(lab.ledger, lab.pool).confirm() == permit
+    assert BooksComparison(lab.ledger, lab.pool).confirm() == permit
     lab.seed(users=1, reset=True)
     assert not lab.ledger.exists(keys.EPOCH, keys.PERMIT)
     assert lab.count("tb_stream_position") == 0
-    assert Comparison(lab.ledger, lab.pool).confirm() != permit
+    assert BooksComparison(lab.ledger, lab.pool).confirm() != permit
 
 
 def test_warming_a_ledger_that_is_behind_names_the_cure(lab: Lab) -> None:
     lab.seed(users=1)
-    Comparison(lab.ledger, lab.pool).permit()
+    BooksComparison(lab.ledger, lab.pool).permit()
     lab.ledger.flushall()
     with pytest.raises(ViolationError, match=r"behind MySQL: .* `flashsale rebuild --apply`$"):
         lab.warm()

@@ -15,9 +15,9 @@ from flashsale.doctor.findings import Diagnosis, examine
 from flashsale.doctor.policies import Grade
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.model import Durability
-from flashsale.seckill.permit import Behind, Comparison, read_ledger, read_marks
+from flashsale.primaries import Followed, NoPrimary, Primary, Sentinels, sentinel_client
+from flashsale.seckill.permit import Behind, BooksComparison, read_ledger, read_marks
 from flashsale.seckill.rebuild import Rebuild
-from flashsale.sentinels import Followed, NoPrimary, Primary, Sentinels, sentinel_client
 from flashsale.stack import state
 from flashsale.stack.sentinel import LedgerNode, LedgerPair, last_known
 from flashsale.stack.service import Account, Service
@@ -212,7 +212,7 @@ def test_a_promoted_ledger_is_compared_anew_and_an_old_primary_has_no_say(
         client.flushall()
     primary, _ = running.parted()
     with sync_client(running.url) as client, sync_client(primary.url) as old:
-        books = Comparison(client, pool)
+        books = BooksComparison(client, pool)
         first = books.permit()
         assert read_ledger(old).permit == first
         running.fail_over()
@@ -236,7 +236,7 @@ def test_a_promoted_ledger_is_compared_anew_and_an_old_primary_has_no_say(
     running.parted()
 
 
-def _permit(books: Comparison) -> str:
+def _permit(books: BooksComparison) -> str:
     try:
         return books.confirm()
     except Unavailable:
@@ -248,7 +248,7 @@ def test_sentinels_that_count_from_nought_again_are_believed_after_a_rebuild(
 ) -> None:
     with sync_client(running.url) as client:
         client.flushall()
-        books = Comparison(client, pool)
+        books = BooksComparison(client, pool)
         books.permit()
         with transaction(pool) as connection:
             connection.execute(

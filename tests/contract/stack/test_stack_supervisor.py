@@ -175,6 +175,16 @@ def test_a_child_that_is_held_stays_away_until_it_is_released(stack: Stack) -> N
     assert list(stack.state_dir.glob("*.held")) == []
 
 
+def test_who_has_died_holds_nobody(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    with held(tmp_path, ["c1"]):
+        assert is_held(tmp_path, "c1")
+        (mark,) = tmp_path.glob("*.held")
+        gone.wait(20)
+        mark.write_text(str(gone.pid))
+        assert not is_held(tmp_path, "c1")
+
+
 def test_a_child_that_keeps_dying_is_tried_ever_more_rarely(stack: Stack) -> None:
     watcher = Recorder()
     supervisor = Supervisor(stack, watcher)

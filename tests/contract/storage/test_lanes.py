@@ -11,10 +11,10 @@ from rig.until import eventually, until
 from flashsale.errors import Indeterminate, Unavailable, UsageError
 from flashsale.keys import CLUSTER, Lane
 from flashsale.lua.scripts import Call, script
+from flashsale.primaries import Topology
 from flashsale.storage.channel import Channel, Plain
 from flashsale.storage.lanes import LaneChannels, SharedWires
 from flashsale.storage.roles import Ledgers, async_client, call, evaluate, sync_client
-from flashsale.storage.topology import Topology
 from flashsale.store_urls import LaneClient, lane_of
 
 TRIM = script("stream_trim")

@@ -80,6 +80,17 @@ def test_what_replicas_have_confirmed_outlives_a_failover_and_lost_replies(tmp_p
     assert done.returncode == 0, told
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_a_seed_of_two_faults_holds_on_a_cluster(tmp_path: Path, seed: int) -> None:
+    words = ("--cluster", "--seeds", "1", "--from", str(seed), "--at-once", "2", "--recover", "30")
+    done = flashsale(tmp_path, "chaos", *words, "--out", "run")
+    told = done.stdout + done.stderr
+    (trial,) = read(tmp_path / "run/chaos.json")["trials"]
+    assert (trial["fate"], trial["lost"], done.returncode) == ("held", 0, 0), told
+
+
 READ_ONLY = """
 [[fault]]
 at = "1s"

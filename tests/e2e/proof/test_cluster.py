@@ -20,15 +20,7 @@ import pytest
 from redis.exceptions import MovedError
 from rig.clustered import Clustered
 from rig.command_line import run_flashsale
-from rig.failing_over import (
-    RATE,
-    SEEDS,
-    WITHIN_S,
-    FailingSale,
-    Outcome,
-    seeds_by_night,
-    standing,
-)
+from rig.failing_over import RATE, SEEDS, WITHIN_S, FailingSale, Outcome, seeds_by_night, standing
 from rig.until import until
 
 from flashsale.keys import CLUSTER, Lane

@@ -22,7 +22,7 @@ from rig.failing_over import SEEDS, WITHIN_S, FailingSale, Outcome, seeds_by_nig
 from rig.until import until
 
 from flashsale import keys
-from flashsale.sentinels import NoPrimary, Primary, Sentinels
+from flashsale.primaries import NoPrimary, Primary, Sentinels
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.stack.state import ChildState
 from flashsale.storage.roles import sync_client

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from flashsale.resources import resource
+from flashsale.files import resource
 from flashsale.stack.state import StackState, read_state
 
 SHORT = """

@@ -17,19 +17,10 @@ import typer
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema.validators import validator_for
-from rig.compose import (
-    DEPLOY,
-    environment,
-    load,
-    mounts,
-    networks,
-    own,
-    read_env_file,
-    seconds,
-)
+from rig.compose import DEPLOY, environment, load, mounts, networks, own, read_env_file, seconds
 
 from flashsale.cli.tree import tree
-from flashsale.secret_file import STORE_PASSWORDS
+from flashsale.files import STORE_PASSWORDS
 from flashsale.settings import OperatorSettings, ReplicaSettings, Settings
 from flashsale.stack.nginx import COMPOSE as NGINX
 from flashsale.stack.redis import RedisRole, account_rules

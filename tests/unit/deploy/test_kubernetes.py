@@ -36,7 +36,7 @@ from rig.kubernetes import (
 )
 
 from flashsale.cli.tree import tree
-from flashsale.secret_file import STORE_PASSWORDS
+from flashsale.files import STORE_PASSWORDS
 from flashsale.settings import ReplicaSettings, Settings, WorkerSettings
 from flashsale.stack.nginx import KUBERNETES as NGINX
 

@@ -25,7 +25,7 @@ from flashsale.faults.seeds import (
     shrink,
     table,
 )
-from flashsale.resources import resource
+from flashsale.files import resource
 from flashsale.scenario.fault import KINDS, Fault, Processes
 from flashsale.scenario.scenario import load_scenario, parse_scenario
 from flashsale.stack.cluster import NODES

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rig.odd import MOMENTS, ODD, TEXTS, disturbed, table
 
 from flashsale.errors import UsageError, one_line
-from flashsale.resources import resource
+from flashsale.files import resource
 from flashsale.scenario.fault import Fault
 from flashsale.scenario.load import Load
 from flashsale.scenario.rules import Rule

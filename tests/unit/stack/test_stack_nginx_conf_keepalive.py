@@ -2,7 +2,7 @@
 
 import re
 
-from flashsale.resources import resource
+from flashsale.files import resource
 from flashsale.settings import ReplicaSettings
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from flashsale.cli.options import CacheUrl, LedgerUrl, MySQLUrl
 from flashsale.errors import UsageError
-from flashsale.secret_file import (
+from flashsale.files import (
     STORE_PASSWORDS,
     open_private,
     private_folder,

@@ -1,5 +1,6 @@
-"""Secrets in files: a password that stands in no environment and on no command line, and files and
-folders that nobody but this user can read, whatever the umask.
+"""Files of ours: those that ship beside the code, and those that nobody but this user can read,
+whatever the umask: secrets, state, and a password that stands in no environment and on no command
+line.
 
 `<VARIABLE>_FILE` names a file that holds what `<VARIABLE>` would, as the secrets of Docker, Compose
 and Kubernetes come.
@@ -13,6 +14,15 @@ from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 from flashsale.errors import UsageError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def resource(name: str) -> Path:
+    """The path of `scenarios/…` or `deploy/…`, in a wheel or in a checkout."""
+    shipped = _PACKAGE / name
+    return shipped if shipped.exists() else _PACKAGE.parent / name
+
 
 STORE_PASSWORDS = (
     "FLASHSALE_LEDGER_PASSWORD",

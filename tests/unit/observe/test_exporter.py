@@ -10,7 +10,7 @@ from flashsale.observe.prometheus import (
     nginx_export,
     redis_export,
 )
-from flashsale.sentinels import Primary, Sentinels
+from flashsale.primaries import Primary, Sentinels
 from flashsale.stack.redis import RedisRole, account_rules
 from flashsale.stack.service import Account
 

@@ -5,12 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flashsale.doctor.facts import MySQLFacts, RedisFacts
-from flashsale.doctor.findings import (
-    failures,
-    insist,
-    judge_mysql,
-    judge_redis,
-)
+from flashsale.doctor.findings import failures, insist, judge_mysql, judge_redis
 from flashsale.doctor.policies import BINLOG, Grade
 from flashsale.doctor.policies import CACHE as CACHE_RULES
 from flashsale.doctor.policies import LEDGER as LEDGER_RULES

@@ -7,7 +7,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from flashsale.errors import Unavailable
-from flashsale.sentinels import Followed, NoPrimary, Primary, Sentinels, check_role, primary_of
+from flashsale.primaries import Followed, NoPrimary, Primary, Sentinels, check_role, primary_of
 from flashsale.storage.channel import Channel
 from flashsale.storage.roles import async_client, call, is_demoted, sync_client, trouble
 from flashsale.store_urls import read_redis_url
