@@ -231,11 +231,19 @@ class Claims:
             self._channel.leave()  # another server may have the permit by now
         return answers
 
-    async def _lease(self, day: str, size: int) -> int:
+    async def _lease(self, day: str, size: int, permit: str) -> int:
+        """Numbers of the server that has `permit`. One that stood still while another took over
+        counts on until it is told, and would give out what the other does. Raises Behind then."""
+        count = ("INCRBY", self._lane.order_counter(day), size)
+        commands = [("GET", self._lane.permit), count] if permit else [count]
         try:
-            return int(await self._side.ask("INCRBY", self._lane.order_counter(day), size))
+            *found, last = await self._side.ask_all(commands)
         except Indeterminate as error:  # numbers may be lost, none can be used twice
             raise Unavailable(f"order ids could not be leased: {error}") from error
+        if found not in ([], [permit]):
+            self._side.leave()
+            raise Behind("order ids could not be leased: the server there has another permit")
+        return int(last)
 
     async def _read_time(self) -> tuple[int, int]:
         seconds, micros = await self._side.ask("TIME")

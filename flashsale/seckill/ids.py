@@ -24,8 +24,9 @@ COUNTER_MAX = 2**32 - 1
 _DAY_S = 86_400
 _SECONDS_MAX = 2**31 - 1  # an id is a positive signed 64-bit number, until 2090
 
-Lease = Callable[[str, int], Awaitable[int]]
-"""Leases n numbers of a day (yyyy:MM:dd); answers the last of them. Raises on failure."""
+Lease = Callable[[str, int, str], Awaitable[int]]
+"""Leases n numbers of a day (yyyy:MM:dd) from whoever has this permit; answers the last of them.
+Raises on failure."""
 
 
 class LedgerClock:
@@ -153,7 +154,7 @@ class OrderIds:
         return [str(seconds << 32 | number) for number in numbers]
 
     async def _refill(self, day: str, size: int) -> None:
-        last = await self._lease(day, size) * self._step + self._lane
+        last = await self._lease(day, size, self._permit) * self._step + self._lane
         if last > COUNTER_MAX:
             raise Unavailable(f"the order counter of {day} is spent")
         self._next, self._last = last - (size - 1) * self._step, last

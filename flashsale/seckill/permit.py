@@ -17,6 +17,8 @@ No clock decides. The permit names the server process (its run id) and stands in
 5. Before a new permit MySQL is read behind a new *generation* (`supersede`): what workers were
    writing has ended, and counts; what they have read before and not begun to write is refused
    (`write` in orders/persistence.py) and read again, from the ledger as it is by then.
+6. Order ids are leased from a server that has the permit they are to be used under: one that stood
+   still while another took over counts on, over connections of then, until it is told.
 
 Behind Sentinels the server is whom they name, and MySQL keeps the *term* (`primaries.py`) of the
 one that was permitted last. A promoted replica has a run id of its own, so it is compared like any

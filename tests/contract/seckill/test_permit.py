@@ -33,6 +33,7 @@ from flashsale.seckill.permit import Behind, BooksComparison, Permits
 from flashsale.seckill.rebuild import Rebuild
 from flashsale.settings import ClaimSettings, SessionSettings, WorkerSettings
 from flashsale.stack.redis import RedisServer
+from flashsale.storage.channel import Channel
 from flashsale.storage.roles import sync_client
 
 NO_PERMIT = Claimed(Outcome.SHED, behind="permit")
@@ -354,6 +355,29 @@ def test_ids_do_not_repeat_after_a_new_permit(books: BooksComparison, ledger_url
             (second,) = await buy(claims, 2)
             assert second is not None
             assert int(second.order_id) & 0xFFFFFFFF == 70_001
+
+    asyncio.run(scene())
+
+
+def test_no_ids_are_taken_from_a_server_that_another_took_over_from(
+    books: Comparison, ledger_url: str, own_ledger: RedisServer
+) -> None:
+    """It stood still, goes on with connections of then, and has the permit of then: its counter
+    gives out what the other's does."""
+
+    async def scene() -> None:
+        stale = Channel(own_ledger.url, connections_max=1, timeout_s=2)
+        with sync_client(own_ledger.url) as old:
+            old.set(keys.PERMIT, "of:then")
+        async with claims_on(ledger_url, books) as claims:
+            of_now = claims._side
+            claims._side = stale
+            assert await buy(claims, 1) == [NO_PERMIT]
+            claims._side = of_now
+            (first,) = await buy(claims, 1)
+            assert first is not None
+            assert (first.outcome, int(first.order_id) & 0xFFFFFFFF) == (Outcome.SOLD, 1)
+        await stale.aclose()
 
     asyncio.run(scene())
 

@@ -71,7 +71,7 @@ class Counters:
         self.leases: list[tuple[str, int]] = []
         self.broken: Exception | None = None
 
-    async def lease(self, day: str, size: int) -> int:
+    async def lease(self, day: str, size: int, permit: str = "") -> int:
         await asyncio.sleep(0)
         if self.broken:
             raise self.broken
@@ -157,7 +157,7 @@ async def test_a_day_that_ends_during_the_lease_stays_the_ids_day() -> None:
     clock = Clock(NOON_S // DAY_S * DAY_S + DAY_S - 1)
     counters = Counters()
 
-    async def slow(day: str, size: int) -> int:
+    async def slow(day: str, size: int, permit: str) -> int:
         clock.unix_s += 2
         return await counters.lease(day, size)
 
@@ -218,7 +218,7 @@ async def test_midnight_between_two_leases_mixes_no_counters() -> None:
     slow = asyncio.Event()
     handed_out: dict[str, set[int]] = {}
 
-    async def lease(day: str, size: int) -> int:
+    async def lease(day: str, size: int, permit: str) -> int:
         last = await counters.lease(day, size)
         handed_out.setdefault(day, set()).update(range(last - size + 1, last + 1))
         if day == "2026:11:23":
