@@ -360,7 +360,7 @@ def test_ids_do_not_repeat_after_a_new_permit(books: BooksComparison, ledger_url
 
 
 def test_no_ids_are_taken_from_a_server_that_another_took_over_from(
-    books: Comparison, ledger_url: str, own_ledger: RedisServer
+    books: BooksComparison, ledger_url: str, own_ledger: RedisServer
 ) -> None:
     """It stood still, goes on with connections of then, and has the permit of then: its counter
     gives out what the other's does."""
