@@ -82,6 +82,7 @@ def _whole(response: http.client.HTTPResponse) -> bytes:
         body += piece
         if len(body) > _ANSWER_BYTES_MAX or time.monotonic() > until_s:
             raise http.client.HTTPException("an answer without an end")
+    response.close()  # else the connection takes no other request
     return bytes(body)
 
 

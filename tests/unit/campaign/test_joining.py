@@ -1,6 +1,8 @@
 """A shard and what it takes for a rendezvous: an answer that is none ends it with one line."""
 
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import orjson
 import pytest
@@ -81,3 +83,29 @@ def test_a_report_is_read() -> None:
         presence.start()
         presence.end()
         assert presence.look(NOTHING_YET)
+
+
+def test_one_connection_serves_every_call_of_a_thread() -> None:
+    """Who opens another for each may find none any more where the last answer is on its way."""
+    came: list[tuple[str, int]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            came.append(self.client_address)
+            self.send_response(200)
+            self.send_header("content-length", "4")
+            self.end_headers()
+            self.wfile.write(b"done")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with RendezvousClient(f"http://127.0.0.1:{server.server_port}", SETTINGS) as link:
+            assert [link.call("/state"), link.call("/state")] == [b"done", b"done"]
+        server.shutdown()
+    assert len(came) == 2
+    assert came[0] == came[1]
