@@ -18,7 +18,7 @@ COMMANDS = {
     "orders": ("repair:orders", "One order wherever it is; dead letters, settled."),
     "rebuild": ("repair:rebuild_command", "Restore a ledger that is behind or has lost keys."),
     "storm": ("storm:command", "Storm a sale or a storefront, and record every attempt."),
-    "rendezvous": ("storm:rendezvous", "Where shards of a storm meet: one instant, one run."),
+    "rendezvous": ("rendezvous:command", "Where shards of a storm meet: one instant, one run."),
     "target": ("storm:target_command", "Try one request of each kind on somebody's shop."),
     "verify": ("run:verify", "Judge a run: nothing oversold, sold twice or lost."),
     "report": ("run:report", "Render, compare or merge runs."),

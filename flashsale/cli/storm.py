@@ -1,5 +1,5 @@
-"""`flashsale storm`: the load of a scenario on a running sale, its record and its report;
-`rendezvous`, where the shards of one meet; and `target`, what one would ask of somebody's shop."""
+"""`flashsale storm`: the load of a scenario on a running sale, its record and its report; and
+`target`, what one would ask of somebody's shop."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,6 @@ from flashsale.campaign.campaign import (
 )
 from flashsale.campaign.joining import ShardRequest, storm_as_shard
 from flashsale.campaign.judging import aborting, only_thresholds, requiring
-from flashsale.campaign.rendezvous import MeetingPlace, run_rendezvous
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.campaign.trying import mission_to_try, scenario_to_try, try_books, try_steps
 from flashsale.cli.options import (
@@ -67,7 +66,6 @@ from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageEr
 from flashsale.scenario.scenario import Scenario, load_scenario
 from flashsale.scenario.target import Tls
 from flashsale.storm.attack.instants import ignore_signals
-from flashsale.storm.crew.shard import SHARDS_MAX
 from flashsale.verify.stores import connect
 
 
@@ -122,7 +120,7 @@ def command(
         )
         own = None if scenario is None else load_scenario(scenario, target)
         given = ShardRequest(base_url or "", out, workers, csv, tls)
-        _end(storm_as_shard(shard_named(shard), rendezvous, given, own, teller))
+        end(storm_as_shard(shard_named(shard), rendezvous, given, own, teller))
     planned, plan = chosen(scenario, replay, target)
     loaded = requiring(planned, only_thresholds(required(require, fail_if)))
     who = generators(loaded, workers, shard, start_at)
@@ -133,7 +131,7 @@ def command(
     for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
         teller.say(doubt)
     where = find_base_url(state_dir, base_url)
-    named = _NamedStores(ledger_url, cache_url, mysql_url, books_url, books_redis_url, tls)
+    named = NamedStores(ledger_url, cache_url, mysql_url, books_url, books_redis_url, tls)
     request = StormRequest(
         scenario=loaded,
         plan=plan,
@@ -151,73 +149,11 @@ def command(
         csv=csv,
         tls=tls,
     )
-    _end(run_storm(request, teller))
+    end(run_storm(request, teller))
 
 
-def rendezvous(
-    shards: Annotated[
-        int,
-        typer.Option(
-            help="How many shards there are to be.",
-            envvar="FLASHSALE_SHARDS",
-            min=1,
-            max=SHARDS_MAX,
-            rich_help_panel="Machines",
-        ),
-    ],
-    scenario: ScenarioName = None,
-    replay: Replay = None,
-    tokens: Tokens = None,
-    target: TargetFile = None,
-    require: Require = None,
-    baseline: Baseline = None,
-    max_regress: MaxRegress = None,
-    out: Out = None,
-    csv: Csv = False,
-    quiet: Quiet = False,
-    host: Annotated[
-        str, typer.Option(help="The address to listen on.", rich_help_panel="Machines")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(min=0, max=65535, help="The port; 0: any.", rich_help_panel="Machines"),
-    ] = 9200,
-    base_url: BaseUrl = None,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    ledger_url: LedgerUrl = None,
-    cache_url: CacheUrl = None,
-    mysql_url: MySQLUrl = None,
-    books_url: BooksUrl = None,
-    books_redis_url: BooksRedisUrl = None,
-) -> None:
-    """Have a storm fired by several machines at one instant, and make one run of it.
-
-    Waits for all shards (`flashsale storm --rendezvous URL --shard K/N`), ships scenario, plan and
-    tokens, compares clocks, tells the instant, takes the records, judges the whole and exits as one
-    storm would. A shard that fails leaves an invalid run that names it.
-    """
-    planned, plan = chosen(scenario, replay, target)
-    loaded = requiring(planned, only_thresholds(required(require, None)))
-    teller = TerminalTeller("rendezvous", quiet)
-    for doubt in doubtful(loaded.thresholds[len(planned.thresholds) :]):
-        teller.say(doubt)
-    where = find_base_url(state_dir, base_url)
-    named = _NamedStores(ledger_url, cache_url, mysql_url, books_url, books_redis_url)
-    request = StormRequest(
-        scenario=loaded,
-        plan=plan,
-        base_url=where,
-        tokens=tokens or state_dir / TOKENS,
-        stores=named.stores(loaded, where, state_dir),
-        state_dir=state_dir,
-        out=out,
-        baseline=earlier(loaded, baseline, max_regress),
-        csv=csv,
-    )
-    _end(run_rendezvous(request, MeetingPlace(shards, host, port), teller))
-
-
-def _end(run: StormRun) -> NoReturn:
+def end(run: StormRun) -> NoReturn:
+    """Exit as a storm does that came to this."""
     if run.summary.load.interrupted_by is not None:
         ignore_signals()  # all is written; an impatient user gets the exit code
     tell_workflow(run.summary)
@@ -225,7 +161,7 @@ def _end(run: StormRun) -> NoReturn:
 
 
 @dataclass(frozen=True)
-class _NamedStores:
+class NamedStores:
     """The stores that somebody named on a command line."""
 
     ledger: str | None

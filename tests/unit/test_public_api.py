@@ -39,3 +39,11 @@ def test_importing_the_package_loads_nothing_else() -> None:
     } == set()
     assert "flashsale" in loaded
     assert not {name for name in loaded if name.startswith("flashsale.")}
+
+
+def test_a_storm_loads_nothing_that_serves_or_writes_rows() -> None:
+    """It starts often, and SQLAlchemy with the HTTP server took two fifths of that."""
+    code = "import sys; import flashsale.cli.storm; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    dear = ("sqlalchemy", "plotly", "flashsale.server", "flashsale.orders", "flashsale.seckill")
+    assert [name for name in done.stdout.split() if name.startswith(dear)] == []

@@ -4,7 +4,7 @@ read back from their folders: a shard's, to be merged, and any other's plan, to 
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -204,7 +204,7 @@ class ShardRun:
 def read_shard(path: Path) -> ShardRun:
     """The shard's run in the folder `path`. Raises UsageError with one line."""
     folder = RunFolder(path)
-    try:
+    with _read_from(path, "name the folders that shards left"):
         record = read_record(folder.attempts)
         plan, header = Plan.of(record.plan), record.header
         if any(not isinstance(header[name], str) for name in _NAMED):
@@ -225,9 +225,16 @@ def read_shard(path: Path) -> ShardRun:
             summary=_unless_missing(folder.summary, Summary.model_validate_json),
             effort=_unless_missing(folder.effort, Effort.of_json),
         )
+
+
+@contextmanager
+def _read_from(path: Path, cure: str) -> Iterator[None]:
+    """Make a run folder that cannot be read one line. Raises UsageError."""
+    try:
+        yield
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
-        raise UsageError(f"{path}: no {missing}; name the folders that shards left") from error
+        raise UsageError(f"{path}: no {missing}; {cure}") from error
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -307,7 +314,7 @@ def read_recording(run: Path) -> Recording:
     Raises UsageError with one line.
     """
     folder = RunFolder(run)
-    try:
+    with _read_from(run, "name the folder of a storm's run"):
         plan, scenario = read_plan(folder.attempts), scenario_of(read_file(folder.scenario))
         header = next(lines_of(folder.attempts, 1))
         if header.get("shard") is not None:
@@ -316,11 +323,4 @@ def read_recording(run: Path) -> Recording:
             raise UsageError(f"{run}: damaged, or of another version: it holds another plan")
         if not plan or plan.connection_count != scenario.load.connections:
             raise UsageError(f"{run}: damaged: its plan is not one of its scenario")
-    except FileNotFoundError as error:
-        missing = Path(str(error.filename)).name
-        raise UsageError(f"{run}: no {missing}; name the folder of a storm's run") from error
-    except OSError as error:
-        raise UsageError(f"{run}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise _damaged(run, error) from error
     return Recording(run, scenario, plan)
