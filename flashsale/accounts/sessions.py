@@ -17,7 +17,6 @@ from flashsale.model import parse_id
 from flashsale.settings import SessionSettings
 from flashsale.storage.channel import Channel
 from flashsale.storage.gate import Bounds, Gate, GateFull, Rounds
-from flashsale.storage.lanes import SharedWires, Together
 from flashsale.store_urls import layout_of
 
 TOKEN_LENGTH_MAX = 128
@@ -68,22 +67,21 @@ class Sessions:
         self._sliding_ms = settings.sliding_ms
         self._layout = layout_of(ledger_url)
         self._key = self._layout.home.login_token if self._layout.is_whole else self._spelled
-        self.together = None if self._layout.is_whole else Together(Rounds(), SharedWires())
-        """Of the ledger's lanes; claims have it in common with sessions."""
         self.channels = [
             Channel(
                 ledger_url,
                 connections_max=settings.calls_max,
                 timeout_s=settings.timeout_ms / 1000,
                 lane=lane,
-                wires=self.together.wires if self.together else None,
             )
             for lane in self._layout.lanes
         ]
         bounds = Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
-        rounds = self.together.rounds if self.together else None
+        self.rounds = None if self._layout.is_whole else Rounds()
+        """Those of the ledger's lanes, which claims share."""
         self.gates: list[Gate[str, int | None]] = [
-            Gate(partial(self._read, channel), bounds, rounds=rounds) for channel in self.channels
+            Gate(partial(self._read, channel), bounds, rounds=self.rounds)
+            for channel in self.channels
         ]
 
     def __repr__(self) -> str:

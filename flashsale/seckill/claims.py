@@ -32,8 +32,7 @@ from flashsale.seckill.ids import LedgerClock, OrderIds
 from flashsale.seckill.permit import CLAIM_OPENING, Behind, Permits, claim_opening
 from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.storage.channel import Channel
-from flashsale.storage.gate import Admission, Bounds, Gate, GateFull, Overdue
-from flashsale.storage.lanes import Together
+from flashsale.storage.gate import Admission, Bounds, Gate, GateFull, Overdue, Rounds
 from flashsale.storage.roles import Confirmation
 
 REPLAYS_MAX = 3
@@ -55,7 +54,7 @@ class Claims:
         sessions: SessionSettings,
         permits: Permits | None = None,
         lane: Lane = WHOLE,
-        together: Together | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         timeout_s = settings.timeout_ms / 1000
         self._settings = settings
@@ -71,7 +70,6 @@ class Claims:
             opening=opening,
             lane=lane,
             confirmation=confirmation,
-            wires=together.wires if together else None,
         )
         self._replays = Channel(
             ledger_url,
@@ -86,7 +84,6 @@ class Claims:
         self._ids = OrderIds(self._lease, self.clock.now_s, block=settings.id_block, lane=lane)
         self.settlement = Settlement(self._replays, self.clock, permits, timeout_s=timeout_s)
         bounds = Bounds(settings.batch_max, settings.calls_max, settings.queue_max)
-        rounds = together.rounds if together else None
         self.gate: Gate[Claim, Claimed | None] = Gate(self._send, bounds, self._is_overdue, rounds)
         self._admission = Admission(bounds, settings.queue_timeout_ms / 1000)
         self.outcomes: Counter[Outcome] = Counter()

@@ -58,7 +58,7 @@ class LaneClaims:
             for lane in self._layout.lanes
         ]
         self._claims = [
-            Claims(ledger_url, settings, session_settings, permits, lane, sessions.together)
+            Claims(ledger_url, settings, session_settings, permits, lane, sessions.rounds)
             for lane, permits in zip(self._layout.lanes, self._permits, strict=True)
         ]
         self.outcomes: Counter[Outcome] = Counter()

@@ -1,17 +1,16 @@
 """Scripts sent to one Redis over a few connections of its own, with every answer accounted for.
 
-redis-py connects and signs in, then the transport is ours: a call is one write, in the turn
+redis-py connects and signs in, then the transport is a `_Wire`'s: a call is one write, in the turn
 of the loop that makes it, and has its replies in the turn that reads them. redis-py's streams, pool
 and command layer are left out: they cost more than the script (docs/decisions/selling.md).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from hiredis import Reader, pack_command
 from redis._parsers import BaseParser
@@ -30,7 +29,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.keys import SINGLE, WHOLE, Lane
 from flashsale.lua.scripts import Call, Word
-from flashsale.primaries import Place, topology
+from flashsale.primaries import topology
 from flashsale.storage.roles import RECYCLE_S, Confirmation, async_client, is_demoted, trouble
 from flashsale.store_urls import of_node
 
@@ -65,59 +64,23 @@ class Opening:
     check: Callable[[Sequence[Any]], None]
 
 
-class Wire(Protocol):
-    """One connection, or one channel's part of it, until its end: commands out, replies in."""
+class _Wire(asyncio.Protocol):
+    """One connection until its end: commands out, their replies in, for one caller at a time.
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the server can be spoken to, as far as anybody knows."""
+    `on_demoted` is told when a reply says that the server is not the one to be spoken to.
+    """
 
-    @property
-    def opened_s(self) -> float:
-        """When it was opened, on the monotonic clock."""
+    why = ""  # the last call has not all its replies
 
-    @property
-    def why(self) -> str:
-        """Why replies are missing."""
-
-    def close(self) -> None:
-        """Use it no more."""
-
-    def exchange(
-        self, data: bytes, count: int, due_s: float, on_demoted: Callable[[], None]
-    ) -> asyncio.Future[list[Any]]:
-        """Send `count` commands; the future brings their replies, by `due_s` of the loop's clock.
-
-        It has to be open. Errors are replies; `on_demoted` is told of one that says that the server
-        is not the one to be spoken to. There are fewer where the connection was lost or the time
-        was up, and `why` says what of it.
-        """
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """One call over a connection: the replies that have come, and who waits for all of them."""
-
-    wanted: int
-    due_s: float
-    on_demoted: Callable[[], None]
-    future: asyncio.Future[list[Any]]
-    replies: list[Any] = field(default_factory=list)
-
-    def answer(self) -> None:
-        """Hand over what is there."""
-        if not self.future.done():  # its caller may have gone
-            self.future.set_result(self.replies)
-
-
-class Connected(asyncio.Protocol):
-    """A connection to one server: calls out, and in the same order all their replies in."""
-
-    why = ""
-
-    def __init__(self, writer: asyncio.StreamWriter, text: bool) -> None:
+    def __init__(
+        self,
+        writer: asyncio.StreamWriter,
+        text: bool,
+        on_demoted: Callable[[], None],
+    ) -> None:
         self._writer = writer  # kept: it would close the transport
         self._transport = cast(asyncio.Transport, writer.transport)
+        self._on_demoted = on_demoted
         self._reader = Reader(
             protocolError=InvalidResponse,
             replyError=BaseParser.parse_error,
@@ -125,13 +88,15 @@ class Connected(asyncio.Protocol):
             **({"encoding": "utf-8"} if text else {}),
         )
         self._loop = asyncio.get_running_loop()
-        self._calls: deque[_Exchange] = deque()
+        self._waiting: asyncio.Future[list[Any]] | None = None
+        self._replies: list[Any] = []
+        self._wanted = 0
+        self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = 0.0
         self.opened_s = monotonic()
 
     def __repr__(self) -> str:
-        return f"<Connected open={self.is_open} calls={len(self._calls)}>"
+        return f"<_Wire open={self.is_open} wanted={self._wanted}>"
 
     @property
     def is_open(self) -> bool:
@@ -139,100 +104,77 @@ class Connected(asyncio.Protocol):
         return not self._transport.is_closing()
 
     def close(self) -> None:
-        """Close at once; calls that wait have the replies that are there."""
+        """Close at once; a call that waits has the replies that are there."""
         self._transport.abort()
-        while self._calls:
-            self._calls.popleft().answer()
+        self._answer()
 
-    def exchange(
-        self, data: bytes, count: int, due_s: float, on_demoted: Callable[[], None]
-    ) -> asyncio.Future[list[Any]]:
-        """As `Wire` has it."""
-        call = self.expect(count, due_s, on_demoted)
-        self.write(data)
-        return call
+    def exchange(self, data: bytes, count: int, due_s: float) -> asyncio.Future[list[Any]]:
+        """Send `count` commands; the future brings their replies, by `due_s` of the loop's clock.
 
-    def write(self, data: bytes) -> None:
-        """Send commands whose replies are expected."""
+        It has to be open. Errors are replies. There are fewer where the connection was lost or the
+        time was up, and `why` says what of it; it is closed then.
+        """
+        future = self._waiting = self._loop.create_future()
+        self._replies, self._wanted, self.why = [], count, ""
         self._transport.write(data)
-
-    def expect(
-        self, count: int, due_s: float, on_demoted: Callable[[], None]
-    ) -> asyncio.Future[list[Any]]:
-        """As `exchange`, of commands that are written in the same order."""
-        call = _Exchange(count, due_s, on_demoted, self._loop.create_future())
-        self._calls.append(call)
-        # One timer for many calls: to make one costs as much as a small call.
-        if self._timer is None or due_s < self._timer_s:
-            self._set_clock(due_s)
-        return call.future
+        self._due_s = due_s
+        if self._timer is None:  # one for many calls: to make one costs as much as a small call
+            self._timer = self._loop.call_at(due_s, self._look_at_clock)
+        return future
 
     def data_received(self, data: bytes) -> None:
-        reader, calls = self._reader, self._calls
+        if self._waiting is None:
+            self.close()  # bytes that nobody asked for: what follows would be taken for a reply
+            return
+        reader, replies = self._reader, self._replies
         try:
             reader.feed(data)
-            while calls:
-                call = calls[0]
-                replies, wanted = call.replies, call.wanted
-                while len(replies) < wanted:
-                    reply = reader.gets()
-                    if reply is _NOTHING_YET:
-                        return
-                    if isinstance(reply, RedisError):
-                        _look_at_error(reply, call)
-                    replies.append(reply)
-                calls.popleft().answer()
+            while len(replies) < self._wanted:
+                reply = reader.gets()
+                if reply is _NOTHING_YET:
+                    return
+                if isinstance(reply, RedisError):
+                    self._look_at_error(reply)
+                replies.append(reply)
             unasked = reader.has_data()
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller has to know
             self._fail(error)
             return
+        self._answer()
         if unasked:
-            self.close()  # bytes that nobody asked for: what follows would be taken for a reply
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.why = str(exc or "") or "the server closed the connection"
         self.close()
 
-    def _set_clock(self, due_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_s = self._loop.call_at(due_s, self._look_at_clock), due_s
+    def _look_at_error(self, error: RedisError) -> None:
+        if is_demoted(error):
+            self._on_demoted()
+        if isinstance(error, RedisConnectionError) and not isinstance(error, _ANSWERS):
+            raise error
 
     def _look_at_clock(self) -> None:
-        """Close where the time of any call is up: the server has not answered what it has."""
         self._timer = None
-        if not self._calls:
+        if self._waiting is None:
             return
-        due_s = min(call.due_s for call in self._calls)
-        if self._loop.time() < due_s:
-            self._set_clock(due_s)
+        if self._loop.time() < self._due_s:
+            self._timer = self._loop.call_at(self._due_s, self._look_at_clock)
         else:
             self.why = "the time for it was up"
             self.close()
 
+    def _answer(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():  # its caller may have gone
+            waiting.set_result(self._replies)
+
     def _fail(self, error: Exception) -> None:
         if isinstance(error, RedisError):
             self.why = str(error)
-        elif self._calls and not self._calls[0].future.done():
-            self._calls.popleft().future.set_exception(error)
+        elif self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
         self.close()
-
-
-def _look_at_error(error: RedisError, call: _Exchange) -> None:
-    """Raises what ends the connection."""
-    if is_demoted(error):
-        call.on_demoted()
-    if isinstance(error, RedisConnectionError) and not isinstance(error, _ANSWERS):
-        raise error
-
-
-class Wires(Protocol):
-    """Connections that several channels share."""
-
-    async def to(
-        self, place: Place, connect: Callable[[], Awaitable[Connected]], since_s: float
-    ) -> Wire:
-        """A part of the one to `place`, which is opened where there is none younger than that."""
 
 
 class Channel:
@@ -242,8 +184,7 @@ class Channel:
 
     Replies are text, or bytes where `text` is False: then no reply can fail to be decoded.
 
-    Of a ledger on a cluster it is with the master of one `lane`, which has to be named, over a part
-    of one of `wires`, if those are given.
+    Of a ledger on a cluster it is with the master of one `lane`, which has to be named.
     With a `confirmation` every `run` asks the replicas in the same write. What they do not confirm
     is Indeterminate, whatever was replied, and every connection ends: a new one is used once they
     answer for it, so that while they are away nothing is sent.
@@ -261,7 +202,6 @@ class Channel:
         opening: Opening | None = None,
         lane: Lane = WHOLE,
         confirmation: Confirmation | None = None,
-        wires: Wires | None = None,
     ) -> None:
         self._masters = None if lane is WHOLE else topology(url)
         self._lane = lane
@@ -269,9 +209,7 @@ class Channel:
         self._pool = async_client(node, connections_max=connections_max).connection_pool
         self._pool.connection_kwargs["decode_responses"] = text
         self._pool.connection_kwargs["socket_timeout"] = None  # one timeout, around the whole call
-        # A replica's confirmation holds up whatever comes after it on its connection.
-        self._wires = wires if self._masters is not None and confirmation is None else None
-        self._idle: deque[Wire] = deque()
+        self._idle: deque[_Wire] = deque()
         self._demoted_s = 0.0  # what was opened until then leads to a server that was demoted
         self._free = asyncio.Semaphore(connections_max)
         self._timeout_s = timeout_s
@@ -370,7 +308,7 @@ class Channel:
             self._idle.pop().close()  # nothing is under way on it
         await asyncio.sleep(0)  # the loop closes a transport in its next turn
 
-    async def _taken(self, due_s: float) -> Wire:
+    async def _taken(self, due_s: float) -> _Wire:
         """A connection that nobody else uses. Raises Unavailable."""
         if self._free.locked():
             try:
@@ -389,29 +327,36 @@ class Channel:
         self.in_use += 1
         return wire
 
-    @property
-    def _since_s(self) -> float:
-        """What was opened until then is used no more."""
-        return max(self._demoted_s, monotonic() - RECYCLE_S)
-
-    def _usable(self) -> Wire | None:
+    def _usable(self) -> _Wire | None:
         """One that is idle; those that have had their time, or their end, are left behind."""
         while self._idle:
             wire = self._idle.pop()
-            if wire.is_open and wire.opened_s > self._since_s:
+            if wire.is_open and wire.opened_s > max(self._demoted_s, monotonic() - RECYCLE_S):
                 return wire
             wire.close()
         return None
 
-    async def _opened(self, due_s: float) -> Wire:
+    async def _opened(self, due_s: float) -> _Wire:
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout_at(due_s):
-                wire = await self._led()
+                await self._lead(connection)
+                await connection.connect()  # type: ignore[no-untyped-call]
+            if await connection.can_read():
+                raise RedisConnectionError("the server spoke before it was asked")
         except (RedisError, OSError, TimeoutError) as error:
+            await connection.disconnect(nowait=True)
             self.unreachable += 1
             if self._masters is not None:
                 self._masters.doubt()
             raise Unavailable(f"Redis cannot be reached: {error}") from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        writer, connection._reader, connection._writer = connection._writer, None, None
+        assert writer is not None
+        wire = _Wire(writer, self._text, self.leave)
+        writer.transport.set_protocol(wire)
         try:
             if self._opening is not None:
                 opened = await self._exchange(wire, self._opening.commands, due_s)
@@ -429,7 +374,7 @@ class Channel:
             raise
         return wire
 
-    def _give_back(self, wire: Wire) -> None:
+    def _give_back(self, wire: _Wire) -> None:
         self.in_use -= 1
         self._idle.append(wire)
         self._free.release()
@@ -463,37 +408,16 @@ class Channel:
         finally:
             self._give_back(wire)
 
-    async def _led(self) -> Wire:
-        """A connection to the server, of a lane to its master."""
-        if self._masters is None:
-            return await self._connected()
-        place = self._masters.known(self._lane)
-        if place is None:
-            place = await asyncio.to_thread(self._masters.place, self._lane)
-        connect = partial(self._connected, place)
-        if self._wires is None:
-            return await connect()
-        return await self._wires.to(place, connect, self._since_s)
-
-    async def _connected(self, place: Place | None = None) -> Connected:
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        if place is not None and isinstance(connection, Connection):
+    async def _lead(self, connection: AbstractConnection) -> None:
+        """Name the place that a connection is to be opened to, of a lane."""
+        if self._masters is not None and isinstance(connection, Connection):
+            place = self._masters.known(self._lane)
+            if place is None:
+                place = await asyncio.to_thread(self._masters.place, self._lane)
             connection.host, connection.port = place
-        try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            if await connection.can_read():
-                raise RedisConnectionError("the server spoke before it was asked")
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        writer, connection._reader, connection._writer = connection._writer, None, None
-        assert writer is not None
-        wire = Connected(writer, self._text)
-        writer.transport.set_protocol(wire)
-        return wire
 
     async def _exchange(
-        self, wire: Wire, commands: Sequence[Sequence[Word]], due_s: float
+        self, wire: _Wire, commands: Sequence[Sequence[Word]], due_s: float
     ) -> list[Any]:
         if not commands:  # asyncio's own loop keeps an empty write for ever, from Python 3.12 on
             return []
@@ -502,7 +426,7 @@ class Channel:
             return [Unavailable("Redis was not asked: the connection was closed")] * len(commands)
         data = b"".join(pack_command(tuple(words)) for words in commands)  # type: ignore[arg-type]  # its stub takes one word
         try:
-            replies = await wire.exchange(data, len(commands), due_s, self.leave)
+            replies = await wire.exchange(data, len(commands), due_s)
         except BaseException:
             wire.close()  # cancelled halfway: replies would be stale
             raise
@@ -514,7 +438,7 @@ class Channel:
             replies += [Lost(f"Redis did not answer: {wire.why}")] * missing
         return replies
 
-    async def _load_and_run(self, wire: Wire, call: Call, due_s: float) -> Any:
+    async def _load_and_run(self, wire: _Wire, call: Call, due_s: float) -> Any:
         loaded = (await self._exchange(wire, [("SCRIPT", "LOAD", call.script.text)], due_s))[0]
         if isinstance(loaded, (RedisError, Unavailable, Indeterminate)):
             return Unavailable(f"the script {call.script.name} could not be loaded: {loaded}")

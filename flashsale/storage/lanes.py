@@ -1,121 +1,16 @@
-"""The ledger's asynchronous channels by lane. Calls that come one by one (sign-ins, look-ups,
-returns) find their lane by their keys. Claims and sessions come in batches, each of one lane: they
-have channels of their own (seckill/claims.py), which leave in rounds and over shared connections:
-one write to each master where each lane would have its own."""
+"""The ledger's asynchronous channels by lane, for calls that come one by one: sign-ins, look-ups,
+returns. A key tells its lane, so a call finds its way by its keys. Claims and sessions come in
+batches, each of one lane: they have channels of their own (seckill/claims.py)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from flashsale.errors import Unavailable
 from flashsale.keys import SINGLE, Lane
 from flashsale.lua.scripts import Call, Word
-from flashsale.primaries import Place
-from flashsale.storage.channel import Channel, Connected, Wire
-from flashsale.storage.gate import Rounds
+from flashsale.storage.channel import Channel
 from flashsale.store_urls import layout_of
-
-
-class SharedWires:
-    """One connection to each master, which channels of one event loop share.
-
-    What they send in one turn of the loop is one write in the next, and the server answers all of
-    it with one. None of them may send what blocks.
-    """
-
-    def __init__(self) -> None:
-        self._by_place: dict[Place, _Shared] = {}
-        self._opening: dict[Place, asyncio.Lock] = {}
-
-    def __repr__(self) -> str:
-        return f"<SharedWires {self._by_place!r}>"
-
-    async def to(
-        self, place: Place, connect: Callable[[], Awaitable[Connected]], since_s: float
-    ) -> Wire:
-        """A part of the connection to `place`; a new one where that is closed or as old as
-        `since_s`. Raises what `connect` raises."""
-        async with self._opening.setdefault(place, asyncio.Lock()):
-            shared = self._by_place.get(place)
-            if shared is None or not shared.wire.is_open or shared.wire.opened_s <= since_s:
-                shared = self._by_place[place] = _Shared(await connect())
-            return _Part(shared)
-
-
-class _Shared:
-    """A connection, and how many use it: the last one closes it."""
-
-    def __init__(self, wire: Connected) -> None:
-        self.wire = wire
-        self.users = 0
-        self._unsent: list[bytes] = []
-
-    def __repr__(self) -> str:
-        return f"<_Shared users={self.users} {self.wire!r}>"
-
-    def write_soon(self, data: bytes) -> None:
-        """Write it in the loop's next turn, with what comes until then."""
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._write)
-        self._unsent.append(data)
-
-    def _write(self) -> None:
-        data = b"".join(self._unsent)
-        self._unsent.clear()
-        if self.wire.is_open:  # else nobody waits for it any more
-            self.wire.write(data)
-
-
-class _Part:
-    """One channel's part of a connection. Who goes in the middle of a call leaves its replies to
-    the connection, which knows whose they are."""
-
-    def __init__(self, shared: _Shared) -> None:
-        self._shared = shared
-        self._is_closed = False
-        self._wire = shared.wire
-        shared.users += 1
-
-    def __repr__(self) -> str:
-        return f"<_Part closed={self._is_closed} of {self._shared!r}>"
-
-    def exchange(
-        self, data: bytes, count: int, due_s: float, on_demoted: Callable[[], None]
-    ) -> asyncio.Future[list[Any]]:
-        """As `Wire` has it."""
-        replies = self._wire.expect(count, due_s, on_demoted)
-        self._shared.write_soon(data)
-        return replies
-
-    @property
-    def is_open(self) -> bool:
-        """As `Wire` has it."""
-        return not self._is_closed and self._wire.is_open
-
-    @property
-    def opened_s(self) -> float:
-        """Of the whole connection."""
-        return self._wire.opened_s
-
-    @property
-    def why(self) -> str:
-        """As `Wire` has it."""
-        return self._wire.why
-
-    def close(self) -> None:
-        """Use it no more."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._shared.users -= 1
-            if not self._shared.users:
-                self._wire.close()
-
-
-class Together(NamedTuple):
-    """What the gates of all lanes have in common: when they call, and over which connections."""
-
-    rounds: Rounds
-    wires: SharedWires
 
 
 class LaneChannels:

@@ -1,19 +1,17 @@
 """A ledger on a Redis Cluster, by lanes: each is led to its master, follows when that moves, and
 does nothing while its slot is on the way."""
 
-import asyncio
-
 import pytest
 from redis import Redis
 from rig.clustered import Clustered
-from rig.until import eventually, until
+from rig.until import until
 
-from flashsale.errors import Indeterminate, Unavailable, UsageError
+from flashsale.errors import Unavailable, UsageError
 from flashsale.keys import CLUSTER, Lane
 from flashsale.lua.scripts import Call, script
 from flashsale.primaries import Topology
 from flashsale.storage.channel import Channel, Plain
-from flashsale.storage.lanes import LaneChannels, SharedWires
+from flashsale.storage.lanes import LaneChannels
 from flashsale.storage.roles import Ledgers, async_client, call, evaluate, sync_client
 from flashsale.store_urls import LaneClient, lane_of
 
@@ -145,104 +143,3 @@ def _answers(client: Redis, lane: Lane) -> bool:
         return call(client.get, lane.closed) is None
     except Unavailable:
         return False
-
-
-@pytest.mark.anyio
-async def test_lanes_of_one_master_leave_in_one_write_and_each_has_its_own_replies(
-    cluster: Clustered,
-) -> None:
-    by_master: dict[int, list[Lane]] = {}
-    for lane in CLUSTER.lanes:
-        by_master.setdefault(cluster.node_of(lane), []).append(lane)
-    lanes = max(by_master.values(), key=len)[:2]
-    assert len(lanes) == 2, "six lanes, three masters"
-    wires = SharedWires()
-    channels = [
-        Channel(cluster.url, connections_max=1, timeout_s=5, lane=lane, wires=wires)
-        for lane in (*lanes, lanes[0])
-    ]
-    master = sync_client(cluster.url, lane=lanes[0])
-    for channel in channels:
-        await channel.ask("PING")
-    before = master.info("stats")
-    replies = await asyncio.gather(
-        channels[0].ask_all([("INCR", lanes[0].lock_fence), ("GET", lanes[0].epoch)]),
-        channels[1].ask("GET", lanes[1].epoch),
-        channels[2].ask("INCR", lanes[0].lock_fence),
-    )
-    after = master.info("stats")
-    assert replies == [[1, None], None, 2]
-    read = after["total_reads_processed"] - before["total_reads_processed"]
-    assert read <= 2, "theirs in one, and the question of how many"
-    clients = [one for one in master.client_list() if one["cmd"] in ("incr", "get")]
-    assert len(clients) == 1
-    for channel in channels[:2]:
-        await channel.aclose()
-    assert await channels[2].ask("GET", lanes[0].lock_fence) == "2", "it is still in use"
-    await channels[2].aclose()
-    until(lambda: clients[0]["id"] not in {one["id"] for one in master.client_list()})
-
-
-@pytest.mark.anyio
-async def test_who_goes_in_the_middle_of_a_call_takes_nobodys_replies_along(
-    cluster: Clustered,
-) -> None:
-    lane = CLUSTER.of(1)
-    wires = SharedWires()
-    going, staying = (
-        Channel(cluster.url, connections_max=1, timeout_s=5, lane=lane, wires=wires)
-        for _ in range(2)
-    )
-    await going.ask("SET", lane.epoch, "of-who-goes")
-    await staying.ask("SET", lane.permit, "of-who-stays")
-    gone = asyncio.ensure_future(going.ask("GET", lane.epoch))
-    await asyncio.sleep(0)
-    gone.cancel()
-    assert await staying.ask("GET", lane.permit) == "of-who-stays"
-    assert await going.ask("GET", lane.epoch) == "of-who-goes"
-    await going.aclose()
-    await staying.aclose()
-
-
-@pytest.mark.anyio
-async def test_a_shared_connection_that_is_lost_is_lost_to_all_and_opened_once(
-    cluster: Clustered,
-) -> None:
-    lane = CLUSTER.of(2)
-    wires = SharedWires()
-    channels = [
-        Channel(cluster.url, connections_max=1, timeout_s=5, lane=lane, wires=wires)
-        for _ in range(3)
-    ]
-    master = sync_client(cluster.url, lane=lane)
-    (mine,) = {await channel.ask("CLIENT", "ID") for channel in channels}
-    blocked = [
-        asyncio.ensure_future(
-            channel.ask("XREAD", "BLOCK", 5000, "STREAMS", lane.stream_orders, "$")
-        )
-        for channel in channels
-    ]
-    await eventually(lambda: any(one["cmd"] == "xread" for one in master.client_list()))
-    master.client_kill_filter(_id=mine)
-    lost = await asyncio.gather(*blocked, return_exceptions=True)
-    assert all(isinstance(one, Indeterminate) for one in lost)
-    (again,) = {*(await asyncio.gather(*(channel.ask("CLIENT", "ID") for channel in channels)))}
-    assert again != mine
-    for channel in channels:
-        await channel.aclose()
-
-
-@pytest.mark.anyio
-async def test_who_leaves_a_shared_connection_leaves_the_others_theirs(cluster: Clustered) -> None:
-    lane = CLUSTER.of(3)
-    wires = SharedWires()
-    leaving, staying = (
-        Channel(cluster.url, connections_max=1, timeout_s=5, lane=lane, wires=wires)
-        for _ in range(2)
-    )
-    (first,) = {await channel.ask("CLIENT", "ID") for channel in (leaving, staying)}
-    leaving.leave()
-    assert await leaving.ask("CLIENT", "ID") != first
-    assert await staying.ask("CLIENT", "ID") == first
-    await leaving.aclose()
-    await staying.aclose()

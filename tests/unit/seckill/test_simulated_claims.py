@@ -81,10 +81,9 @@ def a_connection_whose_time_is_up_is_used_again(planted: pytest.MonkeyPatch) -> 
     def look_at_clock(wire: Any) -> None:
         wire._timer = None
         wire.why = "late"
-        while wire._calls:
-            wire._calls.popleft().answer()
+        wire._answer()
 
-    planted.setattr(channel.Connected, "_look_at_clock", look_at_clock)
+    planted.setattr(channel._Wire, "_look_at_clock", look_at_clock)
 
 
 def a_connection_is_not_asked_whose_it_is(planted: pytest.MonkeyPatch) -> None:
