@@ -25,7 +25,7 @@ from flashsale.faults.seeds import (
 )
 from flashsale.faults.shim import compiler
 from flashsale.run.folder import write_file
-from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.fault import PlannedFault
 from flashsale.scenario.scenario import Scenario
 
 
@@ -104,7 +104,7 @@ def run_chaos(request: ChaosRequest, teller: Teller = SILENT) -> Chaos:
     return Chaos(trials, lines)
 
 
-def _tried(request: ChaosRequest, seed: int, faults: Sequence[Planned], out: Path) -> Trial:
+def _tried(request: ChaosRequest, seed: int, faults: Sequence[PlannedFault], out: Path) -> Trial:
     return tried(
         TrialRequest(
             request.scenario,
@@ -138,7 +138,7 @@ def told(trial: Trial) -> str:
 
 
 def _repeating(
-    request: ChaosRequest, trial: Trial, faults: Sequence[Planned], teller: Teller
+    request: ChaosRequest, trial: Trial, faults: Sequence[PlannedFault], teller: Teller
 ) -> list[str]:
     """How a failing seed is repeated, with the fewest of its faults that still fail."""
     command = f"flashsale chaos {request.name} --seeds 1 --from {trial.seed}"
@@ -147,11 +147,11 @@ def _repeating(
         command += f" --fault {what}"
     if request.asked.at_once is not None:
         command += f" --at-once {request.asked.at_once}"
-    least: Sequence[Planned] = faults
+    least: Sequence[PlannedFault] = faults
     if request.shrinks and len(faults) > 1:
         tries = count(1)
 
-        def fails(some: Sequence[Planned]) -> bool:
+        def fails(some: Sequence[PlannedFault]) -> bool:
             out = request.out / f"seed-{trial.seed}-fewer-{next(tries)}"
             found = _tried(request, trial.seed, some, out)
             teller.say(f"with fewer: {told(found)}")

@@ -22,7 +22,7 @@ from flashsale.model import Durability, Outcome, Verdict
 from flashsale.run.attempts_file import Record, read_record
 from flashsale.run.folder import RunFolder
 from flashsale.run.parts import FaultRecord, read_faults
-from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.fault import PlannedFault
 from flashsale.scenario.scenario import Scenario
 from flashsale.seeding.sessions import read_seeded_tokens
 from flashsale.stack.state import StackState
@@ -59,7 +59,7 @@ class TrialRequest:
 
     scenario: Scenario
     seed: int
-    faults: Sequence[Planned]
+    faults: Sequence[PlannedFault]
     out: Path
     recover_s: float = 10.0
     planted: Control | None = None
@@ -74,12 +74,12 @@ def tried(request: TrialRequest) -> Trial:
     names = [f"{fault.what} {fault.place}" for fault in faults]
     blank = Trial(request.seed, names, str(request.out), within_s=request.recover_s)
     state_dir = REHEARSALS / f"{scenario.name}-{secrets.token_hex(4)}"
-    witness = _Witness(request, state_dir / TOKENS)
+    teller = _TrialTeller(request, state_dir / TOKENS)
     control = request.planted
     with _customized(control) as environment:
 
         def planted(state: StackState) -> None:
-            witness.state = state
+            teller.state = state
             if control is not None:
                 control.planted(state)
 
@@ -91,16 +91,16 @@ def tried(request: TrialRequest) -> Trial:
             planted=planted,
         )
         try:
-            code = rehearse(rehearsal, witness)
+            code = rehearse(rehearsal, teller)
         except (UsageError, StoppedError):
             raise
         except FlashsaleError as error:
             return replace(blank, why=str(error).partition("\n")[0])
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
         raise StoppedError(f"interrupted; this trial is in {request.out}", code)
-    if witness.found is None:
+    if teller.found is None:
         return replace(blank, why="the storm was cut short")
-    return _trial_of(blank, witness, faults, RunFolder(request.out))
+    return _trial_of(blank, teller, faults, RunFolder(request.out))
 
 
 @contextmanager
@@ -130,7 +130,7 @@ class Recovery:
         return max(sold) if sold and len(sold) == len(self.lanes) else None
 
 
-class _Witness(Teller):
+class _TrialTeller(Teller):
     """Keeps what the judge found; asks for a unit where the storm did not get one after the
     healing, so that every trial says whether the sale sells again, in each of its lanes. That is
     when all is judged: an order that comes soon after a storm counts as one of its claims without
@@ -210,10 +210,10 @@ def recovery_of(record: Record, healed_ms: float, lanes: Sequence[Lane]) -> Reco
 
 
 def _trial_of(
-    blank: Trial, witness: _Witness, faults: Sequence[Planned], folder: RunFolder
+    blank: Trial, teller: _TrialTeller, faults: Sequence[PlannedFault], folder: RunFolder
 ) -> Trial:
-    assert witness.found is not None
-    judgement = witness.found.judgement
+    assert teller.found is not None
+    judgement = teller.found.judgement
     failed = {it.name: it for it in judgement.checks if it.verdict is Verdict.FAIL}
     records, record = read_faults(folder), read_record(folder.attempts)
     missing = [f"{it.what} {it.whom}: {it.trouble}" for it in records if not it.was_made]
@@ -231,8 +231,8 @@ def _trial_of(
         lost=0 if _LOST in right else lost,
         gone=lost if _LOST in right else 0,
         doubled=sum(_total(failed, name) for name in _DOUBLED if name not in right),
-        recovered_s=witness.recovery.sold_s,
-        sent_after=witness.recovery.sent,
+        recovered_s=teller.recovery.sold_s,
+        sent_after=teller.recovery.sent,
         drained=not any(it.rule == _STILL_QUEUED for it in _breaches(failed.get(_QUEUE))),
         why=why,
     )
@@ -254,7 +254,7 @@ def _total(failed: dict[str, CheckResult], name: str) -> int:
 
 
 def _excused(
-    failed: dict[str, CheckResult], faults: Sequence[Planned], before: dict[int, int]
+    failed: dict[str, CheckResult], faults: Sequence[PlannedFault], before: dict[int, int]
 ) -> frozenset[str]:
     """Rules whose breach is what these faults do, and no more. Pure.
 

@@ -17,7 +17,7 @@ from flashsale.campaign.judging import judge_run
 from flashsale.campaign.rebuilding import RebuildReport, rebuild
 from flashsale.campaign.storming import StormRequest, run_storm
 from flashsale.errors import ExitCode, UsageError, worst
-from flashsale.faults.fault import Rebuilt, Site
+from flashsale.faults.fault import RebuildResult, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for
 from flashsale.faults.outside import Relay, links_of
 from flashsale.faults.shim import install, needs_shim
@@ -80,10 +80,10 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
         _prepare(request, folder, state, teller)
         request.planted(state)
         making = _making(folder, scenario, settings, relay, teller)
-        door = relay.ports.get(_DOOR) if relay else None
+        port = relay.ports.get(_STORM_LINK) if relay else None
         storm = replace(
             request.storm,
-            base_url=f"http://{LOOPBACK}:{door}" if door else state.base_url,
+            base_url=f"http://{LOOPBACK}:{port}" if port else state.base_url,
             tokens=folder / TOKENS,
             stores=Stores.of(state),
             state_dir=folder,
@@ -100,7 +100,7 @@ def rehearse(request: RehearsalRequest, teller: Teller = SILENT) -> ExitCode:
     return code
 
 
-_DOOR = "storm->nginx"
+_STORM_LINK = "storm->nginx"
 
 
 @contextmanager
@@ -153,16 +153,16 @@ def _making(
     return Making(scenario.fault, site, teller.say)
 
 
-def _rebuilt(state: StackState, run: Path | None) -> Rebuilt:
+def _rebuilt(state: StackState, run: Path | None) -> RebuildResult:
     return _told_of(rebuild(Stores.of(state), apply=True, run=run))
 
 
-def _told_of(report: RebuildReport) -> Rebuilt:
+def _told_of(report: RebuildReport) -> RebuildResult:
     """What a rebuild came to, in a line. Pure."""
     gone = report.gone or ()
     named = f"{', '.join(map(str, gone[:_NAMED]))}{', …' * (len(gone) > _NAMED)}"
     lost = f"{len(gone):,} acknowledged orders are gone" + (f": {named}" if gone else "")
-    return Rebuilt(f"{len(report.differences):,} differences put right, {lost}", gone)
+    return RebuildResult(f"{len(report.differences):,} differences put right, {lost}", gone)
 
 
 _NAMED = 10

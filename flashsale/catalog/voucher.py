@@ -20,7 +20,7 @@ from flashsale.cache.strategies import Strategy
 from flashsale.catalog.json import NewSale, NewVoucher, Record, record, shape_of
 from flashsale.catalog.shop import Shops
 from flashsale.errors import Unavailable
-from flashsale.seckill.sale import Terms, open_sale
+from flashsale.seckill.sale import SaleTerms, open_sale
 from flashsale.settings import CatalogSettings
 from flashsale.storage.lanes import LedgerChannel
 from flashsale.storage.mysql import Database, unix_ms
@@ -119,9 +119,9 @@ def _terms_row(voucher_id: int, new: NewSale) -> dict[str, Any]:
     }
 
 
-def _terms(voucher_id: int, new: NewSale) -> Terms:
+def _terms(voucher_id: int, new: NewSale) -> SaleTerms:
     begin_ms, end_ms = unix_ms(new.begin_time), unix_ms(new.end_time)
-    return Terms(voucher_id, new.stock, new.stock, begin_ms, end_ms, live_orders=0)
+    return SaleTerms(voucher_id, new.stock, new.stock, begin_ms, end_ms, live_orders=0)
 
 
 def _withdraw(connection: Connection, voucher_id: int) -> None:

@@ -35,7 +35,7 @@ from flashsale.seckill.control import (
     read_units,
 )
 from flashsale.seckill.journal import Line
-from flashsale.seckill.sale import OPEN, PAUSED, Terms, read_terms
+from flashsale.seckill.sale import OPEN, PAUSED, SaleTerms, read_terms
 from flashsale.seeding.stores import OpenStores, opened
 from flashsale.storage.mysql import transaction
 from flashsale.storage.roles import call
@@ -101,7 +101,7 @@ class _Sale:
     """One sale from both stores; `terms` is None where MySQL has no such sale."""
 
     units: LedgerUnits
-    terms: Terms | None
+    terms: SaleTerms | None
     now_ms: int
 
     @property

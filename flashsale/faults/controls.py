@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashsale.errors import UsageError
-from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.fault import PlannedFault
 from flashsale.scenario.table import suggestion
 from flashsale.stack.state import StackState
 from flashsale.storage.roles import sync_client
@@ -74,7 +74,7 @@ class Control:
     one of `must`."""
 
     meaning: str
-    faults: Sequence[Planned]
+    faults: Sequence[PlannedFault]
     must: Sequence[str]
     planted: Callable[[StackState], None] = _nothing
     customized: str = ""
@@ -87,8 +87,10 @@ class Control:
         return {"PYTHONPATH": str(folder)}
 
 
-def _fault(at: str, what: str, whom: str, lasting: str | None = None, **options: int) -> Planned:
-    return Planned.made(at=at, what=what, whom=whom, **{"for": lasting}, **options)
+def _fault(
+    at: str, what: str, whom: str, lasting: str | None = None, **options: int
+) -> PlannedFault:
+    return PlannedFault.made(at=at, what=what, whom=whom, **{"for": lasting}, **options)
 
 
 CONTROLS: Mapping[str, Control] = {

@@ -22,8 +22,7 @@ from redis.retry import Retry
 from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.keys import WHOLE, Lane
 from flashsale.primaries import client_url, follow, topology
-from flashsale.scenario.fault import SALE
-from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.fault import SALE, PlannedFault
 from flashsale.stack.cluster import await_whole, folder_of
 from flashsale.stack.state import ChildState, StackState, check, held, read_state
 from flashsale.storage.roles import Ledgers
@@ -48,12 +47,12 @@ _NODE = "redis-ledger"
 _PROCESS = {"mysql": "mariadb"}
 """What a stack calls its process of a role, where that is another name."""
 
-Disturb: TypeAlias = Callable[[str, int, Planned | None], None]
+Disturb: TypeAlias = Callable[[str, int, PlannedFault | None], None]
 """Begin with a trouble on a link, under a number; without one, end it."""
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class RebuildResult:
     """What a rebuild of the ledger came to: in a line, and acknowledged orders that are gone."""
 
     told: str
@@ -69,7 +68,7 @@ class Site:
     state_dir: Path
     vouchers: Sequence[int] = ()
     disturb: Disturb | None = None
-    rebuild: Callable[[StackState, Path | None], Rebuilt] | None = None
+    rebuild: Callable[[StackState, Path | None], RebuildResult] | None = None
     run: Path | None = None
     confirms: bool = False
 
@@ -162,7 +161,7 @@ class Site:
         """Wait until the process of this name answers."""
         self._await(name, lambda child: child.pid > 0)
 
-    def rebuilt(self) -> Rebuilt:
+    def rebuilt(self) -> RebuildResult:
         """The ledger made whole again; tried until both stores answer."""
         assert self.rebuild is not None, "a ledger that is behind has somebody to rebuild it"
         deadline_s = time.monotonic() + WELL_WITHIN_S
@@ -218,7 +217,7 @@ class Fault(ABC):
     masters: Mapping[Lane, str] = {}
     """Of a fault of a ledger on a cluster: who had each lane before it."""
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: PlannedFault) -> None:
         self.planned = planned
 
     def __repr__(self) -> str:

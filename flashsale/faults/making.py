@@ -42,8 +42,7 @@ from flashsale.faults.stores import (
     WrongType,
 )
 from flashsale.run.parts import FaultRecord
-from flashsale.scenario.fault import KINDS, Processes, role_of, trouble_with
-from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.fault import KINDS, PlannedFault, Processes, role_of, trouble_with
 
 _OF_PROCESSES_AND_STORES: dict[str, type[Fault]] = {
     "kill": Kill,
@@ -78,7 +77,7 @@ MAKERS: dict[str, type[Fault]] = {
 """Every `what` of a scenario, and who makes it."""
 
 
-def ensure_possible(faults: Sequence[Planned], processes: Processes) -> None:
+def ensure_possible(faults: Sequence[PlannedFault], processes: Processes) -> None:
     """See that a stack of these processes has whom these faults befall, and this machine what they
     need. Raises UsageError."""
     ensure_compiler(faults)
@@ -94,7 +93,7 @@ def ensure_possible(faults: Sequence[Planned], processes: Processes) -> None:
             raise UsageError(f"fault.what: {trouble}")
 
 
-def _ensure_there(fault: Planned, name: str, processes: Processes) -> None:
+def _ensure_there(fault: PlannedFault, name: str, processes: Processes) -> None:
     role = role_of(name)
     known = processes.of(role)
     if name == role or name in known:
@@ -119,7 +118,7 @@ class Making:
 
     def __init__(
         self,
-        faults: Sequence[Planned],
+        faults: Sequence[PlannedFault],
         site: Site,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -211,7 +210,7 @@ class Making:
         return round(self._elapsed_s() * 1000, 1)
 
 
-def settings_for(faults: Sequence[Planned]) -> dict[str, str]:
+def settings_for(faults: Sequence[PlannedFault]) -> dict[str, str]:
     """What a stack's environment has to say for these faults to be of use. Pure."""
     if not any(fault.what == "pause_past_lease" for fault in faults):
         return {}

@@ -22,8 +22,7 @@ import psutil
 from flashsale.errors import UnreachableError
 from flashsale.faults.fault import Fault, Site, data_of, end_of, signal_all
 from flashsale.faults.relay import Trouble, message
-from flashsale.scenario.fault import Fault as Planned
-from flashsale.scenario.fault import Processes, role_of
+from flashsale.scenario.fault import PlannedFault, Processes, role_of
 from flashsale.settings import WorkerSettings
 from flashsale.stack.process import start_tethered
 
@@ -31,7 +30,7 @@ from flashsale.stack.process import start_tethered
 class Kill(Fault):
     """Ended without a word; its supervisor starts it again."""
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: PlannedFault) -> None:
         super().__init__(planned)
         self.ended: dict[str, int] = {}
 
@@ -68,7 +67,7 @@ class FailOver(Kill):
 class CutReplica(Fault):
     """Its replicas are not let in again, so that they hear no more of it; it sells on."""
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: PlannedFault) -> None:
         super().__init__(planned)
         self._cut: dict[str, str] = {}
 
@@ -108,7 +107,7 @@ class Restart(Kill):
 class Stop(Fault):
     """Stopped, and continued."""
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: PlannedFault) -> None:
         super().__init__(planned)
         self.stopped: dict[str, int] = {}
 
@@ -144,7 +143,7 @@ class MemoryLimit(Fault):
 
     _SPARE_BYTES = 1 << 20
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: PlannedFault) -> None:
         super().__init__(planned)
         self.limited: dict[str, int] = {}
 
@@ -174,7 +173,7 @@ class OlderCopy(Fault):
     it up to the last whole command.
     """
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: PlannedFault) -> None:
         super().__init__(planned)
         self._pids: dict[str, int] = {}
         self._since_s = 0.0
@@ -215,7 +214,7 @@ _NUMBERS = count(1)
 _END_S = 5.0
 
 
-def links_of(faults: Sequence[Planned], processes: Processes) -> list[str]:
+def links_of(faults: Sequence[PlannedFault], processes: Processes) -> list[str]:
     """The links that these faults are on, each as `r1->ledger`, for a stack of these processes.
     Pure."""
     found: dict[str, None] = {}
@@ -261,7 +260,7 @@ class Relay:
             except (OSError, subprocess.TimeoutExpired):
                 process.kill()
 
-    def disturb(self, link: str, number: int, planned: Planned | None) -> None:
+    def disturb(self, link: str, number: int, planned: PlannedFault | None) -> None:
         """Begin with a fault on every link that `link` stands for, or end the one of this number.
 
         Raises UnreachableError where the relay is gone.
@@ -287,7 +286,7 @@ class Relay:
         return heard
 
 
-def _trouble(planned: Planned) -> Trouble:
+def _trouble(planned: PlannedFault) -> Trouble:
     return Trouble(
         planned.what,
         latency_ms=planned.latency_ms,

@@ -10,8 +10,7 @@ from typing import Any
 
 from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.report.ci import cell
-from flashsale.scenario.fault import KINDS, role_of, trouble_with
-from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.fault import KINDS, PlannedFault, role_of, trouble_with
 from flashsale.scenario.table import suggestion
 
 REPLICAS, WORKERS = 2, 2
@@ -114,7 +113,7 @@ class Asked:
 EVERYTHING = Asked()
 
 
-def compose(seed: int, last_s: float, asked: Asked = EVERYTHING) -> tuple[Planned, ...]:
+def compose(seed: int, last_s: float, asked: Asked = EVERYTHING) -> tuple[PlannedFault, ...]:
     """The faults of a seed, for a storm that begins something new until `last_s`.
 
     The same seed makes the same faults. No two befall the same process or link: one would keep the
@@ -134,7 +133,7 @@ def compose(seed: int, last_s: float, asked: Asked = EVERYTHING) -> tuple[Planne
     return tuple(found)
 
 
-def _planned(rng: random.Random, what: str, whom: str, last_s: float) -> Planned:
+def _planned(rng: random.Random, what: str, whom: str, last_s: float) -> PlannedFault:
     kind = KINDS[what]
     at_ms = round(1000 * rng.uniform(_FIRST * last_s, _LAST * last_s))
     longest_s = max(_FOR_S[0], min(_FOR_S[1], _FOR_SHARE * last_s))
@@ -149,7 +148,7 @@ def _planned(rng: random.Random, what: str, whom: str, last_s: float) -> Planned
     }
     lasting = {} if kind.lasts == "never" else {"for": f"{for_ms}ms"}
     options = {name: drawn[name] for name in kind.options}
-    return Planned.made(at=f"{at_ms}ms", what=what, whom=whom, **lasting, **options)
+    return PlannedFault.made(at=f"{at_ms}ms", what=what, whom=whom, **lasting, **options)
 
 
 def _meet(one: str, other: str) -> bool:
@@ -163,8 +162,8 @@ def _meet(one: str, other: str) -> bool:
 
 
 def shrink(
-    faults: Sequence[Planned], fails: Callable[[Sequence[Planned]], bool]
-) -> Sequence[Planned]:
+    faults: Sequence[PlannedFault], fails: Callable[[Sequence[PlannedFault]], bool]
+) -> Sequence[PlannedFault]:
     """The fewest of `faults` that still fail: first none of them, then each alone, then fewer.
 
     `fails` tries some of them, each time anew; where it fails by chance, more are left than needed.
@@ -179,12 +178,12 @@ def shrink(
     return faults
 
 
-def as_tables(faults: Sequence[Planned]) -> str:
+def as_tables(faults: Sequence[PlannedFault]) -> str:
     """The faults as a scenario's file has them."""
     return "\n".join(_table(fault) for fault in faults)
 
 
-def _table(fault: Planned) -> str:
+def _table(fault: PlannedFault) -> str:
     given = fault.model_dump(by_alias=True, exclude_unset=True)
     lines = [f"{key} = {value!r}".replace("'", '"') for key, value in given.items()]
     return "\n".join(["[[fault]]", *lines, ""])

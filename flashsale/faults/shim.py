@@ -19,8 +19,7 @@ import orjson
 from flashsale.errors import UsageError
 from flashsale.faults.fault import Fault, Site, data_of, end_of, signal_all
 from flashsale.files import private_folder
-from flashsale.scenario.fault import Fault as Planned
-from flashsale.scenario.fault import Processes, role_of
+from flashsale.scenario.fault import PlannedFault, Processes, role_of
 
 _SOURCE = Path(__file__).with_name("shim.c")
 _COMPILERS = ("cc", "gcc", "clang")
@@ -30,7 +29,7 @@ _WATCHED = ("ledger", "mysql")
 """Whose files are watched."""
 
 
-def needs_shim(faults: Sequence[Planned]) -> bool:
+def needs_shim(faults: Sequence[PlannedFault]) -> bool:
     """Whether a stack has to be started with the library for these faults. Pure."""
     return any(fault.kind.needs_compiler for fault in faults)
 
@@ -41,7 +40,7 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, _COMPILERS)), None)
 
 
-def ensure_compiler(faults: Sequence[Planned]) -> None:
+def ensure_compiler(faults: Sequence[PlannedFault]) -> None:
     """Raises UsageError for a fault that needs a C compiler, where there is none."""
     for fault in faults:
         if fault.kind.needs_compiler and compiler() is None:
@@ -51,7 +50,9 @@ def ensure_compiler(faults: Sequence[Planned]) -> None:
             )
 
 
-def install(state_dir: Path, faults: Sequence[Planned], processes: Processes) -> dict[str, str]:
+def install(
+    state_dir: Path, faults: Sequence[PlannedFault], processes: Processes
+) -> dict[str, str]:
     """Compile the library into the state folder of a stack to be, with a control file for every
     process that `faults` need it in; what the stack's environment has to say of that.
 
@@ -71,16 +72,20 @@ def install(state_dir: Path, faults: Sequence[Planned], processes: Processes) ->
         cuts = any(fault.what == "power_cut" for fault in some)
         is_watched = role_of(name) in _WATCHED
         watched = state_dir.resolve() / data_of(name) if is_watched else None
-        shims[_process(name)] = str(Control.made(state_dir, name, watched, keeps_undo=cuts).path)
+        shims[_process(name)] = str(
+            ShimControl.made(state_dir, name, watched, keeps_undo=cuts).path
+        )
     return {
         "FLASHSALE_STACK_SHIM": str(library),
         "FLASHSALE_STACK_SHIMS": orjson.dumps(shims).decode(),
     }
 
 
-def _befallen(faults: Sequence[Planned], processes: Processes) -> dict[str, list[Planned]]:
+def _befallen(
+    faults: Sequence[PlannedFault], processes: Processes
+) -> dict[str, list[PlannedFault]]:
     """Every process that may need it, with its faults."""
-    found: dict[str, list[Planned]] = {}
+    found: dict[str, list[PlannedFault]] = {}
     for fault in faults:
         if fault.kind.needs_compiler:
             for name in processes.of(fault.whom.strip()):
@@ -128,20 +133,20 @@ _HEAD, _RECORD = struct.Struct("=Q"), struct.Struct("=QQQ")
 
 
 @dataclass(frozen=True)
-class Control:
+class ShimControl:
     """What the library in one process is told, from one moment to the next."""
 
     path: Path
 
     @classmethod
-    def of(cls, site: Site, name: str) -> "Control":
+    def of(cls, site: Site, name: str) -> "ShimControl":
         """That of a process of a stack, by its name."""
         return cls(site.state_dir.absolute() / _FOLDER / name)
 
     @classmethod
     def made(
         cls, state_dir: Path, name: str, watched: Path | None, *, keeps_undo: bool
-    ) -> "Control":
+    ) -> "ShimControl":
         """A new one, for a process whose files below `watched` are to be watched."""
         control = cls(state_dir.absolute() / _FOLDER / name)
         private_folder(control.undo)
@@ -229,7 +234,7 @@ class PowerCut(Fault):
         with site.held(self._name):
             signal_all(pid, signal.SIGKILL)
             end_of(pid)
-            writes, files = Control.of(site, self._name).cut_back()
+            writes, files = ShimControl.of(site, self._name).cut_back()
         self.tell(f"{writes:,} writes to {files:,} files had not been fsynced")
 
     def heal(self, site: Site) -> None:
@@ -261,7 +266,7 @@ class _Told(Fault):
 
     def _tell(self, site: Site, value: int) -> None:
         for name in self._names:
-            Control.of(site, name).set(self.setting, value)
+            ShimControl.of(site, name).set(self.setting, value)
 
 
 class SlowFsync(_Told):

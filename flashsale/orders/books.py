@@ -36,7 +36,7 @@ _NAMED_MAX = 5
 _ODD = -1  # of a set or hash that is of another type: it agrees with nothing
 
 
-class LedgerSale(NamedTuple):
+class SaleCounts(NamedTuple):
     """One sale at one moment; what is None is not there, or no number."""
 
     offered: int | None
@@ -110,7 +110,7 @@ def wrong_of(look: Look) -> Iterator[str]:
 
 
 def judged(
-    ledger: Mapping[int, LedgerSale], sold: Mapping[int, Sold], on_their_way: int | None
+    ledger: Mapping[int, SaleCounts], sold: Mapping[int, Sold], on_their_way: int | None
 ) -> Look:
     """What follows from sales in both stores, and from how many orders the stream and the dead
     letters account for. Pure."""
@@ -171,10 +171,10 @@ def len_of(command: Callable[[str], Any], name: str) -> int | None:
         return None
 
 
-def read_sales(ledger: Redis) -> dict[int, LedgerSale]:
+def read_sales(ledger: Redis) -> dict[int, SaleCounts]:
     """The ledger's sales, each read in one transaction: a claim comes before it or after it."""
     vouchers, lane = _listed(ledger), lane_of(ledger)
-    found: dict[int, LedgerSale] = {}
+    found: dict[int, SaleCounts] = {}
     for start in range(0, len(vouchers), _SALES_AT_ONCE):
         some = vouchers[start : start + _SALES_AT_ONCE]
         pipeline = ledger.pipeline(transaction=True)
@@ -187,7 +187,7 @@ def read_sales(ledger: Redis) -> dict[int, LedgerSale]:
         for k, voucher in enumerate(some):
             offered, left, members, receipts = replies[4 * k : 4 * k + 4]
             counts = (_ODD if count is None else count for count in (members, receipts))
-            found[voucher] = LedgerSale(whole(offered), whole(left), *counts)
+            found[voucher] = SaleCounts(whole(offered), whole(left), *counts)
     return found
 
 

@@ -174,7 +174,7 @@ class Whom:
         return self.client if self.server is None else f"{self.client}->{self.server}"
 
 
-class Fault(Table):
+class PlannedFault(Table):
     """What is done to whom, when, and for how long."""
 
     at: str = Field(description="when, after the storm's beginning, such as '2s'")

@@ -13,7 +13,7 @@ from flashsale.errors import UsageError
 from flashsale.files import resource
 from flashsale.model import ID_MAX, Outcome
 from flashsale.scenario.answer import REJECTIONS
-from flashsale.scenario.fault import Fault
+from flashsale.scenario.fault import PlannedFault
 from flashsale.scenario.load import HOUR_MS, STEP_OF, Load, Step
 from flashsale.scenario.shop import Shop
 from flashsale.scenario.table import (
@@ -128,7 +128,7 @@ class Scenario(Table):
     target: Shop = Field(default=Shop(), description="the table [target]")
     books: Books | None = Field(default=None, description="the table [books]")
     timeouts: Timeouts = Field(default=Timeouts(), description="the table [timeouts]")
-    fault: tuple[Fault, ...] = Field(
+    fault: tuple[PlannedFault, ...] = Field(
         default=(), strict=False, max_length=32, description="the tables [[fault]]"
     )
     thresholds: tuple[Threshold, ...] = Field(

@@ -35,7 +35,7 @@ class Accepted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GroupPosition:
     """The workers' group. `undelivered` is None where it is not known: Redis has lost count, and
     there are too many to count them. Without a group everything is undelivered. `gone` are those
     pending whose entries were trimmed: their worker may still write them, and nobody else can."""
@@ -54,12 +54,12 @@ class Group:
         return self.undelivered + self.pending - self.gone
 
 
-def read_group(ledger: Redis) -> Group:
+def read_group(ledger: Redis) -> GroupPosition:
     """How the group is. Raises Unavailable or Indeterminate."""
     try:
         groups = call(ledger.xinfo_groups, lane_of(ledger).stream_orders)
     except Rejected:  # there is no stream: nothing was ever sold, or it is gone
-        return Group()
+        return GroupPosition()
     stream = call(ledger.xinfo_stream, lane_of(ledger).stream_orders)
     length, first, last = stream["length"], stream["first-entry"], stream["last-entry"]
     for group in groups:
@@ -74,8 +74,8 @@ def read_group(ledger: Redis) -> Group:
                 left = min(int(lag), length) if lag is not None else _counted(ledger, delivered)
             pending = int(group["pending"])
             are_gone = not first or _position(first[0]) > _position(delivered)
-            return Group(True, left, pending, delivered, pending if are_gone else 0)
-    return Group(False, length)
+            return GroupPosition(True, left, pending, delivered, pending if are_gone else 0)
+    return GroupPosition(False, length)
 
 
 def _counted(ledger: Redis, delivered: str) -> int | None:
@@ -102,14 +102,14 @@ def entries(ledger: Redis, after: str) -> Iterator[tuple[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class QueuedOrders:
     """The orders that workers have still to write, by id, and when the oldest entry was added."""
 
     orders: Mapping[int, Accepted] = field(default_factory=dict)
     oldest_ms: int | None = None
 
 
-def read_queue(ledger: Redis) -> Queue:
+def read_queue(ledger: Redis) -> QueuedOrders:
     """Every order that is pending or undelivered. Raises Unavailable or Indeterminate."""
     group = read_group(ledger)
     pending = set(_pending(ledger)) if group.pending else set()
@@ -125,7 +125,7 @@ def read_queue(ledger: Redis) -> Queue:
         accepted = read_accepted(fields or {})
         if accepted is not None:
             orders[accepted.order_id] = accepted
-    return Queue(orders, oldest_ms)
+    return QueuedOrders(orders, oldest_ms)
 
 
 def read_accepted(fields: Mapping[str, str]) -> Accepted | None:

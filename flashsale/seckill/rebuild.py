@@ -30,7 +30,7 @@ from flashsale.seckill.permit import (
     set_epoch,
 )
 from flashsale.seckill.queue import portions, requeue
-from flashsale.seckill.sale import Terms
+from flashsale.seckill.sale import SaleTerms
 from flashsale.seckill.survey import SaleRepair, Survey, survey
 from flashsale.storage.mysql import Duplicate, transaction, translated
 from flashsale.storage.roles import Rejected, call, call_all
@@ -162,7 +162,7 @@ class Rebuild:
         reach("rebuild.requeued")
         return written
 
-    def _give_back(self, terms: Terms) -> None:
+    def _give_back(self, terms: SaleTerms) -> None:
         """A sale that MySQL has lost."""
         values = {
             "voucher_id": terms.voucher_id,

@@ -91,7 +91,7 @@ def whole(text: str | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SaleTerms:
     """A sale as MySQL has it. Times are Unix milliseconds.
 
     `state` and `change` are what the journal says: how it stands, and the last change in it.
@@ -112,7 +112,7 @@ class Terms:
         return self.stock == self.initial and self.live_orders == 0
 
 
-def read_terms(pool: Engine) -> list[Terms]:
+def read_terms(pool: Engine) -> list[SaleTerms]:
     """The terms of every sale in MySQL, by voucher id. Raises Unavailable or Indeterminate."""
     live = (
         select(voucher_order.c.voucher_id, func.count().label("orders"))
@@ -132,8 +132,8 @@ def read_terms(pool: Engine) -> list[Terms]:
     return [_terms(row, standing.get(row.voucher_id, Standing())) for row in rows]
 
 
-def _terms(row: Row[*tuple[Any, ...]], standing: Standing) -> Terms:
-    return Terms(
+def _terms(row: Row[*tuple[Any, ...]], standing: Standing) -> SaleTerms:
+    return SaleTerms(
         row.voucher_id,
         row.stock,
         row.initial_stock,
@@ -145,7 +145,7 @@ def _terms(row: Row[*tuple[Any, ...]], standing: Standing) -> Terms:
     )
 
 
-def load_call(terms: Terms, layout: Layout = SINGLE) -> Call:
+def load_call(terms: SaleTerms, layout: Layout = SINGLE) -> Call:
     """The call to sale_load.lua for a sale. Pure."""
     voucher_id = terms.voucher_id
     lane = layout.of(voucher_id)
@@ -160,7 +160,7 @@ def load_call(terms: Terms, layout: Layout = SINGLE) -> Call:
     return Call(_LOAD, names, (voucher_id, terms.stock, *hours, terms.change, terms.state))
 
 
-def load_sale(ledger: Redis | Ledgers, terms: Terms) -> bool:
+def load_sale(ledger: Redis | Ledgers, terms: SaleTerms) -> bool:
     """Load one sale into the ledger; True where it was not loaded before.
 
     Raises ViolationError for a sale of which the ledger has lost all or part while MySQL knows
@@ -188,7 +188,7 @@ def load_sale(ledger: Redis | Ledgers, terms: Terms) -> bool:
     return bool(reply == _CREATED)
 
 
-async def open_sale(ledger: LedgerChannel, terms: Terms) -> None:
+async def open_sale(ledger: LedgerChannel, terms: SaleTerms) -> None:
     """Load a sale that MySQL has just learned of; it can be bought from then on.
 
     Raises Unavailable where the ledger certainly has not got it, Indeterminate where it may.
@@ -212,7 +212,7 @@ async def open_sale(ledger: LedgerChannel, terms: Terms) -> None:
     raise lost
 
 
-async def _holds(ledger: LedgerChannel, terms: Terms) -> bool:
+async def _holds(ledger: LedgerChannel, terms: SaleTerms) -> bool:
     """Whether the ledger's sale has these terms."""
     sale = ledger.layout.of(terms.voucher_id).seckill_sale(terms.voucher_id)
     found = await ledger.ask("HMGET", sale, "begin", "end", "initial")

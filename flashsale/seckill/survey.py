@@ -31,8 +31,8 @@ from flashsale.seckill.permit import (
 )
 from flashsale.seckill.queue import (
     Accepted,
-    Group,
-    Queue,
+    GroupPosition,
+    QueuedOrders,
     portions,
     raw_receipts,
     read_group,
@@ -41,7 +41,7 @@ from flashsale.seckill.queue import (
 )
 from flashsale.seckill.sale import (
     STATES,
-    Terms,
+    SaleTerms,
     kinds_of,
     kinds_shared,
     mistyped,
@@ -61,7 +61,7 @@ _SPENT = 2**64 - 1
 class SaleRepair:
     """In what one sale differs from what it ought to be."""
 
-    terms: Terms
+    terms: SaleTerms
     held: Mapping[int, int]  # as it ought to be: user → order
     units: int | None = None  # left in MySQL, to be set: its live rows say so
     stock: int | None = None  # to be set
@@ -107,7 +107,7 @@ class Survey:
     is_spent: bool  # the stream's ids are
     kept: Mapping[int, Accepted]  # orders that are no rows and are held or on their way
     strangers: Sequence[int] = ()  # sales in the ledger that MySQL does not know
-    lost: Sequence[Terms] = ()  # those of them whose voucher or orders it does know
+    lost: Sequence[SaleTerms] = ()  # those of them whose voucher or orders it does know
     mistyped: Mapping[str, str] = field(default_factory=dict)
     """Keys of another type than they have to be. Where there are any, nothing else is surveyed."""
 
@@ -161,7 +161,7 @@ def survey(books: BooksComparison) -> Survey:
     return replace(found, strangers=strangers, lost=gone)
 
 
-def _lost_terms(books: BooksComparison, voucher_id: int) -> Terms | None:
+def _lost_terms(books: BooksComparison, voucher_id: int) -> SaleTerms | None:
     """The terms of a sale that MySQL has lost, by the ledger; None where it tells none, or where
     MySQL has neither its voucher nor an order of it: then it is another database's."""
     names = ("begin", "end", "initial")
@@ -177,13 +177,13 @@ def _lost_terms(books: BooksComparison, voucher_id: int) -> Terms | None:
         )
     if begin_ms is None or end_ms is None or initial is None or not is_known:
         return None
-    return Terms(voucher_id, max(0, initial - live), initial, begin_ms, end_ms, live)
+    return SaleTerms(voucher_id, max(0, initial - live), initial, begin_ms, end_ms, live)
 
 
 def _surveyed(
     books: BooksComparison,
     run_id: str,
-    group: Group,
+    group: GroupPosition,
     repairs: Sequence[SaleRepair],
     kept: Mapping[int, Accepted],
 ) -> Survey:
@@ -202,7 +202,7 @@ def _surveyed(
 
 
 def _held(
-    pool: Engine, terms: Terms, receipts: Mapping[int, int], queue: Queue
+    pool: Engine, terms: SaleTerms, receipts: Mapping[int, int], queue: QueuedOrders
 ) -> tuple[dict[int, int], list[Accepted]]:
     """Who holds a unit by which order, and which of those orders are accepted and no rows."""
     live, rows = _rows(pool, terms.voucher_id)
@@ -240,7 +240,7 @@ def _rows_among(pool: Engine, orders: Sequence[int]) -> set[int]:
 
 def _repair(
     ledger: Redis,
-    terms: Terms,
+    terms: SaleTerms,
     held: Mapping[int, int],
     receipts: Mapping[str, str],
     lost: Sequence[Accepted],

@@ -29,7 +29,7 @@ from flashsale.errors import (
 )
 from flashsale.locks.task import LockLost, TaskLocks
 from flashsale.seckill.permit import BooksComparison, behind
-from flashsale.seckill.sale import Terms, load_sale, read_terms
+from flashsale.seckill.sale import SaleTerms, load_sale, read_terms
 from flashsale.seeding.dataset import Portion
 from flashsale.seeding.settings import StageProgress
 from flashsale.seeding.stores import StoreUrls, opened, unlink
@@ -213,7 +213,7 @@ def _check_books(books: BooksComparison) -> None:
         )
 
 
-def _terms(pool: Engine) -> list[Terms]:
+def _terms(pool: Engine) -> list[SaleTerms]:
     with translated():
         is_seeded = inspect(pool).has_table(seckill_voucher.name)
     if not is_seeded:
@@ -225,12 +225,12 @@ def _terms(pool: Engine) -> list[Terms]:
 
 
 def _load_all(
-    ledger: Ledgers, sales: Sequence[Terms], progress: StageProgress
+    ledger: Ledgers, sales: Sequence[SaleTerms], progress: StageProgress
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The vouchers loaded now, and those loaded before."""
     progress.begin("sales", len(sales))
-    loaded: list[Terms] = []
-    already: list[Terms] = []
+    loaded: list[SaleTerms] = []
+    already: list[SaleTerms] = []
     refused: list[ViolationError] = []
     for terms in sales:
         try:
@@ -245,7 +245,7 @@ def _load_all(
     return _ids(loaded), _ids(already)
 
 
-def _strangers(ledger: Ledgers, every: Sequence[Terms]) -> list[ViolationError]:
+def _strangers(ledger: Ledgers, every: Sequence[SaleTerms]) -> list[ViolationError]:
     """The sales in the ledger that are not the ones MySQL means: another data set's."""
     found: list[ViolationError] = []
     for client, lane in zip(ledger.clients, ledger.layout.lanes, strict=True):
@@ -253,7 +253,7 @@ def _strangers(ledger: Ledgers, every: Sequence[Terms]) -> list[ViolationError]:
     return found
 
 
-def _strangers_in(ledger: Redis, sales: Sequence[Terms]) -> list[ViolationError]:
+def _strangers_in(ledger: Redis, sales: Sequence[SaleTerms]) -> list[ViolationError]:
     lane = lane_of(ledger)
     pipeline = ledger.pipeline(transaction=False)
     for terms in sales:
@@ -268,5 +268,5 @@ def _strangers_in(ledger: Redis, sales: Sequence[Terms]) -> list[ViolationError]
     ]
 
 
-def _ids(sales: Sequence[Terms]) -> tuple[int, ...]:
+def _ids(sales: Sequence[SaleTerms]) -> tuple[int, ...]:
     return tuple(terms.voucher_id for terms in sales)

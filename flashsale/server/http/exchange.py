@@ -29,7 +29,7 @@ ANSWER = "flashsale.answer"
 two events. Where it is, the bounds of a head have been seen to."""
 
 
-class Link(Protocol):
+class ExchangeConnection(Protocol):
     """What an exchange asks of its connection."""
 
     is_clogged: bool  # the client does not read
@@ -69,7 +69,11 @@ class Exchange:
     _waiters: list[asyncio.Future[None]] | None = None
 
     def __init__(
-        self, link: Link, scope: MutableMapping[str, Any], framing: Framing, keeps: bool
+        self,
+        link: ExchangeConnection,
+        scope: MutableMapping[str, Any],
+        framing: Framing,
+        keeps: bool,
     ) -> None:
         self._link = link
         self.scope = scope

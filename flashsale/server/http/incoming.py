@@ -10,7 +10,7 @@ from httptools import (
     HttpRequestParser,
 )
 
-from flashsale.server.http.exchange import Exchange, Link
+from flashsale.server.http.exchange import Exchange, ExchangeConnection
 from flashsale.server.http.heads import (
     BODY_TOO_LARGE,
     HEAD_TOO_LARGE,
@@ -62,7 +62,9 @@ class Incoming:
         "reading",
     )
 
-    def __init__(self, link: Link, line: list[Exchange], ends: Ends, sizes: Sizes) -> None:
+    def __init__(
+        self, link: ExchangeConnection, line: list[Exchange], ends: Ends, sizes: Sizes
+    ) -> None:
         self._link = link
         self._line = line
         self._ends = ends

@@ -32,8 +32,8 @@ class StandingTasks:
     def __init__(self, idle_max: int) -> None:
         self.loop = asyncio.get_running_loop()
         self._idle_max = idle_max
-        self._idle: list[_Seat] = []
-        self._seats: set[_Seat] = set()
+        self._idle: list[_StandingTask] = []
+        self._standing: set[_StandingTask] = set()
         self.clean = copy_context()
 
     def __repr__(self) -> str:
@@ -42,49 +42,49 @@ class StandingTasks:
     @property
     def busy(self) -> int:
         """How many serve a request, or are about to."""
-        return len(self._seats) - len(self._idle)
+        return len(self._standing) - len(self._idle)
 
     def run(self, work: Work, ended: Ended) -> None:
         """Run `work`; `ended` is told once, with what it raised. Not to be called from a task."""
         if self._idle:
             self._idle.pop().begin(work, ended)
         else:
-            self._seats.add(_Seat(self, work, ended))
+            self._standing.add(_StandingTask(self, work, ended))
 
-    def rest(self, seat: "_Seat") -> bool:
-        """Keep `seat` for the next; False where it has to retire."""
-        is_clean = seat.context == self.clean and not seat.task.cancelling()
+    def rest(self, standing: "_StandingTask") -> bool:
+        """Keep `standing` for the next; False where it has to retire."""
+        is_clean = standing.context == self.clean and not standing.task.cancelling()
         if is_clean and len(self._idle) < self._idle_max:
-            self._idle.append(seat)
+            self._idle.append(standing)
             return True
         return False
 
-    def gone(self, seat: "_Seat") -> None:
-        """`seat` has retired."""
-        self._seats.discard(seat)
+    def gone(self, standing: "_StandingTask") -> None:
+        """`standing` has retired."""
+        self._standing.discard(standing)
 
     async def aclose(self) -> None:
         """Cancel whatever still runs, and wait for its end."""
         self._idle.clear()
-        tasks = [seat.task for seat in self._seats]
+        tasks = [standing.task for standing in self._standing]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Seat:
+class _StandingTask:
     """One standing task. It serves its first work itself; it waits while callbacks serve others."""
 
-    __slots__ = ("_crew", "_ended", "_parked", "_waits_for", "_work", "context", "task")
+    __slots__ = ("_ended", "_parked", "_tasks", "_waits_for", "_work", "context", "task")
 
-    def __init__(self, crew: StandingTasks, work: Work, ended: Ended) -> None:
-        self._crew = crew
+    def __init__(self, tasks: StandingTasks, work: Work, ended: Ended) -> None:
+        self._tasks = tasks
         self._work: Work | None = work
         self._ended = ended
         self._waits_for: Any = _NOT_BEGUN
-        self._parked: asyncio.Future[None] = crew.loop.create_future()
-        self.context: Context = crew.clean.copy()
-        self.task = crew.loop.create_task(self._serve(), context=self.context)
+        self._parked: asyncio.Future[None] = tasks.loop.create_future()
+        self.context: Context = tasks.clean.copy()
+        self.task = tasks.loop.create_task(self._serve(), context=self.context)
         self.task.add_done_callback(self._retired)
 
     def begin(self, work: Work, ended: Ended) -> None:
@@ -98,7 +98,7 @@ class _Seat:
             return
         assert self._work is not None
         error: BaseException | None = None
-        loop, task = self._crew.loop, self.task
+        loop, task = self._tasks.loop, self.task
         _enter_task(loop, task)
         try:
             waits_for = self._work.send(None)
@@ -112,7 +112,7 @@ class _Seat:
         finally:
             _leave_task(loop, task)
         self._work, self._waits_for, ended = None, _NOT_BEGUN, self._ended
-        if self._parked.done() or not self._crew.rest(self):
+        if self._parked.done() or not self._tasks.rest(self):
             task.cancel()
         ended(error)
 
@@ -125,7 +125,7 @@ class _Seat:
             waits_for._asyncio_future_blocking = False
             waits_for.add_done_callback(self._step, context=self.context)
         elif waits_for is None:
-            self._crew.loop.call_soon(self._step, None, context=self.context)
+            self._tasks.loop.call_soon(self._step, None, context=self.context)
         else:
             self._parked.set_result(None)  # whatever it is: the task takes over
 
@@ -139,13 +139,13 @@ class _Seat:
                 error = raised
             self._work, self._waits_for, ended = None, _NOT_BEGUN, self._ended
             ended(error)
-            if not self._crew.rest(self):
+            if not self._tasks.rest(self):
                 return
 
     async def _next(self) -> Awaitable[None]:
         """What the task itself has to serve: the first work, or one that it takes over."""
         if self._work is None:
-            self._parked = self._crew.loop.create_future()
+            self._parked = self._tasks.loop.create_future()
             try:
                 await self._parked
             except asyncio.CancelledError as cancelled:
@@ -160,7 +160,7 @@ class _Seat:
         return self._work if waits_for is _NOT_BEGUN else _rest_of(self._work, waits_for)
 
     def _retired(self, task: asyncio.Task[None]) -> None:
-        self._crew.gone(self)
+        self._tasks.gone(self)
         if self._work is not None:  # cancelled before it began
             self._work.close()
             self._ended(asyncio.CancelledError())

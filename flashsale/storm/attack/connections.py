@@ -13,7 +13,7 @@ from flashsale.errors import UnreachableError, UsageError
 from flashsale.scenario.answer import CONNECT
 from flashsale.scenario.scenario import Timeouts
 from flashsale.scenario.target import Target
-from flashsale.storm.attack.wire import IDLE, Connection
+from flashsale.storm.attack.wire import IDLE, ClientConnection
 
 HANDSHAKES_MAX = 64
 """Under way at once, so that a listen queue has a chance: Tomcat's takes 100, nginx' 511. A
@@ -51,10 +51,10 @@ class Connections:
         target: Target,
         count: int,
         timeouts: Timeouts,
-        connection: Callable[[int], Connection],
+        connection: Callable[[int], ClientConnection],
         cold: bool = False,
     ) -> None:
-        self.latest: list[Connection | None] = [None] * count
+        self.latest: list[ClientConnection | None] = [None] * count
         self.connect_us: list[int] = []
         self._target, self._timeouts = target, timeouts
         self._connection, self._cold = connection, cold
@@ -69,7 +69,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self.latest)
 
-    def in_flight(self) -> Iterator[Connection]:
+    def in_flight(self) -> Iterator[ClientConnection]:
         """Those that wait for an answer."""
         for connection in self.latest:
             if connection is not None and connection.attempt != IDLE:
@@ -145,7 +145,7 @@ class Connections:
             else:
                 return
 
-    async def _connect(self, number: int) -> Connection:
+    async def _connect(self, number: int) -> ClientConnection:
         async with self._handshakes:
             begun = monotonic_ns()
             async with asyncio.timeout(self._timeouts.connect_ms / 1000):
@@ -153,7 +153,7 @@ class Connections:
             self.connect_us.append((monotonic_ns() - begun) // 1000)
             return connection
 
-    async def _stand(self, made: Callable[[], Connection]) -> Connection:
+    async def _stand(self, made: Callable[[], ClientConnection]) -> ClientConnection:
         """A connection with all of its handshake done, TLS's included."""
         loop, target = asyncio.get_running_loop(), self._target
         if target.socket:

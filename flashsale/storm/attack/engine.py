@@ -30,7 +30,7 @@ from flashsale.storm.attack.instants import (
 )
 from flashsale.storm.attack.requests import Polling, Requests
 from flashsale.storm.attack.schedule import Schedule
-from flashsale.storm.attack.wire import IDLE, Connection
+from flashsale.storm.attack.wire import IDLE, ClientConnection
 from flashsale.storm.figures.generator import Effort
 
 TICK_NS = 20_000_000
@@ -71,7 +71,7 @@ class Engine:
             mission.target,
             plan.connection_count,
             timeouts,
-            lambda number: Connection(number, ended),
+            lambda number: ClientConnection(number, ended),
             plan.cold,
         )
         if self._polling is not None:
@@ -231,7 +231,7 @@ class Engine:
             self._sweep(now, waiting)
             self._show(self._progress(now, len(waiting)))
 
-    def _sweep(self, now: int, waiting: Sequence[Connection]) -> None:
+    def _sweep(self, now: int, waiting: Sequence[ClientConnection]) -> None:
         """Give up on what is overdue: everything, or an answer that does not come."""
         out = len(waiting) + (0 if self._polling is None else self._polling.lost)
         reason = self._deadlines.passed(now, all_sent=out == self._attempts.open)

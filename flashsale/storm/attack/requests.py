@@ -23,7 +23,14 @@ from flashsale.scenario.template import Prepared
 from flashsale.scenario.tokens import ID_COLUMN
 from flashsale.storm.attack.attack import Mission
 from flashsale.storm.attack.connections import Connections
-from flashsale.storm.attack.wire import KEPT, BrowseReader, Connection, Ended, Reader, SignReader
+from flashsale.storm.attack.wire import (
+    KEPT,
+    BrowseReader,
+    ClientConnection,
+    Ended,
+    Reader,
+    SignReader,
+)
 from flashsale.storm.plan.plan import Plan
 
 _READERS = {Step.BUY: Reader, Step.BROWSE: BrowseReader, Step.SIGN: SignReader}
@@ -348,7 +355,7 @@ class Polling:
     def _given(self, attempt: int) -> dict[str, str]:
         return self._requests_of.given.setdefault(self._plan.users[attempt], {})
 
-    def _connection(self, number: int) -> Connection:
+    def _connection(self, number: int) -> ClientConnection:
         assert self.connections is not None
         connection = self.connections.latest[number]
         assert connection is not None

@@ -143,7 +143,7 @@ class Reader:
             return False
         shape = _blanked(data, order, ids)
         for other in _others(order):
-            told = Connection(IDLE, _untold).understood(
+            told = ClientConnection(IDLE, _untold).understood(
                 shape.replace(_BLANKS[ids][: len(order)], other), self
             )
             if told != answer._replace(order=other.decode("ascii")):
@@ -197,7 +197,7 @@ def _keep(shapes: dict[bytes, Answer], shape: bytes, answer: Answer) -> None:
     shapes[shape] = answer
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One connection, at most one attempt in flight on it."""
 
     def __init__(self, number: int, ended: Ended) -> None:
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
         self._rest()
 
     def __repr__(self) -> str:
-        return f"<Connection {self.number} open={self.is_open} attempt={self.attempt}>"
+        return f"<ClientConnection {self.number} open={self.is_open} attempt={self.attempt}>"
 
     def send(self, attempt: int, request: bytes, reader: Reader) -> None:
         """Send one attempt, whose answer `reader` reads; uvloop hands the bytes to the kernel

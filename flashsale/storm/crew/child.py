@@ -29,7 +29,7 @@ from flashsale.storm.crew.messages import (
     NewOutcomes,
     Pipe,
     Ready,
-    Stop,
+    StopSending,
     outcomes_since,
 )
 from flashsale.storm.figures.generator import ProcessEffort
@@ -136,7 +136,7 @@ class Child:
                 self._mission.set_result(message)
             case Go(at_ns):
                 self._go.set_result(at_ns)
-            case Stop(reason) if self._engine is not None:
+            case StopSending(reason) if self._engine is not None:
                 self._engine.stop(reason)
 
     def _part(self) -> None:

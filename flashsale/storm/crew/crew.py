@@ -28,7 +28,7 @@ from flashsale.storm.crew.messages import (
     NewOutcomes,
     Pipe,
     Ready,
-    Stop,
+    StopSending,
 )
 from flashsale.storm.figures.generator import Effort, together
 
@@ -212,7 +212,7 @@ class Crew:
             self._hung_at_ns = monotonic_ns() + grace_ns
             self._assembling.cancel()
         for process in self._processes:
-            process.tell(Stop(reason))
+            process.tell(StopSending(reason))
 
     # Before the barrier.
 

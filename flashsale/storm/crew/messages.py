@@ -204,7 +204,7 @@ class Go:
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopSending:
     """To a process: send nothing more. Told twice, do not wait for answers either."""
 
     reason: str

@@ -15,7 +15,7 @@ from flashsale.catalog.json import NewSale, NewVoucher, read
 from flashsale.catalog.voucher import LISTED, UNLISTED
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.lua.scripts import script
-from flashsale.seckill.sale import Terms, read_terms
+from flashsale.seckill.sale import SaleTerms, read_terms
 from flashsale.storage.channel import Channel
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +79,7 @@ async def test_nobody_sees_a_sale_that_is_not_loaded(
     loading, go_on = asyncio.Event(), asyncio.Event()
     open_sale = voucher_module.open_sale
 
-    async def slow(ledger: Channel, terms: Terms) -> None:
+    async def slow(ledger: Channel, terms: SaleTerms) -> None:
         loading.set()
         await go_on.wait()
         await open_sale(ledger, terms)

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from flashsale.errors import UsageError
 from flashsale.faults import shim
-from flashsale.faults.shim import Control, _records, ensure_compiler, install
-from flashsale.scenario.fault import Fault, Processes
+from flashsale.faults.shim import ShimControl, _records, ensure_compiler, install
+from flashsale.scenario.fault import PlannedFault, Processes
 
 pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="there is no C compiler")
 
-CUT = Fault.made(at="1s", what="power_cut", whom="ledger")
-SLOW = Fault.made(at="1s", what="slow_fsync", whom="ledger", **{"for": "1s"})
-CLOCK = Fault.made(at="1s", what="clock", whom="r1", **{"for": "1s"})
+CUT = PlannedFault.made(at="1s", what="power_cut", whom="ledger")
+SLOW = PlannedFault.made(at="1s", what="slow_fsync", whom="ledger", **{"for": "1s"})
+CLOCK = PlannedFault.made(at="1s", what="clock", whom="r1", **{"for": "1s"})
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 DIES = "os.kill(os.getpid(), 9)"
@@ -37,23 +37,23 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def control(state_dir: Path) -> Control:
+def control(state_dir: Path) -> ShimControl:
     """That of a ledger whose files are watched, which has none yet."""
     data = state_dir / "ledger"
     data.mkdir(exist_ok=True)
     for path in data.iterdir():
         path.unlink()
-    found = Control.made(state_dir, "ledger", data, keeps_undo=True)
+    found = ShimControl.made(state_dir, "ledger", data, keeps_undo=True)
     for path in found.undo.iterdir():
         path.unlink()
     return found
 
 
 @pytest.fixture
-def run(state_dir: Path, control: Control) -> Run:
+def run(state_dir: Path, control: ShimControl) -> Run:
     """Run lines of Python below the library, in the folder that is watched."""
 
-    def below(*lines: str, of: Control = control) -> "subprocess.CompletedProcess[str]":
+    def below(*lines: str, of: ShimControl = control) -> "subprocess.CompletedProcess[str]":
         library = str(state_dir / "shim/shim.so")
         return subprocess.run(
             [sys.executable, "-S", "-c", "\n".join(["import os, time, errno", *lines])],
@@ -72,7 +72,7 @@ def opened(name: str, more: str = "") -> str:
     return f"fd = os.open({name!r}, os.O_RDWR | os.O_CREAT{more})"
 
 
-def test_what_was_not_fsynced_is_gone_and_the_rest_is_there(run: Run, control: Control) -> None:
+def test_what_was_not_fsynced_is_gone_and_the_rest_is_there(run: Run, control: ShimControl) -> None:
     done = run(
         opened("log", " | os.O_APPEND"),
         "os.write(fd, b'kept')",
@@ -89,7 +89,7 @@ def test_what_was_not_fsynced_is_gone_and_the_rest_is_there(run: Run, control: C
     assert control.cut_back() == (0, 0), "a cut is made once"
 
 
-def test_bytes_that_were_written_over_come_back(run: Run, control: Control) -> None:
+def test_bytes_that_were_written_over_come_back(run: Run, control: ShimControl) -> None:
     run(
         opened("data"),
         "os.pwrite(fd, b'0123456789', 0)",
@@ -104,7 +104,7 @@ def test_bytes_that_were_written_over_come_back(run: Run, control: Control) -> N
     assert (control.path.parent.parent / "ledger/data").read_bytes() == b"0123456789"
 
 
-def test_every_way_to_write_is_seen(run: Run, control: Control) -> None:
+def test_every_way_to_write_is_seen(run: Run, control: ShimControl) -> None:
     run(
         opened("data"),
         "os.write(fd, b'0123456789'); os.fsync(fd)",
@@ -118,13 +118,13 @@ def test_every_way_to_write_is_seen(run: Run, control: Control) -> None:
     assert (control.path.parent.parent / "ledger/data").read_bytes() == b"0123456789"
 
 
-def test_what_is_written_through_needs_no_fsync(run: Run, control: Control) -> None:
+def test_what_is_written_through_needs_no_fsync(run: Run, control: ShimControl) -> None:
     run(opened("log", " | os.O_DSYNC"), "os.write(fd, b'kept')", DIES)
     assert control.cut_back() == (0, 0)
     assert (control.path.parent.parent / "ledger/log").read_bytes() == b"kept"
 
 
-def test_what_a_failing_fsync_was_for_is_gone(run: Run, control: Control) -> None:
+def test_what_a_failing_fsync_was_for_is_gone(run: Run, control: ShimControl) -> None:
     run(opened("log"), "os.write(fd, b'kept'); os.fsync(fd)", DIES)
     control.set("fsync_error", 5)
     run(
@@ -138,7 +138,7 @@ def test_what_a_failing_fsync_was_for_is_gone(run: Run, control: Control) -> Non
     assert (control.path.parent.parent / "ledger/log").read_bytes() == b"kept"
 
 
-def test_what_comes_while_an_fsync_runs_is_not_on_disk(run: Run, control: Control) -> None:
+def test_what_comes_while_an_fsync_runs_is_not_on_disk(run: Run, control: ShimControl) -> None:
     control.set("fsync_delay_ms", 400)
     run(
         "import threading",
@@ -155,7 +155,7 @@ def test_what_comes_while_an_fsync_runs_is_not_on_disk(run: Run, control: Contro
 
 @pytest.mark.parametrize("ends", ["os.unlink('old')", "os.rename('other', 'old')"])
 def test_what_is_gone_by_name_is_not_put_into_whoever_has_its_place(
-    run: Run, control: Control, ends: str
+    run: Run, control: ShimControl, ends: str
 ) -> None:
     """A file system that gives an inode to the next file would take it for the same file."""
     (control.path.parent.parent / "ledger/other").write_bytes(b"")
@@ -179,7 +179,7 @@ def test_what_is_gone_by_name_is_not_put_into_whoever_has_its_place(
     assert (control.path.parent.parent / "ledger" / name).read_bytes() == b""
 
 
-def test_half_an_undo_record_is_written_over(run: Run, control: Control) -> None:
+def test_half_an_undo_record_is_written_over(run: Run, control: ShimControl) -> None:
     """A process that was killed in the middle of one left it; the next goes on before it."""
     run(opened("log"), "os.write(fd, b'one'); os.fsync(fd); os.write(fd, b'two')", DIES)
     (undo,) = control.undo.iterdir()
@@ -189,7 +189,7 @@ def test_half_an_undo_record_is_written_over(run: Run, control: Control) -> None
     assert (control.path.parent.parent / "ledger/log").read_bytes() == b"one"
 
 
-def test_a_kill_and_then_a_cut_take_what_both_have_left(run: Run, control: Control) -> None:
+def test_a_kill_and_then_a_cut_take_what_both_have_left(run: Run, control: ShimControl) -> None:
     run(opened("log"), "os.write(fd, b'one')", "os.fsync(fd)", "os.write(fd, b'two')", DIES)
     run(opened("log", " | os.O_APPEND"), "os.write(fd, b'three')", DIES)
     assert control.cut_back() == (2, 1)
@@ -201,7 +201,9 @@ def test_a_kill_and_then_a_cut_take_what_both_have_left(run: Run, control: Contr
     assert log.read_bytes() == b"onetwo"
 
 
-def test_a_removed_file_leaves_nothing_to_whoever_has_its_place(run: Run, control: Control) -> None:
+def test_a_removed_file_leaves_nothing_to_whoever_has_its_place(
+    run: Run, control: ShimControl
+) -> None:
     run(
         opened("old"),
         "os.write(fd, b'x' * 100); os.close(fd); os.unlink('old')",
@@ -216,7 +218,7 @@ def test_a_removed_file_leaves_nothing_to_whoever_has_its_place(run: Run, contro
 
 
 def test_threads_that_write_and_fsync_lose_no_byte_that_was_fsynced(
-    run: Run, control: Control
+    run: Run, control: ShimControl
 ) -> None:
     """Each thread tells how far it has fsynced, one byte at a time; a cut leaves it that much, and
     nothing of what is written when all are done."""
@@ -244,7 +246,7 @@ def test_threads_that_write_and_fsync_lose_no_byte_that_was_fsynced(
 
 
 def test_fsync_is_slow_or_fails_and_a_disk_is_full_while_it_is_told_so(
-    run: Run, control: Control
+    run: Run, control: ShimControl
 ) -> None:
     tried = (
         opened("log"),
@@ -275,7 +277,7 @@ def test_fsync_is_slow_or_fails_and_a_disk_is_full_while_it_is_told_so(
 def test_a_clock_is_another_for_one_process_from_one_moment_to_the_next(
     state_dir: Path, run: Run
 ) -> None:
-    control = Control(state_dir / "shim/r1")
+    control = ShimControl(state_dir / "shim/r1")
     lines = (
         "import ctypes; libc = ctypes.CDLL(None); of_day = (ctypes.c_long * 2)()",
         "libc.gettimeofday(of_day, None); libc.time.restype = ctypes.c_long",
@@ -307,7 +309,7 @@ def test_half_a_record_is_of_a_write_that_never_was(
 
 def test_without_a_compiler_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shim, "compiler", lambda: None)
-    ensure_compiler([Fault.made(at="1s", what="kill", whom="ledger")])
+    ensure_compiler([PlannedFault.made(at="1s", what="kill", whom="ledger")])
     with pytest.raises(UsageError, match="'power_cut' needs a C compiler") as error:
         ensure_compiler([CUT])
     assert "\n" not in str(error.value)
@@ -319,7 +321,7 @@ def test_a_path_that_the_loader_would_tear_is_refused(tmp_path: Path) -> None:
 
 
 def test_each_process_that_is_befallen_has_a_control_file(tmp_path: Path) -> None:
-    clock = Fault.made(at="1s", what="clock", whom="worker", **{"for": "1s"})
+    clock = PlannedFault.made(at="1s", what="clock", whom="worker", **{"for": "1s"})
     told = install(tmp_path, [CUT, clock], Processes(3, 2))
     shims = json.loads(told["FLASHSALE_STACK_SHIMS"])
     assert set(shims) == {"ledger", "c1", "c2"}

@@ -13,10 +13,10 @@ from rig.rows import add_sale
 from sqlalchemy import Engine
 
 from flashsale import keys
-from flashsale.faults.fault import Fault, Rebuilt, Site
+from flashsale.faults.fault import Fault, RebuildResult, Site
 from flashsale.faults.making import MAKERS
 from flashsale.keys import WHOLE, Lane
-from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.fault import PlannedFault
 from flashsale.stack.redis import RedisServer
 from flashsale.store_urls import MySQLConnection, mysql_arguments, open_mysql, read_mysql_url
 
@@ -32,9 +32,9 @@ class OneStore(Site):
         url = self.urls[0]  # type: ignore[attr-defined]
         return Redis.from_url(url, decode_responses=as_text, protocol=2, socket_timeout=5)
 
-    def rebuilt(self) -> Rebuilt:
+    def rebuilt(self) -> RebuildResult:
         """Nobody sells here."""
-        return Rebuilt("nothing", (7,))
+        return RebuildResult("nothing", (7,))
 
     def mysql(self) -> MySQLConnection:
         return open_mysql(**mysql_arguments(read_mysql_url(self.urls[1]), read_timeout_s=10))  # type: ignore[attr-defined]
@@ -62,7 +62,7 @@ class OneStore(Site):
 
 def fault(what: str, whom: str = "ledger", lasting: str | None = None, **options: Any) -> Fault:
     keys_ = {"at": "0s", "what": what, "whom": whom, "for": lasting, **options}
-    return MAKERS[what](Planned.made(**keys_))
+    return MAKERS[what](PlannedFault.made(**keys_))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from flashsale import keys
 from flashsale.errors import Unavailable
 from flashsale.keys import Lane
 from flashsale.orders import books as books_module
-from flashsale.orders.books import LedgerSale, Look, Sold, judged, reconcile, wrong_of
+from flashsale.orders.books import Look, SaleCounts, Sold, judged, reconcile, wrong_of
 from flashsale.orders.metrics import BooksCollector, look
 from flashsale.orders.persistence import persist
 from flashsale.orders.stream import Order, OrderStream
@@ -400,8 +400,8 @@ def test_doubt_is_looked_into_at_once_and_trouble_is_told(desk: Desk, monkeypatc
 # Judging, purely ----------------------------------------------------------------------------------
 
 
-def sale(offered: int = 10, left: int = 7, members: int = 3, receipts: int = 3) -> LedgerSale:
-    return LedgerSale(offered, left, members, receipts)
+def sale(offered: int = 10, left: int = 7, members: int = 3, receipts: int = 3) -> SaleCounts:
+    return SaleCounts(offered, left, members, receipts)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from flashsale.orders.process import make_watch, make_worker
 from flashsale.orders.worker import Counts
 from flashsale.seckill.batch import Claimed, digest_of
 from flashsale.seckill.lane_claims import LaneClaims
-from flashsale.seckill.sale import Terms, load_sale
+from flashsale.seckill.sale import SaleTerms, load_sale
 from flashsale.settings import ClaimSettings, SessionSettings, StoreSettings, WorkerSettings
 from flashsale.storage.roles import Ledgers, evaluate
 
@@ -46,7 +46,7 @@ class Shop:
                     {"v": voucher, "n": UNITS},
                 )
         for voucher in VOUCHERS:
-            terms = Terms(voucher, UNITS, UNITS, 1_577_836_800_000, 2_208_988_800_000, 0)
+            terms = SaleTerms(voucher, UNITS, UNITS, 1_577_836_800_000, 2_208_988_800_000, 0)
             assert load_sale(self.ledgers, terms)
         self.sessions: dict[int, str] = {}
         for user in USERS:

@@ -10,11 +10,11 @@ from sqlalchemy import Engine
 
 from flashsale import keys
 from flashsale.errors import Unavailable, UnreachableError, ViolationError
-from flashsale.seckill.sale import Terms, load_sale, read_terms
+from flashsale.seckill.sale import SaleTerms, load_sale, read_terms
 from flashsale.storage.mysql import engine
 from flashsale.storage.roles import sync_client
 
-TERMS = Terms(1, stock=100, initial=100, begin_ms=1000, end_ms=2**52, live_orders=0)
+TERMS = SaleTerms(1, stock=100, initial=100, begin_ms=1000, end_ms=2**52, live_orders=0)
 
 
 def test_terms_are_what_mysql_has(pool: Engine) -> None:
@@ -29,7 +29,7 @@ def test_terms_are_what_mysql_has(pool: Engine) -> None:
     assert one.is_untouched
     begin = datetime(2026, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC)
     end = datetime(2026, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
-    assert two == Terms(
+    assert two == SaleTerms(
         2, 7, 9, round(begin.timestamp() * 1000), round(end.timestamp() * 1000), live_orders=4
     )
     assert not two.is_untouched
@@ -54,7 +54,7 @@ def test_a_sale_that_runs_is_not_loaded_again_from_mysqls_stock(ledger: Redis) -
     load_sale(ledger, TERMS)
     claim(ledger, (7, 1001))
     before = everything(ledger)
-    sold_since = Terms(1, stock=99, initial=100, begin_ms=1000, end_ms=2**52, live_orders=1)
+    sold_since = SaleTerms(1, stock=99, initial=100, begin_ms=1000, end_ms=2**52, live_orders=1)
     assert load_sale(ledger, sold_since) is False
     assert everything(ledger) == before
 
@@ -62,12 +62,12 @@ def test_a_sale_that_runs_is_not_loaded_again_from_mysqls_stock(ledger: Redis) -
 @pytest.mark.parametrize(
     "touched",
     [
-        Terms(1, stock=99, initial=100, begin_ms=1, end_ms=2, live_orders=1),
-        Terms(1, stock=99, initial=100, begin_ms=1, end_ms=2, live_orders=0),
-        Terms(1, stock=100, initial=100, begin_ms=1, end_ms=2, live_orders=1),
+        SaleTerms(1, stock=99, initial=100, begin_ms=1, end_ms=2, live_orders=1),
+        SaleTerms(1, stock=99, initial=100, begin_ms=1, end_ms=2, live_orders=0),
+        SaleTerms(1, stock=100, initial=100, begin_ms=1, end_ms=2, live_orders=1),
     ],
 )
-def test_a_ledger_that_lost_a_touched_sale_is_refused(ledger: Redis, touched: Terms) -> None:
+def test_a_ledger_that_lost_a_touched_sale_is_refused(ledger: Redis, touched: SaleTerms) -> None:
     with pytest.raises(ViolationError, match=r"voucher 1 .*`flashsale rebuild --apply`"):
         load_sale(ledger, touched)
     assert everything(ledger) == {}

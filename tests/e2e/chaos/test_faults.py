@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flashsale.faults.seeds import as_tables
-from flashsale.scenario.fault import Fault
+from flashsale.scenario.fault import PlannedFault
 
 SCENARIO = """
 # Does it hold?
@@ -90,7 +90,7 @@ def test_a_sale_holds_while_its_ledger_is_killed_and_a_link_is_slow(tmp_path: Pa
 @pytest.mark.timeout(300)
 def test_a_ledger_that_came_back_older_is_rebuilt_and_what_is_gone_is_named(tmp_path: Path) -> None:
     """Rows that it had forgotten come back; of orders that were no rows yet, each is named."""
-    older = Fault.made(at="1500ms", what="older_copy", whom="ledger", **{"for": "500ms"})
+    older = PlannedFault.made(at="1500ms", what="older_copy", whom="ledger", **{"for": "500ms"})
     done = rehearse(tmp_path, as_tables([older]))
     told = done.stdout + done.stderr
     assert "differences put right" in told
@@ -127,15 +127,15 @@ def test_a_power_cut_of_the_ledger_and_one_of_mysql_lose_nothing(tmp_path: Path)
 
 ONCE = [
     *(
-        Fault.made(at="1s", what="failing_fsync", whom=w, **{"for": "1s"})
+        PlannedFault.made(at="1s", what="failing_fsync", whom=w, **{"for": "1s"})
         for w in ("ledger", "mysql")
     ),
     *(
-        Fault.made(at="1s", what="clock", whom=whom, shift_ms=shift_ms, **{"for": "1500ms"})
+        PlannedFault.made(at="1s", what="clock", whom=whom, shift_ms=shift_ms, **{"for": "1500ms"})
         for whom, shift_ms in (("replica", 30_000), ("worker", -30_000), ("ledger", -1_500))
     ),
     *(
-        Fault.made(at="1s", what="delete", whom="ledger", key=key, **{"for": "500ms"})
+        PlannedFault.made(at="1s", what="delete", whom="ledger", key=key, **{"for": "500ms"})
         for key in ("stock", "order", "receipt", "sale")
     ),
 ]
@@ -145,7 +145,7 @@ ONCE = [
 @pytest.mark.nightly
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("once", ONCE, ids=lambda it: f"{it.what}-{it.whom}-{it.key}")
-def test_every_rule_holds_under_it(tmp_path: Path, once: Fault) -> None:
+def test_every_rule_holds_under_it(tmp_path: Path, once: PlannedFault) -> None:
     done = rehearse(tmp_path, as_tables([once]))
     told = done.stdout + done.stderr
     assert set(rules(tmp_path / "run").values()) == {"pass"}, told

@@ -38,7 +38,7 @@ from flashsale.scenario.scenario import Timeouts, parse_scenario
 from flashsale.scenario.target import Target
 from flashsale.storm.attack.attack import Progress
 from flashsale.storm.attack.connections import SOCKET, Connections
-from flashsale.storm.attack.wire import Connection
+from flashsale.storm.attack.wire import ClientConnection
 from flashsale.storm.figures.conclusion import Finished
 from flashsale.storm.storm import Assignment, storm
 
@@ -351,7 +351,7 @@ def test_a_machine_without_sockets_is_told_from_a_target_that_takes_none(
         monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", refuse)
         timeouts = Timeouts(connect_ms=100)
         connections = Connections(
-            Target.at("http://127.0.0.1:9"), 1, timeouts, lambda n: Connection(n, print)
+            Target.at("http://127.0.0.1:9"), 1, timeouts, lambda n: ClientConnection(n, print)
         )
         return await connections.reopen(0, monotonic_ns())
 

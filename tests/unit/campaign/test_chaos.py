@@ -13,7 +13,7 @@ from flashsale.errors import ExitCode
 from flashsale.faults.controls import CONTROLS
 from flashsale.faults.seeds import EVERYTHING, Trial, compose
 from flashsale.faults.shim import compiler
-from flashsale.scenario.fault import Fault
+from flashsale.scenario.fault import PlannedFault
 from flashsale.scenario.scenario import load_scenario
 
 SCENARIO = load_scenario("chaos")
@@ -27,7 +27,7 @@ class Trials:
         self.made: list[tuple[int, list[str]]] = []
 
     def __call__(
-        self, request: ChaosRequest, seed: int, faults: Sequence[Fault], out: Path
+        self, request: ChaosRequest, seed: int, faults: Sequence[PlannedFault], out: Path
     ) -> Trial:
         names = [f"{fault.what} {fault.place}" for fault in faults]
         self.made.append((seed, [fault.what for fault in faults]))
@@ -55,7 +55,7 @@ def request(folder: Path, **given: object) -> ChaosRequest:
     return ChaosRequest(SCENARIO, "chaos", folder, **given)  # type: ignore[arg-type]
 
 
-def drawn(seed: int) -> Sequence[Fault]:
+def drawn(seed: int) -> Sequence[PlannedFault]:
     """As it is drawn on this machine, which may have no C compiler."""
     asked = EVERYTHING if compiler() else EVERYTHING.without_compiler()
     return compose(seed, SCENARIO.last_s, asked)

@@ -14,12 +14,12 @@ from flashsale.run.attempts import Attempts, PlanColumns
 from flashsale.run.attempts_file import Record
 from flashsale.run.parts import FaultRecord
 from flashsale.scenario.answer import Answer
-from flashsale.scenario.fault import Fault
+from flashsale.scenario.fault import PlannedFault
 from flashsale.verify.finding import CheckResult, Offence, violation
 
-FLUSH = Fault.made(at="1s", what="flush", whom="ledger")
-POISON = Fault.made(at="1s", what="poison", whom="ledger")
-KILL = Fault.made(at="1s", what="kill", whom="ledger")
+FLUSH = PlannedFault.made(at="1s", what="flush", whom="ledger")
+POISON = PlannedFault.made(at="1s", what="poison", whom="ledger")
+KILL = PlannedFault.made(at="1s", what="kill", whom="ledger")
 
 
 def record(*claims: tuple[int, float, float, str | None]) -> Record:

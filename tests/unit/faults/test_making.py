@@ -7,13 +7,12 @@ import pytest
 
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.faults import making
-from flashsale.faults.fault import Fault, Rebuilt, Site
+from flashsale.faults.fault import Fault, RebuildResult, Site
 from flashsale.faults.making import Making, ensure_possible, settings_for
 from flashsale.faults.outside import links_of
 from flashsale.keys import CLUSTER as LAYOUT
 from flashsale.keys import Lane
-from flashsale.scenario.fault import KINDS, Processes
-from flashsale.scenario.fault import Fault as Planned
+from flashsale.scenario.fault import KINDS, PlannedFault, Processes
 from flashsale.stack.cluster import NODES
 
 LANES = LAYOUT.lanes
@@ -46,7 +45,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> type[Noted]:
 
 
 def made(at: str, lasting: str, site: Site, *, at_once: bool = False, wait: bool = True) -> Making:
-    found = Making([Planned.made(at=at, what="stop", whom="c1", **{"for": lasting})], site)
+    found = Making([PlannedFault.made(at=at, what="stop", whom="c1", **{"for": lasting})], site)
     found.begin()
     if wait:
         for thread in threading.enumerate():
@@ -85,7 +84,7 @@ def test_a_storm_that_was_over_before_makes_none(noted: type[Noted]) -> None:
 
 
 def test_who_is_interrupted_heals_at_once(noted: type[Noted]) -> None:
-    found = Making([Planned.made(at="0ms", what="stop", whom="c1", **{"for": "60s"})], SITE)
+    found = Making([PlannedFault.made(at="0ms", what="stop", whom="c1", **{"for": "60s"})], SITE)
     found.begin()
     while "do" not in noted.calls:
         threading.Event().wait(0.002)
@@ -96,7 +95,7 @@ def test_who_is_interrupted_heals_at_once(noted: type[Noted]) -> None:
 
 
 def test_a_storm_that_never_began_made_none(noted: type[Noted]) -> None:
-    planned = Planned.made(at="0s", what="stop", whom="c1", **{"for": "1s"})
+    planned = PlannedFault.made(at="0s", what="stop", whom="c1", **{"for": "1s"})
     (record,) = Making([planned], SITE).finish()
     assert not record.was_made
 
@@ -115,7 +114,7 @@ def test_a_storm_that_never_began_made_none(noted: type[Noted]) -> None:
 )
 def test_whom_the_stack_does_not_have_is_one_line(whom: str, what: str, told: str) -> None:
     with pytest.raises(UsageError, match=told) as error:
-        ensure_possible([Planned.made(at="1s", what=what, whom=whom)], Processes(3, 1))
+        ensure_possible([PlannedFault.made(at="1s", what=what, whom=whom)], Processes(3, 1))
     assert "\n" not in str(error.value)
 
 
@@ -130,29 +129,29 @@ def test_whom_the_stack_does_not_have_is_one_line(whom: str, what: str, told: st
 def test_what_a_cluster_cannot_have_is_one_line(what: str, whom: str, told: str) -> None:
     lasting = {"for": "1s"} if KINDS[what].lasts == "always" else {}
     with pytest.raises(UsageError, match=told) as error:
-        ensure_possible([Planned.made(at="1s", what=what, whom=whom, **lasting)], CLUSTER)
+        ensure_possible([PlannedFault.made(at="1s", what=what, whom=whom, **lasting)], CLUSTER)
     assert "\n" not in str(error.value)
 
 
 def test_whom_a_cluster_has_is_possible() -> None:
     for whom in ("ledger", "ledger-1", "ledger-6", "cache", "r3"):
-        ensure_possible([Planned.made(at="1s", what="kill", whom=whom)], CLUSTER)
+        ensure_possible([PlannedFault.made(at="1s", what="kill", whom=whom)], CLUSTER)
     for what in ("fail_over", "flush", "drop_group"):
-        ensure_possible([Planned.made(at="1s", what=what, whom="ledger")], CLUSTER)
-    only = Planned.made(at="1s", what="read_only", whom="cache", **{"for": "1s"})
+        ensure_possible([PlannedFault.made(at="1s", what=what, whom="ledger")], CLUSTER)
+    only = PlannedFault.made(at="1s", what="read_only", whom="cache", **{"for": "1s"})
     ensure_possible([only], CLUSTER)
 
 
 def test_a_link_to_a_cluster_is_one_to_each_node() -> None:
     def links(whom: str) -> list[str]:
-        return links_of([Planned.made(at="1s", what="reset", whom=whom)], CLUSTER)
+        return links_of([PlannedFault.made(at="1s", what="reset", whom=whom)], CLUSTER)
 
     assert links("r1->ledger") == [f"r1->{node}" for node in NODES]
     assert len(links("replica->ledger")) == 18
     assert links("c1->ledger-2") == ["c1->ledger-2"]
-    assert links_of([Planned.made(at="1s", what="reset", whom="c1->ledger")], Processes(1, 1)) == [
-        "c1->ledger"
-    ]
+    assert links_of(
+        [PlannedFault.made(at="1s", what="reset", whom="c1->ledger")], Processes(1, 1)
+    ) == ["c1->ledger"]
 
 
 class Nodes(Site):
@@ -170,9 +169,9 @@ class Nodes(Site):
     def await_whole(self) -> None:
         self.asked.append("whole")  # type: ignore[attr-defined]
 
-    def rebuilt(self) -> Rebuilt:
+    def rebuilt(self) -> RebuildResult:
         self.asked.append("rebuilt")  # type: ignore[attr-defined]
-        return Rebuilt("two orders are gone", (1, 2))
+        return RebuildResult("two orders are gone", (1, 2))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +188,10 @@ class Nodes(Site):
 def test_a_ledger_that_failed_over_unconfirmed_is_rebuilt(
     moves: bool, confirms: bool, asked: list[str], found: str, gone: tuple[int, ...]
 ) -> None:
-    site, fault = Nodes(confirms=confirms), Noted(Planned.made(at="0s", what="kill", whom="ledger"))
+    site, fault = (
+        Nodes(confirms=confirms),
+        Noted(PlannedFault.made(at="0s", what="kill", whom="ledger")),
+    )
     fault.look(site)
     if moves:
         object.__setattr__(site, "now", "ledger-4")
@@ -198,7 +200,10 @@ def test_a_ledger_that_failed_over_unconfirmed_is_rebuilt(
 
 
 def test_what_befalls_others_asks_no_cluster() -> None:
-    site, fault = Nodes(confirms=False), Noted(Planned.made(at="0s", what="kill", whom="cache"))
+    site, fault = (
+        Nodes(confirms=False),
+        Noted(PlannedFault.made(at="0s", what="kill", whom="cache")),
+    )
     fault.look(site)
     fault.settle(site)
     assert site.asked == []  # type: ignore[attr-defined]
@@ -206,12 +211,12 @@ def test_what_befalls_others_asks_no_cluster() -> None:
 
 def test_whom_the_stack_has_is_possible() -> None:
     for whom in ("r3", "c1", "ledger", "cache", "replica", "worker", "nginx"):
-        ensure_possible([Planned.made(at="1s", what="kill", whom=whom)], Processes(3, 1))
+        ensure_possible([PlannedFault.made(at="1s", what="kill", whom=whom)], Processes(3, 1))
 
 
 def test_a_pause_past_the_lease_has_short_leases_and_a_second_worker() -> None:
-    pause = Planned.made(at="1s", what="pause_past_lease", whom="c1")
+    pause = PlannedFault.made(at="1s", what="pause_past_lease", whom="c1")
     told = settings_for([pause])
     assert told["FLASHSALE_STACK_WORKERS"] == "2"
     assert int(told["FLASHSALE_WORKER_LOCK_LEASE_MS"]) < 2_000
-    assert settings_for([Planned.made(at="1s", what="kill", whom="c1")]) == {}
+    assert settings_for([PlannedFault.made(at="1s", what="kill", whom="c1")]) == {}

@@ -26,7 +26,7 @@ from flashsale.faults.seeds import (
     table,
 )
 from flashsale.files import resource
-from flashsale.scenario.fault import KINDS, Fault, Processes
+from flashsale.scenario.fault import KINDS, PlannedFault, Processes
 from flashsale.scenario.scenario import load_scenario, parse_scenario
 from flashsale.stack.cluster import NODES
 
@@ -54,7 +54,7 @@ def test_no_two_faults_befall_the_same(seed: int) -> None:
     assert sum(map(len, befallen)) == len(set().union(*befallen))
 
 
-def everyone(fault: Fault) -> set[str]:
+def everyone(fault: PlannedFault) -> set[str]:
     """Each process or link that a fault befalls, in a stack for chaos."""
     if fault.place.server is not None:
         return set(links_of([fault], Processes(REPLICAS, WORKERS)))
@@ -130,8 +130,8 @@ def load_text() -> str:
     return (resource("scenarios") / "chaos.toml").read_text()
 
 
-def faults_at(*seconds: int) -> list[Fault]:
-    return [Fault.made(at=f"{at}s", what="kill", whom="r1") for at in seconds]
+def faults_at(*seconds: int) -> list[PlannedFault]:
+    return [PlannedFault.made(at=f"{at}s", what="kill", whom="r1") for at in seconds]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_the_fewest_that_still_fail_are_left(
 ) -> None:
     faults, tried = faults_at(1, 2, 3), []
 
-    def fails(some: Sequence[Fault]) -> bool:
+    def fails(some: Sequence[PlannedFault]) -> bool:
         tried.append(len(some))
         return set(culprits) <= {fault.at_s for fault in some}
 

@@ -5,7 +5,7 @@ import pytest
 from flashsale.errors import UsageError
 from flashsale.faults.making import MAKERS
 from flashsale.faults.outside import OnLink
-from flashsale.scenario.fault import KINDS, Fault, Processes
+from flashsale.scenario.fault import KINDS, PlannedFault, Processes
 from flashsale.scenario.scenario import Scenario, parse_scenario, scenario_document, scenario_of
 
 SCENARIO = """
@@ -82,5 +82,5 @@ def test_a_role_stands_for_its_processes_and_a_name_for_itself() -> None:
 
 def test_only_faults_of_the_ledger_may_break_rules() -> None:
     flush = {"at": "1s", "what": "flush"}
-    assert not Fault.made(**flush, whom="cache").expects
-    assert "accepted_persisted" in Fault.made(**flush, whom="ledger").expects
+    assert not PlannedFault.made(**flush, whom="cache").expects
+    assert "accepted_persisted" in PlannedFault.made(**flush, whom="ledger").expects

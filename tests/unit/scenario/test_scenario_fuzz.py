@@ -12,7 +12,7 @@ from rig.odd import MOMENTS, ODD, TEXTS, disturbed, table
 
 from flashsale.errors import UsageError, one_line
 from flashsale.files import resource
-from flashsale.scenario.fault import Fault
+from flashsale.scenario.fault import PlannedFault
 from flashsale.scenario.load import Load
 from flashsale.scenario.rules import Rule
 from flashsale.scenario.scenario import Scenario, parse_scenario
@@ -85,7 +85,7 @@ def test_any_file_of_the_right_names(tables: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [("load", Load), ("target", Shop), ("fault", Fault), ("rule", Rule)]
+    ("name", "model"), [("load", Load), ("target", Shop), ("fault", PlannedFault), ("rule", Rule)]
 )
 def test_one_table_of_the_right_names(name: str, model: Any) -> None:
     @settings(max_examples=60)

@@ -10,7 +10,7 @@ from flashsale.model import Outcome
 from flashsale.scenario.answer import Answer, indeterminate
 from flashsale.scenario.rules import Meanings, Rule
 from flashsale.storm.attack.requests import ShopReader
-from flashsale.storm.attack.wire import IDLE, Connection, Reader, SignReader
+from flashsale.storm.attack.wire import IDLE, ClientConnection, Reader, SignReader
 
 ORDER = "515385561440059393"
 
@@ -48,7 +48,7 @@ class Wire:
     def __init__(self, reader: Reader | None = None) -> None:
         self.reader, self.transport = reader or Reader(), Transport()
         self.told: list[tuple[int, Answer]] = []
-        self.connection = Connection(0, self._ended)
+        self.connection = ClientConnection(0, self._ended)
         self.connection.connection_made(cast(asyncio.Transport, self.transport))
 
     def ask(self, *pieces: bytes, attempt: int = 7) -> list[tuple[int, Answer]]:
