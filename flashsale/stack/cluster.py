@@ -116,11 +116,8 @@ class LedgerCluster:
                 assert node.cluster is not None
                 place = (node.port.host, node.port.number, node.cluster.bus.number)
                 _ask(client, "MEET", *place)
-        known = str(len(clients))
-        _wait(
-            "know one another",
-            lambda: all(_told(client, "cluster_known_nodes") == known for client in clients),
-        )
+        ids = {_ask(client, "MYID") for client in clients}
+        _wait("know one another", lambda: all(_knows(client, ids) for client in clients))
 
     def _divide(self, clients: Sequence[Redis]) -> None:
         ends = [_SLOTS * number // self._masters for number in range(self._masters + 1)]
@@ -188,6 +185,12 @@ def _ask(client: Any, *words: object) -> str:
     """What a node says to CLUSTER and these words."""
     reply = client.execute_command("CLUSTER", *words)
     return reply.decode() if isinstance(reply, bytes) else str(reply)
+
+
+def _knows(client: Redis, ids: set[str]) -> bool:
+    """Whether a node has heard the names of all: until then each has one that was made up."""
+    lines = _ask(client, "NODES").splitlines()
+    return {line.partition(" ")[0] for line in lines} == ids
 
 
 def _is_whole(client: Redis) -> bool:
