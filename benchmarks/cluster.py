@@ -1,15 +1,20 @@
 """A ledger on three masters of a Redis Cluster against one on one server: CPU a claim, in turn.
 
 One server is measured twice: as a stack has it, asked by a Unix socket and without a replica; and
-as `--ha` has it, asked by TCP and with one. Only the second does what each master does.
+as `--ha` has it, asked by TCP and with one. Only the second does what each master does. Then one
+master of a cluster, two and three, each with a replica: what a core of masters carries.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from benchmarks.cpu import CpuMeter
 from benchmarks.system import Run, Storm, System, system
 from benchmarks.table import Section, median, spread
+from flashsale.stack.cluster import MASTERS, LedgerCluster
+from flashsale.stack.service import Account
 
 USERS, VOUCHERS = 60_000, 110
 CONNECTIONS = 1_000
@@ -33,6 +38,8 @@ def measure(runs: int) -> Section:
             each.seed(users=USERS, vouchers=count, units=count * USERS)
         for vouchers in (VOUCHERS, 1):
             _compare(section, systems, vouchers, runs)
+    for masters in range(1, MASTERS + 1):
+        _on_masters(section, masters, runs)
     section.notes += [
         "the ledger of the cluster: its masters, which lead; replicas apart",
         "each master is asked by TCP and feeds a replica, as the second server does: beside that "
@@ -71,3 +78,41 @@ def _storm_on(system: System, storm: Storm, asked: Sequence[str]) -> tuple[Run, 
     run = system.storm(storm)
     used = meter.used_s()
     return run, sum(used[name] for name in asked) / run.sent * 1e6
+
+
+def _on_masters(section: Section, count: int, runs: int) -> None:
+    """`runs` storms on 110 vouchers, with the ledger on so many masters and each with a replica."""
+    used: list[float] = []
+    rates: list[float] = []
+    with _cluster(count) as cluster, system("--ledger-url", cluster.url_for(Account.OWNER)) as sale:
+        sale.seed(users=USERS, vouchers=runs * VOUCHERS, units=runs * VOUCHERS * USERS)
+        pids = [node.process.pid for node in cluster.nodes[:count] if node.process]
+        for number in range(runs):
+            first = 1 + number * VOUCHERS
+            meter = CpuMeter({"masters": pids})
+            run = sale.storm(
+                Storm(f"{number}", USERS, VOUCHERS * USERS, VOUCHERS, first, CONNECTIONS)
+            )
+            used.append(meter.used_s()["masters"] / run.sent * 1e6)
+            rates.append(run.per_s)
+    told = f"{count} master{'s' if count > 1 else ''}"
+    section.add(f"{told}: CPU a claim of masters, together, µs", spread(used, 1))
+    section.add("… so many claims/s a core of masters", spread([1e6 / each for each in used]))
+    section.add("… claims/s here, where all parts share the cores", spread(rates))
+
+
+@contextmanager
+def _cluster(masters: int) -> Iterator[LedgerCluster]:
+    """A cluster of its own, with a replica to each master."""
+    with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as name, ExitStack() as nodes:
+        folder = Path(name)
+        cluster = LedgerCluster(
+            folder, lambda node: folder / f"{node}.log", masters=masters, replicas=masters
+        )
+        for node in cluster.nodes:
+            nodes.callback(node.stop)
+            node.launch()
+        for node in cluster.nodes:
+            node.settle()
+        cluster.form()
+        yield cluster
