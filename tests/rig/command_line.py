@@ -22,6 +22,8 @@ import typer
 from flashsale.cli.tree import tree
 
 _OURS = ("FLASHSALE_", "GITHUB_", "PYTEST_")
+_WARM = ("FLASHSALE_", "GITHUB_", "PYTHONIOENCODING")
+"""What may be told a process that has its modules; the rest is read where Python starts."""
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
 _TIMEOUT_S = 150
 
@@ -32,7 +34,7 @@ def run_flashsale(
     """`flashsale ARGUMENTS` in `folder`, to its end: without colours, 120 columns wide.
 
     Its process has the modules already (`rig/warm.py`), unless an environment is given that may
-    mean something to Python, or to what is loaded.
+    mean more to Python than how streams are encoded, or something to what is loaded.
     """
     outer = {
         name: value
@@ -40,7 +42,7 @@ def run_flashsale(
         if name == "FLASHSALE_SERVICES_DIR" or not name.startswith(_OURS)
     }
     told = {**outer, "COLUMNS": "120", "NO_COLOR": "1", **environment}
-    if all(name.startswith("FLASHSALE_") for name in environment):
+    if all(name.startswith(_WARM) for name in environment):
         os.umask(umask := os.umask(0))
         return _warm(tuple(outer.items())).run(
             {
