@@ -22,7 +22,10 @@ import typer
 from flashsale.cli.tree import tree
 
 _OURS = ("FLASHSALE_", "GITHUB_", "PYTEST_")
-_WARM = ("FLASHSALE_", "GITHUB_", "PYTHONIOENCODING")
+_WARM = (
+    *("FLASHSALE_", "GITHUB_", "COLUMNS", "PATH"),
+    *("PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE"),
+)
 """What may be told a process that has its modules; the rest is read where Python starts."""
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
 _TIMEOUT_S = 150
@@ -34,7 +37,7 @@ def run_flashsale(
     """`flashsale ARGUMENTS` in `folder`, to its end: without colours, 120 columns wide.
 
     Its process has the modules already (`rig/warm.py`), unless an environment is given that may
-    mean more to Python than how streams are encoded, or something to what is loaded.
+    mean something to Python that cannot be told it later, or to what is loaded.
     """
     outer = {
         name: value

@@ -88,6 +88,7 @@ def _become(command: dict[str, Any], streams: list[int]) -> None:
     for limit, bounds in command["limits"]:
         resource.setrlimit(limit, tuple(bounds))
     sys.argv = ["flashsale", *command["arguments"]]
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in command["environment"]
     encoding, _, errors = command["environment"].get("PYTHONIOENCODING", "").partition(":")
     if encoding:  # what Python does where it starts
         sys.stdout = _stream(1, encoding, errors or "strict")
