@@ -47,7 +47,8 @@ def run_flashsale(
     told = {**outer, "COLUMNS": "120", "NO_COLOR": "1", **environment}
     if all(name.startswith(_WARM) for name in environment):
         os.umask(umask := os.umask(0))
-        return _warm(tuple(outer.items())).run(
+        started = tuple(pair for pair in outer.items() if not pair[0].startswith(_WARM))
+        return _warm(started).run(
             {
                 "folder": str(folder),
                 "arguments": arguments,
