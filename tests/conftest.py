@@ -105,12 +105,13 @@ def mysql_url(mariadb: MariaDBServer, _schema: Engine) -> str:
     from flashsale.storage import tables
 
     names = [table.name for table in tables.metadata.sorted_tables]
+    filled = " UNION ALL ".join(f"(SELECT '{name}' FROM {name} LIMIT 1)" for name in names)
     with _schema.begin() as connection:
-        used = [n for n in names if connection.execute(text(f"SELECT 1 FROM {n} LIMIT 1")).first()]
-        connection.execute(text("SET foreign_key_checks = 0"))
-        for name in used:
-            connection.execute(text(f"TRUNCATE TABLE {name}"))
-        connection.execute(text("SET foreign_key_checks = 1"))
+        if used := connection.scalars(text(filled)).all():
+            connection.execute(text("SET foreign_key_checks = 0"))
+            for name in used:
+                connection.execute(text(f"TRUNCATE TABLE {name}"))
+            connection.execute(text("SET foreign_key_checks = 1"))
     return mariadb.url
 
 
