@@ -206,12 +206,13 @@ def endings(attempts: Attempts, slots: int = 100) -> Slots:
 
 def stock(attempts: Attempts, units: int) -> list[tuple[float, int]]:
     """(seconds after the barrier, units left) as buyers' orders arrived, from all units on. One
-    that was told again arrived when it was told first."""
-    first: dict[str | None, int] = {}
+    that was told again arrived when it was told first; of orders without an id none is."""
+    first: dict[str | int, int] = {}
     for i, answer in attempts.settled():
         if answer.outcome is Outcome.SOLD:
             at_us = (attempts.done_ns[i] - attempts.origin_ns) // 1000
-            first[answer.order] = min(at_us, first.get(answer.order, at_us))
+            order = i if answer.order is None else answer.order
+            first[order] = min(at_us, first.get(order, at_us))
     arrived = sorted(first.values())
     every = max(1, -(-len(arrived) // POINTS_MAX))
     sold = sorted({*range(every, len(arrived) + 1, every), len(arrived)} - {0})
