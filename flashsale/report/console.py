@@ -155,7 +155,7 @@ def _add_clocks(table: Table, prefix: str, found: LatencyFigures | EndpointSumma
     for name, latency in clocks.items():
         cells = _cells(latency, found.censored)
         table.add_row(Text(prefix + name, style="bold"), f"{latency.count:,}", "", *cells)
-    if isinstance(found, LatencyFigures) and found.persisted is not None:
+    if isinstance(found, LatencyFigures) and found.persisted and found.persisted.count:
         cells = _cells(found.persisted, 0)
         table.add_row(Text("persisted", style="bold"), f"{found.persisted.count:,}", "", *cells)
     table.add_section()
