@@ -312,7 +312,9 @@ def _verdict_line(summary: Summary) -> Text:
         text.append("  of this shard's load", style="not bold")
     elif unverified:
         text.append("  of the load alone", style="not bold")
-    if unverified:
+    if unverified and verify.awaited:
+        text.append("\nthe sale is not verified: the rehearsal ended before", style="yellow")
+    elif unverified:
         text.append("\nthe sale is not verified yet: `flashsale verify` judges it", style="yellow")
     return text
 
