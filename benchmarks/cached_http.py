@@ -44,7 +44,7 @@ def measure(runs: int) -> Section:
     """`runs` times 100,000 reads of 1,000 shops, of one replica and of the bare answer in turn."""
     section = Section(f"cached read through HTTP: {CONNECTIONS} connections, one replica, no nginx")
     taken: dict[str, list[Taken]] = {"bare": [], "logical": [], "mutex": []}
-    with bare_server() as bare, town(hot=SHOPS) as warmed, town(hot=0) as cold:
+    with bare_server() as bare, stack_with(hot=SHOPS) as warmed, stack_with(hot=0) as cold:
         targets = {
             "bare": (bare.url, bare.pid),
             "logical": replica_of(warmed),
@@ -70,7 +70,7 @@ def measure(runs: int) -> Section:
 
 
 @contextmanager
-def town(hot: int, python: str = sys.executable) -> Iterator[System]:
+def stack_with(hot: int, python: str = sys.executable) -> Iterator[System]:
     """A stack of one replica that keeps so many shops warm, of the flashsale that `python` has."""
     with ExitStack() as stack:
         with _environment("FLASHSALE_CATALOG_HOT_SHOPS", str(hot)):
@@ -90,10 +90,10 @@ def _environment(name: str, value: str) -> Iterator[None]:
         del os.environ[name]
 
 
-def replica_of(town: System) -> tuple[str, int]:
+def replica_of(system: System) -> tuple[str, int]:
     """Where nginx asks the one replica, and its process id."""
-    child = next(child for child in town.state.children if child.kind == "replica")
-    socket = town.folder / "replicas" / f"{child.name}.sock"
+    child = next(child for child in system.state.children if child.kind == "replica")
+    socket = system.folder / "replicas" / f"{child.name}.sock"
     # By its port where the kernel's queue of a socket is too short for all that nginx can ask.
     return (f"unix:{socket}" if socket.exists() else f"http://127.0.0.1:{child.port}"), child.pid
 

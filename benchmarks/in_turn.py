@@ -15,7 +15,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.cached_http import SHOPS, replica_of, storm_on, town
+from benchmarks.cached_http import SHOPS, replica_of, stack_with, storm_on
 from benchmarks.generator import Size, storm_cost, write_stampede
 from benchmarks.null_target import null_target
 from benchmarks.open_claims import RATES, claims_at, health_at, neighbour
@@ -145,9 +145,9 @@ def _limited(
 def _reads(section: Section, what: str, hot: int, count: int, pythons: Mapping[str, str]) -> None:
     """`count` pairs of storms of cached reads, on a replica of each, without nginx."""
     pairs = _Pairs()
-    with ExitStack() as towns:
+    with ExitStack() as stacks:
         replicas = {
-            side: replica_of(towns.enter_context(town(hot, python)))
+            side: replica_of(stacks.enter_context(stack_with(hot, python)))
             for side, python in pythons.items()
         }
         for url, pid in replicas.values():
