@@ -215,6 +215,13 @@ def folder_of_runs(out: Path | None, name: str) -> Path:
     return folder
 
 
+def cure_without(run: Path) -> str:
+    """What to do where `run` is no run's folder: make the first run, or name one."""
+    if run == LATEST_RUN and not os.path.lexists(run):
+        return "no run was left here yet; `flashsale rehearse stampede` makes one"
+    return "name a run's folder"
+
+
 def ensure_run_folder(out: Path | None) -> None:
     """See that a run can be left in `out`, or in RUNS, before anything is done for it.
 

@@ -83,7 +83,12 @@ def test_units_are_spread_evenly_and_none_is_lost(vouchers: int, units: int, fir
         ("units = 3", "units = 3\nunits = 4", "'units = 4'; the key stands twice, leave one out"),
         ("[load]", "[timeouts]\nrequest_ms = 0\n[load]", "timeouts.request_ms: found 0"),
         ("[load]", "thresholds = 1\n[load]", "sale.thresholds: no such key"),
-        ("[load]", '[thresholds]\n"buy.p98" = "< 1ms"\n[load]', "no metric 'buy.p98'"),
+        (
+            "[load]",
+            '[thresholds]\n"buy.p98" = "< 1ms"\n[load]',
+            "no metric 'buy.p98', did you mean",
+        ),
+        ("[load]", '[thresholds]\n"zzz" = "< 1ms"\n[load]', "no metric 'zzz', expected such as"),
         (
             "[load]",
             '[messages]\nno = "sold"\n[load]',
