@@ -18,6 +18,7 @@ from flashsale.keys import CLUSTER, SINGLE
 from flashsale.primaries import sentinel_client
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
+from flashsale.storage.tables import keys_missing
 from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
     StoreUrl,
@@ -116,6 +117,9 @@ class MySQLFacts:
     charset: str
     variables: Mapping[str, str]
     database: str = ""
+    keys_missing: Sequence[str] | None = ()
+    """Statements that make the unique keys which tables of ours are without; None where there are
+    no such tables yet."""
 
 
 def ask_redis(role: RedisRole, url: str) -> RedisFacts:
@@ -248,6 +252,7 @@ def ask_mysql(url: str) -> MySQLFacts:
             version = str(connection.execute(text("SELECT VERSION()")).scalar())
             charset = str(connection.execute(text("SELECT @@character_set_database")).scalar())
             rows = connection.execute(text("SHOW GLOBAL VARIABLES")).all()
+            missing = keys_missing(connection)
     except (SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", None) or error
         raise UnreachableError(
@@ -256,4 +261,4 @@ def ask_mysql(url: str) -> MySQLFacts:
     finally:
         engine.dispose()
     variables = {str(name).lower(): str(value) for name, value in rows}
-    return MySQLFacts(version, charset, variables, place.database)
+    return MySQLFacts(version, charset, variables, place.database, missing)

@@ -223,7 +223,18 @@ def judge_mysql(facts: MySQLFacts) -> list[Diagnosis]:
         judged("mysql", "character set", facts.charset, facts.charset == "utf8mb4", utf8),
         *_applied((*MYSQL, *logs), "mysql", facts.variables),
         *semi,
+        *_unique_keys(facts.keys_missing),
     ]
+
+
+def _unique_keys(missing: Sequence[str] | None) -> list[Diagnosis]:
+    """Whether the tables have the keys that keep a second order of a user out."""
+    if missing is None:
+        return []
+    found = "; ".join(missing) or "as they were created"
+    cure = "take out the rows that are there twice (`flashsale verify` names them), then run these"
+    row = judged("mysql", "unique keys", "missing: " * bool(missing) + found, not missing, cure)
+    return [replace(row, why="nothing else keeps a second live order of a user out of MySQL")]
 
 
 def _semi_synchronous(variables: Mapping[str, str]) -> Diagnosis:
