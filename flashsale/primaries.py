@@ -35,8 +35,14 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import (
+    AskError,
+    MasterDownError,
+    MovedError,
+    RedisClusterException,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MasterDownError, RedisClusterException, RedisError
 from redis.retry import Retry
 
 from flashsale.keys import Lane
@@ -258,6 +264,37 @@ _ASKED_AGAIN_S = 0.1
 """A topology in doubt is read this rarely: a failover takes seconds, and all callers ask."""
 
 
+def cluster_client(url: str, timeout_s: float, **words: Any) -> RedisCluster:
+    """A client of the cluster that the node at `url` is of. Raises redis' errors, ConnectionError
+    where that node knows no master: it was reset, or has met nobody yet."""
+    try:
+        return RedisCluster.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            require_full_coverage=False,
+            socket_connect_timeout=timeout_s,
+            socket_timeout=timeout_s,
+            **words,
+        )
+    except IndexError:  # redis-py takes the first of no masters
+        raise RedisConnectionError(_MASTERLESS) from None
+
+
+_MASTERLESS = "it is a node of no cluster: CLUSTER MEET it, or name another node"
+
+
+def told_of(error: Exception) -> str:
+    """What an error of redis' says, for a reader: of a slot on its way it says two numbers."""
+    if isinstance(error, AskError) and not isinstance(error, MovedError):
+        slot = error.slot_id
+        return (
+            f"slot {slot} is on its way to {error.host}:{error.port}; move the rest of its keys, "
+            f"then CLUSTER SETSLOT {slot} NODE"
+        )
+    return str(error)
+
+
 class Topology:
     """The masters of one cluster, as of the last look; threads share it. It looks again after
     somebody was in doubt of it. Nodes whose place, host:port, is among `addresses` are reached at
@@ -316,17 +353,11 @@ class Topology:
         self.looks += 1
         try:
             if self._client is None:
-                self._client = RedisCluster.from_url(
-                    self._url,
-                    protocol=2,
-                    retry=Retry(NoBackoff(), 0),
-                    require_full_coverage=False,
-                    socket_connect_timeout=_TIMEOUT_S,
-                    socket_timeout=_TIMEOUT_S,
-                    address_remap=self._reached,
-                )
+                self._client = cluster_client(self._url, _TIMEOUT_S, address_remap=self._reached)
             else:
                 self._client.nodes_manager.initialize()
+        except IndexError:
+            raise RedisConnectionError(f"no node of the cluster answers: {_MASTERLESS}") from None
         except (RedisError, RedisClusterException, OSError) as error:
             raise RedisConnectionError(f"no node of the cluster answers: {error}") from error
         self._places = {}

@@ -2,9 +2,9 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import TypeAlias
@@ -37,7 +37,7 @@ from flashsale.keys import CLUSTER
 from flashsale.model import Durability
 from flashsale.orders.books import read_uneven, reconcile, wrong_of
 from flashsale.orders.lifecycle import CLOCK_SLACK_MS
-from flashsale.seckill.permit import BooksComparison, behind
+from flashsale.seckill.permit import BooksComparison, behind, read_ledger
 from flashsale.settings import ClaimSettings
 from flashsale.stack.redis import RedisRole
 from flashsale.storage.mysql import engine
@@ -290,18 +290,23 @@ _REBUILD = "run `flashsale rebuild`, which shows what it would restore, then wit
 
 
 _AGAIN_S = 0.5
-BOOKS, SALES = "books", "sales"
-"""The findings of `compare_books`: nothing is sold where the first does not hold."""
+BOOKS, SALES, AWAY = "books", "sales", "lanes' masters"
+"""The findings of `compare_books`: nothing is sold where the first does not hold, and nothing of
+some lanes where the last is among them."""
 
 
 def compare_books(ledger_url: str, mysql_url: str) -> list[Diagnosis]:
     """Whether the ledger is behind MySQL, and whether each sale is whole in both; nothing where
-    they cannot be asked, or have no tables."""
+    they cannot be asked, or have no tables. Of a cluster, which lanes cannot be asked: its nodes
+    may all answer, and a slot be on its way, or without a master."""
     pool = engine(mysql_url)
     try:
         ledgers = Ledgers.at(ledger_url)
         with closing(ledgers):
             lanes = [BooksComparison(client, pool) for client in ledgers.clients]
+            away = list(_away(lanes)) if ledgers.layout is CLUSTER else []
+            if away:
+                return [judged("ledger", AWAY, "; ".join(away), False, _SETTLE)]
             compared = [books.compare() for books in lanes]
             looks = [reconcile(books) for books in lanes]
             if any(look.is_wrong for look in looks):  # what stays so is missing, not on its way
@@ -321,6 +326,23 @@ def compare_books(ledger_url: str, mysql_url: str) -> list[Diagnosis]:
         judged("ledger", BOOKS, "; ".join(found) or "agree with MySQL", not found, _REBUILD),
         judged("ledger", SALES, "; ".join(wrong) or "whole", not wrong, _REBUILD),
     ]
+
+
+_SETTLE = (
+    "until then claims of these are refused; `redis-cli cluster nodes` shows who has which slot"
+)
+
+
+def _away(lanes: Iterable[BooksComparison]) -> Iterator[str]:
+    """The lanes that cannot be asked, and why: not even once it is known where they are now."""
+    for books in lanes:
+        try:
+            with suppress(Unavailable, Indeterminate):
+                read_ledger(books.ledger)
+                continue
+            read_ledger(books.ledger)
+        except (Unavailable, Indeterminate) as trouble:
+            yield f"{books.lane.tag}: {trouble}"
 
 
 def _ask(
