@@ -98,6 +98,11 @@ def test_a_unique_key_that_was_lost_is_found_and_named_with_what_makes_it_again(
             connection.execute(text(cure))
         assert unique_keys() == [(Grade.OK, "as they were created")]
         with pool.begin() as connection:
+            connection.execute(text("ALTER TABLE tb_sign DROP INDEX uk_sign"))
+        ((grade, found),) = unique_keys()
+        assert grade is Grade.WARN, "no order is sold twice by that"
+        assert found == "missing: ALTER TABLE tb_sign ADD UNIQUE KEY uk_sign (user_id, date)"
+        with pool.begin() as connection:
             connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
             for table in connection.execute(text("SHOW TABLES")).scalars().all():
                 connection.execute(text(f"DROP TABLE {table}"))
