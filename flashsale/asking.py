@@ -10,6 +10,7 @@ import ssl
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpx
@@ -92,12 +93,18 @@ class Fetched:
         return self.headers.get("location", "") if 300 <= self.status < 400 else None
 
 
+@cache
+def _trusting() -> ssl.SSLContext:
+    """With the authorities that httpx trusts, read once: they take longer than most questions."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class _Transport(httpx.AsyncHTTPTransport):
     """Goes the way it is made with; in a handshake that asks for the name, since a URL has an
     address in its place."""
 
     def __init__(self, way: Way) -> None:
-        super().__init__(verify=way.context or True, trust_env=False, uds=way.socket)
+        super().__init__(verify=way.context or _trusting(), trust_env=False, uds=way.socket)
         self._named = {"sni_hostname": way.server_name} if way.server_name else {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -109,7 +116,9 @@ def client(base_url: str = "", way: Way | None = None) -> httpx.AsyncClient:
     """A client for `ask`, which bounds the time as a whole. Raises UnansweredError for no URL."""
     try:
         if way is None:
-            return httpx.AsyncClient(base_url=base_url, timeout=_SILENCE_S, trust_env=False)
+            return httpx.AsyncClient(
+                base_url=base_url, timeout=_SILENCE_S, trust_env=False, verify=_trusting()
+            )
         return httpx.AsyncClient(
             base_url=base_url, timeout=_SILENCE_S, trust_env=False, transport=_Transport(way)
         )
