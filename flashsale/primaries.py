@@ -47,7 +47,7 @@ from redis.retry import Retry
 
 from flashsale.keys import Lane
 from flashsale.settings import LedgerSettings
-from flashsale.store_urls import StoreUrl, of_node, read_ledger_url, sentinel_url, server_url
+from flashsale.store_urls import StoreUrl, nodes_of, read_ledger_url, sentinel_url, server_url
 
 SENTINEL_TIMEOUT_S = 0.5
 """A Sentinel that has not answered by then is passed over: a claim waits for all that are away."""
@@ -265,20 +265,27 @@ _ASKED_AGAIN_S = 0.1
 
 
 def cluster_client(url: str, timeout_s: float, **words: Any) -> RedisCluster:
-    """A client of the cluster that the node at `url` is of. Raises redis' errors, ConnectionError
-    where that node knows no master: it was reset, or has met nobody yet."""
-    try:
-        return RedisCluster.from_url(
-            url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            require_full_coverage=False,
-            socket_connect_timeout=timeout_s,
-            socket_timeout=timeout_s,
-            **words,
-        )
-    except IndexError:  # redis-py takes the first of no masters
-        raise RedisConnectionError(_MASTERLESS) from None
+    """A client of the cluster that the nodes at `url` are of, by the first of them that answers.
+    Raises redis' errors, of the last one; ConnectionError where that knows no master: it was reset,
+    or has met nobody yet."""
+    trouble: Exception | None = None
+    for node in nodes_of(url):
+        try:
+            return RedisCluster.from_url(
+                node,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),
+                require_full_coverage=False,
+                socket_connect_timeout=timeout_s,
+                socket_timeout=timeout_s,
+                **words,
+            )
+        except IndexError:  # redis-py takes the first of no masters
+            trouble = RedisConnectionError(_MASTERLESS)
+        except (RedisError, RedisClusterException, OSError) as error:
+            trouble = error
+    assert trouble is not None
+    raise trouble
 
 
 _MASTERLESS = "it is a node of no cluster: CLUSTER MEET it, or name another node"
@@ -302,7 +309,7 @@ class Topology:
 
     def __init__(self, url: str, addresses: Mapping[str, str] | None = None) -> None:
         read_ledger_url(url)
-        self._url = of_node(url)
+        self._url = url
         self._addresses = addresses or {}
         self._looking = threading.Lock()
         self._client: RedisCluster | None = None

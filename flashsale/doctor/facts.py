@@ -23,6 +23,7 @@ from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
     StoreUrl,
     layout_of,
+    nodes_of,
     of_node,
     read_ledger_url,
     read_mysql_url,
@@ -138,16 +139,25 @@ def ask_ledger(url: str) -> RedisFacts | ClusterFacts:
     if layout_of(url) is SINGLE:
         return ask_redis(RedisRole.LEDGER, url)
     place = read_ledger_url(url, f"--{RedisRole.LEDGER}-url")
-    with (
-        _reaching(RedisRole.LEDGER, place),
-        roles.sync_client(of_node(url), timeout_s=CONNECT_TIMEOUT_S) as client,
-    ):
-        state: Any = client.execute_command("CLUSTER INFO")
-        known: Any = client.execute_command("CLUSTER NODES")
+    with _reaching(RedisRole.LEDGER, place):
+        state, known = _ask_first(list(nodes_of(url)))
     nodes = nodes_in(known)
     with ThreadPoolExecutor(max(1, len(nodes))) as asking:
         facts = list(asking.map(lambda node: _ask_node(url, node), nodes))
     return ClusterFacts(str(state.get("cluster_state", "")), facts)
+
+
+def _ask_first(urls: Sequence[str]) -> tuple[Any, Any]:
+    """What the first of these nodes that answers says of its cluster. Raises as the last does."""
+    for url in urls:
+        try:
+            with roles.sync_client(url, timeout_s=CONNECT_TIMEOUT_S) as client:
+                state: Any = client.execute_command("CLUSTER INFO")
+                return state, client.execute_command("CLUSTER NODES")
+        except (RedisError, OSError):
+            if url == urls[-1]:
+                raise
+    raise AssertionError("a URL names one node at least")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from flashsale.stack.port import LOOPBACK, Port
 from flashsale.stack.redis import ClusterPart, RedisRole, RedisServer
 from flashsale.stack.service import Account
 from flashsale.stack.settings import StackSettings
-from flashsale.store_urls import at_port
+from flashsale.store_urls import at_port, first_alone
 
 MASTERS = 3
 NODES = tuple(f"ledger-{number}" for number in range(1, 2 * MASTERS + 1))
@@ -82,9 +82,10 @@ class LedgerCluster:
         return f"LedgerCluster({self.nodes!r})"
 
     def url_for(self, account: Account) -> str:
-        """Where an account reaches it: by any of its nodes, and this names the first."""
+        """Where an account reaches it: by any of its nodes, so that one may be away."""
         scheme, _, rest = self.nodes[0].url_for(account).partition("://")
-        return f"{scheme}+cluster://{rest.removesuffix('/0')}"
+        others = [f",{at.host}:{at.number}" for node in self.nodes[1:] if (at := node.port)]
+        return f"{scheme}+cluster://{rest.removesuffix('/0')}{''.join(others)}"
 
     def form(self) -> None:
         """Let the nodes know one another, divide the slots where nobody has any yet, and wait until
@@ -140,7 +141,7 @@ def by_relays(
         return {}
     first = ports[nodes[0].port]
     return {
-        "FLASHSALE_LEDGER_URL": at_port(url, first) if first else url,
+        "FLASHSALE_LEDGER_URL": at_port(first_alone(url), first) if first else url,
         "FLASHSALE_LEDGER_ADDRESSES": json.dumps(relays),
     }
 

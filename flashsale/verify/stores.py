@@ -95,7 +95,7 @@ def _ledger(url: str) -> Iterator[Sequence[Redis]]:
 def _masters(url: str) -> list[tuple[str, Lane]]:
     """Where each lane of a cluster's ledger is now: its master's URL."""
     found = []
-    with cluster_client(of_node(url), CONNECT_TIMEOUT_S) as cluster:
+    with cluster_client(url, CONNECT_TIMEOUT_S) as cluster:
         for lane in layout_of(url).lanes:
             node = cluster.get_node_from_key(lane.hash_tag)
             found.append((of_node(url, (str(node.host), int(node.port))), lane))

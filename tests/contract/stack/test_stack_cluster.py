@@ -118,6 +118,25 @@ def test_a_node_that_was_reset_is_a_node_of_no_cluster(mysql_url: str, tmp_path:
             raise AssertionError("nobody is there")
 
 
+def test_of_several_nodes_in_a_url_some_may_be_away(cluster: Clustered, mysql_url: str) -> None:
+    """Whoever starts, looks or judges while the first is gone finds the cluster by another."""
+    pool = engine(mysql_url)
+    create_all(pool)
+    pool.dispose()
+    account, _, place = cluster.url.rpartition("@")
+    free_port = 1  # nobody listens on it
+    url = f"{account}@127.0.0.1:{free_port},{place}"
+    found = Ledgers.at(url)
+    with closing(found):
+        assert [call(client.ping) for client in found.clients] == [True] * 6
+    insist(examine(url, None, None))
+    with connect(url, mysql_url) as stores:
+        assert all(lane.ping() for lane in stores.lanes)
+    gone = f"{account}@127.0.0.1:{free_port},127.0.0.1:{free_port}"
+    with pytest.raises(UnreachableError, match=f"127.0.0.1:{free_port}"):
+        examine(gone, None, None)
+
+
 def test_a_cluster_passes_its_examination_and_a_node_that_forgets_does_not(
     cluster: Clustered,
 ) -> None:

@@ -336,7 +336,7 @@ def test_a_fault_fails_no_check_but_its_own(
 
 
 def test_a_group_that_a_replica_counted_too_low_has_lost_nothing(sale: RealSale) -> None:
-    """As one is after a failover: Redis tells replicas what was read, and not how many that were."""
+    """As one is after a failover: a replica is told what was read, and not how many that were."""
     last = sale.redis.xinfo_stream(STREAM)["last-generated-id"]
     sale.redis.execute_command("XGROUP", "SETID", STREAM, GROUP, last, "ENTRIESREAD", "1")
     (group,) = sale.redis.xinfo_groups(STREAM)
