@@ -117,7 +117,7 @@ def in_layout(url: str, layout: str) -> str:
 def of_node(url: str, place: tuple[str, int] | None = None) -> str:
     """The URL of the first node that a cluster's URL names, for a client of one server; or of the
     one at `place`, host and port. Pure."""
-    scheme, separator, rest = first_alone(url).partition("://")
+    scheme, separator, rest = _without_others(url)[0].partition("://")
     node = f"{scheme.removesuffix(_CLUSTERED)}{separator}{rest}"
     if place is None:
         return node
@@ -135,11 +135,6 @@ def nodes_of(url: str) -> Iterator[str]:
     yield first
     for other in others:
         yield urlsplit(first)._replace(netloc=f"{account}{at}{other}").geturl()
-
-
-def first_alone(url: str) -> str:
-    """A URL that names several nodes, or Sentinels, with the first of them alone. Pure."""
-    return _without_others(url)[0]
 
 
 class LaneClient(Redis):
