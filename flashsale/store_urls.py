@@ -318,6 +318,21 @@ def mysql_arguments(url: StoreUrl, *, read_timeout_s: float) -> dict[str, Any]:
     }
 
 
+class _Connection(Connection):
+    """One that reads no authorities' certificates where none is checked. The driver reads them for
+    each connection, which takes longer than the rest of it."""
+
+    def _create_ssl_ctx(self, told: Any) -> ssl.SSLContext:
+        return told if isinstance(told, ssl.SSLContext) else _unchecked()
+
+
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def open_mysql(**arguments: Any) -> MySQLConnection:
     """A connection, or pymysql.OperationalError within about CONNECT_TIMEOUT_S.
 
@@ -331,7 +346,7 @@ def open_mysql(**arguments: Any) -> MySQLConnection:
     limit_s = min(CONNECT_TIMEOUT_S, patience_s)
     arguments |= {"connect_timeout": limit_s, "read_timeout": limit_s}
     try:
-        connection: MySQLConnection = pymysql.connect(**arguments)
+        connection = _Connection(**arguments)
     except pymysql.OperationalError as error:
         if error.args[0] != CR.CR_SERVER_LOST:
             raise
@@ -400,7 +415,10 @@ def _ssl_arguments(url: StoreUrl, named: str) -> dict[str, Any]:
     if mode == "preferred":  # the driver tries TLS, and goes on without where the server has none
         return {}
     try:
-        context = ssl.create_default_context(cafile=files["ssl_ca"])
+        if mode == "required" and not files["ssl_ca"]:
+            context = _unchecked()
+        else:
+            context = ssl.create_default_context(cafile=files["ssl_ca"])
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # MySQL makes itself a CA that is not
         context.check_hostname = mode == "verify_identity"
         if mode == "required":

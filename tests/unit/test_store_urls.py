@@ -17,6 +17,7 @@ from flashsale.store_urls import (
     mysql_arguments,
     nodes_of,
     of_node,
+    open_mysql,
     read_ledger_url,
     read_mysql_url,
     read_redis_url,
@@ -188,6 +189,19 @@ def test_tls_where_it_is_not_demanded() -> None:
     assert "ssl" not in _arguments("mysql://u@h/d?ssl_mode=preferred")
     assert "ssl" not in _arguments("mysql://u@h/d")
     assert _arguments("mysql://u@h/d?ssl_mode=disabled")["ssl_disabled"] is True
+
+
+@pytest.mark.parametrize("mode", ["", "?ssl_mode=required"])
+def test_no_authorities_are_read_where_none_is_checked(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(context: ssl.SSLContext, *_: object) -> None:
+        raise AssertionError("authorities are read")
+
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", read)
+    connection = open_mysql(**_arguments(f"mysql://u@h/d{mode}"), defer_connect=True)
+    assert connection.ssl
+    assert vars(connection)["ctx"].verify_mode is ssl.CERT_NONE
 
 
 def _arguments(url: str) -> dict[str, object]:

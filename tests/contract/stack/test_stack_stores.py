@@ -12,7 +12,9 @@ from typing import NamedTuple
 import pymysql
 import pytest
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.retry import Retry
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -423,7 +425,7 @@ def test_the_default_user_lets_nobody_in(private: Private) -> None:
     path = str(private.ledger.place.path) if isinstance(private.ledger.place, Socket) else ""
     for login in ({}, {"username": "default", "password": "x"}, {"password": ""}):
         with (
-            redis.Redis(unix_socket_path=path, **login) as client,
+            redis.Redis(unix_socket_path=path, retry=Retry(NoBackoff(), 0), **login) as client,
             pytest.raises((redis.AuthenticationError, redis.ResponseError)),
         ):
             client.get("a")
