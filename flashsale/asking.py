@@ -115,12 +115,11 @@ class _Transport(httpx.AsyncHTTPTransport):
 def client(base_url: str = "", way: Way | None = None) -> httpx.AsyncClient:
     """A client for `ask`, which bounds the time as a whole. Raises UnansweredError for no URL."""
     try:
-        if way is None:
-            return httpx.AsyncClient(
-                base_url=base_url, timeout=_SILENCE_S, trust_env=False, verify=_trusting()
-            )
         return httpx.AsyncClient(
-            base_url=base_url, timeout=_SILENCE_S, trust_env=False, transport=_Transport(way)
+            base_url=base_url,
+            timeout=_SILENCE_S,
+            trust_env=False,
+            transport=_Transport(way or Way()),
         )
     except httpx.InvalidURL as error:
         raise UnansweredError(f"no URL: {error}") from error

@@ -22,6 +22,11 @@ import typer
 from flashsale.cli.tree import tree
 
 _OURS = ("FLASHSALE_", "GITHUB_", "PYTEST_")
+_WARM = (
+    *("FLASHSALE_", "GITHUB_", "COLUMNS", "PATH"),
+    *("PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE"),
+)
+"""What may be told a process that has its modules; the rest is read where Python starts."""
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
 _TIMEOUT_S = 150
 
@@ -32,7 +37,7 @@ def run_flashsale(
     """`flashsale ARGUMENTS` in `folder`, to its end: without colours, 120 columns wide.
 
     Its process has the modules already (`rig/warm.py`), unless an environment is given that may
-    mean something to Python, or to what is loaded.
+    mean something to Python that cannot be told it later, or to what is loaded.
     """
     outer = {
         name: value
@@ -40,9 +45,10 @@ def run_flashsale(
         if name == "FLASHSALE_SERVICES_DIR" or not name.startswith(_OURS)
     }
     told = {**outer, "COLUMNS": "120", "NO_COLOR": "1", **environment}
-    if all(name.startswith("FLASHSALE_") for name in environment):
+    if all(name.startswith(_WARM) for name in environment):
         os.umask(umask := os.umask(0))
-        return _warm(tuple(outer.items())).run(
+        started = tuple(pair for pair in outer.items() if not pair[0].startswith(_WARM))
+        return _warm(started).run(
             {
                 "folder": str(folder),
                 "arguments": arguments,

@@ -38,6 +38,7 @@ class RealSale:
             database=parts.path.strip("/"),
             autocommit=True,
             init_command="SET time_zone = '+00:00'",
+            ssl_disabled=True,
         )
         self.lines: list[dict[str, Any]] = []
         self.sql("INSERT INTO tb_dataset (id, seed) VALUES (%s, 1)", DATASET)

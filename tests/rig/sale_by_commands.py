@@ -31,6 +31,7 @@ class SaleByCommands:
             database=parts.path.strip("/"),
             autocommit=True,
             init_command="SET time_zone = '+00:00'",
+            ssl_disabled=True,
         )
         first = int(time.time() - _EPOCH_2022_S) << 32
         self._ids = itertools.count(first + 1)

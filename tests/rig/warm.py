@@ -1,7 +1,8 @@
 """A process that has loaded all of flashsale, and forks one that runs a command when it is asked.
 
 Nine tenths of a short command's time is the loading of its modules. What is forked is a process
-like any other, with its own folder, environment, streams and limits; only its modules are there.
+like any other, with its own folder, environment, streams and limits; only its modules are there,
+and are left as they are when it ends: to take them apart would be the greater part of the rest.
 
     python warm.py DESCRIPTOR
 
@@ -9,8 +10,10 @@ A command comes over that socket, with its two streams and one more socket: ther
 and, when it has ended, its exit code. All ends when nobody holds the other end of the first.
 """
 
+import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -23,6 +26,16 @@ import flashsale
 from flashsale.cli import main
 
 REQUEST_BYTES_MAX = 1 << 18
+_codes = list[int]()
+
+
+@atexit.register
+def _leave() -> None:
+    """End with the command's code, after all that is registered later than this."""
+    if _codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_codes[0])
 
 
 def load() -> None:
@@ -75,9 +88,24 @@ def _become(command: dict[str, Any], streams: list[int]) -> None:
     for limit, bounds in command["limits"]:
         resource.setrlimit(limit, tuple(bounds))
     sys.argv = ["flashsale", *command["arguments"]]
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in command["environment"]
+    encoding, _, errors = command["environment"].get("PYTHONIOENCODING", "").partition(":")
+    if encoding:  # what Python does where it starts
+        sys.stdout = _stream(1, encoding, errors or "strict")
+        sys.stderr = _stream(2, encoding, "backslashreplace")
+
+
+def _stream(descriptor: int, encoding: str, errors: str) -> io.TextIOWrapper:
+    taken = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(taken, encoding, errors)
 
 
 if __name__ == "__main__":
     load()
     serve(socket.socket(fileno=int(sys.argv[1])))
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            _codes.append(end.code)
+        raise

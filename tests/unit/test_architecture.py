@@ -65,8 +65,13 @@ def _room(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
-def _imports(path: Path) -> Iterator[str]:
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, wherever in the file, by its full name."""
+    return tuple(_found_imports(path))
+
+
+def _found_imports(path: Path) -> Iterator[str]:
     home = _name(path).split(".")
     if path.name != "__init__.py":
         home = home[:-1]
@@ -78,8 +83,13 @@ def _imports(path: Path) -> Iterator[str]:
             base = ".".join([*start, *([node.module] if node.module else [])])
             # `from flashsale import keys` imports flashsale.keys; a class is no module.
             yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and _called(node.func).endswith("import_module"):
             yield from (str(told.value) for told in node.args if isinstance(told, ast.Constant))
+
+
+def _called(function: ast.expr) -> str:
+    """The last word of its name."""
+    return getattr(function, "attr", "") or getattr(function, "id", "")
 
 
 def _house_imports(path: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """Asking a stranger: whatever it sends, the answer or one line comes in time and within bounds."""
 
 import gzip
+import ssl
 import time
 import tracemalloc
 import zlib
@@ -8,7 +9,7 @@ import zlib
 import pytest
 from rig.hostile_server import answering, http
 
-from flashsale.asking import UnansweredError, ask_once
+from flashsale.asking import UnansweredError, ask_once, client
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
@@ -45,6 +46,16 @@ def test_an_answer_without_an_end_is_read_no_further(head: bytes, piece: bytes) 
         pytest.raises(UnansweredError, match=r"bytes|too long"),
     ):
         ask_once(url, total_s=20)
+
+
+def test_whom_everybody_trusts_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda *given, **named: reads.append(named)
+    )
+    for url in ("", "http://shop.example", "https://shop.example"):
+        client(url)
+    assert len(reads) <= 1
 
 
 def test_what_is_packed_is_unpacked_within_the_bound() -> None:

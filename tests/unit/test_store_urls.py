@@ -15,7 +15,9 @@ from flashsale.store_urls import (
     in_layout,
     layout_of,
     mysql_arguments,
+    nodes_of,
     of_node,
+    open_mysql,
     read_ledger_url,
     read_mysql_url,
     read_redis_url,
@@ -189,6 +191,19 @@ def test_tls_where_it_is_not_demanded() -> None:
     assert _arguments("mysql://u@h/d?ssl_mode=disabled")["ssl_disabled"] is True
 
 
+@pytest.mark.parametrize("mode", ["", "?ssl_mode=required"])
+def test_no_authorities_are_read_where_none_is_checked(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(context: ssl.SSLContext, *_: object) -> None:
+        raise AssertionError("authorities are read")
+
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", read)
+    connection = open_mysql(**_arguments(f"mysql://u@h/d{mode}"), defer_connect=True)
+    assert connection.ssl
+    assert vars(connection)["ctx"].verify_mode is ssl.CERT_NONE
+
+
 def _arguments(url: str) -> dict[str, object]:
     found: StoreUrl = read_mysql_url(url)
     return mysql_arguments(found, read_timeout_s=1)
@@ -250,6 +265,23 @@ def test_a_clusters_url_names_a_node_and_any_other() -> None:
     assert (read.scheme, read.user, read.port) == ("rediss+cluster", "u", 1)
     assert "p@" not in f"{read} {read!r}"
     assert read_ledger_url("redis://h:1/3").database == "3"
+
+
+def test_a_clusters_url_names_as_many_nodes_as_one_likes() -> None:
+    url = "rediss+cluster://u:p%2C@h:1,[::1]:2,g?ssl_cert_reqs=none"
+    first = "rediss://u:p%2C@h:1?ssl_cert_reqs=none"
+    assert [of_node(url), of_node(url, ("j", 7))] == [first, first.replace("h:1", "j:7")]
+    assert list(nodes_of(url)) == [
+        first,
+        first.replace("h:1", "[::1]:2"),
+        first.replace("h:1", "g"),
+    ]
+    assert list(nodes_of("redis+cluster://h:1")) == ["redis://h:1"]
+    read = read_ledger_url(url)
+    assert (read.host, read.port, read.password) == ("h", 1, "p,")
+    assert str(read) == "rediss+cluster://h:1,[::1]:2,g:6379/0"
+    with pytest.raises(UsageError, match="--ledger-url: expected redis"):
+        read_ledger_url("redis+cluster://h:1,g:x", "--ledger-url")
 
 
 @pytest.mark.parametrize(

@@ -297,12 +297,10 @@ class Engine:
 @contextmanager
 def _without_gc() -> Iterator[None]:
     """No collection in the middle of a storm: nothing there makes cycles, and a pass over its
-    records would show as latency of the target."""
+    records would show as latency of the target. What the caller has frozen stays so."""
     gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()

@@ -20,7 +20,7 @@ def lines(command: Any, *words: str) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("words", lines(typer.main.get_command(tree())), ids=" ".join)
 def test_every_command_tells_what_it_does(tmp_path: Path, words: tuple[str, ...]) -> None:
-    done = run_flashsale(tmp_path, *words, "--help", **ASCII)
+    done = run_flashsale(tmp_path, *words, "--help", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage" in done.stdout
 

@@ -5,11 +5,11 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rig.command_line import run_flashsale
 
 from flashsale.doctor.machine import examine_binaries
 from flashsale.stack import binaries, mariadb
@@ -21,16 +21,24 @@ ROOT = Path(__file__).resolve().parents[3]
 TABLES = ("system_tables.sql", "performance_tables.sql", "system_tables_data.sql")
 
 
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tree of this test's own to break, with the programs that other tests run."""
-    tree = tmp_path / "services" / binaries.services_tree().name
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs that other tests run, where links from a tree of a test's own lead."""
+    place = tmp_path_factory.mktemp("programs") / "tree"
     for program in binaries.PROGRAMS:
         binary = binaries.find(program)
         if binary.tree is None:
             pytest.skip("the programs are this system's own, and are not to be broken")
-        if not tree.exists():
-            shutil.copytree(binary.tree, tree, symlinks=True, copy_function=os.link)
+        if not place.exists():
+            shutil.copytree(binary.tree, place, symlinks=True)
+    return place
+
+
+@pytest.fixture
+def tree(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree of this test's own to break."""
+    tree = tmp_path / "services" / binaries.services_tree().name
+    shutil.copytree(copied, tree, symlinks=True, copy_function=os.link)
     monkeypatch.setenv("FLASHSALE_SERVICES_DIR", str(tmp_path / "services"))
     monkeypatch.setenv("PATH", "")
     return tree
@@ -132,13 +140,7 @@ def test_doctor_starts_each_program_and_names_the_cure_that_cures(tree: Path) ->
 
 
 def _services(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "flashsale", "services", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_flashsale(Path.cwd(), "services", *arguments)
 
 
 def test_services_are_listed_with_their_release_and_removed(tree: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rig.command_line import run_flashsale
 from rig.shop_server import Asked, Reply, ShopServer
 
 SCENARIO = """
@@ -136,8 +137,9 @@ def test_what_a_shop_carries_is_in_the_interval(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_is_refused_before_anything_starts(
     tmp_path: Path, words: tuple[str, ...], told: str
 ) -> None:
+    (tmp_path / "tiny.toml").write_text(SCENARIO)
     (tmp_path / "till.toml").write_text(SHOP)
-    done = capacity(tmp_path, *words)
+    done = run_flashsale(tmp_path, "capacity", *words)
     assert done.returncode == 2
     assert told in done.stderr
     assert not (tmp_path / ".flashsale").exists()

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 import psutil
 import pytest
+from rig.command_line import run_flashsale
 from rig.observers import fetched, promtool
 from rig.until import until
 
@@ -27,14 +27,7 @@ SMALL = {
 
 
 def _flashsale(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "flashsale", *arguments],
-        env=os.environ | SMALL | environment,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return run_flashsale(Path.cwd(), *arguments, **SMALL, **environment)
 
 
 def _state(state_dir: Path) -> StackState:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from rig.command_line import run_flashsale
 from rig.observers import fetched
 
 from flashsale.observe.panels import queries
@@ -52,7 +53,7 @@ def test_a_rehearsal_fills_every_panel(folder: Path) -> None:
 
 
 def test_without_a_stack_it_is_one_line(tmp_path: Path) -> None:
-    done = _run(tmp_path, "panels", "--state-dir", str(tmp_path / "none"))
+    done = run_flashsale(tmp_path, "panels", "--state-dir", str(tmp_path / "none"))
     assert done.returncode == 7
     (line,) = done.stderr.strip().splitlines()
     assert "flashsale serve --observe" in line

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from redis import Redis
+from rig.command_line import run_flashsale
 
 from flashsale.stack.state import StackState, read_state, stop_stack
 from flashsale.storage.mysql import engine, transaction
@@ -115,14 +116,7 @@ def kept(tmp_path: Path) -> Iterator[tuple[Path, StackState]]:
 
 
 def _verify(folder: Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [*FLASHSALE, "verify", "runs/latest"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_flashsale(folder, "verify", "runs/latest")
     return done.returncode, done.stdout
 
 
@@ -245,29 +239,26 @@ def test_an_interrupt_leaves_a_partial_report_and_no_process(
 
 def test_an_unknown_scenario_starts_nothing(tmp_path: Path) -> None:
     """One line that names the built-in ones, exit 2, no stack."""
-    process = _start(tmp_path, "stampde")
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (2, "")
-    assert "stampede" in err
-    assert len(err.splitlines()) == 1
+    done = run_flashsale(tmp_path, "rehearse", "stampde")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "stampede" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / ".flashsale").exists()
 
 
 def test_an_existing_state_folder_is_not_used(tmp_path: Path) -> None:
     """A rehearsal never runs on data that is not its own."""
-    process = _start(tmp_path, "stampede", "--state-dir", str(tmp_path))
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 2
-    assert "does not exist yet" in err
+    done = run_flashsale(tmp_path, "rehearse", "stampede", "--state-dir", str(tmp_path))
+    assert done.returncode == 2
+    assert "does not exist yet" in done.stderr
 
 
 def test_a_run_folder_that_cannot_be_made_starts_nothing(tmp_path: Path) -> None:
     """Known before a stack is up, not after it was seeded and stormed."""
     (tmp_path / "file").write_text("")
-    process = _start(tmp_path, "stampede", "--out", "file/run")
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (2, "")
-    assert err == "flashsale: cannot make a run folder in file/run: Not a directory\n"
+    done = run_flashsale(tmp_path, "rehearse", "stampede", "--out", "file/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "flashsale: cannot make a run folder in file/run: Not a directory\n"
     assert not (tmp_path / ".flashsale").exists()
 
 

@@ -1,13 +1,11 @@
 """`rehearse` of a scenario that only reads: judged by its thresholds, the database's among them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rig.command_line import run_flashsale
 
 HEAD = """# Is it loaded as often as it should be?
 schema = 1
@@ -59,15 +57,8 @@ TOO_MUCH = BREAKDOWN.replace('"== 1"', '"== 0"')
 
 def rehearse(folder: Path, scenario: str) -> tuple[int, dict[str, Any], str]:
     (folder / "reads.toml").write_text(HEAD + scenario)
-    done = subprocess.run(
-        [sys.executable, "-m", "flashsale", "rehearse", "reads.toml", "--quiet"],
-        cwd=folder,
-        env=os.environ | {"FLASHSALE_STACK_MARIADB_REDO_LOG_MB": "32"},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    small = {"FLASHSALE_STACK_MARIADB_REDO_LOG_MB": "32"}
+    done = run_flashsale(folder, "rehearse", "reads.toml", "--quiet", **small)
     summary = json.loads((folder / "runs/latest/summary.json").read_text())
     return done.returncode, summary, done.stdout + done.stderr
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from rig.command_line import run_flashsale
 
 from flashsale.stack.state import StackState, read_state, start_detached, stop_stack
 
@@ -33,14 +34,7 @@ def _environment(**more: str) -> dict[str, str]:
 
 
 def _run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*FLASHSALE, *arguments],
-        env=_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return run_flashsale(Path.cwd(), *arguments, **SMALL, **environment)
 
 
 def _await(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:

@@ -144,6 +144,8 @@ class Shop:
 
 
 Judge = Callable[..., Judgement]
+_LATE_S = 2.0
+"""How long a row is waited for: this shop writes each before its answer, or never."""
 
 
 @pytest.fixture
@@ -178,7 +180,9 @@ def judged(tmp_path: Path) -> Judge:
                 calibrate=False,
             )
             run_storm(request)
-            return judge_run(tmp_path / "run", stores, required=required).judgement
+            return judge_run(
+                tmp_path / "run", stores, required=required, drain_timeout_s=_LATE_S
+            ).judgement
 
     return run
 

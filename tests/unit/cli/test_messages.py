@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,14 @@ QUOTED = re.compile(r"`(flashsale [^`]+)`|: (flashsale [a-z].*)$|^(flashsale [a-
 
 def messages(tree: ast.AST) -> Iterator[str]:
     """The strings of a module, but for its docstrings; `1` stands for what is filled in."""
+    nodes = [*ast.walk(tree)]
     documents = {
         node.value
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
-    parts = {
-        part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values
-    }
-    for node in ast.walk(tree):
+    parts = {part for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield filled(node)
         elif isinstance(node, ast.Constant) and node not in documents and node not in parts:
@@ -47,6 +47,7 @@ def filled(node: ast.JoinedStr) -> str:
     return text
 
 
+@cache
 def commands() -> list[str]:
     found = set()
     for path in sorted(PACKAGE.rglob("*.py")):
