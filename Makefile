@@ -73,6 +73,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 		{ echo "flashsale needs Python 3.11 or newer: make PYTHON=python3.11 …" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "this Python has no venv: apt install python3-venv" >&2; exit 2; }
+	@echo "installing the packages of requirements.lock into $(VENV): one to three minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \

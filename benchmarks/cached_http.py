@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.bare import bare_server
 from benchmarks.cpu import CpuMeter
-from benchmarks.system import System, system
+from benchmarks.system import System, flashsale, system_of
 from benchmarks.table import Section, median, spread
 
 READS = 100_000
@@ -32,7 +32,7 @@ connections = {CONNECTIONS}
 
 @dataclass(frozen=True)
 class Taken:
-    """What one storm of reads took."""
+    """What one storm of reads took, a read."""
 
     replica_us: float
     storm_us: float
@@ -44,17 +44,17 @@ def measure(runs: int) -> Section:
     """`runs` times 100,000 reads of 1,000 shops, of one replica and of the bare answer in turn."""
     section = Section(f"cached read through HTTP: {CONNECTIONS} connections, one replica, no nginx")
     taken: dict[str, list[Taken]] = {"bare": [], "logical": [], "mutex": []}
-    with bare_server() as bare, _town(hot=SHOPS) as warmed, _town(hot=0) as cold:
+    with bare_server() as bare, stack_with(hot=SHOPS) as warmed, stack_with(hot=0) as cold:
         targets = {
             "bare": (bare.url, bare.pid),
-            "logical": _replica(warmed),
-            "mutex": _replica(cold),
+            "logical": replica_of(warmed),
+            "mutex": replica_of(cold),
         }
         for url, pid in targets.values():
-            _storm(url, pid, SHOPS * 10)  # fills what was not warmed
+            storm_on(url, pid, SHOPS * 10)  # fills what was not warmed
         for _ in range(runs):
             for what, (url, pid) in targets.items():
-                taken[what].append(_storm(url, pid, READS))
+                taken[what].append(storm_on(url, pid, READS))
     bare_us = median([each.replica_us for each in taken["bare"]])
     section.add("bare answer, CPU µs", spread([each.replica_us for each in taken["bare"]], 1))
     for what in ("logical", "mutex"):
@@ -70,14 +70,15 @@ def measure(runs: int) -> Section:
 
 
 @contextmanager
-def _town(hot: int) -> Iterator[System]:
-    """A stack of one replica that keeps so many shops warm."""
+def stack_with(hot: int, python: str = sys.executable) -> Iterator[System]:
+    """A stack of one replica that keeps so many shops warm, of the flashsale that `python` has."""
     with ExitStack() as stack:
         with _environment("FLASHSALE_CATALOG_HOT_SHOPS", str(hot)):
-            town = stack.enter_context(system("--replicas", "1"))
-            town.flashsale("seed", "--shops", str(SHOPS))
-            town.flashsale("warm")
-        yield town
+            made = stack.enter_context(system_of(python, "--replicas", "1"))
+            where = ("--state-dir", str(made.folder))
+            flashsale(python, "seed", "--shops", str(SHOPS), *where)
+            flashsale(python, "warm", *where)
+        yield made
 
 
 @contextmanager
@@ -89,15 +90,16 @@ def _environment(name: str, value: str) -> Iterator[None]:
         del os.environ[name]
 
 
-def _replica(town: System) -> tuple[str, int]:
+def replica_of(system: System) -> tuple[str, int]:
     """Where nginx asks the one replica, and its process id."""
-    child = next(child for child in town.state.children if child.kind == "replica")
-    socket = town.folder / "replicas" / f"{child.name}.sock"
+    child = next(child for child in system.state.children if child.kind == "replica")
+    socket = system.folder / "replicas" / f"{child.name}.sock"
     # By its port where the kernel's queue of a socket is too short for all that nginx can ask.
     return (f"unix:{socket}" if socket.exists() else f"http://127.0.0.1:{child.port}"), child.pid
 
 
-def _storm(url: str, pid: int, reads: int) -> Taken:
+def storm_on(url: str, pid: int, reads: int) -> Taken:
+    """Reads of all shops, from the process that is `pid`."""
     with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as name:
         scenario, out = Path(name, "cached.toml"), Path(name, "run")
         scenario.write_text(_SCENARIO.format(shops=SHOPS, reads=reads))

@@ -11,10 +11,11 @@ other pair in the other order, and what counts is the median of the ratios withi
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.cached_http import SHOPS, replica_of, stack_with, storm_on
 from benchmarks.generator import Size, storm_cost, write_stampede
 from benchmarks.null_target import null_target
 from benchmarks.open_claims import RATES, claims_at, health_at, neighbour
@@ -24,6 +25,7 @@ from benchmarks.table import Section, median
 BURST, BURSTS = 150_000, 2
 _STAMPEDE = Size(requests=50_000)
 _STORM_PAIRS = 8
+_READS, _READ_PAIRS = 50_000, 5
 _LOADS = {
     "a burst": f'model = "stampede"\nusers = {_STAMPEDE.requests}\nconnections = 2000\n',
     "5,000/s": 'model = "rate"\nstages = ["10s:5000"]\nconnections = 64\n',
@@ -33,6 +35,7 @@ _PARTS = ("replica", "nginx", "redis-ledger", "redis-cache", "worker", "mariadb"
 P50_LIMIT, CPU_LIMIT, HEALTH_LIMIT = 0.6, 0.8, 3.0
 PART_LIMITS = {"replica": 0.8, "nginx": 0.92, "redis-ledger": 1.05}
 STORM_LIMIT, FEWEST_TIMES = 1.05, 1.2
+READ_LIMIT = 0.85
 
 Figures = dict[str, float]
 
@@ -56,7 +59,7 @@ class _Pairs:
 
 
 def measure(runs: int, before: Path) -> Section:
-    """`runs` pairs of stacks, and eight times as many pairs of storms."""
+    """`runs` pairs of stacks, five times as many pairs of reads, and eight times of storms."""
     pythons = {"before": str(before.resolve() / ".venv/bin/python"), "now": sys.executable}
     section = Section(f"in turn: {before.name} → now, medians, and of the ratios within pairs")
     loads: dict[str, _Pairs] = {}
@@ -67,6 +70,8 @@ def measure(runs: int, before: Path) -> Section:
                     _add(loads, name, side, figures)
     for name, pairs in loads.items():
         _report_servers(section, name, pairs)
+    for what, hot in (("a hot shop", SHOPS), ("any other shop", 0)):
+        _reads(section, what, hot, runs * _READ_PAIRS, pythons)
     _storms(section, runs * _STORM_PAIRS, pythons)
     return section
 
@@ -135,6 +140,24 @@ def _limited(
     section: Section, what: str, pairs: _Pairs, name: str, most: float, digits: int
 ) -> None:
     section.add(what, pairs.told(name, digits), f"≤ {most:g} ×", pairs.ratio(name) <= most)
+
+
+def _reads(section: Section, what: str, hot: int, count: int, pythons: Mapping[str, str]) -> None:
+    """`count` pairs of storms of cached reads, on a replica of each, without nginx."""
+    pairs = _Pairs()
+    with ExitStack() as stacks:
+        replicas = {
+            side: replica_of(stacks.enter_context(stack_with(hot, python)))
+            for side, python in pythons.items()
+        }
+        for url, pid in replicas.values():
+            storm_on(url, pid, SHOPS * 10)  # fills what was not warmed
+        for number in range(count):
+            for side in _order(number):
+                taken = storm_on(*replicas[side], _READS)
+                getattr(pairs, side).append({"replica": taken.replica_us, "per_s": taken.per_s})
+    _limited(section, f"a cached read of {what}: replica CPU, µs", pairs, "replica", READ_LIMIT, 1)
+    section.add("… reads/s", pairs.told("per_s", 0))
 
 
 def _storms(section: Section, count: int, pythons: Mapping[str, str]) -> None:

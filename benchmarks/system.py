@@ -131,11 +131,11 @@ def system(*arguments: str) -> Iterator[System]:
 
 
 @contextmanager
-def system_of(python: str) -> Iterator[System]:
+def system_of(python: str, *arguments: str) -> Iterator[System]:
     """The same of another commit's flashsale, which is installed where `python` is."""
     with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as name:
         where = ("--state-dir", name)
-        flashsale(python, "serve", "--port", "0", "--detach", *where)
+        flashsale(python, "serve", "--port", "0", "--detach", *arguments, *where)
         try:
             state = read_state(Path(name))
             assert state is not None

@@ -95,7 +95,7 @@ class Fetched:
 
 @cache
 def _trusting() -> ssl.SSLContext:
-    """Reading whom everybody trusts costs more than an answer: once a process is enough."""
+    """With the authorities that httpx trusts, read once: they take longer than most questions."""
     return httpx.create_ssl_context(trust_env=False)
 
 

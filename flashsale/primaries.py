@@ -35,13 +35,19 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import (
+    AskError,
+    MasterDownError,
+    MovedError,
+    RedisClusterException,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MasterDownError, RedisClusterException, RedisError
 from redis.retry import Retry
 
 from flashsale.keys import Lane
 from flashsale.settings import LedgerSettings
-from flashsale.store_urls import StoreUrl, of_node, read_ledger_url, sentinel_url, server_url
+from flashsale.store_urls import StoreUrl, nodes_of, read_ledger_url, sentinel_url, server_url
 
 SENTINEL_TIMEOUT_S = 0.5
 """A Sentinel that has not answered by then is passed over: a claim waits for all that are away."""
@@ -258,6 +264,44 @@ _ASKED_AGAIN_S = 0.1
 """A topology in doubt is read this rarely: a failover takes seconds, and all callers ask."""
 
 
+def cluster_client(url: str, timeout_s: float, **words: Any) -> RedisCluster:
+    """A client of the cluster that the nodes at `url` are of, by the first of them that answers.
+    Raises redis' errors, of the last one; ConnectionError where that knows no master: it was reset,
+    or has met nobody yet."""
+    trouble: Exception | None = None
+    for node in nodes_of(url):
+        try:
+            return RedisCluster.from_url(
+                node,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),
+                require_full_coverage=False,
+                socket_connect_timeout=timeout_s,
+                socket_timeout=timeout_s,
+                **words,
+            )
+        except IndexError:  # redis-py takes the first of no masters
+            trouble = RedisConnectionError(_MASTERLESS)
+        except (RedisError, RedisClusterException, OSError) as error:
+            trouble = error
+    assert trouble is not None
+    raise trouble
+
+
+_MASTERLESS = "it is a node of no cluster: CLUSTER MEET it, or name another node"
+
+
+def told_of(error: Exception) -> str:
+    """What an error of redis' says, for a reader: of a slot on its way it says two numbers."""
+    if isinstance(error, AskError) and not isinstance(error, MovedError):
+        slot = error.slot_id
+        return (
+            f"slot {slot} is on its way to {error.host}:{error.port}; move the rest of its keys, "
+            f"then CLUSTER SETSLOT {slot} NODE"
+        )
+    return str(error)
+
+
 class Topology:
     """The masters of one cluster, as of the last look; threads share it. It looks again after
     somebody was in doubt of it. Nodes whose place, host:port, is among `addresses` are reached at
@@ -265,7 +309,7 @@ class Topology:
 
     def __init__(self, url: str, addresses: Mapping[str, str] | None = None) -> None:
         read_ledger_url(url)
-        self._url = of_node(url)
+        self._url = url
         self._addresses = addresses or {}
         self._looking = threading.Lock()
         self._client: RedisCluster | None = None
@@ -316,17 +360,11 @@ class Topology:
         self.looks += 1
         try:
             if self._client is None:
-                self._client = RedisCluster.from_url(
-                    self._url,
-                    protocol=2,
-                    retry=Retry(NoBackoff(), 0),
-                    require_full_coverage=False,
-                    socket_connect_timeout=_TIMEOUT_S,
-                    socket_timeout=_TIMEOUT_S,
-                    address_remap=self._reached,
-                )
+                self._client = cluster_client(self._url, _TIMEOUT_S, address_remap=self._reached)
             else:
                 self._client.nodes_manager.initialize()
+        except IndexError:
+            raise RedisConnectionError(f"no node of the cluster answers: {_MASTERLESS}") from None
         except (RedisError, RedisClusterException, OSError) as error:
             raise RedisConnectionError(f"no node of the cluster answers: {error}") from error
         self._places = {}

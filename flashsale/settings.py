@@ -106,7 +106,7 @@ class LedgerSettings(Settings):
 
     layout: Literal["single", "cluster"] = Field(
         "single",
-        description="`cluster`: the URL is of any node of a Redis Cluster, as `redis+cluster://` "
+        description="`cluster`: the URL is of any nodes of a Redis Cluster, as `redis+cluster://` "
         "says by itself; keys are spelled in six lanes, each one slot.",
     )
     addresses: dict[Address, Address] = Field(

@@ -7,7 +7,7 @@ stands. What is shown of the others is scheme, host, port and database.
 import re
 import ssl
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,7 +32,9 @@ _REDIS_FORM = (
     "redis://user:password@host:port/db, rediss://…, unix:///path/of/socket?db=0 or "
     "redis+sentinel://user:password@host:port,host:port/name/db"
 )
-_CLUSTER_FORM = "redis+cluster://user:password@host:port or rediss+cluster://…, of any node"
+_CLUSTER_FORM = (
+    "redis+cluster://user:password@host:port,host:port or rediss+cluster://…, of any nodes"
+)
 _ENCODING = "in a user or password write @ as %40, / as %2F, ? as %3F, # as %23"
 
 _MYSQL_SCHEMES = ("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql")
@@ -71,6 +73,7 @@ class StoreUrl:
 
     `database` is a name for MySQL and a number for Redis; `parameters` are what stood after `?`.
     With `sentinels`, host and port are the first one's, and `primary` is what they call the Redis.
+    Of a cluster they are those of the first node, and `nodes` are all that were named.
     """
 
     scheme: str
@@ -83,12 +86,15 @@ class StoreUrl:
     parameters: Mapping[str, str] = field(repr=False)
     sentinels: tuple[tuple[str, int], ...] = ()
     primary: str = ""
+    nodes: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
         if self.sentinels:
             places = ",".join(_place(*sentinel) for sentinel in self.sentinels)
             return f"{self.scheme}://{places}/{self.primary}/{self.database}"
-        return f"{self.scheme}://{self.socket or _place(self.host, self.port)}/{self.database}"
+        nodes = ",".join(_place(*node) for node in self.nodes)
+        where = nodes or self.socket or _place(self.host, self.port)
+        return f"{self.scheme}://{where}/{self.database}"
 
 
 def _place(host: str, port: int) -> str:
@@ -109,9 +115,9 @@ def in_layout(url: str, layout: str) -> str:
 
 
 def of_node(url: str, place: tuple[str, int] | None = None) -> str:
-    """The URL of the one node that a cluster's URL names, for a client of one server; or of the
+    """The URL of the first node that a cluster's URL names, for a client of one server; or of the
     one at `place`, host and port. Pure."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = _without_others(url)[0].partition("://")
     node = f"{scheme.removesuffix(_CLUSTERED)}{separator}{rest}"
     if place is None:
         return node
@@ -119,6 +125,16 @@ def of_node(url: str, place: tuple[str, int] | None = None) -> str:
     account, at, _ = parts.netloc.rpartition("@")
     host = f"[{place[0]}]" if ":" in place[0] else place[0]
     return parts._replace(netloc=f"{account}{at}{host}:{place[1]}").geturl()
+
+
+def nodes_of(url: str) -> Iterator[str]:
+    """The URL of each node that a cluster's URL names, for clients of one server. Pure."""
+    _, others = _without_others(url)
+    first = of_node(url)
+    account, at, _ = urlsplit(first).netloc.rpartition("@")
+    yield first
+    for other in others:
+        yield urlsplit(first)._replace(netloc=f"{account}{at}{other}").geturl()
 
 
 class LaneClient(Redis):
@@ -136,12 +152,14 @@ def read_ledger_url(url: str, named: str = "") -> StoreUrl:
     """`read_redis_url`, for those who know a ledger of several lanes, too."""
     if layout_of(url) is SINGLE:
         return read_redis_url(url, named)
-    read = read_redis_url(of_node(url), named)
+    nodes = [read_redis_url(node, named) for node in nodes_of(url)]
+    read = nodes[0]
     if read.socket or read.sentinels or read.database != "0":
         raise _wrong(
             named, _CLUSTER_FORM, "a cluster has no sockets, no Sentinels, and no database but 0"
         )
-    return replace(read, scheme=f"{read.scheme}{_CLUSTERED}")
+    places = tuple((node.host, node.port) for node in nodes)
+    return replace(read, scheme=f"{read.scheme}{_CLUSTERED}", nodes=places)
 
 
 def read_redis_url(url: str, named: str = "") -> StoreUrl:
@@ -185,9 +203,10 @@ _BY_SENTINELS = "+sentinel"
 
 
 def _without_others(url: str) -> tuple[str, Sequence[str]]:
-    """A URL of Sentinels with the first of them alone, and the others; any other as it is."""
+    """A URL of Sentinels, or of a cluster's nodes, with the first of them alone, and the others;
+    any other as it is."""
     scheme, separator, rest = url.partition("://")
-    if not scheme.endswith(_BY_SENTINELS):
+    if not scheme.endswith((_BY_SENTINELS, _CLUSTERED)):
         return url, ()
     account, at, hosts = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
     first, *others = hosts.split(",")

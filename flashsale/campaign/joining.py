@@ -132,10 +132,11 @@ class RendezvousClient:
             except (OSError, http.client.HTTPException) as error:
                 self._hang_up()
                 if time.monotonic() >= until_s:
+                    setting = "SILENCE_S" if patience_s is None else "GATHER_TIMEOUT_S"
                     raise UnreachableError(
                         f"no rendezvous answers at {self._url} ({error or type(error).__name__}); "
                         "start it, such as `flashsale rendezvous stampede --shards 4`; "
-                        "FLASHSALE_RENDEZVOUS_SILENCE_S is how long it is asked again"
+                        f"FLASHSALE_RENDEZVOUS_{setting} is how long it is asked again"
                     ) from error
                 time.sleep(_AGAIN_S)
 
@@ -318,7 +319,9 @@ def storm_as_shard(
     ):
         with _leaving(link, ticket) as left:
             # As patient as the rendezvous is: either may be started first.
-            told = link.post("/join", joined, _Joined, patience_s=settings.gather_timeout_s)
+            patience_s = settings.gather_timeout_s
+            teller.say(f"shard {shard}, asks for a rendezvous at {url}, {patience_s:g} s at most")
+            told = link.post("/join", joined, _Joined, patience_s=patience_s)
             task = _fetched(link, told, Path(folder))
             ensure_virtual_users(given.processes, shard, task.scenario.load.virtual_users)
             plan_hash = task.plan_hash if scenario is None else _hash_of(scenario, task)

@@ -49,7 +49,17 @@ class RebuildReport:
     @property
     def oversold(self) -> int:
         """Units that are held beyond those there are."""
-        return sum(repair.oversold for survey in self.found for repair in survey.repairs)
+        return sum(sale.oversold for survey in self.found for sale in survey.broken)
+
+    @property
+    def doubled(self) -> int:
+        """Live rows of users who have another one of the same sale."""
+        return sum(sale.doubled for survey in self.found for sale in survey.broken)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there was anything that a rebuild does."""
+        return any(survey.is_needed for survey in self.found)
 
 
 def rebuild(urls: StoreUrls, *, apply: bool, run: Path | None = None) -> RebuildReport:
@@ -146,6 +156,8 @@ def differences(found: Survey) -> Iterator[Difference]:
         yield Difference("queue", "the workers' group is gone", "it is made, and reads all again")
     for repair in found.repairs:
         yield from _of_sale(repair)
+    for sale in found.broken:
+        yield from _of_broken(sale)
     sales_lost = {terms.voucher_id: terms for terms in found.lost}
     for voucher_id in found.strangers:
         told, cure = "MySQL does not know it", "it is left as it is"
@@ -179,7 +191,12 @@ def _of_sale(repair: SaleRepair) -> Iterator[Difference]:
             yield Difference(what, f"{count:,} {found}", cure)
     if repair.unlisted:
         yield Difference(what, "not among the loaded sales", "put there")
-    if repair.oversold:
-        yield Difference(
-            what, f"{repair.oversold:,} units are sold that there are not", "see verify"
-        )
+
+
+def _of_broken(sale: SaleRepair) -> Iterator[Difference]:
+    what = f"sale {sale.terms.voucher_id}"
+    if sale.doubled:
+        told = f"{sale.doubled:,} live rows are of users who have another one"
+        yield Difference(what, told, "left as they are: see verify, and doctor for the unique key")
+    if sale.oversold:
+        yield Difference(what, f"{sale.oversold:,} units are sold that there are not", "see verify")

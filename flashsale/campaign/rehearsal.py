@@ -201,6 +201,10 @@ def _stack(
             environment |= install(folder, faults, _processes(settings))
         yield start_detached(folder, arguments, tied=not request.keep, environment=environment)
         up = request.keep
+    except BaseException as why:
+        if not isinstance(why, Exception):  # a signal: what follows takes some seconds
+            teller.say("interrupted; stopping the stack")
+        raise
     finally:
         if not up:
             with _undisturbed():

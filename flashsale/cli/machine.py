@@ -18,7 +18,7 @@ from flashsale.campaign.campaign import DEFAULT_STATE_DIR
 from flashsale.cli.options import BaseUrl, CacheUrl, Durable, Json, LedgerUrl, MySQLUrl, StateDir
 from flashsale.cli.terminal import console, tell, tell_document
 from flashsale.doctor import findings
-from flashsale.doctor.findings import BOOKS, Diagnosis, compare_books, failures
+from flashsale.doctor.findings import AWAY, BOOKS, SALES, Diagnosis, compare_books, failures
 from flashsale.doctor.machine import examine_binaries, examine_machine
 from flashsale.errors import ExitCode, UnreachableError
 from flashsale.model import Durability
@@ -206,10 +206,11 @@ def status(state_dir: StateDir = DEFAULT_STATE_DIR, json: Json = False) -> None:
         )
     health = check(state)
     books = failures(compare_books(state.ledger_url, state.mysql_url))
+    is_away = any(finding.name == AWAY for finding in books)
     _print_status_json(state, health, books) if json else _print_status(state, health, books)
-    if books:
+    if books and not is_away:
         raise typer.Exit(ExitCode.VIOLATION)
-    if not health.well:
+    if is_away or not health.well:
         raise typer.Exit(ExitCode.UNREACHABLE)
 
 
@@ -237,8 +238,15 @@ def _print_status(state: StackState, health: StackHealth, books: Sequence[Diagno
     ready = "" if state.ready else "  (still starting)"
     console().print(table(f"{state.base_url}{ready}", rows))
     for finding in books:
-        what = "nothing is sold" if finding.name == BOOKS else "the books are wrong"
+        what = _WRONG[finding.name]
         tell(f"{what}: {finding.found}; {finding.cure}")
+
+
+_WRONG = {
+    BOOKS: "nothing is sold",
+    SALES: "the books are wrong",
+    AWAY: "lanes of the ledger cannot be asked",
+}
 
 
 def stop(state_dir: StateDir = DEFAULT_STATE_DIR, timeout: Timeout = 90.0) -> None:

@@ -238,7 +238,8 @@ def rebuild_command(
 
     Shows what differs and what would be done; with --apply it closes all sales, does it, and opens
     them again. It may be interrupted and repeated, and replicas may run beside it. Exits with 3
-    where something differs and nothing was done about it, and where orders are gone or oversold.
+    where something differs and nothing was done about it, and where orders are gone, oversold or
+    doubled.
     Sessions are not restored: `flashsale seed` makes them anew, or users sign in again.
     """
     # The cache is no part of this, so whoever names the other two has named enough.
@@ -246,7 +247,7 @@ def rebuild_command(
     report = rebuild(stores, apply=apply, run=run)
     _tell_rebuild_json(report) if json else _tell_rebuild(report)
     is_left = bool(report.differences) and report.done is None
-    if is_left or report.gone or report.oversold:
+    if is_left or report.gone or report.oversold or report.doubled:
         raise typer.Exit(ExitCode.VIOLATION)
 
 
@@ -267,8 +268,10 @@ def _tell_rebuild(report: RebuildReport) -> None:
             f"rebuild: done in {report.done.rounds:,} rounds, {report.done.requeued:,} orders "
             "written to the stream again; the sales go on"
         )
-    elif report.differences:
+    elif report.is_needed:
         tell("rebuild: nothing was changed; `flashsale rebuild --apply` does it")
+    elif report.oversold or report.doubled:
+        tell("rebuild: the ledger is as it ought to be; what was sold beyond it, no rebuild mends")
     else:
         tell("rebuild: the ledger is as it ought to be")
 
@@ -280,5 +283,6 @@ def _tell_rebuild_json(report: RebuildReport) -> None:
             "applied": None if report.done is None else asdict(report.done),
             "gone": None if report.gone is None else [str(order) for order in report.gone],
             "oversold": report.oversold,
+            "doubled": report.doubled,
         }
     )

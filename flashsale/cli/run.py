@@ -55,7 +55,14 @@ from flashsale.report.files import (
 )
 from flashsale.report.wording import met
 from flashsale.run.attempts_file import lines_of
-from flashsale.run.folder import ATTEMPTS_FILE, LATEST_RUN, RunFolder, read_file, telling
+from flashsale.run.folder import (
+    ATTEMPTS_FILE,
+    LATEST_RUN,
+    RunFolder,
+    cure_without,
+    read_file,
+    telling,
+)
 from flashsale.run.summary import summary_schema
 from flashsale.scenario.scenario import books_of, scenario_of
 from flashsale.verify.finding import CheckResult, Finding, Judgement
@@ -102,7 +109,7 @@ def verify(
         raise UsageError(f"--drain-timeout: expected seconds, got {drain_timeout}")
     required = only_exercising(require or [])
     if not (run / ATTEMPTS_FILE).is_file():
-        raise NothingJudgedError(f"{run}: no attempts to judge; name the folder of a storm's run")
+        raise NothingJudgedError(f"{run}: no attempts to judge; {cure_without(run)}")
     books = _books(run, target)
     stores: Stores | ShopBooks
     if books is not None:

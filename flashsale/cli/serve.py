@@ -13,6 +13,7 @@ from typing import Annotated, Self
 import typer
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from flashsale.campaign.campaign import DEFAULT_STATE_DIR
 from flashsale.cli.machine import Row, table
@@ -128,7 +129,9 @@ def _detach(state_dir: Path, given: Mapping[str, object], external: ExternalStor
     told = {f"FLASHSALE_STACK_{name.upper()}": value for name, value in given.items()}
     told |= {f"FLASHSALE_{name.upper()}": url for name, url in asdict(external).items()}
     named = {name: str(value) for name, value in told.items() if value is not None}
-    state = start_detached(state_dir, environment=os.environ | named)
+    wait = Text(f"starting a stack; {state_dir / 'logs/serve.log'} tells how far it is")
+    with console(err=True).status(wait):  # on a terminal alone
+        state = start_detached(state_dir, environment=os.environ | named)
     tell(f"ready at {state.base_url} (process {state.pid}, state in {state_dir})")
 
 

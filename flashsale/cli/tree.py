@@ -28,6 +28,12 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(error.format_message(), ExitCode.USAGE)
     except typer.Abort:
         return ExitCode.INTERRUPTED
+    except MemoryError:  # truly, or a server announced an answer that no machine has room for
+        return _failed(
+            "there is not enough memory for this; give it fewer attempts at a time, or see that "
+            "each URL names a store of the sale",
+            ExitCode.INTERNAL,
+        )
     except OSError as error:
         if error.errno not in CURES:
             raise

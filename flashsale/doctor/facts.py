@@ -18,10 +18,12 @@ from flashsale.keys import CLUSTER, SINGLE
 from flashsale.primaries import sentinel_client
 from flashsale.stack.redis import RedisRole
 from flashsale.storage import mysql, roles
+from flashsale.storage.tables import keys_missing
 from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
     StoreUrl,
     layout_of,
+    nodes_of,
     of_node,
     read_ledger_url,
     read_mysql_url,
@@ -116,6 +118,9 @@ class MySQLFacts:
     charset: str
     variables: Mapping[str, str]
     database: str = ""
+    keys_missing: Sequence[str] | None = ()
+    """Statements that make the unique keys which tables of ours are without; None where there are
+    no such tables yet."""
 
 
 def ask_redis(role: RedisRole, url: str) -> RedisFacts:
@@ -134,16 +139,25 @@ def ask_ledger(url: str) -> RedisFacts | ClusterFacts:
     if layout_of(url) is SINGLE:
         return ask_redis(RedisRole.LEDGER, url)
     place = read_ledger_url(url, f"--{RedisRole.LEDGER}-url")
-    with (
-        _reaching(RedisRole.LEDGER, place),
-        roles.sync_client(of_node(url), timeout_s=CONNECT_TIMEOUT_S) as client,
-    ):
-        state: Any = client.execute_command("CLUSTER INFO")
-        known: Any = client.execute_command("CLUSTER NODES")
+    with _reaching(RedisRole.LEDGER, place):
+        state, known = _ask_first(list(nodes_of(url)))
     nodes = nodes_in(known)
     with ThreadPoolExecutor(max(1, len(nodes))) as asking:
         facts = list(asking.map(lambda node: _ask_node(url, node), nodes))
     return ClusterFacts(str(state.get("cluster_state", "")), facts)
+
+
+def _ask_first(urls: Sequence[str]) -> tuple[Any, Any]:
+    """What the first of these nodes that answers says of its cluster. Raises as the last does."""
+    for url in urls:
+        try:
+            with roles.sync_client(url, timeout_s=CONNECT_TIMEOUT_S) as client:
+                state: Any = client.execute_command("CLUSTER INFO")
+                return state, client.execute_command("CLUSTER NODES")
+        except (RedisError, OSError):
+            if url == urls[-1]:
+                raise
+    raise AssertionError("a URL names one node at least")
 
 
 @contextmanager
@@ -248,6 +262,7 @@ def ask_mysql(url: str) -> MySQLFacts:
             version = str(connection.execute(text("SELECT VERSION()")).scalar())
             charset = str(connection.execute(text("SELECT @@character_set_database")).scalar())
             rows = connection.execute(text("SHOW GLOBAL VARIABLES")).all()
+            missing = keys_missing(connection)
     except (SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", None) or error
         raise UnreachableError(
@@ -256,4 +271,4 @@ def ask_mysql(url: str) -> MySQLFacts:
     finally:
         engine.dispose()
     variables = {str(name).lower(): str(value) for name, value in rows}
-    return MySQLFacts(version, charset, variables, place.database)
+    return MySQLFacts(version, charset, variables, place.database, missing)

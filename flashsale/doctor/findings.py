@@ -2,9 +2,9 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import TypeAlias
@@ -37,12 +37,13 @@ from flashsale.keys import CLUSTER
 from flashsale.model import Durability
 from flashsale.orders.books import read_uneven, reconcile, wrong_of
 from flashsale.orders.lifecycle import CLOCK_SLACK_MS
-from flashsale.seckill.permit import BooksComparison, behind
+from flashsale.seckill.permit import BooksComparison, behind, read_ledger
 from flashsale.settings import ClaimSettings
 from flashsale.stack.redis import RedisRole
 from flashsale.storage.mysql import engine
 from flashsale.storage.mysql import transaction as mysql_transaction
 from flashsale.storage.roles import Ledgers
+from flashsale.storage.tables import journal, seckill_voucher, stream_position, voucher_order
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,24 @@ def judge_mysql(facts: MySQLFacts) -> list[Diagnosis]:
         judged("mysql", "character set", facts.charset, facts.charset == "utf8mb4", utf8),
         *_applied((*MYSQL, *logs), "mysql", facts.variables),
         *semi,
+        *_unique_keys(facts.keys_missing),
     ]
+
+
+_OF_THE_SALE = {table.name for table in (voucher_order, seckill_voucher, stream_position, journal)}
+
+
+def _unique_keys(missing: Sequence[str] | None) -> list[Diagnosis]:
+    """Whether the tables have the keys that keep a second order of a user out."""
+    if missing is None:
+        return []
+    found = "; ".join(missing) or "as they were created"
+    cure = "take out the rows that are there twice (`flashsale verify` names them), then run these"
+    breaks = any(words.split()[2] in _OF_THE_SALE for words in missing)
+    grade = Grade.FAIL if breaks else Grade.WARN
+    told = "missing: " * bool(missing) + found
+    row = judged("mysql", "unique keys", told, not missing, cure, grade)
+    return [replace(row, why="nothing else keeps a second live order of a user out of MySQL")]
 
 
 def _semi_synchronous(variables: Mapping[str, str]) -> Diagnosis:
@@ -279,18 +297,23 @@ _REBUILD = "run `flashsale rebuild`, which shows what it would restore, then wit
 
 
 _AGAIN_S = 0.5
-BOOKS, SALES = "books", "sales"
-"""The findings of `compare_books`: nothing is sold where the first does not hold."""
+BOOKS, SALES, AWAY = "books", "sales", "lanes' masters"
+"""The findings of `compare_books`: nothing is sold where the first does not hold, and nothing of
+some lanes where the last is among them."""
 
 
 def compare_books(ledger_url: str, mysql_url: str) -> list[Diagnosis]:
     """Whether the ledger is behind MySQL, and whether each sale is whole in both; nothing where
-    they cannot be asked, or have no tables."""
+    they cannot be asked, or have no tables. Of a cluster, which lanes cannot be asked: its nodes
+    may all answer, and a slot be on its way, or without a master."""
     pool = engine(mysql_url)
     try:
         ledgers = Ledgers.at(ledger_url)
         with closing(ledgers):
             lanes = [BooksComparison(client, pool) for client in ledgers.clients]
+            away = list(_away(lanes)) if ledgers.layout is CLUSTER else []
+            if away:
+                return [judged("ledger", AWAY, "; ".join(away), False, _SETTLE)]
             compared = [books.compare() for books in lanes]
             looks = [reconcile(books) for books in lanes]
             if any(look.is_wrong for look in looks):  # what stays so is missing, not on its way
@@ -310,6 +333,23 @@ def compare_books(ledger_url: str, mysql_url: str) -> list[Diagnosis]:
         judged("ledger", BOOKS, "; ".join(found) or "agree with MySQL", not found, _REBUILD),
         judged("ledger", SALES, "; ".join(wrong) or "whole", not wrong, _REBUILD),
     ]
+
+
+_SETTLE = (
+    "until then claims of these are refused; `redis-cli cluster nodes` shows who has which slot"
+)
+
+
+def _away(lanes: Iterable[BooksComparison]) -> Iterator[str]:
+    """The lanes that cannot be asked, and why: not even once it is known where they are now."""
+    for books in lanes:
+        try:
+            with suppress(Unavailable, Indeterminate):
+                read_ledger(books.ledger)
+                continue
+            read_ledger(books.ledger)
+        except (Unavailable, Indeterminate) as trouble:
+            yield f"{books.lane.tag}: {trouble}"
 
 
 def _ask(

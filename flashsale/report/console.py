@@ -155,7 +155,7 @@ def _add_clocks(table: Table, prefix: str, found: LatencyFigures | EndpointSumma
     for name, latency in clocks.items():
         cells = _cells(latency, found.censored)
         table.add_row(Text(prefix + name, style="bold"), f"{latency.count:,}", "", *cells)
-    if isinstance(found, LatencyFigures) and found.persisted is not None:
+    if isinstance(found, LatencyFigures) and found.persisted and found.persisted.count:
         cells = _cells(found.persisted, 0)
         table.add_row(Text("persisted", style="bold"), f"{found.persisted.count:,}", "", *cells)
     table.add_section()
@@ -312,7 +312,9 @@ def _verdict_line(summary: Summary) -> Text:
         text.append("  of this shard's load", style="not bold")
     elif unverified:
         text.append("  of the load alone", style="not bold")
-    if unverified:
+    if unverified and verify.awaited:
+        text.append("\nthe sale is not verified: the rehearsal ended before", style="yellow")
+    elif unverified:
         text.append("\nthe sale is not verified yet: `flashsale verify` judges it", style="yellow")
     return text
 

@@ -15,7 +15,7 @@ from flashsale.report.ci import junit
 from flashsale.report.html import html
 from flashsale.run.attempts import FIRST, Attempts, PlanColumns
 from flashsale.run.attempts_file import Record, read_record
-from flashsale.run.folder import SUMMARY_FILE, RunFolder, telling, write_file
+from flashsale.run.folder import SUMMARY_FILE, RunFolder, cure_without, telling, write_file
 from flashsale.run.parts import read_faults
 from flashsale.run.summary import Summary
 from flashsale.scenario.load import Step
@@ -209,7 +209,7 @@ def read_run(run: Path, option: str = "") -> tuple[RunFolder, Summary]:
         return folder, Summary.read(folder.summary)
     except FileNotFoundError:
         raise UsageError(
-            f"{option}{run}: no {SUMMARY_FILE}, so no finished run; name a run's folder"
+            f"{option}{run}: no {SUMMARY_FILE}, so no finished run; {cure_without(run)}"
         ) from None
     except OSError as error:
         raise UsageError(f"{option}{folder.summary}: {error.strerror}") from error

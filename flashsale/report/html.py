@@ -27,10 +27,11 @@ from flashsale.report.charts.run import charts_of
 from flashsale.report.wording import crowd, headroom_line, lapse, ms, plural, share
 from flashsale.run.parts import FaultRecord, Health, Machine
 from flashsale.run.summary import Summary
-from flashsale.storm.figures.conclusion import NOT_VERIFIED
+from flashsale.storm.figures.conclusion import NEVER_VERIFIED, NOT_VERIFIED
 from flashsale.storm.figures.figures import Figures
 
 _PARTS = Path(__file__).parent / "page"
+_UNVERIFIED = (NOT_VERIFIED, NEVER_VERIFIED)
 _SIGNS = {"pass": "✓", "valid": "✓", "fail": "✗"}
 
 
@@ -125,7 +126,7 @@ def _trouble(summary: Summary) -> Iterator[str]:
         if condition.verdict is Verdict.FAIL:
             became = "true in the end:" if condition.at_end else "ended early, since"
             yield f"{became} {condition.metric} {condition.condition}: {condition.detail}"
-    if summary.verify.reason and summary.exit_code and summary.verify.reason != NOT_VERIFIED:
+    if summary.verify.reason and summary.exit_code and summary.verify.reason not in _UNVERIFIED:
         yield summary.verify.reason
     for threshold in summary.thresholds:
         if threshold.verdict is not Verdict.PASS:

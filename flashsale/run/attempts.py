@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -306,12 +306,15 @@ class Attempts:
         latest = (i for i in reversed(self.arrivals) if (it := answers[i]) and it.status)
         return next((done[i] for i in latest), self.origin_ns)
 
+    def last_done_ns(self) -> int:
+        """The instant of the last outcome; of the barrier where there was none."""
+        return max(map(self.done_ns.__getitem__, self.arrivals), default=self.origin_ns)
+
     def settled(self, since: int = 0) -> Iterator[tuple[int, Answer]]:
         """Attempts with their answers, in order of arrival, from the `since`th on."""
-        for attempt in self.arrivals[since:]:
-            answer = self.answers[attempt]
-            assert answer is not None
-            yield attempt, answer
+        arrived = self.arrivals[since:]
+        answers = cast("list[Answer]", self.answers)  # each that has arrived has one
+        return zip(arrived, map(answers.__getitem__, arrived), strict=True)
 
     def after_barrier_us(self, instant_ns: int) -> int | None:
         """`instant_ns` in µs after the barrier, None if it never came."""
@@ -346,9 +349,14 @@ class Attempts:
         3. LOST: the connection broke, so there is no answer to have a latency.
         """
         labels: dict[str, list[int]] = {}
+        sent = self.sent_ns
         for attempt, answer in self.settled():
-            if self.sent_ns[attempt] != NEVER:
-                labels.setdefault(label_of(answer), []).append(attempt)
+            if sent[attempt] != NEVER:
+                label = label_of(answer)
+                if label in labels:
+                    labels[label].append(attempt)
+                else:
+                    labels[label] = [attempt]
         return labels
 
 

@@ -33,6 +33,7 @@ _BLOCK_BYTES = 512 * 1024
 """What is read of a file, and of a line of one: run folders of others are read, too."""
 
 _TAKEN = "--out {} already holds a run; give another folder"
+_REPLACED = "--out {} holds {}, which the run would replace; give another folder"
 _FILE_MODE, _FOLDER_MODE = 0o644, 0o755
 """Less what the umask takes; more than this nobody gets, whatever it says."""
 
@@ -215,6 +216,13 @@ def folder_of_runs(out: Path | None, name: str) -> Path:
     return folder
 
 
+def cure_without(run: Path) -> str:
+    """What to do where `run` is no run's folder: make the first run, or name one."""
+    if run == LATEST_RUN and not os.path.lexists(run):
+        return "no run was left here yet; `flashsale rehearse stampede` makes one"
+    return "name a run's folder"
+
+
 def ensure_run_folder(out: Path | None) -> None:
     """See that a run can be left in `out`, or in RUNS, before anything is done for it.
 
@@ -254,9 +262,13 @@ def create_run_folder(
 
 
 def ensure_no_run(out: Path) -> None:
-    """Raises UsageError where `out` already holds a run."""
-    if os.path.lexists(RunFolder(out).attempts):
+    """Raises UsageError where `out` already holds a run, or a file of others that one replaces."""
+    folder = RunFolder(out)
+    if os.path.lexists(folder.attempts):
         raise UsageError(_TAKEN.format(out))
+    for file in (folder.summary, folder.junit, folder.report, folder.sheet):
+        if os.path.lexists(file):
+            raise UsageError(_REPLACED.format(out, file.name))
 
 
 def _make(folder: Path) -> None:

@@ -23,6 +23,7 @@ from flashsale.scenario.table import (
     not_toml,
     on_preset,
     one_line,
+    read_document,
     shop_document,
     shown,
     suggestion,
@@ -30,7 +31,6 @@ from flashsale.scenario.table import (
     unquoted,
 )
 from flashsale.scenario.thresholds import DEFAULTS, Threshold, parse_threshold
-from flashsale.scenario.tokens import NOT_UTF8
 
 _Milliseconds = Annotated[int, Field(ge=1, le=HOUR_MS)]
 
@@ -285,11 +285,7 @@ def load_scenario(name: str, target: str | None = None) -> Scenario:
     path = Path(name)
     if path.suffix != ".toml" and "/" not in name:
         path = _built_in(name)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
-        raise UsageError(f"scenario {path}: {reason}") from error
+    text = read_document(path, "scenario")
     shop = None if target is None else shop_document(target)
     return parse_scenario(text, str(path), shop, texts_of(target))
 

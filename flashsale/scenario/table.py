@@ -253,7 +253,9 @@ def not_toml(source: str, error: Exception, text: str) -> str:
     if match is not None and 0 < int(match[1]) <= len(lines):
         line = lines[int(match[1]) - 1]
         there = f": {shown(line.strip())}"
-        if demand := _DEMAND.fullmatch(line):
+        if "Cannot overwrite a value" in str(error):
+            there += "; the key stands twice, leave one out"
+        elif demand := _DEMAND.fullmatch(line):
             there += f'; write "{demand[1]}" = "{demand[2].strip()}"'
         elif bare := _BARE.fullmatch(line):
             there += f'; write "{bare[1]}" = {bare[2]}'
@@ -273,6 +275,27 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in resource("scenarios").glob("targets/*.toml"))
 
 
+_CHARACTERS_MAX = 4 * 1024 * 1024
+
+
+def read_document(path: Path, what: str) -> str:
+    """The text of the TOML file at `path`, which is `what`: "scenario", "target".
+
+    Raises UsageError, in one line, also for a text without an end in sight.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(_CHARACTERS_MAX + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
+        raise UsageError(f"{what} {path}: {reason}") from error
+    if len(text) > _CHARACTERS_MAX:
+        raise UsageError(
+            f"{what} {path}: more than {_CHARACTERS_MAX:,} characters, expected a .toml file"
+        )
+    return text
+
+
 def shop_document(name: str) -> dict[str, Any]:
     """The tables of a shop's file, or of the preset called so, on what its own preset says. A
     scenario's file is one, too. Raises UsageError.
@@ -280,12 +303,9 @@ def shop_document(name: str) -> dict[str, Any]:
     path = Path(name)
     if path.suffix != ".toml" and "/" not in name:
         return _preset(name, "--target")
+    text = read_document(path, "target")
     try:
-        text = path.read_text(encoding="utf-8-sig")
         document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else NOT_UTF8
-        raise UsageError(f"target {path}: {reason}") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(not_toml(str(path), error, text)) from error
     if "schema" in document:  # a scenario with its shop in it
@@ -305,8 +325,8 @@ def texts_of(name: str | None) -> Texts:
     if name is None or (Path(name).suffix != ".toml" and "/" not in name):
         return {}
     try:
-        return {name: Path(name).read_text(encoding="utf-8-sig")}
-    except (OSError, UnicodeDecodeError):
+        return {name: read_document(Path(name), "target")}
+    except UsageError:
         return {}
 
 

@@ -206,8 +206,8 @@ def _figure(text: str, where: str) -> Figure:
     name = short.get(name, name)
     if name not in known:
         close = get_close_matches(name, [*short, *known], n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{where}: no metric {text!r}{hint} (such as 'buy.response.p99')")
+        hint = f"did you mean {close[0]!r}?" if close else "expected such as 'buy.response.p99'"
+        raise ValueError(f"{where}: no metric {text!r}, {hint}")
     metric = known[name]
     if stage and (not metric.endpoint or metric.clock == DATABASE):
         raise ValueError(f"{where}: {text!r}: {name!r} is of the whole run, and of no stage")

@@ -29,7 +29,7 @@ def read_tokens(path: Path, users: int) -> dict[int, str]:
 
     Raises UsageError where the file is missing, too short or malformed; the line names the cure.
     """
-    cure = f"run `flashsale seed --users {users}`"
+    cure = f"run `flashsale seed --users {users}`, or give --tokens a file of yours"
     tokens = _read(path, cure, lambda rows: dict(islice(rows, users)))
     if len(tokens) < users:
         raise UsageError(f"{path} has tokens of {len(tokens):,} users, not {users:,}; {cure}")

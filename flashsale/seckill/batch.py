@@ -67,10 +67,16 @@ class Batch:
     permit: str = ""
 
     def under(self, permit: str) -> "Batch":
-        """The same under another permit; the same call where there is none to name. Pure."""
-        if not self.permit or not permit:
+        """The same under another permit, past its deadline: it finds what was sold, and sells
+        nothing. The same batch where that is its own permit, or there is none to name. Pure.
+
+        Its order ids were leased under the first permit. The counter of a ledger that came back
+        older, or of a replica that took over, may give them out once more.
+        """
+        if not self.permit or permit in ("", self.permit):
             return self
         args = list(self.call.args)
+        args[1] = 0
         args[-2 if args[-1] == BY_USERS else -1] = permit
         return replace(self, call=replace(self.call, args=args), permit=permit)
 
@@ -145,13 +151,15 @@ def _read(code: int, told: str) -> Claimed | None:
 def settled(reply: Sequence[Any], my_ids: Sequence[str]) -> list[Claimed | None]:
     """What a replay's reply says of each claim, None where it is not final yet. Pure.
 
-    The replay is the very same call: same order ids, same deadline. Receipts make it safe (a user
-    who holds one is told so before anything else is looked at), and they tell the truth:
+    The replay is the very same call: same order ids, same deadline; or, under another permit, past
+    its deadline (`Batch.under`). Receipts make it safe (a user who holds one is told so before
+    anything else is looked at), and they tell the truth:
 
     1. a receipt with my id: the lost call sold it. Sold. An Idempotency-Key that won before: sold,
        with the id of then.
     2. a receipt with another id: the user held one already. Duplicate.
-    3. past the deadline: neither the lost call nor this one can sell any more. Certainly not done.
+    3. past the deadline: neither the lost call nor this one can sell any more, nor can the lost one
+       where its permit is not in force any more. Certainly not done.
     4. any other refusal (sold out, paused, …) before the deadline is not final, because the lost
        call may still arrive and find the sale changed: ask again once the deadline has passed.
     5. the session has gone: whose receipt to look for is not known any more. Unknown.

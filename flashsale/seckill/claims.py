@@ -324,6 +324,9 @@ class Settlement:
         reach("settlement.replayed")
         if isinstance(reply, (Unavailable, Indeterminate)):
             return [None] * len(batch.order_ids)
+        if self._permits is not None and read_answers(reply)[0] == NO_PERMIT:
+            self._permits.drop(batch.permit)
+            self._channel.leave()  # another server may have the permit by now
         return settled(reply, batch.order_ids)
 
     def _left_s(self, deadline_ms: int) -> float:

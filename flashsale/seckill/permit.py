@@ -11,7 +11,8 @@ No clock decides. The permit names the server process (its run id) and stands in
 1. A restart makes a new run id and ends every connection. A connection carries claims only after
    it has asked for both (`CLAIM_OPENING`), so a permit out of an older file lets nothing through.
 2. A flush takes the permit away, and the script that sells compares it with the claim's own.
-3. A replay carries the permit that is in force by then, or is not sent.
+3. A replay carries the permit that is in force by then, or is not sent. Under another than its
+   order ids were leased for it asks for receipts, and sells nothing.
 4. Whoever compares reads the run id first, MySQL second, the ledger last, and lets a script write
    (permit_grant.lua) that sees all of it again: nothing can come back in between.
 5. Before a new permit MySQL is read behind a new *generation* (`supersede`): what workers were

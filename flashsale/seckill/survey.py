@@ -73,6 +73,7 @@ class SaleRepair:
     strangers: list[str] = field(default_factory=list)  # to be taken out of it
     requeued: list[Accepted] = field(default_factory=list)
     unlisted: bool = False  # not among the loaded sales
+    doubled: int = 0  # live rows of users who have another one, as only a lost unique key lets be
 
     @property
     def is_needed(self) -> bool:
@@ -92,7 +93,7 @@ class SaleRepair:
     @property
     def oversold(self) -> int:
         """Units held beyond those there are: a promise that is broken already."""
-        return max(0, len(self.held) - self.terms.initial)
+        return max(0, len(self.held) + self.doubled - self.terms.initial)
 
 
 @dataclass
@@ -106,6 +107,8 @@ class Survey:
     has_group: bool
     is_spent: bool  # the stream's ids are
     kept: Mapping[int, Accepted]  # orders that are no rows and are held or on their way
+    broken: Sequence[SaleRepair] = ()
+    """Sales with more orders than units, or users with several: no repair makes that go."""
     strangers: Sequence[int] = ()  # sales in the ledger that MySQL does not know
     lost: Sequence[SaleTerms] = ()  # those of them whose voucher or orders it does know
     mistyped: Mapping[str, str] = field(default_factory=dict)
@@ -144,21 +147,25 @@ def survey(books: BooksComparison) -> Survey:
     group, queue = read_group(ledger), read_queue(ledger)
     dead = {int(order) for order in call(ledger.hkeys, lane.dead_orders) if str(order).isdigit()}
     repairs: list[SaleRepair] = []
+    broken: list[SaleRepair] = []
     kept: dict[int, Accepted] = {}
     for terms in sales:
         receipts = raw[terms.voucher_id]
-        held, waiting = _held(books.pool, terms, receipts_in(receipts), queue)
+        held, waiting, doubled = _held(books.pool, terms, receipts_in(receipts), queue)
         kept |= {order.order_id: order for order in waiting}
         lost = [o for o in waiting if o.order_id not in queue.orders and o.order_id not in dead]
         repair = _repair(ledger, terms, held, receipts, lost)
+        repair.doubled = doubled
         if repair.is_needed:
             repairs.append(repair)
+        if repair.oversold or repair.doubled:
+            broken.append(repair)
     found = _surveyed(books, run_id, group, repairs, kept)
     known = {terms.voucher_id for terms in sales}
     loaded = {voucher_id for name in listed if (voucher_id := parse_id(str(name)))}
     strangers = sorted(loaded - known)
     gone = [found_terms for one in strangers if (found_terms := _lost_terms(books, one))]
-    return replace(found, strangers=strangers, lost=gone)
+    return replace(found, strangers=strangers, lost=gone, broken=broken)
 
 
 def _lost_terms(books: BooksComparison, voucher_id: int) -> SaleTerms | None:
@@ -203,10 +210,15 @@ def _surveyed(
 
 def _held(
     pool: Engine, terms: SaleTerms, receipts: Mapping[int, int], queue: QueuedOrders
-) -> tuple[dict[int, int], list[Accepted]]:
-    """Who holds a unit by which order, and which of those orders are accepted and no rows."""
+) -> tuple[dict[int, int], list[Accepted], int]:
+    """Who holds a unit by which order, which of those orders are accepted and no rows, and how many
+    live rows there are of users who have another one. Of several the one of the receipt counts."""
     live, rows = _rows(pool, terms.voucher_id)
-    held, waiting = dict(live), dict[Accepted, None]()
+    held, waiting = dict[int, int](), dict[Accepted, None]()
+    for user, ids in live.items():
+        told = receipts.get(user)
+        held[user] = told if told is not None and told in ids else min(ids)
+    doubled = sum(map(len, live.values())) - len(live)
     of_sale = [order for order in queue.orders.values() if order.voucher_id == terms.voucher_id]
     known = [Accepted(order, user, terms.voucher_id) for user, order in receipts.items()]
     without = [order for order in (*known, *of_sale) if order.order_id not in rows]
@@ -216,16 +228,20 @@ def _held(
             continue
         if held.setdefault(order.user_id, order.order_id) == order.order_id:
             waiting[order] = None
-    return held, list(waiting)
+    return held, list(waiting), doubled
 
 
-def _rows(pool: Engine, voucher_id: int) -> tuple[dict[int, int], set[int]]:
+def _rows(pool: Engine, voucher_id: int) -> tuple[dict[int, list[int]], set[int]]:
     """The live orders of a sale by user, and the ids of all its orders."""
     column = voucher_order.c
     query = select(column.id, column.user_id, column.live).where(column.voucher_id == voucher_id)
     with transaction(pool) as connection:
         rows = connection.execute(query).all()
-    return {row.user_id: row.id for row in rows if row.live}, {row.id for row in rows}
+    live: dict[int, list[int]] = {}
+    for row in rows:
+        if row.live:
+            live.setdefault(row.user_id, []).append(row.id)
+    return live, {row.id for row in rows}
 
 
 def _rows_among(pool: Engine, orders: Sequence[int]) -> set[int]:

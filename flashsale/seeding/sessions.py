@@ -6,7 +6,7 @@ Those that still live are kept, the rest is made. The file is secret: 0600 from 
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Self, cast
@@ -168,7 +168,10 @@ class TokensFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(
+            OSError
+        ):  # what it still holds is for no file: all of one in place is on disk
+            self._file.close()
         self._partial.unlink(missing_ok=True)  # unless it was put in place
 
     def write(self, rows: Iterable[tuple[int, str]]) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, insert, select, text
 
 from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable, UnreachableError, UsageError
+from flashsale.primaries import told_of
 from flashsale.seckill.journal import restocked
 from flashsale.seeding.dataset import Dataset
 from flashsale.seeding.ours import (
@@ -129,7 +130,7 @@ def _ask(pool: Engine, place: StoreUrl) -> None:
 
 def _line(error: Exception) -> str:
     """The error on one line, without the driver's full stop."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return " ".join(told_of(error).split()).rstrip(".") or type(error).__name__
 
 
 # What they hold ----------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from flashsale.stack.port import LOOPBACK, Port
 from flashsale.stack.redis import ClusterPart, RedisRole, RedisServer
 from flashsale.stack.service import Account
 from flashsale.stack.settings import StackSettings
-from flashsale.store_urls import at_port
 
 MASTERS = 3
 NODES = tuple(f"ledger-{number}" for number in range(1, 2 * MASTERS + 1))
@@ -82,9 +81,10 @@ class LedgerCluster:
         return f"LedgerCluster({self.nodes!r})"
 
     def url_for(self, account: Account) -> str:
-        """Where an account reaches it: by any of its nodes, and this names the first."""
+        """Where an account reaches it: by any of its nodes, so that one may be away."""
         scheme, _, rest = self.nodes[0].url_for(account).partition("://")
-        return f"{scheme}+cluster://{rest.removesuffix('/0')}"
+        others = [f",{at.host}:{at.number}" for node in self.nodes[1:] if (at := node.port)]
+        return f"{scheme}+cluster://{rest.removesuffix('/0')}{''.join(others)}"
 
     def form(self) -> None:
         """Let the nodes know one another, divide the slots where nobody has any yet, and wait until
@@ -132,15 +132,16 @@ class LedgerCluster:
 def by_relays(
     url: str, nodes: Sequence[RedisServer], client: str, links: Mapping[str, int]
 ) -> dict[str, str]:
-    """What a process named `client` is told of the cluster at `url`, whose first node that names:
+    """What a process named `client` is told of the cluster at `url`, as `url_for` names its nodes:
     the relay's port of each node to which one of the `links` leads from it. Pure."""
     ports = {node.port: links.get(f"{client}->{node.name}") for node in nodes}
     relays = {f"{at.host}:{at.number}": f"{LOOPBACK}:{port}" for at, port in ports.items() if port}
     if not relays:
         return {}
-    first = ports[nodes[0].port]
+    account, at_sign, places = url.rpartition("@")
+    reached = ",".join(relays.get(place, place) for place in places.split(","))
     return {
-        "FLASHSALE_LEDGER_URL": at_port(url, first) if first else url,
+        "FLASHSALE_LEDGER_URL": f"{account}{at_sign}{reached}",
         "FLASHSALE_LEDGER_ADDRESSES": json.dumps(relays),
     }
 

@@ -39,7 +39,7 @@ from flashsale import keys
 from flashsale.errors import Indeterminate, Unavailable
 from flashsale.keys import WHOLE, Lane, Layout
 from flashsale.lua.scripts import REFUSED, Call, Word
-from flashsale.primaries import DRIVER, Topology, client_url, follow, topology
+from flashsale.primaries import DRIVER, Topology, client_url, follow, told_of, topology
 from flashsale.settings import ClaimSettings
 from flashsale.store_urls import LaneClient, lane_of, layout_of, of_node, read_redis_url
 
@@ -375,7 +375,7 @@ def trouble(error: RedisError) -> Unavailable | Indeterminate:
         isinstance(error, ResponseError) and text.startswith(_REFUSED_BEFORE_EXECUTION)
     )
     kind = Unavailable if refused else Indeterminate
-    return kind(f"Redis: {text or type(error).__name__}")
+    return kind(f"Redis: {told_of(error) or type(error).__name__}")
 
 
 def _plain_trouble(error: RedisError) -> Unavailable | Indeterminate:

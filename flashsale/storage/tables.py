@@ -2,15 +2,19 @@
 times are UTC.
 """
 
+from collections.abc import Sequence
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
     Computed,
+    Connection,
     Engine,
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     String,
     Table,
@@ -249,6 +253,38 @@ dataset_rows = _table(  # which ids data sets wrote, so that a reset can name wh
     _id("first_id"),
     Column("last_id", BigInteger, nullable=False),
     Column("seed", BigInteger, nullable=False),
+)
+
+
+def keys_missing(connection: Connection) -> Sequence[str] | None:
+    """Statements that make the unique keys which tables that are there ought to have, and have not;
+    None where the orders' is not there. To create what is missing leaves tables as they are."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in connection.execute(_UNIQUE_KEYS):
+        found.setdefault(row.of_table, {}).setdefault(row.of_key, []).append(row.of_column)
+    tables = {row.of_table for row in connection.execute(_TABLES)}
+    if voucher_order.name not in tables:
+        return None
+    missing = []
+    for table in metadata.sorted_tables:
+        there = [set(columns) for columns in found.get(table.name, {}).values()]
+        for constraint in table.constraints:
+            if not isinstance(constraint, (UniqueConstraint, PrimaryKeyConstraint)):
+                continue
+            wanted = [column.name for column in constraint.columns]
+            if table.name in tables and wanted and set(wanted) not in there:
+                named = f"UNIQUE KEY {constraint.name}"
+                kind = named if isinstance(constraint, UniqueConstraint) else "PRIMARY KEY"
+                missing.append(f"ALTER TABLE {table.name} ADD {kind} ({', '.join(wanted)})")
+    return sorted(missing)
+
+
+_TABLES = text(
+    "SELECT table_name AS of_table FROM information_schema.tables WHERE table_schema = DATABASE()"
+)
+_UNIQUE_KEYS = text(
+    "SELECT table_name AS of_table, index_name AS of_key, column_name AS of_column "
+    "FROM information_schema.statistics WHERE table_schema = DATABASE() AND non_unique = 0"
 )
 
 

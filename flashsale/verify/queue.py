@@ -378,11 +378,14 @@ def _undelivered(ledger: Redis, group: Group) -> int:
 def _trimmed(info: Mapping[str, Any], group: Group, waiting: int) -> int:
     """How many entries vanished between the group's last delivered one and the stream's end.
 
-    Entries ever added, less those the group has read, should all be waiting. Where Redis has lost
-    count, an end that is newer than anything delivered, with nothing waiting, still tells of one.
+    Entries ever added, less those the group has read, should all be waiting. A replica that took
+    over has counted fewer as read than its master had, so that no more can have vanished unread
+    than the stream has lost in all. Where Redis has lost count, an end that is newer than anything
+    delivered, with nothing waiting, still tells of one.
     """
     if group.read is not None:
-        return max(0, int(info["entries-added"]) - group.read - waiting)
+        ever = int(info["entries-added"])
+        return max(0, min(ever - group.read - waiting, ever - int(info["length"])))
     newest = last_entry(info)
     return int(not waiting and position(newest) > position(group.last_delivered))
 

@@ -14,14 +14,13 @@ from typing import Any
 import pymysql
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.cluster import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from flashsale.errors import NothingJudgedError, UnreachableError
 from flashsale.keys import SINGLE, WHOLE, Lane
 from flashsale.model import LIVE_STATUSES, parse_id
-from flashsale.primaries import client_url, follow
+from flashsale.primaries import client_url, cluster_client, follow, told_of
 from flashsale.store_urls import (
     CONNECT_TIMEOUT_S,
     LaneClient,
@@ -85,7 +84,7 @@ def _ledger(url: str) -> Iterator[Sequence[Redis]]:
         yield lanes
     except (RedisError, RedisClusterException) as error:
         raise UnreachableError(
-            f"the ledger {place} cannot be read ({error}); "
+            f"the ledger {place} cannot be read ({told_of(error)}); "
             "start it, or name another with --ledger-url"
         ) from error
     finally:
@@ -96,14 +95,7 @@ def _ledger(url: str) -> Iterator[Sequence[Redis]]:
 def _masters(url: str) -> list[tuple[str, Lane]]:
     """Where each lane of a cluster's ledger is now: its master's URL."""
     found = []
-    with RedisCluster.from_url(
-        of_node(url),
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        require_full_coverage=False,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=CONNECT_TIMEOUT_S,
-    ) as cluster:
+    with cluster_client(url, CONNECT_TIMEOUT_S) as cluster:
         for lane in layout_of(url).lanes:
             node = cluster.get_node_from_key(lane.hash_tag)
             found.append((of_node(url, (str(node.host), int(node.port))), lane))

@@ -15,6 +15,7 @@ from flashsale.store_urls import (
     in_layout,
     layout_of,
     mysql_arguments,
+    nodes_of,
     of_node,
     open_mysql,
     read_ledger_url,
@@ -264,6 +265,23 @@ def test_a_clusters_url_names_a_node_and_any_other() -> None:
     assert (read.scheme, read.user, read.port) == ("rediss+cluster", "u", 1)
     assert "p@" not in f"{read} {read!r}"
     assert read_ledger_url("redis://h:1/3").database == "3"
+
+
+def test_a_clusters_url_names_as_many_nodes_as_one_likes() -> None:
+    url = "rediss+cluster://u:p%2C@h:1,[::1]:2,g?ssl_cert_reqs=none"
+    first = "rediss://u:p%2C@h:1?ssl_cert_reqs=none"
+    assert [of_node(url), of_node(url, ("j", 7))] == [first, first.replace("h:1", "j:7")]
+    assert list(nodes_of(url)) == [
+        first,
+        first.replace("h:1", "[::1]:2"),
+        first.replace("h:1", "g"),
+    ]
+    assert list(nodes_of("redis+cluster://h:1")) == ["redis://h:1"]
+    read = read_ledger_url(url)
+    assert (read.host, read.port, read.password) == ("h", 1, "p,")
+    assert str(read) == "rediss+cluster://h:1,[::1]:2,g:6379/0"
+    with pytest.raises(UsageError, match="--ledger-url: expected redis"):
+        read_ledger_url("redis+cluster://h:1,g:x", "--ledger-url")
 
 
 @pytest.mark.parametrize(

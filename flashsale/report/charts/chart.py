@@ -195,23 +195,24 @@ def endings(attempts: Attempts, slots: int = 100) -> Slots:
     """How attempts ended, by when they did."""
     span_us = _span_us(attempts)
     width = width_us(span_us, slots)
-    by_ending: dict[Ending, Counter[int]] = {}
-    for i, answer in attempts.settled():
-        slot = (attempts.done_ns[i] - attempts.origin_ns) // (width * 1000)
-        by_ending.setdefault(answer.outcome, Counter())[slot] += 1
-    length = span_us // width + 1
-    ordered = [end for end in ENDINGS if end in by_ending]
-    return Slots(width, {end: [by_ending[end][s] for s in range(length)] for end in ordered})
+    done, origin, width_ns = attempts.done_ns, attempts.origin_ns, width * 1000
+    found = Counter(
+        (answer.outcome, (done[i] - origin) // width_ns) for i, answer in attempts.settled()
+    )
+    there = {ending for ending, _ in found}
+    every = range(span_us // width + 1)
+    return Slots(width, {end: [found[end, s] for s in every] for end in ENDINGS if end in there})
 
 
 def stock(attempts: Attempts, units: int) -> list[tuple[float, int]]:
     """(seconds after the barrier, units left) as buyers' orders arrived, from all units on. One
-    that was told again arrived when it was told first."""
-    first: dict[str | None, int] = {}
+    that was told again arrived when it was told first; of orders without an id none is."""
+    first: dict[str | int, int] = {}
     for i, answer in attempts.settled():
         if answer.outcome is Outcome.SOLD:
             at_us = (attempts.done_ns[i] - attempts.origin_ns) // 1000
-            first[answer.order] = min(at_us, first.get(answer.order, at_us))
+            order = i if answer.order is None else answer.order
+            first[order] = min(at_us, first.get(order, at_us))
     arrived = sorted(first.values())
     every = max(1, -(-len(arrived) // POINTS_MAX))
     sold = sorted({*range(every, len(arrived) + 1, every), len(arrived)} - {0})
@@ -268,5 +269,4 @@ def _bin(values: Sequence[int], until: float) -> Bin:
 
 
 def _span_us(attempts: Attempts) -> int:
-    last_ns = max((attempts.done_ns[i] for i in attempts.arrivals), default=attempts.origin_ns)
-    return (last_ns - attempts.origin_ns) // 1000
+    return (attempts.last_done_ns() - attempts.origin_ns) // 1000

@@ -57,7 +57,7 @@ def spectrum(run: Run, baseline: Run | None) -> Chart | None:
 def over_time(run: Run, _: Run | None) -> Chart | None:
     """Median and 99th percentile of response along time, by what the answers were."""
     attempts = run.figures.attempts
-    every = {k: v for k, v in attempts.by_label().items() if k != LOST}
+    every = {k: v for k, v in run.figures.labels.items() if k != LOST}
     most = sorted(every, key=lambda label: -len(every[label]))[:_LABELS_MAX]
     found = {label: latency_by_time(attempts, every[label]) for label in most}
     if not any(found.values()):
@@ -172,8 +172,8 @@ def _nines(most: int) -> dict[str, Any]:
 
 def _ranked(run: Run) -> list[Bin]:
     """Attempts that had an answer, or were waited for in vain."""
-    labels = run.figures.attempts.by_label()
-    waited = [i for label, attempts in labels.items() if label != LOST for i in attempts]
+    labels = run.figures.labels.items()
+    waited = [i for label, attempts in labels if label != LOST for i in attempts]
     return latency_by_rank(run.figures.attempts, waited)
 
 

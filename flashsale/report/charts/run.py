@@ -224,8 +224,7 @@ def stock_left(run: Run, baseline: Run | None) -> Chart | None:
         ),
         traces,
         {
-            "xaxis": seconds_axis(),
-            "yaxis": axis("units left", rangemode="tozero"),
+            **_room_around(traces),
             **_first_told(sale),
         },
     )
@@ -286,6 +285,17 @@ def fairness(run: Run, baseline: Run | None) -> Chart | None:
 def _fall(steps: list[tuple[float, int]], name: str, colour: str) -> Trace:
     points = [(at, float(left)) for at, left in steps]
     return line(name, colour, points, line={"shape": "hv"}, hovertemplate="%{y:,} left")
+
+
+def _room_around(traces: Sequence[Trace]) -> dict[str, object]:
+    """Axes that end beyond the falling lines: what falls at the last instant is seen to fall, and
+    the mark's text stands above. Below zero is what was sold without a unit."""
+    last_s = max(max(trace["x"]) for trace in traces)
+    left = [units for trace in traces for units in trace["y"]]
+    return {
+        "xaxis": seconds_axis() | {"range": [0, 1.02 * last_s]},
+        "yaxis": axis("units left", range=[1.05 * min(0, *left), 1.15 * max(left)]),
+    }
 
 
 def _first_told(sale: SaleFigures) -> dict[str, object]:

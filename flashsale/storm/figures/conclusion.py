@@ -55,6 +55,8 @@ SAID_LISTED = 20
 """Different answers that a summary shows of those that could not be read; the record has more."""
 
 NOT_VERIFIED = "not verified yet: `flashsale verify` judges the sale"
+NEVER_VERIFIED = "not verified: the rehearsal ended before its sale was judged"
+"""While `verify` is awaited: it replaces this, or the stack that it would read is gone."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def _unverified(scenario: Scenario, circumstances: Circumstances) -> VerifyFigur
     """What verify knows of the sale's rules before it was asked: nothing."""
     if Step.BUY not in scenario.steps:
         return VerifyFigures()
-    return VerifyFigures(reason=NOT_VERIFIED, awaited=circumstances.verify_awaited)
+    awaited = circumstances.verify_awaited
+    return VerifyFigures(reason=NEVER_VERIFIED if awaited else NOT_VERIFIED, awaited=awaited)
 
 
 def _hints(

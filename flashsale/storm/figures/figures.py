@@ -128,11 +128,12 @@ class Figures:
         self.outcomes: Mapping[Ending, int] = Counter(answer.outcome for answer in answers)
         self.errors = Counter(answer.error for answer in answers if answer.error is not None)
         self.said = Counter(_evidence(answer) for answer in answers if answer.said is not None)
-        self._labels = attempts.by_label()
-        self.endpoints = _by_endpoint(attempts, asks, self._labels)
+        self.labels: Mapping[str, Sequence[int]] = attempts.by_label()
+        self.endpoints = _by_endpoint(attempts, asks, self.labels)
         self.start_lag = attempts.start_lag()
-        last_ns = max((attempts.done_ns[i] for i in attempts.arrivals), default=attempts.origin_ns)
-        whole_us = (last_ns - attempts.origin_ns) // 1000  # what the file can tell, too
+        whole_us = (
+            attempts.last_done_ns() - attempts.origin_ns
+        ) // 1000  # what the file can tell, too
         self.duration_s = whole_us / 1e6
         answered = sum(answer.status is not None for answer in answers)
         self.rate_per_s = Fraction(answered * _SECOND_US, whole_us) if whole_us else _ZERO
@@ -148,12 +149,12 @@ class Figures:
     @property
     def censored(self) -> int:
         """Attempts that the storm stopped waiting for."""
-        return len(self._labels.get(CENSORED, ()))
+        return len(self.labels.get(CENSORED, ()))
 
     @property
     def lost(self) -> int:
         """Attempts whose connection broke."""
-        return len(self._labels.get(LOST, ()))
+        return len(self.labels.get(LOST, ()))
 
     def latency(self, clock: str, outcome: Ending | None = None) -> Histogram:
         """On `clock` (response or service), of one outcome's answers, or of all attempts that

@@ -103,10 +103,12 @@ class BuyAttempts:
         found: dict[int, set[str]] = {}
         for claim in self.claims:
             if claim.holds:
-                found.setdefault(claim.user, set()).update(filter(None, [claim.order]))
+                ids = found.setdefault(claim.user, set())
+                if claim.order:
+                    ids.add(claim.order)
         return found
 
-    @property
+    @cached_property
     def sold(self) -> int:
         """How many orders these are."""
         return sum(max(1, len(ids)) for ids in self.orders.values())
@@ -123,7 +125,8 @@ class BuyAttempts:
         for claim in self.claims:
             if claim.ending is Outcome.SOLD:
                 told = claim.user, claim.order
-                first[told] = min(claim.done_us, first.get(told, claim.done_us))
+                if claim.done_us < first.setdefault(told, claim.done_us):
+                    first[told] = claim.done_us
         return list(first.values())
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import structlog
 from redis import Redis
+from rig.relay import Relay
 from rig.rows import add_sale, generation, marks, orders, units
 from rig.sale import claim, everything, open_sale, session, sign_in, sold, stock
 from rig.until import until
@@ -28,7 +29,7 @@ from flashsale.orders.stream import FORGOTTEN, Order, OrderStream, read_entry
 from flashsale.orders.worker import Worker
 from flashsale.seckill.batch import Claimed
 from flashsale.seckill.claims import Claims
-from flashsale.seckill.ids import day_of
+from flashsale.seckill.ids import EPOCH_S, day_of
 from flashsale.seckill.permit import Behind, BooksComparison, Permits
 from flashsale.seckill.rebuild import Rebuild
 from flashsale.settings import ClaimSettings, SessionSettings, WorkerSettings
@@ -378,6 +379,43 @@ def test_no_ids_are_taken_from_a_server_that_another_took_over_from(
             assert first is not None
             assert (first.outcome, int(first.order_id) & 0xFFFFFFFF) == (Outcome.SOLD, 1)
         await stale.aclose()
+
+    asyncio.run(scene())
+
+
+def test_a_replay_gives_no_id_a_second_time_that_a_successor_leased(
+    books: BooksComparison, ledger: Redis, ledger_url: str
+) -> None:
+    """A replica that took over had not copied the lease yet. Who still waits for the old server
+    replays on it in the end, with ids of the very second in which the new one gave them out."""
+
+    async def scene() -> None:
+        async with Relay(ledger_url) as relay, claims_on(relay.url, books) as late:
+            second = the_second_of(late)
+            await buy(late, 1)
+            relay.hold(new=False)
+            waiting = asyncio.ensure_future(buy(late, 2))
+            await relay.held.wait()
+            books.revoke()
+            ledger.delete(keys.order_counter(day_of(second)))
+            async with claims_on(ledger_url, books) as soon:
+                soon._ids._now_s = late._ids._now_s
+                sold_now = await buy(soon, 3, 4, 5)
+                assert late._permits is not None
+                late._permits.drop(late._permits.current)  # it has looked meanwhile
+                relay.drop_all()
+                (answer,) = await waiting
+                ids = list(sold(ledger).values())
+                assert len(set(ids[1:])) == len(ids[1:]), "but for the first, which was lost"
+                assert [a and a.outcome for a in sold_now] == [Outcome.SOLD] * 3
+                assert answer == Claimed(Outcome.SHED), "certainly not done"
+                assert set(sold(ledger)) == {"1", "3", "4", "5"}
+
+    def the_second_of(claims: Claims) -> int:
+        """The clock stands still from now on, so that all of it is in one second."""
+        now_s = claims.clock.now_s()
+        claims._ids._now_s = lambda: now_s
+        return int(now_s) - EPOCH_S
 
     asyncio.run(scene())
 

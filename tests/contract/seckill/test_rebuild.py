@@ -13,7 +13,7 @@ from rig.sale import HOUR_MS, claim, everything, now_ms, open_sale, stock
 from sqlalchemy import Engine, Table, delete, insert, select, text
 
 from flashsale import keys
-from flashsale.campaign.rebuilding import acknowledged_and_gone, finish_changes
+from flashsale.campaign.rebuilding import acknowledged_and_gone, differences, finish_changes
 from flashsale.errors import Indeterminate, Unavailable, UsageError, ViolationError
 from flashsale.failpoints import armed
 from flashsale.orders.books import Look, read_uneven
@@ -261,6 +261,49 @@ def test_what_hand_work_made_of_a_row_counts(shop: Shop) -> None:
     assert "91" in shop.receipts(2)
     assert (stock(shop.ledger, 1), stock(shop.ledger, 2)) == (UNITS - 12, UNITS - 6)
     assert (units(shop.pool, 1), units(shop.pool, 2)) == (UNITS - 12, UNITS - 6)
+
+
+@pytest.fixture
+def without_unique_key(pool: Engine) -> Iterator[None]:
+    """Nothing keeps a second live row of a user out, until the test has ended."""
+    name = "uk_live_order"
+    with pool.begin() as connection:
+        connection.execute(text(f"ALTER TABLE tb_voucher_order DROP INDEX {name}"))
+    yield
+    with pool.begin() as connection:
+        connection.execute(text("DELETE FROM tb_voucher_order"))
+        of = "(user_id, voucher_id, live)"
+        connection.execute(text(f"ALTER TABLE tb_voucher_order ADD UNIQUE KEY {name} {of}"))
+
+
+@pytest.mark.usefixtures("without_unique_key")
+def test_a_users_second_live_row_is_told_and_takes_no_receipt(shop: Shop) -> None:
+    """The order that its user was told of stays theirs, and no rebuild makes the other go."""
+    shop.work()
+    before = shop.receipts()
+    second = "INSERT INTO tb_voucher_order (id, user_id, voucher_id, create_time) SELECT "
+    of = "user_id, voucher_id, create_time FROM tb_voucher_order WHERE voucher_id = 1 AND user_id"
+    shop.sql(f"{second} id + 500, {of} IN (1, 2)", f"{second} id - 500, {of} = 4")
+    Rebuild(shop.books).apply()
+    assert shop.receipts() == before
+    found = survey(shop.books)
+    assert not found.is_needed
+    assert [(sale.terms.voucher_id, sale.doubled) for sale in found.broken] == [(1, 3)]
+    assert [d[:2] for d in differences(found)] == [
+        ("sale 1", "3 live rows are of users who have another one")
+    ]
+
+
+def test_units_sold_twice_are_told_by_every_look_at_them(shop: Shop) -> None:
+    shop.work()
+    shop.sql("UPDATE tb_seckill_voucher SET initial_stock = 11 WHERE voucher_id = 1")
+    Rebuild(shop.books).apply()
+    found = survey(shop.books)
+    assert not found.is_needed, "no rebuild makes them go"
+    assert [(sale.terms.voucher_id, sale.oversold) for sale in found.broken] == [(1, 3)]
+    assert [d[:2] for d in differences(found)] == [
+        ("sale 1", "3 units are sold that there are not")
+    ]
 
 
 # MySQL came back older ----------------------------------------------------------------------------

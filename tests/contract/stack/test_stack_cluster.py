@@ -1,5 +1,7 @@
 """A cluster that somebody else runs: it is examined node by node, and a stack sells on it."""
 
+import re
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -9,11 +11,18 @@ from rig.clustered import Clustered
 from rig.command_line import run_flashsale
 from rig.observers import fetched
 
-from flashsale.doctor.findings import examine, insist
-from flashsale.errors import UnreachableError
+from flashsale.doctor.findings import AWAY, compare_books, examine, failures, insist
+from flashsale.errors import Indeterminate, Unavailable, UnreachableError
+from flashsale.keys import CLUSTER
 from flashsale.observe.prometheus import Exporter, ledger_exports
+from flashsale.stack.cluster import LedgerCluster
+from flashsale.stack.service import Account
 from flashsale.stack.state import read_state, stop_stack
+from flashsale.storage.mysql import engine
+from flashsale.storage.roles import Ledgers, call
+from flashsale.storage.tables import create_all
 from flashsale.store_urls import of_node
+from flashsale.verify.stores import connect
 
 
 @pytest.mark.slow
@@ -54,6 +63,78 @@ def test_each_node_of_somebody_elses_cluster_is_observed(
     wanted = ("redis_up 1", "redis_cluster_slots_ok 16384", "redis_cluster_state 1")
     assert set(wanted) <= set(told)
     assert 'role="master"' in next(it for it in told if it.startswith("redis_instance_info{"))
+
+
+def test_a_lane_that_nobody_can_ask_is_told_though_all_nodes_answer(
+    cluster: Clustered, mysql_url: str
+) -> None:
+    """A slot that was left half moved; then one that no master has."""
+    pool = engine(mysql_url)
+    create_all(pool)
+    pool.dispose()
+    lane, client = CLUSTER.lanes[2], Ledgers.at(cluster.url).clients[2]
+    names = [lane.epoch, lane.permit, lane.closed]
+    call(client.mset, dict.fromkeys(names, "x"))
+    to = (cluster.node_of(lane) + 1) % 3
+    source = cluster.begin_move(lane, to)
+    assert cluster.move_keys(lane, source, to) == 3
+    (finding,) = failures(compare_books(cluster.url, mysql_url))
+    assert finding.name == AWAY
+    place = cluster.places[to]
+    assert re.search(
+        rf"^{lane.tag}: Redis: slot (\d+) is on its way to {place.host}:{place.port}; move the "
+        r"rest of its keys, then CLUSTER SETSLOT \1 NODE$",
+        finding.found,
+    )
+    with (
+        pytest.raises(UnreachableError, match=r"slot \d+ is on its way to"),
+        connect(cluster.url, mysql_url) as stores,
+    ):
+        stores.lanes[2].get(lane.epoch)
+    cluster.end_move(lane, to)
+    assert AWAY not in [found.name for found in compare_books(cluster.url, mysql_url)]
+    with cluster.without_slot(lane):
+        (finding,) = failures(compare_books(cluster.url, mysql_url))
+        assert finding.name == AWAY
+        assert finding.found.startswith(f"{lane.tag}: ")
+    client.close()
+
+
+def test_a_node_that_was_reset_is_a_node_of_no_cluster(mysql_url: str, tmp_path: Path) -> None:
+    """It knows no master, not even itself: one line, for what judges and for what sells."""
+    alone = LedgerCluster(
+        tmp_path, lambda name: tmp_path / f"{name}.log", masters=1, replicas=0, memory_mb=64
+    )
+    (node,) = alone.nodes
+    with node:
+        url = alone.url_for(Account.OWNER)
+        found = Ledgers.at(url)
+        with closing(found), pytest.raises((Indeterminate, Unavailable), match="of no cluster: C"):
+            call(found.clients[0].get, CLUSTER.lanes[0].epoch)
+        with (
+            pytest.raises(UnreachableError, match="a node of no cluster: CLUSTER MEET it"),
+            connect(url, mysql_url),
+        ):
+            raise AssertionError("nobody is there")
+
+
+def test_of_several_nodes_in_a_url_some_may_be_away(cluster: Clustered, mysql_url: str) -> None:
+    """Whoever starts, looks or judges while the first is gone finds the cluster by another."""
+    pool = engine(mysql_url)
+    create_all(pool)
+    pool.dispose()
+    account, _, place = cluster.url.rpartition("@")
+    free_port = 1  # nobody listens on it
+    url = f"{account}@127.0.0.1:{free_port},{place}"
+    found = Ledgers.at(url)
+    with closing(found):
+        assert [call(client.ping) for client in found.clients] == [True] * 6
+    insist(examine(url, None, None))
+    with connect(url, mysql_url) as stores:
+        assert all(lane.ping() for lane in stores.lanes)
+    gone = f"{account}@127.0.0.1:{free_port},127.0.0.1:{free_port}"
+    with pytest.raises(UnreachableError, match=f"127.0.0.1:{free_port}"):
+        examine(gone, None, None)
 
 
 def test_a_cluster_passes_its_examination_and_a_node_that_forgets_does_not(

@@ -77,6 +77,41 @@ def test_mariadb_passes_its_examination(mariadb: MariaDBServer) -> None:
     assert [f for f in findings if f.grade is not Grade.OK] == []
 
 
+def test_a_unique_key_that_was_lost_is_found_and_named_with_what_makes_it_again(
+    mariadb: MariaDBServer,
+) -> None:
+    def unique_keys() -> list[tuple[Grade, str]]:
+        findings = judge_mysql(ask_mysql(mariadb.url))
+        return [(f.grade, f.found) for f in findings if f.name == "unique keys"]
+
+    assert unique_keys() == [], "there are no tables yet"
+    pool = engine(mariadb.url)
+    try:
+        create_all(pool)
+        assert unique_keys() == [(Grade.OK, "as they were created")]
+        with pool.begin() as connection:
+            connection.execute(text("ALTER TABLE tb_voucher_order DROP INDEX uk_live_order"))
+        ((grade, found),) = unique_keys()
+        cure = (
+            "ALTER TABLE tb_voucher_order ADD UNIQUE KEY uk_live_order (user_id, voucher_id, live)"
+        )
+        assert (grade, found) == (Grade.FAIL, f"missing: {cure}")
+        with pool.begin() as connection:
+            connection.execute(text(cure))
+        assert unique_keys() == [(Grade.OK, "as they were created")]
+        with pool.begin() as connection:
+            connection.execute(text("ALTER TABLE tb_sign DROP INDEX uk_sign"))
+        ((grade, found),) = unique_keys()
+        assert grade is Grade.WARN, "no order is sold twice by that"
+        assert found == "missing: ALTER TABLE tb_sign ADD UNIQUE KEY uk_sign (user_id, date)"
+        with pool.begin() as connection:
+            connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
+            for table in connection.execute(text("SHOW TABLES")).scalars().all():
+                connection.execute(text(f"DROP TABLE {table}"))
+    finally:
+        pool.dispose()
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

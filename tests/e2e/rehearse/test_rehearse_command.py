@@ -222,12 +222,15 @@ def test_an_interrupt_leaves_a_partial_report_and_no_process(
         until(lambda: _results(tmp_path) > 500 or process.poll() is not None, within_s=60)
         family = _family(state_dir)
         process.send_signal(number)
-        _finish(process, code)
+        out = _finish(process, code)
         until(lambda: all(map(_is_gone, family)), within_s=15)
         assert not state_dir.exists()
         summary = _summary(tmp_path)
         assert (summary["exit_code"], summary["verdict"]) == (code, "invalid")
-        assert (tmp_path / "runs/latest/report.html").exists()
+        assert summary["verify"]["reason"].startswith("not verified: the rehearsal ended before")
+        page = (tmp_path / "runs/latest/report.html").read_text()
+        for told in (out, page):  # the stack that it would read is gone
+            assert "flashsale verify" not in told
     finally:
         process.kill()
         process.communicate()
@@ -293,7 +296,9 @@ def test_repeated_interrupts_do_not_stop_the_clean_up(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.01)
+        _, err = process.communicate()
         assert process.returncode == 130
+        assert err.count("rehearse: interrupted; stopping the stack\n") == 1
         until(lambda: all(map(_is_gone, family)), within_s=15)
         assert not state_dir.exists()
     finally:

@@ -99,7 +99,11 @@ def test_a_damaged_folder_is_one_line(
 def test_the_newest_run_is_the_default(tmp_path: Path) -> None:
     done = run_flashsale(tmp_path, "report")
     assert done.returncode == 2
-    assert done.stderr.startswith("flashsale: runs/latest: no summary.json")
+    first = "no run was left here yet; `flashsale rehearse stampede` makes one\n"
+    assert done.stderr == (f"flashsale: runs/latest: no summary.json, so no finished run; {first}")
+    judged = run_flashsale(tmp_path, "verify")
+    assert judged.returncode == 8
+    assert judged.stderr == f"flashsale: runs/latest: no attempts to judge; {first}"
     assert "render" in run_flashsale(tmp_path, "report", "--help").stdout
 
 

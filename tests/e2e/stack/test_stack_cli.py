@@ -109,6 +109,23 @@ def test_status_draws_every_process(running: Path) -> None:
         assert str(child.pid) in done.stdout
 
 
+def test_who_waits_at_a_terminal_is_told_for_what(running: Path) -> None:
+    """Elsewhere there is nothing but what came of it."""
+    shown, terminal = os.openpty()
+    command = [*FLASHSALE, "serve", "--detach", "--state-dir", str(running)]
+    try:
+        done = subprocess.run(command, stdout=terminal, stderr=terminal, timeout=30, check=False)
+        assert done.returncode == 2
+        told = os.read(shown, 65_536).decode()
+    finally:
+        os.close(shown)
+        os.close(terminal)
+    assert "starting a stack; " in told
+    assert "serve.log" in told
+    piped = _run("serve", "--detach", "--state-dir", str(running))
+    assert "starting" not in piped.stdout + piped.stderr
+
+
 def test_replicas_give_way_a_little_and_nobody_else_does(running: Path) -> None:
     """Farther down, a busy stranger leaves a replica no CPU to answer, or even to start."""
     ours = psutil.Process().nice()

@@ -47,6 +47,16 @@ def test_who_is_no_rendezvous_is_told(
         join(url)
 
 
+def test_who_asks_where_nobody_is_says_so_and_for_how_long(
+    join: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(SILENT, "say", said.append)
+    with pytest.raises(UnreachableError, match="GATHER_TIMEOUT_S is how long it is asked again"):
+        join("http://127.0.0.1:1")
+    assert said == ["shard 1/2, asks for a rendezvous at http://127.0.0.1:1, 1 s at most"]
+
+
 def test_an_answer_without_an_end_is_read_no_further(join: Callable[[str], object]) -> None:
     with (
         answering(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 1_000_000) as url,

@@ -12,7 +12,8 @@ import pytest
 import typer
 
 import flashsale
-from flashsale.cli.tree import tree
+from flashsale.cli.tree import run, tree
+from flashsale.errors import ExitCode
 
 PACKAGE = Path(flashsale.__file__).parent
 QUOTED = re.compile(r"`(flashsale [^`]+)`|: (flashsale [a-z].*)$|^(flashsale [a-z]+ -.*)$")
@@ -77,3 +78,16 @@ def test_a_command_named_in_a_message_parses(line: str) -> None:
 def test_one_that_does_not_exist_would_be_found(line: str) -> None:
     with pytest.raises(typer.TyperException):
         parse(typer.main.get_command(tree()), shlex.split(line)[1:])
+
+
+def test_too_little_memory_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def greedy(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("flashsale.cli.run._render", greedy)
+    assert run(["report", "render", str(tmp_path)]) == ExitCode.INTERNAL
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "not enough memory" in said

@@ -389,10 +389,11 @@ def test_who_has_a_relay_to_a_node_reaches_it_by_that_alone(tmp_path: Path) -> N
         first: "127.0.0.1:11",
         second: "127.0.0.1:12",
     }
-    assert told["FLASHSALE_LEDGER_URL"] == url.replace(first, "127.0.0.1:11")
+    account = url.rpartition("@")[0]
+    assert told["FLASHSALE_LEDGER_URL"] == f"{account}@127.0.0.1:11,127.0.0.1:12"
     other = by_relays(url, made.nodes, "r2", links)
     assert json.loads(other["FLASHSALE_LEDGER_ADDRESSES"]) == {second: "127.0.0.1:22"}
-    assert other["FLASHSALE_LEDGER_URL"] == url
+    assert other["FLASHSALE_LEDGER_URL"] == f"{account}@{first},127.0.0.1:22"
     assert by_relays(url, made.nodes, "c1", links) == {}
     for node in made.nodes:
         node.stop()

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from rig.documents import ROOT
 from rig.hostile_server import answering, http
 
 from flashsale.errors import UnreachableError
@@ -25,6 +26,13 @@ def test_variables_are_filled_in() -> None:
     assert substituted(expr, 2) == 'rate(x{instance=~".*"}[2000ms])'
     left = [query for query in queries() if "$" in substituted(query.expr, 5)]
     assert not left
+
+
+def test_the_page_counts_what_there_is() -> None:
+    asked = queries()
+    boards, shown = {q.dashboard for q in asked}, {(q.dashboard, q.panel) for q in asked}
+    counted = f"{len(boards)} dashboards, {len(shown)} panels, {len(asked)} queries"
+    assert counted in (ROOT / "docs/observe.md").read_text()
 
 
 def test_a_value_that_is_no_number_is_no_sample() -> None:

@@ -101,6 +101,17 @@ def test_how_many_waited_and_how_long_are_two_numbers() -> None:
     assert re.search(r"the last \d+ waited [\d,.]+ ms\.", reading)
 
 
+def test_the_stock_that_falls_at_the_last_instant_falls_within_the_picture() -> None:
+    for run, other in ((run_of(*[SOLD] * 30, units=30), None), (SALE, OTHER)):
+        chart = by_key(charts_of(run, other))["stock"]
+        across, up = chart.layout["xaxis"]["range"], chart.layout["yaxis"]["range"]
+        assert across[0] == up[0] == 0
+        assert across[1] > max(max(trace["x"]) for trace in chart.traces)
+        assert up[1] > 1.1 * max(max(trace["y"]) for trace in chart.traces)
+    oversold = by_key(charts_of(run_of(*[SOLD] * 30, units=20)))["stock"]
+    assert oversold.layout["yaxis"]["range"][0] < -10
+
+
 def test_what_never_was_is_not_drawn() -> None:
     assert charts_of(run_of(unsent("barrier"), unsent("barrier"))) == []
     assert health(SALE, None) is None

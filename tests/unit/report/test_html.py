@@ -23,7 +23,7 @@ from flashsale.report.charts.chart import Run
 from flashsale.report.files import write_reports
 from flashsale.report.html import html
 from flashsale.report.wording import lapse
-from flashsale.run.parts import Machine
+from flashsale.run.parts import Machine, PersistedLatency
 from flashsale.run.summary import Change, Comparison, SaidFigures, Summary
 from flashsale.scenario.answer import unsent
 
@@ -253,6 +253,23 @@ def test_a_sale_that_is_not_verified_yet_is_not_what_did_not_hold() -> None:
     page = html(SUMMARY.model_copy(update={"verify": awaited}).judged())
     assert "What did not hold" not in page
     assert page.count("not verified yet") == 1
+
+
+def test_orders_of_somebody_elses_shop_are_not_said_to_be_in_mysql() -> None:
+    summary = verified(SUMMARY, "pass")
+    assert "orders in MySQL" in html(summary)
+    verify = summary.verify.model_copy(update={"rests_on": ["orders of a route of the shop"]})
+    page = html(summary.model_copy(update={"verify": verify}))
+    assert "orders in the shop&#39;s books" in page
+    assert "orders in MySQL" not in page
+
+
+def test_latencies_to_a_row_that_nobody_could_measure_have_no_line() -> None:
+    for count in (0, 3):
+        persisted = PersistedLatency(count=count, mean=1, p50=1, p90=1, p95=1, p99=1, p999=1, max=1)
+        latency = SUMMARY.latency_ms.model_copy(update={"persisted": persisted})
+        page = html(SUMMARY.model_copy(update={"latency_ms": latency}))
+        assert ('scope="row">persisted' in page) is bool(count)
 
 
 def test_a_run_without_answers_says_no_ms() -> None:

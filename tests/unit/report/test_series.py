@@ -60,6 +60,11 @@ def test_an_order_that_is_told_again_takes_one_unit() -> None:
     assert [left for _, left in chart.stock(twice, 2)] == [2, 1, 1]
 
 
+def test_orders_without_an_id_take_a_unit_each() -> None:
+    nameless = record_of([SOLD._replace(order=None)] * 3)
+    assert [left for _, left in chart.stock(nameless, 3)] == [3, 2, 1, 0, 0]
+
+
 def test_without_an_order_the_stock_stays() -> None:
     assert [left for _, left in chart.stock(record_of([GONE]), 7)] == [7, 7]
 

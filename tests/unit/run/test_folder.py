@@ -58,6 +58,17 @@ def test_out_never_overwrites_a_run() -> None:
         create_run_folder("s", Path("here"), NOON)
 
 
+@pytest.mark.parametrize("name", ["junit.xml", "report.html", "summary.json", "attempts.csv"])
+def test_out_never_overwrites_a_file_of_others(name: str) -> None:
+    Path("project").mkdir()
+    Path("project/setup.py").touch()
+    ensure_run_folder(Path("project"))
+    Path("project", name).touch()
+    for attempt in (ensure_run_folder, lambda out: create_run_folder("s", out, NOON)):
+        with pytest.raises(UsageError, match=f"--out project holds {name}, which the run would"):
+            attempt(Path("project"))
+
+
 def test_a_folder_that_cannot_be_made_is_one_line() -> None:
     Path("runs").write_text("a file")
     with pytest.raises(UsageError, match="cannot make a run folder in runs"):

@@ -80,9 +80,15 @@ def test_units_are_spread_evenly_and_none_is_lost(vouchers: int, units: int, fir
         ('name = "tiny"', 'name = "../tiny"', "name: found '../tiny', expected lower-case letters"),
         ('"stampede"', '"panic"', "load.model: found 'panic', expected 'stampede'"),
         ("units = 3", "units = ", "tiny.toml is not TOML: "),
+        ("units = 3", "units = 3\nunits = 4", "'units = 4'; the key stands twice, leave one out"),
         ("[load]", "[timeouts]\nrequest_ms = 0\n[load]", "timeouts.request_ms: found 0"),
         ("[load]", "thresholds = 1\n[load]", "sale.thresholds: no such key"),
-        ("[load]", '[thresholds]\n"buy.p98" = "< 1ms"\n[load]', "no metric 'buy.p98'"),
+        (
+            "[load]",
+            '[thresholds]\n"buy.p98" = "< 1ms"\n[load]',
+            "no metric 'buy.p98', did you mean",
+        ),
+        ("[load]", '[thresholds]\n"zzz" = "< 1ms"\n[load]', "no metric 'zzz', expected such as"),
         (
             "[load]",
             '[messages]\nno = "sold"\n[load]',
@@ -184,3 +190,10 @@ def test_a_missing_file_and_one_that_is_no_text_are_named(tmp_path) -> None:  # 
         load_scenario(str(tmp_path / "binary.toml"))
     (tmp_path / "good.toml").write_text(GOOD)
     assert load_scenario(str(tmp_path / "good.toml")).name == "tiny"
+
+
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^scenario /dev/zero: more than .* a \.toml file$"):
+        load_scenario("/dev/zero")
+    with pytest.raises(UsageError, match=r"^target /dev/zero: more than .* a \.toml file$"):
+        load_scenario("stampede", target="/dev/zero")

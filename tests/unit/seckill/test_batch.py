@@ -70,8 +70,9 @@ def test_a_permit_goes_last_with_its_key() -> None:
     assert batch.call.args == [7, 99, "", "11", 5000, 60, 9000, "r:1"]
     assert batch.call.keys[-1] == keys.PERMIT
     renewed = batch.under("r:2")
-    assert (renewed.permit, renewed.call.args) == ("r:2", [7, 99, "", "11", 5000, 60, 9000, "r:2"])
+    assert (renewed.permit, renewed.call.args) == ("r:2", [7, 0, "", "11", 5000, 60, 9000, "r:2"])
     assert renewed.call.keys == batch.call.keys
+    assert batch.under("r:1") is batch, "the deadline stands under its own permit"
     assert batch.under("") is batch
     without = make_batch(7, ["login:token:a"], ["11"], 99, (5000, 60, 9000))
     assert without.under("r:2") is without, "whoever asks for no permit is not given one"

@@ -1,6 +1,8 @@
 """The tokens file: merged with the earlier one, secret, and replaced in one step."""
 
 import os
+import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +56,21 @@ def test_an_error_leaves_the_earlier_file(tmp_path: Path) -> None:
     assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {
         "tokens.csv": "before"
     }
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.csv"
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))  # a full disk, for this process
+    try:
+        with (
+            pytest.raises(UsageError, match=re.escape(f"{path} cannot be written: File too large")),
+            TokensFile(path) as file,
+        ):
+            file.write((user, f"token-{user}") for user in range(5_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
