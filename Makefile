@@ -43,6 +43,9 @@ docs: $(INSTALLED)
 	$(BIN)/python -m tools.reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# On the disk, whose syncs are part of what is proved
+proofs nightly: export PYTEST_DEBUG_TEMPROOT ?= $(or $(TMPDIR),/tmp)
+
 proofs: services
 	$(call ASK,slow and not nightly)
 

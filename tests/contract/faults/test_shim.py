@@ -6,8 +6,9 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,11 @@ DIES = "os.kill(os.getpid(), 9)"
 
 
 @pytest.fixture(scope="module")
-def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stack")
-    install(folder, [CUT, SLOW, CLOCK], Processes(2, 2))
-    return folder
+def state_dir() -> Iterator[Path]:
+    """On a disk: memory gives the number of a file that is gone to no other."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        install(Path(folder), [CUT, SLOW, CLOCK], Processes(2, 2))
+        yield Path(folder)
 
 
 @pytest.fixture
