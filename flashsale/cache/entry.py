@@ -51,6 +51,8 @@ class Source(StrEnum):
     NULL = "null"  # remembered as absent
     BLOOM = "bloom"  # the filter knows that there is none
 
+    __hash__ = str.__hash__  # Enum's own is written in Python, and each read is counted by this
+
 
 class Entry(NamedTuple):
     """A cached thing. `expires_ms` is 0 where the key's own lifetime counts."""
