@@ -140,6 +140,11 @@ class Clustered:
             for each in range(len(self._nodes)):
                 self._forget(each, slot)
             self._ask(node, "ADDSLOTS", slot)
+            until(lambda: all(self._covers(each, slot) for each in range(len(self._nodes))))
+
+    def _covers(self, node: int, slot: int) -> bool:
+        """Whether a node knows of a master that has a slot."""
+        return any(first <= slot <= last for first, last, *_ in self._ask(node, "SLOTS"))
 
     def _forget(self, node: int, slot: int) -> None:
         with suppress(ResponseError):  # it is unassigned there already

@@ -25,6 +25,7 @@ class Relay:
         self._for_good = False
         self._gates: set[asyncio.Event] = set()
         self._holds_new = False
+        self._is_over = False  # who was let in a moment before is closed, too
         self.refuse = False
         self.cuts = 0
         self.held = asyncio.Event()
@@ -43,11 +44,14 @@ class Relay:
         trace: TracebackType | None,
     ) -> None:
         self._server.close()
+        self._is_over = True
         self.release()
         self.drop_all()
         for both in self._serving:
             both.cancel()
-        await asyncio.gather(*self._tasks)
+        await asyncio.sleep(0)
+        while open_tasks := [task for task in self._tasks if not task.done()]:
+            await asyncio.gather(*open_tasks)
 
     def cut_replies_after(self, count: int, *, for_good: bool = False) -> None:
         """Lose the next answer, but for its first `count` bytes; once, or all from then on."""
@@ -84,13 +88,18 @@ class Relay:
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.connections += 1
-        if self.refuse:
+        self._tasks.add(cast("asyncio.Task[None]", asyncio.current_task()))
+        if self.refuse or self._is_over:
             client.close()
             return
         try:
             answers, server = await asyncio.open_connection(*self._target)
         except OSError:  # nobody there: the client finds out as it would without a relay
             client.close()
+            return
+        if self._is_over:
+            client.close()
+            server.close()
             return
         pair, gate = (client, server), asyncio.Event()
         if not self._holds_new:
@@ -99,7 +108,6 @@ class Relay:
         self._gates.add(gate)
         both = asyncio.gather(self._forward(reader, server, gate), self._answer(answers, client))
         self._serving.add(both)
-        self._tasks.add(cast("asyncio.Task[None]", asyncio.current_task()))
         with suppress(asyncio.CancelledError):
             await both
         self._serving.discard(both)
