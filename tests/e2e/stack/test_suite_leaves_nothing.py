@@ -34,7 +34,7 @@ def test_what_passes_leaves_nothing(tmp_path: Path, processes: str, limit: int) 
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *settings, "-n", processes, tmp_path],
         cwd=tmp_path,
-        env=os.environ | {"TMPDIR": str(temporary)},
+        env=os.environ | {"PYTEST_DEBUG_TEMPROOT": str(temporary)},
         capture_output=True,
         text=True,
         timeout=60,
