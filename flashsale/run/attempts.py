@@ -352,11 +352,7 @@ class Attempts:
         sent = self.sent_ns
         for attempt, answer in self.settled():
             if sent[attempt] != NEVER:
-                label = label_of(answer)
-                if label in labels:
-                    labels[label].append(attempt)
-                else:
-                    labels[label] = [attempt]
+                labels.setdefault(label_of(answer), []).append(attempt)
         return labels
 
 

@@ -131,9 +131,8 @@ class Figures:
         self.labels: Mapping[str, Sequence[int]] = attempts.by_label()
         self.endpoints = _by_endpoint(attempts, asks, self.labels)
         self.start_lag = attempts.start_lag()
-        whole_us = (
-            attempts.last_done_ns() - attempts.origin_ns
-        ) // 1000  # what the file can tell, too
+        whole_ns = attempts.last_done_ns() - attempts.origin_ns
+        whole_us = whole_ns // 1000  # what the file can tell, too
         self.duration_s = whole_us / 1e6
         answered = sum(answer.status is not None for answer in answers)
         self.rate_per_s = Fraction(answered * _SECOND_US, whole_us) if whole_us else _ZERO

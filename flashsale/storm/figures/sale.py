@@ -125,8 +125,7 @@ class BuyAttempts:
         for claim in self.claims:
             if claim.ending is Outcome.SOLD:
                 told = claim.user, claim.order
-                if claim.done_us < first.setdefault(told, claim.done_us):
-                    first[told] = claim.done_us
+                first[told] = min(claim.done_us, first.get(told, claim.done_us))
         return list(first.values())
 
     @property
