@@ -168,9 +168,8 @@ class TokensFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(
-            OSError
-        ):  # what it still holds is for no file: all of one in place is on disk
+        # What it still holds is for no file: all of one in place is on disk.
+        with suppress(OSError):
             self._file.close()
         self._partial.unlink(missing_ok=True)  # unless it was put in place
 

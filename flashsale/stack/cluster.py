@@ -83,8 +83,8 @@ class LedgerCluster:
     def url_for(self, account: Account) -> str:
         """Where an account reaches it: by any of its nodes, so that one may be away."""
         scheme, _, rest = self.nodes[0].url_for(account).partition("://")
-        others = [f",{at.host}:{at.number}" for node in self.nodes[1:] if (at := node.port)]
-        return f"{scheme}+cluster://{rest.removesuffix('/0')}{''.join(others)}"
+        others = [f"{node.port.host}:{node.port.number}" for node in self.nodes[1:]]
+        return f"{scheme}+cluster://{','.join([rest.removesuffix('/0'), *others])}"
 
     def form(self) -> None:
         """Let the nodes know one another, divide the slots where nobody has any yet, and wait until
