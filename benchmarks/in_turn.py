@@ -4,8 +4,9 @@ now, its storm and ours on a target that costs next to nothing.
     git worktree add ../before COMMIT && make -C ../before .venv/.installed
     python -m benchmarks in_turn --before ../before
 
-Machines change their speed from one minute to the next. So each pair is taken in a row, every
-other pair in the other order, and what counts is the median of the ratios within the pairs.
+Machines change their speed from one minute to the next. So both stacks are up all the time and take
+their turns, every other pair in the other order, and what counts is the median of the ratios within
+the pairs.
 """
 
 import sys
@@ -19,13 +20,13 @@ from benchmarks.cached_http import SHOPS, replica_of, stack_with, storm_on
 from benchmarks.generator import Size, storm_cost, write_stampede
 from benchmarks.null_target import null_target
 from benchmarks.open_claims import RATES, claims_at, health_at, neighbour
-from benchmarks.system import Storm, System, system, system_of
+from benchmarks.system import Run, Storm, System, system_of
 from benchmarks.table import Section, median
 
-BURST, BURSTS = 150_000, 2
+BURST = 150_000
 _STAMPEDE = Size(requests=50_000)
-_STORM_PAIRS = 8
-_READS, _READ_PAIRS = 50_000, 5
+_STORM_PAIRS = 4
+_READS, _READ_PAIRS = 50_000, 2
 _LOADS = {
     "a burst": f'model = "stampede"\nusers = {_STAMPEDE.requests}\nconnections = 2000\n',
     "5,000/s": 'model = "rate"\nstages = ["10s:5000"]\nconnections = 64\n',
@@ -59,17 +60,10 @@ class _Pairs:
 
 
 def measure(runs: int, before: Path) -> Section:
-    """`runs` pairs of stacks, five times as many pairs of reads, and eight times of storms."""
+    """`runs` pairs of each load of claims, twice as many of reads, and four times of storms."""
     pythons = {"before": str(before.resolve() / ".venv/bin/python"), "now": sys.executable}
     section = Section(f"in turn: {before.name} → now, medians, and of the ratios within pairs")
-    loads: dict[str, _Pairs] = {}
-    for number in range(runs):
-        for side in _order(number):
-            with system() if side == "now" else system_of(pythons[side]) as stack:
-                for name, figures in _of_servers(stack).items():
-                    _add(loads, name, side, figures)
-    for name, pairs in loads.items():
-        _report_servers(section, name, pairs)
+    _claims(section, runs, pythons)
     for what, hot in (("a hot shop", SHOPS), ("any other shop", 0)):
         _reads(section, what, hot, runs * _READ_PAIRS, pythons)
     _storms(section, runs * _STORM_PAIRS, pythons)
@@ -84,33 +78,46 @@ def _add(loads: dict[str, _Pairs], name: str, side: str, figures: Figures) -> No
     getattr(loads.setdefault(name, _Pairs()), side).append(figures)
 
 
-def _of_servers(stack: System) -> dict[str, Figures]:
-    """Open arrivals at each rate, alone and beside a stranger, then bursts; by the name of each."""
-    found: dict[str, Figures] = {}
+def _claims(section: Section, count: int, pythons: Mapping[str, str]) -> None:
+    """`count` pairs: open arrivals at each rate, alone and beside a stranger; then of bursts."""
     phases = [(rate, is_beside) for is_beside in (False, True) for rate in RATES]
-    vouchers = len(phases) + BURSTS
-    stack.seed(users=BURST, vouchers=vouchers, units=vouchers * BURST)
-    for voucher, (rate, is_beside) in enumerate(phases, start=1):
-        with neighbour() if is_beside else nullcontext():
-            run = claims_at(stack, voucher, rate)
-            health = health_at(stack, rate)
-        found[f"{rate:,}/s{' beside a stranger' if is_beside else ''}"] = {
-            "p50": run.ms("p50"),
-            "p99": run.ms("p99"),
-            "health": health.ms("p50"),
-            "servers": run.effort().cpu_s * 1e6,
-            **{part: run.effort(part).cpu_s * 1e6 for part in _PARTS},
+    vouchers = count * (len(phases) + 1)
+    loads: dict[str, _Pairs] = {}
+    with ExitStack() as entered:
+        stacks = {
+            side: entered.enter_context(system_of(python)) for side, python in pythons.items()
         }
-    bursts = [
-        stack.storm(Storm(f"burst-{voucher}", BURST, BURST, first_voucher=voucher))
-        for voucher in range(len(phases) + 1, vouchers + 1)
-    ]
-    found[f"{BURST:,} at once"] = {
-        "per_s": median([run.per_s for run in bursts]),
-        "servers": median([sum(map(run.cpu_us, _PARTS)) for run in bursts]),
-        **{part: median([run.cpu_us(part) for run in bursts]) for part in _PARTS},
+        for stack in stacks.values():
+            stack.seed(users=BURST, vouchers=vouchers, units=vouchers * BURST)
+        for number in range(count):
+            for place, (rate, is_beside) in enumerate(phases):
+                voucher = 1 + number * len(phases) + place
+                name = f"{rate:,}/s{' beside a stranger' if is_beside else ''}"
+                with neighbour() if is_beside else nullcontext():
+                    for side in _order(number):
+                        _add(loads, name, side, _at_rate(stacks[side], voucher, rate))
+        for number in range(count):
+            storm = Storm(f"burst-{number}", BURST, BURST, first_voucher=vouchers - number)
+            for side in _order(number):
+                _add(loads, f"{BURST:,} at once", side, _burst(stacks[side].storm(storm)))
+    for name, pairs in loads.items():
+        _report_servers(section, name, pairs)
+
+
+def _at_rate(stack: System, voucher: int, rate: int) -> Figures:
+    run, health = claims_at(stack, voucher, rate), health_at(stack, rate)
+    return {
+        "p50": run.ms("p50"),
+        "p99": run.ms("p99"),
+        "health": health.ms("p50"),
+        "servers": run.effort().cpu_s * 1e6,
+        **{part: run.effort(part).cpu_s * 1e6 for part in _PARTS},
     }
-    return found
+
+
+def _burst(run: Run) -> Figures:
+    parts = {part: run.cpu_us(part) for part in _PARTS}
+    return {"per_s": run.per_s, "servers": sum(parts.values()), **parts}
 
 
 def _report_servers(section: Section, name: str, pairs: _Pairs) -> None:
