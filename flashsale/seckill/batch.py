@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -57,8 +57,7 @@ SHED = Claimed(Outcome.SHED)
 NO_PERMIT = Claimed(Outcome.SHED, behind="permit")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Claims on one voucher that left together, and the call they left in."""
 
     order_ids: Sequence[str]
@@ -78,7 +77,7 @@ class Batch:
         args = list(self.call.args)
         args[1] = 0
         args[-2 if args[-1] == BY_USERS else -1] = permit
-        return replace(self, call=replace(self.call, args=args), permit=permit)
+        return self._replace(call=replace(self.call, args=args), permit=permit)
 
 
 def make_batch(

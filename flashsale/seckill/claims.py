@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 from flashsale.errors import Indeterminate, Unavailable
@@ -37,6 +38,8 @@ from flashsale.storage.roles import Confirmation
 
 REPLAYS_MAX = 3
 _AFTER_DEADLINE_S = 0.02
+
+_SESSION, _DIGEST = attrgetter("session"), attrgetter("digest")
 
 _Settled = asyncio.Future[Claimed | None]
 _Answer = Claimed | _Settled | None
@@ -155,51 +158,60 @@ class Claims:
         await self._side.aclose()
 
     async def _send(self, claims: list[Claim]) -> Sequence[_Answer]:
-        answers: list[_Answer] = [SHED] * len(claims)
-        by_voucher: dict[int, list[int]] = {}
-        for place, claim in enumerate(claims):
-            by_voucher.setdefault(claim.voucher_id, []).append(place)
+        """The answers, in the order of the claims. Raises Unavailable."""
+        by_voucher: dict[int, list[Claim]] = {}
+        for claim in claims:
+            by_voucher.setdefault(claim.voucher_id, []).append(claim)
         began_s = asyncio.get_running_loop().time()
-        batches, replies = await self._sold(claims, by_voucher)
+        batches, replies = await self._sold(by_voucher, len(claims))
         ended_s = asyncio.get_running_loop().time()
         self.gate.room = self._admission.called(len(claims), ended_s - began_s, ended_s)
         reach("claim.answered")
-        for batch, places, reply in zip(batches, by_voucher.values(), replies, strict=True):
-            for place, answer in zip(places, self._answers(batch, reply), strict=True):
-                answers[place] = answer
-        return answers
+        if len(batches) == 1:
+            return self._answers(batches[0], replies[0])
+        told = {
+            voucher_id: iter(self._answers(batch, reply))
+            for voucher_id, batch, reply in zip(by_voucher, batches, replies, strict=True)
+        }
+        return [next(told[claim.voucher_id]) for claim in claims]
 
     async def _sold(
-        self, claims: list[Claim], by_voucher: dict[int, list[int]]
-    ) -> tuple[list[Batch], list[Any]]:
-        """The batches and their replies; once more where a new connection found the permit to be
-        of another server, since nothing was sent then. Raises Unavailable, Behind among it."""
-        permits = self._permits
-        if permits is None:
-            batches = await self._batches(claims, by_voucher, "")
-            return batches, await self._channel.run([batch.call for batch in batches])
-        for is_last in (False, True):
+        self, by_voucher: Mapping[int, Sequence[Claim]], count: int, *, is_last: bool = False
+    ) -> tuple[Sequence[Batch], Sequence[Any]]:
+        """A batch a voucher, and their replies; once more where a new connection found the permit
+        to be of another server, since nothing was sent then. Raises Unavailable, Behind among it.
+        """
+        permits, permit = self._permits, ""
+        if permits is not None:
             permit = permits.current or await permits.obtain(self._settings.timeout_ms / 1000)
-            try:
-                batches = await self._batches(claims, by_voucher, permit)
-                return batches, await self._channel.run([batch.call for batch in batches])
-            except Behind:
+        try:
+            now_s = self.clock.now_s()
+            order_ids = self._ids.at_hand(count, permit, now_s)
+            if not order_ids:
+                order_ids = await self._ids.take(count, permit)
+                now_s = self.clock.now_s()
+            batches = self._batches(by_voucher, order_ids, now_s, permit)
+            reach("claim.sending")
+            return batches, await self._channel.run([batch.call for batch in batches])
+        except Behind:
+            if permits is not None:
                 permits.drop(permit)
-                if is_last:
-                    raise
-        raise AssertionError("the last try answers or raises")
+            if permits is None or is_last:
+                raise
+            return await self._sold(by_voucher, count, is_last=True)
 
-    async def _batches(
-        self, claims: list[Claim], by_voucher: dict[int, list[int]], permit: str
-    ) -> list[Batch]:
-        count = sum(len(places) for places in by_voucher.values())
-        order_ids = await self._ids.take(count, permit)
-        deadline_ms = self.clock.now_ms() + self._settings.timeout_ms
+    def _batches(
+        self,
+        by_voucher: Mapping[int, Sequence[Claim]],
+        order_ids: Sequence[str],
+        now_s: float,
+        permit: str,
+    ) -> Sequence[Batch]:
+        deadline_ms = int(now_s * 1000) + self._settings.timeout_ms
         batches, start = [], 0
-        for voucher_id, places in by_voucher.items():
-            sessions = [claims[place].session for place in places]
-            ids = order_ids[start : start + len(places)]
-            digests = [claims[place].digest for place in places]
+        for voucher_id, claims in by_voucher.items():
+            ids = order_ids[start : start + len(claims)]
+            sessions, digests = list(map(_SESSION, claims)), list(map(_DIGEST, claims))
             if self._lane is WHOLE:
                 batch = make_batch(
                     voucher_id, sessions, ids, deadline_ms, self._sliding_ms, digests, permit
@@ -209,8 +221,7 @@ class Claims:
                     voucher_id, sessions, ids, deadline_ms, self._lane, digests, permit
                 )
             batches.append(batch)
-            start += len(places)
-        reach("claim.sending")
+            start += len(claims)
         return batches
 
     def _is_overdue(self, claim: Claim) -> bool:

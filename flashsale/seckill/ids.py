@@ -111,19 +111,16 @@ class OrderIds:
         Raises Unavailable when no block can be leased, the day's counter is spent or the clock is
         beyond what an id can hold; nothing was sold then.
         """
-        if not self._taking.locked():
-            taken = self._at_hand(count, permit)
-            if taken:
-                return taken
         async with self._taking:
             if permit != self._permit:
                 self._permit, self._next, self._last = permit, 0, -1
             return await self._take(Instant(int(self._now_s())), count)
 
-    def _at_hand(self, count: int, permit: str) -> list[str]:
-        """`count` ids of the block that is there, none where it does not do: the common case, and
-        a claim that comes alone pays for every step of the other."""
-        seconds = int(self._now_s())
+    def at_hand(self, count: int, permit: str, now_s: float) -> list[str]:
+        """`count` ids of the block that is there, none where it does not do and they have to be
+        taken: the common case, and a claim that comes alone pays for every step of the other.
+        `now_s` is the ledger's clock."""
+        seconds = int(now_s)
         step = self._step
         first, end, high = self._next, self._next + count * step, seconds - EPOCH_S
         if (

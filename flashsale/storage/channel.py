@@ -67,20 +67,23 @@ class Opening:
 class _Wire(asyncio.Protocol):
     """One connection until its end: commands out, their replies in, for one caller at a time.
 
-    `on_demoted` is told when a reply says that the server is not the one to be spoken to.
+    `on_demoted` is told when a reply says that the server is not the one to be spoken to, `on_lost`
+    when a call has not all its replies.
     """
 
     why = ""  # the last call has not all its replies
+    erred = False  # one of its replies is an error
 
     def __init__(
         self,
         writer: asyncio.StreamWriter,
         text: bool,
         on_demoted: Callable[[], None],
+        on_lost: Callable[[], None],
     ) -> None:
         self._writer = writer  # kept: it would close the transport
         self._transport = cast(asyncio.Transport, writer.transport)
-        self._on_demoted = on_demoted
+        self._on_demoted, self._on_lost = on_demoted, on_lost
         self._reader = Reader(
             protocolError=InvalidResponse,
             replyError=BaseParser.parse_error,
@@ -111,11 +114,11 @@ class _Wire(asyncio.Protocol):
     def exchange(self, data: bytes, count: int, due_s: float) -> asyncio.Future[list[Any]]:
         """Send `count` commands; the future brings their replies, by `due_s` of the loop's clock.
 
-        It has to be open. Errors are replies. There are fewer where the connection was lost or the
-        time was up, and `why` says what of it; it is closed then.
+        It has to be open. Errors are replies. Lost stands for those that are missing, since the
+        connection was lost or the time was up; it is closed then.
         """
         future = self._waiting = self._loop.create_future()
-        self._replies, self._wanted, self.why = [], count, ""
+        self._replies, self._wanted, self.why, self.erred = [], count, "", False
         self._transport.write(data)
         self._due_s = due_s
         if self._timer is None:  # one for many calls: to make one costs as much as a small call
@@ -134,6 +137,7 @@ class _Wire(asyncio.Protocol):
                 if reply is _NOTHING_YET:
                     return
                 if isinstance(reply, RedisError):
+                    self.erred = True
                     self._look_at_error(reply)
                 replies.append(reply)
             unasked = reader.has_data()
@@ -166,8 +170,13 @@ class _Wire(asyncio.Protocol):
 
     def _answer(self) -> None:
         waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.done():  # its caller may have gone
-            waiting.set_result(self._replies)
+        if waiting is None or waiting.done():  # its caller may have gone
+            return
+        missing = self._wanted - len(self._replies)
+        if missing:
+            self._on_lost()
+            self._replies += [Lost(f"Redis did not answer: {self.why}")] * missing
+        waiting.set_result(self._replies)
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, RedisError):
@@ -211,13 +220,13 @@ class Channel:
         self._pool.connection_kwargs["socket_timeout"] = None  # one timeout, around the whole call
         self._idle: deque[_Wire] = deque()
         self._demoted_s = 0.0  # what was opened until then leads to a server that was demoted
-        self._free = asyncio.Semaphore(connections_max)
+        self._free = connections_max  # conversations that may begin
+        self._queue: deque[asyncio.Future[None]] = deque()  # who waits for one of them
         self._timeout_s = timeout_s
         self._text = text
         self._opening = opening
         self._confirmation = confirmation and confirmation.on(lane)
         self.connections_max = connections_max
-        self.in_use = 0
         self.lost = 0  # calls without an answer
         self.unreachable = 0  # calls without a connection
         self.unconfirmed = 0  # calls of which too few replicas told that they have them
@@ -230,6 +239,11 @@ class Channel:
         """Connections that nobody uses now."""
         return len(self._idle)
 
+    @property
+    def in_use(self) -> int:
+        """Conversations that are under way, or whose connection is being opened."""
+        return self.connections_max - self._free
+
     async def run(self, calls: Sequence[Call | Plain]) -> list[Any]:
         """The replies to `calls`, sent in one write and executed in order.
 
@@ -238,23 +252,25 @@ class Channel:
         script and sending that call again, since it certainly was not executed.
         """
         due_s = asyncio.get_running_loop().time() + self._timeout_s
-        wire = await self._taken(due_s)
-        commands: list[Sequence[Word]] = [call.command() for call in calls]
+        wire = self._at_hand() or await self._taken(due_s)
         confirming = self._confirmation
+        commands = [call.command() for call in calls]
         if confirming is not None:
             commands += confirming.commands
         try:
-            replies = await self._exchange(wire, commands, due_s)
-            for i, call in enumerate(calls):
-                if isinstance(replies[i], NoScriptError) and isinstance(call, Call):
-                    replies[i] = await self._load_and_run(wire, call, due_s)
-                    if confirming is not None:  # it was asked too early
-                        replies[-2:] = await self._exchange(wire, confirming.commands, due_s)
+            replies = await self._sent(wire, commands, due_s)
+            has_erred = wire.erred
+            if has_erred:
+                await self._load_missing(wire, calls, replies, due_s)
+        except BaseException:
+            wire.close()  # cancelled halfway: replies would be stale
+            raise
         finally:
             self._give_back(wire)
-        if self._masters is not None:
-            await self._follow(calls, replies, due_s)
-        replies = [trouble(r) if isinstance(r, RedisError) else r for r in replies]
+        if has_erred:
+            if self._masters is not None:
+                await self._follow(calls, replies, due_s)
+            replies = [trouble(r) if isinstance(r, RedisError) else r for r in replies]
         return replies if confirming is None else self._confirmed(confirming, replies)
 
     def _confirmed(self, confirming: Confirmation, replies: list[Any]) -> list[Any]:
@@ -283,7 +299,7 @@ class Channel:
     async def ask_all(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """The replies to plain commands sent in one write. Raises Unavailable or Indeterminate."""
         due_s = asyncio.get_running_loop().time() + self._timeout_s
-        wire = await self._taken(due_s)
+        wire = self._at_hand() or await self._taken(due_s)
         try:
             replies = await self._exchange(wire, commands, due_s)
         finally:
@@ -308,24 +324,50 @@ class Channel:
             self._idle.pop().close()  # nothing is under way on it
         await asyncio.sleep(0)  # the loop closes a transport in its next turn
 
-    async def _taken(self, due_s: float) -> _Wire:
-        """A connection that nobody else uses. Raises Unavailable."""
-        if self._free.locked():
-            try:
-                async with asyncio.timeout_at(due_s):
-                    await self._free.acquire()
-            except TimeoutError:
-                self.unreachable += 1
-                raise Unavailable("Redis was not asked: no connection came free in time") from None
-        else:
-            await self._free.acquire()
-        try:
-            wire = self._usable() or await self._opened(due_s)
-        except BaseException:
-            self._free.release()
-            raise
-        self.in_use += 1
+    def _at_hand(self) -> _Wire | None:
+        """An idle connection, if there is one and nobody waits: the common case, without a task's
+        steps."""
+        if not self._free or not (wire := self._usable()):
+            return None
+        self._free -= 1
         return wire
+
+    async def _taken(self, due_s: float) -> _Wire:
+        """A connection that nobody else uses, in order of arrival. Raises Unavailable."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._turn(due_s)
+        try:
+            return self._usable() or await self._opened(due_s)
+        except BaseException:
+            self._release()
+            raise
+
+    async def _turn(self, due_s: float) -> None:
+        """Wait until a conversation has ended, whose place it takes. Raises Unavailable."""
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout_at(due_s):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # it came at the same moment
+                self._release()
+            if isinstance(error, TimeoutError):
+                self.unreachable += 1
+                told = "Redis was not asked: no connection came free in time"
+                raise Unavailable(told) from None
+            raise
+
+    def _release(self) -> None:
+        """A conversation has ended: its place is the next one's who waits."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():  # else it has gone
+                turn.set_result(None)
+                return
+        self._free += 1
 
     def _usable(self) -> _Wire | None:
         """One that is idle; those that have had their time, or their end, are left behind."""
@@ -355,7 +397,7 @@ class Channel:
             raise
         writer, connection._reader, connection._writer = connection._writer, None, None
         assert writer is not None
-        wire = _Wire(writer, self._text, self.leave)
+        wire = _Wire(writer, self._text, self.leave, self._has_lost)
         writer.transport.set_protocol(wire)
         try:
             if self._opening is not None:
@@ -375,9 +417,16 @@ class Channel:
         return wire
 
     def _give_back(self, wire: _Wire) -> None:
-        self.in_use -= 1
         self._idle.append(wire)
-        self._free.release()
+        if self._queue:
+            self._release()
+        else:
+            self._free += 1
+
+    def _has_lost(self) -> None:
+        self.lost += 1
+        if self._masters is not None:
+            self._masters.doubt()
 
     async def _follow(
         self, calls: Sequence[Call | Plain], replies: list[Any], due_s: float
@@ -419,24 +468,38 @@ class Channel:
     async def _exchange(
         self, wire: _Wire, commands: Sequence[Sequence[Word]], due_s: float
     ) -> list[Any]:
-        if not commands:  # asyncio's own loop keeps an empty write for ever, from Python 3.12 on
-            return []
-        if not wire.is_open:  # it was lost since it was opened, or by the call before this one
-            self.unreachable += 1
-            return [Unavailable("Redis was not asked: the connection was closed")] * len(commands)
-        data = b"".join(pack_command(tuple(words)) for words in commands)  # type: ignore[arg-type]  # its stub takes one word
         try:
-            replies = await wire.exchange(data, len(commands), due_s)
+            return await self._sent(wire, [tuple(words) for words in commands], due_s)
         except BaseException:
             wire.close()  # cancelled halfway: replies would be stale
             raise
-        missing = len(commands) - len(replies)
-        if missing:
-            self.lost += 1
-            if self._masters is not None:
-                self._masters.doubt()
-            replies += [Lost(f"Redis did not answer: {wire.why}")] * missing
-        return replies
+
+    def _sent(
+        self, wire: _Wire, commands: Sequence[tuple[Word, ...]], due_s: float
+    ) -> asyncio.Future[list[Any]]:
+        """What brings the replies; who is cancelled while it waits has to close the connection."""
+        told: list[Any] = []
+        if commands:  # asyncio's own loop keeps an empty write for ever, from Python 3.12 on
+            if wire.is_open:
+                data = b"".join(map(pack_command, commands))  # type: ignore[arg-type]  # its stub takes one word
+                return wire.exchange(data, len(commands), due_s)
+            # It was lost since it was opened, or by the call before this one.
+            self.unreachable += 1
+            told = [Unavailable("Redis was not asked: the connection was closed")] * len(commands)
+        unsent: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        unsent.set_result(told)
+        return unsent
+
+    async def _load_missing(
+        self, wire: _Wire, calls: Sequence[Call | Plain], replies: list[Any], due_s: float
+    ) -> None:
+        """Load the scripts that the server does not know, and run those calls: they did nothing."""
+        for i, call in enumerate(calls):
+            if isinstance(replies[i], NoScriptError) and isinstance(call, Call):
+                replies[i] = await self._load_and_run(wire, call, due_s)
+                if self._confirmation is not None:  # it was asked too early
+                    asked = self._confirmation.commands
+                    replies[-2:] = await self._exchange(wire, asked, due_s)
 
     async def _load_and_run(self, wire: _Wire, call: Call, due_s: float) -> Any:
         loaded = (await self._exchange(wire, [("SCRIPT", "LOAD", call.script.text)], due_s))[0]

@@ -268,61 +268,67 @@ class Gate(Generic[Item, Reply]):
             self._start_due = False  # perhaps before it began
         else:
             task.result()
-        self._start()
+        if self._queue:
+            self._start()
 
     async def _call_on(self) -> None:
         """One call after the other, for as long as anybody waits."""
         self._start_due = False
-        while self._queue:
-            if self._rounds is None:
-                await self._call_next()
+        queue, rounds = self._queue, self._rounds
+        while queue:
+            if rounds is None:
+                await self._call()
             else:
-                began = await self._rounds.begin()
+                began = await rounds.begin()
                 try:
-                    await self._call_next()
+                    await self._call()
                 finally:
-                    self._rounds.end(began)
-            if self._queue:
+                    rounds.end(began)
+            if queue:
                 await asyncio.sleep(0)  # who has an answer now goes first
         self.room = self._bounds.queue_max
 
-    async def _call_next(self) -> None:
-        self._leave_out_overdue()
-        size = min(len(self._queue), self._bounds.batch_max)
-        batch = [self._queue.popleft() for _ in range(size)]
-        if batch:
-            self._start()
-            await self._call(batch)
-
-    def _leave_out_overdue(self) -> None:
-        if self._is_overdue is None or not self._queue or not self._is_overdue(self._queue[0][0]):
+    async def _call(self) -> None:
+        """One call, of those who wait and may go on; none where there are none."""
+        items, futures = self._next()
+        if not items:
             return
-        error = Overdue()
-        while self._queue and self._is_overdue(self._queue[0][0]):
-            _, future = self._queue.popleft()
-            if not future.done():
-                future.set_exception(error)
-
-    async def _call(self, batch: list[tuple[Item, asyncio.Future[Reply]]]) -> None:
-        self.sizes.add(len(batch))
+        if self._queue:
+            self._start()
+        self.sizes.add(len(items))
         began_s = time.perf_counter()
         try:
-            replies = await self._send([item for item, _ in batch])
-            for (_, future), reply in list(zip(batch, replies, strict=True)):
+            replies = await self._send(items)
+            for future, reply in list(zip(futures, replies, strict=True)):
                 if isinstance(reply, asyncio.Future):
                     _pass_on(reply, future)
                 elif not future.done():  # its caller may have gone
                     future.set_result(reply)
         except asyncio.CancelledError:
-            for _, future in batch:
+            for future in futures:
                 future.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - a caller must never wait for ever, bug or not
-            for _, future in batch:
+            for future in futures:
                 if not future.done():
                     future.set_exception(error)
         finally:
             self.durations_s.add(time.perf_counter() - began_s)
+
+    def _next(self) -> tuple[list[Item], list[asyncio.Future[Reply]]]:
+        """Take those who leave now out of the queue, behind those who have waited for too long."""
+        queue, is_overdue = self._queue, self._is_overdue
+        items: list[Item] = []
+        futures: list[asyncio.Future[Reply]] = []
+        while queue and is_overdue is not None and is_overdue(queue[0][0]):
+            _, future = queue.popleft()
+            if not future.done():
+                future.set_exception(Overdue())
+        for _ in range(min(len(queue), self._bounds.batch_max)):
+            item, future = queue.popleft()
+            items.append(item)
+            futures.append(future)
+        return items, futures
 
 
 def _pass_on(late: asyncio.Future[Reply], future: asyncio.Future[Reply]) -> None:
