@@ -93,7 +93,7 @@ if repeats_key then
   end
 end
 
--- Each of the first four is asked for anyway: what is of another type says so itself.
+-- Each of the five is asked for anyway, or written first: what is of another type says so itself.
 local function refuse(i)
   return redis.error_reply('REFUSED key ' .. i .. ' is a ' .. redis.call('TYPE', KEYS[i]).ok
     .. ', not a ' .. ({'string', 'set', 'hash', 'hash', 'stream'})[i])
@@ -107,8 +107,6 @@ local receipts = redis.pcall('HLEN', receipt_key)
 if type(receipts) == 'table' then return refuse(3) end
 local sale = redis.pcall('HMGET', sale_key, 'begin', 'end', 'state', 'initial')
 if sale.err then return refuse(4) end
-local stream_type = redis.call('TYPE', stream_key).ok
-if stream_type ~= 'stream' and stream_type ~= 'none' then return refuse(5) end
 
 local begin_ms, end_ms, state = tonumber(sale[1]), tonumber(sale[2]), sale[3]
 local loaded = stock and begin_ms and end_ms and state
@@ -226,7 +224,11 @@ for k, n in ipairs(places) do
   local added = redis.pcall('XADD', stream_key, '*',
     'userId', user_id, 'voucherId', voucher_id, 'id', order_id, 'ms', now_text)
   if type(added) == 'table' and added.err then
-    if k == 1 then return redis.error_reply('REFUSED ' .. added.err) end
+    if k == 1 then
+      local found = redis.call('TYPE', stream_key).ok
+      if found ~= 'stream' and found ~= 'none' then return refuse(5) end
+      return redis.error_reply('REFUSED ' .. added.err)
+    end
     for m = n, #users do
       if fresh[users[m]] then replies[2 * m - 1], replies[2 * m] = 7, '' end
     end

@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
             raise
         self._is_pumping = False
         if not self._is_closing:
-            if self._unfed or self._line or self._is_paused:
+            if self._unfed or self._is_paused or len(self._line) >= self._limits.pipeline_max:
                 self._flow()
             self._schedule()
 
