@@ -107,7 +107,7 @@ class _Transport(httpx.AsyncHTTPTransport):
     """Goes the way it is made with; in a handshake that asks for the name, since a URL has an
     address in its place."""
 
-    def __init__(self, way: Way, *, in_plain: bool) -> None:
+    def __init__(self, way: Way, in_plain: bool) -> None:
         context = way.context or (_UNUSED if in_plain else _trusting())
         super().__init__(verify=context, trust_env=False, uds=way.socket)
         self._named = {"sni_hostname": way.server_name} if way.server_name else {}
@@ -117,17 +117,14 @@ class _Transport(httpx.AsyncHTTPTransport):
         return await super().handle_async_request(request)
 
 
-def client(
-    base_url: str = "", way: Way | None = None, *, in_plain: bool = False
-) -> httpx.AsyncClient:
-    """A client for `ask`, which bounds the time as a whole; `in_plain` where it is asked for no
-    https. Raises UnansweredError for no URL."""
+def client(base_url: str, way: Way | None = None) -> httpx.AsyncClient:
+    """A client for `ask`, which bounds the time as a whole. Raises UnansweredError for no URL."""
     try:
         return httpx.AsyncClient(
             base_url=base_url,
             timeout=_SILENCE_S,
             trust_env=False,
-            transport=_Transport(way or Way(), in_plain=in_plain),
+            transport=_Transport(way or Way(), base_url.startswith("http://")),
         )
     except httpx.InvalidURL as error:
         raise UnansweredError(f"no URL: {error}") from error
@@ -168,7 +165,7 @@ def ask_once(url: str, *, way: Way | None = None, **bounds: Any) -> Fetched:
             raise UnansweredError(f"no URL: there is no port above {_PORT_MAX}")
 
     async def asking() -> Fetched:
-        async with client(way=way, in_plain=url.startswith("http://")) as of:
+        async with client(url, way) as of:
             return await ask(of, url, **bounds)
 
     return asyncio.run(asking())
