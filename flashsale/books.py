@@ -219,6 +219,10 @@ class Books(_Table):
         strict=False,
         description='the values of `live` in orders that hold units, "" for none; else a truth',
     )
+    may_end: bool = Field(
+        default=False,
+        description="whether orders may end though nobody cancels, such as unpaid ones in time",
+    )
     time_is: Literal["sold", "written", "stream"] = Field(
         default="sold",
         description="when it was sold, or when its row was written, "

@@ -155,8 +155,9 @@ class RunRecord:
 
     Each claim asked for `quantity` units, and a user may hold `limit` orders of a voucher. `names`
     are the ids of orders whose numbers here only stand for them. By voucher, `cancelled` are users
-    and orders (or NO_ORDER) of claims that were undone in the run, as the target said. Its barrier
-    opened at `began_ms` of the storm's clock.
+    and orders (or NO_ORDER) of claims that were undone in the run, as the target said, `undoing`
+    the users who asked for that, whatever they were told. Its barrier opened at `began_ms` of the
+    storm's clock.
     """
 
     run: str
@@ -169,6 +170,7 @@ class RunRecord:
     limit: int = 1
     names: Mapping[int, str] = field(default_factory=dict)
     cancelled: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    undoing: Mapping[int, frozenset[int]] = field(default_factory=dict)
     began_ms: int | None = None
 
     @property
@@ -380,6 +382,7 @@ class _Record:
             limit=_times(self._header.get("limit", 1)),
             names=self._names,
             cancelled=self._cancelled(),
+            undoing=self._undoing(),
             began_ms=self._began_ms,
         )
 
@@ -389,6 +392,12 @@ class _Record:
             pair = (self._all.user[k], self._all.order[k])
             found.setdefault(self._voucher[k], []).append(pair)
         return found
+
+    def _undoing(self) -> dict[int, frozenset[int]]:
+        found: dict[int, set[int]] = {}
+        for k in self._undoes.values():
+            found.setdefault(self._voucher[k], set()).add(self._all.user[k])
+        return {voucher: frozenset(users) for voucher, users in found.items()}
 
     def _unrecorded(self) -> int:
         """Claims without a result: `_answered` is a byte for each attempt."""
@@ -478,6 +487,7 @@ class _Record:
             raise ValueError(f"attempt {i} was spared and has a result")
         self._answered[i] = 1
         self._voucher[i] = NO_CLAIM
+        self._undoes.pop(i, None)
 
     def _resolved(self, line: dict[str, Any]) -> None:
         i = self._planned(line["i"])

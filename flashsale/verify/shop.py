@@ -12,7 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from flashsale.books import Books, ShopBooks
-from flashsale.verify.attempts import RunRecord, read_attempts
+from flashsale.model import Outcome
+from flashsale.verify.attempts import (
+    NO_ORDER,
+    OUTCOMES,
+    SOLD,
+    ClaimColumns,
+    RunRecord,
+    read_attempts,
+)
 from flashsale.verify.checks.answers import lost_promises
 from flashsale.verify.finding import Judgement
 from flashsale.verify.linearizability import LINEARIZABLE
@@ -59,6 +67,7 @@ def examine_shop(
 
         def snapshot() -> Snapshot:
             seen = look(shop, redis, attempts.vouchers, since)
+            _leave_out_refused(attempts, before, seen)
             seen.fill_in_cancelled(attempts.cancelled, attempts.quantity)
             _ensure_ids(attempts, seen)
             ensure_units(shop.books, seen, attempts.quantity)
@@ -96,6 +105,41 @@ def _awaited(
         else:
             break
     return snapshot, time.monotonic() - start_s
+
+
+_REFUSED = frozenset(
+    map(OUTCOMES.index, (Outcome.SOLD_OUT, Outcome.DUPLICATE, Outcome.NOT_OPEN, Outcome.ENDED))
+)
+
+
+def _leave_out_refused(attempts: RunRecord, before: Baseline | None, seen: Seen) -> None:
+    """Take out rows that ended and are of claims that were refused, where a shop writes one for
+    each claim: no order came of those, and no unit that would excuse another refusal."""
+    for voucher, claims in attempts.claims.items():
+        rows = seen.rows[voucher]
+        if rows.live_count == len(rows):
+            continue
+        earlier = before.sales.get(voucher) if before else None
+        users, named = _refused(claims), {*claims.order, *claims.resolved}
+        seen.rows[voucher] = rows.without(
+            {
+                row
+                for row, (order, user) in enumerate(zip(rows.order, rows.user, strict=True))
+                if user in users
+                and order not in named
+                and not (rows.is_live(row) or (earlier is not None and earlier.knows(order)))
+            }
+        )
+
+
+def _refused(claims: ClaimColumns) -> set[int]:
+    """Users of whose claims each was refused, or is known by the id of its order."""
+    others = {
+        claims.user[k]
+        for k, code in enumerate(claims.outcome)
+        if code not in _REFUSED and not (code == SOLD and claims.order[k] > NO_ORDER)
+    }
+    return set(claims.user) - others
 
 
 def _ensure_ids(attempts: RunRecord, seen: Seen) -> None:
@@ -139,6 +183,8 @@ def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
             f"the new orders of [books] are of users {_such_as(owners)}, and none of those who "
             f"came is among them; {_SAME_TEXT} (target.user_column names the users' column)"
         )
+    if has_ids:
+        _ensure_same_users(sales)
     known = asked.union(*(sale.holders for sale in sales))
     holders = {user: sale for sale in sales for user in sale.ledger.members}
     if holders and known.isdisjoint(holders):
@@ -154,6 +200,28 @@ def _ensure_same_ids(books: Books, snapshot: Snapshot) -> None:
         )
 
 
+def _ensure_same_users(sales: Sequence[SaleSnapshot]) -> None:
+    """Raises UnfitError where most orders that answers name are of another user in the books: then
+    the books number users in a way of their own, whose numbers happen to be others' here."""
+    told = [
+        (sale, order, sale.claims.user[k], sale.rows.user[sale.row_of[order]])
+        for sale in sales
+        for order, k in sale.promised.items()
+        if order in sale.row_of
+    ]
+    apart = [each for each in told if each[2] != each[3]]
+    one_each = len({owner for *_, owner in apart}) == len({user for _, _, user, _ in apart})
+    if len(told) < _TOLD_MIN or 2 * len(apart) <= len(told) or not one_each:
+        return
+    sale, order, user, owner = apart[0]
+    raise UnfitError(
+        f"{len(apart):,} of {len(told):,} orders that answers name are of another user in [books]: "
+        f"of {sale.called(order)} user {sale.called(user)} was told, and it is user "
+        f"{sale.called(owner)}'s there; {_SAME_TEXT}, and books that number users for themselves "
+        "are to tell them by name, such as by a join"
+    )
+
+
 def _ensure_any_is_live(snapshot: Snapshot) -> None:
     """Raises UnfitError where users were told that they bought, and each order has ended, though
     nobody cancelled any: then what is live is read wrongly, which would hide an oversell."""
@@ -166,6 +234,9 @@ def _ensure_any_is_live(snapshot: Snapshot) -> None:
             "books.live_is"
         )
 
+
+_TOLD_MIN = 3
+"""Fewer orders than these under another user are the shop's, and no way to number users."""
 
 _APART_MS = 10 * 60_000
 _ZONE_STEP_MIN, _NEAR_MIN, _ZONE_MOST_MIN = 15, 2, 14 * 60
@@ -220,7 +291,28 @@ def _snapshot(
             **({"window": odd} if odd else {}),
         },
         rests_on=shop.rests_on,
+        lapsed={} if shop.books.may_end else _lapsed(attempts, snapshot),
     )
+
+
+def _lapsed(attempts: RunRecord, snapshot: Snapshot) -> dict[int, list[int]]:
+    """Rows of orders that users were told of, and that have ended though nobody cancelled them."""
+    found = {}
+    for sale in snapshot.sales:
+        if sale.rows.live_count == len(sale.rows):
+            continue
+        undoing, rows, live = attempts.undoing.get(sale.voucher, ()), sale.rows, sale.live_of
+        found[sale.voucher] = [
+            row
+            for row in sale.new_rows()
+            if not rows.is_live(row)
+            and rows.user[row] not in undoing
+            and (
+                rows.order[row] in sale.promised
+                or (rows.user[row] in sale.unnamed and rows.user[row] not in live)
+            )
+        ]
+    return found
 
 
 def _sightings(books: Books, seen: Seen) -> dict[int, Sighting]:

@@ -42,6 +42,11 @@ class SaleSnapshot:
         """Position in `rows` by order id."""
         return dict(zip(self.rows.order, range(len(self.rows)), strict=True))
 
+    def is_live(self, order: int) -> bool:
+        """True for an order that holds a unit; also for one that is no row, since it may."""
+        row = self.row_of.get(order)
+        return row is None or self.rows.is_live(row)
+
     @cached_property
     def live_of(self) -> Mapping[int, int]:
         """Position in `rows` of each user's live order."""
@@ -209,9 +214,17 @@ class SaleSnapshot:
                 for row, order in enumerate(self.rows.order)
                 if not self.rows.is_live(row) and order not in ended
             )
-        unsettled = self.before.unsettled if self.before else frozenset()
-        settled_since = sum(1 for user in unsettled if user not in self.ledger.members)
-        return cancelled * self.quantity + self.restocked + settled_since
+        return cancelled * self.quantity + self.restocked + self._settled_since
+
+    @property
+    def _settled_since(self) -> int:
+        """Units that the ledger has given back since, of users on whom the stores did not agree:
+        who had a live row then, and stood not in the order set, had none to give back."""
+        if self.before is None or not self.before.unsettled:
+            return 0
+        owners = zip(self.rows.order, self.rows.user, strict=True)
+        had_row = {user for order, user in owners if order in self.before.live}
+        return len(self.before.unsettled - self.ledger.members - had_row)
 
     @cached_property
     def known_before(self) -> frozenset[int]:
@@ -281,7 +294,8 @@ class Snapshot:
     `shortfall` says what the storm's record lacks; `unrecorded` claims have no result in it.
     `sightings` tells when orders were sold, by their entries in the stream: None where nobody
     looked, since nothing hung on it.
-    `absent` names checks whose data a shop does not have, and why; `rests_on` what it has.
+    `absent` names checks whose data a shop does not have, and why; `rests_on` what it has. `lapsed`
+    are rows of a shop's orders, by their voucher, that ended though nobody cancelled them.
     """
 
     sales: tuple[SaleSnapshot, ...]
@@ -297,6 +311,7 @@ class Snapshot:
     unrecorded: int = 0
     absent: Mapping[str, str] = field(default_factory=dict)
     rests_on: tuple[str, ...] = ()
+    lapsed: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
     @property
     def lasted_ms(self) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@ that nobody asked for, and "duplicate" and "sold out" are as they were told.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flashsale.verify.attempts import DUPLICATE, GARBLED, NEVER, NO_ORDER, OUTCOMES, SOLD, SOLD_OUT
 from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
@@ -26,12 +26,45 @@ def accepted_persisted(snapshot: Snapshot) -> list[Finding]:
         *violation("a row no more", (o for s in sales for o in _vanished(snapshot, s))),
         *doubt("the storm's record is cut short", _unrecorded(snapshot)),
         *doubt("told again, or lost", (o for s in sales for o in _told_oftener(s))),
+        *_other_units(sales),
+        *doubt("ended, though nobody cancelled", (o for s in sales for o in _lapsed(snapshot, s))),
     ]
 
 
 def promises(snapshot: Snapshot) -> Met:
     """Orders that users were told of."""
     return {"orders told of": snapshot.accepted, "claims without an answer": snapshot.unanswered}
+
+
+def _other_units(sales: Sequence[SaleSnapshot]) -> list[Finding]:
+    """Orders of more or fewer units than were asked for. Where none is of as many, the books may
+    count in another way."""
+    told = [(sale, row) for sale in sales if sale.rows.units for row in _told_rows(sale)]
+    apart = [each for each in told if each[0].rows.units[each[1]] != each[0].quantity]
+    if not apart:
+        return []
+    kind = doubt if len(apart) == len(told) else violation
+    return kind(
+        "another number of units than was asked for",
+        (
+            sale.row_offence(row, f"of {sale.rows.units[row]:,} units, not {sale.quantity:,}")
+            for sale, row in apart
+        ),
+    )
+
+
+def _told_rows(sale: SaleSnapshot) -> Iterator[int]:
+    """This run's rows that users were told of, by id or without one."""
+    for row in sale.new_rows():
+        if sale.rows.order[row] in sale.promised or sale.rows.user[row] in sale.unnamed:
+            yield row
+
+
+def _lapsed(snapshot: Snapshot, sale: SaleSnapshot) -> Iterator[Offence]:
+    """Orders that a shop has ended by itself: taken back, or read wrongly, and an oversell if they
+    were not. Where unpaid ones end in time, its file says so."""
+    detail = "told of it, and it has ended in [books]; books.live_is, or books.may_end if it may"
+    return (sale.row_offence(row, detail) for row in snapshot.lapsed.get(sale.voucher, ()))
 
 
 def _unrecorded(snapshot: Snapshot) -> list[Offence]:
@@ -113,8 +146,10 @@ def no_phantom(snapshot: Snapshot) -> list[Finding]:
     judged = [sale for sale in snapshot.sales if sale.before is not None]
     blind = [sale for sale in snapshot.sales if sale.before is None]
     return [
-        *violation("nobody asked for it", (o for sale in judged for o in _phantoms(sale))),
-        *doubt("no baseline, so it may be older", (o for sale in blind for o in _phantoms(sale))),
+        *violation("nobody asked for it", (o for s in judged for o in _phantoms(snapshot, s))),
+        *doubt(
+            "no baseline, so it may be older", (o for s in blind for o in _phantoms(snapshot, s))
+        ),
         *remark(
             "sold after this run, so not judged here",
             (sale.offence(f"{sale.later:,} orders") for sale in snapshot.sales if sale.later),
@@ -126,14 +161,19 @@ def no_phantom(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
-def _phantoms(sale: SaleSnapshot) -> Iterator[Offence]:
+def _phantoms(snapshot: Snapshot, sale: SaleSnapshot) -> Iterator[Offence]:
+    """A shop of its own may keep what ended of a claim that it refused, such as one whose money was
+    declined."""
     if sale.is_explained_plainly:
         return
+    is_theirs = bool(snapshot.rests_on)
     unexplained = dict(Counter(sale.open_claims) + Counter(sale.unnamed))
     users = sale.claims.user
     for order, user, where in _new_orders(sale):
         k = sale.promised.get(order)
         if k is not None and users[k] == user:
+            continue
+        if is_theirs and user in sale.answers_of and not sale.is_live(order):
             continue
         if unexplained.get(user, 0) > 0:
             unexplained[user] -= 1

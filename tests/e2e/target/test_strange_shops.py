@@ -494,3 +494,101 @@ stock = "/sku"
     assert outcomes["refused"] >= 1
     failed = [c.name for c in found.checks if c.verdict is Verdict.FAIL]
     assert not failed, unproved(found)
+
+
+def writing_all(folder: Path, fault: str = "", earlier: int = 0) -> Shop:
+    """A row for each claim, also for one that is refused; customers are numbered as they come, and
+    `earlier` ones hold an order from before."""
+    database = sqlite3.connect(folder / "w.db", check_same_thread=False, isolation_level=None)
+    database.executescript(
+        "CREATE TABLE orders (id INTEGER PRIMARY KEY, customer INTEGER, state);"
+        "CREATE TABLE customers (id INTEGER PRIMARY KEY, name UNIQUE);"
+    )
+    for n in range(earlier):
+        database.execute("INSERT INTO customers (name) VALUES (?)", (f"early-{n}",))
+        database.execute("INSERT INTO orders (customer, state) VALUES (?, 'PAID')", (n + 1,))
+    units, spare = UNITS + earlier, 2 if fault == "takes_back" else 0
+    units_sold = units - 2 if fault == "ends_early" else units
+
+    def answer(asked: Asked) -> Reply:
+        run, name = database.execute, asked.json["user"]
+        run("INSERT OR IGNORE INTO customers (name) VALUES (?)", (name,))
+        ((customer,),) = run("SELECT id FROM customers WHERE name = ?", (name,))
+        which = "" if fault == "takes_back" else "WHERE state = 'PAID'"
+        ((sold,),) = run(f"SELECT count(*) FROM orders {which}")
+        is_left = sold < units_sold + spare
+        row = run(
+            "INSERT INTO orders (customer, state) VALUES (?, ?)",
+            (customer, "PAID" if is_left else "VOID"),
+        )
+        if fault == "declines" and customer % 3 == 0 and is_left:
+            run("UPDATE orders SET state = 'VOID' WHERE id = ?", (row.lastrowid,))
+            return Reply(402)
+        if sold == units + 1 and is_left:
+            run("UPDATE orders SET state = 'VOID' WHERE id > ? - 2", (row.lastrowid,))
+        return Reply(201, {"id": row.lastrowid}) if is_left else Reply(410, {"id": row.lastrowid})
+
+    return Shop(
+        f"""\
+[target.buy]
+path = "/orders"
+json = {{ user = "{{user}}" }}
+order = "/id"
+outcomes = [
+    {{ status = 201, outcome = "sold" }},
+    {{ status = 410, outcome = "sold_out" }},
+    {{ status = 402, outcome = "refused" }},
+]
+[books]
+rest_ms = 100
+url = "sqlite:///{folder}/w.db"
+orders = '''
+SELECT orders.id, name AS user, state AS live FROM orders JOIN customers c ON c.id = customer'''
+stock = "SELECT {units} AS initial, count(*) AS sold FROM orders WHERE state = 'PAID'"
+live_is = "PAID"
+""",
+        answer,
+        sale={"units": UNITS},
+    )
+
+
+@pytest.mark.parametrize("earlier", [0, 3])
+@pytest.mark.parametrize("fault", ["", "declines"])
+def test_a_row_of_a_claim_that_was_refused_is_no_order(
+    tmp_path: Path, fault: str, earlier: int
+) -> None:
+    found, _ = writing_all(tmp_path, fault, earlier).judged(tmp_path)
+    assert found.verdict is Verdict.PASS, (found.reason, unproved(found))
+
+
+@pytest.mark.parametrize("earlier", [0, 3])
+def test_neither_earlier_orders_nor_rows_of_refusals_excuse_a_sale_that_ends_early(
+    tmp_path: Path, earlier: int
+) -> None:
+    found, outcomes = writing_all(tmp_path, "ends_early", earlier).judged(tmp_path)
+    assert outcomes == {"sold": UNITS - 2, "sold_out": 10 - UNITS}
+    failed = {check.name for check in found.checks if check.verdict is Verdict.FAIL}
+    assert failed == {"no_undersell", "linearizable"}, unproved(found)
+
+
+def test_what_was_sold_and_taken_back_is_in_doubt_unless_it_may_be(tmp_path: Path) -> None:
+    shop = writing_all(tmp_path, "takes_back")
+    found, outcomes = shop.judged(tmp_path)
+    assert outcomes["sold"] == UNITS + 2
+    (check,) = (check for check in found.checks if check.name == "accepted_persisted")
+    assert (found.verdict, check.verdict) == (Verdict.UNKNOWN, Verdict.UNKNOWN), unproved(found)
+    assert check.detail.startswith("ended, though nobody cancelled: order ")
+
+
+def test_unpaid_orders_may_end_in_time(tmp_path: Path) -> None:
+    shop = writing_all(tmp_path, "takes_back")
+    found, _ = replace(shop, file=f"{shop.file}may_end = true\n").judged(tmp_path)
+    assert found.verdict is Verdict.PASS, unproved(found)
+
+
+def test_books_that_number_users_for_themselves_convict_nobody(tmp_path: Path) -> None:
+    shop = writing_all(tmp_path)
+    numbered = replace(shop, file=shop.file.replace("name AS user", "9 - c.id AS user"))
+    with pytest.raises(UnfitError) as found:
+        numbered.judged(tmp_path)
+    assert "orders that answers name are of another user in [books]: of " in str(found.value)

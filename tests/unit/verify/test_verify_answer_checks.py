@@ -419,3 +419,45 @@ def test_without_a_baseline_a_late_sale_may_be_a_restock() -> None:
     world.before = None
     assert not violations(world.snapshot(), "sold_out_truthful")
     assert "order 101" in doubts(world.snapshot(), "sold_out_truthful")
+
+
+# Rows of a shop of its own
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("units", "is_wrong", "is_odd"),
+    [((2, 2), False, False), ((2, 1), True, False), ((3, 2), True, False), ((1, 1), False, True)],
+)
+def test_an_order_has_the_units_that_were_asked_for(
+    units: tuple[int, int], is_wrong: bool, is_odd: bool, named: bool
+) -> None:
+    world = World(units=9)
+    for user in (1, 2):
+        world.say(user, Outcome.SOLD, 100 + user if named else NO_ORDER)
+        world.sell(user, 100 + user)
+    snapshot = world.snapshot()
+    sale = replace(snapshot.sales[0], quantity=2)
+    sale.rows.units.extend(units)
+    snapshot = replace(snapshot, sales=(sale,))
+    what = "another number of units than was asked for"
+    assert (what in violations(snapshot, "accepted_persisted")) is is_wrong
+    assert (what in doubts(snapshot, "accepted_persisted")) is is_odd
+
+
+def test_an_earlier_order_without_a_place_in_redis_returns_no_unit() -> None:
+    """A shop without holders in Redis: nothing there gives a unit back for a row from before."""
+    world = World(units=3)
+    world.sell(9, 109)
+    world.members.clear()
+    world.receipts.clear()
+    world.start()
+    world.claims.clear()
+    world.say(1, Outcome.SOLD_OUT, sent_us=0, done_us=100)
+    world.say(2, Outcome.SOLD, 102, sent_us=130, done_us=150)
+    world.sell(2, 102)
+    sale = world.snapshot().sales[0]
+    assert sale.before is not None
+    assert sale.before.unsettled == {9}
+    assert sale.returned == 0
+    assert "order 102" in violations(world.snapshot(), "sold_out_truthful")
