@@ -53,6 +53,10 @@ SENTINEL_TIMEOUT_S = 0.5
 """A Sentinel that has not answered by then is passed over: a claim waits for all that are away."""
 
 
+Place = tuple[str, int]
+"""Host and port."""
+
+
 @dataclass(frozen=True, slots=True)
 class Primary:
     """The server that sells, as Sentinels name it."""
@@ -62,15 +66,25 @@ class Primary:
     term: int
 
 
+def _reached(place: Place, addresses: Mapping[str, str]) -> Place:
+    """Where a server is reached that is told to be at `place`. Pure."""
+    named = addresses.get(f"{place[0]}:{place[1]}")
+    if named is None:
+        return place
+    host, _, port = named.rpartition(":")
+    return host, int(port)
+
+
 class NoPrimary(MasterDownError):  # noqa: N818 - a state of things, as its base
     """Nobody was found who may be written to; nothing was sent."""
 
 
 class Sentinels:
-    """The Sentinels of one Redis, by the URL that names them."""
+    """The Sentinels of one Redis, by the URL that names them. A primary whose place, host:port, is
+    among `addresses` is reached at what stands there."""
 
-    def __init__(self, place: StoreUrl) -> None:
-        self._place = place
+    def __init__(self, place: StoreUrl, addresses: Mapping[str, str] | None = None) -> None:
+        self._place, self._addresses = place, addresses or {}
         self._urls = [sentinel_url(place, host, port) for host, port in place.sentinels]
 
     def __repr__(self) -> str:
@@ -87,8 +101,7 @@ class Sentinels:
                 silent += 1
                 continue
             if found is not None:
-                self._prefer(url)
-                return found
+                return self._reached(found, url)
         raise self._nobody(silent)
 
     async def ask_within_loop(self) -> Primary:
@@ -105,12 +118,14 @@ class Sentinels:
                 with suppress(RedisError, OSError, asyncio.TimeoutError):
                     await sentinel.aclose()
             if found is not None:
-                self._prefer(url)
-                return found
+                return self._reached(found, url)
         raise self._nobody(silent)
 
-    def _prefer(self, url: str) -> None:
+    def _reached(self, found: Primary, url: str) -> Primary:
+        """The primary as it is reached; the Sentinel at `url` is asked first from now on."""
         self._urls = [url, *(other for other in self._urls if other != url)]
+        host, port = _reached((found.host, found.port), self._addresses)
+        return Primary(host, port, found.term)
 
     def _nobody(self, silent: int) -> NoPrimary:
         count = len(self._urls)
@@ -174,7 +189,7 @@ def follow(pool: ConnectionPool | AsyncPool, place: StoreUrl) -> None:
     """Have every connection of `pool` lead to the primary, where `place` names Sentinels."""
     if not place.sentinels:
         return
-    pool.connection_kwargs["sentinels"] = Sentinels(place)
+    pool.connection_kwargs["sentinels"] = Sentinels(place, LedgerSettings.load().addresses)
     if isinstance(pool, AsyncPool):
         pool.connection_class = _following_in_loop(pool.connection_class)  # type: ignore[arg-type]  # a class has a hash
     else:
@@ -255,9 +270,6 @@ def _following_in_loop(kind: type[AsyncConnection]) -> type[AsyncConnection]:
 
 
 # Of a Redis Cluster -------------------------------------------------------------------------------
-
-Place = tuple[str, int]
-"""Host and port."""
 
 _TIMEOUT_S = 1.0
 _ASKED_AGAIN_S = 0.1
@@ -360,7 +372,11 @@ class Topology:
         self.looks += 1
         try:
             if self._client is None:
-                self._client = cluster_client(self._url, _TIMEOUT_S, address_remap=self._reached)
+                self._client = cluster_client(
+                    self._url,
+                    _TIMEOUT_S,
+                    address_remap=lambda place: _reached(place, self._addresses),
+                )
             else:
                 self._client.nodes_manager.initialize()
         except IndexError:
@@ -369,13 +385,6 @@ class Topology:
             raise RedisConnectionError(f"no node of the cluster answers: {error}") from error
         self._places = {}
         self._is_doubted = False
-
-    def _reached(self, place: Place) -> Place:
-        named = self._addresses.get(f"{place[0]}:{place[1]}")
-        if named is None:
-            return place
-        host, _, port = named.rpartition(":")
-        return host, int(port)
 
     def _asked(self, lane: Lane) -> Place:
         if self._client is None:

@@ -111,8 +111,9 @@ class LedgerSettings(Settings):
     )
     addresses: dict[Address, Address] = Field(
         {},
-        description="Where nodes of a cluster are reached that name other places of themselves, by "
-        'a tunnel or a relay, in JSON: {"10.0.0.1:7001": "127.0.0.1:4711"}; for those that sell.',
+        description="Where nodes of a cluster, or those that Sentinels name, are reached if not at "
+        "the places that are told of them, by a tunnel or a relay, in JSON: "
+        '{"10.0.0.1:7001": "127.0.0.1:4711"}; for those that sell.',
     )
 
 

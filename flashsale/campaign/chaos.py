@@ -113,7 +113,7 @@ def _tried(request: ChaosRequest, seed: int, faults: Sequence[PlannedFault], out
             out,
             request.recover_s,
             request.planted,
-            is_cluster=request.asked.is_cluster,
+            form=request.asked.form,
         )
     )
 
@@ -142,7 +142,7 @@ def _repeating(
 ) -> list[str]:
     """How a failing seed is repeated, with the fewest of its faults that still fail."""
     command = f"flashsale chaos {request.name} --seeds 1 --from {trial.seed}"
-    command += " --cluster" * request.asked.is_cluster
+    command += f" {request.asked.form}" if request.asked.form else ""
     for what in request.asked.only:
         command += f" --fault {what}"
     if request.asked.at_once is not None:
@@ -210,8 +210,8 @@ def run_controls(
     """Plant each defect on a stack of its own; exit 8 where one is not found: such a chaos proves
     nothing. Raises UsageError before anything is started."""
     ensure_lasting(request.scenario)
-    if request.asked.is_cluster:
-        raise UsageError("--control: each is of a ledger on one server; leave --cluster out")
+    if form := request.asked.form:
+        raise UsageError(f"--control: each is of a ledger on one server; leave {form} out")
     codes = [ExitCode.PASS]
     for name, control in controls.items():
         out = request.out / f"control-{name}"

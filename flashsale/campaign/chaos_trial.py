@@ -22,7 +22,7 @@ from flashsale.model import Durability, Outcome, Verdict
 from flashsale.run.attempts_file import Record, read_record
 from flashsale.run.folder import RunFolder
 from flashsale.run.parts import FaultRecord, read_faults
-from flashsale.scenario.fault import PlannedFault
+from flashsale.scenario.fault import LedgerForm, PlannedFault
 from flashsale.scenario.scenario import Scenario
 from flashsale.seeding.sessions import read_seeded_tokens
 from flashsale.stack.state import StackState
@@ -37,13 +37,17 @@ _STACK = {
     "FLASHSALE_STACK_MARIADB_BUFFER_POOL_MB": "64",
     "FLASHSALE_WORKER_CLAIM_IDLE_MS": "5000",
 }
-_CLUSTER = {
-    "FLASHSALE_STACK_CLUSTER": "1",
+_REPLICATED = {
     "FLASHSALE_STACK_DURABILITY": Durability.REPLICATED.value,
     "FLASHSALE_STACK_LEDGER_MEMORY_MB": "64",
 }
 """Acknowledged once a replica has it: what a failover may lose without that is no broken rule, and
 no seed could tell one from the other."""
+_OF_FORM: Mapping[LedgerForm, Mapping[str, str]] = {
+    LedgerForm.SERVER: {},
+    LedgerForm.PAIR: {"FLASHSALE_STACK_HA": "1", **_REPLICATED},
+    LedgerForm.CLUSTER: {"FLASHSALE_STACK_CLUSTER": "1", **_REPLICATED},
+}
 _LATECOMERS = 100
 """Users beyond the storm's, who come where it was over before all was healed."""
 _ALIVE = (Outcome.SOLD, Outcome.SOLD_OUT)
@@ -54,8 +58,8 @@ _ANSWER_S = 5.0
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """The storm of `scenario` under these faults, in a run folder of its own, with the ledger on a
-    cluster or on one server; with a defect `planted`, where a trial has to find one."""
+    """The storm of `scenario` under these faults, in a run folder of its own, with a ledger of this
+    form; with a defect `planted`, where a trial has to find one."""
 
     scenario: Scenario
     seed: int
@@ -63,7 +67,7 @@ class TrialRequest:
     out: Path
     recover_s: float = 10.0
     planted: Control | None = None
-    is_cluster: bool = False
+    form: LedgerForm = LedgerForm.SERVER
 
 
 def tried(request: TrialRequest) -> Trial:
@@ -87,7 +91,7 @@ def tried(request: TrialRequest) -> Trial:
             StormRequest(scenario, out=request.out, calibrate=False),
             state_dir=state_dir,
             spare_users=_LATECOMERS,
-            environment={**_STACK, **(_CLUSTER if request.is_cluster else {}), **environment},
+            environment={**_STACK, **_OF_FORM[request.form], **environment},
             planted=planted,
         )
         try:
@@ -140,7 +144,7 @@ class _TrialTeller(Teller):
         assert request.scenario.sale is not None
         self._within_s, self._tokens = request.recover_s, tokens
         self._users = request.scenario.load.user_count
-        layout = CLUSTER if request.is_cluster else SINGLE
+        layout = CLUSTER if request.form is LedgerForm.CLUSTER else SINGLE
         self._vouchers = {layout.of(it): it for it in request.scenario.sale.voucher_ids}
         self.state: StackState | None = None
         self.found: JudgedRun | None = None

@@ -23,13 +23,13 @@ from flashsale.faults.outside import Relay, links_of
 from flashsale.faults.shim import install, needs_shim
 from flashsale.model import Durability
 from flashsale.run.folder import ensure_run_folder
-from flashsale.scenario.fault import Processes
+from flashsale.scenario.fault import LedgerForm, Processes
 from flashsale.scenario.scenario import Scenario
 from flashsale.seeding.load import seed
 from flashsale.seeding.settings import SeedSettings
 from flashsale.seeding.warm import await_warmed, drop_shops, expire_shops, warm
 from flashsale.settings import CatalogSettings
-from flashsale.stack.cluster import NODES
+from flashsale.stack import cluster, sentinel
 from flashsale.stack.port import LOOPBACK
 from flashsale.stack.settings import ExternalStores, StackSettings, stack_settings
 from flashsale.stack.state import StackState, start_detached, stop_stack
@@ -129,9 +129,23 @@ def _settings(request: RehearsalRequest) -> StackSettings:
     return stack_settings(ExternalStores(), observe=request.observe or None, **given)
 
 
+def form_of(settings: StackSettings) -> LedgerForm:
+    """What the ledger of such a stack is. Pure."""
+    if settings.cluster:
+        return LedgerForm.CLUSTER
+    return LedgerForm.PAIR if settings.ha else LedgerForm.SERVER
+
+
 def _processes(settings: StackSettings) -> Processes:
-    nodes = NODES if settings.cluster else ()
-    return Processes(settings.replicas, settings.workers, nodes)
+    form = form_of(settings)
+    return Processes(settings.replicas, settings.workers, _NODES[form], form)
+
+
+_NODES: Mapping[LedgerForm, tuple[str, ...]] = {
+    LedgerForm.SERVER: (),
+    LedgerForm.PAIR: sentinel.NODES,
+    LedgerForm.CLUSTER: cluster.NODES,
+}
 
 
 def _making(

@@ -14,6 +14,7 @@ from flashsale.campaign.campaign import DEFAULT_STATE_DIR, TOKENS, Teller, shop_
 from flashsale.campaign.capacity import RATE_MAX, RATE_MIN, CapacityRequest, peak_of, run_capacity
 from flashsale.campaign.chaos import Chaos, ChaosRequest, run_chaos, run_controls
 from flashsale.campaign.judging import exercising, only_thresholds, requiring
+from flashsale.campaign.rehearsal import form_of
 from flashsale.campaign.storming import StormRequest
 from flashsale.cli.options import (
     BaseUrl,
@@ -80,6 +81,9 @@ def chaos(
         bool,
         typer.Option("--cluster", help="With the ledger on a Redis Cluster that is replicated."),
     ] = False,
+    ha: Annotated[
+        bool, typer.Option("--ha", help="With a ledger that is replicated behind Sentinels.")
+    ] = False,
     control: Controls = None,
     out: Annotated[
         Path | None,
@@ -92,8 +96,8 @@ def chaos(
     and the command that repeats it is printed.
     """
     loaded = load_scenario(scenario)
-    is_cluster = stack_settings(ExternalStores(), cluster=cluster or None).cluster
-    asked = Asked.of(fault or (), at_once, is_cluster=is_cluster)
+    settings = stack_settings(ExternalStores(), cluster=cluster or None, ha=ha or None)
+    asked = Asked.of(fault or (), at_once, form_of(settings))
     folder = folder_of_runs(out, "chaos")
     request = ChaosRequest(
         scenario=loaded,

@@ -21,9 +21,10 @@ from redis.retry import Retry
 
 from flashsale.errors import FlashsaleError, UnreachableError
 from flashsale.keys import WHOLE, Lane
-from flashsale.primaries import client_url, follow, topology
-from flashsale.scenario.fault import SALE, PlannedFault
+from flashsale.primaries import Sentinels, client_url, follow, topology
+from flashsale.scenario.fault import SALE, LedgerForm, PlannedFault
 from flashsale.stack.cluster import await_whole, folder_of
+from flashsale.stack.sentinel import is_whole
 from flashsale.stack.state import ChildState, StackState, check, held, read_state
 from flashsale.storage.roles import Ledgers
 from flashsale.store_urls import (
@@ -89,12 +90,18 @@ class Site:
         return found
 
     @property
+    def form(self) -> LedgerForm:
+        """What its ledger is."""
+        if not self.nodes:
+            return LedgerForm.SERVER
+        is_pair = layout_of(self.state.ledger_url).is_whole
+        return LedgerForm.PAIR if is_pair else LedgerForm.CLUSTER
+
+    @property
     def nodes(self) -> Mapping[str, ChildState]:
-        """The nodes of the ledger's cluster by name; none where it is one server."""
-        state = self.state
-        if layout_of(state.ledger_url).is_whole:
-            return {}
-        return {it.name: it for it in state.children if it.kind == _NODE}
+        """The nodes of the ledger by name; none where it is one server."""
+        found = {it.name: it for it in self.state.children if it.kind == _NODE}
+        return found if len(found) > 1 else {}
 
     def masters(self) -> Mapping[Lane, str]:
         """The node that has each lane of the ledger now; nothing where it is one server."""
@@ -102,12 +109,15 @@ class Site:
         if not named:
             return {}
         url = self.state.ledger_url
+        if self.form is LedgerForm.PAIR:
+            return {WHOLE: named.get(Sentinels(read_redis_url(url)).ask().port, "")}
         known = topology(url)
         known.doubt()
         return {lane: named.get(known.place(lane)[1], "") for lane in layout_of(url).lanes}
 
     def one(self, whom: str) -> str:
-        """The process that `whom` names now: `ledger` is the master of the first sale's lane."""
+        """The process that `whom` names now: `ledger` is the master of the first sale's lane, or
+        the primary."""
         if whom != "ledger":
             return whom
         first = layout_of(self.state.ledger_url).of(next(iter(self.vouchers), 0))
@@ -120,10 +130,11 @@ class Site:
         return [child.name for child in self.state.children if child.kind == whom]
 
     def redis(self, name: str, *, as_text: bool = True) -> "Redis":
-        """A client of the cache, of the ledger or of a node of it, by a connection of its own."""
+        """A client of the cache, of the ledger where that is one server, or of a node of it, by a
+        connection of its own."""
         state = self.state
         url = {"ledger": state.ledger_url, "cache": state.cache_url}.get(name)
-        if url is None:
+        if url is None or name in self.nodes:
             url = self.child(name).url or ""
         place = read_redis_url(url)
         client = Redis.from_url(
@@ -142,7 +153,8 @@ class Site:
         url = self.state.ledger_url
         with ExitStack() as closing:
             if role != "ledger" or layout_of(url).is_whole:
-                yield [(WHOLE, closing.enter_context(self.redis(role, as_text=False)))]
+                name = self.one(role)
+                yield [(WHOLE, closing.enter_context(self.redis(name, as_text=False)))]
                 return
             ledgers = Ledgers.at(url, timeout_s=_CALL_TIMEOUT_S)
             closing.callback(ledgers.close)
@@ -178,10 +190,15 @@ class Site:
         return held(self.state_dir, names)
 
     def await_whole(self) -> None:
-        """Wait until a ledger on a cluster is whole: each lane has its master, and that a replica
-        which has all of it."""
-        if nodes := self.nodes:
-            await_whole([node.url or "" for node in nodes.values()], WELL_WITHIN_S)
+        """Wait until a ledger of several nodes is whole: each lane has its master, and that a
+        replica which has all of it."""
+        urls = [node.url or "" for node in self.nodes.values()]
+        match self.form:
+            case LedgerForm.CLUSTER:
+                await_whole(urls, WELL_WITHIN_S)
+            case LedgerForm.PAIR:
+                here = read_redis_url(self.state.ledger_url)
+                self.until(lambda: is_whole(here, urls), "the ledger had no replica again")
 
     def until(self, is_done: Callable[[], bool], otherwise: str) -> None:
         """Wait until it is done; what is away meanwhile may come. Raises UnreachableError."""
@@ -215,7 +232,7 @@ class Fault(ABC):
     behind_s: tuple[float, float] | None = None
     """From when until when the ledger was behind, and had to sell nothing; monotonic."""
     masters: Mapping[Lane, str] = {}
-    """Of a fault of a ledger on a cluster: who had each lane before it."""
+    """Of a fault of a ledger of several nodes: who had each lane before it."""
 
     def __init__(self, planned: PlannedFault) -> None:
         self.planned = planned
@@ -244,8 +261,8 @@ class Fault(ABC):
         """End it, and wait until it is over."""
 
     def settle(self, site: Site) -> None:
-        """It is healed: wait until a ledger on a cluster is whole. Where another master took over
-        that nobody had asked whether it has what was acknowledged, the ledger is rebuilt."""
+        """It is healed: wait until a ledger of several nodes is whole. Where another master took
+        over that nobody had asked whether it has what was acknowledged, the ledger is rebuilt."""
         if not self.masters:
             return
         site.await_whole()
@@ -271,9 +288,9 @@ class Fault(ABC):
             self.behind_s = since_s, until_s
 
 
-def data_of(name: str) -> str:
+def data_of(name: str, form: LedgerForm) -> str:
     """The folder of what a process of this name keeps, below that of its stack. Pure."""
-    if name.startswith("ledger-"):
+    if form is LedgerForm.CLUSTER and name.startswith("ledger-"):
         return f"ledger/{folder_of(name)}"
     return {"mysql": "mariadb/data"}.get(name, name)
 

@@ -12,6 +12,7 @@ from flashsale.faults.outside import (
     SHORT_LEASES,
     CutReplica,
     FailOver,
+    Isolate,
     Kill,
     MemoryLimit,
     OlderCopy,
@@ -58,6 +59,7 @@ _OF_PROCESSES_AND_STORES: dict[str, type[Fault]] = {
     "older_copy": OlderCopy,
     "fail_over": FailOver,
     "cut_replica": CutReplica,
+    "isolate": Isolate,
     "kill_connections": KillConnections,
     "pause_clients": PauseClients,
     "out_of_memory": OutOfMemory,
@@ -89,7 +91,7 @@ def ensure_possible(faults: Sequence[PlannedFault], processes: Processes) -> Non
                 "fault.what: 'pause_past_lease' needs another worker to take over; set "
                 "FLASHSALE_STACK_WORKERS=2"
             )
-        if trouble := trouble_with(fault.what, str(fault.place), is_cluster=bool(processes.nodes)):
+        if trouble := trouble_with(fault.what, str(fault.place), processes.form):
             raise UsageError(f"fault.what: {trouble}")
 
 

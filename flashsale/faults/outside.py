@@ -22,9 +22,11 @@ import psutil
 from flashsale.errors import UnreachableError
 from flashsale.faults.fault import Fault, Site, data_of, end_of, signal_all
 from flashsale.faults.relay import Trouble, message
+from flashsale.keys import WHOLE
 from flashsale.scenario.fault import PlannedFault, Processes, role_of
 from flashsale.settings import WorkerSettings
 from flashsale.stack.process import start_tethered
+from flashsale.stack.sentinel import LINK, WATCH
 
 
 class Kill(Fault):
@@ -94,6 +96,37 @@ class CutReplica(Fault):
     def settle(self, site: Site) -> None:
         """No master moves by this."""
         site.await_whole()
+
+
+class Isolate(Fault):
+    """Its replica and its Sentinels are not let in again, until they have made another the primary;
+    who sells by it still can, so that for a while there are two."""
+
+    _OTHERS = (LINK, WATCH)
+    _REFUSED = "default"  # who has not been let in
+    _name = ""
+
+    def do(self, site: Site) -> None:
+        self._name = site.one(self.planned.whom)
+        if site.masters() != {WHOLE: self._name}:
+            raise UnreachableError(f"{self._name} is not the primary now, so it has no Sentinels")
+        with site.redis(self._name) as client:
+            for account in self._OTHERS:
+                client.acl_setuser(account, enabled=False, reset=False)
+            for account in self._OTHERS:
+                client.execute_command("CLIENT", "KILL", "USER", account)
+        site.until(
+            lambda: site.masters() != {WHOLE: self._name}, f"nothing took over from {self._name}"
+        )
+
+    def heal(self, site: Site) -> None:
+        if self._name:
+            site.await_well(self._name)
+            with site.redis(self._name) as client:
+                for account in self._OTHERS:
+                    client.acl_setuser(account, enabled=True, reset=False)
+                # Sentinels keep a connection over which they were refused for 15 s
+                client.execute_command("CLIENT", "KILL", "USER", self._REFUSED)
 
 
 class Restart(Kill):
@@ -205,7 +238,7 @@ class OlderCopy(Fault):
 
 
 def _files_of(site: Site, name: str) -> Path:
-    return site.state_dir / data_of(name) / _AOF
+    return site.state_dir / data_of(name, site.form) / _AOF
 
 
 # Links -------------------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ def upstream_of(server: str, state: StackState | None) -> Upstream | None:
     if state is None:
         return None
     match server:
-        case "ledger":
+        case "ledger" if not read_redis_url(state.ledger_url).sentinels:
             return _place(read_redis_url(state.ledger_url))
         case "cache":
             return _place(read_redis_url(state.cache_url))

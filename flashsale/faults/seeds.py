@@ -10,7 +10,7 @@ from typing import Any
 
 from flashsale.errors import ExitCode, UsageError, worst
 from flashsale.report.ci import cell
-from flashsale.scenario.fault import KINDS, PlannedFault, role_of, trouble_with
+from flashsale.scenario.fault import KINDS, LedgerForm, PlannedFault, role_of, trouble_with
 from flashsale.scenario.table import suggestion
 
 REPLICAS, WORKERS = 2, 2
@@ -57,28 +57,43 @@ _ON_REQUEST: dict[str, Sequence[str]] = {"poison": ("ledger",)}
 """What is made only where it is asked for by name: it leaves dead letters, which `verify` finds."""
 
 
-_ON_CLUSTER: dict[str, Sequence[str]] = {
-    "kill": ("ledger-5",),
-    "stop": ("ledger-5",),
-    "fail_over": ("ledger",),
-    "cut_replica": ("ledger",),
+_IN_ADDITION: dict[LedgerForm, dict[str, Sequence[str]]] = {
+    LedgerForm.SERVER: {},
+    LedgerForm.PAIR: {
+        "kill": ("ledger-2",),
+        "stop": ("ledger-2",),
+        "fail_over": ("ledger",),
+        "cut_replica": ("ledger",),
+        "isolate": ("ledger",),
+    },
+    LedgerForm.CLUSTER: {
+        "kill": ("ledger-5",),
+        "stop": ("ledger-5",),
+        "fail_over": ("ledger",),
+        "cut_replica": ("ledger",),
+    },
 }
-"""What is drawn of a ledger on a cluster in addition: `ledger-5` begins as the replica of
-voucher 1's master."""
+"""What is drawn of a ledger of several nodes: `ledger-2` begins as the replica of the primary, and
+`ledger-5` as that of voucher 1's master."""
 
 
 @dataclass(frozen=True)
 class Asked:
     """What chaos is to draw from: `only` some kinds, or all but those `left_out`; so many at once,
-    or one or two. `is_cluster`: of those that befall a stack whose ledger is on a cluster."""
+    or one or two; of those that befall a stack whose ledger is of this `form`."""
 
     only: Sequence[str] = ()
     at_once: int | None = None
     left_out: Sequence[str] = ()
-    is_cluster: bool = False
+    form: LedgerForm = LedgerForm.SERVER
 
     @classmethod
-    def of(cls, only: Sequence[str], at_once: int | None, *, is_cluster: bool = False) -> "Asked":
+    def of(
+        cls,
+        only: Sequence[str],
+        at_once: int | None,
+        form: LedgerForm = LedgerForm.SERVER,
+    ) -> "Asked":
         """Raises UsageError for a kind that there is not."""
         for what in only:
             if what not in KINDS:
@@ -86,10 +101,10 @@ class Asked:
                     f"--fault: found {what!r}{suggestion(what, list(KINDS))}; "
                     f"expected one of {', '.join(KINDS)}"
                 )
-        asked = cls(tuple(only), at_once, is_cluster=is_cluster)
+        asked = cls(tuple(only), at_once, form=form)
         for what in only:
             if not replace(asked, only=[what]).catalogue():
-                raise UsageError(f"--fault: {trouble_with(what, 'ledger', is_cluster=is_cluster)}")
+                raise UsageError(f"--fault: {trouble_with(what, 'ledger', form)}")
         return asked
 
     def without_compiler(self) -> "Asked":
@@ -98,7 +113,7 @@ class Asked:
 
     def catalogue(self) -> list[tuple[str, str]]:
         """Every pair of what and whom that can be drawn, in a fixed order."""
-        more = _ON_CLUSTER if self.is_cluster else {}
+        more = _IN_ADDITION[self.form]
         whom = {what: (*_WHOM.get(what, ()), *more.get(what, ())) for what in (*_WHOM, *more)}
         if self.only:
             whom = {what: (*whom.get(what, ()), *_ON_REQUEST.get(what, ())) for what in self.only}
@@ -106,7 +121,7 @@ class Asked:
             (what, one)
             for what, some in whom.items()
             for one in some
-            if what not in self.left_out and not trouble_with(what, one, is_cluster=self.is_cluster)
+            if what not in self.left_out and not trouble_with(what, one, self.form)
         ]
 
 

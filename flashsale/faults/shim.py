@@ -71,7 +71,7 @@ def install(
     for name, some in _befallen(faults, processes).items():
         cuts = any(fault.what == "power_cut" for fault in some)
         is_watched = role_of(name) in _WATCHED
-        watched = state_dir.resolve() / data_of(name) if is_watched else None
+        watched = state_dir.resolve() / data_of(name, processes.form) if is_watched else None
         shims[_process(name)] = str(
             ShimControl.made(state_dir, name, watched, keeps_undo=cuts).path
         )

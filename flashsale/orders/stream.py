@@ -105,6 +105,11 @@ class OrderStream:
         """The lane whose orders these are."""
         return self._lane
 
+    def reconnect(self) -> None:
+        """Ask over new connections from now on, which lead to whom the Sentinels name by then: an
+        old primary that is reached over old ones says nothing of another."""
+        self._ledger.connection_pool.disconnect(inuse_connections=False)
+
     def ensure_group(self) -> bool:
         """Create stream and group where they are missing, from the very first entry on; whether
         the group was missing of a stream that had entries: then all of them are read again."""

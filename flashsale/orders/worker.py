@@ -285,6 +285,7 @@ class Worker:
             self._generation = result.superseded_by
             self._refused += result.waiting
             self._ahead = None
+            self._stream.reconnect()
             self._pending.start_over()
             self.doubt.set()
         elif result.waiting:

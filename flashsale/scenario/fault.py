@@ -5,6 +5,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,7 +16,8 @@ STORES, SALE = ("ledger", "cache", "mysql"), ("replica", "worker")
 ROLES = (*STORES, *SALE, "nginx")
 """What a process of a stack can be. `r1`, `r2`, … is one of the replicas, `c1`, … of the workers;
 `replica` and `worker` are all of them. Of a ledger on a cluster `ledger-1`, `ledger-2`, … is one of
-the nodes, and `ledger` the one that is the master of the first sale when it befalls it."""
+the nodes, and `ledger` the one that is the master of the first sale when it befalls it; behind
+Sentinels `ledger` is the primary when it befalls it, and `ledger-2` the second node."""
 
 LINKS = frozenset(
     {
@@ -35,6 +37,17 @@ _FOR_MAX_S = 600.0
 Lasting = Literal["always", "may", "never"]
 
 
+class LedgerForm(StrEnum):
+    """What the ledger of a stack is: the flags of `serve` that make it so."""
+
+    SERVER = ""
+    PAIR = "--ha"
+    CLUSTER = "--cluster"
+
+
+_OF_NODES = (LedgerForm.PAIR, LedgerForm.CLUSTER)
+
+
 @dataclass(frozen=True)
 class Kind:
     """One `what`.
@@ -42,8 +55,8 @@ class Kind:
     `whom` are the roles that it can befall, none for a fault of a link. `lasts` says whether it
     has a `for`. `breaks` are rules of `verify` that the system does not promise to keep under it.
     One that `needs_compiler` is made by a library that is compiled where it is used. One of `data`
-    befalls all of a ledger, on a cluster each node or lane of it. `needs_nodes` is of a cluster
-    alone.
+    befalls all of a ledger, on a cluster each node or lane of it. `forms` are those of a ledger
+    that can have it.
     """
 
     meaning: str
@@ -53,7 +66,7 @@ class Kind:
     breaks: tuple[str, ...] = ()
     needs_compiler: bool = False
     of_data: bool = False
-    needs_nodes: bool = False
+    forms: tuple[LedgerForm, ...] = tuple(LedgerForm)
 
     @property
     def is_of_links(self) -> bool:
@@ -101,15 +114,21 @@ KINDS: Mapping[str, Kind] = {
         breaks=_FORGOTTEN,
         of_data=True,
     ),
-    # nodes of a cluster
+    # nodes of a ledger
     "fail_over": Kind(
         "killed, and kept away until its replica has taken its place",
         ("ledger",),
         "never",
-        needs_nodes=True,
+        forms=_OF_NODES,
     ),
     "cut_replica": Kind(
-        "its replica hears no more of it, and is not let in again", ("ledger",), needs_nodes=True
+        "its replica hears no more of it, and is not let in again", ("ledger",), forms=_OF_NODES
+    ),
+    "isolate": Kind(
+        "replica and Sentinels hear no more of it until another is primary; its clients still do",
+        ("ledger",),
+        "may",
+        forms=(LedgerForm.PAIR,),
     ),
     # links
     "latency": Kind("every byte comes later", options=("latency_ms", "jitter_ms")),
@@ -303,16 +322,19 @@ def role_of(name: str) -> str:
     return name if match is None else _ROLE[match[1]]
 
 
-def trouble_with(what: str, whom: str, *, is_cluster: bool) -> str:
-    """Why a fault of this kind cannot befall `whom` where the ledger is on a cluster, or where it
-    is one server, and what to do; "" where it can. Pure."""
+def trouble_with(what: str, whom: str, form: LedgerForm) -> str:
+    """Why a fault of this kind cannot befall `whom` where the ledger is of this form, and what to
+    do; "" where it can. Pure."""
     kind = KINDS[what]
-    if kind.needs_nodes and not is_cluster:
-        return f"{what!r} is of a ledger whose nodes take over from one another; add --cluster"
-    if is_cluster and what == "read_only" and role_of(whom) == "ledger":
+    if form not in kind.forms:
+        return f"{what!r} is of a ledger whose nodes take over from one another; " + (
+            f"use {' or '.join(kind.forms)}" if form else f"add {' or '.join(kind.forms)}"
+        )
+    if form and what == "read_only" and role_of(whom) == "ledger":
+        whose = "a cluster's nodes do not take" if form is LedgerForm.CLUSTER else "Sentinels undo"
         return (
-            f"{what!r} makes a replica by REPLICAOF, which a cluster's nodes do not take; "
-            "'out_of_memory' refuses writes, too"
+            f"{what!r} makes a replica by REPLICAOF, which {whose}; 'out_of_memory' refuses "
+            "writes, too"
         )
     return ""
 
@@ -323,11 +345,12 @@ _ROLE = {"r": "replica", "c": "worker", "ledger-": "ledger"}
 @dataclass(frozen=True)
 class Processes:
     """The processes of a stack: so many replicas and workers, and the `nodes` of its ledger where
-    that is on a cluster."""
+    that is of several."""
 
     replicas: int
     workers: int
     nodes: tuple[str, ...] = ()
+    form: LedgerForm = LedgerForm.SERVER
 
     def of(self, whom: str) -> tuple[str, ...]:
         """Those that `whom` can stand for: every one of its role, or the one of its name. Pure."""

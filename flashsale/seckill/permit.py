@@ -17,7 +17,8 @@ No clock decides. The permit names the server process (its run id) and stands in
    (permit_grant.lua) that sees all of it again: nothing can come back in between.
 5. Before a new permit MySQL is read behind a new *generation* (`supersede`): what workers were
    writing has ended, and counts; what they have read before and not begun to write is refused
-   (`write` in orders/persistence.py) and read again, from the ledger as it is by then.
+   (`write` in orders/persistence.py) and read again, from the ledger as it is by then, over new
+   connections: those of before may lead to a primary that is none any more.
 6. Order ids are leased from a server that has the permit they are to be used under: one that stood
    still while another took over counts on, over connections of then, until it is told.
 

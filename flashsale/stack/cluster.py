@@ -132,8 +132,9 @@ class LedgerCluster:
 def by_relays(
     url: str, nodes: Sequence[RedisServer], client: str, links: Mapping[str, int]
 ) -> dict[str, str]:
-    """What a process named `client` is told of the cluster at `url`, as `url_for` names its nodes:
-    the relay's port of each node to which one of the `links` leads from it. Pure."""
+    """What a process named `client` is told of the ledger at `url`, on a cluster as `url_for` names
+    its nodes, or behind Sentinels: the relay's port of each node to which one of the `links` leads
+    from it. Pure."""
     ports = {node.port: links.get(f"{client}->{node.name}") for node in nodes}
     relays = {f"{at.host}:{at.number}": f"{LOOPBACK}:{port}" for at, port in ports.items() if port}
     if not relays:

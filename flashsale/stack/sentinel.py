@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from flashsale.stack.redis import REPLICATION, RedisRole, RedisServer, account_l
 from flashsale.stack.service import Account, Service
 from flashsale.stack.settings import StackSettings
 from flashsale.storage.roles import sync_client
-from flashsale.store_urls import read_redis_url
+from flashsale.store_urls import StoreUrl, read_redis_url
 
 NODES = ("ledger", "ledger-2")
 """Their names, which are their folders', too."""
@@ -37,10 +37,10 @@ _NAME = "ledger"
 """What the Sentinels call the primary."""
 _SENTINELS, _QUORUM = 3, 2
 
-_LINK, _WATCH, _ASK = "link", "sentinel", "reader"
+LINK, WATCH, _ASK = "link", "sentinel", "reader"
 _NODE_ACCOUNTS = {
-    _LINK: "resetkeys resetchannels -@all +psync +replconf +ping",
-    _WATCH: (
+    LINK: "resetkeys resetchannels -@all +psync +replconf +ping",
+    WATCH: (
         "resetkeys allchannels -@all +multi +slaveof +replicaof +ping +exec +subscribe +publish "
         "+config|rewrite +role +info +client|setname +client|kill +script|kill"
     ),
@@ -82,7 +82,7 @@ class LedgerNode(RedisServer):
 
     def prepare(self) -> CommandLine:
         command = super().prepare()
-        lines = [f"masteruser {_LINK}", f"masterauth {self._pair.words[_LINK]}"]
+        lines = [f"masteruser {LINK}", f"masterauth {self._pair.words[LINK]}"]
         primary = self._pair.primary_port(self)
         if primary != self.port.number:
             lines.append(f"replicaof {LOOPBACK} {primary}")
@@ -140,7 +140,7 @@ class LedgerPair:
         self._folder = state_dir / "sentinels"
         self._settings = settings
         self.passwords = new_passwords()
-        self.words = {each: secrets.token_urlsafe(24) for each in (_LINK, _WATCH, _ASK, "")}
+        self.words = {each: secrets.token_urlsafe(24) for each in (LINK, WATCH, _ASK, "")}
         first, self._term = last_known(state_dir)
         self.nodes = [
             LedgerNode(self, name, state_dir / name, log=log(name), settings=settings)
@@ -211,8 +211,8 @@ class LedgerPair:
             account_line(_ASK, self.words[_ASK], _SENTINEL_ACCOUNT),
             f"sentinel myid {sentinel.id}",
             f"sentinel monitor {_NAME} {LOOPBACK} {self._primary_port} {_QUORUM}",
-            f"sentinel auth-user {_NAME} {_WATCH}",
-            f"sentinel auth-pass {_NAME} {self.words[_WATCH]}",
+            f"sentinel auth-user {_NAME} {WATCH}",
+            f"sentinel auth-pass {_NAME} {self.words[WATCH]}",
             f"sentinel down-after-milliseconds {_NAME} {down_ms}",
             f"sentinel failover-timeout {_NAME} {max(10_000, 5 * down_ms)}",
             f"sentinel config-epoch {_NAME} {self._term}",
@@ -255,6 +255,23 @@ def followed_last(confs: Iterable[str], ports: Mapping[str, int]) -> tuple[str, 
 
 _MONITOR = re.compile(rf"^sentinel monitor {_NAME} \S+ (\d+) ", re.MULTILINE)
 _TERM = re.compile(rf"^sentinel config-epoch {_NAME} (\d+)", re.MULTILINE)
+
+
+def is_whole(place: StoreUrl, nodes: Sequence[str]) -> bool:
+    """Whether all Sentinels that `place` names have the same of the `nodes`, by their URLs, as the
+    primary, it is one, and each of the others has all that it has. Raises redis' errors."""
+    named = {Sentinels(replace(place, sentinels=(each,))).ask() for each in place.sentinels}
+    if len(named) != 1:
+        return False
+    (primary,) = named
+    for url in nodes:
+        with sync_client(url) as node:
+            is_primary = read_redis_url(url).port == primary.port
+            if is_primary != (node.info("replication")["role"] == "master"):
+                return False
+            if not (is_primary or _is_linked(node)):
+                return False
+    return True
 
 
 def _is_linked(replica: Redis) -> bool:

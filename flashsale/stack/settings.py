@@ -1,9 +1,9 @@
 """What can be set about a stack, apart from the processes that sell."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from flashsale.errors import UsageError
@@ -148,12 +148,6 @@ class StackSettings(Settings):
     nginx_address_connections: int = Field(
         200, ge=1, le=65_535, description="Connections of one address, else 429."
     )
-
-    @model_validator(mode="after")
-    def _no_relay_before_sentinels(self) -> Self:
-        if self.ha and any(link.endswith("->ledger") for link in self.links):
-            raise ValueError("ha has no links to the ledger: its address is its Sentinels' to say")
-        return self
 
 
 def stack_settings(external: ExternalStores, **given: Any) -> StackSettings:

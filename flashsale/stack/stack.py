@@ -354,9 +354,9 @@ class Stack:
         links, urls = self.settings.links, self._store_urls(account)
         for store in ("ledger", "cache", "mysql"):
             variable, port = f"FLASHSALE_{store.upper()}_URL", links.get(f"{name}->{store}")
-            if port is not None:
+            if port is not None and not (store == "ledger" and self._has_nodes):
                 urls[variable] = at_port(urls[variable], port)
-        if self.settings.cluster:
+        if self._has_nodes:
             urls |= by_relays(urls["FLASHSALE_LEDGER_URL"], self._ledgers, name, links)
         return urls
 
@@ -394,6 +394,10 @@ class Stack:
         """The servers of the ledger, where it is private."""
         servers = (it.service for it in self.members if isinstance(it.service, RedisServer))
         return [server for server in servers if server.role is RedisRole.LEDGER]
+
+    @property
+    def _has_nodes(self) -> bool:
+        return self.settings.cluster or self.settings.ha
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

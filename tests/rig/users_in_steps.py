@@ -1,4 +1,4 @@
-"""A storm of users who take several steps, on a town that answers as it is told."""
+"""A storm of users who take several steps, on a shop that answers as it is told."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,8 +16,8 @@ from rig.scripted_sale import FIRST_ORDER, SOLD_OUT, Act, Claim, ScriptedSale, h
 
 HIT = http(200, b'{"success":true,"data":{"id":1}}', {"x-cache": "hit"})
 SIGNED = http(200, b'{"success":true}')
-TOWN = """schema = 1
-name = "town"
+SCENARIO = """schema = 1
+name = "steps"
 [sale]
 vouchers = 2
 units = 5
@@ -26,7 +26,7 @@ model = "{model}"
 """
 
 
-def town(units: int, delay_s: float = 0.0) -> Callable[[Claim], Act]:
+def selling(units: int, delay_s: float = 0.0) -> Callable[[Claim], Act]:
     """Reads hit, sign-ins succeed, and so many claims sell."""
     left = iter(range(units))
 
@@ -44,8 +44,8 @@ def town(units: int, delay_s: float = 0.0) -> Callable[[Claim], Act]:
 
 
 def fair_town(*units: int) -> Callable[[Claim], Act]:
-    """A town with so many units of voucher 1, of voucher 2 …, in which nobody buys twice."""
-    left, holders, answer = dict(enumerate(units, 1)), set[tuple[str, int]](), town(sum(units))
+    """A shop with so many units of voucher 1, of voucher 2 …, in which nobody buys twice."""
+    left, holders, answer = dict(enumerate(units, 1)), set[tuple[str, int]](), selling(sum(units))
 
     def act(claim: Claim) -> Act:
         if claim.method == "POST" and "seckill" in claim.path:
@@ -75,8 +75,10 @@ def visit(
 ) -> tuple[Finished, RunFolder]:
     """A storm of this load, and what holds after any: one end for each line of the plan."""
     browse = "[browse]\nshops = 3\n" * ("browse" in load or "refresh" in load)
-    scenario = parse_scenario(f"{TOWN.format(browse=browse, model=model)}{load}\n{more}", "town")
-    folder = create_run_folder("town", tmp_path / "run", datetime.now(UTC))
+    scenario = parse_scenario(
+        f"{SCENARIO.format(browse=browse, model=model)}{load}\n{more}", "steps"
+    )
+    folder = create_run_folder("steps", tmp_path / "run", datetime.now(UTC))
     tokens = {user: f"token-{user}" for user in range(1, scenario.load.user_count + 1)}
     target = Target.at(sale.base_url)
     assignment = Assignment(scenario, target, folder, processes=workers)

@@ -18,19 +18,19 @@ from flashsale.storage.mysql import Database, engine
 
 
 @pytest.fixture
-def town(pool: Engine, cache: Redis, ledger: Redis) -> ShopStores:
-    town = ShopStores(pool, cache, ledger)
-    town.sql("INSERT INTO tb_dataset (id, seed) VALUES ('d', 1)")
-    town.sql(
+def stored(pool: Engine, cache: Redis, ledger: Redis) -> ShopStores:
+    stored = ShopStores(pool, cache, ledger)
+    stored.sql("INSERT INTO tb_dataset (id, seed) VALUES ('d', 1)")
+    stored.sql(
         "INSERT INTO tb_shop_type (id, name, sort) VALUES (1, 'A', 2), (2, 'B', 1), (3, 'C', 3)"
     )
-    town.sql("INSERT INTO tb_user (id, phone, nick_name, icon) VALUES (1, '1', 'Ann', '/a.jpg')")
+    stored.sql("INSERT INTO tb_user (id, phone, nick_name, icon) VALUES (1, '1', 'Ann', '/a.jpg')")
     for shop_id in range(1, 13):
-        town.add_shop(shop_id, y=30 + shop_id / 100)
-    town.add_shop(13, type_id=2, name="50%_off \\o/")
+        stored.add_shop(shop_id, y=30 + shop_id / 100)
+    stored.add_shop(13, type_id=2, name="50%_off \\o/")
     for blog_id in range(1, 14):
-        town.add_blog(blog_id, liked=100 * blog_id)
-    return town
+        stored.add_blog(blog_id, liked=100 * blog_id)
+    return stored
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def metres(x1: float, y1: float, x2: float, y2: float) -> float:
 
 
 async def test_the_nearest_come_first_with_their_distance(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
     async with open_front(radius_m=100_000) as front:
         pages = [await front.shops.near(1, number, *HERE) for number in (1, 2, 3, 4)]
@@ -44,21 +44,21 @@ async def test_the_nearest_come_first_with_their_distance(
         assert front.geo.builds == 1
 
 
-async def test_what_is_too_far_is_not_near(town: ShopStores, open_front: Open) -> None:
+async def test_what_is_too_far_is_not_near(stored: ShopStores, open_front: Open) -> None:
     async with open_front(radius_m=5_000) as front:
         found = ids(await front.shops.near(1, 1, *HERE))
     assert found == [1, 2, 3, 4], "a hundredth of a degree is 1.1 km"
 
 
-async def test_an_index_that_is_gone_is_made_anew(town: ShopStores, open_front: Open) -> None:
+async def test_an_index_that_is_gone_is_made_anew(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         await front.shops.near(1, 1, *HERE)
-        town.cache.delete(keys.shop_geo(1))
+        stored.cache.delete(keys.shop_geo(1))
         again = await front.shops.near(1, 1, *HERE)
         assert (ids(again), again.source) == ([1, 2, 3, 4, 5], Source.LOAD)
 
 
-async def test_a_type_without_shops_has_an_index_too(town: ShopStores, open_front: Open) -> None:
+async def test_a_type_without_shops_has_an_index_too(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         pages = [await front.shops.near(3, 1, *HERE) for _ in range(5)]
         assert all(ids(page) == [] for page in pages)
@@ -66,14 +66,14 @@ async def test_a_type_without_shops_has_an_index_too(town: ShopStores, open_fron
         assert ids(await front.shops.near(3, 1, 0.0, 0.0)) == [], "where the placeholder is"
 
 
-async def test_an_index_heals_by_itself(town: ShopStores, open_front: Open) -> None:
+async def test_an_index_heals_by_itself(stored: ShopStores, open_front: Open) -> None:
     async with open_front(geo_ttl_s=77) as front:
         await front.shops.near(1, 1, *HERE)
-    assert 0 < town.cache.ttl(keys.shop_geo(1)) <= 77
-    assert sorted(town.cache.scan_iter("*geo*")) == [keys.shop_geo(1)], "nothing else is left"
+    assert 0 < stored.cache.ttl(keys.shop_geo(1)) <= 77
+    assert sorted(stored.cache.scan_iter("*geo*")) == [keys.shop_geo(1)], "nothing else is left"
 
 
-async def test_a_shop_that_moves_is_found_where_it_is(town: ShopStores, open_front: Open) -> None:
+async def test_a_shop_that_moves_is_found_where_it_is(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front, open_front() as other:
         assert ids(await other.shops.near(1, 1, *HERE))[0] == 1
         await front.shops.change(read(ShopChange, {"id": 12, "y": 30.001}))
@@ -83,7 +83,7 @@ async def test_a_shop_that_moves_is_found_where_it_is(town: ShopStores, open_fro
         assert ids(await other.shops.near(3, 1, *HERE)) == [12]
 
 
-async def test_a_change_of_name_leaves_the_index(town: ShopStores, open_front: Open) -> None:
+async def test_a_change_of_name_leaves_the_index(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         await front.shops.near(1, 1, *HERE)
         await front.shops.change(read(ShopChange, {"id": 1, "name": "Renamed"}))
@@ -92,7 +92,7 @@ async def test_a_change_of_name_leaves_the_index(town: ShopStores, open_front: O
         assert front.geo.builds == 1
 
 
-async def test_many_who_miss_it_build_it_once(town: ShopStores, open_front: Open) -> None:
+async def test_many_who_miss_it_build_it_once(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front, open_front() as other:
         both = [f.shops.near(1, 1, *HERE) for _ in range(20) for f in (front, other)]
         pages = await asyncio.gather(*both)
@@ -101,7 +101,7 @@ async def test_many_who_miss_it_build_it_once(town: ShopStores, open_front: Open
 
 
 async def test_who_looked_too_early_does_not_build_it_again(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
     async with open_front() as front, open_front() as other:
         assert await front.geo.build(1)
@@ -112,7 +112,7 @@ async def test_who_looked_too_early_does_not_build_it_again(
 
 
 async def test_no_index_is_older_than_a_change_beside_it(
-    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    stored: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The builder has read its rows; a shop is created; then the builder comes to fill."""
     async with open_front() as front, open_front() as other:
@@ -137,9 +137,9 @@ async def test_no_index_is_older_than_a_change_beside_it(
 
 
 async def test_a_builder_that_dies_is_followed_by_the_next(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
-    town.cache.set(keys.shop_geo_lock(1), "a dead one", px=300)
+    stored.cache.set(keys.shop_geo_lock(1), "a dead one", px=300)
     async with open_front() as front:
         page = await front.shops.near(1, 1, *HERE)
         assert ids(page) == [1, 2, 3, 4, 5]
@@ -147,15 +147,15 @@ async def test_a_builder_that_dies_is_followed_by_the_next(
 
 
 async def test_a_builder_that_never_ends_does_not_hold_up_readers(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
-    town.cache.set(keys.shop_geo_lock(1), "a slow one")
+    stored.cache.set(keys.shop_geo_lock(1), "a slow one")
     async with open_front() as front:
         assert ids(await front.shops.near(1, 1, *HERE)) == [1, 2, 3, 4, 5]
         assert front.geo.builds == 0
 
 
-async def test_mysql_measures_as_redis_does(town: ShopStores, open_front: Open) -> None:
+async def test_mysql_measures_as_redis_does(stored: ShopStores, open_front: Open) -> None:
     async with open_front(radius_m=8_000) as front:
         found, _ = await front.geo.near(1, 120.03, 30.03, range(1, 4))
         measured = await front.geo._measured(1, 120.03, 30.03, range(1, 4))
@@ -165,7 +165,7 @@ async def test_mysql_measures_as_redis_does(town: ShopStores, open_front: Open) 
 
 
 async def test_a_drop_that_is_owed_is_made_good(
-    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    stored: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_front() as front:
         await front.shops.near(1, 1, *HERE)
@@ -176,26 +176,26 @@ async def test_a_drop_that_is_owed_is_made_good(
 
         monkeypatch.setattr(front.cache, "ask", away)
         await front.geo.forget(1)
-        assert town.cache.exists(keys.shop_geo(1))
+        assert stored.cache.exists(keys.shop_geo(1))
         monkeypatch.setattr(front.cache, "ask", ask)
         keeping = asyncio.create_task(front.geo.keep())
         for _ in range(100):
-            if not town.cache.exists(keys.shop_geo(1)):
+            if not stored.cache.exists(keys.shop_geo(1)):
                 break
             await asyncio.sleep(0.02)
         keeping.cancel()
-        assert not town.cache.exists(keys.shop_geo(1))
+        assert not stored.cache.exists(keys.shop_geo(1))
 
 
 @pytest.mark.parametrize("place", [HERE, (180.0, 0.0), (-180.0, 85.0), (7.5, -85.0)])
 @pytest.mark.parametrize("away", [False, True], ids=["cache", "mysql"])
 async def test_shops_at_one_address_are_each_on_one_page(
-    town: ShopStores, open_front: Open, place: tuple[float, float], away: bool
+    stored: ShopStores, open_front: Open, place: tuple[float, float], away: bool
 ) -> None:
     """Ties are ordered by id, however many are asked for, with the cache and without."""
-    town.sql("UPDATE tb_shop SET y = 60 WHERE type_id = 1")
+    stored.sql("UPDATE tb_shop SET y = 60 WHERE type_id = 1")
     for shop_id in range(140, 99, -1):
-        town.add_shop(shop_id, type_id=3, x=place[0], y=place[1])
+        stored.add_shop(shop_id, type_id=3, x=place[0], y=place[1])
     nowhere = {"cache_url": "redis://127.0.0.1:1/0"} if away else {}
     async with open_front(**nowhere) as front:
         found = [
@@ -207,12 +207,12 @@ async def test_shops_at_one_address_are_each_on_one_page(
 
 
 async def test_ties_behind_nearer_shops_keep_their_order(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
     for shop_id in (207, 203, 205, 201, 206, 202, 204):
-        town.add_shop(shop_id, type_id=3, x=120.0, y=30.05)
+        stored.add_shop(shop_id, type_id=3, x=120.0, y=30.05)
     for shop_id in (302, 301, 303):
-        town.add_shop(shop_id, type_id=3, x=120.0, y=30.01)
+        stored.add_shop(shop_id, type_id=3, x=120.0, y=30.01)
     async with open_front() as front:
         pages = [ids(await front.shops.near(3, number, *HERE)) for number in (1, 2)]
     assert pages == [[301, 302, 303, 201, 202], [203, 204, 205, 206, 207]]

@@ -22,9 +22,9 @@ FAR_MS = 10**15
 
 
 @pytest.fixture(autouse=True)
-def _people(town: ShopStores) -> None:
+def _people(stored: ShopStores) -> None:
     for user in range(2, 10):
-        town.sql(
+        stored.sql(
             "INSERT INTO tb_user (id, phone, nick_name) VALUES (:id, :phone, :name)",
             id=user,
             phone=str(user),
@@ -57,7 +57,7 @@ def ids(people: Iterable[dict[str, object]]) -> list[object]:
 
 
 async def test_a_follow_its_set_its_counts_and_its_end(
-    town: ShopStores, cache: Redis, open_front: Open
+    stored: ShopStores, cache: Redis, open_front: Open
 ) -> None:
     async with open_front() as front, open_front() as other:
         for expected in (True, False, True):
@@ -68,7 +68,7 @@ async def test_a_follow_its_set_its_counts_and_its_end(
             assert cache.smembers(keys.follows(7)[0]) == ({"0", "3"} if expected else {"0"})
             assert cache.ttl(keys.follows(7)[0]) > 0
             counts = "SELECT user_id, fans, followee FROM tb_user_info ORDER BY user_id"
-            assert town.sql(counts) == [(3, int(expected), 0), (7, 0, int(expected))]
+            assert stored.sql(counts) == [(3, int(expected), 0), (7, 0, int(expected))]
         assert not await front.people.does_follow(3, 7)
         info = await front.people.info(3)
         assert info is not None
@@ -88,7 +88,7 @@ async def test_whom_two_follow(cache: Redis, open_front: Open) -> None:
         assert await front.people.common(7, 5) == []
 
 
-async def test_whom_nobody_can_follow(town: ShopStores, open_front: Open) -> None:
+async def test_whom_nobody_can_follow(stored: ShopStores, open_front: Open) -> None:
     async with open_front(follows_max=2) as front:
         assert await front.people.follow(7, 7, follows=True) is FollowOutcome.ONESELF
         assert await front.people.follow(7, 99, follows=True) is FollowOutcome.NOBODY
@@ -96,21 +96,21 @@ async def test_whom_nobody_can_follow(town: ShopStores, open_front: Open) -> Non
         assert await front.people.follow(7, 3, follows=True) is FollowOutcome.TOO_MANY
         await follow(front, 7, 1, follows=False)
         await follow(front, 7, 3)
-    assert town.sql("SELECT COUNT(*) FROM tb_follow") == [(2,)]
+    assert stored.sql("SELECT COUNT(*) FROM tb_follow") == [(2,)]
 
 
-async def test_the_same_follow_many_times_at_once(town: ShopStores, open_front: Open) -> None:
+async def test_the_same_follow_many_times_at_once(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front, open_front() as other:
         asked = [one.people.follow(7, 3, follows=True) for _ in range(6) for one in (front, other)]
         done = await asyncio.gather(*asked, return_exceptions=True)
         assert FollowOutcome.DONE in done
         assert await other.people.does_follow(7, 3)
-    assert town.sql("SELECT fans FROM tb_user_info WHERE user_id = 3") == [(1,)]
-    assert town.sql("SELECT COUNT(*) FROM tb_follow") == [(1,)]
+    assert stored.sql("SELECT fans FROM tb_user_info WHERE user_id = 3") == [(1,)]
+    assert stored.sql("SELECT COUNT(*) FROM tb_follow") == [(1,)]
 
 
 async def test_a_feed_has_what_is_written_by_those_who_are_followed(
-    town: ShopStores, cache: Redis, open_front: Open
+    stored: ShopStores, cache: Redis, open_front: Open
 ) -> None:
     async with open_front() as front, open_front() as other:
         await follow(front, 7, 2, 3)
@@ -162,7 +162,7 @@ async def test_what_was_read_before_a_blog_never_takes_its_place(
         assert cache.zrange(keys.feed(7)[0], 0, -1) == ["0", str(written)]
 
 
-async def test_the_first_who_like(town: ShopStores, cache: Redis, open_front: Open) -> None:
+async def test_the_first_who_like(stored: ShopStores, cache: Redis, open_front: Open) -> None:
     async with open_front() as front, open_front() as other:
         assert await front.blogs.first_likers(3) == []
         for user in (9, 4, 6, 2, 8, 5, 7):
@@ -175,7 +175,7 @@ async def test_the_first_who_like(town: ShopStores, cache: Redis, open_front: Op
         assert ids(await other.people.cards([9, 6, 99])) == [9, 6]
 
 
-async def test_a_blog_is_written_whole_or_not_at_all(town: ShopStores, open_front: Open) -> None:
+async def test_a_blog_is_written_whole_or_not_at_all(stored: ShopStores, open_front: Open) -> None:
     async with open_front(blogs_max=2) as front:
         await front.warming.run()
         pictured = NewBlog(shopId=2, title="t", content="c", images="/imgs/blogs/7/a.jpg")
@@ -188,17 +188,17 @@ async def test_a_blog_is_written_whole_or_not_at_all(town: ShopStores, open_fron
         assert await front.blogs.create(7, nowhere) is NotWritten.NO_SHOP
         assert isinstance(await front.blogs.create(7, blog()), int)
         assert await front.blogs.create(7, blog()) is NotWritten.TOO_MANY
-    assert town.sql("SELECT COUNT(*) FROM tb_blog WHERE user_id = 7") == [(2,)]
+    assert stored.sql("SELECT COUNT(*) FROM tb_blog WHERE user_id = 7") == [(2,)]
 
 
-async def test_without_a_cache_mysql_answers(town: ShopStores, open_front: Open) -> None:
+async def test_without_a_cache_mysql_answers(stored: ShopStores, open_front: Open) -> None:
     with free_port() as port:
         async with open_front(cache_url=f"redis://127.0.0.1:{port}/0") as front:
             await follow(front, 7, 2, 3)
             await follow(front, 8, 3)
             assert await front.people.does_follow(7, 3)
             assert ids(await front.people.common(7, 8)) == [3]
-            town.sql("UPDATE tb_blog SET user_id = 3 WHERE id IN (4, 5)")
+            stored.sql("UPDATE tb_blog SET user_id = 3 WHERE id IN (4, 5)")
             assert await feed(front, 7) == [5, 4]
             await front.blogs.like(4, 7)
             assert await front.blogs.first_likers(4) == [7]

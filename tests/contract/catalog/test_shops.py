@@ -20,7 +20,9 @@ pytestmark = pytest.mark.anyio
 NEW = {"name": "New", "typeId": 1, "x": 120.0, "y": 30.0}
 
 
-async def test_a_cold_shop_is_loaded_once_and_then_hit(town: ShopStores, open_front: Open) -> None:
+async def test_a_cold_shop_is_loaded_once_and_then_hit(
+    stored: ShopStores, open_front: Open
+) -> None:
     async with open_front() as front:
         answers = await asyncio.gather(*(front.shops.read(1) for _ in range(20)))
         assert {answer.source for answer in answers} <= {Source.LOAD, Source.WAIT}
@@ -29,16 +31,16 @@ async def test_a_cold_shop_is_loaded_once_and_then_hit(town: ShopStores, open_fr
         assert answer.source is Source.HIT
         assert answer.value is not None
         assert (answer.value["id"], answer.value["typeId"], answer.value["x"]) == (1, 1, 120.0)
-        assert 0 < town.cache.ttl(keys.cache_entry("shop", 1)) <= 1_980
+        assert 0 < stored.cache.ttl(keys.cache_entry("shop", 1)) <= 1_980
 
 
 async def test_a_warm_shop_answers_stale_rather_than_late(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
     async with open_front() as front:
         await front.warming.run()
         assert (await front.shops.read(1)).source is Source.HIT
-        assert town.cache.ttl(keys.cache_entry("shop", 1)) == -1
+        assert stored.cache.ttl(keys.cache_entry("shop", 1)) == -1
         assert (
             await front.shops.change(read(ShopChange, {"id": 1, "name": "Newer"}))
             is ShopChanged.DONE
@@ -53,7 +55,9 @@ async def test_a_warm_shop_answers_stale_rather_than_late(
         assert (fresh.source, fresh.value and fresh.value["name"]) == (Source.HIT, "Newer")
 
 
-async def test_an_id_that_cannot_be_never_reaches_mysql(town: ShopStores, open_front: Open) -> None:
+async def test_an_id_that_cannot_be_never_reaches_mysql(
+    stored: ShopStores, open_front: Open
+) -> None:
     async with open_front() as front:
         await front.warming.run()
         answers = [await front.shops.read(10_000 + n) for n in range(50)]
@@ -62,7 +66,7 @@ async def test_an_id_that_cannot_be_never_reaches_mysql(town: ShopStores, open_f
         assert len(denied) >= 45, "one in a hundred may pass"
 
 
-async def test_without_a_filter_nothing_is_denied(town: ShopStores, open_front: Open) -> None:
+async def test_without_a_filter_nothing_is_denied(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert (await front.shops.read(1)).source is Source.LOAD
         assert (await front.shops.read(99)).body is None
@@ -70,7 +74,7 @@ async def test_without_a_filter_nothing_is_denied(town: ShopStores, open_front: 
 
 
 async def test_a_new_shop_is_there_at_once_for_everybody(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
     async with open_front() as front, open_front() as other:
         await front.warming.run()
@@ -85,7 +89,7 @@ async def test_a_new_shop_is_there_at_once_for_everybody(
 
 
 async def test_a_null_that_was_remembered_goes_with_the_creation(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
     async with open_front() as front:
         assert [(await front.shops.read(14)).source for _ in range(2)] == [Source.LOAD, Source.NULL]
@@ -94,7 +98,7 @@ async def test_a_null_that_was_remembered_goes_with_the_creation(
 
 
 async def test_a_shop_that_the_filter_cannot_take_is_not_created(
-    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    stored: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_front() as front:
         await front.warming.run()
@@ -105,25 +109,25 @@ async def test_a_shop_that_the_filter_cannot_take_is_not_created(
         monkeypatch.setattr(front.shops.ids, "add", away)
         with pytest.raises(Unavailable):
             await front.shops.create(read(NewShop, NEW))
-    assert town.sql("SELECT COUNT(*) FROM tb_shop WHERE id > 13") == [(0,)]
+    assert stored.sql("SELECT COUNT(*) FROM tb_shop WHERE id > 13") == [(0,)]
 
 
-async def test_types_that_do_not_exist(town: ShopStores, open_front: Open) -> None:
+async def test_types_that_do_not_exist(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert await front.shops.create(read(NewShop, NEW | {"typeId": 9})) is None
         change = read(ShopChange, {"id": 1, "typeId": 9, "name": "No"})
         assert await front.shops.change(change) is ShopChanged.NO_TYPE
         change = read(ShopChange, {"id": 99, "name": "No"})
         assert await front.shops.change(change) is ShopChanged.NO_SHOP
-    assert town.sql("SELECT COUNT(*) FROM tb_shop WHERE name = 'No' OR id > 13") == [(0,)]
+    assert stored.sql("SELECT COUNT(*) FROM tb_shop WHERE name = 'No' OR id > 13") == [(0,)]
 
 
-async def test_a_change_of_nothing_is_one(town: ShopStores, open_front: Open) -> None:
+async def test_a_change_of_nothing_is_one(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert await front.shops.change(read(ShopChange, {"id": 1})) is ShopChanged.DONE
 
 
-async def test_a_change_is_seen_by_every_process(town: ShopStores, open_front: Open) -> None:
+async def test_a_change_is_seen_by_every_process(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front, open_front() as other:
         for reader in (front, other):
             await reader.shops.read(3)
@@ -135,7 +139,7 @@ async def test_a_change_is_seen_by_every_process(town: ShopStores, open_front: O
                 assert value["avgPrice"] == number
 
 
-async def test_pages_of_a_type(town: ShopStores, open_front: Open) -> None:
+async def test_pages_of_a_type(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         pages = [ids(await front.shops.of_type(1, number)) for number in (1, 2, 3, 4)]
         assert pages == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12], []]
@@ -145,7 +149,7 @@ async def test_pages_of_a_type(town: ShopStores, open_front: Open) -> None:
 
 
 async def test_a_list_may_lag_in_who_is_on_it_but_not_in_what_it_says(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
     async with open_front() as front:
         await front.shops.of_type(1, 1)
@@ -171,7 +175,7 @@ async def test_a_list_may_lag_in_who_is_on_it_but_not_in_what_it_says(
 )
 @pytest.mark.parametrize("names_max", [13, 12], ids=["in memory", "by MySQL"])
 async def test_names_that_contain(
-    town: ShopStores, open_front: Open, name: str, found: list[int], names_max: int
+    stored: ShopStores, open_front: Open, name: str, found: list[int], names_max: int
 ) -> None:
     async with open_front(names_max=names_max) as front:
         assert ids(await front.shops.named(name, 1)) == found
@@ -192,28 +196,28 @@ async def test_names_that_contain(
     ],
 )
 async def test_memory_and_mysql_agree_on_what_a_name_contains(
-    town: ShopStores, open_front: Open, name: str, part: str
+    stored: ShopStores, open_front: Open, name: str, part: str
 ) -> None:
-    town.add_shop(77, name=name)
-    (by_mysql,) = town.sql(
+    stored.add_shop(77, name=name)
+    (by_mysql,) = stored.sql(
         "SELECT name LIKE CONCAT('%', :part, '%') FROM tb_shop WHERE id = 77", part=part
     )
     async with open_front() as front:
         assert ids(await front.shops.named(part, 1)) == ([77] if by_mysql[0] else [])
 
 
-async def test_searches_ask_no_database(town: ShopStores, open_front: Open) -> None:
+async def test_searches_ask_no_database(stored: ShopStores, open_front: Open) -> None:
     """However many, and whatever for, once the names are there."""
     async with open_front() as front:
         await front.shops.named("Shop 7", 1)
-        before = town.selects("tb_shop")
+        before = stored.selects("tb_shop")
         for number in range(60):
             assert ids(await front.shops.named(f"absent {number}", 1)) == []
-        assert town.selects("tb_shop") - before <= 30, "one look for what has changed, perhaps"
+        assert stored.selects("tb_shop") - before <= 30, "one look for what has changed, perhaps"
 
 
 async def test_a_search_sees_what_has_changed(
-    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    stored: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(names, "_FRESH_S", 0.0)
     async with open_front(list_ttl_s=0.001) as front:
@@ -223,18 +227,18 @@ async def test_a_search_sees_what_has_changed(
             return ids(await front.shops.named(part, 1))
 
         assert await found("shop 12") == [12]
-        town.sql("UPDATE tb_shop SET name = 'Other' WHERE id = 12")
-        town.add_shop(9_000, name="Far Shop 12")
+        stored.sql("UPDATE tb_shop SET name = 'Other' WHERE id = 12")
+        stored.add_shop(9_000, name="Far Shop 12")
         assert await found("shop 12") == [9_000]
         assert await found("other") == [12]
-        town.sql("DELETE FROM tb_shop WHERE id IN (12, 9000)")
+        stored.sql("DELETE FROM tb_shop WHERE id IN (12, 9000)")
         assert await found("gone") == []
         assert await found("gone, too") == []
         assert len(front.shops.names) == 12, "what is missing at two looks is not there"
 
 
 async def test_names_go_on_being_read_where_their_search_is_cut_off(
-    town: ShopStores, open_front: Open
+    stored: ShopStores, open_front: Open
 ) -> None:
     async with open_front() as front:
         search = asyncio.ensure_future(front.shops.names.find("shop 1", range(10)))
@@ -245,7 +249,7 @@ async def test_names_go_on_being_read_where_their_search_is_cut_off(
 
 
 async def test_searches_rest(
-    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    stored: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They take a share of the replica's time, and the next one waits for as long as that asks."""
     monkeypatch.setattr(names, "_SHARE", 1e-4)
@@ -259,7 +263,7 @@ async def test_searches_rest(
 
 
 async def test_names_that_cannot_be_read_are_no_empty_page(
-    town: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
+    stored: ShopStores, open_front: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_front() as front:
         with monkeypatch.context() as broken:
@@ -274,18 +278,18 @@ async def test_names_that_cannot_be_read_are_no_empty_page(
         assert ids(await front.shops.named("Shop 7", 1)) == [7]
 
 
-async def test_pages_of_names(town: ShopStores, open_front: Open) -> None:
+async def test_pages_of_names(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         assert ids(await front.shops.named("", 2)) == [11, 12, 13]
         for shop_id in range(5_000, 5_030):
-            town.add_shop(shop_id, name="Many")
+            stored.add_shop(shop_id, name="Many")
         front.shops.names._look_s = 0.0
         assert ids(await front.shops.named("many", 1)) == list(range(5_000, 5_010))
         assert ids(await front.shops.named("MANY", 3)) == list(range(5_020, 5_030))
         assert ids(await front.shops.named("many", 4)) == []
 
 
-async def test_types_are_in_their_order(town: ShopStores, open_front: Open) -> None:
+async def test_types_are_in_their_order(stored: ShopStores, open_front: Open) -> None:
     async with open_front() as front:
         answer = await front.types.everything()
         assert [one["id"] for one in answer.value or []] == [2, 1, 3]
@@ -294,7 +298,7 @@ async def test_types_are_in_their_order(town: ShopStores, open_front: Open) -> N
         assert (await front.types.everything()).source is Source.HIT
 
 
-async def test_with_the_cache_away_reads_go_to_mysql(town: ShopStores, open_front: Open) -> None:
+async def test_with_the_cache_away_reads_go_to_mysql(stored: ShopStores, open_front: Open) -> None:
     async with open_front(cache_url="redis://127.0.0.1:1/0") as front:
         assert (await front.shops.read(1)).body is not None
         assert ids(await front.shops.of_type(1, 2)) == [6, 7, 8, 9, 10]
@@ -302,12 +306,12 @@ async def test_with_the_cache_away_reads_go_to_mysql(town: ShopStores, open_fron
         assert ids(await front.shops.named("Shop 1", 1)) == [1, 10, 11, 12]
         with pytest.raises(Unavailable):
             await front.shops.create(read(NewShop, NEW))
-    assert town.sql("SELECT COUNT(*) FROM tb_shop WHERE id > 13") == [(0,)]
+    assert stored.sql("SELECT COUNT(*) FROM tb_shop WHERE id > 13") == [(0,)]
 
 
-def test_a_search_looks_at_the_index_of_names_alone(town: ShopStores) -> None:
+def test_a_search_looks_at_the_index_of_names_alone(stored: ShopStores) -> None:
     query = names_with("a").compile(dialect=mysql.dialect(), compile_kwargs={"literal_binds": True})
-    with town.pool.connect() as connection:
+    with stored.pool.connect() as connection:
         plan = (
             connection.exec_driver_sql(
                 f"EXPLAIN {query}", execution_options={"no_parameters": True}

@@ -33,7 +33,7 @@ from flashsale.seckill.ids import EPOCH_S, day_of
 from flashsale.seckill.permit import Behind, BooksComparison, Permits
 from flashsale.seckill.rebuild import Rebuild
 from flashsale.settings import ClaimSettings, SessionSettings, WorkerSettings
-from flashsale.stack.redis import RedisServer
+from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.storage.channel import Channel
 from flashsale.storage.roles import sync_client
 
@@ -525,6 +525,40 @@ def test_what_the_ledger_came_back_with_is_read_again_and_written(
     assert worker.total.lost == 0
     assert units(old.pool) == 7
     assert not list(read_letters(old.ledger))
+
+
+def test_what_an_old_primary_still_has_is_not_written_once_another_is_permitted(
+    own_ledger: RedisServer, old: BooksComparison, worker: Worker, tmp_path: Path
+) -> None:
+    """It goes on, cut off from its Sentinels, and is reached over connections of before."""
+
+    def superseded(
+        here: threading.Event, go_on: threading.Event, relay: Relay, promoted: RedisServer
+    ) -> None:
+        with at_work(worker):
+            assert here.wait(20)
+            relay.lead_to(promoted.url)
+            old.supersede()
+            go_on.set()
+            until(lambda: worker.total.lost == 3, 20)
+
+    async def scene(promoted: RedisServer) -> None:
+        async with Relay(own_ledger.url) as relay:
+            with sync_client(relay.url) as led, stalled("worker.locked") as (here, go_on):
+                worker._stream = OrderStream(led, "c1")
+                await asyncio.to_thread(superseded, here, go_on, relay, promoted)
+
+    with (
+        RedisServer(RedisRole.LEDGER, tmp_path / "promoted") as promoted,
+        sync_client(promoted.url) as new,
+    ):
+        open_sale(new, units=10)
+        asyncio.run(scene(promoted))
+        letters = {letter.order and letter.order.user_id for letter in read_letters(new)}
+    assert letters == {1, 2, 3}, "named"
+    assert not orders(old.pool)
+    assert units(old.pool) == 10
+    assert len(sold(old.ledger)) == 3, "it has them"
 
 
 def test_a_generation_is_drawn_only_where_a_permit_is_to_be_written(books: BooksComparison) -> None:

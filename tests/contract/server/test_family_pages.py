@@ -169,24 +169,26 @@ def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def town(pool: Engine, cache: Redis, ledger: Redis) -> ShopStores:
-    town = ShopStores(pool, cache, ledger)
-    town.sql("INSERT INTO tb_shop_type (id, name) VALUES (1, 'Food')")
-    town.add_shop(1)
-    town.sql("UPDATE tb_shop SET avg_price = 80, area = 'a', open_hours = '10:00-22:00'")
+def stored(pool: Engine, cache: Redis, ledger: Redis) -> ShopStores:
+    stored = ShopStores(pool, cache, ledger)
+    stored.sql("INSERT INTO tb_shop_type (id, name) VALUES (1, 'Food')")
+    stored.add_shop(1)
+    stored.sql("UPDATE tb_shop SET avg_price = 80, area = 'a', open_hours = '10:00-22:00'")
     for user in (1, 6, 7, 8):
-        town.sql(f"INSERT INTO tb_user (id, phone, nick_name) VALUES ({user}, '{user}', 'u{user}')")
-    town.sql("INSERT INTO tb_user_info (user_id, introduce) VALUES (8, 'hello')")
-    town.add_blog(1, liked=3)
-    town.sql("INSERT INTO tb_voucher VALUES (1, 1, 't', '', '', 500, 1000, 1, 1, NOW(3), NOW(3))")
-    town.sql(
+        stored.sql(
+            f"INSERT INTO tb_user (id, phone, nick_name) VALUES ({user}, '{user}', 'u{user}')"
+        )
+    stored.sql("INSERT INTO tb_user_info (user_id, introduce) VALUES (8, 'hello')")
+    stored.add_blog(1, liked=3)
+    stored.sql("INSERT INTO tb_voucher VALUES (1, 1, 't', '', '', 500, 1000, 1, 1, NOW(3), NOW(3))")
+    stored.sql(
         "INSERT INTO tb_seckill_voucher (voucher_id, stock, initial_stock, begin_time, end_time)"
         " VALUES (1, 10, 10, '2020-01-01', '2090-01-01')"
     )
     open_sale(ledger)
     permit(ledger)
     sign_in(ledger, 6, 7, 8)
-    return town
+    return stored
 
 
 @asynccontextmanager
@@ -201,7 +203,7 @@ async def served(stores: StoreSettings, **given: Any) -> AsyncIterator[Replica]:
 
 
 @pytest.fixture
-def stores(town: ShopStores, ledger_url: str, cache_url: str, mysql_url: str) -> StoreSettings:
+def stores(stored: ShopStores, ledger_url: str, cache_url: str, mysql_url: str) -> StoreSettings:
     return StoreSettings(ledger_url=ledger_url, cache_url=cache_url, mysql_url=mysql_url)
 
 

@@ -19,7 +19,7 @@ from flashsale.primaries import Followed, NoPrimary, Primary, Sentinels, sentine
 from flashsale.seckill.permit import Behind, BooksComparison, read_ledger, read_marks
 from flashsale.seckill.rebuild import Rebuild
 from flashsale.stack import state
-from flashsale.stack.sentinel import LedgerNode, LedgerPair, last_known
+from flashsale.stack.sentinel import LedgerNode, LedgerPair, is_whole, last_known
 from flashsale.stack.service import Account, Service
 from flashsale.stack.settings import StackSettings
 from flashsale.storage.channel import Channel
@@ -156,6 +156,37 @@ def test_each_answers_for_itself(running: Running) -> None:
             *(service.name, service.kind, 1, service.port.number, service.url, "", 0)
         )
         assert state._answers(child), service.name
+
+
+def test_a_pair_is_whole_while_all_are_of_one_mind_and_the_replica_is_linked(
+    running: Running,
+) -> None:
+    _, replica = running.parted()
+    place, urls = read_redis_url(running.url), [node.url for node in running.pair.nodes]
+    until(lambda: is_whole(place, urls), 20)
+    with sync_client(replica.url) as client, sync_client(running.url) as primary:
+        word = client.config_get("masterauth")["masterauth"]
+        client.config_set("masterauth", "another")
+        primary.client_kill_filter(_type="replica")
+        until(lambda: not is_whole(place, urls), 20)
+        client.config_set("masterauth", word)
+        until(lambda: is_whole(place, urls), 20)
+        assert is_whole(place, urls[::-1])
+        client.replicaof("NO", "ONE")
+        assert not is_whole(place, urls), "there are two primaries"
+        client.replicaof("127.0.0.1", str(running.sentinels.ask().port))
+    running.parted()
+
+
+def test_a_primary_is_reached_where_its_address_says(running: Running) -> None:
+    primary, replica = running.parted()
+    place = read_redis_url(running.url)
+    told = {f"127.0.0.1:{primary.port.number}": f"127.0.0.1:{replica.port.number}"}
+    reached = Sentinels(place, told).ask()
+    assert (reached.host, reached.port) == ("127.0.0.1", replica.port.number)
+    assert reached.term == running.sentinels.ask().term
+    other = Sentinels(place, {"127.0.0.1:1": "127.0.0.1:2"})
+    assert other.ask() == running.sentinels.ask()
 
 
 @pytest.mark.anyio

@@ -12,6 +12,7 @@ from flashsale.errors import ExitCode
 from flashsale.model import Verdict
 from flashsale.run.folder import SUMMARY_FILE
 from flashsale.run.summary import Summary
+from flashsale.scenario.fault import LedgerForm
 from flashsale.scenario.scenario import parse_scenario
 from flashsale.scenario.thresholds import parse_threshold
 
@@ -22,10 +23,10 @@ SHOWN = [
     for block in blocks("toml")
     if block.refused is None
     and not (scenario := parse_scenario(block.text, str(block))).target.is_own
-    and not any(fault.kind.needs_nodes for fault in scenario.fault)
+    and all(LedgerForm.SERVER in fault.kind.forms for fault in scenario.fault)
 ]
-"""Those of somebody's shop are for a shop, not for a stack of ours; that of a cluster is rehearsed
-on one (e2e/chaos/test_cluster_faults.py)."""
+"""Those of somebody's shop are for a shop, not for a stack of ours; those of a ledger of several
+nodes are rehearsed on one (e2e/chaos/test_node_faults.py)."""
 BREAKS = "# needs a stack: python lose.py kept\n"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rig.scripted_sale import FIRST_ORDER, SHED, Act, Claim, ScriptedSale, http, sold
-from rig.users_in_steps import HIT, lines_of, town, visit
+from rig.users_in_steps import HIT, lines_of, selling, visit
 
 from flashsale.run.attempts_file import read_record
 from flashsale.storm.figures.conclusion import Finished
@@ -72,7 +72,7 @@ def test_a_shed_claim_is_made_again_and_the_retries_left_are_spared(
 
 
 def test_a_user_who_is_served_at_once_spares_everything_else(tmp_path: Path) -> None:
-    with ScriptedSale(town(units=4)).open() as sale:
+    with ScriptedSale(selling(units=4)).open() as sale:
         finished, _ = visit(sale, tmp_path, SELLING)
     load = finished.summary.load
     assert load.outcomes == {"hit": 4, "sold": 4}

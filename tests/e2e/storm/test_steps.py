@@ -1,4 +1,4 @@
-"""Users who take several steps, on a town that answers as it is told."""
+"""Users who take several steps, on a shop that answers as it is told."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from rig.scripted_sale import Act, Claim, ScriptedSale
-from rig.users_in_steps import lines_of, town, visit
+from rig.users_in_steps import lines_of, selling, visit
 
 from flashsale.run.folder import create_run_folder
 from flashsale.scenario.scenario import parse_scenario
@@ -24,7 +24,7 @@ def test_steps_are_counted_and_judged_by_endpoint(tmp_path: Path) -> None:
 "buy.response.p50" = "< 5s"
 """
     load = 'users = 20\nconnections = 6\nsteps = ["browse", "browse", "sign", "buy"]'
-    with ScriptedSale(town(units=5)).open() as sale:
+    with ScriptedSale(selling(units=5)).open() as sale:
         finished, folder = visit(sale, tmp_path, load, thresholds)
     summary = finished.summary
     assert (summary.load.asked, summary.load.users, summary.load.planned) == ("steps", 20, 80)
@@ -52,7 +52,7 @@ def test_steps_are_counted_and_judged_by_endpoint(tmp_path: Path) -> None:
 
 def test_a_step_is_due_a_pause_after_the_answer_before_it(tmp_path: Path) -> None:
     load = 'users = 4\nconnections = 2\nsteps = ["browse", "buy"]\nthink_ms = 30'
-    with ScriptedSale(town(units=5, delay_s=0.02)).open() as sale:
+    with ScriptedSale(selling(units=5, delay_s=0.02)).open() as sale:
         finished, folder = visit(sale, tmp_path, load)
     results = {result["i"]: result for result in lines_of(folder, "result")}
     plan = lines_of(folder, "plan")
@@ -71,7 +71,7 @@ def test_a_step_is_due_a_pause_after_the_answer_before_it(tmp_path: Path) -> Non
 
 
 def test_a_connection_that_breaks_costs_one_step_and_the_user_goes_on(tmp_path: Path) -> None:
-    answers = town(units=5)
+    answers = selling(units=5)
 
     def act(claim: Claim) -> Act:
         return Act(then="reset") if claim.path == "/user/sign" else answers(claim)
@@ -88,7 +88,7 @@ def test_buyers_with_instants_of_their_own_take_any_connection(tmp_path: Path) -
     scenario = 'schema = 1\nname = "rate"\n[sale]\nunits = 5\n[load]\nmodel = "rate"\n'
     load = 'stages = ["200ms:50", "100ms:100"]\nconnections = 4\n'
     folder = create_run_folder("rate", tmp_path / "run", datetime.now(UTC))
-    with ScriptedSale(town(units=5)).open() as sale:
+    with ScriptedSale(selling(units=5)).open() as sale:
         target = Target.at(sale.base_url)
         tokens = {user: f"token-{user}" for user in range(1, 21)}
         found = storm(
@@ -110,7 +110,7 @@ connections = 3
 steps = ["browse", "sign", "buy"]
 think_ms = 15
 """
-    with ScriptedSale(town(units=5, delay_s=0.002)).open() as sale:
+    with ScriptedSale(selling(units=5, delay_s=0.002)).open() as sale:
         finished, folder = visit(sale, tmp_path, load, model="rate")
         assert sale.connections == 3
     assert finished.summary.load.outcomes == {"hit": 20, "signed": 20, "sold": 5, "sold_out": 15}
@@ -132,7 +132,7 @@ think_ms = 15
 
 
 def test_a_connection_that_breaks_while_users_arrive_is_opened_again(tmp_path: Path) -> None:
-    answers = town(units=50)
+    answers = selling(units=50)
 
     def act(claim: Claim) -> Act:
         return Act(then="reset") if claim.path == "/user/sign" else answers(claim)

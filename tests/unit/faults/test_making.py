@@ -12,11 +12,13 @@ from flashsale.faults.making import Making, ensure_possible, settings_for
 from flashsale.faults.outside import links_of
 from flashsale.keys import CLUSTER as LAYOUT
 from flashsale.keys import Lane
-from flashsale.scenario.fault import KINDS, PlannedFault, Processes
+from flashsale.scenario.fault import KINDS, LedgerForm, PlannedFault, Processes
+from flashsale.stack import sentinel
 from flashsale.stack.cluster import NODES
 
 LANES = LAYOUT.lanes
-CLUSTER = Processes(3, 1, NODES)
+CLUSTER = Processes(3, 1, NODES, LedgerForm.CLUSTER)
+PAIR = Processes(3, 1, sentinel.NODES, LedgerForm.PAIR)
 
 
 class Noted(Fault):
@@ -109,7 +111,8 @@ def test_a_storm_that_never_began_made_none(noted: type[Noted]) -> None:
         ("c1", "pause_past_lease", "needs another worker to take over"),
         ("ledger-1", "kill", "ledger has no such node; add --cluster, or name 'ledger'"),
         ("r1->ledger-1", "reset", "ledger has no such node; add --cluster"),
-        ("ledger", "fail_over", "nodes take over from one another; add --cluster"),
+        ("ledger", "fail_over", "nodes take over from one another; add --ha or --cluster"),
+        ("ledger", "isolate", "nodes take over from one another; add --ha"),
     ],
 )
 def test_whom_the_stack_does_not_have_is_one_line(whom: str, what: str, told: str) -> None:
@@ -124,6 +127,7 @@ def test_whom_the_stack_does_not_have_is_one_line(whom: str, what: str, told: st
         ("kill", "ledger-7", "name one of ledger-1, ledger-2, .*, ledger-6, or name 'ledger'"),
         ("read_only", "ledger", "'out_of_memory' refuses writes, too"),
         ("read_only", "ledger-2", "REPLICAOF, which a cluster's nodes do not take"),
+        ("isolate", "ledger", "nodes take over from one another; use --ha"),
     ],
 )
 def test_what_a_cluster_cannot_have_is_one_line(what: str, whom: str, told: str) -> None:
@@ -140,6 +144,23 @@ def test_whom_a_cluster_has_is_possible() -> None:
         ensure_possible([PlannedFault.made(at="1s", what=what, whom="ledger")], CLUSTER)
     only = PlannedFault.made(at="1s", what="read_only", whom="cache", **{"for": "1s"})
     ensure_possible([only], CLUSTER)
+
+
+def test_whom_a_pair_has_is_possible_and_no_more() -> None:
+    for what in ("kill", "fail_over", "cut_replica", "isolate", "flush", "power_cut"):
+        lasting = {"for": "1s"} if KINDS[what].lasts == "always" else {}
+        fault = PlannedFault.made(at="1s", what=what, whom="ledger", **lasting)
+        ensure_possible([fault], PAIR)
+    ensure_possible([PlannedFault.made(at="1s", what="kill", whom="ledger-2")], PAIR)
+    for what, whom, told in (
+        ("kill", "ledger-3", "name one of ledger, ledger-2, or name 'ledger'"),
+        ("read_only", "ledger", "REPLICAOF, which Sentinels undo"),
+    ):
+        lasting = {"for": "1s"} if KINDS[what].lasts == "always" else {}
+        with pytest.raises(UsageError, match=told):
+            ensure_possible([PlannedFault.made(at="1s", what=what, whom=whom, **lasting)], PAIR)
+    reset = PlannedFault.made(at="1s", what="reset", whom="r1->ledger")
+    assert links_of([reset], PAIR) == ["r1->ledger", "r1->ledger-2"]
 
 
 def test_a_link_to_a_cluster_is_one_to_each_node() -> None:

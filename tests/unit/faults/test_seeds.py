@@ -26,8 +26,9 @@ from flashsale.faults.seeds import (
     table,
 )
 from flashsale.files import resource
-from flashsale.scenario.fault import KINDS, PlannedFault, Processes
+from flashsale.scenario.fault import KINDS, LedgerForm, PlannedFault, Processes
 from flashsale.scenario.scenario import load_scenario, parse_scenario
+from flashsale.stack import sentinel
 from flashsale.stack.cluster import NODES
 
 LAST_S = 8.0
@@ -65,20 +66,30 @@ def everyone(fault: PlannedFault) -> set[str]:
 def test_many_seeds_make_every_kind_that_the_system_promises_to_survive() -> None:
     made = {fault.what for seed in range(1_000) for fault in compose(seed, LAST_S)}
     assert made == {what for what, _ in EVERYTHING.catalogue()}
-    assert set(KINDS) - made == {"poison", "fail_over", "cut_replica"}
+    assert set(KINDS) - made == {"poison", "fail_over", "cut_replica", "isolate"}
 
 
-ON_CLUSTER = Asked(is_cluster=True)
+ON_CLUSTER = Asked(form=LedgerForm.CLUSTER)
 
 
 def test_many_seeds_make_every_kind_that_a_cluster_can_have() -> None:
     faults = [fault for seed in range(1_500) for fault in compose(seed, LAST_S, ON_CLUSTER)]
-    ensure_possible(faults, Processes(REPLICAS, WORKERS, NODES))
-    assert set(KINDS) - {fault.what for fault in faults} == {"poison"}
+    ensure_possible(faults, Processes(REPLICAS, WORKERS, NODES, LedgerForm.CLUSTER))
+    assert set(KINDS) - {fault.what for fault in faults} == {"poison", "isolate"}
     of_ledger = {fault.what for fault in faults if fault.is_of_ledger}
     assert {"fail_over", "cut_replica", "flush", "power_cut"} <= of_ledger
     assert "read_only" not in of_ledger
     assert {"ledger", "ledger-5", "r1->ledger"} <= {fault.whom for fault in faults}
+
+
+def test_many_seeds_make_every_kind_that_a_pair_can_have() -> None:
+    asked = Asked(form=LedgerForm.PAIR)
+    faults = [fault for seed in range(1_500) for fault in compose(seed, LAST_S, asked)]
+    pair = Processes(REPLICAS, WORKERS, sentinel.NODES, LedgerForm.PAIR)
+    ensure_possible(faults, pair)
+    assert set(KINDS) - {fault.what for fault in faults} == {"poison"}
+    assert {"ledger", "ledger-2", "r1->ledger"} <= {fault.whom for fault in faults}
+    assert "read_only" not in {fault.what for fault in faults if fault.is_of_ledger}
 
 
 @pytest.mark.parametrize(
@@ -95,10 +106,10 @@ def test_seeds_make_what_docs_say_that_they_made(seed: int, faults: list[str]) -
 
 
 def test_a_kind_that_one_server_cannot_have_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--fault: 'fail_over' is of .* add --cluster"):
+    with pytest.raises(UsageError, match=r"--fault: 'fail_over' is of .* add --ha or --cluster"):
         Asked.of(["fail_over"], None)
-    assert Asked.of(["fail_over"], 1, is_cluster=True).catalogue() == [("fail_over", "ledger")]
-    assert Asked.of(["read_only"], 1, is_cluster=True).catalogue() == [
+    assert Asked.of(["fail_over"], 1, LedgerForm.CLUSTER).catalogue() == [("fail_over", "ledger")]
+    assert Asked.of(["read_only"], 1, LedgerForm.CLUSTER).catalogue() == [
         ("read_only", "cache"),
         ("read_only", "mysql"),
     ]
@@ -107,7 +118,8 @@ def test_a_kind_that_one_server_cannot_have_is_refused() -> None:
 def test_without_a_compiler_no_fault_that_needs_one_is_drawn() -> None:
     asked = EVERYTHING.without_compiler()
     made = {fault.what for seed in range(1_000) for fault in compose(seed, LAST_S, asked)}
-    possible = {it for it, kind in KINDS.items() if not kind.needs_compiler | kind.needs_nodes}
+    possible = {it for it, what in KINDS.items() if asked.form in what.forms}
+    possible -= {it for it, what in KINDS.items() if what.needs_compiler}
     assert made == possible - {"poison"}
 
 
