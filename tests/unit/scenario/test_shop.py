@@ -207,7 +207,7 @@ def test_a_request_is_filled_and_escaped_for_its_place() -> None:
 )
 def test_what_stood_in_a_url_stands_there_again(path: str, told: str, sent: str) -> None:
     shop = scenario(
-        f'[target.cart]\npath = "/item"\ntake = {{ link = "/href" }}\n'
+        '[target.cart]\npath = "/item"\ntake = { link = "/href" }\n'
         + BUY.replace("/orders/{voucher}", path),
         '["cart", "buy"]',
     ).target
