@@ -199,6 +199,45 @@ async def test_a_cancelled_call_leaves_no_stale_answer(ledger_url: str) -> None:
         assert await channel.run(appends("next")) == ["next"]
 
 
+async def test_a_place_is_the_next_ones_who_waits_and_has_not_gone(
+    ledger_url: str, ledger: Redis
+) -> None:
+    """One caller is cancelled while it waits, another when its place has come already."""
+    async with channel_to(ledger_url) as channel:
+        ledger.execute_command("CLIENT", "PAUSE", 300, "WRITE")
+        calls = [asyncio.ensure_future(channel.run(appends(str(n)))) for n in range(5)]
+        await eventually(lambda: len(channel._queue) == 4)
+        calls[1].cancel()
+        await eventually(calls[1].done)
+        channel._release()  # as if another conversation had ended
+        calls[2].cancel()  # which has not heard of it
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert [str(n) if it == [str(n)] else type(it).__name__ for n, it in enumerate(found)] == [
+            *("0", "CancelledError", "CancelledError", "3", "4")
+        ]
+        assert set(ledger.lrange("log", 0, 1)) == {"0", "3"}
+        assert ledger.lrange("log", 2, -1) == ["4"]
+        assert (channel._free, len(channel._queue)) == (2, 0), "with the one that was added"
+
+
+async def test_who_finds_no_connection_in_time_asked_nothing(
+    ledger_url: str, ledger: Redis
+) -> None:
+    async with channel_to(ledger_url, timeout_s=1.0) as channel:
+        ledger.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+        holding = asyncio.ensure_future(channel.run(appends("1")))
+        await eventually(lambda: channel.in_use == 1)
+        channel._timeout_s = 0.1
+        with pytest.raises(Unavailable, match="no connection came free in time"):
+            await channel.run(appends("2"))
+        (lost,) = await holding
+        assert isinstance(lost, Lost)
+        assert (channel.in_use, channel.lost, channel.unreachable) == (0, 1, 1)
+        ledger.execute_command("CLIENT", "UNPAUSE")
+        channel._timeout_s = 2.0
+        assert await channel.run(appends("3")) == ["3"]
+
+
 async def test_a_caller_cancelled_while_connecting_takes_no_place(ledger_url: str) -> None:
     async with Relay(ledger_url) as relay, channel_to(relay.url) as channel:
         relay.hold()
