@@ -281,7 +281,7 @@ def at_port(url: str, port: int) -> str:
     """The same store by a port of this machine, where something passes on to it. Pure.
 
     A URL that names a socket becomes one of that port, with account and database as they are.
-    Raises UsageError for one that names Sentinels: where they lead to, nothing can stand between.
+    Raises UsageError for one that names Sentinels: one port stands before one server.
     """
     parts = urlsplit(url)
     if parts.scheme.endswith(_BY_SENTINELS):

@@ -99,12 +99,15 @@ class Lifecycle:
         lookup: OrderLookup,
         clock: LedgerClock,
         claim_timeout_ms: int,
+        *,
+        confirms: bool = False,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._lookup = lookup
         self._clock = clock
         self._settled_after_ms = claim_timeout_ms + CLOCK_SLACK_MS
+        self._confirms = confirms
 
     def __repr__(self) -> str:
         return f"<Lifecycle settled_after={self._settled_after_ms} ms>"
@@ -146,12 +149,14 @@ class Lifecycle:
             await asyncio.sleep(min(left_ms, self._settled_after_ms) / 1000)
 
     async def _return(self, order_id: int) -> None:
-        """Return the unit now; where that fails the sweeper does it, and the user need not know."""
+        """Return the unit now; where that fails the sweeper does it, and the user need not know.
+        Where replicas have to have it, the sweeper asks them, and forgets it then."""
         try:
             for owed in await self._database.run(lambda c: owed_returns(c, 1, order_id)):
                 await self._ledger.evaluate(return_call(owed, self._ledger.layout))
                 reach("cancel.returned")
-                await self._database.run(lambda c: forget_returns(c, [order_id]))
+                if not self._confirms:
+                    await self._database.run(lambda c: forget_returns(c, [order_id]))
         except (Unavailable, Indeterminate) as trouble:
             log.warning("a unit is left to the sweeper", trouble=str(trouble))
 

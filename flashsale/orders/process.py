@@ -58,6 +58,7 @@ def make_sweeper(stores: StoreSettings) -> Sweeper:
         Ledgers.at(stores.ledger_url),
         LifecycleSettings.load(),
         claim_timeout_ms=ClaimSettings.load().timeout_ms,
+        confirmation=Confirmation.wanted(ClaimSettings.load()),
     )
 
 

@@ -30,7 +30,7 @@ from flashsale.seckill.control import SaleControl
 from flashsale.seckill.ids import EPOCH_S
 from flashsale.settings import LifecycleSettings
 from flashsale.storage.mysql import transaction
-from flashsale.storage.roles import Ledgers, call, evaluate_each, ledgers
+from flashsale.storage.roles import Confirmation, Ledgers, call, evaluate_each, ledgers
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +58,10 @@ class Sweeper:
         *,
         claim_timeout_ms: int,
         now_s: Callable[[], float] = time.monotonic,
+        confirmation: Confirmation | None = None,
     ) -> None:
         self.pool = pool
+        self._confirmation = confirmation
         self._ledgers = ledgers(ledger)
         self._settings = settings
         self._control = SaleControl(pool, ledger, "sweeper")
@@ -147,7 +149,8 @@ class Sweeper:
                 return returned
 
     def _give_back(self, owed: list[Return]) -> list[Return]:
-        """Those of `owed` that the ledger has confirmed."""
+        """Those of `owed` that the ledger has confirmed, and its replicas where they are asked: a
+        failover must not take back what nobody would return again."""
         done = []
         for one, reply in self._asked(owed):
             if isinstance(reply, (Unavailable, Indeterminate)):
@@ -164,7 +167,9 @@ class Sweeper:
             if not mine:
                 continue
             try:
-                replies = evaluate_each(client, [return_call(one, layout) for one in mine])
+                calls = [return_call(one, layout) for one in mine]
+                confirmation = self._confirmation and self._confirmation.on(lane)
+                replies = evaluate_each(client, calls, confirmation)
             except (Unavailable, Indeterminate) as trouble:
                 if layout.is_whole:
                     raise

@@ -154,6 +154,7 @@ class Replica:
             orders,
             self._claims.clock,
             self._claim_settings.timeout_ms,
+            confirms=self._claim_settings.confirm_replicas > 0,
         )
         settings = self._claim_settings
         budget = ClaimBudget(

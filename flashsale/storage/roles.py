@@ -351,16 +351,26 @@ def evaluate(client: "redis.Redis", script: Call) -> Any:
         raise trouble(error) from error
 
 
-def evaluate_each(client: "redis.Redis", scripts: Sequence[Call]) -> list[Any]:
-    """The replies to scripts that leave together, trouble with one as a value in its place.
+def evaluate_each(
+    client: "redis.Redis", scripts: Sequence[Call], confirmation: Confirmation | None = None
+) -> list[Any]:
+    """The replies to scripts that leave together, trouble with one as a value in its place; what is
+    to be confirmed, and is not, is Indeterminate.
 
     Raises Unavailable or Indeterminate where all of them are in the same trouble.
     """
     pipeline = client.pipeline(transaction=False)
     for each in scripts:
         pipeline.eval(each.script.text, len(each.keys), *each.keys, *each.args)
+    for command in confirmation.commands if confirmation else ():
+        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
     replies = call(pipeline.execute, raise_on_error=False)
-    return [trouble(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+    told, asked = replies[: len(scripts)], replies[len(scripts) :]
+    found = [trouble(reply) if isinstance(reply, RedisError) else reply for reply in told]
+    if confirmation is None or confirmation.holds(asked):
+        return found
+    open_ = Indeterminate(confirmation.told(asked))
+    return [reply if isinstance(reply, Unavailable) else open_ for reply in found]
 
 
 def trouble(error: RedisError) -> Unavailable | Indeterminate:

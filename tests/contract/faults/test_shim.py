@@ -219,6 +219,24 @@ def test_a_removed_file_leaves_nothing_to_whoever_has_its_place(
     assert (control.path.parent.parent / "ledger/new").read_bytes() == b"kept, too"
 
 
+def test_an_undo_file_may_have_the_place_of_a_file_that_is_gone(
+    run: Run, control: ShimControl
+) -> None:
+    """It is no watched file: whoever took it for one would wait for a lock that it has itself."""
+    done = run(
+        "for n in range(50):",
+        f"    {opened('old', ' | os.O_DSYNC')}; os.write(fd, b'x'); os.rename('old', f'old-{{n}}')",
+        "    os.close(fd)",
+        "for n in range(50): os.unlink(f'old-{n}')",
+        "for n in range(20):",
+        f"    {opened('new')}; os.write(fd, b'kept'); os.fsync(fd); os.write(fd, b'lost')",
+        "    os.rename('new', f'new-{n}')",
+        DIES,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert control.cut_back() == (20, 20)
+
+
 def test_threads_that_write_and_fsync_lose_no_byte_that_was_fsynced(
     run: Run, control: ShimControl
 ) -> None:

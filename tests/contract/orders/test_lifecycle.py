@@ -36,7 +36,7 @@ def _quiet() -> Iterator[None]:
 
 @asynccontextmanager
 async def lifecycle_on(
-    ledger_url: str, mysql_url: str, *, claim_timeout_ms: int = 0
+    ledger_url: str, mysql_url: str, *, claim_timeout_ms: int = 0, confirms: bool = False
 ) -> AsyncIterator[Lifecycle]:
     database = Database(engine(mysql_url), threads_max=8)
     channel = Channel(ledger_url, connections_max=4, timeout_s=0.5)
@@ -48,7 +48,7 @@ async def lifecycle_on(
     clock = LedgerClock(read_time)
     lookup = OrderLookup(database, channel)
     try:
-        yield Lifecycle(database, channel, lookup, clock, claim_timeout_ms)
+        yield Lifecycle(database, channel, lookup, clock, claim_timeout_ms, confirms=confirms)
     finally:
         await channel.aclose()
         database.close()
@@ -102,6 +102,14 @@ async def test_cancelling_returns_the_unit_once_to_both_stores(
     assert (units(pool), stock(ledger)) == (2, 2)
     assert not ledger.exists(keys.seckill_order(1), keys.seckill_receipt(1))
     assert owed(pool) == 0
+
+
+async def test_a_return_that_replicas_have_to_have_is_owed_until_they_are_asked(
+    ledger_url: str, mysql_url: str, pool: Engine, ledger: Redis, order: int
+) -> None:
+    async with lifecycle_on(ledger_url, mysql_url, confirms=True) as lifecycle:
+        assert await lifecycle.cancel(order, USER) is OrderChange.DONE
+    assert (units(pool), stock(ledger), owed(pool)) == (2, 2, 1)
 
 
 async def test_who_cancelled_may_buy_again(

@@ -18,7 +18,7 @@ from flashsale.orders.process import make_sweeper
 from flashsale.orders.sweeper import Sweeper
 from flashsale.seckill.ids import EPOCH_S
 from flashsale.settings import LifecycleSettings, StoreSettings
-from flashsale.storage.roles import sync_client
+from flashsale.storage.roles import Confirmation, sync_client
 
 HOUR_S = 3_600
 
@@ -45,6 +45,7 @@ def sweeper(
     now_s: Time | None = None,
     *,
     claim_timeout_ms: int = 0,
+    confirmation: Confirmation | None = None,
     **settings: Any,
 ) -> Sweeper:
     return Sweeper(
@@ -53,6 +54,7 @@ def sweeper(
         LifecycleSettings(**settings),
         claim_timeout_ms=claim_timeout_ms,
         now_s=now_s or Time(),
+        confirmation=confirmation,
     )
 
 
@@ -170,6 +172,18 @@ def test_what_the_ledger_refuses_stays_owed(ledger: Redis, pool: Engine) -> None
     assert sweep.run_once().returned == 2
     assert (stock(ledger), owed(pool)) == (100, 0)
     assert (sweep.total.timed_out, sweep.total.returned) == (2, 2)
+
+
+def test_what_no_replica_has_stays_owed_and_is_returned_once(ledger: Redis, pool: Engine) -> None:
+    def asking(replicas: int) -> Sweeper:
+        return sweeper(pool, ledger, confirmation=Confirmation(replicas, 50))
+
+    add(pool, ledger, HOUR_S, 1, 2)
+    for _ in range(2):
+        assert asking(1).run_once().returned == 0
+        assert (stock(ledger), owed(pool)) == (100, 2)
+    assert asking(0).run_once().returned == 2
+    assert (stock(ledger), owed(pool)) == (100, 0)
 
 
 def test_trouble_is_for_the_next_round(pool: Engine) -> None:

@@ -23,7 +23,7 @@ from flashsale.seckill.claims import Claims
 from flashsale.settings import ClaimSettings, SessionSettings
 from flashsale.stack.redis import RedisRole, RedisServer
 from flashsale.storage.channel import Channel
-from flashsale.storage.roles import Confirmation, sync_client
+from flashsale.storage.roles import Confirmation, evaluate_each, sync_client
 
 pytestmark = pytest.mark.anyio
 
@@ -231,3 +231,12 @@ def test_a_worker_makes_rows_of_what_the_replicas_have(pair: Pair) -> None:
         assert not stream.is_confirmed()
     assert stream.is_confirmed()
     assert OrderStream(pair.client, "c1").is_confirmed(), "nobody is asked"
+
+
+async def test_scripts_that_leave_together_are_confirmed_or_open(pair: Pair) -> None:
+    assert evaluate_each(pair.client, [COUNT, COUNT], SOON) == [1, 2]
+    with pair.replica_stopped():
+        found = evaluate_each(pair.client, [COUNT, COUNT], SOON)
+    assert [type(each) for each in found] == [Indeterminate] * 2
+    assert "fewer than 1 replicas had it" in str(found[0])
+    assert pair.client.get("n") == "4", "done, and open"
