@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from rig.command_line import run_flashsale
+from rig.command_line import run_flashsale, start_flashsale
 from rig.scripted_sale import Act, Claim, ScriptedSale, sell
 
 RUNS = Path(__file__).parents[2] / "fixtures" / "runs"
@@ -39,7 +39,7 @@ def desk(tmp_path: Path) -> Path:
 def start(
     desk: Path, *arguments: str, stdout: int | None, stderr: int | None, prepare: Callable[[], None]
 ) -> int:
-    """The exit code of a command with these streams."""
+    """The exit code of a command that Python starts with these streams."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("FLASHSALE_", "GITH"))}
     return subprocess.run(
         [sys.executable, "-m", "flashsale", *arguments],
@@ -73,16 +73,18 @@ def test_nobody_has_to_listen(desk: Path, closed: str, streams: tuple[int, ...])
 
     def shut() -> None:
         for stream in streams:
-            if closed == "descriptor":
-                os.close(stream)
-            else:
-                os.dup2(write_end if closed == "pipe" else full, stream)
+            os.close(stream)
 
     (desk / "run/latency.hgrm").unlink()
-    code = start(
-        desk, "report", "run", "--csv", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        prepare=shut,
-    )  # fmt: skip
+    line = ("report", "run", "--csv")
+    if closed == "descriptor":
+        nowhere = subprocess.DEVNULL
+        code = start(desk, *line, stdout=nowhere, stderr=nowhere, prepare=shut)
+    else:
+        end = write_end if closed == "pipe" else full
+        out, err = (end if stream in streams else subprocess.DEVNULL for stream in (1, 2))
+        with start_flashsale(desk, *line, stdout=out, stderr=err) as process:
+            code = process.wait(60)
     os.close(write_end)
     os.close(full)
     assert code == 0

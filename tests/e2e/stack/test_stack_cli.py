@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from rig.command_line import run_flashsale
+from rig.command_line import Started, run_flashsale, start_flashsale
 
 from flashsale.stack.state import StackState, read_state, start_detached, stop_stack
 
@@ -35,6 +35,13 @@ def _environment(**more: str) -> dict[str, str]:
 
 def _run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return run_flashsale(Path.cwd(), *arguments, **SMALL, **environment)
+
+
+def _serve(state_dir: Path) -> Started:
+    """One in the foreground, its output piped."""
+    one = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    line = ("serve", "--state-dir", str(state_dir))
+    return start_flashsale(Path.cwd(), *line, **one, PYTHONUNBUFFERED="1", **SMALL)
 
 
 def _await(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
@@ -164,16 +171,7 @@ def test_a_killed_child_is_back_within_moments(running: Path, kind: str) -> None
 
 
 def test_of_two_serves_at_once_one_gives_way(state_dir: Path) -> None:
-    serves = [
-        subprocess.Popen(
-            [*FLASHSALE, "serve", "--state-dir", str(state_dir)],
-            env=_environment(PYTHONUNBUFFERED="1"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    serves = [_serve(state_dir) for _ in range(2)]
     _await(lambda: any(serve.poll() is not None for serve in serves), "one to give way")
     loser, winner = sorted(serves, key=lambda serve: serve.returncode is None)
     winner.terminate()
@@ -252,14 +250,7 @@ def test_nothing_survives_a_killed_supervisor(state_dir: Path) -> None:
 def test_a_signal_at_any_time_leaves_nothing(
     state_dir: Path, after: str, signum: int, exit_code: int
 ) -> None:
-    with subprocess.Popen(
-        [*FLASHSALE, "serve", "--state-dir", str(state_dir)],
-        env=_environment(PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as serve:
+    with _serve(state_dir) as serve:
         assert serve.stdout
         assert any(after in line for line in serve.stdout)
         time.sleep(0.05)
