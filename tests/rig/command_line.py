@@ -25,7 +25,7 @@ from flashsale.cli.tree import tree
 
 _OURS = ("FLASHSALE_", "GITHUB_", "PYTEST_")
 _WARM = (
-    *("FLASHSALE_", "GITHUB_", "COLUMNS", "NO_COLOR", "PATH"),
+    *("FLASHSALE_", "GITHUB_", "COLUMNS", "TERMINAL_WIDTH", "NO_COLOR", "PATH"),
     *("PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"),
 )
 """What may be told a process that has its modules; the rest is read where Python starts."""
@@ -107,18 +107,21 @@ def start_flashsale(
     stdout: int = subprocess.DEVNULL,
     stderr: int = subprocess.DEVNULL,
     warnings: Sequence[str] = (),
+    limits: Mapping[int, int] | None = None,
     **environment: str,
 ) -> "Started":
     """`flashsale ARGUMENTS` in `folder`, under way, with its modules loaded; it ends with this
     process at the latest.
 
     A stream is a descriptor, or as subprocess has it; `warnings` are categories that are always
-    told. The environment is this process's without FLASHSALE_…, and what is given; of Python's own
-    variables only PYTHONUNBUFFERED and those of run_flashsale mean something.
+    told, `limits` are RLIMIT_… beside those of this process. The environment is this process's
+    without FLASHSALE_…, and what is given; of Python's own variables only PYTHONUNBUFFERED and
+    those of run_flashsale mean something.
     """
     assert all(name.startswith(_WARM) for name in environment)
     told = _outer() | environment
     command = _command(folder, arguments, told, tethered=True, warnings=warnings)
+    command["limits"] += [(limit, (most, most)) for limit, most in (limits or {}).items()]
     return Started(command, stdin, stdout, stderr)
 
 

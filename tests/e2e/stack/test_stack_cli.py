@@ -119,10 +119,10 @@ def test_status_draws_every_process(running: Path) -> None:
 def test_who_waits_at_a_terminal_is_told_for_what(running: Path) -> None:
     """Elsewhere there is nothing but what came of it."""
     shown, terminal = os.openpty()
-    command = [*FLASHSALE, "serve", "--detach", "--state-dir", str(running)]
+    again = ("serve", "--detach", "--state-dir", str(running))
     try:
-        done = subprocess.run(command, stdout=terminal, stderr=terminal, timeout=30, check=False)
-        assert done.returncode == 2
+        with start_flashsale(Path.cwd(), *again, stdout=terminal, stderr=terminal) as serve:
+            assert serve.wait(30) == 2
         told = os.read(shown, 65_536).decode()
     finally:
         os.close(shown)
@@ -170,6 +170,7 @@ def test_a_killed_child_is_back_within_moments(running: Path, kind: str) -> None
     assert child().port == before.port
 
 
+@pytest.mark.slow
 def test_of_two_serves_at_once_one_gives_way(state_dir: Path) -> None:
     serves = [_serve(state_dir) for _ in range(2)]
     _await(lambda: any(serve.poll() is not None for serve in serves), "one to give way")
@@ -242,7 +243,7 @@ def test_nothing_survives_a_killed_supervisor(state_dir: Path) -> None:
     ("after", "signum", "exit_code"),
     [
         pytest.param("ready at", signal.SIGINT, 130, marks=pytest.mark.slow),
-        ("ready at", signal.SIGHUP, 143),
+        pytest.param("ready at", signal.SIGHUP, 143, marks=pytest.mark.slow),
         ("starting MariaDB", signal.SIGINT, 130),
         ("starting replicas", signal.SIGTERM, 143),
     ],
@@ -312,21 +313,15 @@ def test_a_taken_port_is_one_line_with_the_cure(state_dir: Path, options: tuple[
 
 
 def test_too_few_descriptors_are_one_line_before_anything_starts(state_dir: Path) -> None:
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-
+    pipe, limits = subprocess.PIPE, {resource.RLIMIT_NOFILE: 256}
     for detach in ([], ["--detach"]):
-        done = subprocess.run(
-            [*FLASHSALE, "serve", *detach, "--state-dir", str(state_dir)],
-            env=_environment(),
-            preexec_fn=limited,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
+        serve = ("serve", *detach, "--state-dir", str(state_dir))
+        process = start_flashsale(
+            Path.cwd(), *serve, stdout=pipe, stderr=pipe, limits=limits, **SMALL
         )
-        assert done.returncode == 2, done.stderr
-        (line,) = done.stderr.splitlines()
+        _, told = process.communicate(90)
+        assert process.returncode == 2, told
+        (line,) = told.splitlines()
         assert line.startswith(
             "flashsale: a stack needs 1,024 open files and the hard limit is 256"
         )
