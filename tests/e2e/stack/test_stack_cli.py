@@ -230,6 +230,7 @@ def test_stop_leaves_nothing_and_a_second_stop_says_so(state_dir: Path) -> None:
     assert (status.returncode, "no stack runs" in status.stderr) == (7, True)
 
 
+@pytest.mark.slow
 def test_nothing_survives_a_killed_supervisor(state_dir: Path) -> None:
     assert _run("serve", "-d", "--state-dir", str(state_dir)).returncode == 0
     family = _family(_state(state_dir))
@@ -264,6 +265,7 @@ def test_a_signal_at_any_time_leaves_nothing(
     assert not (state_dir / "stack.json").exists()
 
 
+@pytest.mark.slow
 def test_a_tied_stack_ends_with_its_owner(state_dir: Path) -> None:
     owner = (
         "import sys, time; from pathlib import Path; "
