@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flashsale.stack.port import Port
 from flashsale.stack.process import tether
+from rig.command_line import Started, start_flashsale
 
 START_TIMEOUT_S = 30.0
 
@@ -20,17 +21,8 @@ class Child:
 
     def __init__(self, log: Path, arguments: tuple[str, ...], env: Mapping[str, str]) -> None:
         self.log = log
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("FLASHSALE_")}
         with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-W", "always::ResourceWarning", "-m", "flashsale", *arguments],
-                env={**clean, **env},
-                cwd=log.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                preexec_fn=tether(),
-            )
+            self.process = start(log.parent, arguments, output.fileno(), env)
 
     @property
     def pid(self) -> int:
@@ -48,6 +40,26 @@ class Child:
         return self.process.wait(within_s)
 
 
+def start(
+    folder: Path, arguments: tuple[str, ...], output: int, env: Mapping[str, str]
+) -> "subprocess.Popen[bytes] | Started":
+    """With its modules loaded already, unless Python itself is told something (PYTHONPATH)."""
+    if all(name.startswith("FLASHSALE_") for name in env):
+        return start_flashsale(
+            folder, *arguments, stdout=output, stderr=output, warnings=["ResourceWarning"], **env
+        )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("FLASHSALE_")}
+    return subprocess.Popen(
+        [sys.executable, "-W", "always::ResourceWarning", "-m", "flashsale", *arguments],
+        env={**clean, **env},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        preexec_fn=tether(),
+    )
+
+
 @contextmanager
 def child(log: Path, *arguments: str, **env: str) -> Iterator[Child]:
     """Run `flashsale <arguments>` with these variables, and kill it at the end."""
@@ -58,6 +70,8 @@ def child(log: Path, *arguments: str, **env: str) -> Iterator[Child]:
         if running.process.poll() is None:
             running.process.kill()
         running.process.wait(10)
+        if isinstance(running.process, Started):
+            running.process.close()
 
 
 @contextmanager

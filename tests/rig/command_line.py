@@ -5,6 +5,7 @@ import atexit
 import json
 import os
 import resource
+import select
 import selectors
 import signal
 import socket
@@ -12,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import IO, Any
 
 import typer
 
@@ -23,8 +25,8 @@ from flashsale.cli.tree import tree
 
 _OURS = ("FLASHSALE_", "GITHUB_", "PYTEST_")
 _WARM = (
-    *("FLASHSALE_", "GITHUB_", "COLUMNS", "PATH"),
-    *("PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE"),
+    *("FLASHSALE_", "GITHUB_", "COLUMNS", "TERMINAL_WIDTH", "NO_COLOR", "PATH"),
+    *("PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"),
 )
 """What may be told a process that has its modules; the rest is read where Python starts."""
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
@@ -39,24 +41,9 @@ def run_flashsale(
     Its process has the modules already (`rig/warm.py`), unless an environment is given that may
     mean something to Python that cannot be told it later, or to what is loaded.
     """
-    outer = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "FLASHSALE_SERVICES_DIR" or not name.startswith(_OURS)
-    }
-    told = {**outer, "COLUMNS": "120", "NO_COLOR": "1", **environment}
+    told = {**_outer(), "COLUMNS": "120", "NO_COLOR": "1", **environment}
     if all(name.startswith(_WARM) for name in environment):
-        os.umask(umask := os.umask(0))
-        started = tuple(pair for pair in outer.items() if not pair[0].startswith(_WARM))
-        return _warm(started).run(
-            {
-                "folder": str(folder),
-                "arguments": arguments,
-                "environment": told,
-                "umask": umask,
-                "limits": [(limit, resource.getrlimit(limit)) for limit in _LIMITS],
-            }
-        )
+        return _run(_command(folder, arguments, told))
     return subprocess.run(
         [sys.executable, "-m", "flashsale", *arguments],
         cwd=folder,
@@ -67,6 +54,163 @@ def run_flashsale(
         timeout=_TIMEOUT_S,
         check=False,
     )
+
+
+def _run(command: Mapping[str, Any]) -> "subprocess.CompletedProcess[str]":
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    try:
+        started = Started(command, subprocess.DEVNULL, out_end, err_end)
+    finally:
+        os.close(out_end)
+        os.close(err_end)
+    try:
+        told, complained = _read_to_the_end(out, err)
+        started.wait(_TIMEOUT_S)
+    except (TimeoutError, subprocess.TimeoutExpired):
+        started.kill()
+        raise subprocess.TimeoutExpired(command["arguments"], _TIMEOUT_S) from None
+    finally:
+        started.close()
+    return subprocess.CompletedProcess(
+        command["arguments"], started.returncode or 0, told, complained
+    )
+
+
+def _outer() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "FLASHSALE_SERVICES_DIR" or not name.startswith(_OURS)
+    }
+
+
+def _command(
+    folder: Path, arguments: Sequence[str], environment: Mapping[str, str], **more: Any
+) -> dict[str, Any]:
+    os.umask(umask := os.umask(0))
+    return {
+        "folder": str(folder),
+        "arguments": arguments,
+        "environment": environment,
+        "umask": umask,
+        "limits": [(limit, resource.getrlimit(limit)) for limit in _LIMITS],
+        "tethered": False,
+        "warnings": (),
+        **more,
+    }
+
+
+def start_flashsale(
+    folder: Path,
+    *arguments: str,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
+    stderr: int = subprocess.DEVNULL,
+    warnings: Sequence[str] = (),
+    limits: Mapping[int, int] | None = None,
+    **environment: str,
+) -> "Started":
+    """`flashsale ARGUMENTS` in `folder`, under way, with its modules loaded; it ends with this
+    process at the latest.
+
+    A stream is a descriptor, or as subprocess has it; `warnings` are categories that are always
+    told, `limits` are RLIMIT_… beside those of this process. The environment is this process's
+    without FLASHSALE_…, and what is given; of Python's own variables only PYTHONUNBUFFERED and
+    those of run_flashsale mean something.
+    """
+    assert all(name.startswith(_WARM) for name in environment)
+    told = _outer() | environment
+    command = _command(folder, arguments, told, tethered=True, warnings=warnings)
+    command["limits"] += [(limit, (most, most)) for limit, most in (limits or {}).items()]
+    return Started(command, stdin, stdout, stderr)
+
+
+class Started:
+    """A command under way, to be handled as a subprocess.Popen with text streams is."""
+
+    def __init__(self, command: Mapping[str, Any], *streams: int) -> None:
+        self.args, self.returncode = command["arguments"], None
+        self.returncode: int | None
+        ours: list[IO[str] | None] = []
+        self._codes, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ExitStack() as closing:
+            closing.callback(theirs.close)
+            given = []
+            for stream in streams:
+                ours.append(None)
+                if stream == subprocess.DEVNULL:
+                    stream = os.open(os.devnull, os.O_RDWR)
+                    closing.callback(os.close, stream)
+                elif stream == subprocess.STDOUT:
+                    stream = given[-1]
+                elif stream == subprocess.PIPE:
+                    end, stream = os.pipe()
+                    closing.callback(os.close, stream)
+                    ours[-1] = open(end, encoding="utf-8")  # noqa: PTH123, SIM115
+                given.append(stream)
+            outer = command["environment"].items()
+            started = tuple(pair for pair in outer if not pair[0].startswith(_WARM))
+            _warm(started).ask(command, [*given, theirs.fileno()])
+        _, self.stdout, self.stderr = ours
+        self._codes.settimeout(_TIMEOUT_S)
+        self.pid = int(self._codes.recv(64))
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code. Raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            if not select.select([self._codes], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._codes.recv(64))
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> list[str]:
+        """The rest of both streams, and the end of it; nothing of a stream that is no pipe."""
+        told = ["", ""]
+        streams = enumerate((self.stdout, self.stderr))
+        readers = [
+            Thread(target=lambda n, from_: told.__setitem__(n, from_.read()), args=pair)
+            for pair in streams
+            if pair[1]
+        ]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join(timeout)
+        self.close()
+        return told
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of the streams, and of the way to its exit code."""
+        for stream in (self.stdout, self.stderr):
+            if stream:
+                stream.close()
+        self._codes.close()
+
+    def __enter__(self) -> "Started":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind:
+            self.kill()
+        self.wait()
+        self.close()
 
 
 class _Warm:
@@ -87,25 +231,8 @@ class _Warm:
         self._asked.close()
         self._process.wait(_TIMEOUT_S)
 
-    def run(self, command: Mapping[str, Any]) -> "subprocess.CompletedProcess[str]":
-        """The command, to its end. Raises as subprocess.run does where that is too far off."""
-        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with answers, theirs:
-            ends = (out_end, err_end, theirs.fileno())
-            socket.send_fds(self._asked, [json.dumps(command).encode()], ends)
-            theirs.close()
-            os.close(out_end)
-            os.close(err_end)
-            answers.settimeout(_TIMEOUT_S)
-            pid = int(answers.recv(64))
-            try:
-                told, complained = _read_to_the_end(out, err)
-                code = int(answers.recv(64))
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(command["arguments"], _TIMEOUT_S) from None
-        return subprocess.CompletedProcess(command["arguments"], code, told, complained)
+    def ask(self, command: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        socket.send_fds(self._asked, [json.dumps(command).encode()], descriptors)
 
 
 def _read_to_the_end(*pipes: int) -> list[str]:

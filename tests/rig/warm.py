@@ -6,11 +6,13 @@ and are left as they are when it ends: to take them apart would be the greater p
 
     python warm.py DESCRIPTOR
 
-A command comes over that socket, with its two streams and one more socket: there go its process id
-and, when it has ended, its exit code. All ends when nobody holds the other end of the first.
+A command comes over that socket, with its three streams and one more socket: there go its process
+id and, when it has ended, its exit code. All ends when nobody holds the other end of the first; a
+command that is `tethered` ends with it.
 """
 
 import atexit
+import builtins
 import gc
 import importlib
 import io
@@ -20,10 +22,12 @@ import pkgutil
 import resource
 import socket
 import sys
+import warnings
 from typing import Any
 
 import flashsale
 from flashsale.cli import main
+from flashsale.stack.process import tether
 
 REQUEST_BYTES_MAX = 1 << 18
 _codes = list[int]()
@@ -50,8 +54,9 @@ def load() -> None:
 def serve(asked: socket.socket) -> None:
     """Fork command by command. Returns in a child, which is to run the one that it has become."""
     minders = set[int]()
+    bind = tether()
     while True:
-        data, descriptors, _, _ = socket.recv_fds(asked, REQUEST_BYTES_MAX, 3)
+        data, descriptors, _, _ = socket.recv_fds(asked, REQUEST_BYTES_MAX, 4)
         if not data:
             sys.exit()
         minders -= {pid for pid in minders if os.waitpid(pid, os.WNOHANG)[0]}
@@ -60,10 +65,16 @@ def serve(asked: socket.socket) -> None:
         else:
             asked.close()
             *streams, answers = descriptors
+            command = json.loads(data)
+            if command["tethered"]:
+                bind()
+                bind = tether()
             if pid := os.fork():
                 _mind(pid, streams, answers)
             os.close(answers)
-            _become(json.loads(data), streams)
+            _become(command, streams)
+            if command["tethered"]:
+                bind()
             return
         for descriptor in descriptors:
             os.close(descriptor)
@@ -78,7 +89,7 @@ def _mind(pid: int, streams: list[int], answers: int) -> None:
 
 
 def _become(command: dict[str, Any], streams: list[int]) -> None:
-    for number, stream in enumerate(streams, 1):
+    for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     os.chdir(command["folder"])
@@ -89,6 +100,10 @@ def _become(command: dict[str, Any], streams: list[int]) -> None:
         resource.setrlimit(limit, tuple(bounds))
     sys.argv = ["flashsale", *command["arguments"]]
     sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in command["environment"]
+    if "PYTHONUNBUFFERED" in command["environment"]:
+        sys.stdout.reconfigure(line_buffering=True)
+    for category in command["warnings"]:
+        warnings.simplefilter("always", getattr(builtins, category))
     encoding, _, errors = command["environment"].get("PYTHONIOENCODING", "").partition(":")
     if encoding:  # what Python does where it starts
         sys.stdout = _stream(1, encoding, errors or "strict")

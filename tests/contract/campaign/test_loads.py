@@ -16,7 +16,7 @@ from flashsale.campaign.loads import NOT_KEPT, OVERRUN, UNSEEN, DatabaseLoads, L
 from flashsale.stack.mariadb import MariaDBServer
 from flashsale.storage import mysql, tables
 
-_THREADS, _LOADS_EACH = 24, 250
+_THREADS, _LOADS_EACH = 24, 100
 _KEPT = 4 * _THREADS * _LOADS_EACH
 _PREPARE, _EXECUTE = 0x16, 0x17  # commands of the MySQL protocol
 _SHOP, _TYPES = tables.shop, tables.shop_type

@@ -90,6 +90,7 @@ _EITHER_WAY = {"bodies that nobody reads", "half-closed"}
 """Where the other servers' answer depends on which of two things they hear of first."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SERVERS if name != "ours"])
 def test_the_application_behind_another_server(name: str) -> None:
     """The application is plain ASGI 3; the servers differ as the table says, and nowhere else."""

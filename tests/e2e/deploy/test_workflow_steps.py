@@ -1,11 +1,9 @@
 """The sample workflow's commands, one after another, on stores that are there already."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from rig.command_line import run_flashsale
 from rig.workflow import commands, job, load
 
 pytestmark = pytest.mark.slow
@@ -23,15 +21,7 @@ def test_the_commands_do_what_the_workflow_wants(
     assert stores.keys() == {name for name in job(workflow)["env"] if name.startswith("FLASH")}
     codes = {}
     for words in commands(workflow, "flashsale"):
-        done = subprocess.run(
-            [sys.executable, "-m", "flashsale", *words],
-            cwd=tmp_path,
-            env={**os.environ, **stores},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_flashsale(tmp_path, *words, **stores)
         codes[words[0]] = done.returncode
         assert done.returncode == 0 or words[0] == "doctor", (words, done.stdout, done.stderr)
     assert list(codes) == ["doctor", "serve", "seed", "warm", "storm", "verify", "stop"]

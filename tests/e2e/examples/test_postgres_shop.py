@@ -14,6 +14,7 @@ import orjson
 import psycopg
 import pytest
 from rig.child import free_port
+from rig.command_line import run_flashsale
 from rig.documents import ROOT, blocks
 from rig.postgres import postgres
 from rig.until import until
@@ -74,15 +75,7 @@ class Run:
         return path
 
     def flashsale(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [sys.executable, "-m", "flashsale", *words],
-            cwd=self.folder,
-            env={**os.environ, "FLASHSALE_BOOKS_URL": self.reader},
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        done = run_flashsale(self.folder, *words, FLASHSALE_BOOKS_URL=self.reader)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

@@ -284,6 +284,7 @@ def test_an_odd_folder_and_a_loaded_environment_do_not_matter(tmp_path: Path) ->
     assert _summary(folder)["orders"]["persisted"] == 10
 
 
+@pytest.mark.slow
 def test_repeated_interrupts_do_not_stop_the_clean_up(tmp_path: Path) -> None:
     """Whoever presses Ctrl-C again and again still finds nothing left behind."""
     (tmp_path / "crowd.toml").write_text(CROWD)

@@ -63,14 +63,8 @@ def rehearse(folder: Path, scenario: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, summary, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        BREAKDOWN,
-        pytest.param(PENETRATION, marks=pytest.mark.slow),
-        pytest.param(STALE, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", [BREAKDOWN, PENETRATION, STALE])
 def test_a_strategy_keeps_its_word(tmp_path: Path, scenario: str) -> None:
     _, summary, said = rehearse(tmp_path, scenario)
     assert {judged["metric"]: judged["verdict"] for judged in summary["thresholds"]} == (

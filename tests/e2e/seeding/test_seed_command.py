@@ -3,12 +3,11 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rig.command_line import run_flashsale
+from rig.command_line import run_flashsale, start_flashsale
 
 NOWHERE = "127.0.0.1:1"
 
@@ -30,16 +29,12 @@ def run(ledger_url: str, cache_url: str, mysql_url: str, tmp_path: Path) -> Run:
         told = {name: value for name, value in stores.items() if name != without}
         if stdin == subprocess.DEVNULL:
             return run_flashsale(tmp_path, *arguments, **told)
-        return subprocess.run(
-            [sys.executable, "-m", "flashsale", *arguments],
-            env=os.environ | told,
-            cwd=tmp_path,
-            stdin=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        pipe = subprocess.PIPE
+        process = start_flashsale(
+            tmp_path, *arguments, stdin=stdin, stdout=pipe, stderr=pipe, **told
         )
+        out, err = process.communicate(60)
+        return subprocess.CompletedProcess(arguments, process.wait(), out, err)
 
     return run
 
@@ -126,17 +121,12 @@ def test_ctrl_c_says_how_to_go_on(
     ledger_url: str, cache_url: str, mysql_url: str, tmp_path: Path
 ) -> None:
     urls = ("--ledger-url", ledger_url, "--cache-url", cache_url, "--mysql-url", mysql_url)
-    with subprocess.Popen(
-        [sys.executable, "-m", "flashsale", "seed", "--users", "2000000", *urls],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline() == "seed: shop types 10 of 10\n"
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+    line, pipe = ("seed", "--users", "2000000", *urls), subprocess.PIPE
+    process = start_flashsale(tmp_path, *line, stdout=pipe, stderr=pipe)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "seed: shop types 10 of 10\n"
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert output == ""
     assert errors.splitlines()[-1] == "seed: interrupted; the same command goes on from here"

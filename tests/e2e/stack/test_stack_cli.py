@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from rig.command_line import run_flashsale
+from rig.command_line import Started, run_flashsale, start_flashsale
 
 from flashsale.stack.state import StackState, read_state, start_detached, stop_stack
 
@@ -35,6 +35,13 @@ def _environment(**more: str) -> dict[str, str]:
 
 def _run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return run_flashsale(Path.cwd(), *arguments, **SMALL, **environment)
+
+
+def _serve(state_dir: Path) -> Started:
+    """One in the foreground, its output piped."""
+    one = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    line = ("serve", "--state-dir", str(state_dir))
+    return start_flashsale(Path.cwd(), *line, **one, PYTHONUNBUFFERED="1", **SMALL)
 
 
 def _await(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
@@ -112,10 +119,10 @@ def test_status_draws_every_process(running: Path) -> None:
 def test_who_waits_at_a_terminal_is_told_for_what(running: Path) -> None:
     """Elsewhere there is nothing but what came of it."""
     shown, terminal = os.openpty()
-    command = [*FLASHSALE, "serve", "--detach", "--state-dir", str(running)]
+    again = ("serve", "--detach", "--state-dir", str(running))
     try:
-        done = subprocess.run(command, stdout=terminal, stderr=terminal, timeout=30, check=False)
-        assert done.returncode == 2
+        with start_flashsale(Path.cwd(), *again, stdout=terminal, stderr=terminal) as serve:
+            assert serve.wait(30) == 2
         told = os.read(shown, 65_536).decode()
     finally:
         os.close(shown)
@@ -163,17 +170,9 @@ def test_a_killed_child_is_back_within_moments(running: Path, kind: str) -> None
     assert child().port == before.port
 
 
+@pytest.mark.slow
 def test_of_two_serves_at_once_one_gives_way(state_dir: Path) -> None:
-    serves = [
-        subprocess.Popen(
-            [*FLASHSALE, "serve", "--state-dir", str(state_dir)],
-            env=_environment(PYTHONUNBUFFERED="1"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    serves = [_serve(state_dir) for _ in range(2)]
     _await(lambda: any(serve.poll() is not None for serve in serves), "one to give way")
     loser, winner = sorted(serves, key=lambda serve: serve.returncode is None)
     winner.terminate()
@@ -231,6 +230,7 @@ def test_stop_leaves_nothing_and_a_second_stop_says_so(state_dir: Path) -> None:
     assert (status.returncode, "no stack runs" in status.stderr) == (7, True)
 
 
+@pytest.mark.slow
 def test_nothing_survives_a_killed_supervisor(state_dir: Path) -> None:
     assert _run("serve", "-d", "--state-dir", str(state_dir)).returncode == 0
     family = _family(_state(state_dir))
@@ -244,7 +244,7 @@ def test_nothing_survives_a_killed_supervisor(state_dir: Path) -> None:
     ("after", "signum", "exit_code"),
     [
         pytest.param("ready at", signal.SIGINT, 130, marks=pytest.mark.slow),
-        ("ready at", signal.SIGHUP, 143),
+        pytest.param("ready at", signal.SIGHUP, 143, marks=pytest.mark.slow),
         ("starting MariaDB", signal.SIGINT, 130),
         ("starting replicas", signal.SIGTERM, 143),
     ],
@@ -252,14 +252,7 @@ def test_nothing_survives_a_killed_supervisor(state_dir: Path) -> None:
 def test_a_signal_at_any_time_leaves_nothing(
     state_dir: Path, after: str, signum: int, exit_code: int
 ) -> None:
-    with subprocess.Popen(
-        [*FLASHSALE, "serve", "--state-dir", str(state_dir)],
-        env=_environment(PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as serve:
+    with _serve(state_dir) as serve:
         assert serve.stdout
         assert any(after in line for line in serve.stdout)
         time.sleep(0.05)
@@ -272,6 +265,7 @@ def test_a_signal_at_any_time_leaves_nothing(
     assert not (state_dir / "stack.json").exists()
 
 
+@pytest.mark.slow
 def test_a_tied_stack_ends_with_its_owner(state_dir: Path) -> None:
     owner = (
         "import sys, time; from pathlib import Path; "
@@ -321,21 +315,15 @@ def test_a_taken_port_is_one_line_with_the_cure(state_dir: Path, options: tuple[
 
 
 def test_too_few_descriptors_are_one_line_before_anything_starts(state_dir: Path) -> None:
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-
+    pipe, limits = subprocess.PIPE, {resource.RLIMIT_NOFILE: 256}
     for detach in ([], ["--detach"]):
-        done = subprocess.run(
-            [*FLASHSALE, "serve", *detach, "--state-dir", str(state_dir)],
-            env=_environment(),
-            preexec_fn=limited,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
+        serve = ("serve", *detach, "--state-dir", str(state_dir))
+        process = start_flashsale(
+            Path.cwd(), *serve, stdout=pipe, stderr=pipe, limits=limits, **SMALL
         )
-        assert done.returncode == 2, done.stderr
-        (line,) = done.stderr.splitlines()
+        _, told = process.communicate(90)
+        assert process.returncode == 2, told
+        (line,) = told.splitlines()
         assert line.startswith(
             "flashsale: a stack needs 1,024 open files and the hard limit is 256"
         )

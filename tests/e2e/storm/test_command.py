@@ -1,9 +1,7 @@
 """`flashsale storm` as a user runs it."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from rig.command_line import run_flashsale
+from rig.command_line import Started, run_flashsale, start_flashsale
 from rig.scripted_sale import FIRST_ORDER, SOLD_OUT, Act, Claim, ScriptedSale, http, sell, sold
 
 from flashsale.run.summary import Summary
@@ -52,16 +50,10 @@ def sale() -> Iterator[ScriptedSale]:
         yield sale
 
 
-def begin(desk: Path, *arguments: str) -> "subprocess.Popen[str]":
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("FLASHSALE_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "flashsale", "storm", *arguments],
-        cwd=desk,
-        env={**environment, "COLUMNS": "120", "NO_COLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def begin(desk: Path, *arguments: str) -> Started:
+    wide = {"COLUMNS": "120", "NO_COLOR": "1"}
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return start_flashsale(desk, "storm", *arguments, **piped, **wide)
 
 
 def storm(desk: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 import orjson
 import psutil
 import pytest
+from rig.command_line import Started, start_flashsale
 from rig.scripted_sale import SHED, SOLD_OUT, Act, Claim, ScriptedSale, http, sell
 
 from flashsale.errors import ExitCode, UnreachableError
@@ -303,27 +303,12 @@ def desk(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def begin(desk: Path, sale: ScriptedSale, *arguments: str) -> "subprocess.Popen[str]":
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("FLASHSALE_")}
-    command = [
-        sys.executable,
-        "-m",
-        "flashsale",
-        "storm",
-        "tiny.toml",
-        "--no-calibrate",
-        "--out",
-        "run",
-    ]
-    command += ["--tokens", "tokens.csv", "--base-url", sale.base_url, *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=desk,
-        env={**environment, "COLUMNS": "120", "NO_COLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def begin(desk: Path, sale: ScriptedSale, *arguments: str) -> Started:
+    line = ("storm", "tiny.toml", "--no-calibrate", "--out", "run")
+    where = ("--tokens", "tokens.csv", "--base-url", sale.base_url)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    wide = {"COLUMNS": "120", "NO_COLOR": "1"}
+    return start_flashsale(desk, *line, *where, *arguments, **piped, **wide)
 
 
 def gone(processes: list[psutil.Process], within_s: float = 10.0) -> bool:

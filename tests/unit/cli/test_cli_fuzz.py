@@ -130,13 +130,13 @@ def test_the_commands_are_found() -> None:
     assert {"storm", "verify", "report"} <= {command.words[0] for command in COMMANDS}
 
 
-@settings(max_examples=150)
+@settings(max_examples=70)
 @given(line=lines([one for one in COMMANDS if one.words[0] not in STARTING]))
 def test_any_line_ends_in_an_exit_code(folder: Path, line: list[str]) -> None:
     ask(line, folder)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(lines([one for one in COMMANDS if one.words[0] in STARTING]))
 def test_any_line_is_taken_apart(line: list[str]) -> None:
     with contextlib.suppress(typer.TyperException, UsageError):
@@ -172,7 +172,7 @@ def test_a_run_that_nobody_touched_is_reported(tmp_path: Path) -> None:
     assert ask(ASKED[0], tmp_path)[0] == ExitCode.PASS
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(name=st.sampled_from(JSON_FILES), line=st.sampled_from(ASKED), data=st.data())
 def test_a_run_with_other_values(tmp_path: Path, name: str, line: list[str], data: Any) -> None:
     """A place or two in one of its JSON files holds something else."""
@@ -183,7 +183,7 @@ def test_a_run_with_other_values(tmp_path: Path, name: str, line: list[str], dat
     ask(line, tmp_path)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(line=st.sampled_from(ASKED), data=st.data())
 def test_a_run_with_other_lines(tmp_path: Path, line: list[str], data: Any) -> None:
     """Some of its record's lines are changed, lost, doubled or moved."""
@@ -208,7 +208,7 @@ def test_a_run_with_other_lines(tmp_path: Path, line: list[str], data: Any) -> N
     ask(line, tmp_path)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(line=st.sampled_from(ASKED), data=st.data())
 def test_a_run_with_other_bytes(tmp_path: Path, line: list[str], data: Any) -> None:
     """One of its files is cut, spliced, empty, gone or no file."""

@@ -72,13 +72,13 @@ def test_what_is_disturbed_here_is_right_before() -> None:
     assert all(accepted(document(one)) for one in DOCUMENTS)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(disturbed(DOCUMENTS, st.one_of(ODD, MOMENTS)))
 def test_a_file_with_a_few_places_changed(tables: Any) -> None:
     accepted(document(tables))
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(table(Scenario))
 def test_any_file_of_the_right_names(tables: dict[str, Any]) -> None:
     accepted(document({**tables, "schema": 1, "name": "made"}))
@@ -101,7 +101,7 @@ def test_one_table_of_the_right_names(name: str, model: Any) -> None:
     check()
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.sampled_from(SCENARIOS + SHOPS), st.data())
 @example("a = " + "[" * 100_000, None)
 @example("a = " + "9" * 5_000, None)

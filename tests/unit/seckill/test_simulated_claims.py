@@ -20,7 +20,7 @@ from flashsale.storage import channel
 from flashsale.storage.gate import Gate
 
 FIRST = 1
-SEEDS = 200
+SEEDS = 100
 FOUND_WITHIN = 100
 
 
@@ -127,12 +127,12 @@ PLANTED = {
     a_lost_batch_is_shed: FIRST,
     a_refusal_of_a_replay_is_final: FIRST,
     a_lost_batch_is_sent_anew: FIRST,
-    a_replay_comes_past_its_deadline_at_once: 230,
+    a_replay_comes_past_its_deadline_at_once: 270,
     a_connection_whose_time_is_up_is_used_again: FIRST,
-    a_connection_is_not_asked_whose_it_is: 150,
+    a_connection_is_not_asked_whose_it_is: 215,
     trouble_is_told_to_the_first_alone: FIRST,
     a_settlement_waits_for_ever: FIRST,
-    an_open_claim_has_failed: 100,
+    an_open_claim_has_failed: 110,
     replies_change_places: FIRST,
 }
 """What is planted, and from which seed on it is looked for."""

@@ -123,7 +123,7 @@ def histories(
     )
 
 
-_SETTINGS = settings(max_examples=250, deadline=None, database=None)
+_SETTINGS = settings(max_examples=120, deadline=None, database=None)
 
 
 @_SETTINGS

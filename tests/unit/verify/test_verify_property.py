@@ -395,7 +395,7 @@ def test_every_check_has_a_fault_to_catch() -> None:
     assert {f.__name__.partition("__")[0] for f in FAULTS} == {check.name for check in CHECKS}
 
 
-@settings(parent=_SETTINGS, max_examples=1500)
+@settings(parent=_SETTINGS, max_examples=600)
 @given(sales, st.sampled_from(FAULTS))
 def test_one_fault_is_caught_by_the_check_that_names_it(sale: Reference, fault: Fault) -> None:
     assume(fault(sale))

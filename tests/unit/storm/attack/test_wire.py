@@ -151,7 +151,7 @@ _IDS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.sampled_from(sorted(_SHOPS)), st.lists(_IDS, min_size=2, max_size=6), st.booleans())
 def test_a_shops_answer_is_recalled_as_its_rules_read_it(
     shop: str, ids: list[str], by_digits: bool
