@@ -19,7 +19,7 @@ SET_COOKIE = b"set-cookie"
 _POINTER = re.compile(r"(/[^/]*)*")
 _DOTTED = re.compile(r"(?:\$\.)?([\w-]+(?:\.[\w-]+|\[[0-9]+\])*)")
 _NAME = re.compile(r"[!#-'*+.0-9A-Z^_`a-z|~-]+")
-_BODY_CHARS_MAX = 65_536
+_BODY_CHARS_MAX = 1_048_576
 _HEADER, _COOKIE, _BODY = "header", "cookie", "body"
 _FORMS = (
     "'/data/id', 'header:location', 'header:location:/orders/(.+)', 'cookie:sid', 'body:id=(.+)'"
@@ -138,12 +138,13 @@ class Said:
         return self._text
 
     def cookie(self, name: str) -> str | None:
-        """The value that a cookie is set to."""
+        """The value that a cookie is set to; of several the last, as browsers keep it."""
+        found = None
         for line in self.headers.get(SET_COOKIE, b"").decode("latin-1").splitlines():
             named, _, value = line.partition(";")[0].partition("=")
             if named.strip() == name:
-                return value.strip()
-        return None
+                found = value.strip()
+        return found
 
 
 _UNREAD = object()

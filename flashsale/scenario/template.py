@@ -2,8 +2,8 @@
 that come of them.
 
 A value is escaped for its place: in a path or a query as a URL wants it, in a form as a form, in
-JSON as a string. `{voucher:number}` alone in a JSON string stands there without quotes. `{{` and
-`}}` are braces.
+JSON as a string. `{voucher:number}` alone in a JSON string stands there without quotes, and
+`{link:url}` is part of a URL already. `{{` and `}}` are braces.
 """
 
 import re
@@ -28,6 +28,8 @@ _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _COLUMN = re.compile(r"user\.[A-Za-z0-9_-]{1,64}")
 _AS_NUMBER = re.compile(r"\{([^{}:]*):number\}")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,18})?")
+_URL, _OF_URL = ":url", "%/:?#[]@!$&'()*+,;=-._~"
+_ORIGIN = re.compile(r"(?:https?:)?//[^/?#]*", re.IGNORECASE)
 _HEADER_VALUE = re.compile(r"[\t -~]*")
 
 Values = Mapping[str, str]
@@ -64,8 +66,12 @@ def pieces(text: str, write: Write, literal: Write = _plain) -> list[Piece]:
 
 
 def in_path(text: str) -> list[Piece]:
-    """A path, with its query if it has one, as it was written."""
-    return pieces(text, _in_path)
+    """A path, with its query if it has one, as it was written; one that begins with a link that an
+    answer told is that link's."""
+    found = _as_urls(pieces(text, _in_path))
+    if found and isinstance(found[0], Placeholder):
+        found[0] = Placeholder(found[0].name, _path_of)
+    return found
 
 
 def in_form(fields: Mapping[str, object]) -> list[Piece]:
@@ -73,8 +79,18 @@ def in_form(fields: Mapping[str, object]) -> list[Piece]:
     found: list[Piece] = []
     for name, value in fields.items():
         found += ["&" if found else "", quote_plus(name), "="]
-        found += pieces(_scalar(value), _in_form, _in_form)
+        found += _as_urls(pieces(_scalar(value), _in_form, _in_form))
     return list(_joined(found))
+
+
+def _as_urls(found: Iterable[Piece]) -> list[Piece]:
+    """The same with `{name:url}` as values that were part of a URL already."""
+    return [
+        Placeholder(piece.name.removesuffix(_URL), _of_url)
+        if isinstance(piece, Placeholder) and piece.name.endswith(_URL)
+        else piece
+        for piece in found
+    ]
 
 
 def in_header(text: str) -> list[Piece]:
@@ -116,6 +132,17 @@ def _json(value: Any) -> Iterator[Piece]:
 
 def _in_path(text: str) -> str:
     return text if text.isascii() and text.isalnum() else quote(text, safe="")
+
+
+def _of_url(text: str) -> str:
+    """What stood in a URL stands there again: what was escaped is, as is what HTML did."""
+    return quote(text.replace("&amp;", "&"), safe=_OF_URL)
+
+
+def _path_of(text: str) -> str:
+    """The path and the query of a link, wherever it leads: the shop is one host here."""
+    path = _of_url(_ORIGIN.sub("", text).partition("#")[0])
+    return path if path.startswith("/") else f"/{path}"
 
 
 def _in_form(text: str) -> str:
@@ -208,7 +235,7 @@ def unknown(name: str, taken: Iterable[str]) -> str:
 
 # Requests -----------------------------------------------------------------------------------------
 
-_PATH = re.compile(r"/[!-\"$-~]*")
+_PATH = re.compile(r"(?:/|\{[a-z_][a-z0-9_]*:url\})[!-\"$-~]*")
 _HEADER_NAME = re.compile(r"[!#-'*+.0-9A-Z^_`a-z|~-]+")
 _HEADER_TEXT = re.compile(r"[ -~]*")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect"})
@@ -303,7 +330,9 @@ class RequestTemplate(Table):
 
     def prepared(self, authority: str, prefix: str, common: Mapping[str, str]) -> Prepared:
         """The request to this host. Raises ValueError for a template that is none."""
-        head: list[Piece] = [f"{self.method} {prefix}", *in_path(self.path)]
+        path = in_path(self.path)
+        is_whole = isinstance(path[0], Placeholder)  # a link has the prefix already
+        head: list[Piece] = [f"{self.method} " if is_whole else f"{self.method} {prefix}", *path]
         if self.query:
             head += ["&" if "?" in self.path else "?", *in_form(self.query)]
         head.append(f" HTTP/1.1\r\nhost: {authority}\r\n")

@@ -6,6 +6,7 @@ the attempt in flight ended: with the answer, or indeterminate, with what went w
 
 import asyncio
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from time import monotonic_ns
 from typing import cast
@@ -27,7 +28,9 @@ from flashsale.scenario.answer import (
 )
 
 IDLE = -1
-_BODY_BYTES_MAX = 65_536
+_BODY_BYTES_MAX = 1_048_576
+"""So much of a body is read, packed or not."""
+
 _HEAD_BYTES_MAX = 262_144
 _ANSWER_BYTES_MAX = 16 * 1_048_576
 """Beyond so many bytes without an end to the head, or in all, an answer is given up as `too_long`:
@@ -48,7 +51,14 @@ _LEARNED_AT_ONCE, _LEARNED_EVERY = 256, 16
 """So many answers that were parsed are learned from; then only one in sixteen: where each differs
 in more than its order id, there is nothing to learn."""
 KEPT = frozenset(
-    {OUTCOME_HEADER, ORDER_HEADER, CACHE_HEADER, b"content-length", b"transfer-encoding"}
+    {
+        OUTCOME_HEADER,
+        ORDER_HEADER,
+        CACHE_HEADER,
+        b"content-length",
+        b"transfer-encoding",
+        b"content-encoding",
+    }
 )
 """The headers that somebody looks at."""
 
@@ -167,6 +177,21 @@ class SignReader(Reader):
 
     def read(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
         return read_signing(status, body)
+
+
+_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
+
+
+def unpacked(body: bytes, packed: str) -> bytes:
+    """A body that was packed so, asked for or not, as far as it is read; where that cannot be, what
+    to do about it in its place."""
+    if packed in ("", "identity"):
+        return body
+    try:
+        return zlib.decompressobj(_WINDOWS[packed]).decompress(body, _BODY_BYTES_MAX)
+    except (KeyError, zlib.error):
+        cure = 'ask for it as it is, by headers = { accept-encoding = "identity" }'
+        return f"(a body packed as {packed[:40]}, which cannot be read; {cure})".encode()
 
 
 def _blanked(data: bytes, order: bytes, ids: "re.Pattern[bytes]") -> bytes:
@@ -344,7 +369,10 @@ class ClientConnection(asyncio.Protocol):
     def _finish(self, close: bool) -> None:
         if self._answer is None:
             status = self._parser.get_status_code()
-            answer = self._reader.read(status, self._headers, bytes(self._body))
+            body, packed = bytes(self._body), self._headers.get(b"content-encoding")
+            if packed is not None and body:
+                body = unpacked(body, packed.decode("latin-1").lower())
+            answer = self._reader.read(status, self._headers, body)
             self._answer = answer if answer.said is None else self._reader.bounded(answer)
             self._closing = close
             self._headers_done = False

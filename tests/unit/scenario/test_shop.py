@@ -190,6 +190,45 @@ def test_a_request_is_filled_and_escaped_for_its_place() -> None:
     assert body == b'{"n":2,"s":"a\\"/b","list":[1,true,"a{"]}'
 
 
+@pytest.mark.parametrize(
+    ("path", "told", "sent"),
+    [
+        ("{link:url}", "/do/buy?sku=1&amp;sig=a%2Bb%3D", "/do/buy?sku=1&sig=a%2Bb%3D"),
+        ("{link:url}", "https://shop.example:8443/buy/a b?x=[1]#top", "/buy/a%20b?x=[1]"),
+        ("{link:url}", "//cdn.example/buy", "/buy"),
+        ("{link:url}", "https://shop.example", "/"),
+        ("{link:url}", "?step=2", "/?step=2"),
+        ("{link:url}", "", "/"),
+        ("{link:url}", "/a\r\nhost: b", "/a%0D%0Ahost:%20b"),
+        ("{link:url}&n=1", "/buy?sku=1", "/buy?sku=1&n=1"),
+        ("/buy?sig={link:url}", "a%2Bb", "/api/buy?sig=a%2Bb"),
+        ("/buy/{link}", "a%2Bb/c", "/api/buy/a%252Bb%2Fc"),
+    ],
+)
+def test_what_stood_in_a_url_stands_there_again(path: str, told: str, sent: str) -> None:
+    shop = scenario(
+        '[target.cart]\npath = "/item"\ntake = { link = "/href" }\n'
+        + BUY.replace("/orders/{voucher}", path),
+        '["cart", "buy"]',
+    ).target
+    assert shop.buy is not None
+    filled = shop.buy.prepared("h", "/api", {}).filled({"link": told})
+    assert filled.decode().splitlines()[:2] == [f"POST {sent} HTTP/1.1", "host: h"]
+
+
+def test_a_value_of_a_query_or_a_form_may_have_been_one_before() -> None:
+    shop = scenario(
+        '[target.cart]\npath = "/item"\ntake = { sig = "/sig" }\n'
+        + BUY
+        + 'query = { sig = "{sig:url}", x = "{sig}" }\nform = { sig = "{sig:url}" }\n',
+        '["cart", "buy"]',
+    ).target
+    assert shop.buy is not None
+    filled = shop.buy.prepared("h", "", {}).filled({"sig": "a%2Bb"}).decode()
+    assert "?sig=a%2Bb&x=a%252Bb HTTP/1.1" in filled
+    assert filled.endswith("\r\n\r\nsig=a%2Bb")
+
+
 def test_a_form_and_no_body_at_all() -> None:
     form = scenario(BUY + 'form = { a = "{user.n}" }\n').target.buy
     none = scenario(BUY).target.buy
@@ -251,6 +290,7 @@ outcomes = [{ outcome = "sold" }]
         ("header:location:[0-9]+$", {b"location": b"/orders/17"}, b"", "17"),
         ("header:location:/orders/(.+)", {b"location": b"/sold-out"}, b"", None),
         ("cookie:last:o-(.+)", {b"set-cookie": b"a=b\nlast=o-9; Path=/"}, b"", "9"),
+        ("cookie:last", {b"set-cookie": b"last=; Max-Age=0\nlast=o-9; Path=/"}, b"", "o-9"),
         ("body:<orderId>(.*?)</orderId>", {}, b"<r><orderId>A-1</orderId></r>", "A-1"),
         ("body:^[0-9]+", {}, b"9007199254740993 sold", "9007199254740993"),
         ("body:(?<=no )x", {}, b"no y", None),
