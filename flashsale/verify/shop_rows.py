@@ -29,7 +29,7 @@ _PRINTABLE = re.compile(rb"[!-~]{16}")  # as 16 bytes of a UUID once in ten mill
 _ZONE = re.compile(r"(?<=[0-9])(?: +([+-][0-9]{2}:?[0-9]{2}))?(?: *(?:UTC|GMT))?$")
 _MAILED = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8}[+-][0-9]{4}")
 _DIGITS = re.compile(r"20[0-9]{12}")  # 20261130100000, which as ms would be of the year 2612
-_COUNT_MAX = 10**12
+_COUNT_MAX, _EXACT_BELOW = 10**12, 2**53
 _OF_STOCK = frozenset({*STOCK_COLUMNS}) - {"voucher"}
 
 
@@ -209,6 +209,11 @@ def _text(value: Any, name: str) -> str:
         raw = bytes(value)
         is_uuid = len(raw) == 16 and _PRINTABLE.fullmatch(raw) is None
         return str(UUID(bytes=raw)) if is_uuid else raw.decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and abs(value) >= _EXACT_BELOW:
+        raise UnfitError(
+            f"{name}: found {value!r}, a number that was rounded; have so many digits told as "
+            "text, such as by CAST(id AS CHAR)"
+        )
     if isinstance(value, float | Decimal) and isfinite(value) and value == int(value):
         return str(int(value))
     if isinstance(value, dict | list):

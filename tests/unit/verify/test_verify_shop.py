@@ -116,6 +116,8 @@ def test_states_that_are_live(live_is: Any, live: Any, truth: bool) -> None:
         ({"voucher": 1}, r"without 'user' \(it has voucher\); name it in the query"),
         ({"user": None}, "'user' is NULL; leave it out"),
         ({"user": 1, "voucher": None}, "'voucher' is NULL"),
+        ({"user": 1, "id": 2.0261130163738e19}, r"id: found 2.0261130163738e\+19, a number"),
+        ({"user": 2.0**53}, "user: found 9007199254740992.0, a number that was rounded"),
         ({"user": 1, "quantity": 0.5}, "quantity: found '0.5', expected a whole number"),
         ({"user": 1, "quantity": None}, "quantity: found NULL"),
         ({"user": 1, "quantity": "two"}, "quantity: found 'two'"),
