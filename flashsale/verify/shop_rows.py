@@ -84,6 +84,7 @@ class RowReader:
         self._zone = timezone(timedelta(minutes=books.utc_offset_min))
         self._only = books.name_of(vouchers[0]) if len(vouchers) == 1 else None
         self._live = frozenset(map(_word, books.live_is))
+        self._says_live = bool(books.live_is) or "live" in books.names
         self._cure = _by_name if books.route else _by_query
         self._deep = {name: there for name, there in books.names.items() if there[:1] == "/"}
         self._names = {there: name for name, there in books.names.items()}
@@ -122,7 +123,7 @@ class RowReader:
             user=_text(user, "user"),
             voucher=self._voucher(row, "an order"),
             quantity=1 if told is None and "quantity" not in row else _count(told, "quantity"),
-            live=self._truth(row["live"]) if "live" in row else True,
+            live=self._is_live(row),
             at_ms=instant_ms(row.get("time"), self._zone, "time"),
         )
 
@@ -170,6 +171,15 @@ class RowReader:
             return f"{what} whose {name!r} is NULL; leave it out, with WHERE … IS NOT NULL"
         has = ", ".join(map(str, row)) or "nothing"
         return f"{what} without {name!r} (it has {has}); {self._cure(name)}"
+
+    def _is_live(self, row: Row) -> bool:
+        """Whether it holds a unit. Where the file says what is live, an order tells whether it is:
+        one taken for live that has ended would be an oversell that never was."""
+        if "live" in row:
+            return self._truth(row["live"])
+        if self._says_live and "" not in self._live:
+            raise UnfitError(self._lacks("an order", "live", row))
+        return True
 
     def _truth(self, value: Any) -> bool:
         if self._live:
