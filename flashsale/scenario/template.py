@@ -228,6 +228,10 @@ def column_of(name: str) -> str | None:
 def unknown(name: str, taken: Iterable[str]) -> str:
     """What to say of a variable that there is not."""
     known = [*PLANNED, *taken]
+    plain = name.partition(":")[0]
+    if plain != name and is_known(plain, taken):
+        forms = "'{x:url}' in a path, a query or a form, or '{x:number}' as all of a JSON text"
+        return f"found {{{name}}}, expected {{{plain}}} here; a form is {forms}"
     listed = ", ".join(f"{{{each}}}" for each in known)
     found = f"found {{{name}}}{suggestion(name, known)}, expected one of {listed}, {{user.COLUMN}}"
     return f"{found}; a brace that is sent is written twice, {{{{ and }}}}"

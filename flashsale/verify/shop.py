@@ -292,7 +292,19 @@ def _snapshot(
         },
         rests_on=shop.rests_on,
         lapsed={} if shop.books.may_end else _lapsed(attempts, snapshot),
+        around_ms=_around_ms(attempts),
     )
+
+
+def _around_ms(attempts: RunRecord) -> tuple[int, int] | None:
+    """From well before the run until well after it, by the storm's clock."""
+    if (began_ms := attempts.began_ms) is None:
+        return None
+    return began_ms - _APART_MS, began_ms + _lasted_ms(attempts) + _APART_MS
+
+
+def _lasted_ms(attempts: RunRecord) -> int:
+    return max(max(claims.done_us, default=0) for claims in attempts.claims.values()) // 1_000
 
 
 def _lapsed(attempts: RunRecord, snapshot: Snapshot) -> dict[int, list[int]]:
@@ -339,9 +351,8 @@ def _time_apart(books: Books, attempts: RunRecord, times_ms: Sequence[int]) -> s
     began_ms = attempts.began_ms
     if began_ms is None or not times_ms:
         return ""
-    lasted_ms = max(max(claims.done_us, default=0) for claims in attempts.claims.values()) // 1_000
     nearest_ms = min((at_ms - began_ms for at_ms in times_ms), key=abs)
-    if -_APART_MS <= nearest_ms <= lasted_ms + _APART_MS:
+    if -_APART_MS <= nearest_ms <= _lasted_ms(attempts) + _APART_MS:
         return ""
     apart_min = round(nearest_ms / 60_000)
     steps_min = round(apart_min / _ZONE_STEP_MIN) * _ZONE_STEP_MIN

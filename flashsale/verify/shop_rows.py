@@ -29,7 +29,7 @@ _PRINTABLE = re.compile(rb"[!-~]{16}")  # as 16 bytes of a UUID once in ten mill
 _ZONE = re.compile(r"(?<=[0-9])(?: +([+-][0-9]{2}:?[0-9]{2}))?(?: *(?:UTC|GMT))?$")
 _MAILED = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8}[+-][0-9]{4}")
 _DIGITS = re.compile(r"20[0-9]{12}")  # 20261130100000, which as ms would be of the year 2612
-_COUNT_MAX = 10**12
+_COUNT_MAX, _EXACT_BELOW = 10**12, 2**53
 _OF_STOCK = frozenset({*STOCK_COLUMNS}) - {"voucher"}
 
 
@@ -84,6 +84,7 @@ class RowReader:
         self._zone = timezone(timedelta(minutes=books.utc_offset_min))
         self._only = books.name_of(vouchers[0]) if len(vouchers) == 1 else None
         self._live = frozenset(map(_word, books.live_is))
+        self._says_live = bool(books.live_is) or "live" in books.names
         self._cure = _by_name if books.route else _by_query
         self._deep = {name: there for name, there in books.names.items() if there[:1] == "/"}
         self._names = {there: name for name, there in books.names.items()}
@@ -122,7 +123,7 @@ class RowReader:
             user=_text(user, "user"),
             voucher=self._voucher(row, "an order"),
             quantity=1 if told is None and "quantity" not in row else _count(told, "quantity"),
-            live=self._truth(row["live"]) if "live" in row else True,
+            live=self._is_live(row),
             at_ms=instant_ms(row.get("time"), self._zone, "time"),
         )
 
@@ -171,6 +172,15 @@ class RowReader:
         has = ", ".join(map(str, row)) or "nothing"
         return f"{what} without {name!r} (it has {has}); {self._cure(name)}"
 
+    def _is_live(self, row: Row) -> bool:
+        """Whether it holds a unit. Where the file says what is live, an order tells whether it is:
+        one taken for live that has ended would be an oversell that never was."""
+        if "live" in row:
+            return self._truth(row["live"])
+        if self._says_live and "" not in self._live:
+            raise UnfitError(self._lacks("an order", "live", row))
+        return True
+
     def _truth(self, value: Any) -> bool:
         if self._live:
             return _word(value) in self._live
@@ -209,6 +219,11 @@ def _text(value: Any, name: str) -> str:
         raw = bytes(value)
         is_uuid = len(raw) == 16 and _PRINTABLE.fullmatch(raw) is None
         return str(UUID(bytes=raw)) if is_uuid else raw.decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and abs(value) >= _EXACT_BELOW:
+        raise UnfitError(
+            f"{name}: found {value!r}, a number that was rounded; have so many digits told as "
+            "text, such as by CAST(id AS CHAR)"
+        )
     if isinstance(value, float | Decimal) and isfinite(value) and value == int(value):
         return str(int(value))
     if isinstance(value, dict | list):

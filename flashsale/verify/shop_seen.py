@@ -28,10 +28,9 @@ from flashsale.verify.shop_redis import (
 )
 from flashsale.verify.shop_rows import ShopOrder, Stock, Told, UnfitError
 from flashsale.verify.shop_tables import count_orders, read_tables
+from flashsale.verify.snapshot import ALWAYS_MS
 from flashsale.verify.stores import NO_TIME, LedgerSale, MySQLSale, Rows
 
-_ALWAYS = (0, 2**62)
-"""The window of a sale of which nobody says when it is open."""
 _TRIES = 5
 _TRY_PAUSE_S = 0.2
 _LOOK_EVERY_S = 0.25
@@ -202,8 +201,8 @@ def _sale(seen: Seen, voucher: int, initial: int) -> MySQLSale:
     return MySQLSale(
         initial=initial,
         stock=initial - seen.rows[voucher].live_units if left is None else left,
-        begin_ms=_ALWAYS[0] if opens is None else opens,
-        end_ms=_ALWAYS[1] if closes is None else closes,
+        begin_ms=ALWAYS_MS[0] if opens is None else opens,
+        end_ms=ALWAYS_MS[1] if closes is None else closes,
     )
 
 

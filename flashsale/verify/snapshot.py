@@ -287,6 +287,10 @@ class SaleSnapshot:
         return self.offence(detail, self.rows.user[row], self.rows.order[row])
 
 
+ALWAYS_MS = (0, 2**62)
+"""The window of a sale of which nobody says when it is open."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The whole run. `strays` are orders promised to users that MySQL has under other vouchers.
@@ -295,7 +299,8 @@ class Snapshot:
     `sightings` tells when orders were sold, by their entries in the stream: None where nobody
     looked, since nothing hung on it.
     `absent` names checks whose data a shop does not have, and why; `rests_on` what it has. `lapsed`
-    are rows of a shop's orders, by their voucher, that ended though nobody cancelled them.
+    are rows of a shop's orders, by their voucher, that ended though nobody cancelled them; its run
+    lay within `around_ms` by any clock that is not plainly wrong.
     """
 
     sales: tuple[SaleSnapshot, ...]
@@ -312,6 +317,7 @@ class Snapshot:
     absent: Mapping[str, str] = field(default_factory=dict)
     rests_on: tuple[str, ...] = ()
     lapsed: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    around_ms: tuple[int, int] | None = None
 
     @property
     def lasted_ms(self) -> tuple[int, int] | None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from heapq import nlargest
 from operator import eq
 
-from flashsale.verify.attempts import SOLD_OUT
+from flashsale.model import Outcome
+from flashsale.verify.attempts import OUTCOMES, SOLD_OUT
 from flashsale.verify.finding import Finding, Met, Offence, doubt, remark, violation
 from flashsale.verify.observation import SaleBefore
-from flashsale.verify.snapshot import SaleSnapshot, Snapshot
+from flashsale.verify.snapshot import ALWAYS_MS, SaleSnapshot, Snapshot
 
 _NOTHING_BEFORE = SaleBefore()
+ENDED, NOT_OPEN = OUTCOMES.index(Outcome.ENDED), OUTCOMES.index(Outcome.NOT_OPEN)
 
 
 def no_oversell(snapshot: Snapshot) -> list[Finding]:
@@ -68,7 +70,8 @@ def no_undersell(snapshot: Snapshot) -> list[Finding]:
     """Nobody is told "sold out" and left without an order while units were never sold.
 
     Units that came back within the run may have come too late for those turned away, so only what
-    is left beyond them counts. Cannot judge a restock without a baseline.
+    is left beyond them counts. Cannot judge a restock without a baseline, nor a shop that says it
+    is over when its books say that it is open.
     """
     sales = snapshot.sales
     judged = [sale for sale in sales if sale.before is not None]
@@ -76,6 +79,7 @@ def no_undersell(snapshot: Snapshot) -> list[Finding]:
     return [
         *violation("turned away while units were left", _each_turned_away(judged)),
         *doubt("no baseline, so a restock cannot be excluded", _each_turned_away(blind)),
+        *doubt("shut out within its hours", (o for s in judged for o in _shut_out(snapshot, s))),
         *doubt("units not known", (s.offence("in neither store") for s in sales if not _known(s))),
     ]
 
@@ -85,19 +89,46 @@ def _each_turned_away(sales: list[SaleSnapshot]) -> Iterator[Offence]:
 
 
 def _turned_away(sale: SaleSnapshot) -> Iterator[Offence]:
-    if sale.initial is None:
-        return
-    before = sale.before or _NOTHING_BEFORE
-    held = max(sale.units_held, len(sale.ledger.members))
-    left = sale.initial - held - max(0, before.redis_drift) - sale.returned
+    left = _never_sold(sale)
     if left < sale.quantity:
         return
-    users = {sale.claims.user[k] for k in sale.claims.told(SOLD_OUT)}
-    served = sale.holders | sale.rowless.keys() | sale.ledger.members
-    for user in sorted(users - served):
+    for user in sorted(_unserved(sale, SOLD_OUT)):
         yield sale.offence(
             f"told “sold out”, yet {left:,} of {sale.initial:,} were never sold", user
         )
+
+
+def _never_sold(sale: SaleSnapshot) -> int:
+    """Units that nobody ever held; 0 where nobody knows."""
+    if sale.initial is None:
+        return 0
+    before = sale.before or _NOTHING_BEFORE
+    held = max(sale.units_held, len(sale.ledger.members))
+    return sale.initial - held - max(0, before.redis_drift) - sale.returned
+
+
+def _unserved(sale: SaleSnapshot, told: int) -> set[int]:
+    """Users who were told so, and have no order."""
+    users = {sale.claims.user[k] for k in sale.claims.told(told)}
+    return users - (sale.holders | sale.rowless.keys() | sale.ledger.members)
+
+
+def _shut_out(snapshot: Snapshot, sale: SaleSnapshot) -> Iterator[Offence]:
+    """Of a shop of its own: users who were told that it is over, or has not begun, while it had
+    units and was open by its books. In doubt, since two clocks and perhaps two zones say so."""
+    around, terms, left = snapshot.around_ms, sale.terms_ms, _never_sold(sale)
+    if around is None or terms is None or left < sale.quantity:
+        return
+    if terms[0] > around[0] or around[1] >= terms[1]:
+        return
+    known = ((ENDED, "ended", terms[1] < ALWAYS_MS[1]), (NOT_OPEN, "not open", terms[0] > 0))
+    for code, word, is_known in known:
+        for user in sorted(_unserved(sale, code)) if is_known else ():
+            yield sale.offence(
+                f"told “{word}”, yet {left:,} of {sale.initial:,} were never sold, and its books "
+                "have it open; see to opens, closes and books.utc_offset_min",
+                user,
+            )
 
 
 def mysql_conservation(snapshot: Snapshot) -> list[Finding]:

@@ -592,3 +592,27 @@ def test_books_that_number_users_for_themselves_convict_nobody(tmp_path: Path) -
     with pytest.raises(UnfitError) as found:
         numbered.judged(tmp_path)
     assert "orders that answers name are of another user in [books]: of " in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "opens", "closes", "said"),
+    [
+        ("ends_early", "ended", "-1 day", "+1 day", "told “ended”, yet 2 of 4 were never sold"),
+        ("ends_early", "not_open", "-1 day", "+1 day", "told “not open”, yet 2 of 4"),
+        ("ends_early", "ended", "-1 day", "-1 hour", ""),  # it is over
+        ("ends_early", "ended", "-1 day", "+1 minute", ""),  # its clock may be ahead
+        ("", "ended", "-1 day", "+1 day", ""),  # as a shop says that has sold all
+    ],
+)
+def test_a_sale_that_is_over_before_its_end_is_in_doubt(
+    tmp_path: Path, fault: str, outcome: str, opens: str, closes: str, said: str
+) -> None:
+    shop = writing_all(tmp_path, fault)
+    hours = f"datetime('now', '{opens}') AS opens, datetime('now', '{closes}') AS closes"
+    file = shop.file.replace('"sold_out"', f'"{outcome}"')
+    file = file.replace("count(*) AS sold", f"count(*) AS sold, {hours}")
+    found, outcomes = replace(shop, file=file).judged(tmp_path)
+    assert outcomes[outcome] == 8 - outcomes["sold"]
+    (check,) = (check for check in found.checks if check.name == "no_undersell")
+    assert check.verdict is (Verdict.UNKNOWN if said else Verdict.PASS), unproved(found)
+    assert said in check.detail

@@ -57,6 +57,11 @@ def rules(text: str) -> str:
     ("target", "said"),
     [
         (BUY.replace("{voucher}", "{vaucher}"), "did you mean 'voucher'?"),
+        (
+            BUY + 'json = { a = "{user:url}" }\n',
+            "found {user:url}, expected {user} here; a form is",
+        ),
+        (BUY + 'text = "{user:number}"\n', "'{x:number}' as all of a JSON text"),
         (BUY + 'text = "{cart}"\n', "found {cart}, expected one of {voucher}"),
         (BUY.replace("{voucher}", "{voucher"), "a brace is written twice"),
         (rules('{ status = 700, outcome = "sold_out" }'), "found status 700"),

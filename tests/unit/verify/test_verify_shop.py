@@ -116,6 +116,8 @@ def test_states_that_are_live(live_is: Any, live: Any, truth: bool) -> None:
         ({"voucher": 1}, r"without 'user' \(it has voucher\); name it in the query"),
         ({"user": None}, "'user' is NULL; leave it out"),
         ({"user": 1, "voucher": None}, "'voucher' is NULL"),
+        ({"user": 1, "id": 2.0261130163738e19}, r"id: found 2.0261130163738e\+19, a number"),
+        ({"user": 2.0**53}, "user: found 9007199254740992.0, a number that was rounded"),
         ({"user": 1, "quantity": 0.5}, "quantity: found '0.5', expected a whole number"),
         ({"user": 1, "quantity": None}, "quantity: found NULL"),
         ({"user": 1, "quantity": "two"}, "quantity: found 'two'"),
@@ -151,8 +153,8 @@ def test_what_a_route_calls_them_and_what_lies_deeper() -> None:
     names = {"user": "/buyer/id", "voucher": "/lines/0/sku", "id": "no", "live": "/paid"}
     found = reader(**BY_ROUTE, names=names)
     row = {"no": "o-1", "id": 9, "buyer": {"id": 5}, "lines": [{"sku": "x"}], "quantity": 2}
-    assert found.order(row) == ("o-1", "5", "x", 2, True, NO_TIME)
-    assert found.columns == {"id", "buyer", "lines", "quantity", "user", "voucher"}
+    assert found.order({**row, "paid": True}) == ("o-1", "5", "x", 2, True, NO_TIME)
+    assert found.columns == {"id", "buyer", "lines", "quantity", "user", "voucher", "paid", "live"}
     with pytest.raises(UnfitError, match=r"say what the route calls it: names = { user ="):
         found.order({"no": 1, "lines": [{"sku": "x"}]})
 
@@ -285,3 +287,19 @@ def test_rows_rest_when_nothing_was_added_for_so_long() -> None:
     counts = [(5, 0.0), (5, 1.0), (6, 1.5), (6, 3.0)]
     assert not any(rest.is_over(count, now) for count, now in counts)
     assert rest.is_over(6, 3.5)
+
+
+@pytest.mark.parametrize(
+    "books",
+    [
+        {"live_is": ["PAID"]},
+        {"names": {"live": "state"}},
+        {"names": {"live": "/state/name"}, "live_is": ["PAID"]},
+    ],
+    ids=str,
+)
+def test_an_order_that_does_not_say_whether_it_is_live_is_told(books: dict[str, Any]) -> None:
+    reading = reader(**books)
+    with pytest.raises(UnfitError, match="an order without 'live' \\(it has user, status\\)"):
+        reading.order({"user": 1, "status": "CANCELLED"})
+    assert reader(**{**books, "live_is": ["PAID", ""]}).order({"user": 1}).live
