@@ -102,7 +102,8 @@ def _ensure_there(fault: PlannedFault, name: str, processes: Processes) -> None:
         return
     found = f"fault.whom: found {fault.whom!r}, but the stack"
     if role == "ledger":
-        cure = f"name one of {', '.join(known)}" if processes.nodes else "add --cluster"
+        flags = "--ha or --cluster" if name == "ledger-2" else "--cluster"
+        cure = f"name one of {', '.join(known)}" if processes.nodes else f"add {flags}"
         raise UsageError(f"{found}'s ledger has no such node; {cure}, or name 'ledger'")
     most = len(known)
     variable = f"FLASHSALE_STACK_{role.upper()}S"

@@ -66,9 +66,11 @@ def preflight(
                 break  # somebody is there
             continue
         if health is not None and health >= 500:
+            ready = (
+                "`flashsale status` calls the stack ready" if _is_ours(routes) else "it is ready"
+            )
             raise UnreachableError(
-                f"{one.shown}{routes.health} answers {health}; "
-                "wait until `flashsale status` calls the stack ready"
+                f"{one.shown}{routes.health} answers {health}; wait until {ready}"
             )
         if session == 401:
             raise UsageError(
@@ -77,14 +79,24 @@ def preflight(
             )
         return Greeting(one, health == 200)
     raise UnreachableError(
-        f"nothing answers at {target.base_url} ({'; '.join(troubles)}); {_cure(target, troubles)}"
+        f"nothing answers at {target.base_url} ({'; '.join(troubles)}); "
+        f"{_cure(target, routes, troubles)}"
     )
 
 
-def _cure(target: Target, troubles: Sequence[str]) -> str:
+def _is_ours(routes: Routes) -> bool:
+    """Whether it is the project's own system that is asked, as far as that is said."""
+    ours = Routes()
+    return (routes.health, routes.session) == (ours.health, ours.session)
+
+
+def _cure(target: Target, routes: Routes, troubles: Sequence[str]) -> str:
     if target.tls is not None and any("CERTIFICATE_VERIFY_FAILED" in told for told in troubles):
         return "give the authority of its certificate with --ca, or --insecure to check none"
-    return "start a stack with `flashsale serve --detach`, or check --base-url"
+    start = (
+        "start a stack with `flashsale serve --detach`" if _is_ours(routes) else "start the shop"
+    )
+    return f"{start}, or check --base-url"
 
 
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)

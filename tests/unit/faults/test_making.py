@@ -110,6 +110,7 @@ def test_a_storm_that_never_began_made_none(noted: type[Noted]) -> None:
         ("c2->ledger", "reset", "the stack has 1 worker"),
         ("c1", "pause_past_lease", "needs another worker to take over"),
         ("ledger-1", "kill", "ledger has no such node; add --cluster, or name 'ledger'"),
+        ("ledger-2", "kill", "ledger has no such node; add --ha or --cluster, or name 'ledger'"),
         ("r1->ledger-1", "reset", "ledger has no such node; add --cluster"),
         ("ledger", "fail_over", "nodes take over from one another; add --ha or --cluster"),
         ("ledger", "isolate", "nodes take over from one another; add --ha"),

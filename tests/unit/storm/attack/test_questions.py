@@ -14,6 +14,7 @@ from rig.until import until
 from flashsale.asking import Fetched
 from flashsale.errors import UnreachableError, UsageError
 from flashsale.scenario.rules import Meanings, Rule
+from flashsale.scenario.shop import Shop
 from flashsale.scenario.target import Routes, Target
 from flashsale.storm.attack import questions
 from flashsale.storm.attack.questions import (
@@ -135,6 +136,26 @@ def test_where_none_answers_each_is_named(routes: Routes) -> None:
         target = at(sale, ELSEWHERE, "127.0.0.78")
         with pytest.raises(UnreachableError, match=rf"shop\.test \({ELSEWHERE}: .*; 127.0.0.78: "):
             preflight(target, routes, "abc")
+
+
+@pytest.mark.parametrize(
+    ("routes", "start", "ready"),
+    [
+        (Routes(), "start a stack with `flashsale serve --detach`", "`flashsale status` calls"),
+        (Shop().routes, "start a stack with `flashsale serve --detach`", "`flashsale status` calls"),
+        (Routes(health="/up", session=""), "start the shop", "it is ready"),
+    ],
+)
+def test_who_does_not_answer_is_to_be_started_in_their_own_way(
+    routes: Routes, start: str, ready: str
+) -> None:
+    with pytest.raises(UnreachableError, match=f"; {start}, or check --base-url"):
+        preflight(Target.at("http://127.0.0.1:1"), routes)
+    with (
+        hostile(raw("503 Service Unavailable", b"")) as url,
+        pytest.raises(UnreachableError, match=f"answers 503; wait until {ready}"),
+    ):
+        preflight(Target.at(url), routes)
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
