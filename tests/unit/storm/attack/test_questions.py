@@ -142,7 +142,11 @@ def test_where_none_answers_each_is_named(routes: Routes) -> None:
     ("routes", "start", "ready"),
     [
         (Routes(), "start a stack with `flashsale serve --detach`", "`flashsale status` calls"),
-        (Shop().routes, "start a stack with `flashsale serve --detach`", "`flashsale status` calls"),
+        (
+            Shop().routes,
+            "start a stack with `flashsale serve --detach`",
+            "`flashsale status` calls",
+        ),
         (Routes(health="/up", session=""), "start the shop", "it is ready"),
     ],
 )
