@@ -144,10 +144,12 @@ class History:
 
 
 def frame_of(sale: SaleSnapshot) -> Frame:
-    """What the stores say of a sale beside the run's claims; what nobody knows may be anything."""
+    """What the stores say of a sale beside the run's claims; what nobody knows may be anything:
+    without a baseline, how many units there were, and how many came back."""
     before = sale.before
     if before is None or before.redis_stock is None:
-        return Frame(0, MANY, sale.returned, _told_before(sale), _freed(sale))
+        back = sale.returned if before else MANY
+        return Frame(0, MANY, back, _told_before(sale), _freed(sale))
     units = max(0, before.redis_stock)
     shrunk = 0
     if before.redis_initial is not None and sale.ledger.initial is not None:

@@ -7,7 +7,7 @@ and overtaken, claims may not arrive, orders are cancelled, stock is added, earl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from rig.sale_world import BEGIN_MS, END_MS, STREAM, Claim, Row, World, broken, doubts, together
 
@@ -137,8 +137,13 @@ def test_a_correct_sale_breaks_no_rule_and_leaves_no_doubt(one: Reference, two: 
     assert linearizable(snapshot).findings == ()
 
 
+RESTOCKED = [("claim", 2, "told", 0, 3), ("restock", 1), ("claim", 2, "told", 0, 32)]
+"""Told "sold out", then sold."""
+
+
 @_SETTINGS
 @given(sales)
+@example(_play(voucher=1, units=0, prior=[], history=RESTOCKED))
 def test_without_a_baseline_there_may_be_doubt_but_never_blame(sale: Reference) -> None:
     sale.world.before = None
     assert broken(sale.world.snapshot()) == set()
