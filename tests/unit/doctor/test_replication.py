@@ -27,7 +27,7 @@ from flashsale.model import Durability
 from flashsale.settings import ClaimSettings
 from flashsale.stack.cluster import LedgerCluster, by_relays
 from flashsale.stack.redis import RedisRole
-from flashsale.stack.sentinel import followed_last
+from flashsale.stack.sentinel import LedgerPair, followed_last
 from flashsale.stack.service import Account
 from flashsale.stack.settings import ExternalStores, StackSettings, stack_settings
 from flashsale.store_urls import at_port
@@ -399,9 +399,20 @@ def test_who_has_a_relay_to_a_node_reaches_it_by_that_alone(tmp_path: Path) -> N
         node.stop()
 
 
-def test_nothing_stands_between_a_sale_and_who_sentinels_name() -> None:
-    with pytest.raises(UsageError, match="no links to the ledger"):
-        StackSettings.load(ha=True, links={"r1->ledger": 4711})
-    StackSettings.load(ha=True, links={"r1->mysql": 4711})
+def test_a_relay_to_whom_sentinels_name_is_told_by_the_nodes_place(tmp_path: Path) -> None:
+    """Where the Sentinels are is told as it is; those of somebody else have no relay."""
+    settings = StackSettings.load(ha=True, links={"r1->ledger": 11, "r1->ledger-2": 12})
+    pair = LedgerPair(tmp_path, settings, lambda name: tmp_path / name)
+    first, second = (f"127.0.0.1:{node.port.number}" for node in pair.nodes)
+    url = pair.url_for(Account.REPLICA)
+    told = by_relays(url, pair.nodes, "r1", settings.links)
+    assert told["FLASHSALE_LEDGER_URL"] == url
+    assert json.loads(told["FLASHSALE_LEDGER_ADDRESSES"]) == {
+        first: "127.0.0.1:11",
+        second: "127.0.0.1:12",
+    }
+    assert by_relays(url, pair.nodes, "c1", settings.links) == {}
+    for service in (*pair.nodes, *pair.sentinels):
+        service.stop()
     with pytest.raises(UsageError, match="behind Sentinels has none"):
         at_port("redis+sentinel://h/sale", 4711)
