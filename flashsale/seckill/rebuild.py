@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from redis import Redis
 from sqlalchemy import Engine, func, insert, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from flashsale import keys
 from flashsale.errors import UsageError, ViolationError
@@ -245,4 +246,9 @@ def alone(pool: Engine) -> Iterator[None]:
             connection.rollback()
         if held != 1:
             raise UsageError("another `flashsale rebuild` is at work on this database; wait for it")
-        yield
+        try:
+            yield
+        finally:
+            # The next lane's comes at once, and a server notices a session's end in its own time.
+            with suppress(SQLAlchemyError):
+                connection.execute(text("DO RELEASE_LOCK(:name)"), {"name": name})

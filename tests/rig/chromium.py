@@ -51,11 +51,12 @@ def chromium() -> Chromium:
 
 def _unpacked(tree: Path) -> Chromium:
     tree.parent.mkdir(parents=True, exist_ok=True)
-    browser = Chromium(tree / "usr/lib/chromium/chromium", _env(tree))
+    path = tree / "usr/lib/chromium/chromium"
     with (tree.parent / "install.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not browser.path.exists():
+        if not path.exists():
             _unpack(tree)
+    browser = Chromium(path, _env(tree))  # whose libraries are in the tree
     assert browser.runs(), f"{browser.path} does not run; put chromium on PATH"
     return browser
 
