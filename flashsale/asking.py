@@ -22,7 +22,8 @@ _SILENCE_S = 60.0
 
 _PORT_MAX, _REASON_MAX = 65_535, 200
 _ASKED_FOR = {"accept-encoding": "identity"}
-_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
+WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
+"""How bodies come packed that are read, and what zlib calls it."""
 
 
 def read_json(text: bytes) -> Any:
@@ -174,9 +175,9 @@ def ask_once(url: str, *, way: Way | None = None, **bounds: Any) -> Fetched:
 async def _body(response: httpx.Response, bytes_max: int) -> bytes:
     """Unpacked as far as the bound: a server may pack what it was asked to send as it is."""
     packed = response.headers.get("content-encoding", "identity").strip().lower()
-    if packed not in ("", "identity", *_WINDOWS):
+    if packed not in ("", "identity", *WINDOWS):
         raise UnansweredError(f"an answer packed as {packed[:40]!r}, which was not asked for")
-    unpack = zlib.decompressobj(_WINDOWS[packed]) if packed in _WINDOWS else None
+    unpack = zlib.decompressobj(WINDOWS[packed]) if packed in WINDOWS else None
     body = bytearray()
     async for piece in response.aiter_raw():
         body += unpack.decompress(piece, bytes_max + 1 - len(body)) if unpack else piece

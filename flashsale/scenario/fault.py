@@ -327,9 +327,10 @@ def trouble_with(what: str, whom: str, form: LedgerForm) -> str:
     do; "" where it can. Pure."""
     kind = KINDS[what]
     if form not in kind.forms:
-        return f"{what!r} is of a ledger whose nodes take over from one another; " + (
-            f"use {' or '.join(kind.forms)}" if form else f"add {' or '.join(kind.forms)}"
-        )
+        flags = " or ".join(kind.forms)
+        if form:
+            return f"{what!r} is of a ledger behind Sentinels; use {flags} in place of {form}"
+        return f"{what!r} is of a ledger whose nodes take over from one another; add {flags}"
     if form and what == "read_only" and role_of(whom) == "ledger":
         whose = "a cluster's nodes do not take" if form is LedgerForm.CLUSTER else "Sentinels undo"
         return (

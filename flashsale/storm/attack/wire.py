@@ -13,6 +13,7 @@ from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from flashsale.asking import WINDOWS
 from flashsale.model import Outcome
 from flashsale.scenario.answer import (
     CACHE_HEADER,
@@ -179,16 +180,13 @@ class SignReader(Reader):
         return read_signing(status, body)
 
 
-_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}
-
-
 def unpacked(body: bytes, packed: str) -> bytes:
     """A body that was packed so, asked for or not, as far as it is read; where that cannot be, what
     to do about it in its place."""
     if packed in ("", "identity"):
         return body
     try:
-        return zlib.decompressobj(_WINDOWS[packed]).decompress(body, _BODY_BYTES_MAX)
+        return zlib.decompressobj(WINDOWS[packed]).decompress(body, _BODY_BYTES_MAX)
     except (KeyError, zlib.error):
         cure = 'ask for it as it is, by headers = { accept-encoding = "identity" }'
         return f"(a body packed as {packed[:40]}, which cannot be read; {cure})".encode()

@@ -128,7 +128,7 @@ def test_whom_the_stack_does_not_have_is_one_line(whom: str, what: str, told: st
         ("kill", "ledger-7", "name one of ledger-1, ledger-2, .*, ledger-6, or name 'ledger'"),
         ("read_only", "ledger", "'out_of_memory' refuses writes, too"),
         ("read_only", "ledger-2", "REPLICAOF, which a cluster's nodes do not take"),
-        ("isolate", "ledger", "nodes take over from one another; use --ha"),
+        ("isolate", "ledger", "of a ledger behind Sentinels; use --ha in place of --cluster"),
     ],
 )
 def test_what_a_cluster_cannot_have_is_one_line(what: str, whom: str, told: str) -> None:
