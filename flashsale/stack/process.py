@@ -106,6 +106,22 @@ def start_tethered(
     return child
 
 
+def exit_code_of(child: subprocess.Popen[bytes]) -> int | None:
+    """None while it runs; reaps it otherwise. Negative: the signal that ended it.
+
+    `Popen.poll` looks under a lock, and what a signal's handler raises in that moment leaves it
+    locked: then a child never ends. This looks without, and may be interrupted anywhere.
+    """
+    if child.returncode is None:
+        with suppress(ChildProcessError):  # another thread has reaped it
+            ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is not None:
+                code = ended.si_status
+                child.returncode = code if ended.si_code == os.CLD_EXITED else -code
+                os.waitpid(child.pid, 0)
+    return child.returncode
+
+
 def raise_descriptor_limit() -> int:
     """Raise this process's soft limit to its hard limit; returns the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -144,6 +160,7 @@ def _numbered(log: Path, number: int) -> Path:
 
 _LOG_TAIL_LINES = 12
 _KILL_TIMEOUT_S = 10
+_POLL_S = 0.005
 
 
 FLASHSALE = (sys.executable, "-P", "-m", "flashsale")
@@ -208,32 +225,39 @@ class Process:
     @property
     def exit_code(self) -> int | None:
         """None while it runs; reaps it otherwise. Negative: the signal that ended it."""
-        return self._popen.poll()
+        return exit_code_of(self._popen)
 
     def ask_to_stop(self) -> None:
         """Send the stop signal and return at once."""
         if self.exit_code is None:
-            self._popen.send_signal(self.command.stop_signal)
+            os.kill(self.pid, self.command.stop_signal)
 
     def stop(self, timeout_s: float) -> None:
         """Ask, wait, then kill; afterwards nothing of the child's session is left."""
         self.ask_to_stop()
         try:
-            with suppress(subprocess.TimeoutExpired):
-                self._popen.wait(timeout_s)
+            self._await_end(timeout_s)
         finally:
             self.kill()
 
     def kill(self) -> None:
-        """End the child and whatever it started, at once. Also sweeps up after a dead child."""
+        """End the child and whatever it started, at once. Also sweeps up after a dead child.
+
+        Where a disk holds it for longer than a while, it is left to end when the disk lets it.
+        """
         self.strike()
-        self._popen.wait(_KILL_TIMEOUT_S)
+        self._await_end(_KILL_TIMEOUT_S)
 
     def strike(self) -> None:
         """Send SIGKILL to the child and whatever it started, and return at once."""
         # A reaped leader's id names its group for as long as any of its children lives.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+    def _await_end(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self.exit_code is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
     def log_tail(self) -> str:
         """The last lines of its log, indented, for an error message."""

@@ -20,7 +20,7 @@ import psutil
 from flashsale.errors import ExitCode, FlashsaleError, UnreachableError, UsageError, ViolationError
 from flashsale.files import open_private, private_folder, write_private
 from flashsale.stack import probe
-from flashsale.stack.process import FLASHSALE, log_tail, tether
+from flashsale.stack.process import FLASHSALE, exit_code_of, log_tail, tether
 from flashsale.store_urls import mysql_answers, read_redis_url
 
 SCHEMA = 1
@@ -339,7 +339,7 @@ def _await_ready(
 ) -> StackState:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        exit_code = supervisor.poll()
+        exit_code = exit_code_of(supervisor)
         if exit_code is not None:
             raise log.error(exit_code)
         state = read_state(state_dir)
@@ -364,7 +364,7 @@ def _has_ended(pid: int, state_dir: Path, timeout_s: float) -> bool:
     ours = _started.get(pid)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if ours.poll() is not None if ours else not is_served(state_dir):
+        if exit_code_of(ours) is not None if ours else not is_served(state_dir):
             return True
         time.sleep(_POLL_S)
     return False

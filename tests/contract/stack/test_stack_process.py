@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -125,3 +126,29 @@ def test_a_log_tail_is_the_end_and_says_when_there_is_none(tmp_path: Path) -> No
     assert log_tail(log) == "  (its log is empty)"
     log.write_text("\n".join(f"line {number}" for number in range(100)))
     assert log_tail(log, lines=2) == "  line 98\n  line 99"
+
+
+class _Signalled(BaseException):
+    """As KeyboardInterrupt: raised by a handler, wherever the main thread is."""
+
+
+def test_a_signal_in_the_midst_of_a_look_at_it_is_no_end_of_looking(tmp_path: Path) -> None:
+    """Popen looks under a lock, which what a handler raises can leave taken for ever."""
+    process = _process(tmp_path, STUBBORN)
+
+    def interrupt(*_: object) -> None:
+        raise _Signalled
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(300):
+            signal.setitimer(signal.ITIMER_REAL, 0.0002)
+            with suppress(_Signalled):
+                while True:
+                    assert process.exit_code is None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    process.strike()
+    until(lambda: process.exit_code == -signal.SIGKILL)
+    process.kill()

@@ -11,6 +11,8 @@ import pytest
 from rig.command_line import run_flashsale
 from rig.shop_server import Asked, Reply, ShopServer
 
+from flashsale.errors import ExitCode
+
 SCENARIO = """
 # How many a second?
 schema = 1
@@ -49,9 +51,10 @@ def test_a_rate_that_holds_is_told_and_written_down(tmp_path: Path) -> None:
     assert "capacity: at least 20/s" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
     found = json.loads((tmp_path / "found/capacity.json").read_text())
-    (trial,) = found["trials"]
+    *unbelieved, trial = found["trials"]  # a busy machine's generator may not be believed at once
+    assert all(it["exit_code"] == ExitCode.INVALID_RUN for it in unbelieved)
     assert (trial["rate_per_s"], trial["holds"]) == (20, True)
-    run = json.loads((tmp_path / "found/rate-20-1/summary.json").read_text())
+    run = json.loads((tmp_path / trial["run"] / "summary.json").read_text())
     assert run["load"]["planned"] == 20
     assert run["verify"]["verdict"] == "pass"
     assert "| 20/s | holds |" in (tmp_path / "found/capacity.md").read_text()
@@ -118,7 +121,8 @@ def test_what_a_shop_carries_is_in_the_interval(tmp_path: Path) -> None:
     assert found["fails_per_s"] <= 1.25 * found["holds_per_s"]
     assert "47.6/s holds, 56.6/s does not (buy.shed.count == 0: " in done.stdout
     assert "more than half of 3 trials decide" in done.stdout
-    tried = [trial["rate_per_s"] for trial in found["trials"]]
+    believed = [it for it in found["trials"] if it["exit_code"] != ExitCode.INVALID_RUN]
+    tried = [trial["rate_per_s"] for trial in believed]
     assert all(2 <= tried.count(rate) <= 3 for rate in set(tried))
     assert len(set(till.customers)) == len(till.customers), "each trial has customers of its own"
 
