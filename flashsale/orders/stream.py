@@ -313,7 +313,8 @@ class Postponed:
 class Pending:
     """A worker's own pending entries, seen page by page, round after round while any is put off.
 
-    A round begins at the first of them, and ends with a page that is empty.
+    A round begins at the first of them, and ends with a page of none but what was just read ahead:
+    under load there is always such, and nothing of ours is younger.
     """
 
     def __init__(self, *, base_s: float, max_s: float) -> None:
@@ -351,14 +352,11 @@ class Pending:
     ) -> list[StreamEntry]:
         """Those of the page just read that are due and not among those read `ahead`."""
         self._seen.update(entry.entry_id for entry in page)
-        self._cursor = page[-1].entry_id if page else None
+        others = [entry for entry in page if entry.entry_id not in ahead]
+        self._cursor = page[-1].entry_id if others else None
         if self._cursor is None:  # what was due and is not pending, another worker took and wrote
             self._postponed.forget_others(self._seen, self._seen_since_s)
-        return [
-            entry
-            for entry in page
-            if entry.entry_id not in ahead and self._postponed.is_due(entry.entry_id, now_s)
-        ]
+        return [entry for entry in others if self._postponed.is_due(entry.entry_id, now_s)]
 
     def postpone(self, entry_ids: Iterable[str], now_s: float) -> None:
         """Put entries off that could not be written."""

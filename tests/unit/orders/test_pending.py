@@ -98,6 +98,15 @@ def test_what_was_read_ahead_or_is_put_off_is_not_due() -> None:
     assert ids(pending.due(page("1-1", "2-1", "3-1"), {"3-1"}, 0.5)) == ["2-1"]
 
 
+def test_a_round_ends_with_what_is_read_ahead() -> None:
+    """Under load a batch is always read ahead: its entries are ours, pending, and the youngest."""
+    pending = Pending(base_s=1.0, max_s=8.0)
+    assert ids(pending.due(page("1-1", "2-1"), {"2-1"}, 0.0)) == ["1-1"]
+    assert pending.read_after(0.1) == "2-1"
+    assert pending.due(page("3-1", "4-1"), {"3-1", "4-1"}, 0.1) == []
+    assert pending.read_after(0.2) is None
+
+
 def test_a_round_begins_when_the_first_entry_is_due_again() -> None:
     pending = Pending(base_s=1.0, max_s=8.0)
     pending.read_after(0.0)
