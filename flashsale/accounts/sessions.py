@@ -15,13 +15,15 @@ from flashsale.keys import SINGLE, Layout
 from flashsale.lua.scripts import Call, script
 from flashsale.model import parse_id
 from flashsale.settings import SessionSettings
-from flashsale.storage.channel import Channel
+from flashsale.storage.channel import Channel, Plain
 from flashsale.storage.gate import Bounds, Gate, GateFull, Rounds
 from flashsale.store_urls import layout_of
 
 TOKEN_LENGTH_MAX = 128
 _READ = script("session_read")
 _CREATE = script("session_create")
+_TIME = Plain(("TIME",))
+_UNREAD = ("?", None)  # in place of the fields of what is no session, or is not told
 
 
 class Owner(NamedTuple):
@@ -65,6 +67,8 @@ class Sessions:
 
     def __init__(self, ledger_url: str, settings: SessionSettings) -> None:
         self._sliding_ms = settings.sliding_ms
+        full_ms, refresh_ms, _ = settings.sliding_ms
+        self._fresh_ms = full_ms - refresh_ms  # who has as long left need not be renewed
         self._layout = layout_of(ledger_url)
         self._key = self._layout.home.login_token if self._layout.is_whole else self._spelled
         self.channels = [
@@ -138,8 +142,28 @@ class Sessions:
             await channel.aclose()
 
     async def _read(self, channel: Channel, session_keys: list[str]) -> Sequence[int | None]:
-        reply = await channel.evaluate(Call(_READ, session_keys, self._sliding_ms))
-        return [parse_id(user_id) for user_id in reply]
+        """Who is behind each. Plain commands cost the ledger two thirds of the script, which has
+        those that may have to be renewed, or are not as they should be."""
+        asked = [_TIME]
+        for key in session_keys:
+            asked += (Plain(("HMGET", key, "id", "end")), Plain(("PTTL", key)))
+        time, *found = await channel.run(asked)
+        if isinstance(time, (Unavailable, Indeterminate)):
+            raise time
+        now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+        users: list[int | None] = []
+        others: list[int] = []
+        for i, (fields, left_ms) in enumerate(zip(found[::2], found[1::2], strict=True)):
+            user_id, end_ms = fields if isinstance(fields, list) else _UNREAD
+            is_well = end_ms and end_ms.isdecimal() and int(end_ms) > now_ms
+            if user_id and not (is_well and isinstance(left_ms, int) and left_ms >= self._fresh_ms):
+                others.append(i)
+            users.append(parse_id(user_id) if user_id else None)
+        if others:
+            call = Call(_READ, [session_keys[i] for i in others], self._sliding_ms)
+            for i, user_id in zip(others, await channel.evaluate(call), strict=True):
+                users[i] = parse_id(user_id)
+        return users
 
 
 _FEW = 8

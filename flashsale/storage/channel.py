@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hiredis import Reader, pack_command
 from redis._parsers import BaseParser
@@ -44,8 +44,7 @@ _ANSWERS = (BusyLoadingError, AuthenticationError, MasterDownError)
 _NOTHING_YET = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
+class Plain(NamedTuple):
     """One plain command among scripts."""
 
     words: tuple[Word, ...]
