@@ -3,9 +3,11 @@
 Look-ups leave together, as claims do.
 """
 
+import asyncio
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import NamedTuple
@@ -22,6 +24,7 @@ from flashsale.store_urls import layout_of
 TOKEN_LENGTH_MAX = 128
 _READ = script("session_read")
 _CREATE = script("session_create")
+_RENEW_AFTER_S = 0.1
 _TIME = Plain(("TIME",))
 _UNREAD = ("?", None)  # in place of the fields of what is no session, or is not told
 
@@ -67,8 +70,8 @@ class Sessions:
 
     def __init__(self, ledger_url: str, settings: SessionSettings) -> None:
         self._sliding_ms = settings.sliding_ms
-        full_ms, refresh_ms, _ = settings.sliding_ms
-        self._fresh_ms = full_ms - refresh_ms  # who has as long left need not be renewed
+        self._renewals: dict[Channel, list[Plain]] = {}  # which wait for others
+        self._renewing: set[asyncio.Task[None]] = set()
         self._layout = layout_of(ledger_url)
         self._key = self._layout.home.login_token if self._layout.is_whole else self._spelled
         self.channels = [
@@ -138,12 +141,14 @@ class Sessions:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        self._renewals.clear()
+        await asyncio.gather(*self._renewing)
         for channel in self.channels:
             await channel.aclose()
 
     async def _read(self, channel: Channel, session_keys: list[str]) -> Sequence[int | None]:
         """Who is behind each. Plain commands cost the ledger two thirds of the script, which has
-        those that may have to be renewed, or are not as they should be."""
+        those that are not as they should be."""
         asked = [_TIME]
         for key in session_keys:
             asked += (Plain(("HMGET", key, "id", "end")), Plain(("PTTL", key)))
@@ -151,19 +156,46 @@ class Sessions:
         if isinstance(time, (Unavailable, Indeterminate)):
             raise time
         now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+        full_ms, refresh_ms, _ = self._sliding_ms
         users: list[int | None] = []
         others: list[int] = []
         for i, (fields, left_ms) in enumerate(zip(found[::2], found[1::2], strict=True)):
-            user_id, end_ms = fields if isinstance(fields, list) else _UNREAD
-            is_well = end_ms and end_ms.isdecimal() and int(end_ms) > now_ms
-            if user_id and not (is_well and isinstance(left_ms, int) and left_ms >= self._fresh_ms):
-                others.append(i)
+            user_id, end = fields if isinstance(fields, list) else _UNREAD
             users.append(parse_id(user_id) if user_id else None)
+            if user_id is None:
+                continue
+            wanted_ms = (
+                min(full_ms, int(end) - now_ms) if end and len(end) < 16 and end.isdecimal() else 0
+            )
+            if wanted_ms <= 0 or not isinstance(left_ms, int):
+                others.append(i)
+            elif left_ms < wanted_ms - refresh_ms:
+                self._renew(channel, session_keys[i], now_ms + wanted_ms)
         if others:
             call = Call(_READ, [session_keys[i] for i in others], self._sliding_ms)
             for i, user_id in zip(others, await channel.evaluate(call), strict=True):
                 users[i] = parse_id(user_id)
         return users
+
+    def _renew(self, channel: Channel, session: str, until_ms: int) -> None:
+        """Push the expiry of a session out, soon and with others': where nothing is sold, that is
+        all that the ledger writes, and each write is an fsync."""
+        renewals = self._renewals.setdefault(channel, [])
+        if not renewals:
+            asyncio.get_running_loop().call_later(_RENEW_AFTER_S, self._send_renewals, channel)
+        renewals.append(Plain(("PEXPIREAT", session, until_ms)))
+
+    def _send_renewals(self, channel: Channel) -> None:
+        renewals = self._renewals.pop(channel, None)
+        if renewals is None:  # it is closed
+            return
+
+        async def send() -> None:
+            with suppress(Unavailable):  # the next look-up tries again
+                await channel.run(renewals)
+
+        self._renewing.add(task := asyncio.ensure_future(send()))
+        task.add_done_callback(self._renewing.discard)
 
 
 _FEW = 8

@@ -1,6 +1,7 @@
 """Session look-ups: who is behind a token, and that trouble is never taken for `nobody`."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from rig.relay import Relay
+from rig.until import eventually
 
 from flashsale import keys
 from flashsale.accounts.sessions import TOKEN_LENGTH_MAX, Sessions
@@ -74,6 +76,39 @@ async def test_a_session_in_use_is_kept_alive(ledger_url: str, ledger: Redis) ->
         await sessions.user_of("a")
     left_ms: Any = ledger.pttl(keys.login_token("a"))
     assert left_ms > 35_999 * 60_000, "36,000 minutes, as the design says"
+
+
+async def test_sessions_are_kept_alive_together_and_none_beyond_its_end(
+    ledger_url: str, ledger: Redis
+) -> None:
+    hour_ms, now_ms = 3_600_000, int(time.time() * 1000)
+    ends = {"long": now_ms + 900 * hour_ms, "ends": now_ms + hour_ms, "ended": now_ms - 1}
+    for user, (token, end_ms) in enumerate(ends.items(), 1):
+        sign_in(ledger, token, user)
+        ledger.hset(keys.login_token(token), "end", end_ms)
+    ledger.set(keys.login_token("text"), "no session")
+    async with sessions_on(ledger_url) as sessions:
+        found = await asyncio.gather(*map(sessions.user_of, [*ends, "text"]))
+        assert found == [1, 2, None, None]
+        await eventually(lambda: ledger.pttl(keys.login_token("ends")) > 1000)
+        at_ms = [int(ledger.pexpiretime(keys.login_token(token))) for token in ends]
+        assert at_ms[0] == pytest.approx(now_ms + 600 * hour_ms, abs=60_000)
+        assert at_ms[1] == ends["ends"]
+        assert at_ms[2] <= now_ms + 60_000, "as it was"
+        assert await sessions.user_of("ends") == 2
+        assert not sessions._renewals, "once a while"
+
+
+async def test_what_is_not_renewed_yet_when_all_ends_asks_nobody_afterwards(
+    ledger_url: str, ledger: Redis
+) -> None:
+    sign_in(ledger, "a", 1)
+    ledger.hset(keys.login_token("a"), "end", int(time.time() * 1000) + 3_600_000)
+    async with sessions_on(ledger_url) as sessions:
+        assert await sessions.user_of("a") == 1
+        assert sessions._renewals
+    await asyncio.sleep(0.15)
+    assert sessions.channels[0].idle == 0
 
 
 async def test_a_redis_that_is_away_is_not_nobody(own_ledger: RedisServer) -> None:
