@@ -25,6 +25,7 @@ TOKEN_LENGTH_MAX = 128
 _READ = script("session_read")
 _CREATE = script("session_create")
 _RENEW_AFTER_S = 0.1
+_DIGITS = 16  # fewer have an instant in Unix ms for the next thousands of years
 _TIME = Plain(("TIME",))
 _UNREAD = ("?", None)  # in place of the fields of what is no session, or is not told
 
@@ -70,7 +71,7 @@ class Sessions:
 
     def __init__(self, ledger_url: str, settings: SessionSettings) -> None:
         self._sliding_ms = settings.sliding_ms
-        self._renewals: dict[Channel, list[Plain]] = {}  # which wait for others
+        self._renewals: dict[Channel, dict[str, int]] = {}  # sessions, which wait for others
         self._renewing: set[asyncio.Task[None]] = set()
         self._layout = layout_of(ledger_url)
         self._key = self._layout.home.login_token if self._layout.is_whole else self._spelled
@@ -164,9 +165,7 @@ class Sessions:
             users.append(parse_id(user_id) if user_id else None)
             if user_id is None:
                 continue
-            wanted_ms = (
-                min(full_ms, int(end) - now_ms) if end and len(end) < 16 and end.isdecimal() else 0
-            )
+            wanted_ms = min(full_ms, _instant_ms(end) - now_ms)
             if wanted_ms <= 0 or not isinstance(left_ms, int):
                 others.append(i)
             elif left_ms < wanted_ms - refresh_ms:
@@ -180,10 +179,10 @@ class Sessions:
     def _renew(self, channel: Channel, session: str, until_ms: int) -> None:
         """Push the expiry of a session out, soon and with others': where nothing is sold, that is
         all that the ledger writes, and each write is an fsync."""
-        renewals = self._renewals.setdefault(channel, [])
+        renewals = self._renewals.setdefault(channel, {})
         if not renewals:
             asyncio.get_running_loop().call_later(_RENEW_AFTER_S, self._send_renewals, channel)
-        renewals.append(Plain(("PEXPIREAT", session, until_ms)))
+        renewals[session] = until_ms
 
     def _send_renewals(self, channel: Channel) -> None:
         renewals = self._renewals.pop(channel, None)
@@ -192,10 +191,15 @@ class Sessions:
 
         async def send() -> None:
             with suppress(Unavailable):  # the next look-up tries again
-                await channel.run(renewals)
+                await channel.run([Plain(("PEXPIREAT", *each)) for each in renewals.items()])
 
         self._renewing.add(task := asyncio.ensure_future(send()))
         task.add_done_callback(self._renewing.discard)
+
+
+def _instant_ms(text: str | None) -> int:
+    """Unix ms as the ledger tells them; 0 where it tells none."""
+    return int(text) if text and len(text) < _DIGITS and text.isdecimal() else 0
 
 
 _FEW = 8
