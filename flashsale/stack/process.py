@@ -113,12 +113,17 @@ def exit_code_of(child: subprocess.Popen[bytes]) -> int | None:
     locked: then a child never ends. This looks without, and may be interrupted anywhere.
     """
     if child.returncode is None:
-        with suppress(ChildProcessError):  # another thread has reaped it
+        try:
             ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is not None:
                 code = ended.si_status
                 child.returncode = code if ended.si_code == os.CLD_EXITED else -code
                 os.waitpid(child.pid, 0)
+        except ChildProcessError:
+            # Another thread has reaped it, and told how it ended; or, where SIGCHLD is ignored, the
+            # kernel has, and nobody knows: then it ended well, as `Popen.poll` has it.
+            if child.returncode is None:
+                child.returncode = 0
     return child.returncode
 
 
@@ -230,7 +235,8 @@ class Process:
     def ask_to_stop(self) -> None:
         """Send the stop signal and return at once."""
         if self.exit_code is None:
-            os.kill(self.pid, self.command.stop_signal)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, self.command.stop_signal)
 
     def stop(self, timeout_s: float) -> None:
         """Ask, wait, then kill; afterwards nothing of the child's session is left."""

@@ -128,6 +128,19 @@ def test_a_log_tail_is_the_end_and_says_when_there_is_none(tmp_path: Path) -> No
     assert log_tail(log, lines=2) == "  line 98\n  line 99"
 
 
+def test_the_end_of_a_child_is_noticed_where_the_kernel_reaps_it(tmp_path: Path) -> None:
+    """Some shells and init programs have whatever they start ignore SIGCHLD."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        process = _process(tmp_path, "import time; print(1, flush=True); time.sleep(60)")
+        assert process.exit_code is None
+        process.strike()
+        until(lambda: process.exit_code == 0)
+        process.stop(5)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 class _Signalled(BaseException):
     """As KeyboardInterrupt: raised by a handler, wherever the main thread is."""
 
